@@ -1,0 +1,54 @@
+# make install | demo | test | check | validate | bench
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Example data sets that are not committed: next to the checkout, unless the environment says otherwise.
+ifneq ($(wildcard ../shared/data),)
+export MLMED_DATA ?= $(abspath ../shared/data)
+endif
+# The small matrices of a mixed model are slower with several BLAS threads.
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lint types imports validate bench clean
+
+help:                 ## show the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed  ## build the environment in .venv
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,io,plots]"
+	@touch $@
+
+demo: install         ## the main job on the data set that ships with the package
+	@$(BIN)/mlmed fit yuan_mackinnon_sim \
+	  --mediator "Med ~ X + (1 + X | group)" \
+	  --outcome "y ~ Med + X + (1 + Med + X | group)"
+
+test: install         ## all tests, on two workers
+	$(BIN)/python -m pytest -n 2 -q
+
+check: lint types imports  ## lint, types and the import contract
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports
+
+validate: install     ## recompute every published and reference number, write validation/report.md
+	$(BIN)/python validation/run.py
+
+bench: install        ## timings against the peers that are installed, write benchmarks/results.md
+	$(BIN)/python benchmarks/run.py
+
+clean:                ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

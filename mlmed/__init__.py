@@ -1,0 +1,25 @@
+"""Multilevel mediation by mixed models: certified optima, indirect effects with their covariance.
+
+``mediate`` fits the Bauer-Preacher-Gil model, ``mixed`` one equation, ``stack`` shows the stacked table.
+"""
+
+from mlmed import datasets, errors
+from mlmed.data.stacking import stack
+from mlmed.modes.mediation import MediationResults, mediate
+from mlmed.modes.mixed import mixed
+from mlmed.modes.results import MixedResults
+from mlmed.simulate import simulate_bpg
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MediationResults",
+    "MixedResults",
+    "__version__",
+    "datasets",
+    "errors",
+    "mediate",
+    "mixed",
+    "simulate_bpg",
+    "stack",
+]

@@ -1,0 +1,157 @@
+"""Command line: ``mlmed fit``, ``mlmed mixed``, ``mlmed stack``, ``mlmed datasets``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mlmed import __version__, datasets
+from mlmed.data.readers import read_table
+from mlmed.data.stacking import stack
+from mlmed.errors import DataError, MlmedError, MlmedWarning
+from mlmed.model import METHODS, STRUCTURES
+from mlmed.modes.export import flat_table, to_json
+from mlmed.modes.mediation import mediate
+from mlmed.modes.mixed import mixed
+from mlmed.modes.results import MixedResults
+from mlmed.reml.vcov import VCOV_KINDS
+
+__all__ = ["main"]
+
+FORMATS = ("text", "stata", "json", "csv")
+EXAMPLE = """\
+example:
+  mlmed fit yuan_mackinnon_sim \\
+    --mediator "Med ~ X + (1 + X | group)" \\
+    --outcome  "y ~ Med + X + (1 + Med + X | group)"
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
+    )
+    parser.add_argument("--version", action="version", version=f"mlmed {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    fit = commands.add_parser(
+        "fit", help="mediation: two equations, fitted jointly", epilog=EXAMPLE, formatter_class=raw
+    )
+    _add_data(fit)
+    fit.add_argument("--mediator", required=True, metavar="FORMULA", help='e.g. "m ~ x + (1 + x | id)"')
+    fit.add_argument("--outcome", required=True, metavar="FORMULA", help='e.g. "y ~ m + x + (1 + m + x | id)"')
+    fit.add_argument("--treatment", metavar="COLUMN", help="which predictor of the mediator is x")
+    _add_fitting(fit)
+    one = commands.add_parser("mixed", help="one equation")
+    _add_data(one)
+    one.add_argument("--formula", required=True, help='e.g. "y ~ x + (1 + x | id)"')
+    _add_fitting(one)
+    stacked = commands.add_parser("stack", help="the Bauer-Preacher-Gil reshape, as CSV")
+    _add_data(stacked)
+    for name, meaning in (("x", "treatment"), ("m", "mediator"), ("y", "outcome"), ("cluster", "cluster id")):
+        stacked.add_argument(f"--{name}", required=True, metavar="COLUMN", help=meaning)
+    stacked.add_argument("--covariates", nargs="*", default=(), metavar="COLUMN", help="carried and interacted")
+    listed = commands.add_parser("datasets", help="list the example data sets, or write one as CSV")
+    listed.add_argument("name", nargs="?", help="write this one")
+    for command in (stacked, listed):
+        command.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="a .csv, .dta, .sav or .parquet file, or the name of an example data set"
+    )
+
+
+def _add_fitting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", choices=METHODS, default="reml")
+    parser.add_argument("--covariance", choices=STRUCTURES, default="unstructured", help="of the random effects")
+    parser.add_argument("--vcov", choices=VCOV_KINDS, default="block", help="kind of standard errors")
+    parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+
+
+def _read(source: str) -> pd.DataFrame:
+    """A file if there is one of that name, else an example data set."""
+    if source in datasets.names() and not Path(source).exists():
+        return datasets.load(source)
+    return read_table(source)
+
+
+def _fit(options: argparse.Namespace) -> MixedResults:
+    data = _read(options.data)
+    if options.command == "mixed":
+        return mixed(options.formula, data, method=options.method, covariance=options.covariance)
+    return mediate(
+        options.mediator,
+        options.outcome,
+        data,
+        method=options.method,
+        treatment=options.treatment,
+        covariance=options.covariance,
+    )
+
+
+def _present(results: MixedResults, options: argparse.Namespace) -> str:
+    if options.format == "json":
+        return to_json(results, vcov=options.vcov, level=options.level)
+    if options.format == "csv":
+        return flat_table(results, vcov=options.vcov, level=options.level).to_csv(index=False).rstrip("\n")
+    return results.summary(options.format, vcov=options.vcov, level=options.level)
+
+
+def _run(options: argparse.Namespace) -> str:
+    if options.command in ("fit", "mixed"):
+        return _present(_fit(options), options)
+    if options.command == "stack":
+        table = stack(
+            _read(options.data),
+            x=options.x,
+            m=options.m,
+            y=options.y,
+            cluster=options.cluster,
+            covariates=tuple(options.covariates),
+        )
+        return table.to_csv(index=False).rstrip("\n")
+    if options.name is None:
+        return datasets.describe().to_string(index=False)
+    return datasets.load(options.name).to_csv(index=False).rstrip("\n")
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        sys.stdout.write(text + "\n")
+        return
+    try:
+        out.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror}; check the folder and its permissions") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 with a message for anything refused."""
+    options = _parser().parse_args(argv)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", MlmedWarning)
+        try:
+            _write(_run(options), options.out)
+        except MlmedError as error:
+            sys.stderr.write(f"mlmed: {error}\n")
+            return 2
+        except BrokenPipeError:  # the reader (head, less) has seen enough
+            sys.stderr.close()
+            return 0
+    for warning in caught:
+        sys.stderr.write(f"mlmed: warning: {warning.message}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

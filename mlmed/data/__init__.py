@@ -1,0 +1,1 @@
+"""Reading tables, and putting them into the shapes that the models need."""

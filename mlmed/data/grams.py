@@ -1,0 +1,114 @@
+"""Sufficient statistics: cross-products of the distinct columns per cluster (docs/math.md, eq. 3).
+
+After the Grams exist nothing reads a row again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.design import Design
+
+__all__ = ["Grams", "accumulate", "equation_gram"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grams:
+    """Cross-products per cluster and pattern of usable equations.
+
+    Attributes
+    ----------
+    columns : tuple of str, length K
+        Distinct columns; the constant first.
+    shift, scale : (K,) arrays
+        Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
+    patterns : tuple of tuple of bool
+        Which equations a row of the pattern belongs to.
+    products : (P, K * (K + 1) / 2, J) array
+        Sums of products, lower triangle row by row; the first is the number of rows.
+    clusters : Index of length J
+        Cluster ids.
+    """
+
+    columns: tuple[str, ...]
+    shift: Array
+    scale: Array
+    patterns: tuple[tuple[bool, ...], ...]
+    products: Array
+    clusters: pd.Index
+
+    @property
+    def rows_per_cluster(self) -> NDArray[np.int64]:
+        """Rows of any equation in each cluster, (J,)."""
+        return self.products[:, 0, :].sum(axis=0).round().astype(np.int64)
+
+
+def _moments(values: Array, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
+    used = values if rows is None else values[rows]
+    shift = float(used.mean())
+    centred = used - shift
+    scale = float(np.sqrt(centred @ centred / len(used)))
+    if scale <= 1e-14 * abs(shift):  # constant: its size is its unit
+        return 0.0, abs(shift) if shift != 0.0 else 1.0
+    return shift, scale
+
+
+def accumulate(design: Design) -> Grams:
+    """Shift, scale, multiply and sum by cluster: one pass over the rows."""
+    members, layout = design.members, design.layout
+    K, J = len(layout.columns), len(design.clusters)
+    used = np.zeros((len(members), K), dtype=bool)
+    for r, equation in enumerate(layout.equations):
+        used[r, [0, equation.response_at, *equation.fixed_at, *equation.random_at]] = True
+    shift, scale = np.zeros(K), np.ones(K)
+    for k in range(1, K):
+        rows = np.asarray(members[used[:, k]].any(axis=0))
+        shift[k], scale[k] = _moments(design.values[k], None if rows.all() else rows)
+    everywhere = bool(members.all())
+    keys = np.zeros(1, dtype=np.int64) if everywhere else np.unique((1 << np.arange(len(members))) @ members)
+    patterns = tuple(tuple(bool(everywhere or key >> r & 1) for r in range(len(members))) for key in keys)
+    products = np.zeros((len(patterns), K * (K + 1) // 2, J))
+    for target, pattern in zip(products, patterns, strict=True):
+        chosen = None if everywhere else np.asarray((members == np.array(pattern)[:, None]).all(axis=0))
+        columns = np.asarray(used[list(pattern)].any(axis=0))
+        _sum_products(design, columns, chosen, shift, scale, target)
+    return Grams(layout.columns, shift, scale, patterns, products, design.clusters)
+
+
+def _sum_products(
+    design: Design,
+    used: NDArray[np.bool_],
+    rows: NDArray[np.bool_] | None,
+    shift: Array,
+    scale: Array,
+    out: Array,
+) -> None:
+    codes = design.codes if rows is None else design.codes[rows]
+    J = out.shape[1]
+    columns: dict[int, Array] = {}
+    for k in np.flatnonzero(used):
+        values = design.values[k] if rows is None else design.values[k][rows]
+        columns[int(k)] = values if k == 0 else (values - shift[k]) / scale[k]
+    for i, left in columns.items():
+        for j, right in columns.items():
+            if j <= i:
+                weights = None if i == 0 else left if j == 0 else left * right
+                out[i * (i + 1) // 2 + j] = np.bincount(codes, weights=weights, minlength=J)
+
+
+def equation_gram(grams: Grams, equation: int) -> Array:
+    """Cross-products of all rows of one equation, (K, K, J)."""
+    chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
+    packed = grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0)
+    K = len(grams.columns)
+    full = np.empty((K, K, packed.shape[1]))
+    for i in range(K):
+        for j in range(i + 1):
+            full[i, j] = full[j, i] = packed[i * (i + 1) // 2 + j]
+    return full

@@ -1,0 +1,166 @@
+"""The delta method, once, for every quantity (docs/math.md, eq. 28 to 31)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from mlmed.errors import EffectError
+
+__all__ = ["COLUMNS", "Order", "Quantity", "delta_table", "std_error", "wald_table"]
+
+Array = NDArray[np.float64]
+Order = Literal["first", "second"]
+ORDERS: tuple[str, ...] = get_args(Order)
+#: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
+COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A function of psi at the estimates.
+
+    Attributes
+    ----------
+    term : str
+        Its name.
+    estimate : float
+        Its value.
+    gradient : (n,) array
+        First derivatives in psi.
+    hessian : (n, n) array or None
+        Second derivatives; None if it is linear.
+    note : str
+        What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
+    """
+
+    term: str
+    estimate: float
+    gradient: Array
+    hessian: Array | None = None
+    note: str = ""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the model fixes the value (nothing to estimate, no standard error)."""
+        return self.hessian is None and not np.any(self.gradient)
+
+    def plus(self, other: Quantity, term: str) -> Quantity:
+        """Sum of two quantities."""
+        hessians = [h for h in (self.hessian, other.hessian) if h is not None]
+        hessian = sum(hessians[1:], hessians[0]) if hessians else None
+        return Quantity(term, self.estimate + other.estimate, self.gradient + other.gradient, hessian)
+
+    def times(self, other: Quantity, term: str) -> Quantity:
+        """Product of two linear quantities."""
+        cross = np.outer(self.gradient, other.gradient)
+        gradient = other.estimate * self.gradient + self.estimate * other.gradient
+        return Quantity(term, self.estimate * other.estimate, gradient, cross + cross.T)
+
+    def named(self, term: str) -> Quantity:
+        """The same quantity under another name."""
+        return replace(self, term=term)
+
+
+def check_level(level: float) -> None:
+    """Refuse a coverage that is not a proportion."""
+    if not 0.0 < level < 1.0:
+        raise EffectError(f"level must be a proportion between 0 and 1, such as 0.95; found {level!r}")
+
+
+def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
+    """Delta-method standard error: sqrt(g'Vg), plus tr(HVHV)/2 in second order (eq. 28, 29).
+
+    For ``a b + cov_ab`` the second-order term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. Entries of V
+    that the quantity does not involve may be NaN.
+
+    Raises
+    ------
+    EffectError
+        Unknown order.
+    """
+    if order not in ORDERS:
+        raise EffectError(f"order must be one of {', '.join(ORDERS)}; found {order!r}")
+    used = quantity.gradient != 0.0
+    if quantity.hessian is not None:
+        used = used | np.any(quantity.hessian != 0.0, axis=0)
+    if not used.any():
+        return float("nan")
+    part = V[np.ix_(used, used)]
+    g = quantity.gradient[used]
+    variance = g @ part @ g
+    if order == "second" and quantity.hessian is not None:
+        HV = quantity.hessian[np.ix_(used, used)] @ part
+        variance += 0.5 * np.trace(HV @ HV)
+    return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
+
+
+def wald_table(
+    terms: Sequence[str],
+    estimates: Array,
+    std_errors: Array,
+    *,
+    level: float = 0.95,
+    notes: Sequence[str] | None = None,
+    log_scale: NDArray[np.bool_] | None = None,
+) -> pd.DataFrame:
+    """The tidy table: z tests and intervals; on the log scale (and without a test) where ``log_scale``.
+
+    Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them.
+    """
+    check_level(level)
+    log = np.zeros(len(estimates), dtype=bool) if log_scale is None else log_scale
+    z = float(ndtri(0.5 + level / 2.0))
+    usable = np.isfinite(std_errors) & (std_errors > 0.0)
+    statistic = np.divide(estimates, std_errors, out=np.full(len(estimates), np.nan), where=usable & ~log)
+    low, high = estimates - z * std_errors, estimates + z * std_errors
+    positive = log & usable & (estimates > 0.0)
+    ratio = np.divide(z * std_errors, estimates, out=np.full(len(estimates), np.nan), where=positive)
+    factor = np.exp(ratio)
+    low, high = np.where(log, estimates / factor, low), np.where(log, estimates * factor, high)
+    return pd.DataFrame(
+        {
+            "term": list(terms),
+            "estimate": estimates,
+            "std_error": std_errors,
+            "statistic": statistic,
+            "p_value": 2.0 * ndtr(-np.abs(statistic)),
+            "conf_low": low,
+            "conf_high": high,
+            "note": list(notes) if notes is not None else [""] * len(estimates),
+        },
+        columns=list(COLUMNS),
+    )
+
+
+def delta_table(
+    quantities: Sequence[Quantity], V: Array, *, order: str = "second", level: float = 0.95, reason: str = ""
+) -> pd.DataFrame:
+    """Estimates, standard errors and intervals of several quantities (eq. 30).
+
+    Parameters
+    ----------
+    quantities : sequence of Quantity
+        What to tabulate.
+    V : (n, n) array
+        Covariance of psi.
+    order : {"second", "first"}
+        Second order adds the variance of the product term.
+    level : float
+        Coverage, a proportion.
+    reason : str
+        Why entries of V are NaN; put beside the rows they spoil.
+    """
+    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
+    estimates = np.array([quantity.estimate for quantity in quantities])
+    notes = [
+        "; ".join(filter(None, [q.note, reason if np.isnan(e) and not q.is_fixed else ""]))
+        for q, e in zip(quantities, errors, strict=True)
+    ]
+    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

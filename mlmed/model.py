@@ -1,0 +1,122 @@
+"""ModelSpec: everything that was asked, in one frozen value; change it with ``dataclasses.replace``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from mlmed.errors import FormulaError
+from mlmed.formula import Equation
+
+__all__ = ["METHODS", "STRUCTURES", "BlockSpec", "Method", "ModelSpec", "Structure"]
+
+Method = Literal["reml", "ml"]
+METHODS: tuple[str, ...] = get_args(Method)
+Structure = Literal["unstructured", "diagonal", "identity", "exchangeable"]
+STRUCTURES: tuple[str, ...] = get_args(Structure)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSpec:
+    """Random terms that share a covariance matrix.
+
+    Attributes
+    ----------
+    label : str
+        The brms label, or a number for unlabelled terms.
+    terms : tuple of (int, int)
+        (equation, random term) pairs.
+    structure : str
+        One of ``STRUCTURES``.
+    """
+
+    label: str
+    terms: tuple[tuple[int, int], ...]
+    structure: Structure
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A mixed model as it was asked for.
+
+    Attributes
+    ----------
+    equations : tuple of Equation
+        One per response.
+    method : {"reml", "ml"}
+        Criterion.
+    covariance : str or mapping of label to str
+        Structure of the random-effects blocks; ``||`` is always diagonal.
+
+    Raises
+    ------
+    FormulaError
+        If the equations have no random term, different cluster variables, or an unknown structure.
+    """
+
+    equations: tuple[Equation, ...]
+    method: Method = "reml"
+    covariance: str | Mapping[str, str] = "unstructured"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without data."""
+        if self.method not in METHODS:
+            raise FormulaError(f"method must be one of {', '.join(METHODS)}; found {self.method!r}")
+        for equation in self.equations:
+            if not equation.random:
+                raise FormulaError(
+                    f"{equation.text!r} has no random term, so rows are not nested in anything; add one such as "
+                    "(1 + x | id), or use statsmodels' OLS for a model without clusters"
+                )
+        groups = {term.group: equation.text for equation in self.equations for term in equation.random}
+        if len(groups) > 1:
+            found = "; ".join(f"({':'.join(group)}) in {text!r}" for group, text in groups.items())
+            raise FormulaError(
+                f"different cluster variables: {found}. All random terms of a model must have the same one"
+            )
+        names = [equation.name for equation in self.equations]
+        if len(set(names)) < len(names):
+            raise FormulaError(f"two equations have the same response ({names[0]}); each needs its own")
+        asked = [self.covariance] if isinstance(self.covariance, str) else list(self.covariance.values())
+        for structure in asked:
+            if structure not in STRUCTURES:
+                raise FormulaError(f"unknown covariance structure {structure!r}; use one of {', '.join(STRUCTURES)}")
+        if not isinstance(self.covariance, str):
+            unknown = set(self.covariance) - {block.label for block in self.blocks}
+            if unknown:
+                raise FormulaError(
+                    f"covariance names the block {', '.join(sorted(unknown))}, but the random terms have the labels "
+                    f"{', '.join(block.label for block in self.blocks)}; write (1 + x |label| id)"
+                )
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Columns whose combination names the cluster."""
+        return self.equations[0].random[0].group
+
+    @property
+    def blocks(self) -> tuple[BlockSpec, ...]:
+        """Random terms by covariance matrix.
+
+        Terms with the same label share one; so do the unlabelled terms of different equations, if no
+        equation has more than one (the Bauer-Preacher-Gil model). ``||`` terms stand alone.
+        """
+        plain = [sum(term.label is None and term.correlated for term in equation.random) for equation in self.equations]
+        joined: dict[str, list[tuple[int, int]]] = {}
+        diagonal: set[str] = set()
+        for e, equation in enumerate(self.equations):
+            for t, term in enumerate(equation.random):
+                own = f"{equation.name}.{t + 1}"
+                label = term.label or ("all" if max(plain) == 1 and term.correlated else own)
+                joined.setdefault(label, []).append((e, t))
+                if not term.correlated:
+                    diagonal.add(label)
+        return tuple(
+            BlockSpec(label, tuple(terms), "diagonal" if label in diagonal else self._structure(label))
+            for label, terms in joined.items()
+        )
+
+    def _structure(self, label: str) -> Structure:
+        asked = self.covariance if isinstance(self.covariance, str) else self.covariance.get(label, "unstructured")
+        return asked  # type: ignore[return-value]  # checked in __post_init__

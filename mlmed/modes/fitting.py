@@ -1,0 +1,96 @@
+"""The spine: specification + table -> everything a result needs, no rows kept."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mlmed.data.design import Layout, build_design
+from mlmed.data.grams import Grams, accumulate
+from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning
+from mlmed.model import ModelSpec
+from mlmed.reml.estimates import Estimates, to_estimates
+from mlmed.reml.fit import Optimum, optimize
+from mlmed.reml.working import Working, build_working
+
+__all__ = ["Fitted", "fit_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """One fitted model, before it is dressed as a result.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        What was asked.
+    layout : Layout
+        What was learned of the columns.
+    grams : Grams
+        Sufficient statistics.
+    working : Working
+        The engine's problem and its units.
+    optimum : Optimum
+        The optimum in working units.
+    estimates : Estimates
+        The optimum in the user's units.
+    """
+
+    spec: ModelSpec
+    layout: Layout
+    grams: Grams
+    working: Working
+    optimum: Optimum
+    estimates: Estimates
+
+    @property
+    def reml(self) -> bool:
+        """Restricted likelihood or not."""
+        return self.spec.method == "reml"
+
+    @property
+    def clusters(self) -> pd.Index:
+        """Cluster ids, (J,)."""
+        return self.grams.clusters
+
+
+def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
+    """Run the whole flow; warn once each about dropped rows, the boundary and lack of convergence."""
+    design = build_design(spec, data)
+    layout = design.layout
+    grams = accumulate(design)
+    del design  # nothing reads a row from here on
+    working = build_working(spec, layout, grams)
+    reml = spec.method == "reml"
+    names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
+    optimum = optimize(working.problem, working.blocks, reml=reml, names=names)
+    fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml))
+    for message, category in _warnings(fitted):
+        warnings.warn(message, category, stacklevel=stacklevel)
+    return fitted
+
+
+def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
+    found: list[tuple[str, type[Warning]]] = []
+    if fitted.layout.dropped:
+        found.append(("; ".join(map(str, fitted.layout.dropped)), DroppedRowsWarning))
+    optimum = fitted.optimum
+    if not optimum.certificate.converged:
+        found.append(
+            (
+                f"the optimum is not certified: {optimum.certificate}; see docs/convergence.md",
+                ConvergenceWarning,
+            )
+        )
+    elif optimum.rank < len(optimum.G):
+        found.append(
+            (
+                f"boundary (singular) fit: the covariance of the random effects has rank {optimum.rank} of "
+                f"{len(optimum.G)}; estimates are the exact optimum, standard errors are flagged; see docs/singular.md",
+                BoundaryWarning,
+            )
+        )
+    return found

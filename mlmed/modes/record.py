@@ -1,0 +1,29 @@
+"""The optimizer's steps in the user's units."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlmed.modes.fitting import Fitted
+from mlmed.report.optimization import Optimization
+
+__all__ = ["optimization_record"]
+
+
+def optimization_record(fitted: Fitted) -> Optimization:
+    """History and certificate of a fit."""
+    steps, certificate = fitted.optimum.steps, fitted.optimum.certificate
+    shift = fitted.working.units.criterion_shift(fitted.working.problem.nobs, reml=fitted.reml)
+    return Optimization(
+        loglik=np.array([-0.5 * (step.value + shift) for step in steps]),
+        gradient=np.array([step.gradient_norm for step in steps]),
+        decrement=np.array([step.decrement for step in steps]),
+        accepted=np.array([step.accepted for step in steps]),
+        theta=tuple(step.theta for step in steps),
+        converged=certificate.converged,
+        gradient_norm=certificate.gradient_norm,
+        newton_decrement=certificate.newton_decrement,
+        smallest_curvature=certificate.smallest_curvature,
+        multiplier=certificate.multiplier,
+        reml=fitted.reml,
+    )

@@ -1,0 +1,332 @@
+"""MixedResults: estimates under the names that R and Python users expect. Orchestrates, computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.nlcom import combine
+from mlmed.errors import EffectError
+from mlmed.modes.export import to_json
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.prediction import predict
+from mlmed.modes.record import optimization_record
+from mlmed.modes.stata import stata_report
+from mlmed.modes.tables import (
+    fixef_table,
+    parameter_names,
+    psi,
+    qualified,
+    ranef_table,
+    tidy_table,
+    varcorr_table,
+)
+from mlmed.modes.text import native_summary
+from mlmed.reml.vcov import ParameterVcov, parameter_vcov
+from mlmed.report.optimization import Optimization
+from mlmed.report.stata import StataReport, render
+
+__all__ = ["MixedResults"]
+
+
+@dataclass(frozen=True)
+class MixedResults:
+    """A fitted linear mixed model.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        Specification, sufficient statistics and optimum behind the numbers.
+    """
+
+    fitted: Fitted
+
+    # -- estimates -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of every parameter: fixed effects, ``var()`` and ``cov()``, residual variances."""
+        return parameter_names(self.fitted)
+
+    @cached_property
+    def params(self) -> pd.Series:
+        """Fixed effects."""
+        return pd.Series(self.fitted.estimates.beta, index=qualified(self.fitted, "fixed"), name="estimate")
+
+    @cached_property
+    def bse(self) -> pd.Series:
+        """Standard errors of the fixed effects (``vcov="block"``)."""
+        return pd.Series(np.sqrt(np.diag(self.fitted.estimates.P_inv)), index=self.params.index, name="std_error")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """The z statistics of the fixed effects."""
+        return (self.params / self.bse).rename("statistic")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided normal p values of the fixed effects."""
+        return self.fixef().set_index("term")["p_value"]
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood at the optimum (restricted under REML)."""
+        return self.fitted.estimates.loglik
+
+    @property
+    def deviance(self) -> float:
+        """-2 log-likelihood of an ML fit.
+
+        Raises
+        ------
+        EffectError
+            For a REML fit, whose criterion is ``reml_criterion``.
+        """
+        if self.fitted.reml:
+            raise EffectError("a REML fit has no deviance; use reml_criterion, or refit with method='ml'")
+        return -2.0 * self.llf
+
+    @property
+    def reml_criterion(self) -> float:
+        """-2 restricted log-likelihood of a REML fit.
+
+        Raises
+        ------
+        EffectError
+            For an ML fit, whose criterion is ``deviance``.
+        """
+        if not self.fitted.reml:
+            raise EffectError("an ML fit has no REML criterion; use deviance, or refit with method='reml'")
+        return -2.0 * self.llf
+
+    @property
+    def nobs(self) -> int:
+        """Response values used, over all equations."""
+        return int(self.fitted.working.problem.nobs.sum())
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters."""
+        return len(self.fitted.clusters)
+
+    @property
+    def method(self) -> str:
+        """``"reml"`` or ``"ml"``."""
+        return self.fitted.spec.method
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the optimum lies on the boundary: G has less than full rank."""
+        return self.fitted.optimum.rank < len(self.fitted.estimates.G)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum is certified."""
+        return self.fitted.optimum.certificate.converged
+
+    @property
+    def df_model(self) -> int:
+        """Parameters: fixed effects, variances and covariances."""
+        return len(self.names)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, -2 llf + 2 parameters."""
+        return -2.0 * self.llf + 2.0 * self.df_model
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion, -2 llf + log(nobs) parameters."""
+        return -2.0 * self.llf + float(np.log(self.nobs)) * self.df_model
+
+    @property
+    def G(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects."""
+        names = qualified(self.fitted, "random")
+        return pd.DataFrame(self.fitted.estimates.G, index=names, columns=names)
+
+    @cached_property
+    def optimization(self) -> Optimization:
+        """History of the optimization and the certificate of the optimum."""
+        return optimization_record(self.fitted)
+
+    # -- covariance of the estimates -----------------------------------------------------------------------
+
+    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+        """Covariance of psi as arrays, with the reason for any NaN."""
+        return parameter_vcov(self.fitted.estimates, kind)
+
+    def vcov(self, kind: str = "block", *, which: str = "all") -> pd.DataFrame:
+        """Covariance matrix of the estimates.
+
+        Parameters
+        ----------
+        kind : {"block", "joint"}
+            ``block``: fixed effects independent of variances (Stata, lme4, nlme, SAS). ``joint``: fixed effects
+            propagated through the variances (glmmTMB, lavaan, Mplus). See docs/standard_errors.md.
+        which : {"all", "fixed"}
+            All parameters or the fixed effects only.
+        """
+        if which not in ("all", "fixed"):
+            raise EffectError(f"which must be 'all' or 'fixed'; found {which!r}")
+        matrix = self.parameter_vcov(kind).matrix
+        n = len(self.params) if which == "fixed" else len(matrix)
+        return pd.DataFrame(matrix[:n, :n], index=self.names[:n], columns=self.names[:n])
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects (statsmodels' name)."""
+        return self.vcov(which="fixed")
+
+    # -- tables --------------------------------------------------------------------------------------------
+
+    def fixef(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """Fixed effects: term, estimate, std_error, statistic, p_value, conf_low, conf_high, note."""
+        return fixef_table(self.fitted, vcov=vcov, level=level)
+
+    def varcorr(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Variances and covariances of the random effects, and residual variances.
+
+        Variances have intervals on the log scale, covariances plain ones (as Stata prints them). ``sdcorr`` is
+        the standard deviation or the correlation.
+        """
+        return varcorr_table(self.fitted, level=level)
+
+    @property
+    def group_name(self) -> str:
+        """The cluster variable."""
+        return ":".join(self.fitted.spec.group)
+
+    def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ..."""
+        return tidy_table(self.fitted, vcov=vcov, level=level)
+
+    def glance(self) -> pd.DataFrame:
+        """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
+        certificate = self.fitted.optimum.certificate
+        return pd.DataFrame(
+            {
+                "method": [self.method],
+                "nobs": [self.nobs],
+                "n_clusters": [self.n_clusters],
+                "llf": [self.llf],
+                "aic": [self.aic],
+                "bic": [self.bic],
+                "converged": [self.converged],
+                "is_singular": [self.is_singular],
+                "gradient_norm": [certificate.gradient_norm],
+            }
+        )
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
+        table = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
+        return table.set_axis([0, 1], axis=1).rename_axis(None)
+
+    # -- clusters and predictions --------------------------------------------------------------------------
+
+    def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Conditional modes: group_var, effect, group, value, se, lower, upper; one row per effect and cluster.
+
+        ``se`` is the conditional standard deviation given the estimates, as lme4's ``condsd``.
+        """
+        return ranef_table(self.fitted, level=level)
+
+    def predict(self, newdata: Any, *, level: str = "population") -> pd.DataFrame | pd.Series:
+        """Predicted responses for new rows.
+
+        Parameters
+        ----------
+        newdata : dataframe
+            Columns of the right-hand sides (for ``level="cluster"`` also the cluster variable).
+        level : {"population", "cluster"}
+            ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
+            data get the population value.
+
+        Returns
+        -------
+        Series (one equation) or DataFrame (a column per response)
+            NaN where a predictor is missing.
+        """
+        return predict(self.fitted, newdata, level=level, ranef=self.ranef)
+
+    # -- quantities ----------------------------------------------------------------------------------------
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Everything that ``nlcom`` can name, with derivatives in psi."""
+        values = psi(self.fitted)
+        unit = np.eye(len(values))
+        return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(self.names)}
+
+    def nlcom(
+        self,
+        expression: str | Callable[[dict[str, float]], float] | Mapping[str, str],
+        *,
+        vcov: str = "block",
+        order: str = "second",
+        level: float = 0.95,
+    ) -> pd.DataFrame:
+        """Any function of the parameters, with a delta-method standard error.
+
+        Parameters
+        ----------
+        expression : str, callable or mapping
+            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket go in backticks,
+            ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
+        vcov : {"block", "joint"}
+            Which covariance of the estimates.
+        order : {"second", "first"}
+            Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do); Stata's ``nlcom`` is first.
+        level : float
+            Coverage of the interval.
+        """
+        known = self.quantities()
+        if isinstance(expression, Mapping):
+            asked = [combine(text, known).named(label) for label, text in expression.items()]
+        else:
+            asked = [combine(expression, known)]
+        V = self.parameter_vcov(vcov)
+        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
+
+    # -- text ----------------------------------------------------------------------------------------------
+
+    def summary(self, style: str = "text", *, vcov: str = "block", level: float = 0.95) -> str:
+        """The fit as text: ``style="text"``, or ``"stata"`` for the layout of ``xtmixed``.
+
+        Raises
+        ------
+        EffectError
+            Unknown style, or the Stata layout with standard errors that Stata does not compute.
+        """
+        if style == "stata":
+            if vcov != "block":
+                raise EffectError("style='stata' shows Stata's standard errors, which are vcov='block'")
+            return render(self._stata_report(level))
+        if style != "text":
+            raise EffectError(f"style must be 'text' or 'stata'; found {style!r}")
+        return self._native_summary(vcov, level)
+
+    def _stata_report(self, level: float) -> StataReport:
+        return stata_report(self, level=level)
+
+    def _native_summary(self, vcov: str, level: float) -> str:
+        return native_summary(self, vcov=vcov, level=level)
+
+    def effect_sections(self, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
+        """Tables that a mode adds to the exported ones; none here."""
+        return {}
+
+    def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
+        """All tables as JSON (what ``mlmed fit --format json`` prints)."""
+        return to_json(self, vcov=vcov, level=level)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self.summary()}</pre>"

@@ -1,0 +1,182 @@
+"""A fit as the numbers of Stata's ``xtmixed`` output: Stata's names, order, and tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import chdtrc
+
+from mlmed.data.design import INTERCEPT
+from mlmed.effects.delta import wald_table
+from mlmed.reml.estimates import regression_loglik
+from mlmed.reml.vcov import parameter_vcov
+from mlmed.report.stata import StataBlock, StataEffect, StataGroup, StataReport, StataRow
+
+if TYPE_CHECKING:
+    from mlmed.modes.fitting import Fitted
+    from mlmed.modes.results import MixedResults
+
+__all__ = ["stata_report"]
+
+
+def stata_report(
+    results: MixedResults, *, level: float, effects: pd.DataFrame | None = None, notes: tuple[str, ...] = ()
+) -> StataReport:
+    """Numbers of ``xtmixed`` for one equation, or of the stacked model for two (Bauer-Preacher-Gil)."""
+    fitted = results.fitted
+    stacked = len(fitted.layout.equations) > 1
+    fixed, random = _fixed_names(fitted), _random_names(fitted)
+    table = results.fixef(level=level)
+    order = _constant_last(fixed)
+    coefficients = tuple(_row(fixed[k], table.iloc[k]) for k in order)
+    wald_df, wald_chi2 = _wald(fitted, fixed)
+    lr_df = len(fitted.estimates.tau) + len(fitted.estimates.sigma2) - 1
+    null = regression_loglik(fitted.working.problem, fitted.working.units, reml=fitted.reml)
+    lr_chi2 = max(2.0 * (results.llf - null), 0.0)
+    residual, extra, warnings = _residuals(results, level) if stacked else (_single_residual(results, level), (), ())
+    return StataReport(
+        method=fitted.spec.method,
+        response="z" if stacked else fitted.layout.equations[0].name,
+        nobs=results.nobs,
+        groups=_groups(results),
+        loglik=results.llf,
+        wald_df=wald_df,
+        wald_chi2=wald_chi2,
+        wald_p=float(chdtrc(wald_df, wald_chi2)) if wald_df else float("nan"),
+        coefficients=coefficients,
+        blocks=(*_blocks(results, random, level), *extra),
+        residual=residual,
+        lr_df=lr_df,
+        lr_chi2=lr_chi2,
+        lr_p=float(chdtrc(lr_df, lr_chi2)) * (0.5 if lr_df == 1 else 1.0),
+        level=level,
+        effects=_effects(effects),
+        notes=(*notes, *warnings, *(str(dropped) for dropped in fitted.layout.dropped)),
+    )
+
+
+def _stata_name(equation: int, column: str, fitted: Fitted) -> str:
+    """Column names of the stacked data: sm, smx, sy, sym, syx; ``_cons`` in a single equation."""
+    if len(fitted.layout.equations) == 1:
+        return "_cons" if column == INTERCEPT else column
+    return ("sm", "sy")[equation] + ("" if column == INTERCEPT else column)
+
+
+def _fixed_names(fitted: Fitted) -> list[str]:
+    return [_stata_name(e, name, fitted) for e, own in enumerate(fitted.layout.equations) for name in own.fixed]
+
+
+def _random_names(fitted: Fitted) -> list[str]:
+    return [_stata_name(e, name, fitted) for e, own in enumerate(fitted.layout.equations) for name in own.random]
+
+
+def _constant_last(names: list[str]) -> list[int]:
+    return sorted(range(len(names)), key=lambda k: names[k] == "_cons")
+
+
+def _row(name: str, row: pd.Series) -> StataRow:
+    return StataRow(
+        name,
+        row["estimate"],
+        row["std_error"],
+        row["statistic"],
+        row["p_value"],
+        row["conf_low"],
+        row["conf_high"],
+    )
+
+
+def _variance_row(name: str, row: pd.Series) -> StataRow:
+    return StataRow(name, row["estimate"], row["std_error"], None, None, row["conf_low"], row["conf_high"])
+
+
+def _wald(fitted: Fitted, names: list[str]) -> tuple[int, float]:
+    """Joint test of all coefficients but the constant; stacked models have no constant."""
+    tested = np.array([k for k, name in enumerate(names) if name != "_cons"], dtype=int)
+    if not len(tested):
+        return 0, float("nan")
+    beta, V = fitted.estimates.beta[tested], fitted.estimates.P_inv[np.ix_(tested, tested)]
+    return len(tested), float(beta @ np.linalg.solve(V, beta))
+
+
+def _groups(results: MixedResults) -> tuple[StataGroup, ...]:
+    grams = results.fitted.grams
+    equations = np.array([sum(pattern) for pattern in grams.patterns])
+    counts = grams.products[:, 0, :].round().astype(int)
+    stacked = equations @ counts
+    top = StataGroup(results.group_name, len(stacked), int(stacked.min()), float(stacked.mean()), int(stacked.max()))
+    if len(results.fitted.layout.equations) == 1:
+        return (top,)
+    rows = counts.sum(axis=1)
+    return (
+        top,
+        StataGroup(
+            "fid",
+            int(rows.sum()),
+            int(equations.min()),
+            float(equations @ rows / rows.sum()),
+            int(equations.max()),
+        ),
+    )
+
+
+def _blocks(results: MixedResults, names: list[str], level: float) -> tuple[StataBlock, ...]:
+    fitted = results.fitted
+    table = results.varcorr(level=level)
+    at = {tuple(sorted(pair)): k for k, pair in enumerate(map(tuple, fitted.estimates.tau_at))}
+    blocks = []
+    for block in fitted.working.blocks:
+        index = [block.index[k] for k in _constant_last([names[i] for i in block.index])]
+        pairs = [(i, i) for i in index] + [(i, k) for n, i in enumerate(index) for k in index[n + 1 :]]
+        rows = []
+        for i, k in pairs:
+            found = at.get(tuple(sorted((i, k))))
+            if found is None:
+                continue
+            shared = block.structure in ("identity", "exchangeable") and len(index) > 1
+            label = " ".join(names[e] for e in index) if shared else names[i] if i == k else f"{names[i]},{names[k]}"
+            rows.append(_variance_row(f"{'var' if i == k else 'cov'}({label})", table.iloc[found]))
+        title = {"diagonal": "Independent"}.get(block.structure, block.structure.capitalize())
+        title = "Identity" if len(index) == 1 else title
+        blocks.append(StataBlock(f"{results.group_name}: {title}", tuple(rows)))
+    return tuple(blocks)
+
+
+def _single_residual(results: MixedResults, level: float) -> tuple[StataRow, ...]:
+    return (_variance_row("var(Residual)", results.varcorr(level=level).iloc[-1]),)
+
+
+def _residuals(
+    results: MixedResults, level: float
+) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
+    """Stata's form of two residual variances: var(Residual) is y's, ``fid: var(sm)`` is m's minus y's."""
+    estimates = results.fitted.estimates
+    V = parameter_vcov(estimates).matrix[-2:, -2:]
+    sigma2_m, sigma2_y = estimates.sigma2
+    difference = sigma2_m - sigma2_y
+    variance = V[0, 0] + V[1, 1] - 2.0 * V[0, 1]
+    errors = np.sqrt(np.array([variance, V[1, 1]], dtype=np.float64))
+    values: NDArray[np.float64] = np.array([difference, sigma2_y])
+    table = wald_table(["var(sm)", "var(Residual)"], values, errors, level=level, log_scale=np.array([True, True]))
+    rows = [_variance_row(name, row) for name, (_, row) in zip(table["term"], table.iterrows(), strict=True)]
+    note = (
+        (
+            "Note: the residual variance of m is below that of y, so var(sm) would have to be negative; Stata's form "
+            "of the model cannot reach this optimum.",
+        )
+        if difference < 0.0
+        else ()
+    )
+    return (rows[1],), (StataBlock("fid: Identity", (rows[0],)),), note
+
+
+def _effects(table: pd.DataFrame | None) -> tuple[StataEffect, ...]:
+    if table is None:
+        return ()
+    labels = {"indirect": "average indirect effect", "total": "average total effect"}
+    columns = ["estimate", "std_error", "statistic", "conf_low", "conf_high"]
+    numbers = table.set_index("term")[columns].to_dict("index")
+    return tuple(StataEffect(label, *(numbers[term][c] for c in columns)) for term, label in labels.items())

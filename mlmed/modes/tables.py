@@ -1,0 +1,108 @@
+"""Tidy tables of a fitted model; every one has the columns of ``mlmed.effects.delta.COLUMNS``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.delta import check_level, wald_table
+from mlmed.modes.fitting import Fitted
+from mlmed.reml.ranef import conditional_modes
+from mlmed.reml.vcov import parameter_vcov
+
+__all__ = ["fixef_table", "parameter_names", "psi", "ranef_table", "tidy_table", "varcorr_table"]
+
+BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
+
+
+def qualified(fitted: Fitted, part: str) -> list[str]:
+    """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations."""
+    equations = fitted.layout.equations
+    return [f"{e.name}:{name}" if len(equations) > 1 else name for e in equations for name in getattr(e, part)]
+
+
+def parameter_names(fitted: Fitted) -> list[str]:
+    """Name of every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances."""
+    equations, random = fitted.layout.equations, qualified(fitted, "random")
+    # cov(m:x,y:m): the effect that stands first in u is named first
+    tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
+    residual = [f"var({e.name}:Residual)" for e in equations] if len(equations) > 1 else ["var(Residual)"]
+    return [*qualified(fitted, "fixed"), *tau, *residual]
+
+
+def psi(fitted: Fitted) -> NDArray[np.float64]:
+    """All estimates in the order of ``parameter_names``."""
+    return np.concatenate([fitted.estimates.beta, fitted.estimates.tau, fitted.estimates.sigma2])
+
+
+def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
+    estimates, V = fitted.estimates, parameter_vcov(fitted.estimates, kind)
+    values, names = psi(fitted), parameter_names(fitted)
+    p, n_tau = len(estimates.beta), len(estimates.tau)
+    log = np.array([k >= p and name.startswith("var(") for k, name in enumerate(names)])
+    with np.errstate(invalid="ignore"):
+        errors = np.sqrt(np.diag(V.matrix))
+    at_boundary = fitted.optimum.rank < len(estimates.G)
+    notes = [
+        V.reason if np.isnan(error) else BOUNDARY_NOTE if at_boundary and p <= k < p + n_tau else ""
+        for k, error in enumerate(errors)
+    ]
+    return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)
+
+
+def fixef_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+    """Fixed effects."""
+    return _parameter_table(fitted, vcov, level).iloc[: len(fitted.estimates.beta)]
+
+
+def varcorr_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
+    """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
+    estimates, group = fitted.estimates, ":".join(fitted.spec.group)
+    table = _parameter_table(fitted, "block", level).iloc[len(estimates.beta) :].reset_index(drop=True)
+    sd = np.sqrt(np.diag(estimates.G))
+    sdcorr = [
+        sd[i] if i == j else estimates.G[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0.0 else np.nan
+        for i, j in estimates.tau_at
+    ]
+    table.insert(0, "group", [group] * len(estimates.tau) + ["Residual"] * len(estimates.sigma2))
+    table.insert(3, "sdcorr", [*sdcorr, *np.sqrt(estimates.sigma2)])
+    return table
+
+
+def tidy_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+    """All estimates in broom.mixed's columns."""
+    fixed = fixef_table(fitted, vcov=vcov, level=level).assign(effect="fixed", group="")
+    random = varcorr_table(fitted, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
+    table = pd.concat([fixed, random], ignore_index=True)
+    equations = fitted.layout.equations
+    own = [e.name for e in equations for _ in e.fixed]
+    of = [e.name for e in equations for _ in e.random]
+    pairs = [of[i] if of[i] == of[j] else f"{of[j]}, {of[i]}" for i, j in fitted.estimates.tau_at]
+    table["equation"] = [*own, *pairs, *(e.name for e in equations)]
+    table["df"] = np.inf
+    columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
+    return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
+
+
+def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
+    """Conditional modes with their standard deviations, one row per effect and cluster."""
+    check_level(level)
+    optimum, working = fitted.optimum, fitted.working
+    found = conditional_modes(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units.Z_map)
+    value = found.modes.ravel()
+    se = np.sqrt(np.einsum("aaj->aj", found.covariances)).ravel()
+    names, J = qualified(fitted, "random"), len(fitted.clusters)
+    z = float(ndtri(0.5 + level / 2.0))
+    return pd.DataFrame(
+        {
+            "group_var": ":".join(fitted.spec.group),
+            "effect": np.repeat(names, J),
+            "group": np.tile(fitted.clusters.to_numpy(), len(names)),
+            "value": value,
+            "se": se,
+            "lower": value - z * se,
+            "upper": value + z * se,
+        }
+    )

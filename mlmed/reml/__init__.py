@@ -1,0 +1,1 @@
+"""The engine: Problem -> criterion -> optimum -> estimates and their covariance, on arrays only."""

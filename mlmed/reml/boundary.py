@@ -1,0 +1,129 @@
+"""Singular optima: reach the face of the cone exactly, and check that leaving it does not pay.
+
+A singular G is a legitimate optimum. After the search, directions of G that have collapsed are removed,
+the criterion is optimized again on that face, and the face is kept only if the criterion agrees. The
+multiplier (the gradient along the removed directions) then certifies it: it must not be negative (eq. 17).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.covariance import Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
+from mlmed.reml.criterion import Problem
+from mlmed.reml.objective import Objective, ThetaEvaluation
+from mlmed.reml.optimizer import Step, newton
+
+__all__ = ["Face", "multiplier", "on_face"]
+
+Array = NDArray[np.float64]
+
+#: A pivot of G below this share of its variance may be zero; the criterion decides.
+SUSPECT = 1e-5
+#: How much -2l may rise when a suspect direction is set to zero.
+AGREES = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face of the cone: which columns of the factor are left in each block.
+
+    Attributes
+    ----------
+    basis : (K, q, q) array
+        Matrices Lambda_k that remain.
+    theta : (K,) array
+        Coordinates of the point on the face.
+    rank : int
+        Rank of G there.
+    """
+
+    basis: Array
+    theta: Array
+    rank: int
+
+
+def find_face(blocks: tuple[Block, ...], G: Array) -> Face:
+    """The face that G lies on or close to."""
+    q = len(G)
+    bases, coordinates, rank = [], [], 0
+    for block in blocks:
+        if block.structure == "unstructured":
+            order, k = pivoted_order(G, block.index, tol=SUSPECT)
+            L = psd_cholesky(G[np.ix_(order, order)])
+            bases.append(factor_basis(block, q, order=order, rank=k))
+            coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
+            rank += k
+            continue
+        basis = factor_basis(block, q)
+        theta = factor_coordinates(block, G)
+        keep = theta**2 > SUSPECT * max(float((theta**2).max()), SUSPECT)
+        bases.append(basis[keep])
+        coordinates.append(theta[keep])
+        rank += sum(np.linalg.matrix_rank(matrix) for matrix in basis[keep])
+    return Face(np.concatenate(bases), np.concatenate(coordinates), int(rank))
+
+
+def on_face(
+    objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
+) -> tuple[Array, Array, tuple[Step, ...]] | None:
+    """Optimize on the face next to theta; None where G is safely interior or the criterion objects.
+
+    Returns
+    -------
+    L : (q, q) array
+        Factor with exact zero columns.
+    sigma2 : (R,) array
+        Residual variances.
+    steps : tuple of Step
+        The extra evaluations.
+    """
+    L = objective.factor(theta)
+    face = find_face(blocks, L @ L.T)
+    if face.rank == len(L):
+        return None
+    restricted = Objective(objective.problem, face.basis, objective.reml)
+    start = np.append(face.theta, theta[objective.n_factor :])
+    end, found, steps = newton(restricted, start)
+    if found.value > point.value + AGREES:
+        return None
+    factor = restricted.factor(end)
+    canonical = psd_cholesky(factor @ factor.T, tol=1e-12)
+    return canonical, restricted.sigma2(end), steps
+
+
+def multiplier(problem: Problem, blocks: tuple[Block, ...], G: Array, slope: Array) -> tuple[float, Array]:
+    """Smallest slope of -2l along a direction that G lacks (eq. 17), and that direction (q, q).
+
+    Zero where G is interior. Each direction is scaled to add, on average over rows, a variance of 1 to
+    the response in working units, so the number has no units.
+    """
+    q = len(G)
+    spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]
+    unit = 1.0 / np.sqrt(np.where(spread > 0.0, spread, 1.0))
+    worst, direction = np.inf, np.zeros((q, q))
+    for block in blocks:
+        index = list(block.index)
+        if block.structure == "unstructured":
+            scale = unit[index]
+            values, vectors = np.linalg.eigh(G[np.ix_(index, index)] / np.outer(scale, scale))
+            null = vectors[:, values <= 1e-9 * max(float(values.max()), 1e-9)] * scale[:, None]
+            if not null.shape[1]:
+                continue
+            inner, turned = np.linalg.eigh(null.T @ slope[np.ix_(index, index)] @ null)
+            candidates = [(float(inner[0]), null @ np.outer(turned[:, 0], turned[:, 0]) @ null.T)]
+        else:
+            theta = factor_coordinates(block, G)
+            squares = [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
+            square_scale = unit[index].min() ** 2
+            candidates = [
+                (float((slope * m).sum()) * square_scale, (m * square_scale)[np.ix_(index, index)]) for m in squares
+            ]
+        for value, part in candidates:
+            if value < worst:
+                worst, direction = value, np.zeros((q, q))
+                direction[np.ix_(index, index)] = part
+    return (worst if np.isfinite(worst) else 0.0), direction

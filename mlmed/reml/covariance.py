@@ -1,0 +1,209 @@
+"""Covariance structures: theta <-> L <-> G <-> natural parameters.
+
+Every structure is described by two sets of constant matrices (docs/math.md, eq. 13 and 14):
+
+* the factor L is linear in theta, ``L = sum_k theta_k Lambda_k``, so G = L L' can reach the boundary exactly;
+* G is linear in its natural parameters tau, ``G = sum_k tau_k E_k``, where standard errors are computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import FormulaError
+from mlmed.model import STRUCTURES, Structure
+
+__all__ = [
+    "Block",
+    "factor_basis",
+    "factor_coordinates",
+    "inside_cone",
+    "natural_basis",
+    "natural_pairs",
+    "pivoted_order",
+    "psd_cholesky",
+]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Random effects that share one covariance structure.
+
+    Attributes
+    ----------
+    index : tuple of int
+        Positions in the random-effects vector u.
+    structure : str
+        One of ``STRUCTURES``.
+    """
+
+    index: tuple[int, ...]
+    structure: Structure = "unstructured"
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown structure."""
+        if self.structure not in STRUCTURES:
+            raise FormulaError(f"unknown covariance structure {self.structure!r}; use one of {', '.join(STRUCTURES)}")
+
+
+def _unit(q: int, a: int, b: int) -> Array:
+    out = np.zeros((q, q))
+    out[a, b] = 1.0
+    return out
+
+
+def _projectors(q: int, index: tuple[int, ...]) -> tuple[Array, Array]:
+    """Averaging and centring matrices of a block: the eigenspaces of an exchangeable covariance."""
+    rows = np.ix_(index, index)
+    mean, centre = np.zeros((q, q)), np.zeros((q, q))
+    mean[rows] = 1.0 / len(index)
+    centre[rows] = np.eye(len(index)) - 1.0 / len(index)
+    return mean, centre
+
+
+def factor_basis(block: Block, q: int, *, order: tuple[int, ...] | None = None, rank: int | None = None) -> Array:
+    """Matrices Lambda_k of ``L = sum theta_k Lambda_k`` (eq. 13), shape (n_theta, q, q).
+
+    Parameters
+    ----------
+    block : Block
+        The block.
+    q : int
+        Random effects in all blocks.
+    order : tuple of int, optional
+        Unstructured only: order of the effects in the triangular factor (a permutation of ``block.index``).
+    rank : int, optional
+        Unstructured only: columns of the factor; fewer than the block's size gives the face of singular G.
+    """
+    index = block.index
+    if block.structure == "unstructured":
+        rows = index if order is None else order
+        columns = index[: len(index) if rank is None else rank]
+        basis = [_unit(q, rows[i], columns[j]) for j in range(len(columns)) for i in range(j, len(rows))]
+    elif block.structure == "diagonal":
+        basis = [_unit(q, i, i) for i in index]
+    elif block.structure == "identity" or len(index) == 1:
+        basis = [sum((_unit(q, i, i) for i in index), np.zeros((q, q)))]
+    else:
+        basis = list(_projectors(q, index))
+    return np.array(basis).reshape(-1, q, q)
+
+
+def natural_pairs(block: Block) -> list[tuple[int, int]]:
+    """Row and column of G that each natural parameter is read from: variances, then covariances by column."""
+    index = block.index
+    if block.structure == "unstructured":
+        below = [(index[i], index[j]) for j in range(len(index)) for i in range(j + 1, len(index))]
+        return [(i, i) for i in index] + below
+    if block.structure == "diagonal":
+        return [(i, i) for i in index]
+    if block.structure == "identity" or len(index) == 1:
+        return [(index[0], index[0])]
+    return [(index[0], index[0]), (index[1], index[0])]
+
+
+def natural_basis(block: Block, q: int) -> Array:
+    """Matrices E_k of ``G = sum tau_k E_k`` (eq. 14), shape (n_tau, q, q)."""
+    index = block.index
+    if block.structure in ("unstructured", "diagonal"):
+        pairs = natural_pairs(block)
+        basis = [_unit(q, a, b) if a == b else _unit(q, a, b) + _unit(q, b, a) for a, b in pairs]
+    else:
+        variances = sum((_unit(q, i, i) for i in index), np.zeros((q, q)))
+        basis = [variances]
+        if block.structure == "exchangeable" and len(index) > 1:
+            ones = np.zeros((q, q))
+            ones[np.ix_(index, index)] = 1.0
+            basis.append(ones - variances)
+    return np.array(basis).reshape(-1, q, q)
+
+
+def psd_cholesky(G: Array, *, tol: float = 0.0) -> Array:
+    """Lower-triangular L with L L' = G for positive semidefinite G, exact zero columns at zero pivots.
+
+    Parameters
+    ----------
+    G : (q, q) array
+        Positive semidefinite matrix.
+    tol : float
+        Pivots at or below ``tol`` times their diagonal entry count as zero.
+    """
+    rest = np.array(G, dtype=float)
+    q = len(rest)
+    L = np.zeros_like(rest)
+    for k in range(q):
+        if rest[k, k] <= tol * max(G[k, k], 0.0) or rest[k, k] <= 0.0:
+            continue
+        L[k:, k] = rest[k:, k] / np.sqrt(rest[k, k])
+        rest[k:, k:] -= np.outer(L[k:, k], L[k:, k])
+    return L
+
+
+def pivoted_order(G: Array, index: tuple[int, ...], *, tol: float) -> tuple[tuple[int, ...], int]:
+    """Order effects by decreasing Cholesky pivot and count the pivots above ``tol`` (numerical rank).
+
+    Pivots are relative to the diagonal entry, so the answer does not depend on units.
+    """
+    scale = np.sqrt(np.clip(np.diag(G), np.finfo(float).tiny, None))
+    rest = (G / np.outer(scale, scale))[np.ix_(index, index)]
+    absolute = np.diag(G)[list(index)]
+    left = list(range(len(index)))
+    chosen: list[int] = []
+    rank = 0
+    while left:
+        k = max(left, key=lambda i: rest[i, i] if absolute[i] > tol else -1.0)
+        chosen.append(k)
+        left.remove(k)
+        if rest[k, k] > tol and absolute[k] > tol:
+            rank = len(chosen)
+            rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+    return tuple(index[k] for k in chosen), rank
+
+
+def factor_coordinates(block: Block, G: Array) -> Array:
+    """Entries of theta whose factor gives ``G`` on this block (inverse of ``factor_basis``), shape (n_theta,).
+
+    ``G`` must have the block's structure and be positive semidefinite.
+    """
+    index = list(block.index)
+    part = G[np.ix_(index, index)]
+    if block.structure == "unstructured":
+        L = psd_cholesky(part)
+        return np.concatenate([L[j:, j] for j in range(len(index))])
+    variances = np.diag(part)
+    if block.structure == "diagonal":
+        return np.sqrt(variances)
+    if block.structure == "identity" or len(index) == 1:
+        return np.sqrt(variances[:1])
+    covariance = part[1, 0]
+    eigenvalues = variances[0] + np.array([len(index) - 1.0, -1.0]) * covariance
+    return np.sqrt(np.clip(eigenvalues, 0.0, None))
+
+
+def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
+    """Nearest matrix to ``G`` of the block's structure whose eigenvalues are at least ``floor`` (both (q, q)).
+
+    Entries outside the block are zero.
+    """
+    index = list(block.index)
+    part = G[np.ix_(index, index)]
+    size = len(index)
+    if block.structure == "unstructured":
+        values, vectors = np.linalg.eigh(0.5 * (part + part.T))
+        part = (vectors * np.clip(values, floor, None)) @ vectors.T
+    elif block.structure == "diagonal":
+        part = np.diag(np.clip(np.diag(part), floor, None))
+    elif block.structure == "identity" or size == 1:
+        part = np.eye(size) * max(float(np.trace(part)) / size, floor)
+    else:
+        total = float(part.sum()) / size
+        rest = max((float(np.trace(part)) - total) / (size - 1), floor)
+        part = np.full((size, size), (max(total, floor) - rest) / size) + rest * np.eye(size)
+    out = np.zeros_like(G)
+    out[np.ix_(index, index)] = part
+    return out

@@ -1,0 +1,99 @@
+"""An optimum in the user's units: estimates, their derivatives, and the linear regression beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.covariance import natural_basis, natural_pairs
+from mlmed.reml.criterion import Problem
+from mlmed.reml.fit import Optimum
+from mlmed.reml.working import Units, Working
+
+__all__ = ["Estimates", "regression_loglik", "to_estimates"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Estimates and derivatives in the user's units; psi = (beta, tau, sigma2).
+
+    Attributes
+    ----------
+    beta : (p,) array
+        Fixed effects.
+    G : (q, q) array
+        Covariance of the random effects (variance scale).
+    tau : (n_tau,) array
+        Natural parameters of G.
+    tau_at : (n_tau, 2) int array
+        Row and column of G that each tau is.
+    tau_basis : (n_tau, q, q) array
+        Matrices E_k with G = sum tau_k E_k.
+    sigma2 : (R,) array
+        Residual variances.
+    loglik : float
+        Log-likelihood, restricted if REML.
+    P_inv : (p, p) array
+        (X'V^-1 X)^-1.
+    hessian : (n_tau + R, n_tau + R) array
+        Second derivatives of -2l in (tau, sigma2) (eq. 10).
+    beta_gradient : (p, n_tau + R) array
+        Derivative of beta with respect to (tau, sigma2) (eq. 12).
+    """
+
+    beta: Array
+    G: Array
+    tau: Array
+    tau_at: NDArray[np.intp]
+    tau_basis: Array
+    sigma2: Array
+    loglik: float
+    P_inv: Array
+    hessian: Array
+    beta_gradient: Array
+
+
+def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates:
+    """Map an optimum from working units back (eq. 18 to 21)."""
+    problem, units, blocks = working.problem, working.units, working.blocks
+    at, q, R = optimum.evaluation, problem.n_random, problem.n_strata
+    pairs = np.array([pair for block in blocks for pair in natural_pairs(block)])
+    basis = np.concatenate([natural_basis(block, q) for block in blocks])
+    inverse = np.linalg.inv(units.Z_map)
+    J = np.zeros((q * q + R, len(basis) + R))  # d(vec G_w, sigma2_w) / d(tau, sigma2)
+    J[: q * q, : len(basis)] = (inverse @ basis @ inverse.T).reshape(len(basis), q * q).T
+    J[q * q :, len(basis) :] = np.diag(units.y_scale**-2.0)
+    root = units.Z_map @ optimum.L
+    G = root @ root.T
+    value = at.value + units.criterion_shift(problem.nobs, reml=reml)
+    return Estimates(
+        beta=units.offset + units.X_map @ at.beta,
+        G=G,
+        tau=G[pairs[:, 0], pairs[:, 1]],
+        tau_at=pairs,
+        tau_basis=basis,
+        sigma2=optimum.sigma2 * units.y_scale**2,
+        loglik=-0.5 * value,
+        P_inv=units.X_map @ at.P_inv @ units.X_map.T,
+        hessian=J.T @ at.hessian @ J,
+        beta_gradient=units.X_map @ at.beta_gradient @ J,
+    )
+
+
+def regression_loglik(problem: Problem, units: Units, *, reml: bool) -> float:
+    """Log-likelihood of one linear regression of all responses, one residual variance, no random effects.
+
+    This is the model that Stata's "LR test vs. linear regression" compares with.
+    """
+    p, total = problem.n_fixed, int(problem.nobs.sum())
+    cross = np.einsum("rik,r->ik", problem.C, units.y_scale**2)
+    factor = np.linalg.cholesky(cross)
+    df = total - p if reml else total
+    value = df * (np.log(factor[p, p] ** 2 / df) + 1.0 + np.log(2 * np.pi))
+    if reml:
+        value += 2.0 * np.log(np.diag(factor)[:p]).sum() - 2.0 * np.linalg.slogdet(units.X_map)[1]
+    return -0.5 * float(value)

@@ -1,0 +1,162 @@
+"""From cross-products to a certified optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.boundary import multiplier, on_face
+from mlmed.reml.covariance import Block, factor_coordinates, psd_cholesky
+from mlmed.reml.criterion import Evaluation, Problem, evaluate
+from mlmed.reml.objective import objective_for
+from mlmed.reml.optimizer import NewtonSettings, Step, newton
+from mlmed.reml.start import start_theta
+
+__all__ = ["Certificate", "Optimum", "optimize"]
+
+Array = NDArray[np.float64]
+
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-4, 1e-8, -1e-4
+#: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
+LOWEST_LOG_SD = -14.0
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was recomputed at the returned point.
+
+    Attributes
+    ----------
+    gradient_norm : float
+        Largest entry of the gradient of -2l in theta.
+    newton_decrement : float
+        g'H^-1 g: twice the drop of -2l that a Newton step still promises.
+    smallest_curvature : float
+        Smallest eigenvalue of the Hessian in theta; not negative at a minimum.
+    multiplier : float
+        At a singular optimum, the smallest slope of -2l into the interior of the cone; 0 otherwise.
+    converged : bool
+        All of these are within their bounds.
+    """
+
+    gradient_norm: float
+    newton_decrement: float
+    smallest_curvature: float
+    multiplier: float
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The optimum of the criterion, in the units of the problem.
+
+    Attributes
+    ----------
+    G : (q, q) array
+        Covariance of the random effects.
+    L : (q, q) array
+        Its lower-triangular factor, exact zero columns where it is singular.
+    sigma2 : (R,) array
+        Residual variances.
+    evaluation : Evaluation
+        Criterion and derivatives there.
+    rank : int
+        Rank of G.
+    certificate : Certificate
+        Evidence that this is an optimum.
+    steps : tuple of Step
+        Every evaluation of criterion and derivatives, the start first.
+    """
+
+    G: Array
+    L: Array
+    sigma2: Array
+    evaluation: Evaluation
+    rank: int
+    certificate: Certificate
+    steps: tuple[Step, ...]
+
+
+def optimize(
+    problem: Problem,
+    blocks: tuple[Block, ...],
+    *,
+    reml: bool,
+    theta: Array | None = None,
+    settings: NewtonSettings | None = None,
+    names: tuple[str, ...] | None = None,
+) -> Optimum:
+    """Minimize -2l over the covariance structures and certify the result.
+
+    Parameters
+    ----------
+    problem : Problem
+        Cross-products in working units (columns of unit scale).
+    blocks : tuple of Block
+        Covariance structure of every random effect.
+    reml : bool
+        Restricted or full likelihood.
+    theta : array, optional
+        Start values; by default one scoring step from a neutral guess.
+    settings : NewtonSettings, optional
+        Tolerances of the search.
+    names : tuple of str, optional
+        Names of the random effects, for error messages.
+    """
+    objective = objective_for(problem, blocks, reml=reml)
+    start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
+    record: tuple[Step, ...] = ()
+    for _ in range(4):  # more than once only if a face has to be left again
+        end, point, steps = newton(objective, start, settings)
+        record += steps
+        face = on_face(objective, blocks, end, point)
+        if face is None:
+            L, sigma2 = psd_cholesky(_square(objective.factor(end)), tol=1e-12), objective.sigma2(end)
+        else:
+            L, sigma2, extra = face
+            record += extra
+        G = _square(L)
+        at = evaluate(problem, L, sigma2, reml=reml, order=2)
+        slope = at.gradient[: G.size].reshape(G.shape)
+        lowest, direction = multiplier(problem, blocks, G, slope)
+        if lowest >= MIN_MULTIPLIER:
+            break
+        start = _leave_face(blocks, G, direction, sigma2)
+    rank = int((np.abs(L).max(axis=0) > 0.0).sum())
+    certificate = _certify(problem, blocks, G, sigma2, lowest, reml)
+    return Optimum(G, L, sigma2, at, rank, certificate, record)
+
+
+def _square(L: Array) -> Array:
+    return L @ L.T
+
+
+def _leave_face(blocks: tuple[Block, ...], G: Array, direction: Array, sigma2: Array) -> Array:
+    moved = G + 0.01 * direction
+    return np.append(np.concatenate([factor_coordinates(block, moved) for block in blocks]), 0.5 * np.log(sigma2))
+
+
+def _certify(
+    problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array, lowest: float, reml: bool
+) -> Certificate:
+    """Recompute gradient, decrement and curvature at the returned point itself."""
+    objective = objective_for(problem, blocks, reml=reml)
+    theta = np.append(np.concatenate([factor_coordinates(block, G) for block in blocks]), 0.5 * np.log(sigma2))
+    point = objective.derivatives(theta)
+    values, vectors = np.linalg.eigh(point.hessian)
+    along = vectors.T @ point.gradient
+    scale = max(float(np.abs(values).max()), 1.0)
+    bent = values > 1e-10 * scale
+    decrement = float((along[bent] ** 2 / values[bent]).sum())
+    gradient_norm = float(np.abs(point.gradient).max())
+    converged = bool(
+        gradient_norm < MAX_GRADIENT
+        and decrement < MAX_DECREMENT
+        and values[0] > -1e-7 * scale
+        and lowest >= MIN_MULTIPLIER
+        and theta[-len(sigma2) :].min() > LOWEST_LOG_SD
+    )
+    return Certificate(gradient_norm, decrement, float(values[0]), lowest, converged)

@@ -1,0 +1,110 @@
+"""The criterion as a function of theta: a plain value that users can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.covariance import Block, factor_basis
+from mlmed.reml.criterion import Evaluation, Problem, evaluate
+
+__all__ = ["Objective", "ThetaEvaluation", "objective_for"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ThetaEvaluation:
+    """The criterion at one theta.
+
+    Attributes
+    ----------
+    value : float
+        -2l.
+    gradient : (n,) array
+        Derivative with respect to theta = (entries of L, log residual sds) (eq. 15).
+    hessian : (n, n) array
+        Second derivatives in theta (eq. 16).
+    information : (n, n) array
+        Expected second derivatives (ML), positive semidefinite; used far from the optimum.
+    natural : Evaluation
+        The same point in natural parameters.
+    """
+
+    value: float
+    gradient: Array
+    hessian: Array
+    information: Array
+    natural: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """-2l as a function of theta = (l, log sd), with L = sum_k l_k Lambda_k.
+
+    Attributes
+    ----------
+    problem : Problem
+        Cross-products.
+    basis : (K, q, q) array
+        The matrices Lambda_k.
+    reml : bool
+        Restricted likelihood or not.
+
+    Notes
+    -----
+    ``objective(theta)`` is the value; ``objective.derivatives(theta)`` adds gradient and Hessian.
+    """
+
+    problem: Problem
+    basis: Array
+    reml: bool
+
+    @property
+    def n_factor(self) -> int:
+        """Entries of theta that make up L."""
+        return len(self.basis)
+
+    def factor(self, theta: Array) -> Array:
+        """Factor L at theta, (q, q)."""
+        return np.einsum("k,kab->ab", theta[: self.n_factor], self.basis)
+
+    def sigma2(self, theta: Array) -> Array:
+        """Residual variances at theta, (R,)."""
+        return np.exp(2.0 * theta[self.n_factor :])
+
+    def __call__(self, theta: Array) -> float:
+        """-2l at theta; infinite where the residual variances leave the range of floating point."""
+        return evaluate(self.problem, self.factor(theta), self.sigma2(theta), reml=self.reml, order=0).value
+
+    def derivatives(self, theta: Array) -> ThetaEvaluation:
+        """Value, gradient and Hessian at theta."""
+        L, sigma2 = self.factor(theta), self.sigma2(theta)
+        natural = evaluate(self.problem, L, sigma2, reml=self.reml, order=2)
+        J = self.jacobian(L, sigma2)
+        hessian = J.T @ natural.hessian @ J
+        K, qq = self.n_factor, L.size
+        slope = natural.gradient[:qq].reshape(L.shape)
+        # eq. 16: d2G/dl_k dl_m = Lambda_k Lambda_m' + Lambda_m Lambda_k'
+        turned = np.einsum("ab,mbc->mac", slope, self.basis).reshape(K, qq)
+        hessian[:K, :K] += 2.0 * self.basis.reshape(K, qq) @ turned.T
+        rest = np.arange(K, len(theta))
+        hessian[rest, rest] += 4.0 * sigma2 * natural.gradient[qq:]
+        return ThetaEvaluation(natural.value, J.T @ natural.gradient, hessian, J.T @ natural.information @ J, natural)
+
+    def jacobian(self, L: Array, sigma2: Array) -> Array:
+        """d(vec G, sigma2)/d theta, (q*q + R, n) (eq. 15)."""
+        K, q, R = self.n_factor, len(L), len(sigma2)
+        J = np.zeros((q * q + R, K + R))
+        half = self.basis @ L.T
+        J[: q * q, :K] = (half + half.transpose(0, 2, 1)).reshape(K, q * q).T
+        J[q * q :, K:] = np.diag(2.0 * sigma2)
+        return J
+
+
+def objective_for(problem: Problem, blocks: tuple[Block, ...], *, reml: bool) -> Objective:
+    """The criterion over the whole cone of the given covariance structures."""
+    basis = [factor_basis(block, problem.n_random) for block in blocks]
+    return Objective(problem, np.concatenate(basis), reml)

@@ -1,0 +1,187 @@
+"""Newton's method in a trust region, with the exact Hessian and a record of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.objective import ThetaEvaluation
+
+__all__ = ["NewtonSettings", "Step", "newton"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonSettings:
+    """Tolerances of the search; all on the scale of -2l, which has no units.
+
+    Attributes
+    ----------
+    decrement : float
+        Newton decrement g'H^-1 g below which the point counts as stationary.
+    max_steps : int
+        Steps after which the search gives up (and says so).
+    radius : float
+        First trust radius, in units of theta.
+    noise : float
+        Relative rounding error of the criterion: smaller changes are not evidence.
+    """
+
+    decrement: float = 1e-9
+    max_steps: int = 100
+    radius: float = 1.0
+    noise: float = 1e-13
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One evaluation of criterion and derivatives.
+
+    Attributes
+    ----------
+    theta : (n,) array
+        The point.
+    value : float
+        -2l there.
+    gradient_norm : float
+        Largest absolute entry of the gradient in theta.
+    decrement : float
+        Newton decrement g'H^-1 g (infinite where H is not positive definite).
+    accepted : bool
+        Whether the search moved there.
+    """
+
+    theta: Array
+    value: float
+    gradient_norm: float
+    decrement: float
+    accepted: bool
+
+
+class _Differentiable(Protocol):
+    def derivatives(self, theta: Array) -> ThetaEvaluation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectrum:
+    values: Array
+    vectors: Array
+    slope: Array  # gradient in the eigenbasis
+
+    @classmethod
+    def of(cls, point: ThetaEvaluation) -> _Spectrum:
+        values, vectors = np.linalg.eigh(point.hessian)
+        return cls(values, vectors, vectors.T @ point.gradient)
+
+    @property
+    def floor(self) -> float:
+        return 1e-10 * max(float(np.abs(self.values).max()), 1.0)
+
+    def decrement(self) -> float:
+        """g'H^-1 g over the directions that have curvature; infinite at a saddle."""
+        if self.values[0] < -1e-6 * max(float(np.abs(self.values).max()), 1.0):
+            return np.inf
+        bent = self.values > self.floor
+        return float((self.slope[bent] ** 2 / self.values[bent]).sum())
+
+    def step(self, radius: float) -> Array:
+        """Exact minimizer of the quadratic model in the ball of the given radius (More-Sorensen)."""
+        lowest = self.values[0]
+        shift = 0.0
+        if lowest > self.floor:
+            pass
+        elif lowest > -self.floor:
+            shift = self.floor
+        else:
+            shift = -lowest * (1.0 + 1e-8) + self.floor
+
+        def move(extra: float) -> Array:
+            return -self.slope / (self.values + extra)
+
+        step = move(shift)
+        if np.linalg.norm(step) > radius:
+            low, high = shift, shift + np.linalg.norm(self.slope) / radius + abs(lowest)
+            for _ in range(80):
+                shift = 0.5 * (low + high)
+                step = move(shift)
+                size = np.linalg.norm(step)
+                if abs(size - radius) < 1e-3 * radius:
+                    break
+                low, high = (shift, high) if size > radius else (low, shift)
+        elif lowest < -self.floor:  # hard case: go to the edge along the direction of negative curvature
+            room = np.sqrt(max(radius**2 - float(step @ step), 0.0))
+            step[0] += room if self.slope[0] <= 0 else -room
+        return self.vectors @ step
+
+    def predicted(self, step: Array) -> float:
+        along = self.vectors.T @ step
+        return float(self.slope @ along + 0.5 * (self.values * along) @ along)
+
+
+def newton(
+    objective: _Differentiable,
+    theta: Array,
+    settings: NewtonSettings | None = None,
+    *,
+    on_step: Callable[[Step], None] | None = None,
+) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
+    """Minimize ``objective`` from ``theta``.
+
+    Returns
+    -------
+    theta : (n,) array
+        Last accepted point.
+    point : ThetaEvaluation
+        Criterion and derivatives there.
+    steps : tuple of Step
+        Every evaluation, the start first.
+    """
+    settings = settings or NewtonSettings()
+    point = objective.derivatives(theta)
+    spectrum = _Spectrum.of(point)
+    radius = settings.radius
+    steps = [_record(theta, point, spectrum, True)]
+    for _ in range(settings.max_steps):
+        decrement = spectrum.decrement()
+        move = spectrum.step(radius)
+        predicted = spectrum.predicted(move)
+        noise = settings.noise * max(abs(point.value), 1.0)
+        trial_theta = theta + move
+        trial = objective.derivatives(trial_theta)
+        gained = trial.value - point.value
+        polish = decrement < settings.decrement
+        if polish or abs(predicted) < noise:
+            # the last step: the value can no longer judge, the gradient can
+            better = _norm(trial) <= _norm(point) and gained <= noise
+            trial_spectrum = _Spectrum.of(trial)
+            steps.append(_record(trial_theta, trial, trial_spectrum, better))
+            if better:
+                theta, point = trial_theta, trial
+            break
+        ratio = gained / predicted if np.isfinite(trial.value) else -1.0
+        accepted = ratio > 1e-4
+        trial_spectrum = _Spectrum.of(trial) if np.isfinite(trial.value) else spectrum
+        steps.append(_record(trial_theta, trial, trial_spectrum, accepted))
+        size = float(np.linalg.norm(move))
+        if ratio < 0.25:
+            radius = 0.25 * size
+        elif ratio > 0.75 and size > 0.9 * radius:
+            radius = 2.0 * radius
+        if accepted:
+            theta, point, spectrum = trial_theta, trial, trial_spectrum
+        if radius < 1e-14:
+            break
+    return theta, point, tuple(steps)
+
+
+def _norm(point: ThetaEvaluation) -> float:
+    return float(np.abs(point.gradient).max())
+
+
+def _record(theta: Array, point: ThetaEvaluation, spectrum: _Spectrum, accepted: bool) -> Step:
+    return Step(theta, point.value, _norm(point), spectrum.decrement(), accepted)

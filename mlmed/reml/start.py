@@ -1,0 +1,115 @@
+"""Start values: one scoring step in natural parameters from a neutral guess, moved inside the cone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import NotIdentifiedError
+from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natural_basis
+from mlmed.reml.criterion import Problem, evaluate
+
+__all__ = ["natural_jacobian", "regression_variances", "start_theta"]
+
+Array = NDArray[np.float64]
+
+#: Smallest eigenvalue of the scaled information matrix that still identifies a direction.
+UNIDENTIFIED = 1e-9
+#: Residual variance (of a response scaled to variance 1) below which a regression fits exactly.
+EXACT_FIT = 1e-13
+
+
+def natural_jacobian(problem: Problem, blocks: tuple[Block, ...]) -> Array:
+    """d(vec G, sigma2)/d(tau, sigma2), (q*q + R, n_tau + R): the constant matrices E_k of eq. 14."""
+    q, R = problem.n_random, problem.n_strata
+    basis = np.concatenate([natural_basis(block, q) for block in blocks])
+    J = np.zeros((q * q + R, len(basis) + R))
+    J[: q * q, : len(basis)] = basis.reshape(len(basis), q * q).T
+    J[q * q :, len(basis) :] = np.eye(R)
+    return J
+
+
+def regression_variances(problem: Problem) -> Array:
+    """Residual variance of each equation without random effects, (R,)."""
+    p = problem.n_fixed
+    out = np.empty(problem.n_strata)
+    for r, cross in enumerate(problem.C):
+        used = [i for i in range(p) if cross[i, i] > 0.0]
+        beta = np.linalg.solve(cross[np.ix_(used, used)], cross[used, p])
+        out[r] = (cross[p, p] - cross[used, p] @ beta) / max(int(problem.nobs[r]) - len(used), 1)
+    return out
+
+
+def start_theta(
+    problem: Problem,
+    blocks: tuple[Block, ...],
+    *,
+    reml: bool,
+    names: tuple[str, ...] | None = None,
+) -> Array:
+    """Start values theta = (l, log sd), (n,).
+
+    The neutral guess gives half of each equation's regression variance to the residual and the rest in
+    equal parts to its random effects; one Fisher-scoring step follows (a MIVQUE estimate, exact for
+    balanced designs), with G moved inside the cone.
+
+    Parameters
+    ----------
+    names : tuple of str, optional
+        Name of every random effect, for the error message.
+
+    Raises
+    ------
+    NotIdentifiedError
+        If some combination of variances leaves the distribution of the data unchanged.
+    """
+    q, R = problem.n_random, problem.n_strata
+    variance = regression_variances(problem)
+    if np.any(variance <= EXACT_FIT):
+        raise NotIdentifiedError(
+            "an equation fits its response exactly, so it has no residual variance to estimate; remove the predictor "
+            "that repeats the response"
+        )
+    level = _neutral_level(problem, blocks, variance)
+    sigma2 = 0.5 * variance
+    at = evaluate(problem, np.diag(np.sqrt(level)), sigma2, reml=reml, order=2)
+    J = natural_jacobian(problem, blocks)
+    information = J.T @ at.information @ J
+    _refuse_unidentified(information, J, names or tuple(f"u{k}" for k in range(q)))
+    move = np.linalg.solve(information, J.T @ at.gradient)
+    n_tau = J.shape[1] - R
+    free = np.diag(level) - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
+    sigma2 = np.maximum(sigma2 - move[n_tau:], 0.1 * sigma2)
+    unit = np.sqrt(np.outer(level, level))
+    G = sum((inside_cone(block, free / unit, floor=0.05) for block in blocks), np.zeros((q, q))) * unit
+    theta = np.concatenate([factor_coordinates(block, G) for block in blocks])
+    return np.append(theta, 0.5 * np.log(sigma2))
+
+
+def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
+    """Variance of each random effect that gives them together half of the regression variance, (q,)."""
+    spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]  # mean square of each Z column
+    share = np.bincount(problem.stratum, minlength=problem.n_strata)[problem.stratum]
+    level = 0.5 * variance[problem.stratum] / (share * spread)
+    for block in blocks:
+        if block.structure in ("identity", "exchangeable"):  # one variance for all, so one scale
+            index = list(block.index)
+            level[index] = np.exp(np.log(level[index]).mean())
+    return level
+
+
+def _refuse_unidentified(information: Array, J: Array, names: tuple[str, ...]) -> None:
+    q = len(names)
+    size = np.sqrt(np.diag(information))
+    values, vectors = np.linalg.eigh(information / np.outer(size, size))
+    if values[0] > UNIDENTIFIED:
+        return
+    weights = np.abs(J @ (vectors[:, 0] / size))
+    weights /= weights.max()
+    involved = np.flatnonzero(weights > 0.05)
+    effects = sorted({name for k in involved if k < q * q for name in (names[k // q], names[k % q])})
+    residual = " and the residual variance" if np.any(involved >= q * q) else ""
+    raise NotIdentifiedError(
+        f"the data cannot tell apart the variances of the random effects {', '.join(effects)}{residual}: too few rows "
+        "per cluster, or columns that repeat each other within clusters; use fewer random effects"
+    )

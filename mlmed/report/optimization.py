@@ -1,0 +1,92 @@
+"""The record of a fit: what was tried, where it ended, and the evidence that it is an optimum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Optimization"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """History of the optimization and its certificate.
+
+    Attributes
+    ----------
+    loglik : (T,) array
+        Log-likelihood at every evaluation (restricted under REML), the start first.
+    gradient : (T,) array
+        Largest entry of the gradient of -2l in theta.
+    decrement : (T,) array
+        Newton decrement; infinite where the Hessian is not positive definite.
+    accepted : (T,) bool array
+        Whether the search moved there.
+    theta : (T,) tuple of arrays
+        The points, in working units; fewer entries on a face of the cone.
+    converged : bool
+        All of the following are within their bounds at the returned point.
+    gradient_norm, newton_decrement, smallest_curvature, multiplier : float
+        Recomputed at the returned point (see ``mlmed.reml.fit.Certificate``).
+    reml : bool
+        Restricted likelihood or not.
+    """
+
+    loglik: Array
+    gradient: Array
+    decrement: Array
+    accepted: NDArray[np.bool_]
+    theta: tuple[Array, ...]
+    converged: bool
+    gradient_norm: float
+    newton_decrement: float
+    smallest_curvature: float
+    multiplier: float
+    reml: bool
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of criterion, gradient and Hessian."""
+        return len(self.loglik)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per evaluation: loglik, gradient_norm, newton_decrement, accepted."""
+        return pd.DataFrame(
+            {
+                "loglik": self.loglik,
+                "gradient_norm": self.gradient,
+                "newton_decrement": self.decrement,
+                "accepted": self.accepted,
+            }
+        )
+
+    def log(self) -> str:
+        """The accepted steps as Stata prints its iteration log."""
+        label = "log restricted-likelihood" if self.reml else "log likelihood"
+        values = self.loglik[self.accepted]
+        return "\n".join(f"Iteration {k}:   {label} = {value:.4f}" for k, value in enumerate(values))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Distance to the optimum by evaluation, log scale (needs the extra ``plots``)."""
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.subplots(figsize=(6, 4))[1]
+        gap = np.clip(self.loglik.max() - self.loglik, 1e-12, None)
+        ax.semilogy(np.arange(len(gap)), gap, color="0.6", zorder=1)
+        ax.scatter(np.flatnonzero(self.accepted), gap[self.accepted], zorder=2, label="accepted")
+        if not self.accepted.all():
+            ax.scatter(np.flatnonzero(~self.accepted), gap[~self.accepted], marker="x", label="rejected")
+            ax.legend()
+        ax.set_xlabel("evaluation of criterion, gradient and Hessian")
+        ax.set_ylabel("log-likelihood below the optimum")
+        return ax

@@ -1,0 +1,101 @@
+"""Plain-text rendering: header pairs and tables in, text out; computes nothing, knows no result class."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import pandas as pd
+
+__all__ = ["format_number", "render_pairs", "render_table"]
+
+WIDTH = 92
+_HEADINGS = {"std_error": "std.error", "p_value": "p", "statistic": "z"}
+
+
+def format_number(value: object, digits: int = 6) -> str:
+    """A number with ``digits`` significant digits, fixed-point where that is readable.
+
+    Examples
+    --------
+    >>> [format_number(v) for v in (0.6118566, 1234567.0, 0.0000012, float("nan"), 3, "text")]
+    ['0.611857', '1.23457e+06', '1.2e-06', '-', '3', 'text']
+    """
+    if not isinstance(value, float):
+        return str(value)
+    if math.isnan(value):
+        return "-"
+    if value == 0.0:
+        return "0"
+    size = abs(value)
+    if 1e-4 <= size < 1e6:
+        decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
+        return f"{value:.{min(decimals, digits)}f}"
+    return f"{value:.{digits}g}"
+
+
+def _format_p(value: float) -> str:
+    return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.4f}"
+
+
+def render_table(table: pd.DataFrame) -> str:
+    """Right-aligned columns; notes become numbered footnotes.
+
+    Examples
+    --------
+    >>> print(render_table(pd.DataFrame({"term": ["a"], "estimate": [0.5], "note": [""]})))
+    term  estimate
+    a     0.500000
+    """
+    notes = list(table["note"]) if "note" in table.columns else [""] * len(table)
+    numbered = {note: k + 1 for k, note in enumerate(dict.fromkeys(note for note in notes if note))}
+    shown: dict[str, list[str]] = {}
+    for name in table.columns:
+        if name == "note":
+            continue
+        heading = _HEADINGS.get(name, name)
+        cells = [
+            _format_p(v) if name == "p_value" else format_number(v, 4 if name == "statistic" else 6)
+            for v in table[name]
+        ]
+        shown[heading] = cells
+    if numbered:
+        shown[""] = [f"[{numbered[note]}]" if note else "" for note in notes]
+    widths = {name: max(len(name), *(len(cell) for cell in cells)) for name, cells in shown.items()}
+    first = next(iter(shown))
+
+    def line(cells: Sequence[str]) -> str:
+        pieces = [
+            cell.ljust(width) if name in (first, "") else cell.rjust(width)
+            for (name, width), cell in zip(widths.items(), cells, strict=True)
+        ]
+        return "  ".join(pieces).rstrip()
+
+    lines = [line(list(shown)), *(line(row) for row in zip(*shown.values(), strict=True))]
+    for note, number in numbered.items():
+        lines += textwrap.wrap(f"[{number}] {note}", WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    """Name and value, one pair a line, values aligned and wrapped.
+
+    Examples
+    --------
+    >>> print(render_pairs([("Rows", "800"), ("Clusters", "100")]))
+    Rows      800
+    Clusters  100
+    """
+    width = max(len(name) for name, _ in pairs)
+    lines: list[str] = []
+    for name, value in pairs:
+        indent = " " * (width + 2)
+        lines += textwrap.wrap(
+            value,
+            WIDTH,
+            initial_indent=f"{name.ljust(width)}  ",
+            subsequent_indent=indent,
+            break_long_words=False,
+        )
+    return "\n".join(lines)
