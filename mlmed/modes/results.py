@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
@@ -28,6 +29,7 @@ from mlmed.modes.tables import (
     varcorr_table,
 )
 from mlmed.modes.text import native_summary
+from mlmed.reml.estimates import loglik_at
 from mlmed.reml.vcov import ParameterVcov, parameter_vcov
 from mlmed.report.optimization import Optimization
 from mlmed.report.stata import StataReport, render
@@ -150,6 +152,33 @@ class MixedResults:
         """Covariance matrix of the random effects."""
         names = qualified(self.fitted, "random")
         return pd.DataFrame(self.fitted.estimates.G, index=names, columns=names)
+
+    def loglik_at(self, G: ArrayLike, sigma2: ArrayLike) -> float:
+        """Log-likelihood of this model at other variances, fixed effects at their best value given them.
+
+        Parameters
+        ----------
+        G : (q, q) array
+            Covariance of the random effects, in the order of ``fit.G``; may be singular.
+        sigma2 : (R,) array
+            Residual variances.
+
+        Raises
+        ------
+        EffectError
+            If the shapes are wrong, G has a negative eigenvalue, or a residual variance is not positive.
+        """
+        matrix, residual = np.asarray(G, dtype=float), np.atleast_1d(np.asarray(sigma2, dtype=float))
+        q, R = len(self.fitted.estimates.G), len(self.fitted.estimates.sigma2)
+        if matrix.shape != (q, q) or residual.shape != (R,):
+            raise EffectError(f"G must be ({q}, {q}) and sigma2 ({R},); found {matrix.shape} and {residual.shape}")
+        lowest = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
+        if lowest < -1e-12 * float(np.abs(matrix).max()) or residual.min() <= 0.0:
+            raise EffectError(
+                f"G must have no negative eigenvalue (smallest {lowest:.3g}) and sigma2 must be positive "
+                f"(smallest {residual.min():.3g})"
+            )
+        return loglik_at(self.fitted.working, matrix, residual, reml=self.fitted.reml)
 
     @cached_property
     def optimization(self) -> Optimization:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.covariance import natural_basis, natural_pairs
-from mlmed.reml.criterion import Problem
+from mlmed.reml.covariance import natural_basis, natural_pairs, psd_cholesky
+from mlmed.reml.criterion import Problem, evaluate
 from mlmed.reml.fit import Optimum
 from mlmed.reml.working import Units, Working
 
-__all__ = ["Estimates", "regression_loglik", "to_estimates"]
+__all__ = ["Estimates", "loglik_at", "regression_loglik", "to_estimates"]
 
 Array = NDArray[np.float64]
 
@@ -82,6 +82,13 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
         hessian=J.T @ at.hessian @ J,
         beta_gradient=units.X_map @ at.beta_gradient @ J,
     )
+
+
+def loglik_at(working: Working, G: Array, sigma2: Array, *, reml: bool) -> float:
+    """Log-likelihood at given variances (user's units), beta at its generalized least squares value."""
+    L = np.linalg.solve(working.units.Z_map, psd_cholesky(G))
+    at = evaluate(working.problem, L, sigma2 / working.units.y_scale**2, reml=reml, order=0)
+    return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 
 
 def regression_loglik(problem: Problem, units: Units, *, reml: bool) -> float:
