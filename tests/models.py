@@ -24,7 +24,9 @@ def working(data: pd.DataFrame, *formulas: str, method: str = "reml", **options:
     return build_working(spec, design.layout, accumulate(design))
 
 
-def stacked_matrices(stacked: pd.DataFrame, cluster: str = "id") -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def stacked_matrices(
+    stacked: pd.DataFrame, cluster: str = "id"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """X (= Z), response, indicator of m rows and cluster codes of the Bauer-Preacher-Gil table."""
     X = stacked[["sm", "smx", "sy", "sym", "syx"]].to_numpy(dtype=float)
     return X, stacked["z"].to_numpy(), stacked["sm"].to_numpy() == 1, pd.factorize(stacked[cluster])[0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numdifftools as nd
 import numpy as np
 import pytest
-from tests.models import MEDIATOR, OUTCOME, dense_loglik, random_point, stacked_matrices, working
-from tests.tolerances import DENSE, DERIVATIVE, SAME
 
 import mlmed
 from mlmed.reml.covariance import Block
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import loglik_at
 from mlmed.reml.objective import objective_for
+from tests.models import MEDIATOR, OUTCOME, dense_loglik, random_point, stacked_matrices, working
+from tests.tolerances import DENSE, DERIVATIVE, SAME
 
 G_FIXED = np.diag([0.6, 0.1, 0.3, 0.1, 0.04]) + 0.01
 SIGMA2_FIXED = np.array([0.65, 0.5])

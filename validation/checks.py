@@ -72,7 +72,9 @@ def _absolute(table: str, quantity: str, ours: float, theirs: float | str, toler
     return Check(table, quantity, ours, float(theirs), abs(ours - float(theirs)), tolerance, printed)
 
 
-def _relative(table: str, quantity: str, ours: float, theirs: float, tolerance: float, size: float | None = None) -> Check:
+def _relative(
+    table: str, quantity: str, ours: float, theirs: float, tolerance: float, size: float | None = None
+) -> Check:
     scale = abs(theirs) if size is None else size
     return Check(table, quantity, ours, theirs, abs(ours - theirs) / scale, tolerance)
 
@@ -167,7 +169,9 @@ def published_lmer() -> Iterator[Check]:
             yield _printed(table, f"var {row['name']}", float(G[k, k]), row["variance"], short=SHORT)
             yield _printed(table, f"sd {row['name']}", float(sd[k]), row["std_dev"], short=SHORT)
             for j, corr in enumerate(row["corr"]):
-                yield _printed(table, f"corr {row['name']},{names[j]}", float(G[k, j] / sd[k] / sd[j]), corr, short=SHORT)
+                yield _printed(
+                    table, f"corr {row['name']},{names[j]}", float(G[k, j] / sd[k] / sd[j]), corr, short=SHORT
+                )
         V = fit.vcov(which="fixed").rename({"Intercept": "(Intercept)"}).rename(columns={"Intercept": "(Intercept)"})
         for left, others in asked["correlation_of_fixed_effects"].items():
             for right, corr in others.items():
@@ -205,6 +209,37 @@ def joint_errors() -> Iterator[Check]:
     errors = ml.effects(vcov="joint", order="first").set_index("term")["std_error"]
     for term, value in {"b": ".0499", "cprime": ".0413", "indirect": ".05435", "total": ".05574"}.items():
         yield _absolute(table, f"ml {term} (lavaan)", float(errors[term]), float(value), 5e-4)
+
+
+def joint_glmmtmb() -> Iterator[Check]:
+    """All 22 estimates and their joint covariance matrix against glmmTMB, polished to the optimum."""
+    for fit_number, reference in enumerate(_load("reference", "joint_glmmtmb")["fits"]):
+        method, target = reference["method"].lower(), reference["tightened"]
+        table = f"glmmTMB joint vcov {method} {fit_number % 2 + 1}"
+        fit = fit_mediation("ml_sim", method)
+        order = _psi_order(target["names"])
+        psi = np.concatenate([fit.params, fit.varcorr()["estimate"]])[order]
+        V = fit.vcov("joint").to_numpy()[np.ix_(order, order)]
+        theirs = np.array(target["vcov"])
+        errors = np.sqrt(np.diag(theirs))
+        yield _relative(table, "log-likelihood", fit.llf, target["logLik"], 1e-12)
+        for k, name in enumerate(target["names"]):
+            yield _relative(
+                table, name, psi[k], target["estimate"][k], ESTIMATES, max(abs(target["estimate"][k]), errors[k])
+            )
+            yield _relative(table, f"SE {name}", float(np.sqrt(V[k, k])), target["se"][k], ESTIMATES)
+        gap = np.abs(V - theirs) / np.outer(errors, errors)
+        i, j = np.unravel_index(int(gap.argmax()), gap.shape)
+        yield Check(table, "vcov, worst entry as a correlation", V[i, j], theirs[i, j], float(gap.max()), ESTIMATES)
+
+
+def _psi_order(names: list[str]) -> list[int]:
+    """Positions in our psi of the entries ``sm``, ``G[smx,sm]``, ``sigma2[m]``."""
+    ours: dict[str, int] = {name: k for k, name in enumerate(STACKED)}
+    pairs = [(i, i) for i in range(5)] + [(i, j) for j in range(5) for i in range(j + 1, 5)]
+    for k, (i, j) in enumerate(pairs):
+        ours[f"G[{STACKED[i]},{STACKED[j]}]"] = 5 + k
+    return [{**ours, "sigma2[m]": 20, "sigma2[y]": 21}[name] for name in names]
 
 
 # -- reference fits --------------------------------------------------------------------------------------------
@@ -275,7 +310,7 @@ def reference_names() -> list[str]:
 def reference_fit(name: str) -> Iterator[Check]:
     """One lme4 fit: criterion, optimum, estimates, standard errors, conditional modes."""
     reference = _load("reference", name)
-    data = next(d for k, d in _DATA_OF.items() if name.startswith(k))
+    data = data_of(name)
     if "bpg" in name:
         fit: MixedResults = fit_mediation(data, reference["method"].lower())
     else:
@@ -285,6 +320,11 @@ def reference_fit(name: str) -> Iterator[Check]:
         yield _relative(name, f"SE {term}", float(ours), float(theirs), ESTIMATES)
     if "ranef" in reference:
         yield from _conditional_modes(name, fit, reference["ranef"])
+
+
+def data_of(name: str) -> str:
+    """Data set of a reference file."""
+    return next(data for start, data in _DATA_OF.items() if name.startswith(start))
 
 
 _DATA_OF = {"ml_sim": "ml_sim", "yuan": "yuan_mackinnon_sim", "gpa": "gpa", "sleepstudy": "sleepstudy"}
@@ -329,7 +369,14 @@ def singular_fits(name: str) -> Iterator[Check]:
                 fit = mlmed.mixed(target["formula"], data, method=method)
         table = f"{name}"
         yield from (
-            Check(c.table, f"{fit.fitted.spec.equations[-1].name} {method}: {c.quantity}", c.ours, c.theirs, c.difference, c.tolerance)
+            Check(
+                c.table,
+                f"{fit.fitted.spec.equations[-1].name} {method}: {c.quantity}",
+                c.ours,
+                c.theirs,
+                c.difference,
+                c.tolerance,
+            )
             for c in _compare(table, fit, _target(target), estimates=False)
         )
         yield _absolute(name, f"{method}: certified", float(fit.converged), 1.0, 0.0)
@@ -342,6 +389,7 @@ def all_checks() -> Iterator[Check]:
     yield from published_lmer()
     yield from stated_optima()
     yield from joint_errors()
+    yield from joint_glmmtmb()
     for name in reference_names():
         yield from reference_fit(name)
     for name in singular_names():

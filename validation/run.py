@@ -57,7 +57,13 @@ def report(checks: list[Check]) -> str:
         f"differ in the last one, where the published fit stopped short. Among the lmer tables: {shown or 'none'}.",
     ]
     if missed:
-        lines += ["", "## Missed", "", "| table | quantity | ours | theirs | difference | bound |", "|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            "## Missed",
+            "",
+            "| table | quantity | ours | theirs | difference | bound |",
+            "|---|---|---|---|---|---|",
+        ]
         lines += [
             f"| {c.table} | {c.quantity} | {c.ours:.10g} | {c.theirs:.10g} | {c.difference:.2e} | {c.tolerance:.0e} |"
             for c in missed

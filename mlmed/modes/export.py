@@ -57,6 +57,8 @@ def to_json(results: MixedResults, *, vcov: str = "block", level: float = 0.95) 
         "evaluations": len(results.fitted.optimum.steps),
         "dropped": [str(dropped) for dropped in results.fitted.layout.dropped],
     }
+    if results.effects_reason:
+        document["effects_reason"] = results.effects_reason
     for name, table in sections(results, vcov=vcov, level=level).items():
         rows = table[list(COLUMNS)].to_dict("records")
         document[name] = [{str(key): _plain(value) for key, value in row.items()} for row in rows]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlmed.data.frames import column_names
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.paths import effect_quantities, find_paths
-from mlmed.errors import FormulaError
+from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables, parse_equation
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.fitting import fit_model
@@ -74,21 +77,38 @@ class MediationResults(MixedResults):
         return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
 
     def quantities(self) -> dict[str, Quantity]:
-        """Everything ``nlcom`` can name: effects first, then every parameter."""
-        return {**self._effect_quantities(None), **super().quantities()}
+        """Everything ``nlcom`` can name: effects (where the model defines them), then every parameter."""
+        effects = {} if self.effects_reason else self._effect_quantities(None)
+        return {**effects, **super().quantities()}
+
+    @cached_property
+    def effects_reason(self) -> str:
+        """Why the model defines no effects (a curve, an interaction of treatment and mediator); usually empty."""
+        try:
+            self._effect_quantities(None)
+        except EffectError as error:
+            return str(error)
+        return ""
 
     def effect_sections(self, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
-        """The table of effects, for export."""
+        """The table of effects, for export; without rows where the model defines none."""
+        if self.effects_reason:
+            return {"effects": delta_table([], np.empty((0, 0)))}
         return {"effects": self.effects(vcov=vcov, level=level)}
 
     def _stata_report(self, level: float) -> StataReport:
+        if self.effects_reason:
+            return stata_report(self, level=level, notes=(f"No effects: {self.effects_reason}",))
         return stata_report(self, level=level, effects=self.effects(level=level))
 
     def _native_summary(self, vcov: str, level: float) -> str:
         first, second = self.fitted.layout.equations
         title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
+        head = native_summary(self, vcov=vcov, level=level, title=title)
+        if self.effects_reason:
+            return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
         lines = [
-            native_summary(self, vcov=vcov, level=level, title=title),
+            head,
             "",
             f"Effects (indirect = a*b + cov_ab; delta method, second order; {vcov} standard errors)",
             render_table(self.effects(vcov=vcov, level=level)),

@@ -346,6 +346,11 @@ class MixedResults:
     def _native_summary(self, vcov: str, level: float) -> str:
         return native_summary(self, vcov=vcov, level=level)
 
+    @property
+    def effects_reason(self) -> str:
+        """Why a mode that has effects defines none for this model; empty here."""
+        return ""
+
     def effect_sections(self, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
         """Tables that a mode adds to the exported ones; none here."""
         return {}

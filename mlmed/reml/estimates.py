@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mlmed.reml.covariance import natural_basis, natural_pairs, psd_cholesky
 from mlmed.reml.criterion import Problem, evaluate
 from mlmed.reml.fit import Optimum
+from mlmed.reml.start import natural_jacobian
 from mlmed.reml.working import Units, Working
 
 __all__ = ["Estimates", "loglik_at", "regression_loglik", "to_estimates"]
@@ -40,9 +41,11 @@ class Estimates:
     P_inv : (p, p) array
         (X'V^-1 X)^-1.
     hessian : (n_tau + R, n_tau + R) array
-        Second derivatives of -2l in (tau, sigma2) (eq. 10).
+        Second derivatives of -2l in working (tau, sigma2), where they are well conditioned (eq. 10).
+    tau_map : (n_tau + R, n_tau + R) array
+        The user's (tau, sigma2) is ``tau_map`` times the working one (eq. 20).
     beta_gradient : (p, n_tau + R) array
-        Derivative of beta with respect to (tau, sigma2) (eq. 12).
+        Derivative of beta with respect to working (tau, sigma2) (eq. 12).
     """
 
     beta: Array
@@ -54,19 +57,20 @@ class Estimates:
     loglik: float
     P_inv: Array
     hessian: Array
+    tau_map: Array
     beta_gradient: Array
 
 
 def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates:
     """Map an optimum from working units back (eq. 18 to 21)."""
     problem, units, blocks = working.problem, working.units, working.blocks
-    at, q, R = optimum.evaluation, problem.n_random, problem.n_strata
+    at, q = optimum.evaluation, problem.n_random
     pairs = np.array([pair for block in blocks for pair in natural_pairs(block)])
     basis = np.concatenate([natural_basis(block, q) for block in blocks])
-    inverse = np.linalg.inv(units.Z_map)
-    J = np.zeros((q * q + R, len(basis) + R))  # d(vec G_w, sigma2_w) / d(tau, sigma2)
-    J[: q * q, : len(basis)] = (inverse @ basis @ inverse.T).reshape(len(basis), q * q).T
-    J[q * q :, len(basis) :] = np.diag(units.y_scale**-2.0)
+    J = natural_jacobian(problem, blocks)
+    mapped = units.Z_map @ basis @ units.Z_map.T
+    tau_map = np.diag(np.append(np.zeros(len(basis)), units.y_scale**2))
+    tau_map[: len(basis), : len(basis)] = mapped[:, pairs[:, 0], pairs[:, 1]].T
     root = units.Z_map @ optimum.L
     G = root @ root.T
     value = at.value + units.criterion_shift(problem.nobs, reml=reml)
@@ -80,14 +84,15 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
         loglik=-0.5 * value,
         P_inv=units.X_map @ at.P_inv @ units.X_map.T,
         hessian=J.T @ at.hessian @ J,
+        tau_map=tau_map,
         beta_gradient=units.X_map @ at.beta_gradient @ J,
     )
 
 
 def loglik_at(working: Working, G: Array, sigma2: Array, *, reml: bool) -> float:
     """Log-likelihood at given variances (user's units), beta at its generalized least squares value."""
-    L = np.linalg.solve(working.units.Z_map, psd_cholesky(G))
-    at = evaluate(working.problem, L, sigma2 / working.units.y_scale**2, reml=reml, order=0)
+    L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(G)), dtype=np.float64)
+    at = evaluate(working.problem, L, np.asarray(sigma2 / working.units.y_scale**2), reml=reml, order=0)
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 
 

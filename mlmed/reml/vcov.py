@@ -86,10 +86,10 @@ def parameter_vcov(estimates: Estimates, kind: str = "block") -> ParameterVcov:
     V, reason = information_inverse(estimates.hessian)
     matrix = np.zeros((p + len(V), p + len(V)))
     matrix[:p, :p] = estimates.P_inv
-    matrix[p:, p:] = V
+    matrix[p:, p:] = estimates.tau_map @ V @ estimates.tau_map.T
     if kind == "joint":
         D = estimates.beta_gradient
         matrix[:p, :p] += D @ V @ D.T
-        matrix[:p, p:] = D @ V
+        matrix[:p, p:] = D @ V @ estimates.tau_map.T
         matrix[p:, :p] = matrix[:p, p:].T
     return ParameterVcov(matrix, reason)

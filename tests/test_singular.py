@@ -1,0 +1,109 @@
+"""Boundary optima: exact, certified, quiet, and honest about standard errors."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+import mlmed
+from mlmed.errors import BoundaryWarning
+from mlmed.reml.fit import optimize
+from mlmed.simulate import BPGTruth
+from tests.models import MEDIATOR, OUTCOME, working
+
+
+def no_direct_slope(seed, n_clusters=30, n_rows=8):
+    """c' does not vary over clusters."""
+    G = np.array(BPGTruth().G)
+    G[4, :] = G[:, 4] = 0.0
+    return mlmed.simulate_bpg(n_clusters, n_rows, truth=BPGTruth(G=G), seed=seed).data
+
+
+@pytest.fixture(scope="module")
+def singular():
+    with pytest.warns(BoundaryWarning, match="rank"):
+        return mlmed.mediate(MEDIATOR, OUTCOME, no_direct_slope(2))
+
+
+def test_the_boundary_is_exact(singular):
+    assert singular.is_singular
+    assert singular.converged
+    values = np.linalg.eigvalsh(singular.G.to_numpy())
+    assert values[0] == pytest.approx(0.0, abs=1e-14)
+    L = singular.fitted.optimum.L
+    assert (np.abs(L).max(axis=0) == 0.0).any()
+    assert singular.optimization.multiplier >= 0.0
+    assert singular.optimization.newton_decrement < 1e-12
+
+
+def test_one_warning_only():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit = mlmed.mediate(MEDIATOR, OUTCOME, no_direct_slope(2))
+        fit.summary(), fit.effects(), fit.tidy(), fit.ranef(), fit.summary("stata")
+    assert [w.category for w in caught] == [BoundaryWarning]
+
+
+def test_standard_errors_are_flagged_or_missing_with_a_reason(singular):
+    table = singular.varcorr().query("group != 'Residual'")
+    finite = np.isfinite(table["std_error"])
+    assert table.loc[finite, "note"].str.contains("boundary").all()
+    assert table.loc[~finite, "note"].str.contains("not positive definite").all()
+    effects = singular.effects().set_index("term")
+    assert np.isfinite(effects.loc[["a", "b", "cprime"], "std_error"]).all()
+
+
+def test_nan_carries_its_reason():
+    """A data set where the Hessian in natural parameters is not positive definite."""
+    found = None
+    for seed in range(60):
+        data = mlmed.simulate_bpg(12, 4, seed=seed).data
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BoundaryWarning)
+            fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
+        if fit.parameter_vcov().reason:
+            found = fit
+            break
+    assert found is not None, "no such data set among 60 seeds"
+    assert found.converged
+    effects = found.effects().set_index("term")
+    assert np.isnan(effects.loc["indirect", "std_error"])
+    assert "not positive definite" in effects.loc["indirect", "note"]
+    assert np.isfinite(effects.loc["a", "std_error"])
+    assert "not positive definite" in found.summary()
+    joint = found.effects(vcov="joint").set_index("term")
+    assert np.isnan(joint.loc["b", "std_error"])
+    assert joint.loc["b", "note"] != ""
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "exchangeable", "identity"])
+def test_zero_variances_of_other_structures(structure):
+    """Residuals made to have no between-cluster variance at all."""
+    rng = np.random.default_rng(4)
+    import pandas as pd
+
+    data = pd.DataFrame({"id": np.repeat(np.arange(20), 6), "x": rng.normal(size=120), "y": rng.normal(size=120)})
+    data["y"] = data["y"] - data.groupby("id")["y"].transform("mean")
+    data["x"] = data["x"] - data.groupby("id")["x"].transform("mean")
+    with pytest.warns(BoundaryWarning):
+        fit = mlmed.mixed("y ~ x + (1 + x | id)", data, covariance=structure)
+    assert fit.converged
+    assert fit.G.iloc[0, 0] == 0.0 or structure != "diagonal"
+    assert np.linalg.matrix_rank(fit.G.to_numpy(), tol=1e-12) < 2
+
+
+def test_every_small_data_set_is_certified():
+    """64 % of such data sets are singular; the certificate must hold in all, from two different starts."""
+    singular = 0
+    for seed in range(40):
+        data = mlmed.simulate_bpg(30, 8, seed=seed).data
+        made = working(data, MEDIATOR, OUTCOME)
+        first = optimize(made.problem, made.blocks, reml=True)
+        start = np.concatenate([np.eye(5)[j:, j] for j in range(5)] + [np.zeros(2)])
+        second = optimize(made.problem, made.blocks, reml=True, theta=start)
+        assert first.certificate.converged
+        assert second.evaluation.value == pytest.approx(first.evaluation.value, abs=1e-7)
+        singular += first.rank < 5
+    assert 15 <= singular <= 35
