@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from validation import checks
-
-STATA = ("stata_y_x_ml", "stata_m_x_ml", "stata_y_mx_ml", "stata_bpg_reml")
+from validation import published_checks as published
+from validation import reference_checks as reference
+from validation.checks import Check
 
 
 def _assert_all(found):
@@ -20,38 +20,38 @@ def _assert_all(found):
     assert not missed, "\n".join(missed)
 
 
-@pytest.mark.parametrize("name", STATA)
+@pytest.mark.parametrize("name", published.STATA)
 def test_published_stata(name, dataset):
     dataset("ml_sim")
-    _assert_all(checks.published_stata(name))
+    _assert_all(published.published_stata(name))
 
 
 def test_published_lmer():
-    _assert_all(checks.published_lmer())
+    _assert_all(published.published_lmer())
 
 
-@pytest.mark.parametrize("part", [checks.stated_optima, checks.joint_errors, checks.joint_glmmtmb])
+@pytest.mark.parametrize("part", [published.stated_optima, published.joint_errors, reference.joint_glmmtmb])
 def test_joint_model(part, dataset):
     dataset("ml_sim")
     _assert_all(part())
 
 
-@pytest.mark.parametrize("name", checks.reference_names())
+@pytest.mark.parametrize("name", reference.reference_names())
 def test_reference_fit(name, dataset):
-    dataset(checks.data_of(name))
-    _assert_all(checks.reference_fit(name))
+    dataset(reference.data_of(name))
+    _assert_all(reference.reference_fit(name))
 
 
-@pytest.mark.parametrize("name", checks.singular_names())
+@pytest.mark.parametrize("name", reference.singular_names())
 def test_singular_fit(name):
-    _assert_all(checks.singular_fits(name))
+    _assert_all(reference.singular_fits(name))
 
 
 @pytest.mark.parametrize("shift", [1e-3, -1e-3])
 def test_a_bent_number_is_noticed(shift):
     """Canary: the checks can fail."""
-    good = next(iter(checks.published_lmer()))
-    bent = checks.Check(
+    good = next(iter(published.published_lmer()))
+    bent = Check(
         good.table,
         good.quantity,
         good.ours + 100 * shift,
@@ -62,4 +62,4 @@ def test_a_bent_number_is_noticed(shift):
     )
     assert good.ok
     assert not bent.ok
-    assert not checks.Check("t", "nan", float("nan"), 1.0, float("nan"), 1.0).ok
+    assert not Check("t", "nan", float("nan"), 1.0, float("nan"), 1.0).ok

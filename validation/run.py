@@ -13,7 +13,9 @@ import scipy
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mlmed
-from validation.checks import Check, all_checks
+from validation.checks import Check
+from validation.published_checks import published_checks
+from validation.reference_checks import reference_checks
 
 REPORT = Path(__file__).parent / "report.md"
 
@@ -72,7 +74,7 @@ def report(checks: list[Check]) -> str:
 
 
 def main() -> int:
-    checks = list(all_checks())
+    checks = [*published_checks(), *reference_checks()]
     text = report(checks)
     REPORT.write_text(text, encoding="utf-8")
     print(text)
