@@ -15,7 +15,6 @@ from mlmed.data.readers import read_table
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from mlmed.model import METHODS, STRUCTURES
-from mlmed.modes.export import flat_table, to_json
 from mlmed.modes.mediation import mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.results import MixedResults
@@ -101,9 +100,9 @@ def _fit(options: argparse.Namespace) -> MixedResults:
 
 def _present(results: MixedResults, options: argparse.Namespace) -> str:
     if options.format == "json":
-        return to_json(results, vcov=options.vcov, level=options.level)
+        return results.to_json(vcov=options.vcov, level=options.level)
     if options.format == "csv":
-        return flat_table(results, vcov=options.vcov, level=options.level).to_csv(index=False).rstrip("\n")
+        return results.to_table(vcov=options.vcov, level=options.level).to_csv(index=False).rstrip("\n")
     return results.summary(options.format, vcov=options.vcov, level=options.level)
 
 

@@ -22,7 +22,7 @@ def published_stata(name: str) -> Iterator[Check]:
         results: MixedResults = fit_mediation("ml_sim", asked["method"])
     else:
         results = mlmed.mixed(asked["formula"], load_data("ml_sim"), method=asked["method"])
-    report = stata_report(results, level=0.95)
+    report = stata_report(results.fitted, level=0.95)
     yield printed(name, "log-likelihood", report.loglik, asked["loglik"])
     yield printed(name, "Wald chi2", report.wald_chi2, asked["wald"]["chi2"])
     yield printed(name, "LR chi2", report.lr_chi2, asked["lr"]["chi2"])
@@ -51,7 +51,12 @@ def _published_effects(table: str, results: mlmed.MediationResults, asked: dict[
     for term in ("indirect", "total"):
         estimate, error = float(rows.loc[term, "estimate"]), float(rows.loc[term, "std_error"])
         half = float(asked["critical"]) * error  # the page uses 1.96, not the normal quantile
-        values = {"estimate": estimate, "std_error": error, "conf_low": estimate - half, "conf_high": estimate + half}
+        values = {
+            "estimate": estimate,
+            "std_error": error,
+            "conf_low": estimate - half,
+            "conf_high": estimate + half,
+        }
         for part, value in values.items():
             yield absolute(table, f"{term} {part}", value, asked[term][part], PUBLISHED)
 
@@ -83,7 +88,11 @@ def published_lmer() -> Iterator[Check]:
                 yield printed(
                     table, f"corr {row['name']},{names[j]}", float(G[k, j] / sd[k] / sd[j]), corr, short=SHORT
                 )
-        V = fit.vcov(which="fixed").rename({"Intercept": "(Intercept)"}).rename(columns={"Intercept": "(Intercept)"})
+        V = (
+            fit.vcov(which="fixed")
+            .rename({"Intercept": "(Intercept)"})
+            .rename(columns={"Intercept": "(Intercept)"})
+        )
         for left, others in asked["correlation_of_fixed_effects"].items():
             for right, corr in others.items():
                 ours = float(V.loc[left, right] / np.sqrt(V.loc[left, left] * V.loc[right, right]))
@@ -111,7 +120,13 @@ def joint_errors() -> Iterator[Check]:
     table = "joint standard errors"
     reml, ml = fit_mediation("ml_sim", "reml"), fit_mediation("ml_sim", "ml")
     fixed = reml.fixef(vcov="joint").set_index("term")["std_error"]
-    digits = {"m:Intercept": ".08952", "m:x": ".04654", "y:Intercept": ".06516", "y:m": ".05014", "y:x": ".04155"}
+    digits = {
+        "m:Intercept": ".08952",
+        "m:x": ".04654",
+        "y:Intercept": ".06516",
+        "y:m": ".05014",
+        "y:x": ".04155",
+    }
     for term, value in digits.items():
         yield printed(table, f"reml {term}", float(fixed[term]), value)
     first = reml.effects(vcov="joint", order="first").set_index("term")["std_error"]

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
+from mlmed.modes.fitting import Fitted
 
-if TYPE_CHECKING:
-    from mlmed.modes.results import MixedResults
-
-__all__ = ["SCHEMA", "flat_table", "sections", "to_json"]
+__all__ = ["SCHEMA", "flat_table", "to_json"]
 
 #: Name and version of the JSON layout; a change of meaning changes the number.
 SCHEMA = "mlmed.fit/1"
-
-
-def sections(results: MixedResults, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
-    """The tables of a fit by name: fixef, varcorr, residual, and effects of a mediation model."""
-    varcorr = results.varcorr(level=level)
-    residual = varcorr["group"] == "Residual"
-    return {
-        "fixef": results.fixef(vcov=vcov, level=level),
-        "varcorr": varcorr[~residual],
-        "residual": varcorr[residual],
-        **results.effect_sections(vcov=vcov, level=level),
-    }
 
 
 def _plain(value: Any) -> Any:
@@ -37,36 +24,42 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def to_json(results: MixedResults, *, vcov: str = "block", level: float = 0.95) -> str:
-    """JSON text; a number that does not exist is null and its row's ``note`` says why."""
-    certificate = results.fitted.optimum.certificate
+def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) -> str:
+    """JSON text; a number that does not exist is null and its row's ``note`` says why.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    sections : mapping of str to DataFrame
+        Tables by name.
+    **extra
+        Further entries of the document.
+    """
+    certificate = fitted.optimum.certificate
     document: dict[str, Any] = {
         "schema": SCHEMA,
-        "equations": [equation.text for equation in results.fitted.spec.equations],
-        "method": results.method,
-        "vcov": vcov,
-        "level": level,
-        "nobs": results.nobs,
-        "n_clusters": results.n_clusters,
-        "cluster": results.group_name,
-        "loglik": results.llf,
-        "converged": results.converged,
-        "is_singular": results.is_singular,
+        "equations": [equation.text for equation in fitted.spec.equations],
+        "method": fitted.spec.method,
+        "nobs": fitted.nobs,
+        "n_clusters": len(fitted.clusters),
+        "cluster": fitted.group_name,
+        "loglik": fitted.estimates.loglik,
+        "converged": fitted.converged,
+        "is_singular": fitted.is_singular,
         "gradient_norm": certificate.gradient_norm,
         "newton_decrement": certificate.newton_decrement,
-        "evaluations": len(results.fitted.optimum.steps),
-        "dropped": [str(dropped) for dropped in results.fitted.layout.dropped],
+        "evaluations": len(fitted.optimum.steps),
+        "dropped": [str(dropped) for dropped in fitted.layout.dropped],
+        **extra,
     }
-    if results.effects_reason:
-        document["effects_reason"] = results.effects_reason
-    for name, table in sections(results, vcov=vcov, level=level).items():
+    for name, table in sections.items():
         rows = table[list(COLUMNS)].to_dict("records")
         document[name] = [{str(key): _plain(value) for key, value in row.items()} for row in rows]
     return json.dumps(document, indent=2, allow_nan=False)
 
 
-def flat_table(results: MixedResults, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """All sections below each other, told apart by the column ``section``."""
-    tables = sections(results, vcov=vcov, level=level)
-    parts = [table[list(COLUMNS)].assign(section=name) for name, table in tables.items()]
+    parts = [table[list(COLUMNS)].assign(section=name) for name, table in sections.items() if len(table)]
     return pd.concat(parts, ignore_index=True)[["section", *COLUMNS]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,41 @@ class Fitted:
     def clusters(self) -> pd.Index:
         """Cluster ids, (J,)."""
         return self.grams.clusters
+
+    @property
+    def group_name(self) -> str:
+        """The cluster variable."""
+        return ":".join(self.spec.group)
+
+    @property
+    def nobs(self) -> int:
+        """Response values used, over all equations."""
+        return int(self.working.problem.nobs.sum())
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the optimum lies on the boundary: G has less than full rank."""
+        return self.optimum.rank < len(self.estimates.G)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum is certified."""
+        return self.optimum.certificate.converged
+
+    @property
+    def n_parameters(self) -> int:
+        """Fixed effects, natural parameters of G, residual variances."""
+        return len(self.estimates.beta) + len(self.estimates.tau) + len(self.estimates.sigma2)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, -2 log-likelihood + 2 parameters."""
+        return -2.0 * self.estimates.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion, -2 log-likelihood + log(nobs) parameters."""
+        return -2.0 * self.estimates.loglik + math.log(self.nobs) * self.n_parameters
 
 
 def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:

@@ -17,6 +17,7 @@ from mlmed.effects.paths import effect_quantities, find_paths
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables, parse_equation
 from mlmed.model import Method, ModelSpec
+from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
@@ -90,21 +91,27 @@ class MediationResults(MixedResults):
             return str(error)
         return ""
 
-    def effect_sections(self, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
-        """The table of effects, for export; without rows where the model defines none."""
-        if self.effects_reason:
-            return {"effects": delta_table([], np.empty((0, 0)))}
-        return {"effects": self.effects(vcov=vcov, level=level)}
+    def sections(self, *, vcov: str = "block", level: float = 0.95) -> dict[str, pd.DataFrame]:
+        """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""
+        tables = super().sections(vcov=vcov, level=level)
+        none = delta_table([], np.empty((0, 0)))
+        return {**tables, "effects": none if self.effects_reason else self.effects(vcov=vcov, level=level)}
+
+    def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
+        """All tables as JSON (what ``mlmed fit --format json`` prints)."""
+        extra = {"effects_reason": self.effects_reason} if self.effects_reason else {}
+        asked = {"treatment": self.treatment, "vcov": vcov, "level": level}
+        return to_json(self.fitted, self.sections(vcov=vcov, level=level), **asked, **extra)
 
     def _stata_report(self, level: float) -> StataReport:
         if self.effects_reason:
-            return stata_report(self, level=level, notes=(f"No effects: {self.effects_reason}",))
-        return stata_report(self, level=level, effects=self.effects(level=level))
+            return stata_report(self.fitted, level=level, notes=(f"No effects: {self.effects_reason}",))
+        return stata_report(self.fitted, level=level, effects=self.effects(level=level))
 
     def _native_summary(self, vcov: str, level: float) -> str:
         first, second = self.fitted.layout.equations
         title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
-        head = native_summary(self, vcov=vcov, level=level, title=title)
+        head = native_summary(self.fitted, vcov=vcov, level=level, title=title)
         if self.effects_reason:
             return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
         lines = [

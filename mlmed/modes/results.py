@@ -14,17 +14,19 @@ from numpy.typing import ArrayLike
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.errors import EffectError
-from mlmed.modes.export import to_json
+from mlmed.modes.export import flat_table, to_json
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.prediction import predict
 from mlmed.modes.record import optimization_record
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import (
     fixef_table,
+    glance_table,
     parameter_names,
     psi,
     qualified,
     ranef_table,
+    sections,
     tidy_table,
     varcorr_table,
 )
@@ -110,7 +112,7 @@ class MixedResults:
     @property
     def nobs(self) -> int:
         """Response values used, over all equations."""
-        return int(self.fitted.working.problem.nobs.sum())
+        return self.fitted.nobs
 
     @property
     def n_clusters(self) -> int:
@@ -125,27 +127,27 @@ class MixedResults:
     @property
     def is_singular(self) -> bool:
         """Whether the optimum lies on the boundary: G has less than full rank."""
-        return self.fitted.optimum.rank < len(self.fitted.estimates.G)
+        return self.fitted.is_singular
 
     @property
     def converged(self) -> bool:
         """Whether the optimum is certified."""
-        return self.fitted.optimum.certificate.converged
+        return self.fitted.converged
 
     @property
     def df_model(self) -> int:
         """Parameters: fixed effects, variances and covariances."""
-        return len(self.names)
+        return self.fitted.n_parameters
 
     @property
     def aic(self) -> float:
         """Akaike's criterion, -2 llf + 2 parameters."""
-        return -2.0 * self.llf + 2.0 * self.df_model
+        return self.fitted.aic
 
     @property
     def bic(self) -> float:
         """Schwarz' criterion, -2 llf + log(nobs) parameters."""
-        return -2.0 * self.llf + float(np.log(self.nobs)) * self.df_model
+        return self.fitted.bic
 
     @property
     def G(self) -> pd.DataFrame:
@@ -168,17 +170,7 @@ class MixedResults:
         EffectError
             If the shapes are wrong, G has a negative eigenvalue, or a residual variance is not positive.
         """
-        matrix, residual = np.asarray(G, dtype=float), np.atleast_1d(np.asarray(sigma2, dtype=float))
-        q, R = len(self.fitted.estimates.G), len(self.fitted.estimates.sigma2)
-        if matrix.shape != (q, q) or residual.shape != (R,):
-            raise EffectError(f"G must be ({q}, {q}) and sigma2 ({R},); found {matrix.shape} and {residual.shape}")
-        lowest = float(np.linalg.eigvalsh(0.5 * (matrix + matrix.T))[0])
-        if lowest < -1e-12 * float(np.abs(matrix).max()) or residual.min() <= 0.0:
-            raise EffectError(
-                f"G must have no negative eigenvalue (smallest {lowest:.3g}) and sigma2 must be positive "
-                f"(smallest {residual.min():.3g})"
-            )
-        return loglik_at(self.fitted.working, matrix, residual, reml=self.fitted.reml)
+        return loglik_at(self.fitted.working, G, sigma2, reml=self.fitted.reml)
 
     @cached_property
     def optimization(self) -> Optimization:
@@ -229,7 +221,7 @@ class MixedResults:
     @property
     def group_name(self) -> str:
         """The cluster variable."""
-        return ":".join(self.fitted.spec.group)
+        return self.fitted.group_name
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ..."""
@@ -237,20 +229,7 @@ class MixedResults:
 
     def glance(self) -> pd.DataFrame:
         """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
-        certificate = self.fitted.optimum.certificate
-        return pd.DataFrame(
-            {
-                "method": [self.method],
-                "nobs": [self.nobs],
-                "n_clusters": [self.n_clusters],
-                "llf": [self.llf],
-                "aic": [self.aic],
-                "bic": [self.bic],
-                "converged": [self.converged],
-                "is_singular": [self.is_singular],
-                "gradient_norm": [certificate.gradient_norm],
-            }
-        )
+        return glance_table(self.fitted)
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
@@ -341,23 +320,22 @@ class MixedResults:
         return self._native_summary(vcov, level)
 
     def _stata_report(self, level: float) -> StataReport:
-        return stata_report(self, level=level)
+        return stata_report(self.fitted, level=level)
 
     def _native_summary(self, vcov: str, level: float) -> str:
-        return native_summary(self, vcov=vcov, level=level)
+        return native_summary(self.fitted, vcov=vcov, level=level, title="Linear mixed model")
 
-    @property
-    def effects_reason(self) -> str:
-        """Why a mode that has effects defines none for this model; empty here."""
-        return ""
-
-    def effect_sections(self, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
-        """Tables that a mode adds to the exported ones; none here."""
-        return {}
+    def sections(self, *, vcov: str = "block", level: float = 0.95) -> dict[str, pd.DataFrame]:
+        """The tables that are exported, by name: fixef, varcorr, residual."""
+        return sections(self.fitted, vcov=vcov, level=level)
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
         """All tables as JSON (what ``mlmed fit --format json`` prints)."""
-        return to_json(self, vcov=vcov, level=level)
+        return to_json(self.fitted, self.sections(vcov=vcov, level=level), vcov=vcov, level=level)
+
+    def to_table(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """All tables below each other (what ``mlmed fit --format csv`` prints)."""
+        return flat_table(self.sections(vcov=vcov, level=level))
 
     def __str__(self) -> str:
         return self.summary()

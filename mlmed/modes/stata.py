@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -11,51 +9,55 @@ from scipy.special import chdtrc
 
 from mlmed.data.design import INTERCEPT
 from mlmed.effects.delta import wald_table
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.tables import fixef_table, varcorr_table
 from mlmed.reml.estimates import regression_loglik
 from mlmed.reml.vcov import parameter_vcov
 from mlmed.report.stata import StataBlock, StataEffect, StataGroup, StataReport, StataRow
-
-if TYPE_CHECKING:
-    from mlmed.modes.fitting import Fitted
-    from mlmed.modes.results import MixedResults
 
 __all__ = ["stata_report"]
 
 
 def stata_report(
-    results: MixedResults, *, level: float, effects: pd.DataFrame | None = None, notes: tuple[str, ...] = ()
+    fitted: Fitted, *, level: float, effects: pd.DataFrame | None = None, notes: tuple[str, ...] = ()
 ) -> StataReport:
     """Numbers of ``xtmixed`` for one equation, or of the stacked model for two (Bauer-Preacher-Gil)."""
-    fitted = results.fitted
     stacked = len(fitted.layout.equations) > 1
     fixed, random = _fixed_names(fitted), _random_names(fitted)
-    table = results.fixef(level=level)
+    table = fixef_table(fitted, vcov="block", level=level)
     order = _constant_last(fixed)
     coefficients = tuple(_row(fixed[k], table.iloc[k]) for k in order)
     wald_df, wald_chi2 = _wald(fitted, fixed)
     lr_df = len(fitted.estimates.tau) + len(fitted.estimates.sigma2) - 1
     null = regression_loglik(fitted.working.problem, fitted.working.units, reml=fitted.reml)
-    lr_chi2 = max(2.0 * (results.llf - null), 0.0)
-    residual, extra, warnings = _residuals(results, level) if stacked else (_single_residual(results, level), (), ())
+    lr_chi2 = max(2.0 * (fitted.estimates.loglik - null), 0.0)
+    residual, extra, warnings = _residuals(fitted, level) if stacked else (_single_residual(fitted, level), (), ())
     return StataReport(
         method=fitted.spec.method,
         response="z" if stacked else fitted.layout.equations[0].name,
-        nobs=results.nobs,
-        groups=_groups(results),
-        loglik=results.llf,
+        nobs=fitted.nobs,
+        groups=_groups(fitted),
+        loglik=fitted.estimates.loglik,
         wald_df=wald_df,
         wald_chi2=wald_chi2,
         wald_p=float(chdtrc(wald_df, wald_chi2)) if wald_df else float("nan"),
         coefficients=coefficients,
-        blocks=(*_blocks(results, random, level), *extra),
+        blocks=(*_blocks(fitted, random, level), *extra),
         residual=residual,
         lr_df=lr_df,
         lr_chi2=lr_chi2,
-        lr_p=float(chdtrc(lr_df, lr_chi2)) * (0.5 if lr_df == 1 else 1.0),
+        lr_p=_lr_p(lr_df, lr_chi2),
         level=level,
         effects=_effects(effects),
         notes=(*notes, *warnings, *(str(dropped) for dropped in fitted.layout.dropped)),
     )
+
+
+def _lr_p(df: int, chi2: float) -> float:
+    """P value; for one variance the 50:50 mixture of 0 and chi2(1), which is at least 0 with certainty."""
+    if df == 1:
+        return 1.0 if chi2 == 0.0 else 0.5 * float(chdtrc(1, chi2))
+    return float(chdtrc(df, chi2))
 
 
 def _stata_name(equation: int, column: str, fitted: Fitted) -> str:
@@ -102,13 +104,13 @@ def _wald(fitted: Fitted, names: list[str]) -> tuple[int, float]:
     return len(tested), float(beta @ np.linalg.solve(V, beta))
 
 
-def _groups(results: MixedResults) -> tuple[StataGroup, ...]:
-    grams = results.fitted.grams
+def _groups(fitted: Fitted) -> tuple[StataGroup, ...]:
+    grams = fitted.grams
     equations = np.array([sum(pattern) for pattern in grams.patterns])
     counts = grams.products[:, 0, :].round().astype(int)
     stacked = equations @ counts
-    top = StataGroup(results.group_name, len(stacked), int(stacked.min()), float(stacked.mean()), int(stacked.max()))
-    if len(results.fitted.layout.equations) == 1:
+    top = StataGroup(fitted.group_name, len(stacked), int(stacked.min()), float(stacked.mean()), int(stacked.max()))
+    if len(fitted.layout.equations) == 1:
         return (top,)
     rows = counts.sum(axis=1)
     return (
@@ -123,9 +125,8 @@ def _groups(results: MixedResults) -> tuple[StataGroup, ...]:
     )
 
 
-def _blocks(results: MixedResults, names: list[str], level: float) -> tuple[StataBlock, ...]:
-    fitted = results.fitted
-    table = results.varcorr(level=level)
+def _blocks(fitted: Fitted, names: list[str], level: float) -> tuple[StataBlock, ...]:
+    table = varcorr_table(fitted, level=level)
     at = {tuple(sorted(pair)): k for k, pair in enumerate(map(tuple, fitted.estimates.tau_at))}
     blocks = []
     for block in fitted.working.blocks:
@@ -141,19 +142,17 @@ def _blocks(results: MixedResults, names: list[str], level: float) -> tuple[Stat
             rows.append(_variance_row(f"{'var' if i == k else 'cov'}({label})", table.iloc[found]))
         title = {"diagonal": "Independent"}.get(block.structure, block.structure.capitalize())
         title = "Identity" if len(index) == 1 else title
-        blocks.append(StataBlock(f"{results.group_name}: {title}", tuple(rows)))
+        blocks.append(StataBlock(f"{fitted.group_name}: {title}", tuple(rows)))
     return tuple(blocks)
 
 
-def _single_residual(results: MixedResults, level: float) -> tuple[StataRow, ...]:
-    return (_variance_row("var(Residual)", results.varcorr(level=level).iloc[-1]),)
+def _single_residual(fitted: Fitted, level: float) -> tuple[StataRow, ...]:
+    return (_variance_row("var(Residual)", varcorr_table(fitted, level=level).iloc[-1]),)
 
 
-def _residuals(
-    results: MixedResults, level: float
-) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
+def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
     """Stata's form of two residual variances: var(Residual) is y's, ``fid: var(sm)`` is m's minus y's."""
-    estimates = results.fitted.estimates
+    estimates = fitted.estimates
     V = parameter_vcov(estimates).matrix[-2:, -2:]
     sigma2_m, sigma2_y = estimates.sigma2
     difference = sigma2_m - sigma2_y

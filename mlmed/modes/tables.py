@@ -12,7 +12,17 @@ from mlmed.modes.fitting import Fitted
 from mlmed.reml.ranef import conditional_modes
 from mlmed.reml.vcov import parameter_vcov
 
-__all__ = ["fixef_table", "parameter_names", "psi", "ranef_table", "tidy_table", "varcorr_table"]
+__all__ = [
+    "fixef_table",
+    "glance_table",
+    "parameter_names",
+    "psi",
+    "qualified",
+    "ranef_table",
+    "sections",
+    "tidy_table",
+    "varcorr_table",
+]
 
 BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
 
@@ -44,7 +54,7 @@ def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
     log = np.array([k >= p and name.startswith("var(") for k, name in enumerate(names)])
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(V.matrix))
-    at_boundary = fitted.optimum.rank < len(estimates.G)
+    at_boundary = fitted.is_singular
     notes = [
         V.reason if np.isnan(error) else BOUNDARY_NOTE if at_boundary and p <= k < p + n_tau else ""
         for k, error in enumerate(errors)
@@ -59,7 +69,7 @@ def fixef_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
 
 def varcorr_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
-    estimates, group = fitted.estimates, ":".join(fitted.spec.group)
+    estimates, group = fitted.estimates, fitted.group_name
     table = _parameter_table(fitted, "block", level).iloc[len(estimates.beta) :].reset_index(drop=True)
     sd = np.sqrt(np.diag(estimates.G))
     sdcorr = [
@@ -97,7 +107,7 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
     z = float(ndtri(0.5 + level / 2.0))
     return pd.DataFrame(
         {
-            "group_var": ":".join(fitted.spec.group),
+            "group_var": fitted.group_name,
             "effect": np.repeat(names, J),
             "group": np.tile(fitted.clusters.to_numpy(), len(names)),
             "value": value,
@@ -106,3 +116,30 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
             "upper": value + z * se,
         }
     )
+
+
+def glance_table(fitted: Fitted) -> pd.DataFrame:
+    """One row about the fit as a whole."""
+    row = {
+        "method": fitted.spec.method,
+        "nobs": fitted.nobs,
+        "n_clusters": len(fitted.clusters),
+        "llf": fitted.estimates.loglik,
+        "aic": fitted.aic,
+        "bic": fitted.bic,
+        "converged": fitted.converged,
+        "is_singular": fitted.is_singular,
+        "gradient_norm": fitted.optimum.certificate.gradient_norm,
+    }
+    return pd.DataFrame([row])
+
+
+def sections(fitted: Fitted, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
+    """The tables every fit has, by the name they are exported under."""
+    varcorr = varcorr_table(fitted, level=level)
+    residual = varcorr["group"] == "Residual"
+    return {
+        "fixef": fixef_table(fitted, vcov=vcov, level=level),
+        "varcorr": varcorr[~residual],
+        "residual": varcorr[residual],
+    }

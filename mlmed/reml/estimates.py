@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mlmed.errors import EffectError
 from mlmed.reml.covariance import natural_basis, natural_pairs, psd_cholesky
 from mlmed.reml.criterion import Problem, evaluate
 from mlmed.reml.fit import Optimum
@@ -89,10 +90,26 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
     )
 
 
-def loglik_at(working: Working, G: Array, sigma2: Array, *, reml: bool) -> float:
-    """Log-likelihood at given variances (user's units), beta at its generalized least squares value."""
-    L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(G)), dtype=np.float64)
-    at = evaluate(working.problem, L, np.asarray(sigma2 / working.units.y_scale**2), reml=reml, order=0)
+def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) -> float:
+    """Log-likelihood at given variances (user's units), beta at its generalized least squares value.
+
+    Raises
+    ------
+    EffectError
+        If the shapes are wrong, G has a negative eigenvalue, or a residual variance is not positive.
+    """
+    matrix, residual = np.asarray(G, dtype=np.float64), np.atleast_1d(np.asarray(sigma2, dtype=np.float64))
+    q, R = working.problem.n_random, working.problem.n_strata
+    if matrix.shape != (q, q) or residual.shape != (R,):
+        raise EffectError(f"G must be ({q}, {q}) and sigma2 ({R},); found {matrix.shape} and {residual.shape}")
+    lowest = float(np.linalg.eigvalsh(matrix)[0])
+    if lowest < -1e-12 * float(np.abs(matrix).max()) or residual.min() <= 0.0:
+        raise EffectError(
+            f"G must have no negative eigenvalue (smallest {lowest:.3g}) and sigma2 must be positive "
+            f"(smallest {residual.min():.3g})"
+        )
+    L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(matrix)), dtype=np.float64)
+    at = evaluate(working.problem, L, residual / working.units.y_scale**2, reml=reml, order=0)
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 
 

@@ -46,9 +46,7 @@ def check_vcov_kind(kind: str) -> None:
 def information_inverse(hessian: Array) -> tuple[Array, str]:
     """``2 H^-1``, the inverse observed information in natural parameters, or NaN and the reason."""
     size = np.sqrt(np.abs(np.diag(hessian)))
-    if not np.all(np.isfinite(size)) or np.any(np.diag(hessian) <= 0.0):
-        lowest = float(np.min(np.diag(hessian)))
-        return np.full_like(hessian, np.nan), _not_positive(lowest)
+    size = np.where(size > 0.0, size, 1.0)
     scaled = hessian / np.outer(size, size)
     lowest = float(np.linalg.eigvalsh(scaled)[0])
     if lowest < POSITIVE:
