@@ -88,11 +88,7 @@ def published_lmer() -> Iterator[Check]:
                 yield printed(
                     table, f"corr {row['name']},{names[j]}", float(G[k, j] / sd[k] / sd[j]), corr, short=SHORT
                 )
-        V = (
-            fit.vcov(which="fixed")
-            .rename({"Intercept": "(Intercept)"})
-            .rename(columns={"Intercept": "(Intercept)"})
-        )
+        V = fit.vcov(which="fixed").rename({"Intercept": "(Intercept)"}).rename(columns={"Intercept": "(Intercept)"})
         for left, others in asked["correlation_of_fixed_effects"].items():
             for right, corr in others.items():
                 ours = float(V.loc[left, right] / np.sqrt(V.loc[left, left] * V.loc[right, right]))

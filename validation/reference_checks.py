@@ -51,9 +51,7 @@ def joint_glmmtmb() -> Iterator[Check]:
             yield relative(table, f"SE {name}", float(np.sqrt(V[k, k])), target["se"][k], ESTIMATES)
         gap = np.abs(V - theirs) / np.outer(errors, errors)
         i, j = np.unravel_index(int(gap.argmax()), gap.shape)
-        yield Check(
-            table, "vcov, worst entry as a correlation", V[i, j], theirs[i, j], float(gap.max()), ESTIMATES
-        )
+        yield Check(table, "vcov, worst entry as a correlation", V[i, j], theirs[i, j], float(gap.max()), ESTIMATES)
 
 
 def _psi_order(names: list[str]) -> list[int]:
@@ -91,9 +89,7 @@ def _target(reference: dict[str, Any]) -> _Target:
             i, j = names.index(row["var1"]), names.index(row.get("var2") or row["var1"])
             G[i, j] = G[j, i] = row["vcov"]
     beta = np.array([reference["fixef"][name] for name in (names if stacked else reference["fixef"])])
-    sigma2 = (
-        residual + np.array([extra.get("sm", 0.0), extra.get("sy", 0.0)]) if stacked else np.array([residual])
-    )
+    sigma2 = residual + np.array([extra.get("sm", 0.0), extra.get("sy", 0.0)]) if stacked else np.array([residual])
     return _Target(reference["logLik"], beta, G, sigma2)
 
 
@@ -104,9 +100,7 @@ def _own_order(reference: dict[str, Any]) -> list[str]:
 def _compare(table: str, fit: MixedResults, target: _Target, *, estimates: bool = True) -> Iterator[Check]:
     at_theirs = fit.loglik_at(target.G, target.sigma2)
     yield relative(table, "our criterion at their parameters", at_theirs, target.loglik, AT_THEIRS)
-    yield Check(
-        table, "log-likelihood short of theirs", fit.llf, target.loglik, target.loglik - fit.llf, NEVER_WORSE
-    )
+    yield Check(table, "log-likelihood short of theirs", fit.llf, target.loglik, target.loglik - fit.llf, NEVER_WORSE)
     if not estimates:
         return
     for name, ours, theirs in zip(fit.params.index, fit.params, target.beta, strict=True):
@@ -115,9 +109,7 @@ def _compare(table: str, fit: MixedResults, target: _Target, *, estimates: bool 
     for i in range(len(labels)):
         for j in range(i + 1):
             size = float(np.sqrt(target.G[i, i] * target.G[j, j]))
-            yield relative(
-                table, f"G[{labels[i]},{labels[j]}]", ours_G[i, j], target.G[i, j], ESTIMATES, size
-            )
+            yield relative(table, f"G[{labels[i]},{labels[j]}]", ours_G[i, j], target.G[i, j], ESTIMATES, size)
     sigma2 = fit.varcorr().query("group == 'Residual'")["estimate"].to_numpy()
     for r, theirs in enumerate(target.sigma2):
         yield relative(table, f"sigma2[{r}]", float(sigma2[r]), float(theirs), ESTIMATES)
@@ -154,9 +146,7 @@ _DATA_OF = {"ml_sim": "ml_sim", "yuan": "yuan_mackinnon_sim", "gpa": "gpa", "sle
 
 def _conditional_modes(table: str, fit: MixedResults, rows: list[dict[str, Any]]) -> Iterator[Check]:
     ours = fit.ranef()
-    ours = ours.assign(
-        effect=ours["effect"].replace("Intercept", "(Intercept)"), group=ours["group"].astype(str)
-    )
+    ours = ours.assign(effect=ours["effect"].replace("Intercept", "(Intercept)"), group=ours["group"].astype(str))
     indexed = ours.set_index(["effect", "group"])
     sd = dict(zip(["(Intercept)", *fit.G.index[1:]], np.sqrt(np.diag(fit.G)), strict=True))
     for row in rows:

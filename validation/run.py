@@ -52,9 +52,7 @@ def report(checks: list[Check]) -> str:
         "|---|---|---|---|---|---|",
         *(table_line(name, group) for name, group in tables.items()),
     ]
-    shown = ", ".join(
-        f"{c.table}: {c.quantity} {c.ours:.8g} (printed {c.printed})" for c in other if "lmer" in c.table
-    )
+    shown = ", ".join(f"{c.table}: {c.quantity} {c.ours:.8g} (printed {c.printed})" for c in other if "lmer" in c.table)
     lines += [
         "",
         f"{len(printed) - len(other)} of {len(printed)} printed numbers are equal to every printed digit; the others "

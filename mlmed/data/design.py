@@ -14,130 +14,14 @@ from formulaic.errors import FormulaicError
 from numpy.typing import NDArray
 
 from mlmed.data.frames import cluster_codes, is_numeric, refuse_infinite, select_columns
+from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, display_name
 from mlmed.model import ModelSpec
 
-__all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout", "build_design", "encode"]
+__all__ = ["build_design", "encode"]
 
-INTERCEPT = "Intercept"
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Rows an equation could not use.
-
-    Attributes
-    ----------
-    equation : str
-        The response.
-    total, used : int
-        Rows in the table, rows in the equation.
-    missing_cluster : int
-        Rows without a cluster id.
-    missing : dict of str to int
-        Missing values by column, among rows with a cluster id.
-    """
-
-    equation: str
-    total: int
-    used: int
-    missing_cluster: int
-    missing: dict[str, int]
-
-    def __str__(self) -> str:
-        """One sentence."""
-        reasons = [f"{name}: {count}" for name, count in self.missing.items()]
-        if self.missing_cluster:
-            reasons.append(f"cluster id: {self.missing_cluster}")
-        return (
-            f"equation {self.equation}: {self.total - self.used} of {self.total} rows left out "
-            f"(missing {', '.join(reasons)})"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class EquationLayout:
-    """Where one equation finds its columns, and how it encodes new data.
-
-    Attributes
-    ----------
-    name : str
-        The response.
-    fixed, random : tuple of str
-        Column labels of X_r and Z_r (all random terms side by side).
-    fixed_at, random_at : tuple of int
-        Their positions among ``Layout.columns``.
-    response_at : int
-        Position of y_r.
-    terms : tuple of int
-        The random term each column of Z_r belongs to.
-    encodings : tuple
-        formulaic's specs of the fixed part and of each random term.
-    typical : dict
-        Mean of every numeric variable, first level of every other one, over the rows used.
-    levels : dict of str to tuple
-        Sorted values of the variables that are not numeric.
-    """
-
-    name: str
-    fixed: tuple[str, ...]
-    random: tuple[str, ...]
-    fixed_at: tuple[int, ...]
-    random_at: tuple[int, ...]
-    response_at: int
-    terms: tuple[int, ...]
-    encodings: tuple[Encoding, ...]
-    typical: dict[str, Any]
-    levels: dict[str, tuple[Any, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What is known of the columns once the rows are gone.
-
-    Attributes
-    ----------
-    columns : tuple of str
-        Distinct columns of all equations, the constant first.
-    equations : tuple of EquationLayout
-        One per response.
-    dropped : tuple of Dropped
-        Equations that lost rows.
-    total : int
-        Rows of the table.
-    """
-
-    columns: tuple[str, ...]
-    equations: tuple[EquationLayout, ...]
-    dropped: tuple[Dropped, ...]
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """Numbers of all equations on the rows that at least one of them uses.
-
-    Attributes
-    ----------
-    layout : Layout
-        Names and positions.
-    values : tuple of (N,) arrays
-        The columns; undefined on rows where no equation that uses the column is complete.
-    members : (R, N) bool array
-        Rows that each equation uses.
-    codes : (N,) int array
-        Cluster of each row.
-    clusters : Index
-        Cluster ids.
-    """
-
-    layout: Layout
-    values: tuple[Array, ...]
-    members: NDArray[np.bool_]
-    codes: NDArray[np.intp]
-    clusters: pd.Index
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import Design
+from mlmed.data.layout import Design
 
 __all__ = ["Grams", "accumulate", "equation_gram"]
 

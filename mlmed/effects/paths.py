@@ -11,7 +11,8 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
-from mlmed.data.design import EquationLayout, Layout, encode
+from mlmed.data.design import encode
+from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.formula import display_name, formula_variables

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.data.design import Layout, build_design
+from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate
+from mlmed.data.layout import Layout
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning
 from mlmed.model import ModelSpec
 from mlmed.reml.estimates import Estimates, to_estimates

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import EquationLayout, encode
+from mlmed.data.design import encode
 from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns
+from mlmed.data.layout import EquationLayout
 from mlmed.errors import DataError, EffectError
 from mlmed.formula import formula_variables
 from mlmed.modes.fitting import Fitted

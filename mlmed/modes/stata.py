@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from mlmed.data.design import INTERCEPT
+from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import wald_table
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import fixef_table, varcorr_table

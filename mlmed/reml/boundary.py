@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.reml.covariance import Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
-from mlmed.reml.criterion import Problem
 from mlmed.reml.objective import Objective, ThetaEvaluation
 from mlmed.reml.optimizer import Step, newton
+from mlmed.reml.problem import Problem
 
 __all__ = ["Face", "multiplier", "on_face"]
 

@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import EffectError
 from mlmed.reml.covariance import natural_basis, natural_pairs, psd_cholesky
-from mlmed.reml.criterion import Problem, evaluate
+from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum
+from mlmed.reml.problem import Problem
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.working import Units, Working
 

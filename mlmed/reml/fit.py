@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from mlmed.reml.boundary import multiplier, on_face
 from mlmed.reml.covariance import Block, factor_coordinates, psd_cholesky
-from mlmed.reml.criterion import Evaluation, Problem, evaluate
+from mlmed.reml.criterion import evaluate
 from mlmed.reml.objective import objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
+from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.start import start_theta
 
 __all__ = ["Certificate", "Optimum", "optimize"]

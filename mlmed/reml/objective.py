@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.reml.covariance import Block, factor_basis
-from mlmed.reml.criterion import Evaluation, Problem, evaluate
+from mlmed.reml.criterion import evaluate
+from mlmed.reml.problem import Evaluation, Problem
 
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.criterion import CHUNK, Problem, chunks, factor_clusters, product
+from mlmed.reml.criterion import CHUNK, chunks, factor_clusters, product
+from mlmed.reml.problem import Problem
 
 __all__ = ["ConditionalModes", "conditional_modes"]
 

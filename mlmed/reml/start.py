@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natural_basis
-from mlmed.reml.criterion import Problem, evaluate
+from mlmed.reml.criterion import evaluate
+from mlmed.reml.problem import Problem
 
 __all__ = ["natural_jacobian", "regression_variances", "start_theta"]
 

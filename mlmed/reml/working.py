@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.design import INTERCEPT, Layout
 from mlmed.data.grams import Grams, equation_gram
+from mlmed.data.layout import INTERCEPT, Layout
 from mlmed.errors import NotIdentifiedError
 from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
-from mlmed.reml.criterion import Problem
+from mlmed.reml.problem import Problem
 
 __all__ = ["Units", "Working", "build_working"]
 
