@@ -195,9 +195,7 @@ def call(engine: str, command: Sequence[str], timeout: float) -> Timing:
     """Run one engine on one thread and read the JSON that it prints."""
     environment = os.environ | ONE_THREAD
     try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return Timing(engine, note=f"stopped after {timeout:g} s")
     if done.returncode != 0:
@@ -383,9 +381,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=list(LIMITS), default=list(LIMITS), help="default: all")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds after which no repeat is started")
-    parser.add_argument(
-        "--timeout", type=float, default=300.0, help="seconds after which an engine is stopped"
-    )
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds after which an engine is stopped")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.md and results.json")
     parser.add_argument("--worker", nargs=3, metavar=("CSV", "REPEATS", "BUDGET"), help=argparse.SUPPRESS)
