@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -79,8 +80,13 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
 
 def _read(source: str) -> pd.DataFrame:
     """A file if there is one of that name, else an example data set."""
-    if source in datasets.names() and not Path(source).exists():
+    if Path(source).exists():
+        return read_table(source)
+    if source in datasets.names():
         return datasets.load(source)
+    close = difflib.get_close_matches(source, datasets.names(), n=1)
+    if close and not Path(source).suffix:
+        raise DataError(f"there is no file or data set {source!r}; did you mean {close[0]}?")
     return read_table(source)
 
 

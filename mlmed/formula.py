@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
-from formulaic.parser.types import Factor, Token
+from formulaic.parser.types import Factor, Term, Token
 
 from mlmed.errors import FormulaError
+from mlmed.names import FUNCTIONS, display_name, encode_quoted, quote_columns
 
-__all__ = ["Equation", "RandomTerm", "display_name", "formula_variables", "parse_equation"]
+__all__ = ["Equation", "RandomTerm", "formula_variables", "parse_equation", "term_variables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class RandomTerm:
     Attributes
     ----------
     formula : str
-        Right-hand side of the effects that vary, e.g. ``"1 + x"``.
+        Right-hand side of the effects that vary, e.g. ``"1 + x"`` (safe names, see ``mlmed.names``).
     group : tuple of str
         Columns whose combination names the cluster; one for ``id``, two for ``g:h``.
     label : str or None
@@ -51,9 +53,9 @@ class Equation:
     text : str
         The formula as it was typed.
     response : str
-        Left-hand side.
+        Left-hand side (safe names).
     fixed : str
-        Right-hand side without the random terms.
+        Right-hand side without the random terms (safe names).
     random : tuple of RandomTerm
         The random terms, in order.
     """
@@ -65,30 +67,23 @@ class Equation:
 
     @property
     def name(self) -> str:
-        """The response as it is shown in tables (no backticks)."""
+        """The response as it is shown in tables."""
         return display_name(self.response)
+
+    @property
+    def predictors(self) -> frozenset[str]:
+        """Columns of the right-hand side, without the cluster variable."""
+        return formula_variables(self.fixed).union(*(formula_variables(term.formula) for term in self.random))
+
+    @property
+    def group_columns(self) -> frozenset[str]:
+        """Columns that name the cluster."""
+        return frozenset(column for term in self.random for column in term.group)
 
     @property
     def variables(self) -> frozenset[str]:
         """Columns of the table that the equation reads."""
-        parts = [self.response, self.fixed, *(term.formula for term in self.random)]
-        groups = (column for term in self.random for column in term.group)
-        return frozenset().union(*map(formula_variables, parts), groups)
-
-
-def display_name(text: str) -> str:
-    """Remove the backticks of a quoted column name."""
-    return text.replace("`", "")
-
-
-def quote_columns(text: str, columns: Iterable[str]) -> str:
-    """Put backticks around column names that are not Python names, e.g. ``np.log(NA.std)``."""
-    odd = sorted((c for c in columns if not c.isidentifier()), key=len, reverse=True)
-    odd = [c for c in odd if re.fullmatch(r"[\w.]+", c) and not c[0].isdigit()]
-    if not odd:
-        return text
-    pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w.(])"
-    return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)
+        return formula_variables(self.response) | self.predictors | self.group_columns
 
 
 def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
@@ -114,23 +109,23 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """
     if not isinstance(text, str):
         raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
-    quoted = quote_columns(text, columns)
-    left, tilde, right = quoted.partition("~")
+    plain = encode_quoted(quote_columns(text, columns))
+    left, tilde, right = plain.partition("~")
     if not tilde or not left.strip() or not right.strip() or "~" in right:
         raise FormulaError(
             f"cannot read {text!r}: an equation has one response, one '~' and a right-hand side, "
             "for example 'y ~ x + (1 + x | id)'"
         )
-    if text.count("(") != text.count(")"):
-        raise FormulaError(f"cannot read {text!r}: {text.count('(')} opening and {text.count(')')} closing parentheses")
+    if plain.count("(") != plain.count(")"):
+        opening, closing = plain.count("("), plain.count(")")
+        raise FormulaError(
+            f"cannot read {text!r}: {opening} opening and {closing} closing parentheses; add the missing one"
+        )
     fixed, random = _split_random(right, text)
-    _refuse_duplicates(fixed, random, text)
-    equation = Equation(text, left.strip(), fixed, random)
     for part in (fixed, *(term.formula for term in random)):
-        formula_variables(part)
-    own = formula_variables(equation.response) & (
-        formula_variables(fixed).union(*(formula_variables(term.formula) for term in random))
-    )
+        _refuse_duplicates(part, text)
+    equation = Equation(text, _one_response(left, text), fixed, random)
+    own = formula_variables(equation.response) & equation.predictors
     if own:
         raise FormulaError(
             f"{text!r} has its response {', '.join(sorted(own))} on its own right-hand side; remove it there"
@@ -145,111 +140,182 @@ def _first_line(error: Exception) -> str:
 
 def _tokens(text: str, whole: str) -> list[Token]:
     try:
-        return list(tokenize(text))
+        found = list(tokenize(text))
     except FormulaicError as error:
-        raise FormulaError(f"cannot read {whole!r}: {_first_line(error)}") from error
+        raise FormulaError(f"cannot read {whole!r}: {_first_line(error)}; check the formula") from error
+    if "{" in text:
+        raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
+    return found
+
+
+def _one_response(left: str, whole: str) -> str:
+    """The left-hand side in formulaic's spelling; it must be one column or one call."""
+    tokens = _tokens(left, whole)
+    if len(tokens) != 1 or tokens[0].kind.value not in ("name", "python"):
+        raise FormulaError(
+            f"{whole!r} must have one response on the left, a column or a call; write arithmetic as I(m - y)"
+        )
+    return str(_terms(f"0 + {left.strip()}", whole)[0])
+
+
+def _is(token: Token, kind: str, *texts: str) -> bool:
+    return token.kind.value == kind and (not texts or token.token in texts)
 
 
 def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
     """Cut the parentheses that hold a bar out of the right-hand side."""
-    fixed, terms, open_at, bars = "", [], -1, False
-    depth, done, sign = 0, 0, -1
-    for token in _tokens(right, whole):
-        start = token.source_start or 0
-        if token.token == "(" and token.kind.value == "context":
+    tokens = _tokens(right, whole)
+    terms: list[RandomTerm] = []
+    cuts: list[tuple[int, int]] = []
+    depth, opened = 0, 0
+    bars: list[int] = []
+    for k, token in enumerate(tokens):
+        if _is(token, "context", "("):
             depth += 1
-            open_at, bars = (start, False) if depth == 1 else (open_at, bars)
-        elif token.token == ")" and token.kind.value == "context":
+            opened, bars = (k, []) if depth == 1 else (opened, bars)
+        elif _is(token, "context", ")"):
             depth -= 1
             if depth == 0 and bars:
-                terms.append(_random_term(right[open_at + 1 : start], whole))
-                cut = sign if sign >= done else open_at
-                if sign >= done and right[sign] != "+":
-                    raise FormulaError(f"{whole!r}: a random term can be added with '+', not {right[sign]!r}")
-                fixed += right[done:cut]
-                done = start + 1
-        elif token.kind.value == "operator" and "|" in token.token:
-            if depth == 0:
-                raise FormulaError(f"{whole!r}: put the random term in parentheses, e.g. (1 + x | id)")
-            bars = True
-        elif depth == 0 and token.kind.value == "operator":
-            sign = start
-        if depth == 0 and token.kind.value != "operator":
-            sign = -1
-    fixed = (fixed + right[done:]).strip()
-    fixed = fixed.removeprefix("+").strip() if terms else fixed
-    return fixed or "1", tuple(terms)
+                cuts.append(_cut_out(tokens, opened, k, right, whole))
+                terms.append(_random_term(tokens[opened + 1 : k], right, whole))
+        elif _is(token, "operator") and "|" in token.token:
+            if depth != 1:
+                raise FormulaError(
+                    f"cannot read {whole!r}: put the random term in parentheses of its own, e.g. + (1 + x | id)"
+                )
+            bars.append(k)
+    fixed, at = "", 0
+    for start, stop in cuts:
+        fixed, at = fixed + right[at:start], stop
+    fixed = (fixed + right[at:]).strip()
+    return (fixed.removeprefix("+").strip() if cuts else fixed) or "1", tuple(terms)
 
 
-def _random_term(text: str, whole: str) -> RandomTerm:
-    cuts = [t for t in _tokens(text, whole) if t.kind.value == "operator" and "|" in t.token]
-    pieces, at = [], 0
-    for token in cuts:
-        start = token.source_start or 0
-        pieces.append(text[at:start].strip())
-        at = start + len(token.token)
-    pieces.append(text[at:].strip())
-    signs = [token.token for token in cuts]
-    if "" in pieces or signs not in (["|"], ["||"], ["|", "|"]):
+def _cut_out(tokens: list[Token], first: int, last: int, right: str, whole: str) -> tuple[int, int]:
+    """Characters that a random term takes up with the plus before it; refuses any other operator around it."""
+    before = tokens[first - 1] if first else None
+    after = tokens[last + 1] if last + 1 < len(tokens) else None
+    if before is not None and not _is(before, "operator", "+"):
+        found = before.token if _is(before, "operator") else display_name(before.token)
+        raise FormulaError(f"cannot read {whole!r}: a random term can be added with '+', not {found!r}")
+    if after is not None and not _is(after, "operator", "+", "-"):
         raise FormulaError(
-            f"cannot read the random term ({text}) in {whole!r}: write (1 + x | id), (1 + x || id) or (1 + x |i| id)"
+            f"cannot read {whole!r}: after a random term comes '+' or the end, not {display_name(after.token)!r}"
+        )
+    start = (before.source_start if before is not None else tokens[first].source_start) or 0
+    return start, (tokens[last].source_start or 0) + 1
+
+
+def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
+    cuts = [k for k, token in enumerate(tokens) if _is(token, "operator") and "|" in token.token]
+    signs = [tokens[k].token for k in cuts]
+    shown = display_name("".join(token.token for token in tokens))
+    pieces = [tokens[a + 1 : b] for a, b in zip([-1, *cuts], [*cuts, len(tokens)], strict=True)]
+    if not all(pieces) or signs not in (["|"], ["||"], ["|", "|"]):
+        raise FormulaError(
+            f"cannot read the random term ({shown}) in {whole!r}: write (1 + x | id), (1 + x || id) or (1 + x |i| id)"
         )
     group = pieces[-1]
-    if "/" in group or "+" in group or "*" in group:
+    if any(_is(token, "operator", "/", "+", "*", "%in%") for token in group):
+        asked = display_name("".join(token.token for token in group))
         raise FormulaError(
-            f"({text}) asks for more than one level of grouping ({group}); mlmed fits one cluster variable. "
+            f"({shown}) asks for more than one level of grouping ({asked}); mlmed fits one cluster variable. "
             "Use the highest level that matters, or a combined id such as (1 | g:h)"
         )
-    names = tuple(display_name(part.strip()) for part in group.split(":"))
-    return RandomTerm(pieces[0], names, display_name(pieces[1]) if len(pieces) == 3 else None, signs != ["||"])
+    names = [display_name(token.token) for token in group[::2]]
+    if not all(_is(t, "name") for t in group[::2]) or not all(_is(t, "operator", ":") for t in group[1::2]):
+        raise FormulaError(f"cannot read the random term ({shown}) in {whole!r}: the cluster is a column, or g:h")
+    if len(group) % 2 == 0:
+        raise FormulaError(f"cannot read the random term ({shown}) in {whole!r}: write g:h for a combined id")
+    label = display_name("".join(token.token for token in pieces[1])) if len(pieces) == 3 else None
+    effects = right[pieces[0][0].source_start or 0 : (tokens[cuts[0]].source_start or 0)].strip()
+    return RandomTerm(effects, tuple(names), label, signs != ["||"])
 
 
-def _factor_names(text: str) -> list[Factor]:
+def _terms(text: str, whole: str) -> list[Term]:
     try:
-        formula = Formula(text)
+        return list(Formula(text))
     except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {text!r}: {_first_line(error)}") from error
-    return [factor for term in formula for factor in term.factors]
+        raise FormulaError(f"cannot read {display_name(whole)!r}: {_first_line(error)}; check the formula") from error
 
 
+@lru_cache(maxsize=1024)
 def formula_variables(text: str) -> frozenset[str]:
     """Columns that one side of a formula reads.
 
+    Raises
+    ------
+    FormulaError
+        If it cannot be read or calls an unknown function.
+
     Examples
     --------
-    >>> sorted(formula_variables("np.log(x):w + `NA.std`"))
+    >>> sorted(formula_variables("np.log(x):w + center(`NA.std`)"))
     ['NA.std', 'w', 'x']
     """
-    names: set[str] = set()
-    for factor in _factor_names(text):
-        if factor.eval_method.value == "lookup":
-            names.add(display_name(factor.expr))
-        elif factor.eval_method.value == "python":
-            quoted = re.findall(r"`([^`]*)`", factor.expr)
-            names.update(quoted)
-            plain = Formula(re.sub(r"`[^`]*`", "0", factor.expr) if quoted else factor.expr)
-            names.update(str(name) for name in plain.required_variables)
-    return frozenset(names)
+    return frozenset().union(*map(term_variables, _terms(encode_quoted(text), text)))
 
 
-def _refuse_duplicates(fixed: str, random: tuple[RandomTerm, ...], whole: str) -> None:
-    for text in (fixed, *(term.formula for term in random)):
-        seen: set[str] = set()
-        for piece in _top_level_sum(text, whole):
-            if piece in seen:
-                raise FormulaError(f"{whole!r} has the term {piece} twice; write it once")
-            seen.add(piece)
+def term_variables(term: Term) -> frozenset[str]:
+    """Columns that one term reads."""
+    return frozenset().union(*(_factor_variables(factor) for factor in term.factors))
+
+
+def _factor_variables(factor: Factor) -> frozenset[str]:
+    if factor.eval_method.value == "lookup":
+        return frozenset({display_name(factor.expr)})
+    if factor.eval_method.value != "python":
+        return frozenset()
+    tree = ast.parse(factor.expr, mode="eval")
+    called: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            called.add(node.func.id)
+            if node.func.id not in FUNCTIONS:
+                raise FormulaError(
+                    f"cannot read {display_name(factor.expr)!r}: the function {node.func.id}() is unknown; use a "
+                    "function of numpy, I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
+                )
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
+    return frozenset(display_name(name) for name in names - called - (bases & FUNCTIONS))
+
+
+def _refuse_duplicates(text: str, whole: str) -> None:
+    """Formulaic drops repetitions silently, whatever their spelling; a mistake should be seen."""
+    seen: set[str] = set()
+    for piece in _top_level_sum(text, whole):
+        if piece in seen:
+            raise FormulaError(f"{whole!r} has the term {display_name(piece)} twice; write it once")
+        seen.add(piece)
 
 
 def _top_level_sum(text: str, whole: str) -> list[str]:
-    """Terms of a plain sum, as typed; only used to find repetitions, which formulaic drops silently."""
-    pieces, current, depth = [], "", 0
+    """Terms of a plain sum in one spelling."""
+    pieces: list[list[str]] = [[]]
+    depth = 0
     for token in _tokens(text, whole):
-        if token.token in "()" and token.kind.value == "context":
+        if token.kind.value == "context":
             depth += 1 if token.token == "(" else -1
-        if depth == 0 and token.kind.value == "operator" and token.token in ("+", "-"):
-            pieces.append(current)
-            current = "-" if token.token == "-" else ""
+        if depth == 0 and _is(token, "operator", "+", "-"):
+            pieces.append(["-"] if token.token == "-" else [])
         else:
-            current += token.token
-    return [piece for piece in [*pieces, current] if piece]
+            pieces[-1].append(_canonical(token))
+    return [_canonical_piece(piece) for piece in pieces if piece]
+
+
+def _canonical(token: Token) -> str:
+    if token.kind.value != "python":
+        return token.token
+    try:
+        return ast.unparse(ast.parse(token.token, mode="eval"))
+    except SyntaxError:
+        return token.token
+
+
+def _canonical_piece(piece: list[str]) -> str:
+    while len(piece) > 2 and piece[0] == "(" and piece[-1] == ")" and "(" not in piece[1:-1]:
+        piece = piece[1:-1]
+    if ":" in piece and not {"(", "*", "^", "**", "/"} & set(piece):
+        return ":".join(sorted(part for part in piece if part != ":"))
+    return "".join(piece)

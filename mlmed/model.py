@@ -69,15 +69,21 @@ class ModelSpec:
                     f"{equation.text!r} has no random term, so rows are not nested in anything; add one such as "
                     "(1 + x | id), or use statsmodels' OLS for a model without clusters"
                 )
-        groups = {term.group: equation.text for equation in self.equations for term in equation.random}
+        asked_groups = [(term.group, equation.text) for equation in self.equations for term in equation.random]
+        groups = {frozenset(group): (group, text) for group, text in asked_groups}
         if len(groups) > 1:
-            found = "; ".join(f"({':'.join(group)}) in {text!r}" for group, text in groups.items())
+            found = "; ".join(f"({':'.join(group)}) in {text!r}" for group, text in groups.values())
             raise FormulaError(
                 f"different cluster variables: {found}. All random terms of a model must have the same one"
             )
         names = [equation.name for equation in self.equations]
         if len(set(names)) < len(names):
             raise FormulaError(f"two equations have the same response ({names[0]}); each needs its own")
+        if not isinstance(self.covariance, str | Mapping):
+            raise FormulaError(
+                f"covariance must be one of {', '.join(STRUCTURES)}, or a mapping of label to one; found "
+                f"{self.covariance!r} ({type(self.covariance).__name__})"
+            )
         asked = [self.covariance] if isinstance(self.covariance, str) else list(self.covariance.values())
         for structure in asked:
             if structure not in STRUCTURES:

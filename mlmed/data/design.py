@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +11,32 @@ import numpy as np
 import pandas as pd
 from formulaic import Formula
 from formulaic import ModelSpec as Encoding
-from formulaic.errors import FormulaicError
+from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, is_numeric, refuse_infinite, select_columns
+from mlmed.data.frames import cluster_codes, is_numeric, refuse_infinite, select_columns, shorten
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.errors import DataError, FormulaError
-from mlmed.formula import Equation, display_name
+from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
+from mlmed.names import display_name, safe_name
 
 __all__ = ["build_design", "encode"]
 
 Array = NDArray[np.float64]
+
+#: What user formulas raise inside formulaic and numpy.
+_EVALUATION_ERRORS = (
+    FormulaicError,
+    DataMismatchWarning,
+    ArithmeticError,
+    AttributeError,
+    NameError,
+    TypeError,
+    ValueError,
+)
+#: Most levels of a factor made of numbers, C(k), whose values are remembered.
+MOST_LEVELS = 1000
 
 
 @dataclass(slots=True)
@@ -60,60 +75,89 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         If a formula cannot be evaluated on the data.
     """
     variables = frozenset().union(*(equation.variables for equation in spec.equations))
-    table = select_columns(data, variables)
+    if INTERCEPT in variables:
+        raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
+    table = select_columns(data, variables, keep=spec.group)
     refuse_infinite(table)
     codes, clusters = cluster_codes(table, spec.group)
     known = codes >= 0
-    complete = [_complete_rows(equation, table, spec.group) & known for equation in spec.equations]
+    if not known.any():
+        raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
+    complete = [_complete_rows(equation, table) & known for equation in spec.equations]
     dropped = tuple(
-        _dropped(equation, table, rows, known, spec.group)
+        _dropped(equation, table, rows, known)
         for equation, rows in zip(spec.equations, complete, strict=True)
         if not rows.all()
     )
     kept = np.logical_or.reduce(complete)
     columns = _Columns(["1"], [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
-    equations = tuple(
-        _design_equation(equation, table if rows.all() else table[rows], rows[kept], columns)
-        for equation, rows in zip(spec.equations, complete, strict=True)
-    )
+    equations = []
+    for equation, rows in zip(spec.equations, complete, strict=True):
+        _check_response(equation, table)
+        _refuse_one_cluster(codes[rows], equation, clusters)
+        own = [name for name in table.columns if name in equation.variables]
+        equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
     codes, clusters = _used_clusters(codes[kept], clusters)
-    layout = Layout(tuple(columns.names), equations, dropped, len(table))
+    layout = Layout(tuple(columns.names), tuple(equations), dropped, len(table))
     return Design(layout, tuple(columns.values), np.stack(complete)[:, kept], codes, clusters)
 
 
-def _complete_rows(equation: Equation, table: pd.DataFrame, group: tuple[str, ...]) -> NDArray[np.bool_]:
-    names = sorted(equation.variables - set(group))
+def _complete_rows(equation: Equation, table: pd.DataFrame) -> NDArray[np.bool_]:
+    names = sorted(equation.variables - equation.group_columns)
     missing = table[names].isna()
     for name in names:
         if missing[name].all():
-            raise DataError(f"column {name!r} has only missing values; equation {equation.name} cannot use it")
+            raise DataError(
+                f"column {name!r} has only missing values, so equation {equation.name} cannot use it; check how it was "
+                "read, or remove it"
+            )
     rows = ~missing.to_numpy().any(axis=1)
     if not rows.any():
         counts = ", ".join(f"{name}: {int(missing[name].sum())}" for name in names if missing[name].any())
-        raise DataError(f"equation {equation.name} has no complete row (missing values by column: {counts})")
+        raise DataError(
+            f"equation {equation.name} has no complete row (missing values by column: {counts}); remove a column that "
+            "is mostly missing"
+        )
     return np.asarray(rows)
 
 
-def _dropped(
-    equation: Equation,
-    table: pd.DataFrame,
-    rows: NDArray[np.bool_],
-    known: NDArray[np.bool_],
-    group: tuple[str, ...],
-) -> Dropped:
-    names = sorted(equation.variables - set(group))
+def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], known: NDArray[np.bool_]) -> Dropped:
+    names = sorted(equation.variables - equation.group_columns)
     counts = table.loc[known, names].isna().sum()
     missing = {str(name): int(count) for name, count in counts.items() if count}
     return Dropped(equation.name, len(table), int(rows.sum()), int((~known).sum()), missing)
 
 
+def _refuse_one_cluster(codes: NDArray[np.intp], equation: Equation, clusters: pd.Index) -> None:
+    found = len(np.unique(codes)) if len(codes) < 10_000 else 1 + int((codes != codes[0]).any())
+    if found < 2:
+        raise DataError(
+            f"equation {equation.name} has {found} cluster with complete rows ({':'.join(map(str, clusters.names))}); "
+            "a multilevel model needs at least two"
+        )
+
+
+def _usable(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
+    """Complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
+    part = table if rows.all() else table.loc[rows]
+    return to_encodable(part)
+
+
+def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
+    """Columns as formulaic is to see them."""
+    changed: dict[str, Any] = {}
+    for name in table.columns:
+        kind = table[name].dtype
+        if isinstance(kind, pd.BooleanDtype):
+            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        elif isinstance(kind, pd.CategoricalDtype):
+            changed[name] = table[name].cat.remove_unused_categories()
+    renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
+    return table.assign(**changed).rename(columns=renamed) if changed or renamed else table
+
+
 def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray[np.intp], pd.Index]:
     used = np.bincount(codes, minlength=len(clusters)) > 0
-    if int(used.sum()) < 2:
-        raise DataError(
-            f"the data have {int(used.sum())} cluster(s) with complete rows; a multilevel model needs at least two "
-            f"(cluster variable {clusters.name})"
-        )
     if used.all():
         return codes, clusters
     return (np.cumsum(used) - 1)[codes], clusters[used]
@@ -129,10 +173,14 @@ def encode(text: str | Encoding, table: pd.DataFrame, *, where: str) -> tuple[Ar
     """
     try:
         source = Formula(text) if isinstance(text, str) else text
-        matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
-    except (FormulaicError, NameError, TypeError, ValueError) as error:
-        shown = text if isinstance(text, str) else str(text.formula)
-        raise FormulaError(f"cannot evaluate {shown!r} in {where}: {error}") from error
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("error", DataMismatchWarning)
+            matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
+    except _EVALUATION_ERRORS as error:
+        shown = display_name(text if isinstance(text, str) else str(text.formula))
+        said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
     numbers = np.asarray(matrix, dtype=np.float64).reshape(len(table), -1)
     names = matrix.model_spec.column_names
     for k, name in enumerate(names):
@@ -140,26 +188,37 @@ def encode(text: str | Encoding, table: pd.DataFrame, *, where: str) -> tuple[Ar
         if bad.any():
             row = table.index[int(np.argmax(bad))]
             raise FormulaError(
-                f"{name} in {where} is not a finite number in {int(bad.sum())} row(s), the first being row {row}; "
-                "check the transformation (for example the logarithm of a number that is not positive)"
+                f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
+                f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
             )
     return numbers, matrix.model_spec
 
 
 def _response(equation: Equation, table: pd.DataFrame) -> Array:
-    name = equation.name
-    if name in table.columns:
-        if not is_numeric(table[name]):
-            raise DataError(
-                f"the response {name!r} is not numeric (type {table[name].dtype}, first value "
-                f"{table[name].iloc[0]!r}); linear mixed models need numbers"
-            )
-        values = table[name].to_numpy(dtype=np.float64)
+    name, safe = equation.name, equation.response
+    if safe in table.columns:
+        values = table[safe].to_numpy(dtype=np.float64)
     else:
-        values = encode(f"0 + {equation.response}", table, where=f"the response of {equation.text!r}")[0][:, 0]
+        found = encode(f"0 + {safe}", table, where=f"the response of {equation.text!r}")[0]
+        if found.shape[1] != 1:
+            raise FormulaError(
+                f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
+            )
+        values = found[:, 0]
     if np.ptp(values) == 0.0:
-        raise DataError(f"the response {name!r} is constant ({values[0]:g}) in the rows of its equation")
+        raise DataError(
+            f"the response {name!r} is constant ({values[0]:g}) in the rows of its equation; choose another response"
+        )
     return values
+
+
+def _check_response(equation: Equation, table: pd.DataFrame) -> None:
+    if equation.name in table.columns and not is_numeric(table[equation.name]):
+        column = table[equation.name].dropna()
+        raise DataError(
+            f"the response {equation.name!r} is not numeric (type {column.dtype}, first value "
+            f"{str(column.iloc[0])!r}); linear mixed models need numbers, so convert it"
+        )
 
 
 def _design_equation(
@@ -171,13 +230,13 @@ def _design_equation(
         if name == INTERCEPT:
             return 0
         spread = values if everywhere else _spread(values, rows)
-        return columns.place(name, spread, rows, equation.name)
+        return columns.place(display_name(name), spread, rows, equation.name)
 
-    response = place(equation.name, _response(equation, table))
+    response = place(equation.response, _response(equation, table))
+    _check_predictors(equation, table)
     fixed, spec = encode(equation.fixed, table, where=repr(equation.text))
-    fixed_names = tuple(map(display_name, spec.column_names))
-    _check_fixed(equation, fixed, fixed_names)
-    fixed_at = tuple(place(name, column) for name, column in zip(fixed_names, fixed.T, strict=True))
+    _check_fixed(equation, fixed, spec.column_names)
+    fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed.T, strict=True))
     random_names: list[str] = []
     random_at: list[int] = []
     terms: list[int] = []
@@ -185,15 +244,15 @@ def _design_equation(
     for number, term in enumerate(equation.random):
         numbers, term_spec = encode(term.formula, table, where=repr(equation.text))
         encodings.append(term_spec)
-        for name, column in zip(map(display_name, term_spec.column_names), numbers.T, strict=True):
-            random_names.append(name)
+        for name, column in zip(term_spec.column_names, numbers.T, strict=True):
+            random_names.append(display_name(name))
             random_at.append(place(name, column))
             terms.append(number)
     _check_random(equation, random_names)
     typical, levels = _typical(equation, table)
     return EquationLayout(
         name=equation.name,
-        fixed=fixed_names,
+        fixed=tuple(map(display_name, spec.column_names)),
         random=tuple(random_names),
         fixed_at=fixed_at,
         random_at=tuple(random_at),
@@ -206,18 +265,32 @@ def _design_equation(
 
 
 def _typical(equation: Equation, table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
+    """Mean or first level of every predictor, and the levels of factors (also of numbers inside C())."""
     typical: dict[str, Any] = {}
     levels: dict[str, tuple[Any, ...]] = {}
-    for name in sorted(equation.variables - {group for term in equation.random for group in term.group}):
-        column = table[name]
-        if is_numeric(column):
-            typical[name] = float(column.mean())
-        else:
-            kind = column.dtype
-            known = kind.categories if isinstance(kind, pd.CategoricalDtype) else pd.unique(column)
-            levels[name] = tuple(known) if isinstance(kind, pd.CategoricalDtype) else tuple(sorted(known))
-            typical[name] = levels[name][0]
+    coded = _coded_variables(equation)
+    for name in sorted(equation.predictors):
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels[name] = tuple(column.cat.categories)
+        elif name in coded:
+            found = np.unique(column.to_numpy(dtype=np.float64))
+            levels[name] = tuple(map(float, found[:MOST_LEVELS]))
+        typical[name] = levels[name][0] if name in levels else float(column.mean())
     return typical, levels
+
+
+def _coded_variables(equation: Equation) -> frozenset[str]:
+    """Variables that stand inside C()."""
+    texts = [equation.fixed, *(term.formula for term in equation.random)]
+    calls = [
+        factor.expr
+        for text in texts
+        for term in Formula(text)
+        for factor in term.factors
+        if factor.eval_method.value == "python" and factor.expr.startswith("C(")
+    ]
+    return frozenset().union(*map(formula_variables, calls))
 
 
 def _spread(values: Array, rows: NDArray[np.bool_]) -> Array:
@@ -226,14 +299,36 @@ def _spread(values: Array, rows: NDArray[np.bool_]) -> Array:
     return out
 
 
-def _check_fixed(equation: Equation, fixed: Array, names: tuple[str, ...]) -> None:
-    if not names:
-        raise FormulaError(f"{equation.text!r} has no fixed effect; at least an intercept is needed")
+def _check_predictors(equation: Equation, table: pd.DataFrame) -> None:
+    """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
+    for name in sorted(equation.predictors):
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels = column.cat.categories
+            if len(levels) == 1:
+                raise DataError(
+                    f"the predictor {name!r} is constant ({levels[0]}) in equation {equation.name}; remove it"
+                )
+            if len(levels) > max(10, len(column) // 2):
+                raise DataError(
+                    f"column {name!r} is text with {len(levels)} different values ({shorten(levels, 3)}); if these are "
+                    "numbers (decimal commas?), convert them; a factor cannot have that many levels"
+                )
+        elif not is_numeric(column):
+            raise DataError(
+                f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
+                "numbers nor text; convert it to numbers"
+            )
+
+
+def _check_fixed(equation: Equation, fixed: Array, names: list[str]) -> None:
+    if not len(names):
+        raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")
     for name, column in zip(names, fixed.T, strict=True):
         if name != INTERCEPT and INTERCEPT in names and np.ptp(column) == 0.0:
             raise DataError(
-                f"the predictor {name!r} is constant ({column[0]:g}) in the rows of equation {equation.name}, so its "
-                "effect cannot be told from the intercept; remove it"
+                f"the predictor {display_name(name)!r} is constant ({column[0]:g}) in the rows of equation "
+                f"{equation.name}, so its effect cannot be told from the intercept; remove it"
             )
 
 

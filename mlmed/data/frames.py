@@ -1,4 +1,4 @@
-"""Any dataframe -> the columns an analysis reads, as plain pandas; cluster codes; missing rows counted."""
+"""Any dataframe -> the columns an analysis reads, as plain pandas; cluster codes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = ["cluster_codes", "column_names", "is_numeric", "refuse_infinite", "select_columns"]
+__all__ = ["cluster_codes", "column_names", "is_numeric", "refuse_infinite", "select_columns", "shorten"]
+
+
+def shorten(values: Iterable[Any], most: int = 8) -> str:
+    """Comma-separated values, the rest counted.
+
+    Examples
+    --------
+    >>> shorten(range(12), most=3)
+    '0, 1, 2 and 9 more'
+    """
+    texts = [str(value) for value in values]
+    return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 
 def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
-    if isinstance(data, dict):
-        data = pd.DataFrame(data)
     try:
-        return nw.from_native(data)
+        return nw.from_native(pd.DataFrame(data) if isinstance(data, dict) else data)
+    except DuplicateError as error:
+        raise DataError(f"two columns have the same name ({error}); rename one of them") from error
+    except ValueError as error:
+        raise DataError(f"the columns of the dict do not fit together: {error}; give them the same length") from error
     except TypeError as error:
         raise DataError(
             f"data must be a dataframe (pandas, Polars, Arrow, DuckDB, Dask, ...) or a dict of columns; "
@@ -29,80 +44,124 @@ def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
         ) from error
 
 
+def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
+    try:
+        names = list(frame.collect_schema().names())
+    except DuplicateError as error:
+        raise DataError(f"two columns have the same name ({error}); rename one of them") from error
+    if not names:
+        raise DataError("the data have no columns; check the file or the filter that made them")
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"two columns have the name {', '.join(twice)}; rename one of them")
+    return names
+
+
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
-    return [str(name) for name in _wrap(data).collect_schema().names()]
+    return [str(name) for name in _schema_names(_wrap(data))]
 
 
-def select_columns(data: Any, wanted: Iterable[str]) -> pd.DataFrame:
-    """Take the wanted columns as a pandas frame with a fresh index; numbers become float64.
+def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> pd.DataFrame:
+    """Take the wanted columns as a pandas frame with a fresh index.
+
+    Numbers become float64, truth values pandas' ``boolean``, text and categories ``category``; the columns
+    in ``keep`` (cluster ids) stay as they are.
 
     Raises
     ------
     DataError
-        If a column is unknown or the table has no rows.
+        If a column is unknown, the table has no rows, or a column mixes numbers and text.
     """
-    wanted = sorted(wanted)
+    wanted, keep = sorted(wanted), frozenset(keep)
     frame = _wrap(data)
-    present = frame.collect_schema().names()
+    present = _schema_names(frame)
     for name in wanted:
         if name not in present:
-            close = difflib.get_close_matches(name, list(map(str, present)), n=3)
-            hint = f"did you mean {' or '.join(close)}?" if close else f"the columns are {', '.join(map(str, present))}"
-            raise DataError(f"column {name!r} is not in the data; {hint}")
-    chosen = frame.select([nw.col(name) for name in wanted]) if wanted else frame
+            raise DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
+    chosen = frame.select([nw.col(name) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
     if isinstance(native, pd.DataFrame):
-        table = native.reset_index(drop=True)
+        table = pd.DataFrame({name: native[name].array for name in wanted}, index=pd.RangeIndex(len(native)))
     else:
-        table = pd.DataFrame({name: _plain(eager[name]) for name in wanted})
+        columns = {name: _to_pandas(eager[name]) for name in wanted}
+        table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    return table.assign(**{name: _as_float(table[name]) for name in wanted if _needs_float(table[name])})
+    return table.assign(**{name: _normalize(table[name]) for name in wanted if name not in keep})
 
 
-def _plain(series: nw.Series[Any]) -> pd.Series:
-    return pd.Series(series.to_list() if series.null_count() and not series.dtype.is_float() else series.to_numpy())
+def _hint(name: str, present: list[Any]) -> str:
+    if not all(isinstance(column, str) for column in present) and name in map(str, present):
+        return f"it is there as a number, not as text; rename the columns to text (the columns are {shorten(present)})"
+    close = difflib.get_close_matches(name, list(map(str, present)), n=3)
+    return f"did you mean {' or '.join(close)}?" if close else f"the columns are {shorten(present, 20)}"
 
 
-def _needs_float(column: pd.Series) -> bool:
+def _to_pandas(series: nw.Series[Any]) -> pd.Series:
+    if isinstance(series.dtype, nw.Categorical | nw.Enum):
+        levels = list(series.dtype.categories) if isinstance(series.dtype, nw.Enum) else None
+        return pd.Series(pd.Categorical(series.to_list(), categories=levels))
+    if series.dtype.is_float() or (series.null_count() == 0 and series.dtype.is_numeric()):
+        return pd.Series(series.to_numpy())
+    return pd.Series(series.to_list(), dtype=object)
+
+
+def _normalize(column: pd.Series) -> pd.Series:
     kind = column.dtype
-    if isinstance(kind, np.dtype) and kind == np.float64:
-        return False
+    if pd.api.types.is_complex_dtype(kind):
+        raise DataError(f"column {column.name!r} is complex (type {kind}); convert it to real numbers")
     if pd.api.types.is_bool_dtype(kind):
-        return False
+        return column.astype("boolean")
     if pd.api.types.is_numeric_dtype(kind):
-        return True
-    if not pd.api.types.is_object_dtype(kind):
-        return False
-    first = column.dropna()
-    return len(first) > 0 and isinstance(first.iloc[0], Decimal | float | int) and not isinstance(first.iloc[0], bool)
-
-
-def _as_float(column: pd.Series) -> pd.Series:
-    try:
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), name=column.name)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"column {column.name!r} mixes numbers with something else: {error}") from error
+    if isinstance(kind, pd.CategoricalDtype):
+        return column
+    if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
+        return _as_category(column.astype(object))
+    return _normalize_objects(column) if pd.api.types.is_object_dtype(kind) else column
+
+
+def _normalize_objects(column: pd.Series) -> pd.Series:
+    known = column[column.notna()]
+    if not len(known):
+        return pd.Series(np.full(len(column), np.nan), name=column.name)
+    types = {type(value) for value in known}
+    if types <= {bool, np.bool_}:
+        return column.astype("boolean")
+    numbers = [value for value in known if isinstance(value, Decimal | float | int | np.number)]
+    if len(numbers) == len(known):
+        return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), name=column.name)
+    if numbers:
+        odd = next(value for value in known if not isinstance(value, Decimal | float | int | np.number))
+        raise DataError(
+            f"column {column.name!r} mixes numbers with something else, e.g. {odd!r}; correct or convert it"
+        )
+    return _as_category(column) if types <= {str} else column
+
+
+def _as_category(column: pd.Series) -> pd.Series:
+    levels = sorted(column.dropna().unique())
+    return pd.Series(pd.Categorical(column, categories=levels), name=column.name)
 
 
 def is_numeric(column: pd.Series) -> bool:
-    """Whether a selected column holds numbers."""
+    """Whether a selected column holds numbers (truth values do not count)."""
     return bool(pd.api.types.is_numeric_dtype(column.dtype)) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
 def refuse_infinite(table: pd.DataFrame) -> None:
     """Raise ``DataError`` for the first infinite value, naming column, row and value."""
     for name in table.columns:
-        if not is_numeric(table[name]):
+        if table[name].dtype != np.float64:
             continue
         infinite = np.isinf(table[name].to_numpy())
         if infinite.any():
             row = int(np.argmax(infinite))
             raise DataError(
                 f"column {name!r} has {int(infinite.sum())} infinite value(s), the first in row {row} "
-                f"({table[name].iloc[row]}); replace or remove them"
+                f"({float(table[name].iloc[row])}); replace or remove them"
             )
 
 
@@ -114,27 +173,52 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
     codes : (n,) int array
         Cluster of each row, -1 where the id is missing.
     labels : Index of length J
-        Id of each cluster; for several columns their values joined by ``:``.
+        Id of each cluster; a MultiIndex for several columns.
+
+    Raises
+    ------
+    DataError
+        If ids cannot be compared (lists).
     """
-    if len(group) == 1:
-        codes, labels = pd.factorize(table[group[0]])
+    parts = [_factorize(table[name]) for name in group]
+    if len(parts) == 1:
+        codes, labels = parts[0]
         return codes, _as_integer(pd.Index(labels, name=group[0]))
-    missing = table[list(group)].isna().any(axis=1).to_numpy()
-    parts = [pd.factorize(table[name]) for name in group]
-    texts = [_as_integer(pd.Index(labels)).astype(str) for _, labels in parts]
-    joined = [
-        ":".join(text[c] for text, c in zip(texts, row, strict=True))
-        for row in zip(*(c for c, _ in parts), strict=True)
-    ]
-    joined_series = pd.Series(joined, dtype=object).where(~missing)
-    codes, labels = pd.factorize(joined_series)
-    return codes, pd.Index(labels, name=":".join(group))
+    missing = np.logical_or.reduce([codes < 0 for codes, _ in parts])
+    joined = np.zeros(len(table), dtype=np.int64)
+    for codes, labels in parts:
+        joined = joined * max(len(labels), 1) + codes
+    codes, first = _first_appearance(np.where(missing, -1, joined))
+    columns = [pd.Index(labels)[part[first]] for part, labels in parts]
+    return codes, pd.MultiIndex.from_arrays(columns, names=list(group))
+
+
+def _factorize(column: pd.Series) -> tuple[NDArray[np.intp], Any]:
+    try:
+        codes, labels = pd.factorize(column)
+    except TypeError as error:
+        raise DataError(
+            f"the ids in column {column.name!r} cannot be compared ({error}); convert them to numbers or text"
+        ) from error
+    if isinstance(labels, pd.CategoricalIndex):
+        labels = pd.Index(labels.to_numpy())
+    return codes, labels
+
+
+def _first_appearance(keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Codes of non-negative keys by order of appearance, and the row where each first stands."""
+    known = np.flatnonzero(keys >= 0)
+    codes = np.full(len(keys), -1, dtype=np.intp)
+    codes[known], uniques = pd.factorize(keys[known])
+    first = np.full(len(uniques), -1, dtype=np.intp)
+    first[codes[known][::-1]] = known[::-1]
+    return codes, first
 
 
 def _as_integer(labels: pd.Index) -> pd.Index:
-    """Ids that were whole numbers are shown as such."""
+    """Ids that are whole numbers in a float column (because some are missing) are shown as such."""
     if labels.dtype == np.float64:
         values = labels.to_numpy()
-        if np.all(np.isfinite(values)) and np.all(values == np.floor(values)) and np.abs(values).max(initial=0) < 2**53:
+        if np.all(values == np.floor(values)) and np.abs(values).max(initial=0) < 2**53:
             return pd.Index(values.astype(np.int64), name=labels.name)
     return labels

@@ -12,10 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import Design
+from mlmed.errors import DataError
 
 __all__ = ["Grams", "accumulate", "equation_gram"]
 
 Array = NDArray[np.float64]
+
+#: Largest size of a value whose products can be summed.
+LARGEST = 1e140
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,11 @@ class Grams:
         return self.products[:, 0, :].sum(axis=0).round().astype(np.int64)
 
 
-def _moments(values: Array, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
+def _moments(name: str, values: Array, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
     used = values if rows is None else values[rows]
+    largest = float(np.abs(used).max())
+    if largest > LARGEST:
+        raise DataError(f"column {name!r} has values up to {largest:.3g}, whose squares overflow; rescale it")
     shift = float(used.mean())
     centred = used - shift
     scale = float(np.sqrt(centred @ centred / len(used)))
@@ -69,7 +76,7 @@ def accumulate(design: Design) -> Grams:
     shift, scale = np.zeros(K), np.ones(K)
     for k in range(1, K):
         rows = np.asarray(members[used[:, k]].any(axis=0))
-        shift[k], scale[k] = _moments(design.values[k], None if rows.all() else rows)
+        shift[k], scale[k] = _moments(layout.columns[k], design.values[k], None if rows.all() else rows)
     everywhere = bool(members.all())
     keys = np.zeros(1, dtype=np.int64) if everywhere else np.unique((1 << np.arange(len(members))) @ members)
     patterns = tuple(tuple(bool(everywhere or key >> r & 1) for r in range(len(members))) for key in keys)

@@ -70,7 +70,7 @@ class Quantity:
 
 def check_level(level: float) -> None:
     """Refuse a coverage that is not a proportion."""
-    if not 0.0 < level < 1.0:
+    if not isinstance(level, float | int) or isinstance(level, bool) or not 0.0 < level < 1.0:
         raise EffectError(f"level must be a proportion between 0 and 1, such as 0.95; found {level!r}")
 
 

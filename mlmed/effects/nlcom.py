@@ -42,6 +42,8 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[s
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):
             raise EffectError(f"{text!r} may only use numbers, + - * / **, {', '.join(FUNCTIONS)} and parameter names")
+        if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, int | float)):
+            raise EffectError(f"{text!r} may only use real numbers; found {node.value!r}")
         if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS):
             raise EffectError(f"{text!r} calls something other than {', '.join(FUNCTIONS)}")
         if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
@@ -68,45 +70,61 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     Raises
     ------
     EffectError
-        If the text names or calls something unknown, or the value is not finite.
+        If the text names or calls something unknown, or the value is not a finite number.
     """
     if isinstance(expression, str):
         code, used = _compile(expression, known)
-        term, names = expression.strip(), list(dict.fromkeys(used.values()))
+        names = list(dict.fromkeys(used.values()))
 
-        def function(values: np.ndarray) -> float:
-            by_name = dict(zip(names, values, strict=True))
+        def of_text(by_name: dict[str, float]) -> float:
             scope = {variable: by_name[name] for variable, name in used.items()}
-            return float(eval(code, {"__builtins__": {}, **FUNCTIONS}, scope))  # names and nodes were checked
-    else:
-        names, term = list(known), getattr(expression, "__name__", "nlcom")
-        function_of_dict = expression
+            value: float = eval(code, {"__builtins__": {}, **FUNCTIONS}, scope)  # names and nodes were checked
+            return value
 
-        def function(values: np.ndarray) -> float:
-            return float(function_of_dict(dict(zip(names, values, strict=True))))
-
-    return _chain(term, function, [known[name] for name in names])
+        return _chain(expression.strip(), of_text, [known[name] for name in names])
+    if not callable(expression):
+        raise EffectError(f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {expression!r}")
+    return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()))
 
 
-def _chain(term: str, function: Callable[[np.ndarray], float], parts: list[Quantity]) -> Quantity:
+def _number(term: str, function: Callable[[dict[str, float]], float], values: dict[str, float]) -> float:
+    """The value as a finite float, or an error that names the expression."""
+    try:
+        found = function(values)
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        raise EffectError(f"{term!r} cannot be evaluated: {error}; check names and domain") from error
+    if isinstance(found, bool) or not isinstance(found, int | float | np.floating) or not np.isfinite(found):
+        raise EffectError(f"{term!r} gives {found!r} where a finite number is needed")
+    return float(found)
+
+
+def _chain(term: str, function: Callable[[dict[str, float]], float], parts: list[Quantity]) -> Quantity:
+    """Derivatives in relative steps, so that a small positive variance stays positive under a root or logarithm."""
     import numdifftools as nd
 
     if not parts:
         raise EffectError(f"{term!r} contains no parameter")
+    names = [part.term for part in parts]
     values = np.array([part.estimate for part in parts])
-    try:
-        estimate = function(values)
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise EffectError(f"{term!r} cannot be evaluated at the estimates: {error}") from error
-    if not np.isfinite(estimate):
-        raise EffectError(f"{term!r} is {estimate} at the estimates")
-    outer_gradient = np.atleast_1d(nd.Gradient(function)(values))
-    outer_hessian = np.atleast_2d(nd.Hessian(function)(values))
+    unit = np.where(values != 0.0, np.abs(values), 1.0)
+
+    def of_steps(steps: np.ndarray) -> float:
+        return _number(term, function, dict(zip(names, map(float, values + unit * steps), strict=True)))
+
+    start = np.zeros(len(values))
+    estimate = of_steps(start)
+    sizes = nd.MinStepGenerator(base_step=1e-4, step_ratio=2.0, num_steps=7)
+    outer_gradient = np.atleast_1d(nd.Gradient(of_steps, step=sizes)(start)) / unit
+    outer_hessian = np.atleast_2d(nd.Hessian(of_steps, step=sizes)(start)) / np.outer(unit, unit)
     J = np.stack([part.gradient for part in parts])
     hessian = J.T @ outer_hessian @ J
     for weight, part in zip(outer_gradient, parts, strict=True):
         if part.hessian is not None:
             hessian = hessian + weight * part.hessian
-    gradient = outer_gradient @ J
-    noise = 1e-9 * float(np.abs(hessian).max(initial=0.0))
-    return Quantity(term, estimate, gradient, np.where(np.abs(hessian) > noise, hessian, 0.0))
+    return Quantity(term, estimate, _clean(outer_gradient @ J), _clean(hessian))
+
+
+def _clean(derivative: np.ndarray) -> np.ndarray:
+    """Rounding noise of differences set to zero, so that it does not touch entries of V that are NaN."""
+    noise = 1e-9 * float(np.abs(derivative).max(initial=0.0))
+    return np.where(np.abs(derivative) > noise, derivative, 0.0)

@@ -12,10 +12,12 @@ from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode
+from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Quantity
-from mlmed.errors import EffectError
-from mlmed.formula import display_name, formula_variables
+from mlmed.errors import EffectError, FormulaError
+from mlmed.formula import formula_variables, term_variables
+from mlmed.names import display_name, safe_name
 from mlmed.reml.estimates import Estimates
 
 __all__ = ["Path", "Paths", "effect_quantities", "find_paths"]
@@ -58,6 +60,7 @@ class _Question:
     variable: str
     values: tuple[Any, Any] | None
     at: Mapping[str, Any]
+    is_treatment: bool
 
 
 def find_paths(
@@ -87,22 +90,10 @@ def find_paths(
     """
     first, second = layout.equations
     at = dict(at or {})
-    known = {*first.typical, *second.typical}
-    unknown = [name for name in at if name not in known]
-    if unknown:
-        raise EffectError(
-            f"at names {', '.join(unknown)}, which no equation uses; known are {', '.join(sorted(known))}"
-        )
-    together = set(formula_variables(f"`{first.name}`")) if first.name in second.typical else {first.name}
-    for term in second.encodings[0].terms:
-        names = _term_variables(term)
-        if treatment in names and names & together:
-            raise EffectError(
-                f"the outcome equation has the term {term}: the effect of {first.name} depends on {treatment}, so "
-                "a*b + cov_ab is not the indirect effect; drop the interaction, or combine coefficients with nlcom()"
-            )
-    x = _Question(treatment, contrast, at)
-    m = _Question(first.name, None, at)
+    _check_at(at, layout, treatment)
+    _check_mediator_terms(first.name, second, treatment)
+    x = _Question(treatment, contrast, at, True)
+    m = _Question(first.name, None, at, False)
     return Paths(
         _place(layout, 0, _path(first, x)),
         _place(layout, 1, _path(second, m)),
@@ -110,12 +101,40 @@ def find_paths(
     )
 
 
-def _term_variables(term: Any) -> set[str]:
-    names: set[str] = set()
-    for factor in term.factors:
-        names |= {display_name(factor.expr)} if factor.eval_method.value == "lookup" else set()
-        names |= formula_variables(factor.expr) if factor.eval_method.value == "python" else set()
-    return names
+def _check_at(at: dict[str, Any], layout: Layout, treatment: str) -> None:
+    """Values of moderators: known columns, numbers where numbers are meant; truth values become 0 and 1."""
+    known = {name: value for equation in layout.equations for name, value in equation.typical.items()}
+    levels = {name: value for equation in layout.equations for name, value in equation.levels.items()}
+    for name, value in at.items():
+        if name == treatment:
+            raise EffectError(f"at names {name}, the treatment; effects are those of a change in it (see contrast=)")
+        if name not in known:
+            raise EffectError(f"at names {name}, which no equation uses; known are {', '.join(sorted(known))}")
+        if name in levels:
+            continue
+        number = isinstance(value, int | float | np.number | np.bool_)
+        if not number or not np.isfinite(float(value)):
+            raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
+        at[name] = float(value)
+
+
+def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str) -> None:
+    """Refuse what makes a*b + cov_ab something else than the indirect effect."""
+    plain = mediator in second.typical
+    variables = frozenset({mediator}) if plain else formula_variables(mediator)
+    for encoding in second.encodings:
+        for term in encoding.terms:
+            names, shown = term_variables(term), display_name(str(term))
+            if treatment in names and names & variables:
+                raise EffectError(
+                    f"the outcome equation has the term {shown}: the effect of {mediator} depends on {treatment}, so "
+                    "a*b + cov_ab is not the indirect effect; drop it, or combine coefficients with nlcom()"
+                )
+            if not plain and names & variables and shown != mediator:
+                raise EffectError(
+                    f"the outcome equation has the term {shown} beside the mediator {mediator}, whose effect is then "
+                    f"not a single slope; make a column of {mediator} before the fit and use it in both equations"
+                )
 
 
 def _place(layout: Layout, equation: int, path: Path) -> Path:
@@ -136,8 +155,8 @@ def _path(equation: EquationLayout, question: _Question) -> Path:
 def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -> Array | None:
     """Unit vector of the column that is the variable itself; None where more is involved."""
     out = np.zeros(len(encoding.column_names))
-    involved = [term for term in encoding.terms if variable in _term_variables(term)]
-    names = [display_name(name) for name in encoding.column_names]
+    involved = [term for term in encoding.terms if variable in term_variables(term)]
+    names = list(map(display_name, encoding.column_names))
     if not involved:
         if variable in names and variable not in equation.typical:  # a transformed mediator, np.log(m)
             out[names.index(variable)] = 1.0
@@ -148,42 +167,79 @@ def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -
     return None
 
 
-def _differenced(equation: EquationLayout, question: _Question) -> Path:
+def _compared_values(equation: EquationLayout, question: _Question) -> tuple[Any, ...]:
+    """Values of the variable between which columns are differenced; three where linearity is to be checked."""
     variable, levels = question.variable, equation.levels.get(question.variable)
     if question.values is not None:
-        values: tuple[Any, ...] = question.values
-    elif levels is None:
-        values = (0.0, 1.0, 2.0)
-    elif len(levels) == 2:
-        values = levels
-    else:
-        raise EffectError(
-            f"{variable} has {len(levels)} levels ({', '.join(map(str, levels))}); say which two to compare with "
-            "contrast=(control, treated)"
-        )
-    others = {name: question.at.get(name, value) for name, value in equation.typical.items()}
-    rows = pd.DataFrame([{**others, variable: value} for value in values])
-    for name, known in equation.levels.items():
-        bad = [value for value in rows[name] if value not in known]
-        if bad:
-            raise EffectError(f"{name} has no level {bad[0]!r}; its levels are {', '.join(map(str, known))}")
-        rows[name] = pd.Categorical(rows[name], categories=list(known))
+        if levels is not None:
+            bad = [value for value in question.values if value not in levels]
+            if bad:
+                raise EffectError(
+                    f"contrast names {bad[0]!r}, but {variable} has no such level; its levels are {shorten(levels)}"
+                )
+            return question.values
+        if not all(isinstance(v, int | float | np.number | np.bool_) and np.isfinite(v) for v in question.values):
+            raise EffectError(f"contrast must give two numbers for {variable}; found {question.values}")
+        return tuple(map(float, question.values))
+    if levels is None:
+        base = float(equation.typical[variable])
+        return base, base + 1.0, base + 2.0
+    if len(levels) == 2:
+        return levels
+    raise EffectError(
+        f"{variable} has {len(levels)} levels ({shorten(levels)}); say which two to compare with "
+        "contrast=(control, treated)"
+    )
+
+
+def _synthetic_rows(equation: EquationLayout, question: _Question, values: tuple[Any, ...]) -> pd.DataFrame:
+    """One row per value of the variable; everything else where ``at`` or the typical value holds it."""
+    columns: dict[str, Any] = {}
+    for name, typical in equation.typical.items():
+        given = list(values) if name == question.variable else [question.at.get(name, typical)] * len(values)
+        known = equation.levels.get(name)
+        if known is not None:
+            bad = [value for value in given if value not in known]
+            if bad:
+                raise EffectError(f"{name} has no level {bad[0]!r}; its levels are {shorten(known)}")
+            if not isinstance(known[0], float):
+                columns[safe_name(name)] = pd.Categorical(given, categories=list(known))
+                continue
+        columns[safe_name(name)] = np.array(given, dtype=np.float64)
+    return pd.DataFrame(columns)
+
+
+def _differenced(equation: EquationLayout, question: _Question) -> Path:
+    values = _compared_values(equation, question)
+    table = _synthetic_rows(equation, question, values)
     parts = []
     for encoding in equation.encodings:
-        numbers = encode(encoding, rows, where=f"equation {equation.name}")[0]
+        try:
+            numbers = encode(encoding, table, where=f"equation {equation.name}")[0]
+        except FormulaError as error:
+            raise EffectError(_not_a_slope(equation, question)) from error
         step = np.diff(numbers, axis=0)
-        if len(values) == 3 and not np.allclose(step[0], step[1], rtol=1e-9, atol=1e-9 * np.abs(numbers).max()):
-            raise EffectError(
-                f"the effect of {variable} in equation {equation.name} is not a single slope (it enters through a "
-                f"transformation); say which two values to compare with contrast=(from, to)"
-            )
+        if len(values) == 3 and not np.allclose(step[0], step[1], rtol=1e-8, atol=1e-9 * np.abs(numbers).max()):
+            raise EffectError(_not_a_slope(equation, question))
         parts.append(step[0])
     return Path(parts[0], np.concatenate(parts[1:]), _moderator_note(equation, question))
 
 
+def _not_a_slope(equation: EquationLayout, question: _Question) -> str:
+    remedy = (
+        "say which two values to compare with contrast=(from, to)"
+        if question.is_treatment
+        else "make a column of the transformed mediator before the fit and use it in both equations"
+    )
+    return (
+        f"the effect of {question.variable} in equation {equation.name} is not a single slope (it enters through a "
+        f"transformation); {remedy}"
+    )
+
+
 def _moderator_note(equation: EquationLayout, question: _Question) -> str:
     terms = [term for encoding in equation.encodings for term in encoding.terms]
-    found = set().union(*(_term_variables(t) for t in terms if question.variable in _term_variables(t)))
+    found = set().union(*(term_variables(t) for t in terms if question.variable in term_variables(t)))
     pieces = []
     for name in sorted(found - {question.variable}):
         if name in question.at:

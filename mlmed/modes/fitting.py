@@ -118,7 +118,7 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
     if not optimum.certificate.converged:
         found.append(
             (
-                f"the optimum is not certified: {optimum.certificate}; see docs/convergence.md",
+                f"the optimum is not certified: {optimum.certificate.complaint}; see docs/convergence.md",
                 ConvergenceWarning,
             )
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from formulaic import Formula
 
 from mlmed.data.frames import column_names
 from mlmed.effects.delta import Quantity, delta_table
@@ -22,6 +23,7 @@ from mlmed.modes.fitting import fit_model
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.text import native_summary
+from mlmed.names import display_name
 from mlmed.report.stata import StataReport
 from mlmed.report.text import render_table
 
@@ -182,28 +184,40 @@ def mediate(
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     _check_mediator(first, second)
     treatment = _treatment(first, treatment)
+    pair = _check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
-    return MediationResults(fitted, treatment, contrast)
+    return MediationResults(fitted, treatment, pair)
 
 
 def _check_mediator(first: Equation, second: Equation) -> None:
-    if second.name in formula_variables(first.fixed) or formula_variables(second.response) & formula_variables(
-        first.fixed
-    ):
+    if formula_variables(second.response) & first.predictors:
         raise FormulaError(
             f"the outcome {second.name} is a predictor of the mediator {first.name}; the equations must not feed back "
-            "into each other"
+            "into each other, so remove it there"
         )
-    if not formula_variables(first.response) <= formula_variables(second.fixed):
+    plain = first.name in formula_variables(first.response)
+    present = formula_variables(second.fixed) if plain else frozenset(map(str, Formula(second.fixed)))
+    if (first.name if plain else first.response) not in present:
         raise FormulaError(
             f"the mediator {first.name} is not in the fixed part of the outcome equation {second.text!r}, so nothing "
             f"can flow through it; add it, as in '{second.name} ~ {first.name} + ...'"
         )
 
 
+def _check_contrast(contrast: Any) -> tuple[Any, Any] | None:
+    if contrast is None:
+        return None
+    pair = tuple(contrast) if isinstance(contrast, list | tuple) else ()
+    if len(pair) != 2 or any(value is None or value != value for value in pair) or pair[0] == pair[1]:
+        raise FormulaError(f"contrast must be two different values of the treatment, (from, to); found {contrast!r}")
+    return pair[0], pair[1]
+
+
 def _treatment(first: Equation, treatment: str | None) -> str:
     candidates = sorted(formula_variables(first.fixed))
+    if isinstance(treatment, str):
+        treatment = display_name(treatment)
     if treatment is not None:
         if treatment not in candidates:
             raise FormulaError(

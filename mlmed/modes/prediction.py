@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode
-from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns
+from mlmed.data.design import encode, to_encodable
+from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.errors import DataError, EffectError
-from mlmed.formula import formula_variables
 from mlmed.modes.fitting import Fitted
 
 __all__ = ["predict"]
 
+Array = NDArray[np.float64]
 LEVELS = ("population", "cluster")
 
 
@@ -26,47 +26,63 @@ def predict(fitted: Fitted, newdata: Any, *, level: str, ranef: Callable[[], pd.
     if level not in LEVELS:
         raise EffectError(f"level must be one of {', '.join(LEVELS)}; found {level!r}")
     columns, first_p = {}, 0
-    group = fitted.spec.group
     for number, equation in enumerate(fitted.layout.equations):
-        wanted = _predictors(equation)
-        table = select_columns(newdata, {*wanted, *(group if level == "cluster" else ())})
-        refuse_infinite(table)
-        rows = ~table[sorted(wanted)].isna().to_numpy().any(axis=1) if wanted else np.ones(len(table), dtype=bool)
-        _refuse_new_levels(equation, table)
-        values = np.full(len(table), np.nan)
         p = len(equation.fixed)
-        if rows.any():
-            usable = table.loc[np.flatnonzero(rows)]
-            X = encode(equation.encodings[0], usable, where=f"equation {equation.name}")[0]
-            predicted = X @ fitted.estimates.beta[first_p : first_p + p]
-            if level == "cluster":
-                predicted = predicted + _cluster_part(fitted, number, usable, ranef())
-            values[rows] = predicted
+        columns[equation.name] = _predict_equation(
+            fitted, number, newdata, fitted.estimates.beta[first_p : first_p + p], ranef if level == "cluster" else None
+        )
         first_p += p
-        columns[equation.name] = values
     index = newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
     out = pd.DataFrame(columns, index=index)
     return out if len(columns) > 1 else out.iloc[:, 0]
 
 
-def _predictors(equation: EquationLayout) -> set[str]:
-    """Columns of the right-hand side."""
-    return set().union(*(formula_variables(str(encoding.formula)) for encoding in equation.encodings))
+def _predict_equation(
+    fitted: Fitted, number: int, newdata: Any, beta: Array, ranef: Callable[[], pd.DataFrame] | None
+) -> Array:
+    equation, wanted = fitted.layout.equations[number], fitted.spec.equations[number].predictors
+    group = fitted.spec.group if ranef is not None else ()
+    table = select_columns(newdata, {*wanted, *group}, keep=group)
+    refuse_infinite(table)
+    complete = ~table[sorted(wanted)].isna().to_numpy().any(axis=1) if wanted else np.ones(len(table), dtype=bool)
+    usable = table.loc[np.flatnonzero(complete)]
+    values = np.full(len(table), np.nan)
+    if not len(usable):
+        return values
+    encodable = to_encodable(_as_fitted(equation, usable, wanted))
+    predicted = encode(equation.encodings[0], encodable, where=f"equation {equation.name}")[0] @ beta
+    if ranef is not None:
+        predicted = predicted + _cluster_part(fitted, number, usable, encodable, ranef())
+    values[complete] = predicted
+    return values
 
 
-def _refuse_new_levels(equation: EquationLayout, table: pd.DataFrame) -> None:
-    for name, levels in equation.levels.items():
-        if name not in table.columns:
+def _as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
+    """Give new columns the kinds and levels of the fit; refuse what was not there."""
+    changed: dict[str, Any] = {}
+    for name in sorted(wanted):
+        column, levels = table[name], equation.levels.get(name)
+        if levels is None:
+            if not pd.api.types.is_numeric_dtype(column.dtype):
+                raise DataError(
+                    f"column {name!r} held numbers in the data of equation {equation.name}; here it has "
+                    f"{str(column.iloc[0])!r} (type {column.dtype}); convert it"
+                )
             continue
-        new = [value for value in pd.unique(table[name].dropna()) if value not in levels]
+        new = [value for value in pd.unique(column) if value not in levels]
         if new:
             raise DataError(
-                f"column {name!r} has the level {new[0]!r}, which was not in the data of equation {equation.name} "
-                f"(levels: {', '.join(map(str, levels))}); its effect is unknown"
+                f"column {name!r} has the level {str(new[0])!r}, which was not in the data of equation "
+                f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
             )
+        if not isinstance(levels[0], float):
+            changed[name] = pd.Categorical(column, categories=list(levels))
+    return table.assign(**changed)
 
 
-def _cluster_part(fitted: Fitted, number: int, table: pd.DataFrame, ranef: pd.DataFrame) -> NDArray[np.float64]:
+def _cluster_part(
+    fitted: Fitted, number: int, table: pd.DataFrame, encodable: pd.DataFrame, ranef: pd.DataFrame
+) -> Array:
     """Z u for each row; 0 for clusters that were not in the data."""
     equations = fitted.layout.equations
     equation = equations[number]
@@ -74,10 +90,10 @@ def _cluster_part(fitted: Fitted, number: int, table: pd.DataFrame, ranef: pd.Da
     J = len(fitted.clusters)
     modes = ranef["value"].to_numpy().reshape(-1, J)[first : first + len(equation.random)]
     codes, labels = cluster_codes(table.reset_index(drop=True), fitted.spec.group)
-    known = fitted.clusters.get_indexer(labels)
-    at = np.where(codes >= 0, known[codes], -1)
+    known = np.append(fitted.clusters.get_indexer(labels) if len(labels) else np.empty(0, dtype=np.intp), -1)
+    at = known[codes]  # a missing id has the code -1, which is the last entry
     Z = np.concatenate(
-        [encode(encoding, table, where=f"equation {equation.name}")[0] for encoding in equation.encodings[1:]],
+        [encode(encoding, encodable, where=f"equation {equation.name}")[0] for encoding in equation.encodings[1:]],
         axis=1,
     )
     u = np.where(at >= 0, modes[:, at], 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -96,6 +98,13 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
 
 
+def _shown(clusters: pd.Index) -> NDArray[Any]:
+    """Cluster ids as a column; the parts of a combined id joined by a colon."""
+    if isinstance(clusters, pd.MultiIndex):
+        return np.array([":".join(map(str, parts)) for parts in clusters], dtype=object)
+    return np.asarray(clusters.to_numpy())
+
+
 def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
     """Conditional modes with their standard deviations, one row per effect and cluster."""
     check_level(level)
@@ -109,7 +118,7 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
         {
             "group_var": fitted.group_name,
             "effect": np.repeat(names, J),
-            "group": np.tile(fitted.clusters.to_numpy(), len(names)),
+            "group": np.tile(_shown(fitted.clusters), len(names)),
             "value": value,
             "se": se,
             "lower": value - z * se,

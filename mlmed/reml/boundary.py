@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.covariance import Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
 from mlmed.reml.objective import Objective, ThetaEvaluation
 from mlmed.reml.optimizer import Step, newton
 from mlmed.reml.problem import Problem
@@ -91,7 +91,7 @@ def on_face(
     if found.value > point.value + AGREES:
         return None
     factor = restricted.factor(end)
-    canonical = psd_cholesky(factor @ factor.T, tol=1e-12)
+    canonical = psd_cholesky(factor @ factor.T, tol=ROUNDING)
     return canonical, restricted.sigma2(end), steps
 
 

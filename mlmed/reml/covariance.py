@@ -29,6 +29,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
+#: A Cholesky pivot below this share of its diagonal entry is rounding error of an exact zero.
+ROUNDING = 1e-12
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -173,7 +176,7 @@ def factor_coordinates(block: Block, G: Array) -> Array:
     index = list(block.index)
     part = G[np.ix_(index, index)]
     if block.structure == "unstructured":
-        L = psd_cholesky(part)
+        L = psd_cholesky(part, tol=ROUNDING)
         return np.concatenate([L[j:, j] for j in range(len(index))])
     variances = np.diag(part)
     if block.structure == "diagonal":

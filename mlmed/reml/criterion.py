@@ -83,6 +83,8 @@ class _Solved:
 def _generalized_least_squares(problem: Problem, S: Array, logdet: float, sigma2: Array, reml: bool) -> _Solved:
     p = problem.n_fixed
     total = int(problem.nobs.sum())
+    if not np.isfinite(S).all():
+        raise np.linalg.LinAlgError("the cross-products overflow: a residual variance has gone to zero")
     factor = cho_factor(S, lower=True)[0]
     rss = factor[p, p] ** 2
     P_factor = (factor[:p, :p], True)
@@ -102,7 +104,7 @@ class _Sums:
 
     slope: Array  # (q, q): Q - T
     trace: Array  # (R,): tr(I_r N A)
-    residual: Array  # (R, p + 1, p + 1): sum of [X y]' V^-1 D_r V^-1 [X y] sigma2_r, before C_r
+    residual: Array  # (R, p + 1, p + 1): h'I_r B + V'I_r h, what C_r / sigma2_r loses in eq. 6b
     QQ: Array  # (q*q, q*q)
     QT: Array  # (q*q, q*q)
     VV: Array  # (q*(p+1), q*(p+1)): Z'V^-1[X y] with itself
@@ -194,7 +196,7 @@ def evaluate(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If X'V^-1 X is not positive definite.
+        If X'V^-1 X is not positive definite, or a residual variance so small that sums overflow.
     """
     q, p, R = problem.n_random, problem.n_fixed, problem.n_strata
     slices = list(chunks(problem.n_clusters, chunk))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import EffectError
-from mlmed.reml.covariance import natural_basis, natural_pairs, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, natural_basis, natural_pairs, psd_cholesky
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
@@ -103,13 +103,17 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     q, R = working.problem.n_random, working.problem.n_strata
     if matrix.shape != (q, q) or residual.shape != (R,):
         raise EffectError(f"G must be ({q}, {q}) and sigma2 ({R},); found {matrix.shape} and {residual.shape}")
+    if not (np.isfinite(matrix).all() and np.isfinite(residual).all()):
+        raise EffectError("G and sigma2 must be finite; found nan or infinite entries")
+    if np.abs(matrix - matrix.T).max() > 1e-10 * np.abs(matrix).max(initial=0.0):
+        raise EffectError("G must be symmetric")
     lowest = float(np.linalg.eigvalsh(matrix)[0])
     if lowest < -1e-12 * float(np.abs(matrix).max()) or residual.min() <= 0.0:
         raise EffectError(
             f"G must have no negative eigenvalue (smallest {lowest:.3g}) and sigma2 must be positive "
             f"(smallest {residual.min():.3g})"
         )
-    L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(matrix)), dtype=np.float64)
+    L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(matrix, tol=ROUNDING)), dtype=np.float64)
     at = evaluate(working.problem, L, residual / working.units.y_scale**2, reml=reml, order=0)
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 

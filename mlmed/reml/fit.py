@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import multiplier, on_face
-from mlmed.reml.covariance import Block, factor_coordinates, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, psd_cholesky
 from mlmed.reml.criterion import evaluate
-from mlmed.reml.objective import objective_for
+from mlmed.reml.objective import Objective, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.start import start_theta
@@ -21,6 +22,8 @@ Array = NDArray[np.float64]
 
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates.
 MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-4, 1e-8, -1e-4
+#: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
+MIN_CURVATURE = 1e-6
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
 LOWEST_LOG_SD = -14.0
 
@@ -36,7 +39,8 @@ class Certificate:
     newton_decrement : float
         g'H^-1 g: twice the drop of -2l that a Newton step still promises.
     smallest_curvature : float
-        Smallest eigenvalue of the Hessian in theta; not negative at a minimum.
+        Smallest eigenvalue of the Hessian in theta, scaled to unit diagonal, on the face of the cone where the
+        optimum lies: positive at a minimum, (nearly) zero where parameters trade off without cost.
     multiplier : float
         At a singular optimum, the smallest slope of -2l into the interior of the cone; 0 otherwise.
     converged : bool
@@ -48,6 +52,21 @@ class Certificate:
     smallest_curvature: float
     multiplier: float
     converged: bool
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong, in words; empty if the optimum is certified."""
+        if self.converged:
+            return ""
+        if self.smallest_curvature <= MIN_CURVATURE:
+            return (
+                f"the likelihood is flat in some direction (scaled curvature {self.smallest_curvature:.1e}), so "
+                "some parameters cannot be told apart and their values are arbitrary; simplify the model"
+            )
+        return (
+            f"gradient {self.gradient_norm:.1e}, Newton decrement {self.newton_decrement:.1e}, smallest curvature "
+            f"{self.smallest_curvature:.1e}, multiplier {self.multiplier:.1e}; rescale predictors or simplify the model"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +129,21 @@ def optimize(
     objective = objective_for(problem, blocks, reml=reml)
     start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
     record: tuple[Step, ...] = ()
+
+    def lost(at: Array) -> bool:
+        return float(at[objective.n_factor :].min()) < LOWEST_LOG_SD
+
     for _ in range(4):  # more than once only if a face has to be left again
-        end, point, steps = newton(objective, start, settings)
+        end, point, steps = newton(objective, start, settings, abandon=lost)
         record += steps
+        if lost(end):
+            raise NotIdentifiedError(
+                "a residual variance goes to zero and the likelihood grows without bound: the random effects fit a "
+                "response exactly within clusters; use fewer random effects, or remove a predictor that repeats it"
+            )
         face = on_face(objective, blocks, end, point)
         if face is None:
-            L, sigma2 = psd_cholesky(_square(objective.factor(end)), tol=1e-12), objective.sigma2(end)
+            L, sigma2 = psd_cholesky(_square(objective.factor(end)), tol=ROUNDING), objective.sigma2(end)
         else:
             L, sigma2, extra = face
             record += extra
@@ -153,11 +181,26 @@ def _certify(
     bent = values > 1e-10 * scale
     decrement = float((along[bent] ** 2 / values[bent]).sum())
     gradient_norm = float(np.abs(point.gradient).max())
+    curvature = _smallest_curvature(objective, theta, point.hessian)
     converged = bool(
         gradient_norm < MAX_GRADIENT
         and decrement < MAX_DECREMENT
         and values[0] > -1e-7 * scale
+        and curvature > MIN_CURVATURE
         and lowest >= MIN_MULTIPLIER
-        and theta[-len(sigma2) :].min() > LOWEST_LOG_SD
     )
-    return Certificate(gradient_norm, decrement, float(values[0]), lowest, converged)
+    return Certificate(gradient_norm, decrement, curvature, lowest, converged)
+
+
+def _smallest_curvature(objective: Objective, theta: Array, hessian: Array) -> float:
+    """Smallest eigenvalue of the Hessian, scaled to unit diagonal, over directions that stay on the face.
+
+    A column of L that is zero stays zero there; its curvature is the multiplier's business.
+    """
+    columns = np.abs(objective.factor(theta)).max(axis=0) > 0.0
+    inside = [bool(np.all(columns[np.abs(matrix).max(axis=0) > 0.0])) for matrix in objective.basis]
+    keep = np.flatnonzero(np.append(inside, np.ones(len(theta) - len(inside), dtype=bool)))
+    part = hessian[np.ix_(keep, keep)]
+    size = np.sqrt(np.abs(np.diag(part)))
+    size = np.where(size > 0.0, size, 1.0)
+    return float(np.linalg.eigvalsh(part / np.outer(size, size))[0])

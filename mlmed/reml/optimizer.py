@@ -128,9 +128,9 @@ def newton(
     theta: Array,
     settings: NewtonSettings | None = None,
     *,
-    on_step: Callable[[Step], None] | None = None,
+    abandon: Callable[[Array], bool] | None = None,
 ) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
-    """Minimize ``objective`` from ``theta``.
+    """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
 
     Returns
     -------
@@ -152,31 +152,42 @@ def newton(
         predicted = spectrum.predicted(move)
         noise = settings.noise * max(abs(point.value), 1.0)
         trial_theta = theta + move
-        trial = objective.derivatives(trial_theta)
+        trial = _try(objective, trial_theta)
+        size = float(np.linalg.norm(move))
+        if trial is None:  # outside the range of floating point
+            steps.append(Step(trial_theta, np.inf, np.inf, np.inf, False))
+            radius = 0.25 * size
+            continue
         gained = trial.value - point.value
-        polish = decrement < settings.decrement
-        if polish or abs(predicted) < noise:
+        trial_spectrum = _Spectrum.of(trial)
+        if decrement < settings.decrement or abs(predicted) < noise:
             # the last step: the value can no longer judge, the gradient can
             better = _norm(trial) <= _norm(point) and gained <= noise
-            trial_spectrum = _Spectrum.of(trial)
             steps.append(_record(trial_theta, trial, trial_spectrum, better))
             if better:
                 theta, point = trial_theta, trial
             break
-        ratio = gained / predicted if np.isfinite(trial.value) else -1.0
+        ratio = gained / predicted
         accepted = ratio > 1e-4
-        trial_spectrum = _Spectrum.of(trial) if np.isfinite(trial.value) else spectrum
         steps.append(_record(trial_theta, trial, trial_spectrum, accepted))
-        size = float(np.linalg.norm(move))
         if ratio < 0.25:
             radius = 0.25 * size
         elif ratio > 0.75 and size > 0.9 * radius:
             radius = 2.0 * radius
         if accepted:
             theta, point, spectrum = trial_theta, trial, trial_spectrum
-        if radius < 1e-14:
+        if radius < 1e-14 or (abandon is not None and abandon(theta)):
             break
     return theta, point, tuple(steps)
+
+
+def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
+    """The trial point, or None where the criterion cannot be computed."""
+    try:
+        point = objective.derivatives(theta)
+    except np.linalg.LinAlgError:
+        return None
+    return point if np.isfinite(point.value) and np.isfinite(point.hessian).all() else None
 
 
 def _norm(point: ThetaEvaluation) -> float:

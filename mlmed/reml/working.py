@@ -122,8 +122,10 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         A[np.ix_(zs, zs)] = np.einsum("ka,klj,lb->abj", Z.forward, full, Z.forward, optimize=True)
         B[np.ix_(zs, columns)] = np.einsum("ka,klj,lb->abj", Z.forward, full, right, optimize=True)
         nobs[r] = round(float(total[0, 0]))
-        _refuse_collinear(C[r][np.ix_(xs, xs)], equation.name, equation.fixed)
         _refuse_too_many(equation.name, equation.random, int(nobs[r]), int((full[0, 0] > 0).sum()))
+        _refuse_few_rows(equation.name, int(nobs[r]), len(xs))
+        _refuse_between(equation.name, full, equation.response_at)
+        _refuse_collinear(C[r][np.ix_(xs, xs)], equation.name, equation.fixed)
     return Working(Problem(A, B, C, nobs, stratum), blocks, units)
 
 
@@ -212,6 +214,25 @@ def _refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> No
             )
         done.append(k)
         rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+
+
+def _refuse_between(equation: str, full: Array, response_at: int) -> None:
+    """A response without variation inside clusters belongs to the clusters, not to their rows."""
+    n, k = full[0, 0], response_at
+    sums = full[0, k]
+    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
+    if within.sum() <= COLLINEAR * full[k, k].sum():
+        raise NotIdentifiedError(
+            f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
+            "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"
+        )
+
+
+def _refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
+    if nobs <= fixed:
+        raise NotIdentifiedError(
+            f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows"
+        )
 
 
 def _refuse_too_many(equation: str, names: tuple[str, ...], nobs: int, clusters: int) -> None:

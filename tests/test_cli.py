@@ -1,0 +1,371 @@
+"""Command line: subcommands, formats, files in and out, exit statuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyreadstat
+import pytest
+
+import mlmed
+from mlmed.cli import main
+from tests.models import MEDIATOR, OUTCOME
+from tests.tolerances import SAME
+
+ROW_KEYS = {"term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"}
+FIT = ("--mediator", MEDIATOR, "--outcome", OUTCOME)
+SHIPPED = ("yuan_mackinnon_sim", "--mediator", "Med ~ X + (1 + X | group)")
+SHIPPED_FIT = (*SHIPPED, "--outcome", "y ~ Med + X + (1 + Med + X | group)")
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call main() and return its status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            status = int(stop.code or 0)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    """40 clusters of 8; regular."""
+    return mlmed.simulate_bpg(40, 8, seed=3).data
+
+
+@pytest.fixture(scope="module")
+def csv(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data as a file."""
+    path = tmp_path_factory.mktemp("data") / "data.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+# -- formats -------------------------------------------------------------------------------------------------
+
+
+def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> None:
+    """Every documented key, with the numbers of the Python interface."""
+    status, out, err = run("fit", csv, *FIT, "--format", "json")
+    document = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (status, err) == (0, "")
+    keys = {"schema", "method", "nobs", "n_clusters", "loglik", "converged", "is_singular", "gradient_norm"}
+    assert keys | {"fixef", "varcorr", "residual", "effects"} <= set(document)
+    for section in ("fixef", "varcorr", "residual", "effects"):
+        assert document[section]
+        assert all(set(row) >= ROW_KEYS for row in document[section])
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame)
+    assert document["schema"] == "mlmed.fit/1"
+    assert (document["method"], document["nobs"], document["n_clusters"]) == ("reml", 640, 40)
+    assert document["converged"] is True
+    assert document["is_singular"] is False
+    assert document["gradient_norm"] < 1e-4
+    assert document["loglik"] == pytest.approx(fit.llf, rel=SAME)
+    effects = pd.DataFrame(document["effects"]).set_index("term")
+    expected = fit.effects().set_index("term")
+    columns = sorted(ROW_KEYS - {"term"})
+    np.testing.assert_allclose(effects[columns].astype(float), expected[columns].astype(float), rtol=SAME)
+    assert list(effects.index) == ["a", "b", "cprime", "cov_ab", "indirect", "direct", "total"]
+    assert [row["term"] for row in document["residual"]] == ["var(m:Residual)", "var(y:Residual)"]
+    assert all(row["statistic"] is None and row["p_value"] is None for row in document["residual"])
+
+
+def test_json_of_one_equation(run: Run, csv: Path) -> None:
+    """No effects, the rest alike."""
+    status, out, _ = run("mixed", csv, "--formula", MEDIATOR, "--format", "json", "--method", "ml")
+    document = json.loads(out)
+    assert status == 0
+    assert (document["method"], document["nobs"]) == ("ml", 320)
+    assert "effects" not in document
+    assert [row["term"] for row in document["fixef"]] == ["Intercept", "x"]
+    assert {row["term"] for row in document["varcorr"]} == {"var(Intercept)", "var(x)", "cov(Intercept,x)"}
+
+
+def test_csv_is_the_json_in_one_table(run: Run, csv: Path) -> None:
+    """Same rows, told apart by section."""
+    _, out, _ = run("fit", csv, *FIT, "--format", "csv")
+    table = pd.read_csv(io.StringIO(out), keep_default_na=True)
+    document = json.loads(run("fit", csv, *FIT, "--format", "json")[1])
+    assert {"section", *ROW_KEYS} <= set(table.columns)
+    assert list(table["section"].unique()) == ["fixef", "varcorr", "residual", "effects"]
+    for section in table["section"].unique():
+        rows = table[table["section"] == section]
+        assert list(rows["term"]) == [row["term"] for row in document[section]]
+        np.testing.assert_allclose(rows["estimate"], [row["estimate"] for row in document[section]], rtol=SAME)
+
+
+@pytest.mark.parametrize("command", ["fit", "mixed"])
+def test_text_is_the_default(run: Run, csv: Path, frame: pd.DataFrame, command: str) -> None:
+    """What summary() returns."""
+    arguments = FIT if command == "fit" else ("--formula", MEDIATOR)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "fit" else mlmed.mixed(MEDIATOR, frame)
+    status, out, err = run(command, csv, *arguments)
+    assert (status, err) == (0, "")
+    assert out == fit.summary() + "\n"
+    assert run(command, csv, *arguments, "--format", "text")[1] == out
+
+
+@pytest.mark.parametrize("command", ["fit", "mixed"])
+def test_stata_layout(run: Run, csv: Path, frame: pd.DataFrame, command: str) -> None:
+    """What summary("stata") returns."""
+    arguments = FIT if command == "fit" else ("--formula", MEDIATOR)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "fit" else mlmed.mixed(MEDIATOR, frame)
+    status, out, err = run(command, csv, *arguments, "--format", "stata")
+    assert (status, err) == (0, "")
+    assert out == fit.summary("stata") + "\n"
+    assert out.startswith("Mixed-effects REML regression")
+
+
+def test_options_reach_the_fit(run: Run, csv: Path, frame: pd.DataFrame) -> None:
+    """Method, covariance, vcov, level and treatment."""
+    chosen = ("--method", "ml", "--covariance", "diagonal", "--vcov", "joint", "--level", "0.9", "--treatment", "x")
+    document = json.loads(run("fit", csv, *FIT, *chosen, "--format", "json")[1])
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame, method="ml", covariance="diagonal", treatment="x")
+    table = fit.effects(vcov="joint", level=0.9).set_index("term")
+    found = pd.DataFrame(document["effects"]).set_index("term")
+    assert (document["method"], document["vcov"], document["level"]) == ("ml", "joint", 0.9)
+    for column in ("estimate", "std_error", "conf_low"):
+        assert found.loc["indirect", column] == pytest.approx(table.loc["indirect", column], rel=SAME)
+
+
+@pytest.mark.parametrize("output", ["json", "csv", "text", "stata"])
+def test_out_writes_what_would_be_printed(run: Run, csv: Path, tmp_path: Path, output: str) -> None:
+    """The file has the text; the screen stays empty."""
+    printed = run("fit", csv, *FIT, "--format", output)[1]
+    target = tmp_path / "result.txt"
+    status, out, err = run("fit", csv, *FIT, "--format", output, "--out", target)
+    assert (status, out, err) == (0, "", "")
+    assert target.read_text(encoding="utf-8") == printed
+
+
+# -- files ---------------------------------------------------------------------------------------------------
+
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".csv.gz": lambda table, path: table.to_csv(path, index=False),
+    ".tsv": lambda table, path: table.to_csv(path, index=False, sep="\t"),
+    ".dta": lambda table, path: table.to_stata(path, write_index=False),
+    ".sav": lambda table, path: pyreadstat.write_sav(table, str(path)),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("gaps", [False, True])
+def test_every_file_gives_the_same_json(run: Run, frame: pd.DataFrame, tmp_path: Path, suffix: str, gaps: bool) -> None:
+    """To the last digit, with and without missing values."""
+    data = frame.assign(y=frame["y"].where(frame.index % 9 != 0)) if gaps else frame
+    reference, file = tmp_path / "reference.csv", tmp_path / f"table{suffix}"
+    data.to_csv(reference, index=False)
+    WRITERS[suffix](data, file)
+    expected = run("fit", reference, *FIT, "--format", "json")
+    found = run("fit", file, *FIT, "--format", "json")
+    assert expected[0] == 0
+    assert found == expected
+    assert ("36 of 320 rows left out (missing y: 36)" in found[2]) is gaps
+
+
+def test_names_with_dots_and_spaces(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """NA.std plain or in backticks, also as --treatment."""
+    file = tmp_path / "dots.csv"
+    frame.rename(columns={"x": "NA.std", "m": "my m"}).to_csv(file, index=False)
+    expected = json.loads(run("fit", _csv(frame, tmp_path), *FIT, "--format", "json")[1])["loglik"]
+    for x in ("NA.std", "`NA.std`"):
+        formulas = (f"`my m` ~ {x} + (1 + {x} | id)", f"y ~ `my m` + {x} + (1 + `my m` + {x} | id)")
+        status, out, err = run(
+            "fit", file, "--mediator", formulas[0], "--outcome", formulas[1], "--treatment", x, "--format", "json"
+        )
+        assert (status, err) == (0, "")
+        assert json.loads(out)["loglik"] == pytest.approx(expected, rel=SAME)
+
+
+def _csv(frame: pd.DataFrame, folder: Path) -> Path:
+    path = folder / "plain.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_an_example_data_set_by_name(run: Run) -> None:
+    """The model of the documentation on the shipped data."""
+    status, out, err = run("fit", *SHIPPED_FIT, "--format", "json")
+    document = json.loads(out)
+    assert (status, err) == (0, "")
+    assert document["loglik"] == pytest.approx(-2337.44202, abs=1e-5)
+    effects = {row["term"]: row["estimate"] for row in document["effects"]}
+    assert effects["indirect"] == pytest.approx(-0.12762, abs=1e-5)
+
+
+def test_a_file_with_the_name_of_an_example_comes_first(
+    run: Run, frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that exists is never taken for the name of an example: here it has no extension, so it is refused."""
+    monkeypatch.chdir(tmp_path)
+    frame.to_csv("yuan_mackinnon_sim", index=False)
+    status, _, err = run("fit", *SHIPPED_FIT)
+    assert status == 2
+    assert "extension" in err
+
+
+# -- stack and datasets --------------------------------------------------------------------------------------
+
+
+def test_stack(run: Run, csv: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """CSV of mlmed.stack, on the screen and in a file."""
+    roles = ("--x", "x", "--m", "m", "--y", "y", "--cluster", "id")
+    status, out, err = run("stack", csv, *roles)
+    assert (status, err) == (0, "")
+    expected = mlmed.stack(frame, x="x", m="m", y="y", cluster="id")
+    found = pd.read_csv(io.StringIO(out))
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-12)
+    target = tmp_path / "stacked.csv"
+    assert run("stack", csv, *roles, "--out", target) == (0, "", "")
+    assert target.read_text() == out
+
+
+def test_stack_with_covariates(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Several of them."""
+    file = tmp_path / "more.csv"
+    frame.assign(w=1.5, v=2.5).to_csv(file, index=False)
+    out = run("stack", file, "--x", "x", "--m", "m", "--y", "y", "--cluster", "id", "--covariates", "w", "v")[1]
+    assert {"sm_w", "sy_w", "sm_v", "sy_v"} <= set(out.splitlines()[0].split(","))
+
+
+def test_datasets(run: Run, tmp_path: Path) -> None:
+    """The list, one as CSV, and one into a file."""
+    status, listed, _ = run("datasets")
+    assert status == 0
+    assert "yuan_mackinnon_sim" in listed
+    status, out, _ = run("datasets", "yuan_mackinnon_sim")
+    assert status == 0
+    table = pd.read_csv(io.StringIO(out))
+    assert table.shape == (1000, 4)
+    target = tmp_path / "data.csv"
+    assert run("datasets", "yuan_mackinnon_sim", "--out", target)[:2] == (0, "")
+    assert target.read_text() == out
+    assert run("mixed", target, "--formula", "Med ~ X + (1 | group)")[0] == 0
+
+
+# -- refusals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("fit", "DATA", "--mediator", "m ~ xx + (1 | id)", "--outcome", OUTCOME), ("'xx'", "did you mean x")),
+        (("fit", "DATA", "--mediator", MEDIATOR, "--outcome", "y ~ x + (1 | id)"), ("mediator m", "add it")),
+        (("fit", "DATA", *FIT, "--treatment", "w"), ("treatment 'w'", "predictors are x")),
+        (("fit", "DATA", *FIT, "--level", "95"), ("level must be a proportion", "95")),
+        (("fit", "DATA", *FIT, "--level", "nan"), ("level must be a proportion",)),
+        (("fit", "DATA", *FIT, "--vcov", "joint", "--format", "stata"), ("vcov='block'",)),
+        (("mixed", "DATA", "--formula", "m ~ x"), ("no random term", "(1 + x | id)")),
+        (("mixed", "DATA", "--formula", "m + x"), ("one '~'",)),
+        (("mixed", "nowhere.csv", "--formula", MEDIATOR), ("no file nowhere.csv", "Check the path")),
+        (("mixed", "data.xlsx", "--formula", MEDIATOR), ("'.xlsx'", ".csv", ".parquet")),
+        (("mixed", "yuan_mackinon_sim", "--formula", MEDIATOR), ("yuan_mackinon_sim", "yuan_mackinnon_sim")),
+        (("mixed", ".", "--formula", MEDIATOR), (".",)),
+        (("stack", "DATA", "--x", "x", "--m", "m", "--y", "y", "--cluster", "idd"), ("'idd'", "Did you mean 'id'")),
+        (("stack", "DATA", "--x", "x", "--m", "x", "--y", "y", "--cluster", "id"), ("'x'", "different columns")),
+        (("datasets", "yuan"), ("'yuan'", "yuan_mackinnon_sim")),
+        (("fit", "DATA", *FIT, "--out", "no/such/folder/out.txt"), ("cannot write", "check the folder")),
+        (("fit", "DATA", *FIT, "--out", "."), ("cannot write", "directory")),
+    ],
+    ids=lambda value: " ".join(value)[:60],
+)
+def test_status_two_and_one_message(run: Run, csv: Path, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    """On standard error, starting with the program's name; nothing on standard output; no traceback."""
+    status, out, err = run(*(csv if argument == "DATA" else argument for argument in arguments))
+    assert status == 2
+    assert out == ""
+    assert err.startswith("mlmed: ")
+    assert err.count("\n") == 1
+    assert all(part in err for part in parts), err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("fit",),
+        ("fit", "DATA", "--mediator", MEDIATOR),
+        ("fit", "DATA", *FIT, "--format", "html"),
+        ("fit", "DATA", *FIT, "--method", "bayes"),
+        ("fit", "DATA", *FIT, "--level", "high"),
+        ("regress", "DATA"),
+        ("stack", "DATA", "--x", "x"),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_wrong_usage(run: Run, csv: Path, arguments: tuple[str, ...]) -> None:
+    """argparse's status is 2 as well, with the usage."""
+    status, out, err = run(*(csv if argument == "DATA" else argument for argument in arguments))
+    assert (status, out) == (2, "")
+    assert "usage: mlmed" in err
+
+
+def test_warnings_go_to_standard_error(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """The result is printed, the status is 0, and the dropped rows are reported beside it."""
+    file = tmp_path / "gaps.csv"
+    frame.assign(id=frame["id"].where(frame.index >= 12), y=frame["y"].where(frame.index % 16 != 15)).to_csv(
+        file, index=False
+    )
+    status, out, err = run("fit", file, *FIT, "--format", "json")
+    assert status == 0
+    assert err.startswith("mlmed: warning: equation m: 12 of 320 rows left out (missing cluster id: 12)")
+    assert "y: 20" in err
+    assert json.loads(out)["n_clusters"] == 39
+    assert any("12 of 320" in text for text in json.loads(out)["dropped"])
+
+
+def test_a_boundary_fit_says_so(run: Run, tmp_path: Path) -> None:
+    """is_singular in JSON, a warning on standard error, status 0; standard errors are null or noted."""
+    rng = np.random.default_rng(5)
+    flat = pd.DataFrame({"id": np.repeat(np.arange(30), 5), "x": rng.normal(size=150), "m": rng.normal(size=150)})
+    flat["m"] -= flat.groupby("id")["m"].transform("mean")  # no variation between clusters is left
+    flat.to_csv(tmp_path / "flat.csv", index=False)
+    status, out, err = run("mixed", tmp_path / "flat.csv", "--formula", "m ~ x + (1 | id)", "--format", "json")
+    assert status == 0
+    assert json.loads(out)["is_singular"] is True
+    assert "boundary (singular) fit" in err
+
+
+def test_help_and_version(run: Run) -> None:
+    """Status 0, with an example that runs."""
+    status, out, _ = run("--version")
+    assert (status, out.strip()) == (0, f"mlmed {mlmed.__version__}")
+    status, out, _ = run("--help")
+    assert status == 0
+    assert "yuan_mackinnon_sim" in out
+    for command in ("fit", "mixed", "stack", "datasets"):
+        assert command in out
+        assert run(command, "--help")[0] == 0
+
+
+def test_as_a_program(csv: Path, tmp_path: Path) -> None:
+    """The exit status of the process, and a closed pipe."""
+    command = [sys.executable, "-m", "mlmed.cli"]
+    bad = subprocess.run(
+        [*command, "mixed", str(csv), "--formula", "m ~ xx + (1 | id)"], capture_output=True, text=True, check=False
+    )
+    assert bad.returncode == 2
+    assert bad.stderr.startswith("mlmed: column 'xx'")
+    assert "Traceback" not in bad.stderr
+    text = " ".join([*command, "datasets", "yuan_mackinnon_sim", "|", "head", "-1"])
+    piped = subprocess.run(["bash", "-o", "pipefail", "-c", text], capture_output=True, text=True, check=False)
+    assert piped.stdout == "group,X,Med,y\n"
+    assert "Traceback" not in piped.stderr
+    assert "Exception" not in piped.stderr
