@@ -10,6 +10,7 @@ __all__ = [
     "DroppedRowsWarning",
     "EffectError",
     "FormulaError",
+    "LevelWarning",
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
@@ -50,6 +51,10 @@ class DroppedRowsWarning(MlmedWarning):
 
 class BoundaryWarning(MlmedWarning):
     """The optimum lies on the boundary: the random-effects covariance is singular."""
+
+
+class LevelWarning(MlmedWarning):
+    """A random slope belongs to a variable that does not vary within clusters."""
 
 
 class ConvergenceWarning(MlmedWarning):

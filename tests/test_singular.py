@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mlmed
-from mlmed.errors import BoundaryWarning
+from mlmed.errors import BoundaryWarning, ConvergenceWarning, LevelWarning, NotIdentifiedError
 from mlmed.reml.fit import optimize
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME, working
@@ -107,3 +107,53 @@ def test_every_small_data_set_is_certified():
         assert second.evaluation.value == pytest.approx(first.evaluation.value, abs=1e-7)
         singular += first.rank < 5
     assert 15 <= singular <= 35
+
+
+def test_effects_say_that_they_rest_on_a_boundary_value(singular):
+    effects = singular.effects().set_index("term")
+    assert effects.loc[["cov_ab", "indirect", "total"], "note"].str.contains("boundary").all()
+    assert (effects.loc[["a", "b", "cprime"], "note"] == "").all()
+
+
+def test_a_flat_ridge_is_not_certified():
+    """The cluster mean of m in y's equation and the covariance of the intercepts say the same thing."""
+    data = mlmed.simulate_bpg(100, 8, seed=0).data
+    means = data.groupby("id")[["x", "m"]].transform("mean")
+    data = data.assign(x_w=data.x - means.x, x_b=means.x, m_w=data.m - means.m, m_b=means.m)
+    with pytest.warns(ConvergenceWarning, match="flat in some direction"):
+        fit = mlmed.mediate(
+            "m ~ x_w + x_b + (1 + x_w | id)",
+            "y ~ m + m_b + x_w + x_b + (1 + m_w + x_w | id)",
+            data,
+            treatment="x_w",
+        )
+    assert not fit.converged
+    assert "NOT CERTIFIED" in fit.summary()
+
+
+def test_a_slope_that_cannot_vary_is_pointed_out():
+    data = mlmed.simulate_bpg(40, 6, seed=1).data
+    data = data.assign(w=data.groupby("id")["x"].transform("first"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        mlmed.mixed("y ~ w + (1 + w | id)", data)
+    assert LevelWarning in [w.category for w in caught]
+
+
+def test_random_effects_that_fit_exactly_are_refused():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=120)
+    codes = np.repeat(np.arange(20), 6)
+    y = rng.normal(size=20)[codes] + (1 + rng.normal(size=20)[codes]) * x
+    import pandas as pd
+
+    with pytest.raises(NotIdentifiedError, match="fit a response exactly"):
+        mlmed.mixed("y ~ x + (1 + x | id)", pd.DataFrame({"id": codes, "x": x, "y": y}))
+
+
+def test_rounding_of_a_zero_pivot_does_not_spoil_the_certificate():
+    for seed in (102, 158):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BoundaryWarning)
+            fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(5, 4, seed=seed).data)
+        assert fit.converged

@@ -12,7 +12,7 @@ import pandas as pd
 from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate
 from mlmed.data.layout import Layout
-from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning
+from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, LevelWarning
 from mlmed.model import ModelSpec
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum, optimize
@@ -114,6 +114,14 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
     found: list[tuple[str, type[Warning]]] = []
     if fitted.layout.dropped:
         found.append(("; ".join(map(str, fitted.layout.dropped)), DroppedRowsWarning))
+    if fitted.working.between:
+        found.append(
+            (
+                f"random slope of {', '.join(fitted.working.between)}, which does not vary within clusters: no slope "
+                "differs between clusters, only the variance of their intercepts; remove it from the random part",
+                LevelWarning,
+            )
+        )
     optimum = fitted.optimum
     if not optimum.certificate.converged:
         found.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +22,7 @@ from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
+from mlmed.modes.tables import BOUNDARY_NOTE
 from mlmed.modes.text import native_summary
 from mlmed.names import display_name
 from mlmed.report.stata import StataReport
@@ -76,12 +77,19 @@ class MediationResults(MixedResults):
             term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
         """
         V = self.parameter_vcov(vcov)
-        asked = list(self._effect_quantities(at).values())
+        asked = [self._flagged(quantity) for quantity in self._effect_quantities(at).values()]
         return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
 
-    def quantities(self) -> dict[str, Quantity]:
+    def _flagged(self, quantity: Quantity) -> Quantity:
+        """Say so where a standard error rests on a variance or covariance at the boundary."""
+        on_G = slice(len(self.fitted.estimates.beta), len(self.fitted.estimates.beta) + len(self.fitted.estimates.tau))
+        if not self.is_singular or not np.any(quantity.gradient[on_G]):
+            return quantity
+        return replace(quantity, note="; ".join(filter(None, [quantity.note, BOUNDARY_NOTE])))
+
+    def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """Everything ``nlcom`` can name: effects (where the model defines them), then every parameter."""
-        effects = {} if self.effects_reason else self._effect_quantities(None)
+        effects = {} if self.effects_reason else self._effect_quantities(at)
         return {**effects, **super().quantities()}
 
     @cached_property

@@ -172,6 +172,12 @@ class MixedResults:
         """
         return loglik_at(self.fitted.working, G, sigma2, reml=self.fitted.reml)
 
+    @property
+    def sigma2(self) -> pd.Series:
+        """Residual variance of each equation."""
+        names = [equation.name for equation in self.fitted.layout.equations]
+        return pd.Series(self.fitted.estimates.sigma2, index=names, name="sigma2")
+
     @cached_property
     def optimization(self) -> Optimization:
         """History of the optimization and the certificate of the optimum."""
@@ -190,7 +196,7 @@ class MixedResults:
         ----------
         kind : {"block", "joint"}
             ``block``: fixed effects independent of variances (Stata, lme4, nlme, SAS). ``joint``: fixed effects
-            propagated through the variances (glmmTMB, lavaan, Mplus). See docs/standard_errors.md.
+            propagated through the variances (glmmTMB, lavaan). See docs/standard_errors.md.
         which : {"all", "fixed"}
             All parameters or the fixed effects only.
         """
@@ -265,8 +271,10 @@ class MixedResults:
 
     # -- quantities ----------------------------------------------------------------------------------------
 
-    def quantities(self) -> dict[str, Quantity]:
+    def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """Everything that ``nlcom`` can name, with derivatives in psi."""
+        if at:
+            raise EffectError("a single equation has no moderated effects; leave out at=")
         values = psi(self.fitted)
         unit = np.eye(len(values))
         return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(self.names)}
@@ -278,6 +286,7 @@ class MixedResults:
         vcov: str = "block",
         order: str = "second",
         level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Any function of the parameters, with a delta-method standard error.
 
@@ -292,8 +301,10 @@ class MixedResults:
             Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do); Stata's ``nlcom`` is first.
         level : float
             Coverage of the interval.
+        at : mapping, optional
+            Values of moderators at which effects named in the expression are taken.
         """
-        known = self.quantities()
+        known = self.quantities(at)
         if isinstance(expression, Mapping):
             asked = [combine(text, known).named(label) for label, text in expression.items()]
         else:

@@ -72,7 +72,7 @@ def parameter_vcov(estimates: Estimates, kind: str = "block") -> ParameterVcov:
     kind : {"block", "joint"}
         ``block``: (X'V^-1 X)^-1 for beta, inverse observed information for (tau, sigma2), no covariance
         between them (what Stata, lme4, nlme and SAS print; eq. 23). ``joint``: beta moves with (tau, sigma2),
-        ``V_bb = P^-1 + D V D'`` and ``V_bt = D V`` (eq. 24; what glmmTMB, lavaan and Mplus imply).
+        ``V_bb = P^-1 + D V D'`` and ``V_bt = D V`` (eq. 24; what glmmTMB, lavaan and other joint likelihoods imply).
 
     Raises
     ------

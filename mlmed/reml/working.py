@@ -66,11 +66,14 @@ class Working:
         Covariance structures by position in u.
     units : Units
         The way back.
+    between : tuple of str
+        Random effects (not intercepts) of variables that do not vary within clusters.
     """
 
     problem: Problem
     blocks: tuple[Block, ...]
     units: Units
+    between: tuple[str, ...] = ()
 
 
 def random_blocks(spec: ModelSpec, layout: Layout) -> tuple[Block, ...]:
@@ -103,6 +106,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     stratum = np.repeat(np.arange(R), [len(equation.random) for equation in layout.equations])
     nobs = np.zeros(R, dtype=np.int64)
     y_scales = np.array([grams.scale[equation.response_at] for equation in layout.equations])
+    between: list[str] = []
     first_p = first_q = 0
     for r, equation in enumerate(layout.equations):
         full = equation_gram(grams, r)
@@ -122,11 +126,16 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         A[np.ix_(zs, zs)] = np.einsum("ka,klj,lb->abj", Z.forward, full, Z.forward, optimize=True)
         B[np.ix_(zs, columns)] = np.einsum("ka,klj,lb->abj", Z.forward, full, right, optimize=True)
         nobs[r] = round(float(total[0, 0]))
+        between += [
+            f"{equation.name}:{name}"
+            for name, k in zip(equation.random, equation.random_at, strict=True)
+            if k and _within_share(full, k) <= COLLINEAR
+        ]
         _refuse_too_many(equation.name, equation.random, int(nobs[r]), int((full[0, 0] > 0).sum()))
         _refuse_few_rows(equation.name, int(nobs[r]), len(xs))
         _refuse_between(equation.name, full, equation.response_at)
         _refuse_collinear(C[r][np.ix_(xs, xs)], equation.name, equation.fixed)
-    return Working(Problem(A, B, C, nobs, stratum), blocks, units)
+    return Working(Problem(A, B, C, nobs, stratum), blocks, units, tuple(between))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +225,16 @@ def _refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> No
         rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
 
 
+def _within_share(full: Array, k: int) -> float:
+    """Share of the sum of squares of Gram column k that lies within clusters."""
+    n, sums = full[0, 0], full[0, k]
+    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
+    return float(within.sum() / full[k, k].sum())
+
+
 def _refuse_between(equation: str, full: Array, response_at: int) -> None:
     """A response without variation inside clusters belongs to the clusters, not to their rows."""
-    n, k = full[0, 0], response_at
-    sums = full[0, k]
-    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
-    if within.sum() <= COLLINEAR * full[k, k].sum():
+    if _within_share(full, response_at) <= COLLINEAR:
         raise NotIdentifiedError(
             f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
             "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"
