@@ -125,6 +125,7 @@ def test_optimization_record(fit):
     assert np.all(np.diff(record.loglik[record.accepted]) > -1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_optimization_plot(fit):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
