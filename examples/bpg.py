@@ -26,6 +26,7 @@ print("\nFunctions of the parameters")
 combined = fit.nlcom(
     {
         "indirect less direct": "indirect - direct",
+        "correlation of a_j and b_j": "cov_ab / sqrt(`var(Med:X)` * `var(y:Med)`)",
         "residual variances, y / Med": "`var(y:Residual)` / `var(Med:Residual)`",
     }
 )

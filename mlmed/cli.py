@@ -8,14 +8,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import Any
 
 from mlmed import __version__, datasets
-from mlmed.data.readers import read_table
+from mlmed.data.readers import is_grams, open_parquet, read_table
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from mlmed.model import METHODS, STRUCTURES
+from mlmed.modes.grams import Grams, grams, grams_sql
 from mlmed.modes.mediation import mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.results import MixedResults
@@ -56,17 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (("x", "treatment"), ("m", "mediator"), ("y", "outcome"), ("cluster", "cluster id")):
         stacked.add_argument(f"--{name}", required=True, metavar="COLUMN", help=meaning)
     stacked.add_argument("--covariates", nargs="*", default=(), metavar="COLUMN", help="carried and interacted")
+    summed = commands.add_parser("grams", help="sums of products by cluster: store them, or print their SQL")
+    _add_data(summed)
+    summed.add_argument("--formula", action="append", required=True, help="once per equation")
+    summed.add_argument("--sql", action="store_true", help="print the SQL that makes them, for Parquet files")
     listed = commands.add_parser("datasets", help="list the example data sets, or write one as CSV")
     listed.add_argument("name", nargs="?", help="write this one")
-    for command in (stacked, listed):
+    for command in (stacked, summed, listed):
         command.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
     return parser
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "data", metavar="DATA", help="a .csv, .dta, .sav or .parquet file, or the name of an example data set"
-    )
+    known = "a .csv, .dta, .sav or .parquet file (also 'part-*.parquet'), stored Grams, or an example data set"
+    parser.add_argument("data", metavar="DATA", help=known)
 
 
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +81,12 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
 
 
-def _read(source: str) -> pd.DataFrame:
-    """A file if there is one of that name, else an example data set."""
+def _read(source: str) -> Any:
+    """Grams, Parquet through DuckDB, another file, or an example data set."""
+    if is_grams(source):
+        return Grams.load(source)
+    if source.endswith(".parquet") and (relation := open_parquet(source)) is not None:
+        return relation
     if Path(source).exists():
         return read_table(source)
     if source in datasets.names():
@@ -115,6 +122,8 @@ def _present(results: MixedResults, options: argparse.Namespace) -> str:
 def _run(options: argparse.Namespace) -> str:
     if options.command in ("fit", "mixed"):
         return _present(_fit(options), options)
+    if options.command == "grams":
+        return _grams(options)
     if options.command == "stack":
         table = stack(
             _read(options.data),
@@ -128,6 +137,17 @@ def _run(options: argparse.Namespace) -> str:
     if options.name is None:
         return datasets.describe().to_string(index=False)
     return datasets.load(options.name).to_csv(index=False).rstrip("\n")
+
+
+def _grams(options: argparse.Namespace) -> str:
+    data = _read(options.data)
+    if options.sql:
+        return grams_sql(options.formula, data)
+    if options.out is None:
+        raise DataError("say where to store the Grams with --out FILE.parquet, or ask for --sql")
+    made = grams(options.formula, data)
+    made.save(options.out)
+    return repr(made)
 
 
 def _write(text: str, out: Path | None) -> None:
@@ -146,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MlmedWarning)
         try:
-            _write(_run(options), options.out)
+            stored = options.command == "grams" and not options.sql
+            _write(_run(options), None if stored else options.out)
         except MlmedError as error:
             sys.stderr.write(f"mlmed: {error}\n")
             return 2

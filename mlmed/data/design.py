@@ -98,7 +98,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         own = [name for name in table.columns if name in equation.variables]
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
     codes, clusters = _used_clusters(codes[kept], clusters)
-    layout = Layout(tuple(columns.names), tuple(equations), dropped, len(table))
+    layout = Layout(spec.equations, tuple(columns.names), tuple(equations), dropped, len(table))
     return Design(layout, tuple(columns.values), np.stack(complete)[:, kept], codes, clusters)
 
 
@@ -163,7 +163,9 @@ def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray
     return (np.cumsum(used) - 1)[codes], clusters[used]
 
 
-def encode(text: str | Encoding, table: pd.DataFrame, *, where: str) -> tuple[Array, Encoding]:
+def encode(
+    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+) -> tuple[Array, Encoding]:
     """Turn a right-hand side into numbers, (n, columns), and the spec that repeats it on new data.
 
     Raises
@@ -178,12 +180,12 @@ def encode(text: str | Encoding, table: pd.DataFrame, *, where: str) -> tuple[Ar
             warnings.simplefilter("error", DataMismatchWarning)
             matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
     except _EVALUATION_ERRORS as error:
-        shown = display_name(text if isinstance(text, str) else str(text.formula))
+        shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
     numbers = np.asarray(matrix, dtype=np.float64).reshape(len(table), -1)
     names = matrix.model_spec.column_names
-    for k, name in enumerate(names):
+    for k, name in enumerate(names if finite else ()):
         bad = ~np.isfinite(numbers[:, k])
         if bad.any():
             row = table.index[int(np.argmax(bad))]
@@ -249,7 +251,7 @@ def _design_equation(
             random_at.append(place(name, column))
             terms.append(number)
     _check_random(equation, random_names)
-    typical, levels = _typical(equation, table)
+    typical, spread, levels = _typical(equation, table)
     return EquationLayout(
         name=equation.name,
         fixed=tuple(map(display_name, spec.column_names)),
@@ -260,15 +262,19 @@ def _design_equation(
         terms=tuple(terms),
         encodings=tuple(encodings),
         typical=typical,
+        spread=spread,
         levels=levels,
     )
 
 
-def _typical(equation: Equation, table: pd.DataFrame) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
-    """Mean or first level of every predictor, and the levels of factors (also of numbers inside C())."""
+def _typical(
+    equation: Equation, table: pd.DataFrame
+) -> tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]]:
+    """Mean or first level of every predictor, its spread, and the levels of factors (also of numbers in C())."""
     typical: dict[str, Any] = {}
+    spread: dict[str, float] = {}
     levels: dict[str, tuple[Any, ...]] = {}
-    coded = _coded_variables(equation)
+    coded = coded_variables(equation)
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]
         if isinstance(column.dtype, pd.CategoricalDtype):
@@ -276,11 +282,20 @@ def _typical(equation: Equation, table: pd.DataFrame) -> tuple[dict[str, Any], d
         elif name in coded:
             found = np.unique(column.to_numpy(dtype=np.float64))
             levels[name] = tuple(map(float, found[:MOST_LEVELS]))
-        typical[name] = levels[name][0] if name in levels else float(column.mean())
-    return typical, levels
+        else:
+            typical[name], spread[name] = _mean_and_sd(column.to_numpy(dtype=np.float64))
+        typical.setdefault(name, levels.get(name, (None,))[0])
+    return typical, spread, levels
 
 
-def _coded_variables(equation: Equation) -> frozenset[str]:
+def _mean_and_sd(values: Array) -> tuple[float, float]:
+    mean = float(values.mean())
+    centred = values - mean
+    with np.errstate(over="ignore"):
+        return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
+
+
+def coded_variables(equation: Equation) -> frozenset[str]:
     """Variables that stand inside C()."""
     texts = [equation.fixed, *(term.formula for term in equation.random)]
     calls = [

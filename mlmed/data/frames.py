@@ -78,7 +78,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     present = _schema_names(frame)
     for name in wanted:
         if name not in present:
-            raise DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
+            raise unknown_column(name, present)
     chosen = frame.select([nw.col(name) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
@@ -90,6 +90,11 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
     return table.assign(**{name: _normalize(table[name]) for name in wanted if name not in keep})
+
+
+def unknown_column(name: str, present: list[Any]) -> DataError:
+    """The error for a column that is not there, with what it may have been."""
+    return DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
 
 
 def _hint(name: str, present: list[Any]) -> str:

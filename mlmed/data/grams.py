@@ -6,13 +6,16 @@ After the Grams exist nothing reads a row again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.layout import Design
+from mlmed.data.layout import Design, Layout
 from mlmed.errors import DataError
+from mlmed.formula import Equation
+from mlmed.model import ModelSpec
 
 __all__ = ["Grams", "accumulate", "equation_gram"]
 
@@ -28,8 +31,8 @@ class Grams:
 
     Attributes
     ----------
-    columns : tuple of str, length K
-        Distinct columns; the constant first.
+    layout : Layout
+        Names and encodings of the K distinct columns; the constant first.
     shift, scale : (K,) arrays
         Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
     patterns : tuple of tuple of bool
@@ -40,12 +43,22 @@ class Grams:
         Cluster ids.
     """
 
-    columns: tuple[str, ...]
+    layout: Layout
     shift: Array
     scale: Array
     patterns: tuple[tuple[bool, ...], ...]
     products: Array
     clusters: pd.Index
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the distinct columns."""
+        return self.layout.columns
+
+    def nobs(self, equation: int) -> int:
+        """Rows of one equation."""
+        chosen = [p for p, pattern in enumerate(self.patterns) if pattern[equation]]
+        return round(float(self.products[chosen, 0, :].sum()))
 
     @property
     def rows_per_cluster(self) -> NDArray[np.int64]:
@@ -70,9 +83,7 @@ def accumulate(design: Design) -> Grams:
     """Shift, scale, multiply and sum by cluster: one pass over the rows."""
     members, layout = design.members, design.layout
     K, J = len(layout.columns), len(design.clusters)
-    used = np.zeros((len(members), K), dtype=bool)
-    for r, equation in enumerate(layout.equations):
-        used[r, [0, equation.response_at, *equation.fixed_at, *equation.random_at]] = True
+    used = layout.used
     shift, scale = np.zeros(K), np.ones(K)
     for k in range(1, K):
         rows = np.asarray(members[used[:, k]].any(axis=0))
@@ -85,7 +96,7 @@ def accumulate(design: Design) -> Grams:
         chosen = None if everywhere else np.asarray((members == np.array(pattern)[:, None]).all(axis=0))
         columns = np.asarray(used[list(pattern)].any(axis=0))
         _sum_products(design, columns, chosen, shift, scale, target)
-    return Grams(layout.columns, shift, scale, patterns, products, design.clusters)
+    return Grams(layout, shift, scale, patterns, products, design.clusters)
 
 
 def _sum_products(
@@ -119,3 +130,24 @@ def equation_gram(grams: Grams, equation: int) -> Array:
         for j in range(i + 1):
             full[i, j] = full[j, i] = packed[i * (i + 1) // 2 + j]
     return full
+
+
+def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
+    """Grams that were made before, if they were made for these equations.
+
+    Raises
+    ------
+    DataError
+        If the equations differ in more than the labels of their random terms.
+    """
+
+    def essence(equation: Equation) -> tuple[Any, ...]:
+        return equation.response, equation.fixed, tuple((term.formula, term.group) for term in equation.random)
+
+    made, asked = grams.layout.asked, spec.equations
+    if tuple(map(essence, made)) != tuple(map(essence, asked)):
+        raise DataError(
+            f"these Grams were made for {'; '.join(e.text for e in made)}, not for "
+            f"{'; '.join(e.text for e in asked)}; make new ones from the data with mlmed.grams()"
+        )
+    return grams

@@ -10,6 +10,8 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
+from mlmed.formula import Equation
+
 __all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout"]
 
 INTERCEPT = "Intercept"
@@ -69,8 +71,10 @@ class EquationLayout:
         formulaic's specs of the fixed part and of each random term.
     typical : dict
         Mean of every numeric variable, first level of every other one, over the rows used.
+    spread : dict
+        Standard deviation of every numeric variable.
     levels : dict of str to tuple
-        Sorted values of the variables that are not numeric.
+        Levels of factors: text, or numbers inside C().
     """
 
     name: str
@@ -82,6 +86,7 @@ class EquationLayout:
     terms: tuple[int, ...]
     encodings: tuple[Encoding, ...]
     typical: dict[str, Any]
+    spread: dict[str, float]
     levels: dict[str, tuple[Any, ...]]
 
 
@@ -91,6 +96,8 @@ class Layout:
 
     Attributes
     ----------
+    asked : tuple of Equation
+        The equations as they were asked for.
     columns : tuple of str
         Distinct columns of all equations, the constant first.
     equations : tuple of EquationLayout
@@ -101,10 +108,19 @@ class Layout:
         Rows of the table.
     """
 
+    asked: tuple[Equation, ...]
     columns: tuple[str, ...]
     equations: tuple[EquationLayout, ...]
     dropped: tuple[Dropped, ...]
     total: int
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Which equation uses which column, (R, K)."""
+        out = np.zeros((len(self.equations), len(self.columns)), dtype=bool)
+        for r, equation in enumerate(self.equations):
+            out[r, [0, equation.response_at, *equation.fixed_at, *equation.random_at]] = True
+        return out
 
 
 @dataclass(frozen=True, slots=True)

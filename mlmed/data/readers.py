@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pandas as pd
 
 from mlmed.errors import DataError
 
-__all__ = ["read_table"]
+__all__ = ["is_grams", "open_parquet", "read_table"]
 
 # What the readers raise on bytes that are not what the extension says.
 _UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
@@ -161,3 +162,38 @@ _READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".sav": _read_spss,
     ".parquet": _read_parquet,
 }
+
+
+def is_grams(source: str) -> bool:
+    """Whether a file holds stored Grams (see ``mlmed.Grams.save``)."""
+    if not source.endswith(".parquet") or not Path(source).is_file():
+        return False
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        return False
+    return b"mlmed" in (pq.read_schema(source).metadata or {})
+
+
+def open_parquet(source: str) -> Any | None:
+    """Parquet file(s) as a DuckDB relation, not read yet; None if DuckDB is not installed and one file is meant.
+
+    Raises
+    ------
+    DataError
+        If no file matches, or a pattern is given and DuckDB is missing.
+    """
+    pattern = any(sign in source for sign in "*?[")
+    try:
+        import duckdb
+    except ImportError as error:
+        if pattern:
+            raise DataError(f'reading {source} needs DuckDB; install it with: pip install "mlmed[scale]"') from error
+        return None
+    if not pattern and not Path(source).is_file():
+        raise DataError(f"there is no file {source}; check the path")
+    try:
+        return duckdb.read_parquet(source)
+    except duckdb.Error as error:
+        first = str(error).splitlines()[0]
+        raise DataError(f"cannot read {source}: {first}; check the path and the files") from error

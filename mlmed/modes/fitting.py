@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from mlmed.data.design import build_design
-from mlmed.data.grams import Grams, accumulate
+from mlmed.data.frames import column_names
+from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Layout
+from mlmed.data.pushdown import lazy_frame, pushed_grams
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, LevelWarning
 from mlmed.model import ModelSpec
 from mlmed.reml.estimates import Estimates, to_estimates
@@ -96,10 +98,8 @@ class Fitted:
 
 def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     """Run the whole flow; warn once each about dropped rows, the boundary and lack of convergence."""
-    design = build_design(spec, data)
-    layout = design.layout
-    grams = accumulate(design)
-    del design  # nothing reads a row from here on
+    grams = make_grams(spec, data)  # nothing reads a row from here on
+    layout = grams.layout
     working = build_working(spec, layout, grams)
     reml = spec.method == "reml"
     names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
@@ -108,6 +108,23 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     for message, category in _warnings(fitted):
         warnings.warn(message, category, stacklevel=stacklevel)
     return fitted
+
+
+def known_columns(data: Any) -> list[str]:
+    """Names that a formula may mean, for names that need quotes."""
+    stored = getattr(data, "arrays", data)
+    if isinstance(stored, Grams):
+        return sorted(frozenset().union(*(equation.variables for equation in stored.layout.asked)))
+    return column_names(data)
+
+
+def make_grams(spec: ModelSpec, data: Any) -> Grams:
+    """Cross-products from Grams made before, from an engine that holds the rows, or from memory."""
+    stored = getattr(data, "arrays", data)
+    if isinstance(stored, Grams):
+        return grams_for(spec, stored)
+    frame = lazy_frame(data)
+    return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
 
 
 def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:

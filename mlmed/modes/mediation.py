@@ -12,14 +12,13 @@ import numpy as np
 import pandas as pd
 from formulaic import Formula
 
-from mlmed.data.frames import column_names
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.paths import effect_quantities, find_paths
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables, parse_equation
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.export import to_json
-from mlmed.modes.fitting import fit_model
+from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import BOUNDARY_NOTE
@@ -188,7 +187,7 @@ def mediate(
     >>> fit.effects().set_index("term").loc[["indirect", "total"], "estimate"].round(5).to_dict()
     {'indirect': -0.12762, 'total': 0.16824}
     """
-    columns = column_names(data)
+    columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     _check_mediator(first, second)
     treatment = _treatment(first, treatment)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlmed.data.frames import column_names
 from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec
-from mlmed.modes.fitting import fit_model
+from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
 
 __all__ = ["mixed"]
@@ -47,5 +46,5 @@ def mixed(
     >>> round(fit.reml_criterion, 1)
     2647.9
     """
-    spec = ModelSpec((parse_equation(formula, column_names(data)),), method, covariance)
+    spec = ModelSpec((parse_equation(formula, known_columns(data)),), method, covariance)
     return MixedResults(fit_model(spec, data))

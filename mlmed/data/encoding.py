@@ -1,0 +1,52 @@
+"""Encodings without the rows: formulaic's specs rebuilt from levels, means and standard deviations.
+
+A pushed-down or stored Gram has no rows left to learn an encoding from. What formulaic needs to know (the
+levels of factors, the mean and standard deviation of centred columns) is put into a small made-up table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import Formula
+from formulaic import ModelSpec as Encoding
+
+from mlmed.data.design import encode
+from mlmed.formula import Equation
+from mlmed.names import safe_name
+
+__all__ = ["encodings_of", "stand_in"]
+
+
+def stand_in(typical: dict[str, Any], spread: dict[str, float], levels: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
+    """A table whose columns have the given means, sample standard deviations and levels.
+
+    Parameters
+    ----------
+    typical : dict
+        Means of numeric variables (entries of factors are not used).
+    spread : dict
+        Standard deviations of numeric variables.
+    levels : dict
+        Levels of factors.
+    """
+    n = 2 * max([1, *(len(known) for known in levels.values())])
+    half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
+    columns: dict[str, Any] = {}
+    for name in sorted({*typical, *levels}):
+        known = levels.get(name)
+        if known is None:
+            columns[safe_name(name)] = typical[name] + spread[name] * half
+        else:
+            cycle = [known[k % len(known)] for k in range(n)]
+            is_number = isinstance(known[0], float)
+            columns[safe_name(name)] = np.array(cycle) if is_number else pd.Categorical(cycle, categories=list(known))
+    return pd.DataFrame(columns, index=pd.RangeIndex(n))
+
+
+def encodings_of(equation: Equation, table: pd.DataFrame) -> tuple[Encoding, ...]:
+    """The specs of the fixed part and of each random term, learned from a stand-in table."""
+    texts = [equation.fixed, *(term.formula for term in equation.random)]
+    return tuple(encode(Formula(text), table, where=repr(equation.text), finite=False)[1] for text in texts)

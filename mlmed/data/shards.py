@@ -1,0 +1,237 @@
+"""Grams of shards: bring them to common units, add them, store them and read them back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.encoding import encodings_of, stand_in
+from mlmed.data.frames import cluster_codes
+from mlmed.data.grams import Grams
+from mlmed.data.layout import Dropped, EquationLayout, Layout
+from mlmed.errors import DataError
+from mlmed.formula import Equation, parse_equation
+
+__all__ = ["SCHEMA", "add_grams", "load_grams", "save_grams"]
+
+Array = NDArray[np.float64]
+#: Name and version of the stored layout.
+SCHEMA = "mlmed.grams/1"
+_METADATA = b"mlmed"
+
+
+def _refuse_means(grams: Grams) -> None:
+    """center() and scale() mean other numbers in every shard."""
+    for equation in grams.layout.asked:
+        for call in ("center(", "scale(", "standardize("):
+            if call in equation.text:
+                raise DataError(
+                    f"{call}...) in {equation.text!r} subtracts another mean in every shard, so the Grams "
+                    "do not add up; subtract one constant before, or leave it out (centring is done inside)"
+                )
+
+
+def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
+    """Products of the columns as ``(column - shift) / scale`` instead of the Grams' own units (eq. 18).
+
+    Every pattern keeps the columns it does not use at zero.
+    """
+    K = len(grams.columns)
+    if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
+        return grams.products
+    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
+    out = np.empty_like(grams.products)
+    for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
+        used = grams.layout.used[list(pattern)].any(axis=0)
+        T = np.diag(np.where(used, grams.scale / scale, 0.0))
+        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
+        full = np.empty((K, K, packed.shape[1]))
+        for p, (i, j) in enumerate(pairs):
+            full[i, j] = full[j, i] = packed[p]
+        moved = np.einsum("ka,klj,lb->abj", T, full, T, optimize=True)
+        for p, (i, j) in enumerate(pairs):
+            target[p] = moved[i, j]
+    return out
+
+
+def add_grams(left: Grams, right: Grams) -> Grams:
+    """Grams of the rows of both; clusters may overlap.
+
+    Raises
+    ------
+    DataError
+        If they were made for other equations, or a factor has other levels.
+    """
+    if not isinstance(right, Grams):
+        raise DataError(f"Grams can be added to Grams; found {type(right).__name__}")
+    if left.columns != right.columns or [e.text for e in left.layout.asked] != [e.text for e in right.layout.asked]:
+        differing = sorted({*left.columns} ^ {*right.columns})
+        raise DataError(
+            f"these Grams have other columns or equations ({', '.join(differing) or 'the formulas differ'}); make them "
+            "with the same formulas, and with the same levels of every factor in every shard"
+        )
+    _refuse_means(left)
+    clusters = left.clusters.append(right.clusters[~right.clusters.isin(left.clusters)])
+    patterns = tuple(sorted({*left.patterns, *right.patterns}))
+    products = np.zeros((len(patterns), left.products.shape[1], len(clusters)))
+    parts = ((left, left.products), (right, rebased(right, left.shift, left.scale)))
+    for grams, moved in parts:
+        at = clusters.get_indexer(grams.clusters)
+        for pattern, packed in zip(grams.patterns, moved, strict=True):
+            products[patterns.index(pattern)][:, at] += packed
+    layout = _joined_layout(left, right)
+    return Grams(layout, left.shift, left.scale, patterns, products, clusters)
+
+
+def _joined_layout(left: Grams, right: Grams) -> Layout:
+    counts = [[grams.nobs(r) for grams in (left, right)] for r in range(len(left.layout.equations))]
+    equations = tuple(
+        _joined_equation(one, two, n, m)
+        for one, two, (n, m) in zip(left.layout.equations, right.layout.equations, counts, strict=True)
+    )
+    total = left.layout.total + right.layout.total
+    dropped = []
+    for r, equation in enumerate(equations):
+        own = [d for grams in (left, right) for d in grams.layout.dropped if d.equation == equation.name]
+        if own:
+            missing: dict[str, int] = {}
+            for part in own:
+                for name, count in part.missing.items():
+                    missing[name] = missing.get(name, 0) + count
+            dropped.append(Dropped(equation.name, total, sum(counts[r]), sum(d.missing_cluster for d in own), missing))
+    return replace(left.layout, equations=equations, dropped=tuple(dropped), total=total)
+
+
+def _joined_equation(one: EquationLayout, two: EquationLayout, n: int, m: int) -> EquationLayout:
+    """Pooled means and standard deviations; encodings stay, they do not depend on them (see ``add_grams``)."""
+    typical, spread = dict(one.typical), dict(one.spread)
+    for name in one.spread:
+        mean = (n * one.typical[name] + m * two.typical[name]) / (n + m)
+        ss = (n - 1) * one.spread[name] ** 2 + (m - 1) * two.spread[name] ** 2
+        ss += n * (one.typical[name] - mean) ** 2 + m * (two.typical[name] - mean) ** 2
+        typical[name], spread[name] = mean, float(np.sqrt(ss / (n + m - 1)))
+    return replace(one, typical=typical, spread=spread)
+
+
+# -- storing ---------------------------------------------------------------------------------------------------
+
+
+def save_grams(grams: Grams, path: str | Path) -> None:
+    """Write one row per cluster and pattern to Parquet; formulas, units and levels go into its metadata.
+
+    Raises
+    ------
+    DataError
+        If pyarrow is missing, or a formula has a transformation whose state cannot be stored.
+    """
+    pa, pq = _arrow()
+    _refuse_other_state(grams)
+    layout = grams.layout
+    ids = grams.clusters.to_frame(index=False)
+    parts = []
+    for number, packed in enumerate(grams.products):
+        part = ids.copy()
+        part["mlmed_pattern"] = number
+        for p, values in enumerate(packed):
+            part[f"p{p}"] = values
+        parts.append(part[packed[0] > 0.0])
+    document = {
+        "schema": SCHEMA,
+        "equations": [equation.text for equation in layout.asked],
+        "names": [equation.name for equation in layout.equations],
+        "columns": list(layout.columns),
+        "group": [str(name) for name in grams.clusters.names],
+        "shift": grams.shift.tolist(),
+        "scale": grams.scale.tolist(),
+        "patterns": [list(pattern) for pattern in grams.patterns],
+        "total": layout.total,
+        "layouts": [_plain_layout(equation) for equation in layout.equations],
+        "dropped": [[d.equation, d.total, d.used, d.missing_cluster, d.missing] for d in layout.dropped],
+    }
+    table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(document).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+
+
+def _plain_layout(equation: EquationLayout) -> dict[str, Any]:
+    keys = ("name", "fixed", "random", "fixed_at", "random_at", "response_at", "terms", "typical", "spread", "levels")
+    return {key: getattr(equation, key) for key in keys}
+
+
+def _refuse_other_state(grams: Grams) -> None:
+    for equation in grams.layout.asked:
+        for call in ("poly(", "bs(", "cs(", "cr(", "cc(", "hashed(", "lag("):
+            if call in equation.text:
+                raise DataError(
+                    f"the state of {call}...) in {equation.text!r} cannot be stored; make it a column first"
+                )
+
+
+def load_grams(path: str | Path) -> Grams:
+    """Read what ``save_grams`` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, is no Parquet file, or was not written by ``save``.
+    """
+    pa, pq = _arrow()
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"cannot read Grams from {path}: {error}; check the path") from error
+    raw = (table.schema.metadata or {}).get(_METADATA)
+    document = json.loads(raw) if raw else {}
+    if document.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} holds no Grams of this version (schema {document.get('schema')!r}); write it with save()"
+        )
+    asked = tuple(parse_equation(text, document["columns"]) for text in document["equations"])
+    equations = [_layout_of(equation, plain) for equation, plain in zip(asked, document["layouts"], strict=True)]
+    dropped = tuple(Dropped(*values) for values in document["dropped"])
+    layout = Layout(asked, tuple(document["columns"]), tuple(equations), dropped, document["total"])
+    patterns = tuple(tuple(pattern) for pattern in document["patterns"])
+    products, clusters = _unstacked(table.to_pandas(), document["group"], len(patterns))
+    return Grams(layout, np.array(document["shift"]), np.array(document["scale"]), patterns, products, clusters)
+
+
+def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
+    levels = {name: tuple(known) for name, known in plain["levels"].items()}
+    return EquationLayout(
+        name=plain["name"],
+        fixed=tuple(plain["fixed"]),
+        random=tuple(plain["random"]),
+        fixed_at=tuple(plain["fixed_at"]),
+        random_at=tuple(plain["random_at"]),
+        response_at=plain["response_at"],
+        terms=tuple(plain["terms"]),
+        encodings=encodings_of(equation, stand_in(plain["typical"], plain["spread"], levels)),
+        typical=plain["typical"],
+        spread=plain["spread"],
+        levels=levels,
+    )
+
+
+def _unstacked(table: pd.DataFrame, group: list[str], patterns: int) -> tuple[Array, pd.Index]:
+    names = [f"p{p}" for p in range(sum(str(name).startswith("p") for name in table.columns.difference(group)))]
+    codes, clusters = cluster_codes(table, tuple(group))
+    products = np.zeros((patterns, len(names), len(clusters)))
+    pattern = table["mlmed_pattern"].to_numpy()
+    for p, name in enumerate(names):
+        products[pattern, p, codes] = table[name].to_numpy()
+    return products, clusters
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise DataError('storing Grams needs pyarrow; install it with: pip install "mlmed[io]"') from error
+    return pa, pq

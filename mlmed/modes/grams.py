@@ -1,0 +1,109 @@
+"""Sufficient statistics as a value users hold: make, store, read, add, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import narwhals as nw
+
+from mlmed.data.frames import column_names
+from mlmed.data.grams import Grams as Arrays
+from mlmed.data.pushdown import lazy_frame, sums_query
+from mlmed.data.shards import add_grams, load_grams, save_grams
+from mlmed.errors import DataError
+from mlmed.formula import parse_equation
+from mlmed.model import ModelSpec
+from mlmed.modes.fitting import make_grams
+
+__all__ = ["Grams", "grams", "grams_sql"]
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Cross-products per cluster: all that a fit needs to know of the rows.
+
+    ``mediate`` and ``mixed`` take it as ``data`` for the same formulas. Grams of shards add up, whether or not
+    a cluster is in several of them.
+
+    Attributes
+    ----------
+    arrays : mlmed.data.grams.Grams
+        The arrays, with every shape in its docstring.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> formula = "Med ~ X + (1 + X | group)"
+    >>> halves = mlmed.grams(formula, df[:500]) + mlmed.grams(formula, df[500:])
+    >>> round(mlmed.mixed(formula, halves).reml_criterion, 1)
+    2647.9
+    """
+
+    arrays: Arrays
+
+    @property
+    def equations(self) -> tuple[str, ...]:
+        """The formulas they were made for."""
+        return tuple(equation.text for equation in self.arrays.layout.asked)
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters."""
+        return len(self.arrays.clusters)
+
+    def __add__(self, other: Grams) -> Grams:
+        """Grams of the rows of both."""
+        if not isinstance(other, Grams):
+            raise DataError(f"Grams can be added to Grams; found {type(other).__name__}")
+        return Grams(add_grams(self.arrays, other.arrays))
+
+    def save(self, path: str | Path) -> None:
+        """Write to a Parquet file (extra ``io``)."""
+        save_grams(self.arrays, path)
+
+    @staticmethod
+    def load(path: str | Path) -> Grams:
+        """Read what ``save`` wrote."""
+        return Grams(load_grams(path))
+
+    def __repr__(self) -> str:
+        rows = int(self.arrays.rows_per_cluster.sum())
+        return f"Grams({'; '.join(self.equations)}: {rows} rows, {self.n_clusters} clusters)"
+
+
+def _spec(equations: str | Sequence[str], data: Any) -> ModelSpec:
+    texts = [equations] if isinstance(equations, str) else list(equations)
+    columns = column_names(data)
+    return ModelSpec(tuple(parse_equation(text, columns) for text in texts))
+
+
+def grams(equations: str | Sequence[str], data: Any) -> Grams:
+    """Sum the cross-products of a model, in memory or in the engine that holds the rows.
+
+    Parameters
+    ----------
+    equations : str or sequence of str
+        One formula, or mediator and outcome.
+    data : dataframe
+        pandas, Polars (eager or lazy), Arrow, a DuckDB relation, Dask, Spark, ...; only cluster sums come back
+        from an engine.
+    """
+    return Grams(make_grams(_spec(equations, data), data))
+
+
+def grams_sql(equations: str | Sequence[str], data: Any) -> str:
+    """The SQL that sums the cross-products, for a DuckDB relation; it can be run anywhere.
+
+    Raises
+    ------
+    DataError
+        If the data are not a DuckDB relation.
+    """
+    frame = lazy_frame(data)
+    if frame is None or frame.implementation is not nw.Implementation.DUCKDB:
+        raise DataError(f"SQL is written for a DuckDB relation; found {type(data).__name__}")
+    return str(sums_query(_spec(equations, data), frame).to_native().sql_query())
