@@ -122,7 +122,8 @@ def wald_table(
     low, high = estimates - z * std_errors, estimates + z * std_errors
     positive = log & usable & (estimates > 0.0)
     ratio = np.divide(z * std_errors, estimates, out=np.full(len(estimates), np.nan), where=positive)
-    factor = np.exp(ratio)
+    with np.errstate(over="ignore"):  # an interval that reaches to infinity says just that
+        factor = np.exp(ratio)
     low, high = np.where(log, estimates / factor, low), np.where(log, estimates * factor, high)
     return pd.DataFrame(
         {

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
 
 __all__ = ["Factored", "chunks", "evaluate", "factor_clusters", "product"]
@@ -22,6 +23,8 @@ Array = NDArray[np.float64]
 
 #: Clusters per chunk: at q = 5 the hundred or so vectors of this length stay in a 1 MB cache.
 CHUNK = 1024
+#: Clusters above which threads pay, and the chunk that keeps them busy.
+MANY, LARGE_CHUNK = 65_536, 4096
 
 
 def chunks(n_clusters: int, size: int) -> Iterator[slice]:
@@ -100,7 +103,7 @@ def _generalized_least_squares(problem: Problem, S: Array, logdet: float, sigma2
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums over clusters that eq. 8 to 12 are assembled from; filled chunk by chunk."""
+    """Sums over clusters that eq. 8 to 12 are assembled from; the last six are empty without second order."""
 
     slope: Array  # (q, q): Q - T
     trace: Array  # (R,): tr(I_r N A)
@@ -113,48 +116,42 @@ class _Sums:
     NN: Array  # (q, q): (N A)_ac (N A)_ca
     NT: Array  # (q, q): N_ac T_ca
 
-    @classmethod
-    def zeros(cls, q: int, k: int, r: int) -> _Sums:
-        return cls(
-            np.zeros((q, q)),
-            np.zeros(r),
-            np.zeros((r, k, k)),
-            np.zeros((q * q, q * q)),
-            np.zeros((q * q, q * q)),
-            np.zeros((q * k, q * k)),
-            np.zeros((q, q, q)),
-            np.zeros((q, q, q)),
-            np.zeros((q, q)),
-            np.zeros((q, q)),
-        )
+    def add(self, other: _Sums) -> None:
+        """Add another chunk in place."""
+        for name in self.__slots__:
+            total = getattr(self, name)
+            total += getattr(other, name)
 
 
-def _accumulate(sums: _Sums, part: Factored, problem: Problem, weight: Array, second: bool) -> None:
-    """Add one chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
+def _chunk_sums(part: Factored, problem: Problem, weight: Array, second: bool) -> _Sums:
+    """Sums of one chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
     q, k, n = part.B.shape
     N = np.einsum("baj,bcj->acj", part.H, part.H)
     h = product(N, part.B)
     V = part.B - product(part.A, h)  # Z'V^-1 [X y]
     NA = product(N, part.A)
     Q = part.A - product(part.A, NA)  # Z'V^-1 Z
-    WV = np.matmul(weight, V)  # (q, p + 1, J)
-    T = np.einsum("aij,bij->abj", V, WV)
-    sums.slope += (Q - T).sum(axis=2)
-    sums.trace += _by_stratum(np.einsum("aaj->a", NA), problem)
-    sums.residual += _by_stratum(_cross(h, part.B) + _cross(V, h), problem)
+    T = np.einsum("aij,bij->abj", V, np.matmul(weight, V))
+    slope = (Q - T).sum(axis=2)
+    trace = _by_stratum(np.einsum("aaj->a", NA), problem)
+    residual = _by_stratum(_cross(h, part.B) + _cross(V, h), problem)
     if not second:
-        return
-    Qv, Tv = Q.reshape(q * q, n), T.reshape(q * q, n)
-    Vv = V.reshape(q * k, n)
-    sums.QQ += Qv @ Qv.T
-    sums.QT += Qv @ Tv.T
-    sums.VV += Vv @ Vv.T
+        return _Sums(slope, trace, residual, *(np.zeros(0) for _ in range(7)))
+    Qv, Tv, Vv = Q.reshape(q * q, n), T.reshape(q * q, n), V.reshape(q * k, n)
     F = -NA
     F[np.arange(q), np.arange(q)] += 1.0  # V^-1 Z = R^-1 Z F
-    sums.FQ += _cross(F, Q)
-    sums.FT += _cross(F, T)
-    sums.NN += np.einsum("acj,caj->ac", NA, NA)
-    sums.NT += np.einsum("acj,caj->ac", N, T)
+    return _Sums(
+        slope=slope,
+        trace=trace,
+        residual=residual,
+        QQ=Qv @ Qv.T,
+        QT=Qv @ Tv.T,
+        VV=Vv @ Vv.T,
+        FQ=_cross(F, Q),
+        FT=_cross(F, T),
+        NN=np.einsum("acj,caj->ac", NA, NA),
+        NT=np.einsum("acj,caj->ac", N, T),
+    )
 
 
 def _by_stratum(rows: Array, problem: Problem) -> Array:
@@ -174,7 +171,7 @@ def evaluate(
     *,
     reml: bool = True,
     order: int = 2,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Evaluation:
     """Evaluate -2l (eq. 7) and its derivatives up to ``order`` at G = L L'.
 
@@ -190,24 +187,33 @@ def evaluate(
         Restricted (default) or full likelihood.
     order : {0, 1, 2}
         Value and beta only; with gradient; with Hessian.
-    chunk : int
-        Clusters per pass through the cache.
+    chunk : int, optional
+        Clusters per pass through the cache; the sums are the same to the last bit for a given chunk size,
+        whatever the number of threads.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If X'V^-1 X is not positive definite, or a residual variance so small that sums overflow.
     """
-    q, p, R = problem.n_random, problem.n_fixed, problem.n_strata
+    p = problem.n_fixed
+    chunk = chunk or (LARGE_CHUNK if problem.n_clusters >= MANY else CHUNK)
+    workers = worker_count() if problem.n_clusters >= MANY else 1
     slices = list(chunks(problem.n_clusters, chunk))
-    S = np.einsum("rik,r->ik", problem.C, 1.0 / sigma2)
-    logdet, kept = 0.0, None
-    for part in slices:
+    keep = len(slices) == 1
+
+    def reduced(part: slice) -> tuple[Array, float, Factored | None]:
         factored = factor_clusters(problem, L, sigma2, part)
         half = product(factored.H, factored.B)
-        S -= _cross(half, half).sum(axis=0)
-        logdet += factored.logdet
-        kept = factored if len(slices) == 1 else None
+        return _cross(half, half).sum(axis=0), factored.logdet, factored if keep else None
+
+    S = np.einsum("rik,r->ik", problem.C, 1.0 / sigma2)
+    logdet = 0.0
+    kept: Factored | None = None
+    for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
+        S -= removed
+        logdet += part_logdet
+        kept = factored
     solved = _generalized_least_squares(problem, S, logdet, sigma2, reml)
     empty = np.empty((0, 0))
     if order == 0:
@@ -216,10 +222,15 @@ def evaluate(
     weight = np.outer(solved.contrast, solved.contrast)
     if reml:
         weight[:p, :p] += solved.P_inv
-    sums = _Sums.zeros(q, p + 1, R)
-    for part in slices:
+
+    def summed(part: slice) -> _Sums:
         factored = kept if kept is not None else factor_clusters(problem, L, sigma2, part)
-        _accumulate(sums, factored, problem, weight, second=order > 1)
+        return _chunk_sums(factored, problem, weight, order > 1)
+
+    found = ordered_map(summed, slices, workers)
+    sums = next(found)
+    for other in found:
+        sums.add(other)
     # O_r = [X y]'V^-1 D_r V^-1 [X y] (eq. 6b), the cross-products of conditional residuals
     own = _symmetric(problem.C / sigma2[:, None, None] - sums.residual) / sigma2[:, None, None]
     omega = np.einsum("rik,ik->r", own, weight)

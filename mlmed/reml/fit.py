@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import multiplier, on_face
 from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, psd_cholesky
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.objective import Objective, objective_for
+from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.start import start_theta
@@ -148,14 +147,16 @@ def optimize(
             L, sigma2, extra = face
             record += extra
         G = _square(L)
-        at = evaluate(problem, L, sigma2, reml=reml, order=2)
+        theta_end = _coordinates(blocks, G, sigma2)
+        point = objective.derivatives(theta_end)  # recomputed at the point that is returned
+        at = point.natural
         slope = at.gradient[: G.size].reshape(G.shape)
         lowest, direction = multiplier(problem, blocks, G, slope)
         if lowest >= MIN_MULTIPLIER:
             break
         start = _leave_face(blocks, G, direction, sigma2)
     rank = int((np.abs(L).max(axis=0) > 0.0).sum())
-    certificate = _certify(problem, blocks, G, sigma2, lowest, reml)
+    certificate = _certify(objective, theta_end, point, lowest)
     return Optimum(G, L, sigma2, at, rank, certificate, record)
 
 
@@ -164,17 +165,16 @@ def _square(L: Array) -> Array:
 
 
 def _leave_face(blocks: tuple[Block, ...], G: Array, direction: Array, sigma2: Array) -> Array:
-    moved = G + 0.01 * direction
-    return np.append(np.concatenate([factor_coordinates(block, moved) for block in blocks]), 0.5 * np.log(sigma2))
+    return _coordinates(blocks, G + 0.01 * direction, sigma2)
 
 
-def _certify(
-    problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array, lowest: float, reml: bool
-) -> Certificate:
-    """Recompute gradient, decrement and curvature at the returned point itself."""
-    objective = objective_for(problem, blocks, reml=reml)
-    theta = np.append(np.concatenate([factor_coordinates(block, G) for block in blocks]), 0.5 * np.log(sigma2))
-    point = objective.derivatives(theta)
+def _coordinates(blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
+    """Theta of a covariance matrix and residual variances."""
+    return np.append(np.concatenate([factor_coordinates(block, G) for block in blocks]), 0.5 * np.log(sigma2))
+
+
+def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest: float) -> Certificate:
+    """Gradient, decrement and curvature at the returned point itself."""
     values, vectors = np.linalg.eigh(point.hessian)
     along = vectors.T @ point.gradient
     scale = max(float(np.abs(values).max()), 1.0)
@@ -201,6 +201,7 @@ def _smallest_curvature(objective: Objective, theta: Array, hessian: Array) -> f
     inside = [bool(np.all(columns[np.abs(matrix).max(axis=0) > 0.0])) for matrix in objective.basis]
     keep = np.flatnonzero(np.append(inside, np.ones(len(theta) - len(inside), dtype=bool)))
     part = hessian[np.ix_(keep, keep)]
-    size = np.sqrt(np.abs(np.diag(part)))
-    size = np.where(size > 0.0, size, 1.0)
+    diagonal = np.abs(np.diag(part))
+    # an entry far below the others is rounding noise of zero, which scaling must not blow up
+    size = np.sqrt(np.maximum(diagonal, 1e-9 * max(float(diagonal.max()), 1.0)))
     return float(np.linalg.eigvalsh(part / np.outer(size, size))[0])
