@@ -9,6 +9,7 @@ from mlmed.modes.grams import Grams, grams, grams_sql
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.results import MixedResults
+from mlmed.replicate import replicate
 from mlmed.simulate import simulate_bpg
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "grams_sql",
     "mediate",
     "mixed",
+    "replicate",
     "simulate_bpg",
     "stack",
 ]

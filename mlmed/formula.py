@@ -19,7 +19,7 @@ from formulaic.parser.types import Factor, Term, Token
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, quote_columns
 
-__all__ = ["Equation", "RandomTerm", "formula_variables", "parse_equation", "term_variables"]
+__all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,12 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """
     if not isinstance(text, str):
         raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
-    plain = encode_quoted(quote_columns(text, columns))
+    return _parse(text, quote_columns(text, columns))
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str, quoted: str) -> Equation:
+    plain = encode_quoted(quoted)
     left, tilde, right = plain.partition("~")
     if not tilde or not left.strip() or not right.strip() or "~" in right:
         raise FormulaError(
@@ -232,9 +237,15 @@ def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
     return RandomTerm(effects, tuple(names), label, signs != ["||"])
 
 
+@lru_cache(maxsize=1024)
+def formula_of(text: str) -> Formula:
+    """Read one side of a formula; read once, however often it is used."""
+    return Formula(text)
+
+
 def _terms(text: str, whole: str) -> list[Term]:
     try:
-        return list(Formula(text))
+        return list(formula_of(text))
     except (FormulaicError, SyntaxError) as error:
         raise FormulaError(f"cannot read {display_name(whole)!r}: {_first_line(error)}; check the formula") from error
 

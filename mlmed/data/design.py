@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from mlmed.data.frames import cluster_codes, is_numeric, refuse_infinite, select_columns, shorten
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.errors import DataError, FormulaError
-from mlmed.formula import Equation, formula_variables
+from mlmed.formula import Equation, formula_of, formula_variables
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
 
@@ -174,7 +175,7 @@ def encode(
         If formulaic cannot evaluate the formula, or it yields values that are not finite.
     """
     try:
-        source = Formula(text) if isinstance(text, str) else text
+        source = formula_of(text) if isinstance(text, str) else text
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.simplefilter("error", DataMismatchWarning)
@@ -295,13 +296,14 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
         return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
 
 
+@lru_cache(maxsize=1024)
 def coded_variables(equation: Equation) -> frozenset[str]:
     """Variables that stand inside C()."""
     texts = [equation.fixed, *(term.formula for term in equation.random)]
     calls = [
         factor.expr
         for text in texts
-        for term in Formula(text)
+        for term in formula_of(text)
         for factor in term.factors
         if factor.eval_method.value == "python" and factor.expr.startswith("C(")
     ]

@@ -17,7 +17,7 @@ from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
 
-__all__ = ["Grams", "accumulate", "equation_gram"]
+__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased"]
 
 Array = NDArray[np.float64]
 
@@ -151,3 +151,26 @@ def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
             f"{'; '.join(e.text for e in asked)}; make new ones from the data with mlmed.grams()"
         )
     return grams
+
+
+def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
+    """Products of the columns as ``(column - shift) / scale`` instead of the Grams' own units (eq. 18).
+
+    Every pattern keeps the columns it does not use at zero.
+    """
+    K = len(grams.columns)
+    if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
+        return grams.products
+    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
+    out = np.empty_like(grams.products)
+    for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
+        used = grams.layout.used[list(pattern)].any(axis=0)
+        T = np.diag(np.where(used, grams.scale / scale, 0.0))
+        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
+        full = np.empty((K, K, packed.shape[1]))
+        for p, (i, j) in enumerate(pairs):
+            full[i, j] = full[j, i] = packed[p]
+        moved = np.einsum("ka,klj,lb->abj", T, full, T, optimize=True)
+        for p, (i, j) in enumerate(pairs):
+            target[p] = moved[i, j]
+    return out

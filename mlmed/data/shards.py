@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.frames import cluster_codes
-from mlmed.data.grams import Grams
+from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
@@ -35,29 +35,6 @@ def _refuse_means(grams: Grams) -> None:
                     f"{call}...) in {equation.text!r} subtracts another mean in every shard, so the Grams "
                     "do not add up; subtract one constant before, or leave it out (centring is done inside)"
                 )
-
-
-def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
-    """Products of the columns as ``(column - shift) / scale`` instead of the Grams' own units (eq. 18).
-
-    Every pattern keeps the columns it does not use at zero.
-    """
-    K = len(grams.columns)
-    if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
-        return grams.products
-    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
-    out = np.empty_like(grams.products)
-    for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
-        used = grams.layout.used[list(pattern)].any(axis=0)
-        T = np.diag(np.where(used, grams.scale / scale, 0.0))
-        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
-        full = np.empty((K, K, packed.shape[1]))
-        for p, (i, j) in enumerate(pairs):
-            full[i, j] = full[j, i] = packed[p]
-        moved = np.einsum("ka,klj,lb->abj", T, full, T, optimize=True)
-        for p, (i, j) in enumerate(pairs):
-            target[p] = moved[i, j]
-    return out
 
 
 def add_grams(left: Grams, right: Grams) -> Grams:

@@ -1,0 +1,264 @@
+"""What a pushed-down sum needs to know first: which rows count, levels, units, and expressions of all columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.design import coded_variables
+from mlmed.data.encoding import encodings_of, stand_in
+from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
+from mlmed.data.frames import shorten, unknown_column
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
+from mlmed.errors import DataError
+from mlmed.formula import Equation
+from mlmed.model import ModelSpec
+from mlmed.names import display_name
+
+__all__ = ["Plan", "bad_column", "count_rows", "mean_and_sd", "one_row", "plan_sums"]
+
+Array = NDArray[np.float64]
+#: Levels above which a factor is refused.
+MOST_LEVELS = 200
+#: Rows that units are taken from; any constants give the same fit.
+SAMPLE = 20_000
+STATEFUL = ("center(", "scale(", "standardize(")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the second pass needs.
+
+    Attributes
+    ----------
+    layout : Layout
+        Names, positions, encodings.
+    columns : tuple of Expr
+        Expression of every distinct column but the constant.
+    complete : tuple of Expr
+        Which rows each equation can use.
+    shift, scale : (K,) arrays
+        Moments of the distinct columns.
+    """
+
+    layout: Layout
+    columns: tuple[nw.Expr, ...]
+    complete: tuple[nw.Expr, ...]
+    shift: Array
+    scale: Array
+
+
+def _present(column: nw.Expr, kind: Any) -> nw.Expr:
+    return ~column.is_null() & ~column.is_nan() if kind.is_float() else ~column.is_null()
+
+
+def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
+    """Everything the summing scan needs, from a sample of rows and the levels of factors."""
+    schema = frame.collect_schema()
+    for name in sorted(frozenset().union(*(e.variables for e in spec.equations))):
+        if name not in schema.names():
+            raise unknown_column(name, list(schema.names()))
+    known = [_present(nw.col(g), schema[g]) for g in spec.group]
+    complete = tuple(
+        nw.all_horizontal(
+            *known, *(_present(nw.col(v), schema[v]) for v in sorted(e.variables - e.group_columns)), ignore_nulls=False
+        )
+        for e in spec.equations
+    )
+    names, expressions, equations = ["1"], [], []
+    shift, scale = [0.0], [1.0]
+    for equation, rows in zip(spec.equations, complete, strict=True):
+        if not len(frame.filter(rows).head(1).collect()):
+            count_rows(spec, frame, complete)  # says what is missing
+        own, columns, moments = _plan_equation(equation, frame, rows, names)
+        equations.append(own)
+        expressions += columns
+        shift += [mean for mean, _ in moments]
+        scale += [sd for _, sd in moments]
+    layout = Layout(spec.equations, tuple(names), tuple(equations), (), 0)
+    return Plan(layout, tuple(expressions), complete, np.array(shift), np.array(scale))
+
+
+def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float]:
+    """Aggregates of a lazy frame as numbers; null becomes NaN."""
+    row = frame.select(**expressions).collect().to_pandas().iloc[0]
+    return {str(name): float("nan") if pd.isna(value) else float(value) for name, value in row.items()}
+
+
+def _as_count(condition: nw.Expr) -> nw.Expr:
+    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+
+
+def count_rows(
+    spec: ModelSpec, frame: nw.LazyFrame[Any], complete: tuple[nw.Expr, ...]
+) -> tuple[tuple[Dropped, ...], int]:
+    """Rows each equation can use, missing values by column; raises where nothing can be used."""
+    schema = frame.collect_schema()
+    known = nw.all_horizontal(*(_present(nw.col(g), schema[g]) for g in spec.group), ignore_nulls=False)
+    asked = {"total": nw.len(), "known": _as_count(known)}
+    variables = sorted(frozenset().union(*(e.variables - e.group_columns for e in spec.equations)))
+    for r, rows in enumerate(complete):
+        asked[f"used{r}"] = _as_count(rows)
+    for v, name in enumerate(variables):
+        asked[f"missing{v}"] = _as_count(known & ~_present(nw.col(name), schema[name]))
+        if schema[name].is_float():
+            asked[f"infinite{v}"] = _as_count(_present(nw.col(name), schema[name]) & ~nw.col(name).is_finite())
+    found = one_row(frame, **asked)
+    total = int(np.nan_to_num(found["total"]))
+    if not total:
+        raise DataError("the data have no rows; check the file or the filter that made them")
+    for v, name in enumerate(variables):
+        if found.get(f"infinite{v}", 0.0) > 0:
+            raise DataError(
+                f"column {name!r} has {int(found[f'infinite{v}'])} infinite value(s); replace or remove them"
+            )
+        if found[f"missing{v}"] == found["known"]:
+            raise DataError(f"column {name!r} has only missing values; check how it was read, or remove it")
+    dropped = []
+    for r, equation in enumerate(spec.equations):
+        used = int(found[f"used{r}"])
+        if not used:
+            raise DataError(f"equation {equation.name} has no complete row; remove a column that is mostly missing")
+        own = equation.variables - equation.group_columns
+        missing = {
+            n: int(found[f"missing{v}"]) for v, n in enumerate(variables) if n in own and found[f"missing{v}"] > 0
+        }
+        if used < total:
+            dropped.append(Dropped(equation.name, total, used, total - int(found["known"]), missing))
+    return tuple(dropped), total
+
+
+def _plan_equation(
+    equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, names: list[str]
+) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
+    """Encodings and expressions of one equation; new distinct columns are appended to ``names``."""
+    usable = frame.filter(rows)
+    sample = usable.head(SAMPLE)
+    kinds = _kinds(equation, usable, sample)
+    encodings = encodings_of(equation, stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels)))
+    found = {equation.response: _response_expression(equation, frame, kinds)}
+    for encoding in encodings:
+        found.update(column_expressions(equation, encoding, kinds))
+    moments = _moments(equation, usable, sample, found)
+    new, values, placed = [], [], {INTERCEPT: 0}
+    for name, expression in found.items():
+        # a centred column means other numbers in an equation with other rows, so it is not shared
+        stateful = any(call in name for call in STATEFUL)
+        label = f"{equation.name}:{display_name(name)}" if stateful else display_name(name)
+        if label not in names:
+            names.append(label)
+            new.append(expression)
+            values.append(moments[name])
+        placed[name] = names.index(label)
+    random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
+    fixed = list(encodings[0].column_names)
+    typical = {**{n: known[0] for n, known in kinds.levels.items()}, **kinds.typical}
+    layout = EquationLayout(
+        name=equation.name,
+        fixed=tuple(map(display_name, fixed)),
+        random=tuple(display_name(name) for _, name in random),
+        fixed_at=tuple(placed[name] for name in fixed),
+        random_at=tuple(placed[name] for _, name in random),
+        response_at=placed[equation.response],
+        terms=tuple(t for t, _ in random),
+        encodings=encodings,
+        typical=typical,
+        spread=dict(kinds.spread),
+        levels=dict(kinds.levels),
+    )
+    return layout, new, values
+
+
+def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any]) -> Kinds:
+    """Levels of factors over all rows; moments of numbers over the sample, or all rows where they are subtracted."""
+    schema = usable.collect_schema()
+    coded = coded_variables(equation)
+    numeric, levels = [], {}
+    for name in sorted(equation.predictors):
+        kind = schema[name]
+        if isinstance(kind, nw.String | nw.Categorical | nw.Enum):
+            levels[name] = _levels(usable, name, nw.col(name).cast(nw.String), str)
+        elif not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
+            raise DataError(
+                f"column {name!r} has the type {kind}, which is neither numbers nor text; convert it to numbers"
+            )
+        elif name in coded:
+            levels[name] = _levels(usable, name, variable_expression(name), float)
+        else:
+            numeric.append(name)
+    subtracted = any(call in equation.text for call in STATEFUL)
+    asked = {f"m{k}": variable_expression(name).mean() for k, name in enumerate(numeric)}
+    asked |= {f"s{k}": variable_expression(name).std() for k, name in enumerate(numeric)}
+    found = one_row(usable if subtracted else sample, **asked) if asked else {}
+    return Kinds(
+        {name: found[f"m{k}"] for k, name in enumerate(numeric)},
+        {name: found[f"s{k}"] for k, name in enumerate(numeric)},
+        levels,
+    )
+
+
+def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type) -> tuple[Any, ...]:
+    found = usable.select(column.alias("level")).unique().head(MOST_LEVELS + 1).collect().to_pandas()["level"]
+    levels = tuple(sorted(kind(value) for value in found))
+    if len(levels) > MOST_LEVELS:
+        raise DataError(
+            f"column {name!r} has more than {MOST_LEVELS} levels ({shorten(levels, 3)}); convert it if they are numbers"
+        )
+    if len(levels) < 2:
+        raise DataError(f"the predictor {name!r} is constant ({shorten(levels)}); remove it")
+    return levels
+
+
+def _response_expression(equation: Equation, frame: nw.LazyFrame[Any], kinds: Kinds) -> nw.Expr:
+    schema = frame.collect_schema()
+    if equation.name not in schema.names():
+        return factor_expression(equation.response, kinds)
+    kind = schema[equation.name]
+    if not kind.is_numeric():
+        raise DataError(
+            f"the response {equation.name!r} is not numeric (type {kind}); linear mixed models need numbers; convert it"
+        )
+    return variable_expression(equation.name)
+
+
+def _moments(
+    equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], found: dict[str, nw.Expr]
+) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of every column in the sample, or in all rows if it does not vary there."""
+    names = list(found)
+    out = mean_and_sd(sample, [found[name] for name in names])
+    flat = [k for k, (mean, sd) in enumerate(out) if not sd > 1e-12 * abs(mean)]
+    if flat:
+        for k, pair in zip(flat, mean_and_sd(usable, [found[names[k]] for k in flat]), strict=True):
+            out[k] = pair
+    for name, (mean, sd) in zip(names, out, strict=True):
+        shown = display_name(name)
+        if not np.isfinite(mean):
+            raise bad_column(shown, equation.name)
+        if not sd > 1e-12 * abs(mean):
+            what = "response" if name == equation.response else "predictor"
+            raise DataError(f"the {what} {shown!r} is constant ({mean:g}) in equation {equation.name}; remove it")
+    return dict(zip(names, out, strict=True))
+
+
+def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each column over some rows."""
+    wide = rows.select(**{f"v{k}": column for k, column in enumerate(columns)})
+    asked: dict[str, nw.Expr] = {}
+    for k in range(len(columns)):
+        asked |= {f"m{k}": nw.col(f"v{k}").mean(), f"s{k}": nw.col(f"v{k}").std()}
+    found = one_row(wide, **asked)
+    return [(found[f"m{k}"], found[f"s{k}"]) for k in range(len(columns))]
+
+
+def bad_column(shown: str, equation: str) -> DataError:
+    """The error for a column with a value that is not finite."""
+    return DataError(
+        f"{shown} in equation {equation} is not a finite number in some row; check for infinite values, or the "
+        "transformation (for example the logarithm of a number that is not positive)"
+    )
