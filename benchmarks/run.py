@@ -29,13 +29,17 @@ HERE = Path(__file__).resolve().parent
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 #: Largest table, in rows, that each peer is given.
 LIMITS = {
-    "lme4_stacked": 200_000,
+    "lme4_stacked": 500_000,
     "nlme_stacked": 40_000,
     "glmmtmb_stacked": 200_000,
     "lme4_separate": 1_000_000,
+    "statsmodels_separate": 20_000,
 }
 #: Peers that fit another model, so that their log-likelihood is not comparable.
-OTHER_MODEL = {"lme4_separate": "no covariance across equations"}
+OTHER_MODEL = {
+    "lme4_separate": "no covariance across equations",
+    "statsmodels_separate": "no covariance across equations",
+}
 #: What the fit may take from the Grams to the effects on ml_sim, in milliseconds.
 REQUIRED_MS = 20.0
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")} | {
@@ -188,6 +192,28 @@ def measure_mlmed(table: Path, repeats: int, budget: float) -> dict[str, Any]:
     }
 
 
+def measure_statsmodels(table: Path, repeats: int, budget: float) -> dict[str, Any]:
+    """Time statsmodels' MixedLM on the two equations one by one; it cannot express the joint model."""
+    import pandas as pd
+    from statsmodels.formula.api import mixedlm
+
+    warnings.simplefilter("ignore")
+    data = pd.read_csv(table)
+    baseline = resident_mb("VmRSS")
+
+    def both(rows: Any) -> tuple[dict[str, float], float]:
+        start = time.perf_counter()
+        fits = [
+            mixedlm("m ~ x", rows, groups=rows["id"], re_formula="~ x").fit(reml=True, method="lbfgs"),
+            mixedlm("y ~ m + x", rows, groups=rows["id"], re_formula="~ m + x").fit(reml=True, method="lbfgs"),
+        ]
+        return {"total": time.perf_counter() - start}, float(sum(fit.llf for fit in fits))
+
+    whole, llf = repeat(both, data, repeats, budget)
+    times = [seconds["total"] for seconds in whole]
+    return {"times": times, "llf": llf, "baseline_mb": baseline, "peak_mb": resident_mb("VmHWM")}
+
+
 # -- in the process that measures --------------------------------------------------------------------------
 
 
@@ -221,7 +247,9 @@ def run_case(name: str, data: Any, seed: int | None, options: argparse.Namespace
             if len(data) > LIMITS[peer]:
                 timings.append(Timing(peer, note=f"not run above {LIMITS[peer]:,} rows"))
                 continue
-            timings.append(call(peer, ["Rscript", str(HERE / "peers.R"), peer, *plan], options.timeout))
+            here = [sys.executable, __file__, "--statsmodels", *plan]
+            there = ["Rscript", str(HERE / "peers.R"), peer, *plan]
+            timings.append(call(peer, here if peer == "statsmodels_separate" else there, options.timeout))
         for timing in timings:
             spent = "-" if timing.median_ms is None else f"{timing.median_ms:.1f} ms"
             print(f"{name:>10}  {timing.engine:<16} {spent:>12}  {timing.note}", flush=True)
@@ -385,6 +413,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.md and results.json")
     parser.add_argument("--worker", nargs=3, metavar=("CSV", "REPEATS", "BUDGET"), help=argparse.SUPPRESS)
+    parser.add_argument("--statsmodels", nargs=3, metavar=("CSV", "REPEATS", "BUDGET"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.size = options.size or [(100, 8), (1000, 20)]
     return options
@@ -398,11 +427,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table, repeats, budget = options.worker
         print(json.dumps(measure_mlmed(Path(table), int(repeats), float(budget))))
         return
+    if options.statsmodels:
+        table, repeats, budget = options.statsmodels
+        print(json.dumps(measure_statsmodels(Path(table), int(repeats), float(budget))))
+        return
     from mlmed import datasets, errors, simulate_bpg
 
     if options.peers and shutil.which("Rscript") is None:
         print("R (Rscript) was not found: only mlmed is timed")
-        options.peers = []
+        options.peers = [peer for peer in options.peers if peer == "statsmodels_separate"]
     cases = []
     if not options.no_ml_sim:
         try:

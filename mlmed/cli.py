@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +99,45 @@ def _read(source: str) -> Any:
     return read_table(source)
 
 
+@contextmanager
+def _scan_progress(data: Any) -> Iterator[None]:
+    """A bar on standard error while DuckDB scans; nothing for other data or where nobody watches."""
+    if not sys.stderr.isatty() or not type(data).__module__.startswith(("duckdb", "_duckdb")):
+        yield
+        return
+    import duckdb
+    from tqdm import tqdm
+
+    done = threading.Event()
+
+    def watch() -> None:
+        with tqdm(total=100, bar_format="scan {percentage:3.0f}% |{bar}| {elapsed}", leave=False) as bar:
+            while not done.wait(0.2):
+                bar.n = max(float(duckdb.default_connection().query_progress()), 0.0)
+                bar.refresh()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
 def _fit(options: argparse.Namespace) -> MixedResults:
     data = _read(options.data)
-    if options.command == "mixed":
-        return mixed(options.formula, data, method=options.method, covariance=options.covariance)
-    return mediate(
-        options.mediator,
-        options.outcome,
-        data,
-        method=options.method,
-        treatment=options.treatment,
-        covariance=options.covariance,
-    )
+    with _scan_progress(data):
+        if options.command == "mixed":
+            return mixed(options.formula, data, method=options.method, covariance=options.covariance)
+        return mediate(
+            options.mediator,
+            options.outcome,
+            data,
+            method=options.method,
+            treatment=options.treatment,
+            covariance=options.covariance,
+        )
 
 
 def _present(results: MixedResults, options: argparse.Namespace) -> str:
@@ -145,7 +174,8 @@ def _grams(options: argparse.Namespace) -> str:
         return grams_sql(options.formula, data)
     if options.out is None:
         raise DataError("say where to store the Grams with --out FILE.parquet, or ask for --sql")
-    made = grams(options.formula, data)
+    with _scan_progress(data):
+        made = grams(options.formula, data)
     made.save(options.out)
     return repr(made)
 

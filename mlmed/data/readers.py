@@ -193,6 +193,8 @@ def open_parquet(source: str) -> Any | None:
     if not pattern and not Path(source).is_file():
         raise DataError(f"there is no file {source}; check the path")
     try:
+        # progress is asked for, not printed by DuckDB, whose own bar would land in the output
+        duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         return duckdb.read_parquet(source)
     except duckdb.Error as error:
         first = str(error).splitlines()[0]
