@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlmed import __version__, datasets
-from mlmed.data.readers import is_grams, open_parquet, read_table
+from mlmed.data.readers import engine_errors, is_grams, open_parquet, read_table
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from mlmed.model import METHODS, STRUCTURES
@@ -200,6 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _write(_run(options), None if stored else options.out)
         except MlmedError as error:
             sys.stderr.write(f"mlmed: {error}\n")
+            return 2
+        except engine_errors() as error:
+            sys.stderr.write(f"mlmed: {str(error).strip().splitlines()[0]}; check the files\n")
             return 2
         except BrokenPipeError:  # the reader (head, less) has seen enough
             sys.stderr.close()

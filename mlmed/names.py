@@ -17,6 +17,9 @@ __all__ = ["FUNCTIONS", "display_name", "encode_quoted", "quote_columns", "safe_
 #: What a formula can call: formulaic's transforms, numpy, and element-wise built-ins.
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
+#: Beginning of the names of columns that mlmed makes inside an engine.
+RESERVED = "mlmed_"
+
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
 
 
@@ -28,7 +31,8 @@ def safe_name(name: str) -> str:
     >>> safe_name("x"), display_name(safe_name("NA.std")), display_name(safe_name("C"))
     ('x', 'NA.std', 'C')
     """
-    if name.isidentifier() and not keyword.iskeyword(name) and name not in FUNCTIONS:
+    reserved = name in FUNCTIONS or name.startswith(RESERVED)
+    if name.isidentifier() and not keyword.iskeyword(name) and not reserved:
         return name
     return f"Q_{name.encode().hex()}_Q"
 

@@ -76,8 +76,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         If a formula cannot be evaluated on the data.
     """
     variables = frozenset().union(*(equation.variables for equation in spec.equations))
-    if INTERCEPT in variables:
-        raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
+    refuse_intercept(variables)
     table = select_columns(data, variables, keep=spec.group)
     refuse_infinite(table)
     codes, clusters = cluster_codes(table, spec.group)
@@ -95,12 +94,17 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     equations = []
     for equation, rows in zip(spec.equations, complete, strict=True):
         _check_response(equation, table)
-        _refuse_one_cluster(codes[rows], equation, clusters)
         own = [name for name in table.columns if name in equation.variables]
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
     codes, clusters = _used_clusters(codes[kept], clusters)
     layout = Layout(spec.equations, tuple(columns.names), tuple(equations), dropped, len(table))
     return Design(layout, tuple(columns.values), np.stack(complete)[:, kept], codes, clusters)
+
+
+def refuse_intercept(variables: frozenset[str]) -> None:
+    """A column called Intercept cannot be told from the constant."""
+    if INTERCEPT in variables:
+        raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
 
 
 def _complete_rows(equation: Equation, table: pd.DataFrame) -> NDArray[np.bool_]:
@@ -127,15 +131,6 @@ def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], k
     counts = table.loc[known, names].isna().sum()
     missing = {str(name): int(count) for name, count in counts.items() if count}
     return Dropped(equation.name, len(table), int(rows.sum()), int((~known).sum()), missing)
-
-
-def _refuse_one_cluster(codes: NDArray[np.intp], equation: Equation, clusters: pd.Index) -> None:
-    found = len(np.unique(codes)) if len(codes) < 10_000 else 1 + int((codes != codes[0]).any())
-    if found < 2:
-        raise DataError(
-            f"equation {equation.name} has {found} cluster with complete rows ({':'.join(map(str, clusters.names))}); "
-            "a multilevel model needs at least two"
-        )
 
 
 def _usable(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
@@ -208,10 +203,6 @@ def _response(equation: Equation, table: pd.DataFrame) -> Array:
                 f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
             )
         values = found[:, 0]
-    if np.ptp(values) == 0.0:
-        raise DataError(
-            f"the response {name!r} is constant ({values[0]:g}) in the rows of its equation; choose another response"
-        )
     return values
 
 
@@ -238,7 +229,7 @@ def _design_equation(
     response = place(equation.response, _response(equation, table))
     _check_predictors(equation, table)
     fixed, spec = encode(equation.fixed, table, where=repr(equation.text))
-    _check_fixed(equation, fixed, spec.column_names)
+    check_fixed(equation, spec.column_names)
     fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed.T, strict=True))
     random_names: list[str] = []
     random_at: list[int] = []
@@ -251,7 +242,7 @@ def _design_equation(
             random_names.append(display_name(name))
             random_at.append(place(name, column))
             terms.append(number)
-    _check_random(equation, random_names)
+    check_random(equation, random_names)
     typical, spread, levels = _typical(equation, table)
     return EquationLayout(
         name=equation.name,
@@ -338,18 +329,14 @@ def _check_predictors(equation: Equation, table: pd.DataFrame) -> None:
             )
 
 
-def _check_fixed(equation: Equation, fixed: Array, names: list[str]) -> None:
+def check_fixed(equation: Equation, names: list[str]) -> None:
+    """At least one fixed effect."""
     if not len(names):
         raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")
-    for name, column in zip(names, fixed.T, strict=True):
-        if name != INTERCEPT and INTERCEPT in names and np.ptp(column) == 0.0:
-            raise DataError(
-                f"the predictor {display_name(name)!r} is constant ({column[0]:g}) in the rows of equation "
-                f"{equation.name}, so its effect cannot be told from the intercept; remove it"
-            )
 
 
-def _check_random(equation: Equation, names: list[str]) -> None:
+def check_random(equation: Equation, names: list[str]) -> None:
+    """Refuse a random term without effects, and one effect in two terms."""
     if not names:
         raise FormulaError(f"{equation.text!r} has a random term without effects; write at least (1 | id)")
     twice = [name for name, count in Counter(names).items() if count > 1]

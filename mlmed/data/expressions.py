@@ -14,7 +14,7 @@ from formulaic.parser.types import Factor, Term
 
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
-from mlmed.names import display_name
+from mlmed.names import display_name, safe_name
 
 __all__ = ["Kinds", "column_expressions", "factor_expression", "variable_expression"]
 
@@ -34,7 +34,6 @@ _FUNCTIONS = {
     "abs": lambda e: e.abs(),
     "I": lambda e: e,
 }
-_STANDARD = ("scale", "standardize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Kinds:
 
 def variable_expression(name: str) -> nw.Expr:
     """A numeric or boolean column as double precision."""
-    return nw.col(name).cast(nw.Float64)
+    return nw.col(safe_name(name)).cast(nw.Float64)
 
 
 def _refuse(text: str, why: str) -> FormulaError:
@@ -84,7 +83,7 @@ def _translate(node: ast.expr, text: str, kinds: Kinds) -> Any:
         return float(node.value)
     if isinstance(node, ast.Name):
         name = display_name(node.id)
-        if name in kinds.levels and name not in kinds.typical:
+        if name in kinds.levels and isinstance(kinds.levels[name][0], str):
             raise _refuse(text, f"{name} is text")
         return variable_expression(name)
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
@@ -99,14 +98,15 @@ def _translate(node: ast.expr, text: str, kinds: Kinds) -> Any:
 def _call(node: ast.Call, text: str, kinds: Kinds) -> Any:
     function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if function in _FUNCTIONS:
-        return _FUNCTIONS[function](_translate(node.args[0], text, kinds))
-    if function in ("center", *_STANDARD):
+        inner = _translate(node.args[0], text, kinds)
+        return _FUNCTIONS[function](nw.lit(inner) if isinstance(inner, float) else inner)
+    if function in ("center", "scale"):
         argument = node.args[0]
         name = display_name(argument.id) if isinstance(argument, ast.Name) else ""
         if name not in kinds.spread:
             raise _refuse(text, f"{function}() is translated for a plain column only")
         centred = variable_expression(name) - kinds.typical[name]
-        return centred / kinds.spread[name] if function in _STANDARD else centred
+        return centred / kinds.spread[name] if function == "scale" else centred
     raise _refuse(text, f"the function {function}() is not translated")
 
 
@@ -125,14 +125,16 @@ def column_expressions(equation: Equation, encoding: Encoding, kinds: Kinds) -> 
 
 
 def _term_columns(term: Term, kinds: Kinds) -> dict[str, nw.Expr]:
-    """Every column a term can have: products over its factors of a number or a level indicator."""
+    """Every column a term can have: products over (some of) its factors of a number or a level indicator."""
     pieces = [_factor_columns(factor, kinds) for factor in term.factors]
     out: dict[str, nw.Expr] = {}
-    for combination in itertools.product(*pieces):
+    subsets = (chosen for size in range(1, len(pieces) + 1) for chosen in itertools.combinations(pieces, size))
+    for combination in itertools.chain.from_iterable(itertools.product(*chosen) for chosen in subsets):
         product = combination[0][1]
         for _, expression in combination[1:]:
             product = product * expression
-        out[":".join(name for name, _ in combination)] = product
+        for order in itertools.permutations(name for name, _ in combination):  # formulaic's order is its own
+            out[":".join(order)] = product
     return out
 
 
@@ -148,7 +150,7 @@ def _factor_columns(factor: Factor, kinds: Kinds) -> list[tuple[str, nw.Expr]]:
         raise _refuse(text, "only C(column) is translated")
     columns: list[tuple[str, nw.Expr]] = []
     for level in kinds.levels[inner]:
-        column = variable_expression(inner) if isinstance(level, float) else nw.col(inner).cast(nw.String)
+        column = variable_expression(inner) if isinstance(level, float) else nw.col(safe_name(inner)).cast(nw.String)
         indicator = nw.when(column == level).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
         columns += [(f"{text}[T.{level}]", indicator), (f"{text}[{level}]", indicator)]
     return columns

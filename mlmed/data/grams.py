@@ -5,7 +5,7 @@ After the Grams exist nothing reads a row again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
 
-__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased"]
+__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized"]
 
 Array = NDArray[np.float64]
 
@@ -150,7 +150,7 @@ def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
             f"these Grams were made for {'; '.join(e.text for e in made)}, not for "
             f"{'; '.join(e.text for e in asked)}; make new ones from the data with mlmed.grams()"
         )
-    return grams
+    return standardized(grams)
 
 
 def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
@@ -174,3 +174,33 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
         for p, (i, j) in enumerate(pairs):
             target[p] = moved[i, j]
     return out
+
+
+def standardized(grams: Grams) -> Grams:
+    """The same Grams with every column centred and scaled by its own moments over all rows (eq. 18)."""
+    used = grams.layout.used
+    shift, scale = grams.shift.copy(), grams.scale.copy()
+    for k in range(1, len(grams.columns)):
+        mean, variance, squares = _column_moments(grams, k, [p for p in grams.patterns if used[list(p), k].any()])
+        if variance > 1e-14 * squares:  # a constant column keeps its units
+            shift[k] = grams.shift[k] + grams.scale[k] * mean
+            scale[k] = grams.scale[k] * np.sqrt(variance)
+    equations = []
+    for r, equation in enumerate(grams.layout.equations):
+        typical = dict(equation.typical)
+        for name in set(equation.spread) & set(grams.columns):
+            k = grams.columns.index(name)
+            if used[r, k]:
+                mean = _column_moments(grams, k, [p for p in grams.patterns if p[r]])[0]
+                typical[name] = float(grams.shift[k] + grams.scale[k] * mean)
+        equations.append(replace(equation, typical=typical))
+    layout = replace(grams.layout, equations=tuple(equations))
+    return Grams(layout, shift, scale, grams.patterns, rebased(grams, shift, scale), grams.clusters)
+
+
+def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> tuple[float, float, float]:
+    """Mean, variance and mean square of Gram column k over the rows of some patterns."""
+    rows = [grams.patterns.index(pattern) for pattern in patterns]
+    first = k * (k + 1) // 2
+    n, total, squares = (float(grams.products[rows, at].sum()) for at in (0, first, first + k))
+    return total / n, squares / n - (total / n) ** 2, squares / n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,17 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import coded_variables
+from mlmed.data.design import check_fixed, check_random, coded_variables, refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
 from mlmed.data.frames import shorten, unknown_column
+from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
-from mlmed.errors import DataError
-from mlmed.formula import Equation
+from mlmed.errors import DataError, FormulaError, MlmedError
+from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
-from mlmed.names import display_name
+from mlmed.names import display_name, safe_name
 
-__all__ = ["Plan", "bad_column", "count_rows", "mean_and_sd", "one_row", "plan_sums"]
+__all__ = ["Plan", "bad_column", "count_rows", "mean_and_sd", "one_row", "plan_sums", "safe_frame"]
 
 Array = NDArray[np.float64]
 #: Levels above which a factor is refused.
@@ -32,7 +34,7 @@ STATEFUL = ("center(", "scale(", "standardize(")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the second pass needs.
+    """Everything the summing scan needs.
 
     Attributes
     ----------
@@ -53,20 +55,37 @@ class Plan:
     scale: Array
 
 
-def _present(column: nw.Expr, kind: Any) -> nw.Expr:
-    return ~column.is_null() & ~column.is_nan() if kind.is_float() else ~column.is_null()
+def _present(name: str, schema: Any) -> nw.Expr:
+    """Neither null nor NaN."""
+    column = nw.col(safe_name(name))
+    return ~column.is_null() & ~column.is_nan() if schema[safe_name(name)].is_float() else ~column.is_null()
+
+
+def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """The columns that are read, under names that no engine misreads (dots, spaces)."""
+    present = list(frame.collect_schema().names())
+    wanted = sorted(frozenset().union(*(e.variables for e in spec.equations)))
+    refuse_intercept(frozenset(wanted))
+    for name in wanted:
+        if name not in present:
+            raise unknown_column(name, present)
+    if all(safe_name(name) == name for name in wanted):
+        return frame.select(*wanted)
+    if frame.implementation is nw.Implementation.DUCKDB:  # narwhals would read a dot as table.column
+        quoted = ", ".join('"{}" AS {}'.format(name.replace('"', '""'), safe_name(name)) for name in wanted)
+        return nw.from_native(frame.to_native().project(quoted))
+    return frame.select(*(nw.col(name).alias(safe_name(name)) for name in wanted))
 
 
 def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
     """Everything the summing scan needs, from a sample of rows and the levels of factors."""
     schema = frame.collect_schema()
-    for name in sorted(frozenset().union(*(e.variables for e in spec.equations))):
-        if name not in schema.names():
-            raise unknown_column(name, list(schema.names()))
-    known = [_present(nw.col(g), schema[g]) for g in spec.group]
+    known = [_present(g, schema) for g in spec.group]
     complete = tuple(
         nw.all_horizontal(
-            *known, *(_present(nw.col(v), schema[v]) for v in sorted(e.variables - e.group_columns)), ignore_nulls=False
+            *known,
+            *(_present(v, schema) for v in sorted(e.variables - e.group_columns)),
+            ignore_nulls=False,
         )
         for e in spec.equations
     )
@@ -86,7 +105,9 @@ def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
 
 def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float]:
     """Aggregates of a lazy frame as numbers; null becomes NaN."""
-    row = frame.select(**expressions).collect().to_pandas().iloc[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an infinite value is explained by our own error
+        row = frame.select(**expressions).collect().to_pandas().iloc[0]
     return {str(name): float("nan") if pd.isna(value) else float(value) for name, value in row.items()}
 
 
@@ -99,17 +120,19 @@ def count_rows(
 ) -> tuple[tuple[Dropped, ...], int]:
     """Rows each equation can use, missing values by column; raises where nothing can be used."""
     schema = frame.collect_schema()
-    known = nw.all_horizontal(*(_present(nw.col(g), schema[g]) for g in spec.group), ignore_nulls=False)
+    known = nw.all_horizontal(*(_present(g, schema) for g in spec.group), ignore_nulls=False)
     asked = {"total": nw.len(), "known": _as_count(known)}
     variables = sorted(frozenset().union(*(e.variables - e.group_columns for e in spec.equations)))
     for r, rows in enumerate(complete):
         asked[f"used{r}"] = _as_count(rows)
     for v, name in enumerate(variables):
-        asked[f"missing{v}"] = _as_count(known & ~_present(nw.col(name), schema[name]))
-        if schema[name].is_float():
-            asked[f"infinite{v}"] = _as_count(_present(nw.col(name), schema[name]) & ~nw.col(name).is_finite())
+        asked[f"missing{v}"] = _as_count(known & ~_present(name, schema))
+        if schema[safe_name(name)].is_float():
+            asked[f"infinite{v}"] = _as_count(_present(name, schema) & ~nw.col(safe_name(name)).is_finite())
     found = one_row(frame, **asked)
     total = int(np.nan_to_num(found["total"]))
+    if total and not found["known"]:
+        raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
     if not total:
         raise DataError("the data have no rows; check the file or the filter that made them")
     for v, name in enumerate(variables):
@@ -137,6 +160,7 @@ def _plan_equation(
     equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, names: list[str]
 ) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
     """Encodings and expressions of one equation; new distinct columns are appended to ``names``."""
+    _check_response(equation, frame)
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
     kinds = _kinds(equation, usable, sample)
@@ -155,9 +179,12 @@ def _plan_equation(
             new.append(expression)
             values.append(moments[name])
         placed[name] = names.index(label)
+    check_fixed(equation, list(encodings[0].column_names))
+    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
     random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
     fixed = list(encodings[0].column_names)
-    typical = {**{n: known[0] for n, known in kinds.levels.items()}, **kinds.typical}
+    own = equation.predictors
+    typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
     layout = EquationLayout(
         name=equation.name,
         fixed=tuple(map(display_name, fixed)),
@@ -168,8 +195,8 @@ def _plan_equation(
         terms=tuple(t for t, _ in random),
         encodings=encodings,
         typical=typical,
-        spread=dict(kinds.spread),
-        levels=dict(kinds.levels),
+        spread={n: sd for n, sd in kinds.spread.items() if n in own},
+        levels={n: known for n, known in kinds.levels.items() if n in own},
     )
     return layout, new, values
 
@@ -179,22 +206,25 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     schema = usable.collect_schema()
     coded = coded_variables(equation)
     numeric, levels = [], {}
-    for name in sorted(equation.predictors):
-        kind = schema[name]
+    for name in sorted(equation.predictors | formula_variables(equation.response)):
+        kind = schema[safe_name(name)]
         if isinstance(kind, nw.String | nw.Categorical | nw.Enum):
-            levels[name] = _levels(usable, name, nw.col(name).cast(nw.String), str)
+            levels[name] = _levels(usable, name, nw.col(safe_name(name)).cast(nw.String), str, kind)
         elif not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
             raise DataError(
                 f"column {name!r} has the type {kind}, which is neither numbers nor text; convert it to numbers"
             )
         elif name in coded:
-            levels[name] = _levels(usable, name, variable_expression(name), float)
+            levels[name] = _levels(usable, name, variable_expression(name), float, kind)
         else:
             numeric.append(name)
     subtracted = any(call in equation.text for call in STATEFUL)
     asked = {f"m{k}": variable_expression(name).mean() for k, name in enumerate(numeric)}
     asked |= {f"s{k}": variable_expression(name).std() for k, name in enumerate(numeric)}
     found = one_row(usable if subtracted else sample, **asked) if asked else {}
+    for k, name in enumerate(numeric):
+        if not np.isfinite(found[f"m{k}"]):
+            raise bad_column(name, equation.name)
     return Kinds(
         {name: found[f"m{k}"] for k, name in enumerate(numeric)},
         {name: found[f"s{k}"] for k, name in enumerate(numeric)},
@@ -202,9 +232,11 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     )
 
 
-def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type) -> tuple[Any, ...]:
+def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:
     found = usable.select(column.alias("level")).unique().head(MOST_LEVELS + 1).collect().to_pandas()["level"]
     levels = tuple(sorted(kind(value) for value in found))
+    if isinstance(dtype, nw.Enum):  # the order of an enumeration says which level is the reference
+        levels = tuple(level for level in dtype.categories if level in levels)
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has more than {MOST_LEVELS} levels ({shorten(levels, 3)}); convert it if they are numbers"
@@ -214,16 +246,19 @@ def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type) -
     return levels
 
 
-def _response_expression(equation: Equation, frame: nw.LazyFrame[Any], kinds: Kinds) -> nw.Expr:
+def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
     schema = frame.collect_schema()
-    if equation.name not in schema.names():
-        return factor_expression(equation.response, kinds)
-    kind = schema[equation.name]
-    if not kind.is_numeric():
+    if equation.response in schema.names() and not schema[equation.response].is_numeric():
         raise DataError(
-            f"the response {equation.name!r} is not numeric (type {kind}); linear mixed models need numbers; convert it"
+            f"the response {equation.name!r} is not numeric (type {schema[equation.response]}); linear mixed models "
+            "need numbers, so convert it"
         )
-    return variable_expression(equation.name)
+
+
+def _response_expression(equation: Equation, frame: nw.LazyFrame[Any], kinds: Kinds) -> nw.Expr:
+    if equation.response in frame.collect_schema().names():
+        return variable_expression(equation.name)
+    return factor_expression(equation.response, kinds)
 
 
 def _moments(
@@ -236,13 +271,11 @@ def _moments(
     if flat:
         for k, pair in zip(flat, mean_and_sd(usable, [found[names[k]] for k in flat]), strict=True):
             out[k] = pair
-    for name, (mean, sd) in zip(names, out, strict=True):
-        shown = display_name(name)
-        if not np.isfinite(mean):
-            raise bad_column(shown, equation.name)
-        if not sd > 1e-12 * abs(mean):
-            what = "response" if name == equation.response else "predictor"
-            raise DataError(f"the {what} {shown!r} is constant ({mean:g}) in equation {equation.name}; remove it")
+    for k, (name, (mean, sd)) in enumerate(zip(names, out, strict=True)):
+        if not np.isfinite(mean) or abs(mean) > LARGEST or sd > LARGEST:
+            raise bad_column(display_name(name), equation.name)
+        if not sd > 1e-12 * abs(mean):  # constant here; whether that is allowed is asked when a model is fitted
+            out[k] = (0.0, abs(mean) if mean != 0.0 else 1.0)
     return dict(zip(names, out, strict=True))
 
 
@@ -256,9 +289,10 @@ def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[f
     return [(found[f"m{k}"], found[f"s{k}"]) for k in range(len(columns))]
 
 
-def bad_column(shown: str, equation: str) -> DataError:
+def bad_column(shown: str, equation: str) -> MlmedError:
     """The error for a column with a value that is not finite."""
-    return DataError(
-        f"{shown} in equation {equation} is not a finite number in some row; check for infinite values, or the "
-        "transformation (for example the logarithm of a number that is not positive)"
+    kind = FormulaError if "(" in shown else DataError
+    return kind(
+        f"{shown} in equation {equation} is not a finite number of usual size in some row; check for infinite "
+        "values, or the transformation (for example the logarithm of a number that is not positive)"
     )

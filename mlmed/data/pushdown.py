@@ -6,6 +6,7 @@ these sums come back. Where rows are missing or a sum is not finite a second sca
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,16 @@ import numpy as np
 import pandas as pd
 
 from mlmed.data.frames import cluster_codes
-from mlmed.data.grams import Grams, rebased
-from mlmed.data.planning import Plan, bad_column, count_rows, mean_and_sd, one_row, plan_sums
-from mlmed.errors import DataError
+from mlmed.data.grams import Grams, standardized
+from mlmed.data.planning import Plan, bad_column, count_rows, one_row, plan_sums, safe_frame
+from mlmed.errors import DataError, MlmedError
 from mlmed.model import ModelSpec
+from mlmed.names import safe_name
 
 __all__ = ["lazy_frame", "pushed_grams", "sums_query"]
 
-_PATTERN, _COUNT = "mlmed_pattern", "mlmed_n"
+_PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
+_PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 
 
 def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
@@ -40,22 +43,20 @@ def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
     FormulaError
         If a term cannot be translated; it is named, with what to do.
     """
+    frame = safe_frame(spec, frame)
     plan = plan_sums(spec, frame)
-    table = sums_query(spec, frame, plan).collect().to_pandas()
-    found = _arrays(spec, plan, table) if len(table) else None
-    finite = found is not None and bool(np.isfinite(found.products).all())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # an infinite value is explained by our own error
+        table = sums_query(spec, frame, plan).collect().to_pandas()
+    with np.errstate(invalid="ignore"):  # sums that are not finite are explained below
+        found = _arrays(spec, plan, table) if len(table) else None
+    finite = found is not None and bool(np.isfinite(found.products).all() and not table[_BAD].sum())
     if found is None or not finite or _rows_missing(found, frame):
         dropped, total = count_rows(spec, frame, plan.complete)
         if found is None or not finite:
             raise _not_finite(frame, plan)
         found = replace(found, layout=replace(found.layout, dropped=dropped, total=total))
-    for r, equation in enumerate(spec.equations):
-        used = int((found.products[[p for p, pat in enumerate(found.patterns) if pat[r]], 0].sum(axis=0) > 0).sum())
-        if used < 2:
-            raise DataError(
-                f"equation {equation.name} has {used} cluster with complete rows; a multilevel model needs at least two"
-            )
-    return _in_own_units(found)
+    return standardized(found)
 
 
 def _rows_missing(grams: Grams, frame: nw.LazyFrame[Any]) -> bool:
@@ -66,8 +67,13 @@ def _rows_missing(grams: Grams, frame: nw.LazyFrame[Any]) -> bool:
 
 def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
     """The table of sums as arrays, clusters sorted (engines return groups in any order)."""
-    table = table.sort_values([*spec.group, _PATTERN], kind="stable").reset_index(drop=True)
-    codes, clusters = cluster_codes(table, spec.group)
+    group = [safe_name(name) for name in spec.group]
+    table = table.sort_values([*group, _PATTERN], kind="stable").reset_index(drop=True)
+    for name, safe in zip(spec.group, group, strict=True):
+        if table[safe].dtype == np.float64 and np.isinf(table[safe]).any():
+            raise DataError(f"column {name!r} has infinite value(s); replace or remove them")
+    codes, clusters = cluster_codes(table, tuple(group))
+    clusters = clusters.set_names(list(spec.group))
     keys = np.unique(table[_PATTERN].to_numpy(dtype=np.int64))
     R, K = len(spec.equations), len(plan.layout.columns)
     patterns = tuple(tuple(bool(key >> r & 1) for r in range(R)) for key in keys)
@@ -75,57 +81,27 @@ def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
     pattern = np.searchsorted(keys, table[_PATTERN].to_numpy(dtype=np.int64))
     products[pattern, 0, codes] = table[_COUNT].to_numpy(dtype=np.float64)
     for p in range(1, products.shape[1]):
-        products[pattern, p, codes] = table[f"p{p}"].to_numpy(dtype=np.float64)
+        products[pattern, p, codes] = table[f"{_PRODUCT}{p}"].to_numpy(dtype=np.float64)
     total = round(float(products[:, 0].sum()))
     return Grams(replace(plan.layout, total=total), plan.shift, plan.scale, patterns, products, clusters)
 
 
-def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> DataError:
+def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     """The error for a sum that is not finite, with the column that spoiled it."""
     for k, column in enumerate(plan.columns, start=1):
         for r in np.flatnonzero(plan.layout.used[:, k]):
-            mean, _ = mean_and_sd(frame.filter(plan.complete[r]), [column])[0]
-            if not np.isfinite(mean):
+            spoiled = nw.when(column.is_null() | ~column.is_finite()).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+            if one_row(frame.filter(plan.complete[r]), n=spoiled)["n"]:
                 return bad_column(plan.layout.columns[k], plan.layout.equations[r].name)
     return DataError("the rows have no finite sums; check missing values and cluster ids")
 
 
-def _in_own_units(grams: Grams) -> Grams:
-    """Means and standard deviations of all rows in place of those of the sample; typical values likewise."""
-    used = grams.layout.used
-    shift, scale = grams.shift.copy(), grams.scale.copy()
-    for k in range(1, len(grams.columns)):
-        mean, variance, squares = _column_moments(grams, k, [p for p in grams.patterns if used[list(p), k].any()])
-        shift[k] = grams.shift[k] + grams.scale[k] * mean
-        if variance <= 1e-24 * max(squares, 1e-300):
-            raise DataError(
-                f"the column {grams.columns[k]!r} is constant ({shift[k]:g}); remove it, or choose another response"
-            )
-        scale[k] = grams.scale[k] * np.sqrt(variance)
-    equations = []
-    for r, equation in enumerate(grams.layout.equations):
-        typical = dict(equation.typical)
-        for name in set(equation.spread) & set(grams.columns):
-            k = grams.columns.index(name)
-            if used[r, k]:
-                mean = _column_moments(grams, k, [p for p in grams.patterns if p[r]])[0]
-                typical[name] = float(grams.shift[k] + grams.scale[k] * mean)
-        equations.append(replace(equation, typical=typical))
-    layout = replace(grams.layout, equations=tuple(equations))
-    return Grams(layout, shift, scale, grams.patterns, rebased(grams, shift, scale), grams.clusters)
-
-
-def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> tuple[float, float, float]:
-    """Mean, variance and mean square of Gram column k over the rows of some patterns."""
-    rows = [grams.patterns.index(pattern) for pattern in patterns]
-    first = k * (k + 1) // 2
-    n, total, squares = (float(grams.products[rows, at].sum()) for at in (0, first, first + k))
-    return total / n, squares / n - (total / n) ** 2, squares / n
-
-
 def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
     """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
-    plan = plan or plan_sums(spec, frame)
+    if plan is None:
+        frame = safe_frame(spec, frame)
+        plan = plan_sums(spec, frame)
+    group = [safe_name(g) for g in spec.group]
     used = plan.layout.used
     flags = {f"mlmed_ok{r}": complete for r, complete in enumerate(plan.complete)}
     wide = frame.with_columns(**flags).filter(nw.any_horizontal(*map(nw.col, flags), ignore_nulls=False))
@@ -140,14 +116,19 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
                 *(nw.col(f"mlmed_ok{r}") for r in np.flatnonzero(used[:, k])), ignore_nulls=False
             )
             standard = nw.when(needed).then(standard).otherwise(nw.lit(0.0))
-        columns[f"c{k}"] = standard
-    wide = wide.with_columns(pattern.alias(_PATTERN), **columns)
+        columns[f"{_COLUMN}{k}"] = standard
+    # some engines leave a NaN out of a sum, so values that are not finite are counted
+    bad = nw.lit(0)
+    for name, column in columns.items():
+        if "(" in plan.layout.columns[int(name.removeprefix(_COLUMN))]:
+            bad = bad + nw.when(column.is_null() | ~column.is_finite()).then(nw.lit(1)).otherwise(nw.lit(0))
+    wide = wide.with_columns(pattern.alias(_PATTERN), bad.alias(_BAD), **columns)
     products = {}
     for i in range(1, len(plan.layout.columns)):
         for j in range(i + 1):
-            left = nw.col(f"c{i}")
-            products[f"p{i * (i + 1) // 2 + j}"] = left if j == 0 else left * nw.col(f"c{j}")
+            left = nw.col(f"{_COLUMN}{i}")
+            products[f"{_PRODUCT}{i * (i + 1) // 2 + j}"] = left if j == 0 else left * nw.col(f"{_COLUMN}{j}")
     # products become columns first: inside the aggregation some engines take hundreds of times longer
-    wide = wide.with_columns(**products).select(*spec.group, _PATTERN, *products)
-    sums = [nw.col(name).sum() for name in products]
-    return wide.group_by(*spec.group, _PATTERN).agg(nw.len().alias(_COUNT), *sums)
+    wide = wide.with_columns(**products).select(*group, _PATTERN, _BAD, *products)
+    sums = [nw.col(name).sum() for name in (_BAD, *products)]
+    return wide.group_by(*group, _PATTERN).agg(nw.len().alias(_COUNT), *sums)

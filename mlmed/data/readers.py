@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 
 from mlmed.errors import DataError
 
-__all__ = ["is_grams", "open_parquet", "read_table"]
+__all__ = ["engine_errors", "is_grams", "open_parquet", "read_table"]
 
 # What the readers raise on bytes that are not what the extension says.
 _UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
@@ -172,7 +173,10 @@ def is_grams(source: str) -> bool:
         import pyarrow.parquet as pq
     except ImportError:
         return False
-    return b"mlmed" in (pq.read_schema(source).metadata or {})
+    try:
+        return b"mlmed" in (pq.read_schema(source).metadata or {})
+    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError: no Parquet file, said by the reader
+        return False
 
 
 def open_parquet(source: str) -> Any | None:
@@ -199,3 +203,9 @@ def open_parquet(source: str) -> Any | None:
     except duckdb.Error as error:
         first = str(error).splitlines()[0]
         raise DataError(f"cannot read {source}: {first}; check the path and the files") from error
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Errors of DuckDB while it scans files, if it has been loaded."""
+    module = sys.modules.get("duckdb")
+    return (module.Error,) if module is not None else ()

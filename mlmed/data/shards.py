@@ -15,6 +15,7 @@ from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
+from mlmed.data.planning import STATEFUL
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
 
@@ -29,11 +30,11 @@ _METADATA = b"mlmed"
 def _refuse_means(grams: Grams) -> None:
     """center() and scale() mean other numbers in every shard."""
     for equation in grams.layout.asked:
-        for call in ("center(", "scale(", "standardize("):
+        for call in (*STATEFUL, "poly(", "bs(", "cs(", "cr(", "cc(", "lag("):
             if call in equation.text:
                 raise DataError(
-                    f"{call}...) in {equation.text!r} subtracts another mean in every shard, so the Grams "
-                    "do not add up; subtract one constant before, or leave it out (centring is done inside)"
+                    f"{call}...) in {equation.text!r} means other numbers in every shard, so the Grams "
+                    "do not add up; make it a column before (centring is not needed, it is done inside)"
                 )
 
 
@@ -47,11 +48,13 @@ def add_grams(left: Grams, right: Grams) -> Grams:
     """
     if not isinstance(right, Grams):
         raise DataError(f"Grams can be added to Grams; found {type(right).__name__}")
-    if left.columns != right.columns or [e.text for e in left.layout.asked] != [e.text for e in right.layout.asked]:
+    coding = [[(e.fixed, e.random, e.levels) for e in grams.layout.equations] for grams in (left, right)]
+    texts = [[e.text for e in grams.layout.asked] for grams in (left, right)]
+    if left.columns != right.columns or coding[0] != coding[1] or texts[0] != texts[1]:
         differing = sorted({*left.columns} ^ {*right.columns})
         raise DataError(
-            f"these Grams have other columns or equations ({', '.join(differing) or 'the formulas differ'}); make them "
-            "with the same formulas, and with the same levels of every factor in every shard"
+            f"these Grams have other columns or equations ({', '.join(differing) or 'formulas or levels differ'}); "
+            "make them with the same formulas, and with the same levels of every factor in every shard"
         )
     _refuse_means(left)
     clusters = left.clusters.append(right.clusters[~right.clusters.isin(left.clusters)])
@@ -111,18 +114,17 @@ def save_grams(grams: Grams, path: str | Path) -> None:
     _refuse_other_state(grams)
     layout = grams.layout
     ids = grams.clusters.to_frame(index=False)
+    ids.columns = [f"id{k}" for k in range(ids.shape[1])]
     parts = []
     for number, packed in enumerate(grams.products):
-        part = ids.copy()
-        part["mlmed_pattern"] = number
-        for p, values in enumerate(packed):
-            part[f"p{p}"] = values
-        parts.append(part[packed[0] > 0.0])
+        sums = {"mlmed_pattern": number, **{f"mlmed_p{p}": values for p, values in enumerate(packed)}}
+        parts.append(pd.concat([ids, pd.DataFrame(sums)], axis=1)[packed[0] > 0.0])
     document = {
         "schema": SCHEMA,
         "equations": [equation.text for equation in layout.asked],
         "names": [equation.name for equation in layout.equations],
         "columns": list(layout.columns),
+        "variables": sorted(frozenset().union(*(equation.variables for equation in layout.asked))),
         "group": [str(name) for name in grams.clusters.names],
         "shift": grams.shift.tolist(),
         "scale": grams.scale.tolist(),
@@ -132,8 +134,14 @@ def save_grams(grams: Grams, path: str | Path) -> None:
         "dropped": [[d.equation, d.total, d.used, d.missing_cluster, d.missing] for d in layout.dropped],
     }
     table = pa.Table.from_pandas(pd.concat(parts, ignore_index=True), preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(document).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+    try:
+        metadata = {**(table.schema.metadata or {}), _METADATA: json.dumps(document).encode()}
+    except TypeError as error:
+        raise DataError(f"levels of a factor cannot be stored ({error}); convert the column to text") from error
+    try:
+        pq.write_table(table.replace_schema_metadata(metadata), path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}; check the folder and its permissions") from error
 
 
 def _plain_layout(equation: EquationLayout) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def _plain_layout(equation: EquationLayout) -> dict[str, Any]:
 
 def _refuse_other_state(grams: Grams) -> None:
     for equation in grams.layout.asked:
-        for call in ("poly(", "bs(", "cs(", "cr(", "cc(", "hashed(", "lag("):
+        for call in ("standardize(", "poly(", "bs(", "cs(", "cr(", "cc(", "hashed(", "lag("):
             if call in equation.text:
                 raise DataError(
                     f"the state of {call}...) in {equation.text!r} cannot be stored; make it a column first"
@@ -164,12 +172,13 @@ def load_grams(path: str | Path) -> Grams:
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"cannot read Grams from {path}: {error}; check the path") from error
     raw = (table.schema.metadata or {}).get(_METADATA)
-    document = json.loads(raw) if raw else {}
-    if document.get("schema") != SCHEMA:
-        raise DataError(
-            f"{path} holds no Grams of this version (schema {document.get('schema')!r}); write it with save()"
-        )
-    asked = tuple(parse_equation(text, document["columns"]) for text in document["equations"])
+    try:
+        document = json.loads(raw) if raw else {}
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise DataError(f"{path} holds no Grams of this version (schema {SCHEMA!r}); write it with save()")
+    asked = tuple(parse_equation(text, document["variables"]) for text in document["equations"])
     equations = [_layout_of(equation, plain) for equation, plain in zip(asked, document["layouts"], strict=True)]
     dropped = tuple(Dropped(*values) for values in document["dropped"])
     layout = Layout(asked, tuple(document["columns"]), tuple(equations), dropped, document["total"])
@@ -196,13 +205,14 @@ def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
 
 
 def _unstacked(table: pd.DataFrame, group: list[str], patterns: int) -> tuple[Array, pd.Index]:
-    names = [f"p{p}" for p in range(sum(str(name).startswith("p") for name in table.columns.difference(group)))]
-    codes, clusters = cluster_codes(table, tuple(group))
+    stored = tuple(f"id{k}" for k in range(len(group)))
+    codes, clusters = cluster_codes(table, stored)
+    names = [f"mlmed_p{p}" for p in range(table.shape[1] - len(group) - 1)]
     products = np.zeros((patterns, len(names), len(clusters)))
     pattern = table["mlmed_pattern"].to_numpy()
     for p, name in enumerate(names):
         products[pattern, p, codes] = table[name].to_numpy()
-    return products, clusters
+    return products, clusters.set_names(group)
 
 
 def _arrow() -> tuple[Any, Any]:

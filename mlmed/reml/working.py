@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams, equation_gram
 from mlmed.data.layout import INTERCEPT, Layout
-from mlmed.errors import NotIdentifiedError
 from mlmed.model import ModelSpec
+from mlmed.reml.checks import (
+    COLLINEAR,
+    refuse_between,
+    refuse_collinear,
+    refuse_constant,
+    refuse_few_rows,
+    refuse_one_cluster,
+    refuse_too_many,
+    within_share,
+)
 from mlmed.reml.covariance import Block
 from mlmed.reml.problem import Problem
 
 __all__ = ["Units", "Working", "build_working"]
 
 Array = NDArray[np.float64]
-
-#: A fixed-effects column whose part not explained by the others is below this share is collinear.
-COLLINEAR = 1e-11
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +135,15 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         between += [
             f"{equation.name}:{name}"
             for name, k in zip(equation.random, equation.random_at, strict=True)
-            if k and _within_share(full, k) <= COLLINEAR
+            if k and within_share(full, k) <= COLLINEAR
         ]
-        _refuse_too_many(equation.name, equation.random, int(nobs[r]), int((full[0, 0] > 0).sum()))
-        _refuse_few_rows(equation.name, int(nobs[r]), len(xs))
-        _refuse_between(equation.name, full, equation.response_at)
-        _refuse_collinear(C[r][np.ix_(xs, xs)], equation.name, equation.fixed)
+        clusters = int((full[0, 0] > 0).sum())
+        refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
+        refuse_constant(equation, total, grams)
+        refuse_too_many(equation.name, equation.random, int(nobs[r]), clusters)
+        refuse_few_rows(equation.name, int(nobs[r]), len(xs))
+        refuse_between(equation.name, full, equation.response_at)
+        refuse_collinear(C[r][np.ix_(xs, xs)], equation.name, equation.fixed)
     return Working(Problem(A, B, C, nobs, stratum), blocks, units, tuple(between))
 
 
@@ -203,55 +212,3 @@ def _random_map(
                 if i != one:
                     back[one, i] = -grams.shift[at[i]] * back[i, i]
     return _Map(forward, back, np.zeros(n), np.zeros(K))
-
-
-def _refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> None:
-    scale = np.sqrt(np.diag(cross))
-    rest = cross / np.outer(scale, scale)
-    done: list[int] = []
-    for k in range(len(names)):
-        if rest[k, k] < COLLINEAR:
-            weights = np.linalg.lstsq(
-                (cross / np.outer(scale, scale))[np.ix_(done, done)],
-                (cross / np.outer(scale, scale))[done, k],
-                rcond=None,
-            )[0]
-            involved = [names[j] for j, w in zip(done, weights, strict=True) if abs(w) > 1e-6]
-            raise NotIdentifiedError(
-                f"equation {equation}: the column {names[k]!r} is a linear combination of "
-                f"{', '.join(involved) or 'the others'}, so their effects cannot be told apart; remove one of them"
-            )
-        done.append(k)
-        rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
-
-
-def _within_share(full: Array, k: int) -> float:
-    """Share of the sum of squares of Gram column k that lies within clusters."""
-    n, sums = full[0, 0], full[0, k]
-    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
-    return float(within.sum() / full[k, k].sum())
-
-
-def _refuse_between(equation: str, full: Array, response_at: int) -> None:
-    """A response without variation inside clusters belongs to the clusters, not to their rows."""
-    if _within_share(full, response_at) <= COLLINEAR:
-        raise NotIdentifiedError(
-            f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
-            "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"
-        )
-
-
-def _refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
-    if nobs <= fixed:
-        raise NotIdentifiedError(
-            f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows"
-        )
-
-
-def _refuse_too_many(equation: str, names: tuple[str, ...], nobs: int, clusters: int) -> None:
-    if nobs <= clusters * len(names):
-        raise NotIdentifiedError(
-            f"equation {equation} has {nobs} rows in {clusters} clusters and {len(names)} random effects per cluster "
-            f"({', '.join(names)}): {clusters * len(names)} random effects cannot be told from {nobs} residuals. "
-            "Use fewer random effects"
-        )

@@ -1,0 +1,111 @@
+"""What the cross-products of an equation must allow before it is fitted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.data.grams import Grams
+from mlmed.data.layout import INTERCEPT, EquationLayout
+from mlmed.errors import DataError, NotIdentifiedError
+
+__all__ = [
+    "COLLINEAR",
+    "refuse_between",
+    "refuse_collinear",
+    "refuse_constant",
+    "refuse_few_rows",
+    "refuse_one_cluster",
+    "refuse_too_many",
+    "within_share",
+]
+
+Array = NDArray[np.float64]
+
+#: A column whose part not explained by others (or within clusters) is below this share does not count.
+COLLINEAR = 1e-11
+#: A variance below this share of the mean square is the rounding error of zero.
+CONSTANT = 1e-13
+
+
+def refuse_one_cluster(equation: str, clusters: int, group: str) -> None:
+    """A multilevel model needs two clusters."""
+    if clusters < 2:
+        raise DataError(
+            f"equation {equation} has {clusters} cluster with complete rows ({group}); a multilevel model needs "
+            "at least two"
+        )
+
+
+def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> None:
+    """A response or, beside an intercept, a predictor that has one value only. ``total``: (K, K) sums."""
+    n = total[0, 0]
+    for k in {equation.response_at, *(equation.fixed_at if INTERCEPT in equation.fixed else ())} - {0}:
+        mean = total[0, k] / n
+        if total[k, k] / n - mean**2 > CONSTANT * total[k, k] / n:
+            continue
+        value = grams.shift[k] + grams.scale[k] * mean
+        if k == equation.response_at:
+            raise DataError(
+                f"the response {equation.name!r} is constant ({value:g}) in the rows of its equation; choose "
+                "another response"
+            )
+        raise DataError(
+            f"the predictor {grams.columns[k]!r} is constant ({value:g}) in the rows of equation {equation.name}, so "
+            "its effect cannot be told from the intercept; remove it"
+        )
+
+
+def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> None:
+    """A fixed-effects column that the ones before it make up."""
+    scale = np.sqrt(np.diag(cross))
+    rest = cross / np.outer(scale, scale)
+    done: list[int] = []
+    for k in range(len(names)):
+        if rest[k, k] < COLLINEAR:
+            weights = np.linalg.lstsq(
+                (cross / np.outer(scale, scale))[np.ix_(done, done)],
+                (cross / np.outer(scale, scale))[done, k],
+                rcond=None,
+            )[0]
+            involved = [names[j] for j, w in zip(done, weights, strict=True) if abs(w) > 1e-6]
+            raise NotIdentifiedError(
+                f"equation {equation}: the column {names[k]!r} is a linear combination of "
+                f"{', '.join(involved) or 'the others'}, so their effects cannot be told apart; remove one of them"
+            )
+        done.append(k)
+        rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+
+
+def within_share(full: Array, k: int) -> float:
+    """Share of the sum of squares of Gram column k that lies within clusters."""
+    n, sums = full[0, 0], full[0, k]
+    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
+    return float(within.sum() / full[k, k].sum())
+
+
+def refuse_between(equation: str, full: Array, response_at: int) -> None:
+    """A response without variation inside clusters belongs to the clusters, not to their rows."""
+    if within_share(full, response_at) <= COLLINEAR:
+        raise NotIdentifiedError(
+            f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
+            "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"
+        )
+
+
+def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
+    """More rows than fixed effects."""
+    if nobs <= fixed:
+        raise NotIdentifiedError(
+            f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows"
+        )
+
+
+def refuse_too_many(equation: str, names: tuple[str, ...], nobs: int, clusters: int) -> None:
+    """More rows than random effects."""
+    if nobs <= clusters * len(names):
+        raise NotIdentifiedError(
+            f"equation {equation} has {nobs} rows in {clusters} clusters and {len(names)} random effects per cluster "
+            f"({', '.join(names)}): {clusters * len(names)} random effects cannot be told from {nobs} residuals. "
+            "Use fewer random effects"
+        )
