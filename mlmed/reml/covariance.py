@@ -23,6 +23,7 @@ __all__ = [
     "inside_cone",
     "natural_basis",
     "natural_pairs",
+    "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
 ]
@@ -210,3 +211,26 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
     out = np.zeros_like(G)
     out[np.ix_(index, index)] = part
     return out
+
+
+def pivoted_chart(blocks: tuple[Block, ...], G: Array) -> tuple[Array, Array]:
+    """Factor basis with the rows of each unstructured block in order of decreasing pivots, and G's coordinates.
+
+    Returns
+    -------
+    basis : (K, q, q) array
+        Matrices Lambda_k.
+    coordinates : (K,) array
+        theta with ``L L' = G``.
+    """
+    bases, coordinates = [], []
+    for block in blocks:
+        if block.structure != "unstructured":
+            bases.append(factor_basis(block, len(G)))
+            coordinates.append(factor_coordinates(block, G))
+            continue
+        order, _ = pivoted_order(G, block.index, tol=ROUNDING)
+        L = psd_cholesky(G[np.ix_(order, order)], tol=ROUNDING)
+        bases.append(factor_basis(block, len(G), order=order))
+        coordinates.append(np.concatenate([L[j:, j] for j in range(len(order))]))
+    return np.concatenate(bases), np.concatenate(coordinates)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import multiplier, on_face
-from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, pivoted_chart, psd_cholesky
 from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Evaluation, Problem
@@ -23,6 +24,8 @@ Array = NDArray[np.float64]
 MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-4, 1e-8, -1e-4
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
+#: Newton steps before the factor is reordered.
+LEG = 5
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
 LOWEST_LOG_SD = -14.0
 
@@ -133,16 +136,16 @@ def optimize(
         return float(at[objective.n_factor :].min()) < LOWEST_LOG_SD
 
     for _ in range(4):  # more than once only if a face has to be left again
-        end, point, steps = newton(objective, start, settings, abandon=lost)
+        chart, end, point, steps = _search(objective, blocks, start, settings or NewtonSettings(), lost)
         record += steps
         if lost(end):
             raise NotIdentifiedError(
                 "a residual variance goes to zero and the likelihood grows without bound: the random effects fit a "
                 "response exactly within clusters; use fewer random effects, or remove a predictor that repeats it"
             )
-        face = on_face(objective, blocks, end, point)
+        face = on_face(chart, blocks, end, point)
         if face is None:
-            L, sigma2 = psd_cholesky(_square(objective.factor(end)), tol=ROUNDING), objective.sigma2(end)
+            L, sigma2 = psd_cholesky(_square(chart.factor(end)), tol=ROUNDING), chart.sigma2(end)
         else:
             L, sigma2, extra = face
             record += extra
@@ -158,6 +161,32 @@ def optimize(
     rank = int((np.abs(L).max(axis=0) > 0.0).sum())
     certificate = _certify(objective, theta_end, point, lowest)
     return Optimum(G, L, sigma2, at, rank, certificate, record)
+
+
+def _search(
+    objective: Objective,
+    blocks: tuple[Block, ...],
+    theta: Array,
+    settings: NewtonSettings,
+    lost: Callable[[Array], bool],
+) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]:
+    """Newton in legs; between legs the factor's rows are reordered by the size of their pivots.
+
+    A triangular factor whose leading pivots shrink towards zero makes a curved valley of the criterion; in
+    pivoted order the vanishing directions come last, and the way to a singular optimum is short.
+    """
+    record: tuple[Step, ...] = ()
+    leg = replace(settings, max_steps=min(LEG, settings.max_steps))
+    while True:
+        theta, point, steps = newton(objective, theta, leg, abandon=lost)
+        record += steps[1:] if record else steps
+        done = steps[-1].decrement < settings.decrement or len(steps) <= leg.max_steps
+        if done or lost(theta) or len(record) > settings.max_steps:
+            return objective, theta, point, record
+        L = objective.factor(theta)
+        basis, coordinates = pivoted_chart(blocks, L @ L.T)
+        theta = np.append(coordinates, theta[objective.n_factor :])
+        objective = Objective(objective.problem, basis, objective.reml)
 
 
 def _square(L: Array) -> Array:
