@@ -47,8 +47,9 @@ imports: install
 validate: install     ## recompute every published and reference number, write validation/report.md
 	$(BIN)/python validation/run.py
 
-bench: install        ## timings against the peers that are installed, write benchmarks/results.md
+bench: install        ## timings against the peers that are installed, and by size
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/scale.py --small
 
 clean:                ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import mlmed
+from mlmed.errors import DataError
 from mlmed.reml.covariance import Block
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import loglik_at
 from mlmed.reml.objective import objective_for
+from mlmed.reml.problem import Problem
 from tests.models import MEDIATOR, OUTCOME, dense_loglik, random_point, stacked_matrices, working
 from tests.tolerances import DENSE, DERIVATIVE, SAME
 
@@ -152,3 +154,23 @@ def test_chunks_do_not_change_the_sums(problem):
     pieces = evaluate(problem.problem, L, sigma2, chunk=7)
     assert pieces.value == pytest.approx(whole.value, rel=1e-13)
     assert pieces.hessian == pytest.approx(whole.hessian, rel=SAME, abs=SAME * np.abs(whole.hessian).max())
+
+
+def test_threads_do_not_change_a_bit(monkeypatch):
+    """Chunks are summed in order, whoever computed them."""
+    rng = np.random.default_rng(0)
+    J, q = 70_000, 2
+    roots = rng.normal(size=(q, q, J))
+    A = np.einsum("aij,bij->abj", roots[:, :, None], roots[:, :, None]) + np.eye(q)[:, :, None]
+    B = rng.normal(size=(q, 2, J))
+    big = Problem(A, B, np.array([[[50.0 * J, 1.0], [1.0, 50.0 * J]]]), np.array([4 * J]), np.zeros(q, dtype=int))
+    found = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("MLMED_THREADS", threads)
+        found.append(evaluate(big, 0.5 * np.eye(q), np.array([0.8])))
+    for other in found[1:]:
+        assert other.value == found[0].value
+        assert np.array_equal(other.hessian, found[0].hessian)
+    monkeypatch.setenv("MLMED_THREADS", "many")
+    with pytest.raises(DataError, match="MLMED_THREADS must be a positive whole number"):
+        evaluate(big, 0.5 * np.eye(q), np.array([0.8]))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from mlmed.errors import DataError
 
 __all__ = ["ordered_map", "worker_count"]
@@ -39,5 +41,6 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
     if workers == 1:
         yield from map(function, items)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    # one BLAS thread in each of ours: they would otherwise compete for the same processors
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
