@@ -161,7 +161,7 @@ def test_threads_do_not_change_a_bit(monkeypatch):
     rng = np.random.default_rng(0)
     J, q = 70_000, 2
     roots = rng.normal(size=(q, q, J))
-    A = np.einsum("aij,bij->abj", roots[:, :, None], roots[:, :, None]) + np.eye(q)[:, :, None]
+    A = np.einsum("aij,bij->abj", roots, roots) + np.eye(q)[:, :, None]
     B = rng.normal(size=(q, 2, J))
     big = Problem(A, B, np.array([[[50.0 * J, 1.0], [1.0, 50.0 * J]]]), np.array([4 * J]), np.zeros(q, dtype=int))
     found = []
