@@ -130,6 +130,8 @@ def reference_fit(name: str) -> Iterator[Check]:
     else:
         fit = mlmed.mixed(reference["formula"], load_data(data), method=reference["method"].lower())
     yield from _compare(name, fit, _target(reference))
+    evaluations = float(fit.optimization.evaluations)
+    yield Check(name, "evaluations of criterion and derivatives", evaluations, 12.0, evaluations, 12.0)
     for ours, theirs, term in zip(fit.bse, reference["se"].values(), fit.bse.index, strict=True):
         yield relative(name, f"SE {term}", float(ours), float(theirs), ESTIMATES)
     if "ranef" in reference:

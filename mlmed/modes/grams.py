@@ -96,7 +96,7 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
 
 
 def grams_sql(equations: str | Sequence[str], data: Any) -> str:
-    """The SQL that sums the cross-products, for a DuckDB relation; it can be run anywhere.
+    """The SQL that sums the cross-products, for a DuckDB relation and in its dialect (docs/scale.md).
 
     Raises
     ------

@@ -145,6 +145,8 @@ def optimize(
             )
         face = on_face(chart, blocks, end, point)
         if face is None:
+            end, point, extra = newton(chart, end, replace(settings or NewtonSettings(), max_steps=1), point=point)
+            record += extra[1:]
             L, sigma2 = psd_cholesky(_square(chart.factor(end)), tol=ROUNDING), chart.sigma2(end)
         else:
             L, sigma2, extra = face
@@ -176,17 +178,19 @@ def _search(
     pivoted order the vanishing directions come last, and the way to a singular optimum is short.
     """
     record: tuple[Step, ...] = ()
-    leg = replace(settings, max_steps=min(LEG, settings.max_steps))
+    leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
+    point: ThetaEvaluation | None = None
     while True:
-        theta, point, steps = newton(objective, theta, leg, abandon=lost)
+        theta, point, steps = newton(objective, theta, leg, abandon=lost, point=point)
         record += steps[1:] if record else steps
-        done = steps[-1].decrement < settings.decrement or len(steps) <= leg.max_steps
-        if done or lost(theta) or len(record) > settings.max_steps:
+        stationary = record[-1].accepted and record[-1].decrement < settings.decrement
+        if stationary or lost(theta) or len(steps) == 1 or len(record) > settings.max_steps:
             return objective, theta, point, record
         L = objective.factor(theta)
         basis, coordinates = pivoted_chart(blocks, L @ L.T)
         theta = np.append(coordinates, theta[objective.n_factor :])
         objective = Objective(objective.problem, basis, objective.reml)
+        point = objective.in_chart(theta, point.natural)
 
 
 def _square(L: Array) -> Array:

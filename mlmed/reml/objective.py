@@ -82,8 +82,12 @@ class Objective:
 
     def derivatives(self, theta: Array) -> ThetaEvaluation:
         """Value, gradient and Hessian at theta."""
+        natural = evaluate(self.problem, self.factor(theta), self.sigma2(theta), reml=self.reml, order=2)
+        return self.in_chart(theta, natural)
+
+    def in_chart(self, theta: Array, natural: Evaluation) -> ThetaEvaluation:
+        """Derivatives in theta from those in natural parameters at the same point; no cluster is visited."""
         L, sigma2 = self.factor(theta), self.sigma2(theta)
-        natural = evaluate(self.problem, L, sigma2, reml=self.reml, order=2)
         J = self.jacobian(L, sigma2)
         hessian = J.T @ natural.hessian @ J
         K, qq = self.n_factor, L.size

@@ -30,12 +30,15 @@ class NewtonSettings:
         First trust radius, in units of theta.
     noise : float
         Relative rounding error of the criterion: smaller changes are not evidence.
+    polish : bool
+        Take one more Newton step from a stationary point.
     """
 
     decrement: float = 1e-9
     max_steps: int = 100
     radius: float = 1.0
     noise: float = 1e-13
+    polish: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +132,11 @@ def newton(
     settings: NewtonSettings | None = None,
     *,
     abandon: Callable[[Array], bool] | None = None,
+    point: ThetaEvaluation | None = None,
 ) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
     """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
+
+    ``point`` saves the evaluation at ``theta`` where it is known.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def newton(
         Every evaluation, the start first.
     """
     settings = settings or NewtonSettings()
-    point = objective.derivatives(theta)
+    point = point or objective.derivatives(theta)
     spectrum = _Spectrum.of(point)
     radius = settings.radius
     steps = [_record(theta, point, spectrum, True)]
@@ -151,6 +157,8 @@ def newton(
         move = spectrum.step(radius)
         predicted = spectrum.predicted(move)
         noise = settings.noise * max(abs(point.value), 1.0)
+        if decrement < settings.decrement and not settings.polish:
+            break
         trial_theta = theta + move
         trial = _try(objective, trial_theta)
         size = float(np.linalg.norm(move))
