@@ -61,7 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     summed = commands.add_parser("grams", help="sums of products by cluster: store them, or print their SQL")
     _add_data(summed)
     summed.add_argument("--formula", action="append", required=True, help="once per equation")
-    summed.add_argument("--sql", action="store_true", help="print the SQL that makes them, for Parquet files")
+    summed.add_argument(
+        "--sql",
+        nargs="?",
+        const="duckdb",
+        metavar="DIALECT",
+        help="print the SQL that makes them, for Parquet files; duckdb, spark, snowflake, ...",
+    )
     listed = commands.add_parser("datasets", help="list the example data sets, or write one as CSV")
     listed.add_argument("name", nargs="?", help="write this one")
     for command in (stacked, summed, listed):
@@ -171,7 +177,7 @@ def _run(options: argparse.Namespace) -> str:
 def _grams(options: argparse.Namespace) -> str:
     data = _read(options.data)
     if options.sql:
-        return grams_sql(options.formula, data)
+        return grams_sql(options.formula, data, dialect=options.sql)
     if options.out is None:
         raise DataError("say where to store the Grams with --out FILE.parquet, or ask for --sql")
     with _scan_progress(data):

@@ -95,15 +95,39 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
     return Grams(make_grams(_spec(equations, data), data))
 
 
-def grams_sql(equations: str | Sequence[str], data: Any) -> str:
-    """The SQL that sums the cross-products, for a DuckDB relation and in its dialect (docs/scale.md).
+def grams_sql(equations: str | Sequence[str], data: Any, *, dialect: str = "duckdb") -> str:
+    """The SQL that sums the cross-products, written for a DuckDB relation (docs/scale.md).
+
+    Parameters
+    ----------
+    equations : str or sequence of str
+        One formula, or mediator and outcome.
+    data : DuckDB relation
+        Rows with the same columns as the table that the SQL is for; units are taken from them.
+    dialect : str
+        ``"duckdb"``, or a dialect of sqlglot (``"spark"``, ``"snowflake"``, ``"bigquery"``, ``"postgres"``, ...;
+        extra ``scale``). Replace the source in the first FROM by the table's name there.
 
     Raises
     ------
     DataError
-        If the data are not a DuckDB relation.
+        If the data are not a DuckDB relation, or the dialect is unknown.
     """
     frame = lazy_frame(data)
     if frame is None or frame.implementation is not nw.Implementation.DUCKDB:
-        raise DataError(f"SQL is written for a DuckDB relation; found {type(data).__name__}")
-    return str(sums_query(_spec(equations, data), frame).to_native().sql_query())
+        raise DataError(
+            f"SQL is written for a DuckDB relation; found {type(data).__name__}; use one with the same columns"
+        )
+    text = str(sums_query(_spec(equations, data), frame).to_native().sql_query())
+    return text if dialect == "duckdb" else _translated(text, dialect)
+
+
+def _translated(text: str, dialect: str) -> str:
+    try:
+        import sqlglot
+    except ImportError as error:
+        raise DataError('other dialects need sqlglot; install it with: pip install "mlmed[scale]"') from error
+    if dialect not in sqlglot.Dialect.classes:
+        known = ", ".join(sorted(name for name in sqlglot.Dialect.classes if name))
+        raise DataError(f"unknown SQL dialect {dialect!r}; use one of {known}")
+    return str(sqlglot.transpile(text, read="duckdb", write=dialect, pretty=True)[0])
