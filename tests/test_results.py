@@ -184,13 +184,13 @@ def test_the_vcov_argument_reaches_every_table(fit):
 
 
 def test_import_is_light():
-    """Under a second, no plotting library, no scipy.stats, no statsmodels."""
+    """No plotting library, no scipy.stats, no statsmodels; seconds are the benchmarks' business."""
     code = (
-        "import sys, time; t = time.perf_counter(); import mlmed; t = time.perf_counter() - t; "
-        "print(t, [m for m in ('matplotlib', 'scipy.stats', 'statsmodels', 'numdifftools') if m in sys.modules])"
+        "import sys, mlmed; "
+        "print([m for m in ('matplotlib', 'scipy.stats', 'statsmodels', 'numdifftools') if m in sys.modules])"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    assert all(run.stdout.split(maxsplit=1)[1].strip() == "[]" for run in runs), runs[0].stdout
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
 
 
 def test_recovery():

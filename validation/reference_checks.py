@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -183,19 +183,11 @@ def singular_fits(name: str) -> Iterator[Check]:
                 )
             else:
                 fit = mlmed.mixed(target["formula"], data, method=method)
-        table = f"{name}"
-        yield from (
-            Check(
-                c.table,
-                f"{fit.fitted.spec.equations[-1].name} {method}: {c.quantity}",
-                c.ours,
-                c.theirs,
-                c.difference,
-                c.tolerance,
-            )
-            for c in _compare(table, fit, _target(target), estimates=False)
-        )
-        yield absolute(name, f"{method}: certified", float(fit.converged), 1.0, 0.0)
+        label = f"{fit.fitted.spec.equations[-1].name} {method}, {len(fit.G)} effects"
+        for check in _compare(name, fit, _target(target), estimates=False):
+            yield replace(check, quantity=f"{label}: {check.quantity}")
+        yield absolute(name, f"{label}: rank of G", float(fit.fitted.optimum.rank), float(target["rank"]), 0.0)
+        yield absolute(name, f"{label}: certified", float(fit.converged), 1.0, 0.0)
 
 
 def reference_checks() -> Iterator[Check]:

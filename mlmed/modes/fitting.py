@@ -110,18 +110,24 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     return fitted
 
 
+def _stored(data: Any) -> Grams | None:
+    """Grams made before, bare or as the value that users hold."""
+    arrays = getattr(data, "arrays", data)
+    return arrays if isinstance(arrays, Grams) else None
+
+
 def known_columns(data: Any) -> list[str]:
     """Names that a formula may mean, for names that need quotes."""
-    stored = getattr(data, "arrays", data)
-    if isinstance(stored, Grams):
+    stored = _stored(data)
+    if stored is not None:
         return sorted(frozenset().union(*(equation.variables for equation in stored.layout.asked)))
     return column_names(data)
 
 
 def make_grams(spec: ModelSpec, data: Any) -> Grams:
     """Cross-products from Grams made before, from an engine that holds the rows, or from memory."""
-    stored = getattr(data, "arrays", data)
-    if isinstance(stored, Grams):
+    stored = _stored(data)
+    if stored is not None:
         return grams_for(spec, stored)
     frame = lazy_frame(data)
     return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
