@@ -16,6 +16,15 @@ from mlmed.reml.working import Working, build_working
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 
 
+def with_factors(data: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """The rows with a text factor, a small integer, a normal and a positive column."""
+    rng = np.random.default_rng(seed)
+    data = data.assign(
+        g=rng.choice(list("abc"), len(data)), k=rng.integers(1, 4, len(data)), w=rng.normal(size=len(data))
+    )
+    return data.assign(pos=np.exp(data["m"] / 5 + data["w"] / 9))
+
+
 def working(data: pd.DataFrame, *formulas: str, method: str = "reml", **options: Any) -> Working:
     """The engine's problem of a model."""
     equations = tuple(parse_equation(text, data.columns) for text in formulas)

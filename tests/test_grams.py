@@ -24,7 +24,7 @@ from mlmed.data.planning import plan_sums
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
-from tests.models import MEDIATOR, OUTCOME
+from tests.models import MEDIATOR, OUTCOME, with_factors
 from tests.tolerances import DENSE, SAME
 
 BOTH = [MEDIATOR, OUTCOME]
@@ -33,13 +33,7 @@ BOTH = [MEDIATOR, OUTCOME]
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """50 clusters of 20 with factors and a positive column."""
-    data = mlmed.simulate_bpg(50, 20, seed=4).data
-    rng = np.random.default_rng(2)
-    data["g"] = rng.choice(list("abc"), len(data))
-    data["k"] = rng.integers(1, 4, len(data))
-    data["w"] = rng.normal(size=len(data))
-    data["pos"] = np.exp(data["m"] / 5 + data["w"] / 9)
-    return data
+    return with_factors(mlmed.simulate_bpg(50, 20, seed=4).data, seed=2)
 
 
 def duck(data: pd.DataFrame) -> Any:

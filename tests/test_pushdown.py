@@ -18,7 +18,7 @@ import pytest
 import mlmed
 from mlmed.cli import main
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
-from tests.models import MEDIATOR, OUTCOME
+from tests.models import MEDIATOR, OUTCOME, with_factors
 from tests.tolerances import DENSE
 
 dd = pytest.importorskip("dask.dataframe")
@@ -41,14 +41,8 @@ fast_engines = pytest.mark.parametrize("engine", ["polars", "duckdb"])
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """40 clusters of 8 with factors, booleans and a positive column."""
-    data = mlmed.simulate_bpg(40, 8, seed=3).data
-    rng = np.random.default_rng(1)
-    data["g"] = rng.choice(list("abc"), len(data))
-    data["k"] = rng.integers(1, 4, len(data))
-    data["w"] = rng.normal(size=len(data))
-    data["up"] = data["x"] > 0
-    data["pos"] = np.exp(data["m"] / 5 + data["w"] / 9)
-    return data
+    data = with_factors(mlmed.simulate_bpg(40, 8, seed=3).data, seed=1)
+    return data.assign(up=data["x"] > 0)
 
 
 def recorded(call: Callable[[Any], Any], data: Any) -> tuple[Any, list[str]]:
