@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+# Some tests run in a folder of their own, where a relative address would lead elsewhere.
+if os.environ.get("MLMED_DATA"):
+    os.environ["MLMED_DATA"] = os.path.abspath(os.environ["MLMED_DATA"])
+
 
 @pytest.fixture(scope="session")
 def dataset() -> Callable[[str], pd.DataFrame]:
