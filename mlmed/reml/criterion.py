@@ -81,9 +81,12 @@ class _Solved:
     beta: Array
     P_inv: Array
     contrast: Array  # (p + 1,): (-beta, 1), so that [X y] contrast = y - X beta
+    score: Array  # (p,): X'V^-1 (y - X beta), zero unless beta was given
 
 
-def _generalized_least_squares(problem: Problem, S: Array, logdet: float, sigma2: Array, reml: bool) -> _Solved:
+def _generalized_least_squares(
+    problem: Problem, S: Array, logdet: float, sigma2: Array, reml: bool, beta: Array | None
+) -> _Solved:
     p = problem.n_fixed
     total = int(problem.nobs.sum())
     if not np.isfinite(S).all():
@@ -91,14 +94,19 @@ def _generalized_least_squares(problem: Problem, S: Array, logdet: float, sigma2
     factor = cho_factor(S, lower=True)[0]
     rss = factor[p, p] ** 2
     P_factor = (factor[:p, :p], True)
-    beta = cho_solve(P_factor, S[:p, p])
+    best = cho_solve(P_factor, S[:p, p])
     P_inv = cho_solve(P_factor, np.eye(p))
+    score = np.zeros(p)
+    if beta is not None:  # eq. 37: rss of a given beta
+        score = S[:p, :p] @ (best - beta)
+        rss += float((best - beta) @ score)
     value = float(problem.nobs @ np.log(sigma2)) + logdet + rss
     if reml:
         value += 2.0 * float(np.log(np.diag(factor)[:p]).sum()) + (total - p) * np.log(2 * np.pi)
     else:
         value += total * np.log(2 * np.pi)
-    return _Solved(float(value), beta, P_inv, np.append(-beta, 1.0))
+    used = best if beta is None else beta
+    return _Solved(float(value), used, P_inv, np.append(-used, 1.0), score)
 
 
 @dataclass(slots=True)
@@ -172,6 +180,7 @@ def evaluate(
     reml: bool = True,
     order: int = 2,
     chunk: int | None = None,
+    beta: Array | None = None,
 ) -> Evaluation:
     """Evaluate -2l (eq. 7) and its derivatives up to ``order`` at G = L L'.
 
@@ -190,6 +199,9 @@ def evaluate(
     chunk : int, optional
         Clusters per pass through the cache; the sums are the same to the last bit for a given chunk size,
         whatever the number of threads.
+    beta : (p,) array, optional
+        Fixed effects; by default the best ones given (G, sigma2). With beta the derivatives are those of a
+        function of (vec G, sigma2, beta), in this order (eq. 37, 38).
 
     Raises
     ------
@@ -214,7 +226,7 @@ def evaluate(
         S -= removed
         logdet += part_logdet
         kept = factored
-    solved = _generalized_least_squares(problem, S, logdet, sigma2, reml)
+    solved = _generalized_least_squares(problem, S, logdet, sigma2, reml, beta)
     empty = np.empty((0, 0))
     if order == 0:
         return Evaluation(solved.value, solved.beta, solved.P_inv, np.empty(0), empty, empty, empty)
@@ -235,17 +247,25 @@ def evaluate(
     own = _symmetric(problem.C / sigma2[:, None, None] - sums.residual) / sigma2[:, None, None]
     omega = np.einsum("rik,ik->r", own, weight)
     gradient = np.append(sums.slope.ravel(), (problem.nobs - sums.trace) / sigma2 - omega)
+    if beta is not None:
+        gradient = np.append(gradient, -2.0 * solved.score)
     if order == 1:
         return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty)
     information, hessian, v = _second_derivatives(problem, sums, own, omega, solved, sigma2, reml)
     beta_gradient = -solved.P_inv @ v
+    if beta is None:
+        hessian -= 2.0 * v.T @ solved.P_inv @ v  # beta follows the variances
+    else:
+        P = np.linalg.inv(solved.P_inv)
+        hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
+        information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
     return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, hessian, information, beta_gradient)
 
 
 def _second_derivatives(
     problem: Problem, sums: _Sums, own: Array, omega: Array, solved: _Solved, sigma2: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
-    """Assemble eq. 9 to 11: expected and observed second derivatives, and X'V^-1 V_k V^-1 (y - X beta)."""
+    """Assemble eq. 9 to 11: expected and observed second derivatives at fixed beta, and v_k as columns."""
     q, p, R = problem.n_random, problem.n_fixed, problem.n_strata
     k, qq = p + 1, q * q
     inverse = 1.0 / sigma2
@@ -269,7 +289,7 @@ def _second_derivatives(
     outer = sums.VV.reshape(q, k, q, k).transpose(0, 2, 1, 3).reshape(qq, k, k)
     moved = np.concatenate([_symmetric(outer), own])
     v = moved[:, :p, :] @ solved.contrast  # (qq + R, p)
-    hessian = -trace + 2.0 * form - 2.0 * v @ solved.P_inv @ v.T
+    hessian = -trace + 2.0 * form
     if reml:
         spread = moved[:, :p, :p] @ solved.P_inv
         flat = spread.reshape(qq + R, p * p)

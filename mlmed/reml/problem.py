@@ -59,14 +59,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The criterion -2l and its derivatives at one (G, sigma2).
+    """The criterion -2l and its derivatives at one (G, sigma2), or at one (G, sigma2, beta).
 
     Attributes
     ----------
     value : float
         -2 log-likelihood, restricted if REML (eq. 7).
     beta : (p,) array
-        Generalized least squares estimate given (G, sigma2).
+        Generalized least squares estimate given (G, sigma2), or the given one; then gradient, hessian and
+        information have p more coordinates, those of beta.
     P_inv : (p, p) array
         (X'V^-1 X)^-1, the covariance of beta given (G, sigma2).
     gradient : (q*q + R,) array
