@@ -7,7 +7,7 @@ multiplier (the gradient along the removed directions) then certifies it: it mus
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +76,8 @@ def on_face(
     -------
     L : (q, q) array
         Factor with exact zero columns.
-    sigma2 : (R,) array
-        Residual variances.
+    rest : array
+        The coordinates after those of L.
     steps : tuple of Step
         The extra evaluations.
     """
@@ -85,14 +85,14 @@ def on_face(
     face = find_face(blocks, L @ L.T)
     if face.rank == len(L):
         return None
-    restricted = Objective(objective.problem, face.basis, objective.reml)
+    restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
     end, found, steps = newton(restricted, start)
     if found.value > point.value + AGREES:
         return None
     factor = restricted.factor(end)
     canonical = psd_cholesky(factor @ factor.T, tol=ROUNDING)
-    return canonical, restricted.sigma2(end), steps
+    return canonical, end[restricted.n_factor :], steps
 
 
 def multiplier(problem: Problem, blocks: tuple[Block, ...], G: Array, slope: Array) -> tuple[float, Array]:

@@ -16,7 +16,7 @@ from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.start import start_theta
 
-__all__ = ["Certificate", "Optimum", "optimize"]
+__all__ = ["Certificate", "Optimum", "coordinates", "minimize", "optimize"]
 
 Array = NDArray[np.float64]
 
@@ -130,13 +130,31 @@ def optimize(
     """
     objective = objective_for(problem, blocks, reml=reml)
     start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
+    return minimize(objective, blocks, start, settings or NewtonSettings())
+
+
+def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, settings: NewtonSettings) -> Optimum:
+    """Minimize a criterion over the cone of G and certify the result.
+
+    Parameters
+    ----------
+    objective : Objective
+        The criterion of a model, or one with more coordinates after those of (L, log sd).
+    blocks : tuple of Block
+        Covariance structure of every random effect.
+    start : (n,) array
+        Start values.
+    settings : NewtonSettings
+        Tolerances of the search.
+    """
+    problem = objective.problem
     record: tuple[Step, ...] = ()
 
     def lost(at: Array) -> bool:
-        return float(at[objective.n_factor :].min()) < LOWEST_LOG_SD
+        return float(at[objective.n_factor :][: problem.n_strata].min()) < LOWEST_LOG_SD
 
     for _ in range(4):  # more than once only if a face has to be left again
-        chart, end, point, steps = _search(objective, blocks, start, settings or NewtonSettings(), lost)
+        chart, end, point, steps = _search(objective, blocks, start, settings, lost)
         record += steps
         if lost(end):
             raise NotIdentifiedError(
@@ -145,24 +163,24 @@ def optimize(
             )
         face = on_face(chart, blocks, end, point)
         if face is None:
-            end, point, extra = newton(chart, end, replace(settings or NewtonSettings(), max_steps=1), point=point)
+            end, point, extra = newton(chart, end, replace(settings, max_steps=1), point=point)
             record += extra[1:]
-            L, sigma2 = psd_cholesky(_square(chart.factor(end)), tol=ROUNDING), chart.sigma2(end)
+            L, rest = psd_cholesky(_square(chart.factor(end)), tol=ROUNDING), end[chart.n_factor :]
         else:
-            L, sigma2, extra = face
+            L, rest, extra = face
             record += extra
         G = _square(L)
-        theta_end = _coordinates(blocks, G, sigma2)
+        theta_end = np.append(_factor_part(blocks, G), rest)
         point = objective.derivatives(theta_end)  # recomputed at the point that is returned
         at = point.natural
         slope = at.gradient[: G.size].reshape(G.shape)
         lowest, direction = multiplier(problem, blocks, G, slope)
         if lowest >= MIN_MULTIPLIER:
             break
-        start = _leave_face(blocks, G, direction, sigma2)
+        start = np.append(_factor_part(blocks, G + 0.01 * direction), rest)
     rank = int((np.abs(L).max(axis=0) > 0.0).sum())
     certificate = _certify(objective, theta_end, point, lowest)
-    return Optimum(G, L, sigma2, at, rank, certificate, record)
+    return Optimum(G, L, objective.sigma2(theta_end), at, rank, certificate, record)
 
 
 def _search(
@@ -187,9 +205,9 @@ def _search(
         if stationary or lost(theta) or len(steps) == 1 or len(record) > settings.max_steps:
             return objective, theta, point, record
         L = objective.factor(theta)
-        basis, coordinates = pivoted_chart(blocks, L @ L.T)
-        theta = np.append(coordinates, theta[objective.n_factor :])
-        objective = Objective(objective.problem, basis, objective.reml)
+        basis, reordered = pivoted_chart(blocks, L @ L.T)
+        theta = np.append(reordered, theta[objective.n_factor :])
+        objective = replace(objective, basis=basis)
         point = objective.in_chart(theta, point.natural)
 
 
@@ -197,13 +215,14 @@ def _square(L: Array) -> Array:
     return L @ L.T
 
 
-def _leave_face(blocks: tuple[Block, ...], G: Array, direction: Array, sigma2: Array) -> Array:
-    return _coordinates(blocks, G + 0.01 * direction, sigma2)
+def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
+    """Coordinates of the factor of G."""
+    return np.concatenate([factor_coordinates(block, G) for block in blocks])
 
 
-def _coordinates(blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
+def coordinates(blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
     """Theta of a covariance matrix and residual variances."""
-    return np.append(np.concatenate([factor_coordinates(block, G) for block in blocks]), 0.5 * np.log(sigma2))
+    return np.append(_factor_part(blocks, G), 0.5 * np.log(sigma2))
 
 
 def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest: float) -> Certificate:

@@ -74,7 +74,7 @@ class Objective:
 
     def sigma2(self, theta: Array) -> Array:
         """Residual variances at theta, (R,)."""
-        return np.exp(2.0 * theta[self.n_factor :])
+        return np.exp(2.0 * theta[self.n_factor : self.n_factor + self.problem.n_strata])
 
     def __call__(self, theta: Array) -> float:
         """-2l at theta; infinite where the residual variances leave the range of floating point."""
@@ -88,24 +88,25 @@ class Objective:
     def in_chart(self, theta: Array, natural: Evaluation) -> ThetaEvaluation:
         """Derivatives in theta from those in natural parameters at the same point; no cluster is visited."""
         L, sigma2 = self.factor(theta), self.sigma2(theta)
-        J = self.jacobian(L, sigma2)
+        J = self.jacobian(L, sigma2, free=len(theta) - self.n_factor - len(sigma2))
         hessian = J.T @ natural.hessian @ J
         K, qq = self.n_factor, L.size
         slope = natural.gradient[:qq].reshape(L.shape)
         # eq. 16: d2G/dl_k dl_m = Lambda_k Lambda_m' + Lambda_m Lambda_k'
         turned = np.einsum("ab,mbc->mac", slope, self.basis).reshape(K, qq)
         hessian[:K, :K] += 2.0 * self.basis.reshape(K, qq) @ turned.T
-        rest = np.arange(K, len(theta))
-        hessian[rest, rest] += 4.0 * sigma2 * natural.gradient[qq:]
+        rest = np.arange(K, K + len(sigma2))
+        hessian[rest, rest] += 4.0 * sigma2 * natural.gradient[qq : qq + len(sigma2)]
         return ThetaEvaluation(natural.value, J.T @ natural.gradient, hessian, J.T @ natural.information @ J, natural)
 
-    def jacobian(self, L: Array, sigma2: Array) -> Array:
-        """d(vec G, sigma2)/d theta, (q*q + R, n) (eq. 15)."""
+    def jacobian(self, L: Array, sigma2: Array, *, free: int = 0) -> Array:
+        """d(vec G, sigma2)/d theta, (q*q + R, n) (eq. 15); ``free`` more coordinates (beta) stand for themselves."""
         K, q, R = self.n_factor, len(L), len(sigma2)
-        J = np.zeros((q * q + R, K + R))
+        J = np.zeros((q * q + R + free, K + R + free))
         half = self.basis @ L.T
         J[: q * q, :K] = (half + half.transpose(0, 2, 1)).reshape(K, q * q).T
-        J[q * q :, K:] = np.diag(2.0 * sigma2)
+        J[q * q : q * q + R, K : K + R] = np.diag(2.0 * sigma2)
+        J[q * q + R :, K + R :] = np.eye(free)
         return J
 
 

@@ -1,0 +1,173 @@
+"""The criterion with beta free, pulled towards a value of one function of the parameters (docs/math.md, eq. 39).
+
+The minimum of ``F + rho (g - c)^2 / 2`` is also the minimum of F among all points with the value of g that it
+has, whatever rho and c: one unconstrained search gives one point of the profile of g, exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.covariance import Block
+from mlmed.reml.criterion import evaluate
+from mlmed.reml.estimates import Estimates
+from mlmed.reml.fit import Optimum, coordinates, minimize
+from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
+from mlmed.reml.optimizer import NewtonSettings
+from mlmed.reml.problem import Evaluation
+from mlmed.reml.working import Units, Working
+
+__all__ = ["PsiMap", "Pull", "PulledObjective", "PulledPoint", "Target", "psi_map", "pulled_optimum"]
+
+Array = NDArray[np.float64]
+
+#: Value, gradient (n,) and Hessian (n, n) or None of a function of psi = (beta, tau, sigma2), user's units.
+Target = Callable[[Array], tuple[float, Array, Array | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class PsiMap:
+    """psi = constant + matrix @ (vec G_w, sigma2_w, beta_w), from working units (eq. 18 to 20).
+
+    Attributes
+    ----------
+    constant : (n,) array
+        Shift of the responses, at the intercepts.
+    matrix : (n, q*q + R + p) array
+        Constant derivatives.
+    """
+
+    constant: Array
+    matrix: Array
+
+    def __call__(self, G: Array, sigma2: Array, beta: Array) -> Array:
+        """Psi at working values, (n,)."""
+        return self.constant + self.matrix @ np.concatenate([G.ravel(), sigma2, beta])
+
+
+def psi_map(units: Units, tau_at: NDArray[np.intp]) -> PsiMap:
+    """The linear map from working (vec G, sigma2, beta) to the user's psi; ``tau_at`` (n_tau, 2)."""
+    p, q, R, T = len(units.offset), len(units.Z_map), len(units.y_scale), len(tau_at)
+    matrix = np.zeros((p + T + R, q * q + R + p))
+    matrix[:p, q * q + R :] = units.X_map
+    for k, (i, j) in enumerate(tau_at):
+        entry = np.outer(units.Z_map[i], units.Z_map[j])
+        matrix[p + k, : q * q] = (0.5 * (entry + entry.T)).ravel()
+    matrix[p + T :, q * q : q * q + R] = np.diag(units.y_scale**2)
+    return PsiMap(np.concatenate([units.offset, np.zeros(T + R)]), matrix)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """The term rho (g(psi) - c)^2 / 2.
+
+    Attributes
+    ----------
+    target : callable
+        g, with derivatives in psi.
+    psi : PsiMap
+        Way from working coordinates to psi.
+    towards : float
+        c.
+    strength : float
+        rho.
+    """
+
+    target: Target
+    psi: PsiMap
+    towards: float
+    strength: float
+
+    def added_to(self, at: Evaluation, G: Array, sigma2: Array) -> Evaluation:
+        """An evaluation in (vec G, sigma2, beta) with this term and its derivatives."""
+        value, gradient, hessian = self.target(self.psi(G, sigma2, at.beta))
+        slope = self.psi.matrix.T @ gradient
+        gap = value - self.towards
+        bend = np.outer(slope, slope)
+        if hessian is not None:
+            bend += gap * (self.psi.matrix.T @ hessian @ self.psi.matrix)
+        return replace(
+            at,
+            value=at.value + 0.5 * self.strength * gap**2,
+            gradient=at.gradient + self.strength * gap * slope,
+            hessian=at.hessian + self.strength * bend,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PulledObjective(Objective):
+    """F with its pull as a function of theta = (l, log sd, beta in working units).
+
+    Attributes
+    ----------
+    pull : Pull
+        What is added to the criterion.
+    """
+
+    pull: Pull
+
+    def derivatives(self, theta: Array) -> ThetaEvaluation:
+        """Value, gradient and Hessian at theta."""
+        L, sigma2 = self.factor(theta), self.sigma2(theta)
+        beta = theta[self.n_factor + self.problem.n_strata :]
+        at = evaluate(self.problem, L, sigma2, reml=self.reml, order=2, beta=beta)
+        return self.in_chart(theta, self.pull.added_to(at, L @ L.T, sigma2))
+
+    def __call__(self, theta: Array) -> float:
+        """Value at theta."""
+        return self.derivatives(theta).value
+
+
+@dataclass(frozen=True, slots=True)
+class PulledPoint:
+    """One point of a profile.
+
+    Attributes
+    ----------
+    value : float
+        g there.
+    criterion : float
+        -2l there (REML: with log|P|), in the user's units.
+    slope : float
+        Derivative of the criterion's profile in g.
+    psi : (n,) array
+        All parameters, user's units.
+    optimum : Optimum
+        The point in working units, with its certificate.
+    """
+
+    value: float
+    criterion: float
+    slope: float
+    psi: Array
+    optimum: Optimum
+
+
+def pulled_optimum(
+    working: Working, blocks: tuple[Block, ...], pull: Pull, start: Optimum, *, reml: bool
+) -> PulledPoint:
+    """Minimize the pulled criterion from ``start``, with the search that fits models."""
+    base = objective_for(working.problem, blocks, reml=reml)
+    objective = PulledObjective(base.problem, base.basis, reml, pull)
+    theta = np.append(coordinates(blocks, start.G, start.sigma2), start.evaluation.beta)
+    found = minimize(objective, blocks, theta, NewtonSettings())
+    psi = pull.psi(found.G, found.sigma2, found.evaluation.beta)
+    value = pull.target(psi)[0]
+    gap = value - pull.towards
+    bare = found.evaluation.value - 0.5 * pull.strength * gap**2
+    criterion = bare + working.units.criterion_shift(working.problem.nobs, reml=reml)
+    return PulledPoint(value, criterion, -pull.strength * gap, psi, found)
+
+
+def target_from(quantity_at: Callable[[Estimates], tuple[float, Array, Array | None]], estimates: Estimates) -> Target:
+    """A function of psi from a function of Estimates (derivatives of the latter are in psi)."""
+    p, T = len(estimates.beta), len(estimates.tau)
+
+    def target(psi: Array) -> tuple[float, Array, Array | None]:
+        return quantity_at(replace(estimates, beta=psi[:p], tau=psi[p : p + T], sigma2=psi[p + T :]))
+
+    return target
