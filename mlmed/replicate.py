@@ -12,6 +12,8 @@ from mlmed.errors import DataError
 __all__ = ["replicate"]
 
 Result = TypeVar("Result")
+#: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
+PIECES, MOST = 25, 100
 
 
 def replicate(
@@ -59,9 +61,15 @@ def replicate(
         raise DataError(f"n is a number of replicates; found {n}")
     children = np.random.SeedSequence(seed).spawn(n)
     run = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
-    found = run(joblib.delayed(_seeded)(task, child) for child in children)
-    return list(tqdm(found, total=n, disable=not progress))
+    size = min(max(n // (PIECES * joblib.effective_n_jobs(n_jobs)), 1), MOST)
+    pieces = [children[start : start + size] for start in range(0, n, size)]
+    results: list[Result] = []
+    with tqdm(total=n, disable=not progress) as bar:
+        for found in run(joblib.delayed(_seeded)(task, piece) for piece in pieces):
+            results += found
+            bar.update(len(found))
+    return results
 
 
-def _seeded(task: Callable[[np.random.Generator], Result], child: np.random.SeedSequence) -> Result:
-    return task(np.random.default_rng(child))
+def _seeded(task: Callable[[np.random.Generator], Result], children: list[np.random.SeedSequence]) -> list[Result]:
+    return [task(np.random.default_rng(child)) for child in children]

@@ -87,7 +87,8 @@ def simulate_bpg(
     *,
     truth: BPGTruth | None = None,
     x_between: float = 0.9,
-    seed: int,
+    skewed: bool = False,
+    seed: int | np.random.SeedSequence,
 ) -> Simulated:
     """Draw a 1-1-1 mediation data set with random slopes (Bauer, Preacher & Gil, 2006).
 
@@ -99,7 +100,10 @@ def simulate_bpg(
         Population values; by default those of the 2006 paper's simulated example.
     x_between : float
         x is ``x_between`` times a normal cluster value plus a normal row value.
-    seed : int
+    skewed : bool
+        Random effects with the same covariance made of exponential instead of normal variables (skewness 2 and
+        kurtosis 9 of each before they are mixed).
+    seed : int or SeedSequence
         Seed of ``numpy.random.default_rng``.
 
     Raises
@@ -119,8 +123,10 @@ def simulate_bpg(
     if values[0] < -1e-10 * values[-1]:
         raise DataError(f"G has the eigenvalue {values[0]:.3g}; a covariance matrix has none below zero")
     rng = np.random.default_rng(seed)
-    root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    u = rng.normal(size=(n_clusters, 5)) @ root.T
+    # for normal variables any root will do; the symmetric one spreads the skewness evenly
+    root = (vectors * np.sqrt(np.clip(values, 0.0, None))) @ (vectors.T if skewed else np.eye(5))
+    standard = rng.exponential(size=(n_clusters, 5)) - 1.0 if skewed else rng.normal(size=(n_clusters, 5))
+    u = standard @ root.T
     codes = np.repeat(np.arange(n_clusters), n_rows)
     e = rng.normal(size=(codes.size, 2)) * np.sqrt(np.asarray(truth.sigma2, dtype=float))
     x = x_between * rng.normal(size=n_clusters)[codes] + rng.normal(size=codes.size)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.errors import EffectError
 
@@ -109,14 +109,17 @@ def wald_table(
     level: float = 0.95,
     notes: Sequence[str] | None = None,
     log_scale: NDArray[np.bool_] | None = None,
+    df: Array | None = None,
 ) -> pd.DataFrame:
-    """The tidy table: z tests and intervals; on the log scale (and without a test) where ``log_scale``.
+    """The tidy table: z or t tests and intervals; on the log scale (and without a test) where ``log_scale``.
 
-    Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them.
+    Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them. Where ``df`` (n,) is NaN there is
+    neither test nor interval.
     """
     check_level(level)
     log = np.zeros(len(estimates), dtype=bool) if log_scale is None else log_scale
-    z = float(ndtri(0.5 + level / 2.0))
+    free = np.full(len(estimates), np.inf) if df is None else df
+    z = _quantile(free, 0.5 + level / 2.0)
     usable = np.isfinite(std_errors) & (std_errors > 0.0)
     statistic = np.divide(estimates, std_errors, out=np.full(len(estimates), np.nan), where=usable & ~log)
     low, high = estimates - z * std_errors, estimates + z * std_errors
@@ -131,13 +134,25 @@ def wald_table(
             "estimate": estimates,
             "std_error": std_errors,
             "statistic": statistic,
-            "p_value": 2.0 * ndtr(-np.abs(statistic)),
+            "p_value": 2.0 * _cumulative(free, -np.abs(statistic)),
             "conf_low": low,
             "conf_high": high,
             "note": list(notes) if notes is not None else [""] * len(estimates),
         },
         columns=list(COLUMNS),
     )
+
+
+def _quantile(df: Array, probability: float) -> Array:
+    """Quantiles of t, of the normal where df is infinite, NaN where it is NaN."""
+    finite = np.where(np.isfinite(df), df, 1.0)
+    return np.where(np.isinf(df), ndtri(probability), np.where(np.isnan(df), np.nan, stdtrit(finite, probability)))
+
+
+def _cumulative(df: Array, statistic: Array) -> Array:
+    """Distribution function of t, of the normal where df is infinite, NaN where it is NaN."""
+    finite = np.where(np.isfinite(df), df, 1.0)
+    return np.where(np.isinf(df), ndtr(statistic), np.where(np.isnan(df), np.nan, stdtr(finite, statistic)))
 
 
 def delta_table(

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlmed.data.design import build_design
 from mlmed.data.frames import column_names
 from mlmed.data.grams import Grams, accumulate, grams_for
-from mlmed.data.layout import Layout
+from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import lazy_frame, pushed_grams
-from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, LevelWarning
+from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
 from mlmed.model import ModelSpec
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum, optimize
 from mlmed.reml.working import Working, build_working
 
-__all__ = ["Fitted", "fit_model"]
+__all__ = ["Fitted", "design_of", "fit_model", "known_columns", "make_grams"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,9 @@ class Fitted:
         The optimum in working units.
     estimates : Estimates
         The optimum in the user's units.
+    table : Any
+        The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine
+        or only Grams were given.
     """
 
     spec: ModelSpec
@@ -49,6 +53,7 @@ class Fitted:
     working: Working
     optimum: Optimum
     estimates: Estimates
+    table: Any = field(default=None, repr=False, compare=False)
 
     @property
     def reml(self) -> bool:
@@ -104,7 +109,8 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     reml = spec.method == "reml"
     names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
     optimum = optimize(working.problem, working.blocks, reml=reml, names=names)
-    fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml))
+    table = None if _stored(data) is not None or lazy_frame(data) is not None else data
+    fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
     for message, category in _warnings(fitted):
         warnings.warn(message, category, stacklevel=stacklevel)
     return fitted
@@ -131,6 +137,28 @@ def make_grams(spec: ModelSpec, data: Any) -> Grams:
         return grams_for(spec, stored)
     frame = lazy_frame(data)
     return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
+
+
+def design_of(fitted: Fitted, why: str) -> Design:
+    """The rows behind a fit, encoded again.
+
+    Raises
+    ------
+    EffectError
+        If there are no rows, or they are not those that were fitted; ``why`` says what needs them.
+    """
+    if fitted.table is None:
+        raise EffectError(
+            f"{why} needs the rows, but the fit was made from cross-products (stored Grams or an engine that keeps the "
+            "rows); fit a data frame, or use kind='case' or kind='parametric'"
+        )
+    design = build_design(fitted.spec, fitted.table)
+    again = accumulate(design)
+    if again.products.shape != fitted.grams.products.shape or not np.allclose(
+        again.products, fitted.grams.products, rtol=1e-9, atol=1e-9
+    ):
+        raise EffectError(f"{why} needs the rows, but the data frame was changed after the fit; fit it again")
+    return design
 
 
 def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula
+from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, delta_table
-from mlmed.effects.paths import effect_quantities, find_paths
+from mlmed.effects.paths import Paths, effect_draws, effect_quantities, find_paths, linear_draws
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables, parse_equation
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
+from mlmed.modes.intervals import Interval, check_options, effects_table
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import BOUNDARY_NOTE
 from mlmed.modes.text import native_summary
 from mlmed.names import display_name
+from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import render_table
 
@@ -45,28 +48,60 @@ class MediationResults(MixedResults):
     treatment: str
     contrast: tuple[Any, Any] | None = None
 
-    def _effect_quantities(self, at: Mapping[str, Any] | None) -> dict[str, Quantity]:
-        paths = find_paths(self.fitted.layout, treatment=self.treatment, contrast=self.contrast, at=at)
-        return effect_quantities(paths, self.fitted.estimates)
+    def _paths(self, at: Mapping[str, Any] | None) -> Paths:
+        return find_paths(self.fitted.layout, treatment=self.treatment, contrast=self.contrast, at=at)
+
+    def effect_quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
+        """The effects with their derivatives in psi."""
+        return effect_quantities(self._paths(at), self.fitted.estimates)
 
     def effects(
         self,
         *,
-        vcov: str = "block",
-        order: str = "second",
+        interval: Interval = "delta",
         level: float = 0.95,
+        vcov: str | None = None,
+        order: str | None = None,
+        ddf: str | None = None,
+        n: int | None = None,
+        kind: str | None = None,
+        within: bool | None = None,
+        method: str | None = None,
+        seed: int | None = None,
+        n_jobs: int | None = None,
+        progress: bool | None = None,
         at: Mapping[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
 
+        An option that the asked interval does not use is refused. docs/choosing_intervals.md says which to use.
+
         Parameters
         ----------
-        vcov : {"block", "joint"}
-            Covariance of the estimates; see docs/standard_errors.md.
-        order : {"second", "first"}
-            Delta method: ``second`` has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006).
+        interval : {"delta", "monte-carlo", "profile", "bootstrap"}
+            Normal theory; draws of a, b, cprime and cov_ab from their joint normal distribution; profile
+            likelihood; refitted replicates of the data.
         level : float
             Coverage of the intervals, a proportion.
+        vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+            ``delta``, ``monte-carlo``, ``profile`` (its std_error): covariance of the estimates, by default
+            ``block``; see docs/standard_errors.md.
+        order : {"second", "first"}
+            ``delta``: ``second`` (default) has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006).
+        ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
+            ``delta``: t instead of z, with these degrees of freedom (in the note of each row).
+        n : int
+            Draws (``monte-carlo``, 20,000) or replicates (``bootstrap``, 1,000).
+        kind : {"case", "parametric", "residual"}
+            ``bootstrap``: how replicates are made.
+        within : bool
+            ``bootstrap`` of cases: draw rows within clusters, too.
+        method : {"percentile", "bc", "bca", "basic", "normal"}
+            ``bootstrap``: how an interval is made of draws.
+        seed : int
+            Required by ``monte-carlo`` and ``bootstrap``.
+        n_jobs, progress
+            ``bootstrap``: workers, and whether to show a progress bar.
         at : mapping, optional
             Values of moderators of x -> m, m -> y or x -> y; by default their mean or first level.
 
@@ -75,27 +110,38 @@ class MediationResults(MixedResults):
         DataFrame
             term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
         """
-        V = self.parameter_vcov(vcov)
-        asked = [self._flagged(quantity) for quantity in self._effect_quantities(at).values()]
-        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
+        given = {
+            "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "method": method,
+            "seed": seed, "n_jobs": n_jobs, "progress": progress,
+        }  # fmt: skip
+        return effects_table(self, interval, check_options(interval, given), level=level, at=at)
 
-    def _flagged(self, quantity: Quantity) -> Quantity:
+    def flagged(self, quantity: Quantity) -> Quantity:
         """Say so where a standard error rests on a variance or covariance at the boundary."""
         on_G = slice(len(self.fitted.estimates.beta), len(self.fitted.estimates.beta) + len(self.fitted.estimates.tau))
         if not self.is_singular or not np.any(quantity.gradient[on_G]):
             return quantity
         return replace(quantity, note="; ".join(filter(None, [quantity.note, BOUNDARY_NOTE])))
 
-    def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
-        """Everything ``nlcom`` can name: effects (where the model defines them), then every parameter."""
-        effects = {} if self.effects_reason else self._effect_quantities(at)
-        return {**effects, **super().quantities()}
+    def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
+        """Everything that can be named: effects (where the model defines them), then every parameter."""
+        parameters = super().quantities_at()
+        if self.effects_reason:
+            return parameters
+        paths = self._paths(at)
+        return lambda estimates: {**effect_quantities(paths, estimates), **parameters(estimates)}
+
+    def draws_of(self, psi: NDArray[np.float64], at: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
+        """The effects of many parameter vectors, (n, n_psi)."""
+        if self.effects_reason:
+            return {}
+        return effect_draws(linear_draws(self._paths(at), self.fitted.estimates, psi))
 
     @cached_property
     def effects_reason(self) -> str:
         """Why the model defines no effects (a curve, an interaction of treatment and mediator); usually empty."""
         try:
-            self._effect_quantities(None)
+            self.effect_quantities()
         except EffectError as error:
             return str(error)
         return ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,11 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmed.effects.delta import Quantity, delta_table
-from mlmed.effects.nlcom import combine
 from mlmed.errors import EffectError
 from mlmed.modes.export import flat_table, to_json
-from mlmed.modes.fitting import Fitted
+from mlmed.modes.inference import Inference
 from mlmed.modes.prediction import predict
 from mlmed.modes.record import optimization_record
 from mlmed.modes.stata import stata_report
@@ -23,7 +20,6 @@ from mlmed.modes.tables import (
     fixef_table,
     glance_table,
     parameter_names,
-    psi,
     qualified,
     ranef_table,
     sections,
@@ -32,7 +28,6 @@ from mlmed.modes.tables import (
 )
 from mlmed.modes.text import native_summary
 from mlmed.reml.estimates import loglik_at
-from mlmed.reml.vcov import ParameterVcov, parameter_vcov
 from mlmed.report.optimization import Optimization
 from mlmed.report.stata import StataReport, render
 
@@ -40,7 +35,7 @@ __all__ = ["MixedResults"]
 
 
 @dataclass(frozen=True)
-class MixedResults:
+class MixedResults(Inference):
     """A fitted linear mixed model.
 
     Attributes
@@ -48,8 +43,6 @@ class MixedResults:
     fitted : Fitted
         Specification, sufficient statistics and optimum behind the numbers.
     """
-
-    fitted: Fitted
 
     # -- estimates -----------------------------------------------------------------------------------------
 
@@ -185,18 +178,15 @@ class MixedResults:
 
     # -- covariance of the estimates -----------------------------------------------------------------------
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
-        """Covariance of psi as arrays, with the reason for any NaN."""
-        return parameter_vcov(self.fitted.estimates, kind)
-
     def vcov(self, kind: str = "block", *, which: str = "all") -> pd.DataFrame:
         """Covariance matrix of the estimates.
 
         Parameters
         ----------
-        kind : {"block", "joint"}
+        kind : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             ``block``: fixed effects independent of variances (Stata, lme4, nlme, SAS). ``joint``: fixed effects
-            propagated through the variances (glmmTMB, lavaan). See docs/standard_errors.md.
+            propagated through the variances (glmmTMB, lavaan). The others are robust to a wrong model within
+            clusters. See docs/standard_errors.md.
         which : {"all", "fixed"}
             All parameters or the fixed effects only.
         """
@@ -212,9 +202,12 @@ class MixedResults:
 
     # -- tables --------------------------------------------------------------------------------------------
 
-    def fixef(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
-        """Fixed effects: term, estimate, std_error, statistic, p_value, conf_low, conf_high, note."""
-        return fixef_table(self.fitted, vcov=vcov, level=level)
+    def fixef(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
+        """Fixed effects: term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
+
+        ``ddf`` as in ``tidy``; the degrees of freedom are in the note.
+        """
+        return fixef_table(self.fitted, vcov=vcov, level=level, ddf=ddf)
 
     def varcorr(self, *, level: float = 0.95) -> pd.DataFrame:
         """Variances and covariances of the random effects, and residual variances.
@@ -229,9 +222,28 @@ class MixedResults:
         """The cluster variable."""
         return self.fitted.group_name
 
-    def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
-        """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ..."""
-        return tidy_table(self.fitted, vcov=vcov, level=level)
+    def tidy(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
+        """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ...
+
+        Parameters
+        ----------
+        vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+            Covariance of the fixed effects; see docs/standard_errors.md.
+        level : float
+            Coverage of the intervals, a proportion.
+        ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
+            Degrees of freedom of the fixed effects: t instead of z. ``kenward-roger`` also adjusts the standard
+            errors (REML only).
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> table = fit.tidy(ddf="kenward-roger").set_index("term").loc["X", ["std_error", "df"]]
+        >>> table.astype(float).round(4).to_dict()
+        {'std_error': 0.1139, 'df': 48.9993}
+        """
+        return tidy_table(self.fitted, vcov=vcov, level=level, ddf=ddf)
 
     def glance(self) -> pd.DataFrame:
         """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
@@ -268,49 +280,6 @@ class MixedResults:
             NaN where a predictor is missing.
         """
         return predict(self.fitted, newdata, level=level, ranef=self.ranef)
-
-    # -- quantities ----------------------------------------------------------------------------------------
-
-    def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
-        """Everything that ``nlcom`` can name, with derivatives in psi."""
-        if at:
-            raise EffectError("a single equation has no moderated effects; leave out at=")
-        values = psi(self.fitted)
-        unit = np.eye(len(values))
-        return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(self.names)}
-
-    def nlcom(
-        self,
-        expression: str | Callable[[dict[str, float]], float] | Mapping[str, str],
-        *,
-        vcov: str = "block",
-        order: str = "second",
-        level: float = 0.95,
-        at: Mapping[str, Any] | None = None,
-    ) -> pd.DataFrame:
-        """Any function of the parameters, with a delta-method standard error.
-
-        Parameters
-        ----------
-        expression : str, callable or mapping
-            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket go in backticks,
-            ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
-        vcov : {"block", "joint"}
-            Which covariance of the estimates.
-        order : {"second", "first"}
-            Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do); Stata's ``nlcom`` is first.
-        level : float
-            Coverage of the interval.
-        at : mapping, optional
-            Values of moderators at which effects named in the expression are taken.
-        """
-        known = self.quantities(at)
-        if isinstance(expression, Mapping):
-            asked = [combine(text, known).named(label) for label, text in expression.items()]
-        else:
-            asked = [combine(expression, known)]
-        V = self.parameter_vcov(vcov)
-        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
 
     # -- text ----------------------------------------------------------------------------------------------
 

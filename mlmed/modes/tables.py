@@ -9,10 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import check_level, wald_table
+from mlmed.effects.delta import Quantity, check_level, wald_table
+from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.smallsample import errors_and_df
+from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
-from mlmed.reml.vcov import parameter_vcov
 
 __all__ = [
     "fixef_table",
@@ -22,6 +24,7 @@ __all__ = [
     "qualified",
     "ranef_table",
     "sections",
+    "shown_clusters",
     "tidy_table",
     "varcorr_table",
 ]
@@ -50,7 +53,7 @@ def psi(fitted: Fitted) -> NDArray[np.float64]:
 
 
 def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
-    estimates, V = fitted.estimates, parameter_vcov(fitted.estimates, kind)
+    estimates, V = fitted.estimates, covariance(fitted, kind)
     values, names = psi(fitted), parameter_names(fitted)
     p, n_tau = len(estimates.beta), len(estimates.tau)
     log = np.array([k >= p and name.startswith("var(") for k, name in enumerate(names)])
@@ -64,9 +67,24 @@ def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
     return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)
 
 
-def fixef_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
     """Fixed effects."""
-    return _parameter_table(fitted, vcov, level).iloc[: len(fitted.estimates.beta)]
+    return _fixed_and_df(fitted, vcov, level, ddf)[0]
+
+
+def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Fixed effects, and their degrees of freedom (p,)."""
+    p = len(fitted.estimates.beta)
+    if ddf == "none":
+        return _parameter_table(fitted, vcov, level).iloc[:p], np.full(p, np.inf)
+    unit, beta = np.eye(len(psi(fitted)))[:p], fitted.estimates.beta
+    names = parameter_names(fitted)[:p]
+
+    def slopes(estimates: Estimates) -> list[Quantity]:
+        return [Quantity(name, float(b), row) for name, b, row in zip(names, estimates.beta, unit, strict=True)]
+
+    found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
+    return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.df), found.df
 
 
 def varcorr_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
@@ -83,9 +101,11 @@ def varcorr_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
     return table
 
 
-def tidy_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
     """All estimates in broom.mixed's columns."""
-    fixed = fixef_table(fitted, vcov=vcov, level=level).assign(effect="fixed", group="")
+    fixed, df = _fixed_and_df(fitted, vcov, level, ddf)
+    df = np.append(df, np.full(len(psi(fitted)) - len(fixed), np.inf))
+    fixed = fixed.assign(effect="fixed", group="")
     random = varcorr_table(fitted, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
     table = pd.concat([fixed, random], ignore_index=True)
     equations = fitted.layout.equations
@@ -93,12 +113,12 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     of = [e.name for e in equations for _ in e.random]
     pairs = [of[i] if of[i] == of[j] else f"{of[j]}, {of[i]}" for i, j in fitted.estimates.tau_at]
     table["equation"] = [*own, *pairs, *(e.name for e in equations)]
-    table["df"] = np.inf
+    table["df"] = df
     columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
 
 
-def _shown(clusters: pd.Index) -> NDArray[Any]:
+def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
     """Cluster ids as a column; the parts of a combined id joined by a colon."""
     if isinstance(clusters, pd.MultiIndex):
         return np.array([":".join(map(str, parts)) for parts in clusters], dtype=object)
@@ -118,7 +138,7 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
         {
             "group_var": fitted.group_name,
             "effect": np.repeat(names, J),
-            "group": np.tile(_shown(fitted.clusters), len(names)),
+            "group": np.tile(shown_clusters(fitted.clusters), len(names)),
             "value": value,
             "se": se,
             "lower": value - z * se,

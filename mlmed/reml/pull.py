@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from mlmed.reml.covariance import Block
 from mlmed.reml.criterion import evaluate
-from mlmed.reml.estimates import Estimates
 from mlmed.reml.fit import Optimum, coordinates, minimize
 from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings
@@ -161,13 +160,3 @@ def pulled_optimum(
     bare = found.evaluation.value - 0.5 * pull.strength * gap**2
     criterion = bare + working.units.criterion_shift(working.problem.nobs, reml=reml)
     return PulledPoint(value, criterion, -pull.strength * gap, psi, found)
-
-
-def target_from(quantity_at: Callable[[Estimates], tuple[float, Array, Array | None]], estimates: Estimates) -> Target:
-    """A function of psi from a function of Estimates (derivatives of the latter are in psi)."""
-    p, T = len(estimates.beta), len(estimates.tau)
-
-    def target(psi: Array) -> tuple[float, Array, Array | None]:
-        return quantity_at(replace(estimates, beta=psi[:p], tau=psi[p : p + T], sigma2=psi[p + T :]))
-
-    return target

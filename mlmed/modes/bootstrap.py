@@ -1,0 +1,160 @@
+"""Bootstrap of a fit: which replicates, and what their draws say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.delta import COLUMNS, check_level
+from mlmed.effects.draws import draw_interval
+from mlmed.errors import EffectError
+from mlmed.reml.refit import Refitted
+from mlmed.report.plots import plot_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["BootstrapResults", "draws_table"]
+
+Array = NDArray[np.float64]
+
+
+def draws_table(
+    draws: pd.DataFrame,
+    estimates: pd.Series,
+    *,
+    level: float,
+    method: str = "percentile",
+    notes: dict[str, str],
+    jackknife: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The tidy table of draws, one row per column; ``notes`` by term, beside whatever the draws bring."""
+    check_level(level)
+    rows = []
+    for term in draws.columns:
+        values, estimate = draws[term].to_numpy(), float(estimates[term])
+        left_out = None if jackknife is None else jackknife[term].to_numpy()
+        found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
+        note = "; ".join(filter(None, [notes.get(term, ""), found.note]))
+        statistic = estimate / found.std_error if found.std_error > 0.0 else np.nan
+        rows.append((term, estimate, found.std_error, statistic, found.p_value, found.low, found.high, note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True)
+class BootstrapResults:
+    """Replicates of a fit.
+
+    Attributes
+    ----------
+    draws : DataFrame
+        One row per replicate, one column per effect and parameter; NaN where the replicate failed.
+    estimates : Series
+        The estimates of the fit itself, by the same names.
+    kind : str
+        How replicates were made.
+    seed : int
+        Seed of the replicates.
+    n_singular : int
+        Replicates whose optimum lies on the boundary; they count like any other.
+    failures : dict of str to int
+        Replicates without certified estimates, by reason.
+    notes : dict of str to str
+        Notes by term.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", df)
+    >>> boot = fit.bootstrap(50, seed=1)
+    >>> boot
+    BootstrapResults(50 replicates, kind 'case', seed 1: 0 failed, 0 singular)
+    >>> boot.tidy(method="normal").loc[1, ["conf_low", "conf_high"]].astype(float).round(1).tolist()
+    [-0.0, 0.4]
+    """
+
+    draws: pd.DataFrame
+    estimates: pd.Series
+    kind: str
+    seed: int
+    n_singular: int
+    failures: dict[str, int]
+    notes: dict[str, str]
+    _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        """Replicates, failed ones included."""
+        return len(self.draws)
+
+    @property
+    def n_failed(self) -> int:
+        """Replicates without certified estimates."""
+        return sum(self.failures.values())
+
+    @cached_property
+    def jackknife(self) -> pd.DataFrame:
+        """Estimates without one cluster at a time (exact refits), for the acceleration of ``bca``."""
+        return self._leave_out()
+
+    def tidy(
+        self, *, method: str = "percentile", level: float = 0.95, terms: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Intervals of all effects and parameters.
+
+        Parameters
+        ----------
+        method : {"percentile", "bc", "bca", "basic", "normal"}
+            How an interval is made of draws; see docs/choosing_intervals.md.
+        level : float
+            Coverage, a proportion.
+        terms : sequence of str, optional
+            Only these.
+
+        Returns
+        -------
+        DataFrame
+            term, estimate, std_error (standard deviation of the draws), statistic, p_value (level at which the
+            interval touches 0), conf_low, conf_high, note.
+        """
+        chosen = list(self.draws.columns) if terms is None else list(terms)
+        unknown = [term for term in chosen if term not in self.draws.columns]
+        if unknown:
+            raise EffectError(f"no draws of {unknown[0]!r}; there are {', '.join(self.draws.columns)}")
+        jackknife = self.jackknife if method == "bca" else None
+        notes = {term: "; ".join(filter(None, [self.notes.get(term, ""), self._count()])) for term in chosen}
+        return draws_table(
+            self.draws[chosen], self.estimates, level=level, method=method, notes=notes, jackknife=jackknife
+        )
+
+    def _count(self) -> str:
+        if not self.failures:
+            return ""
+        reason, count = max(self.failures.items(), key=lambda item: item[1])
+        return f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {reason})"
+
+    def plot(self, term: str | None = None, *, method: str = "percentile", level: float = 0.95) -> Axes:
+        """Histogram of the draws of one term, with its interval (extra ``plots``)."""
+        name = term or ("indirect" if "indirect" in self.draws else str(self.draws.columns[0]))
+        row = self.tidy(method=method, level=level, terms=[name]).iloc[0]
+        title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {method} interval"
+        return plot_draws(self.draws[name], estimate=row.estimate, low=row.conf_low, high=row.conf_high, title=title)
+
+    def __repr__(self) -> str:
+        return (
+            f"BootstrapResults({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
+            f"{self.n_singular} singular)"
+        )
+
+
+def count_failures(replicates: Sequence[Refitted]) -> dict[str, int]:
+    """Failed replicates by reason, numbers in the reasons left out so that like goes with like."""
+    return dict(Counter(r.reason.split(" (")[0].split(":")[0] for r in replicates if r.reason))

@@ -1,0 +1,269 @@
+"""What can be concluded from a fit: quantities, profiles, bootstraps, tests, influence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.nlcom import combine
+from mlmed.effects.profile import QuantityAt
+from mlmed.errors import EffectError
+from mlmed.modes.bootstrap import BootstrapResults
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.influence import InfluenceResults, influence_of
+from mlmed.modes.likelihood import LRTest, compare_fits, test_constraint, test_variance, variance_in
+from mlmed.modes.profiles import ProfileResults, profile_quantity
+from mlmed.modes.resampling import Plan, bootstrap_fit
+from mlmed.modes.tables import parameter_names
+from mlmed.reml.estimates import Estimates
+from mlmed.reml.vcov import ParameterVcov
+
+if TYPE_CHECKING:
+    from mlmed.modes.results import MixedResults
+
+__all__ = ["Inference"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """Inference that needs no more than a fitted model.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        Specification, sufficient statistics and optimum behind the numbers.
+    """
+
+    fitted: Fitted
+
+    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+        """Covariance of psi as arrays, with the reason for any NaN."""
+        return covariance(self.fitted, kind)
+
+    # -- quantities ----------------------------------------------------------------------------------------
+
+    def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
+        """Everything that can be named, as a function of the estimates."""
+        if at:
+            raise EffectError("a single equation has no moderated effects; leave out at=")
+        return partial(_parameters, parameter_names(self.fitted))
+
+    def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
+        """Everything that ``nlcom`` can name, with derivatives in psi."""
+        return self.quantities_at(at)(self.fitted.estimates)
+
+    def quantity_at(self, expression: str, at: Mapping[str, Any] | None = None) -> QuantityAt:
+        """One named quantity, or an expression of several, as a function of the estimates."""
+        every = self.quantities_at(at)
+        name = expression.strip().strip("`")
+        if name in every(self.fitted.estimates):
+            return lambda estimates: every(estimates)[name]
+        return lambda estimates: combine(expression, every(estimates))
+
+    def draws_of(self, psi: Array, at: Mapping[str, Any] | None) -> dict[str, Array]:
+        """What is made of many parameter vectors (n, n_psi), by name; nothing for a single equation."""
+        self.quantities_at(at)
+        return {}
+
+    def nlcom(
+        self,
+        expression: str | Callable[[dict[str, float]], float] | Mapping[str, str],
+        *,
+        vcov: str = "block",
+        order: str = "second",
+        level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Any function of the parameters, with a delta-method standard error.
+
+        Parameters
+        ----------
+        expression : str, callable or mapping
+            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket go in backticks,
+            ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
+        vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+            Which covariance of the estimates.
+        order : {"second", "first"}
+            Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do); Stata's ``nlcom`` is first.
+        level : float
+            Coverage of the interval.
+        at : mapping, optional
+            Values of moderators at which effects named in the expression are taken.
+        """
+        known = self.quantities(at)
+        if isinstance(expression, Mapping):
+            asked = [combine(text, known).named(label) for label, text in expression.items()]
+        else:
+            asked = [combine(expression, known)]
+        V = self.parameter_vcov(vcov)
+        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
+
+    # -- likelihood ----------------------------------------------------------------------------------------
+
+    def profile(
+        self, expression: str, *, level: float = 0.95, points: int = 20, at: Mapping[str, Any] | None = None
+    ) -> ProfileResults:
+        """Profile likelihood of an effect, a parameter, or an expression of them.
+
+        Everything else is estimated again at each value, the random-effects covariance included. Under REML the
+        criterion keeps its ``log|X'V^-1 X|`` (docs/math.md, eq. 37).
+
+        Parameters
+        ----------
+        expression : str
+            For example ``"indirect"``, ``"cov_ab"``, ``"var(m:x)"`` or ``"indirect / total"``.
+        level : float
+            Coverage of the interval, a proportion.
+        points : int
+            Points of the curve, beside the ends of the interval.
+        at : mapping, optional
+            Values of moderators.
+
+        Raises
+        ------
+        EffectError
+            Unknown names, or a quantity that the model fixes.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> [round(end, 3) for end in fit.profile("X").interval]
+        [-0.038, 0.418]
+        """
+        return profile_quantity(self.fitted, self.quantity_at(expression, at), level=level, points=points)
+
+    def test(self, hypothesis: str, *, at: Mapping[str, Any] | None = None) -> LRTest:
+        """Likelihood-ratio test of one restriction, everything else re-estimated.
+
+        A variance is tested at its boundary (the random effect is left out, with its covariances), against the
+        mixture of chi2 distributions that belongs there.
+
+        Parameters
+        ----------
+        hypothesis : str
+            For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m:x) = 0"``.
+        at : mapping, optional
+            Values of moderators.
+
+        Raises
+        ------
+        EffectError
+            If the text is not a restriction, or the quantity cannot take the value.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> print(fit.test("X = 0"))
+        LR test of X = 0: chi2(1) = 2.7061, p = 0.09996
+        """
+        left, equals, right = hypothesis.partition("=")
+        if not equals or "=" in right or not left.strip() or not right.strip():
+            raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {hypothesis!r}")
+        value = _number(right)
+        if value == 0.0:
+            effect = variance_in(self.fitted, left.strip().strip("`"))
+            if effect is not None:
+                return test_variance(self.fitted, hypothesis, effect)
+        if value is None:
+            return test_constraint(self.fitted, hypothesis, self.quantity_at(f"({left}) - ({right})", at), 0.0)
+        return test_constraint(self.fitted, hypothesis, self.quantity_at(left, at), value)
+
+    def compare(self, other: MixedResults) -> pd.DataFrame:
+        """Set this fit beside another of the same data: log-likelihoods, AIC, BIC, LR test where one is nested.
+
+        Raises
+        ------
+        EffectError
+            Different data or criteria, or REML fits with different fixed effects.
+        """
+        if not isinstance(other, Inference):
+            raise EffectError(f"compare() takes another fit of mlmed; found {type(other).__name__}")
+        return compare_fits(self.fitted, other.fitted)
+
+    # -- single clusters -------------------------------------------------------------------------------------
+
+    def influence(
+        self, *, refit: bool | None = None, vcov: str = "block", at: Mapping[str, Any] | None = None
+    ) -> InfluenceResults:
+        """Change of every effect and parameter when one cluster is left out.
+
+        Parameters
+        ----------
+        refit : bool, optional
+            Refit without each cluster (exact), or take one Newton step from the fit (docs/math.md, section 15). By
+            default the step; refits where the fit is singular, where the step does not exist.
+        vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+            Standard errors in which changes are measured.
+        at : mapping, optional
+            Values of moderators.
+        """
+        make = partial(self.draws_of, at=at)
+        return influence_of(self.fitted, self.quantities(at), make, self.parameter_vcov(vcov), refit=refit)
+
+    # -- resampling ----------------------------------------------------------------------------------------
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        *,
+        seed: int,
+        kind: str = "case",
+        within: bool = False,
+        n_jobs: int | None = None,
+        progress: bool = False,
+        at: Mapping[str, Any] | None = None,
+    ) -> BootstrapResults:
+        """Refit replicates of the data.
+
+        Parameters
+        ----------
+        n : int
+            Replicates.
+        seed : int
+            Seed; results do not depend on the number of workers.
+        kind : {"case", "parametric", "residual"}
+            Clusters drawn with replacement; data drawn from the fitted model; reflated residuals of both levels
+            drawn with replacement (Carpenter, Goldstein & Rasbash, 2003). See docs/choosing_intervals.md.
+        within : bool
+            With ``case``: also draw rows within the drawn clusters.
+        n_jobs : int, optional
+            Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
+        progress : bool
+            Show a progress bar on standard error.
+        at : mapping, optional
+            Values of moderators.
+
+        Raises
+        ------
+        EffectError
+            Unknown kind, or rows are needed and the fit was made from stored cross-products.
+        """
+        make = partial(self.draws_of, at=at)
+        plan = Plan(n, kind, within, seed, n_jobs, progress)
+        return bootstrap_fit(self.fitted, self.quantities(at), make, plan)
+
+
+def _parameters(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
+    """Every entry of psi as a quantity."""
+    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    unit = np.eye(len(values))
+    return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(names)}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

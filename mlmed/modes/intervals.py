@@ -1,0 +1,99 @@
+"""Which interval: one place that turns the options of ``effects()`` into a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import Quantity
+from mlmed.effects.montecarlo import monte_carlo_draws
+from mlmed.errors import EffectError
+from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.profiles import profile_table
+from mlmed.modes.smallsample import delta_with_df
+
+if TYPE_CHECKING:
+    from mlmed.modes.mediation import MediationResults
+
+__all__ = ["INTERVALS", "Interval", "check_options", "effects_table"]
+
+Interval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
+INTERVALS: tuple[str, ...] = get_args(Interval)
+#: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "delta": {"vcov": "block", "order": "second", "ddf": "none"},
+    "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
+    "profile": {"vcov": "block"},
+    "bootstrap": {
+        "n": 1000, "kind": "case", "within": False, "method": "percentile", "seed": None, "n_jobs": None,
+        "progress": False,
+    },
+}  # fmt: skip
+
+
+def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one kind of interval, defaults filled in.
+
+    Raises
+    ------
+    EffectError
+        Unknown interval, an option that it does not use, or no seed where numbers are drawn.
+    """
+    if interval not in OPTIONS:
+        raise EffectError(f"interval must be one of {', '.join(INTERVALS)}; found {interval!r}")
+    asked = {name: value for name, value in given.items() if value is not None}
+    idle = [name for name in asked if name not in OPTIONS[interval]]
+    if idle:
+        users = [kind for kind, options in OPTIONS.items() if idle[0] in options]
+        raise EffectError(
+            f"interval={interval!r} does not use {', '.join(idle)}; {idle[0]} belongs to "
+            f"{' and '.join(f'interval={kind!r}' for kind in users)}"
+        )
+    options = {**OPTIONS[interval], **asked}
+    if "seed" in options and options["seed"] is None:
+        raise EffectError(f"interval={interval!r} draws random numbers: give a seed, as in seed=1, to get them again")
+    return options
+
+
+def effects_table(
+    results: MediationResults, interval: str, options: dict[str, Any], *, level: float, at: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    """The effects with the asked kind of interval."""
+    if interval == "bootstrap":
+        method = options.pop("method")
+        boot = results.bootstrap(options.pop("n"), at=at, **options)
+        return boot.tidy(method=method, level=level, terms=list(results.effect_quantities(at)))
+    quantities = results.effect_quantities(at)
+    flagged = {term: results.flagged(quantity) for term, quantity in quantities.items()}
+    if interval == "monte-carlo":
+        return _monte_carlo(results, flagged, options, level=level)
+    if interval == "profile":
+        V = results.parameter_vcov(options["vcov"]).matrix
+        asked = {term: (quantity, results.quantity_at(term, at)) for term, quantity in quantities.items()}
+        return profile_table(results.fitted, asked, V, level=level)
+    return delta_with_df(results, flagged, at=at, level=level, **options)
+
+
+def _monte_carlo(
+    results: MediationResults, quantities: Mapping[str, Quantity], options: dict[str, Any], *, level: float
+) -> pd.DataFrame:
+    V, n = results.parameter_vcov(options["vcov"]), options["n"]
+    if not isinstance(n, int) or n < 1:
+        raise EffectError(f"n is a number of draws; found {n!r}")
+    draws = monte_carlo_draws(quantities, V.matrix, n=n, rng=np.random.default_rng(options["seed"]))
+    estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
+    known: dict[str, Quantity] = {}
+    unknown: dict[str, Quantity] = {}
+    for term, quantity in quantities.items():
+        exists = not quantity.is_fixed and np.isfinite(draws[term]).all()
+        (known if exists else unknown)[term] = quantity
+    frame = pd.DataFrame({term: draws[term] for term in known})
+    table = draws_table(frame, estimates, level=level, notes={term: q.note for term, q in known.items()})
+    for term, quantity in unknown.items():
+        note = quantity.note if quantity.is_fixed else V.reason
+        row = {"term": term, "estimate": quantity.estimate, "note": note}
+        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
+    return table.set_index("term").reindex(list(quantities)).reset_index()[list(table.columns)]

@@ -1,0 +1,214 @@
+"""Likelihood-ratio tests: of one constraint, of a variance at the boundary, of nested fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy.special import chdtrc
+
+from mlmed.effects.profile import QuantityAt, constrained
+from mlmed.errors import EffectError, NotIdentifiedError
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.profiles import profiler_of
+from mlmed.modes.tables import parameter_names, qualified
+from mlmed.reml.estimates import regression_loglik
+from mlmed.reml.fit import optimize
+from mlmed.reml.problem import Problem
+
+__all__ = ["LRTest", "compare_fits", "mixture_p", "test_constraint", "test_variance", "variance_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class LRTest:
+    """A likelihood-ratio test.
+
+    Attributes
+    ----------
+    hypothesis : str
+        What is tested.
+    chi2 : float
+        Twice the drop of the log-likelihood.
+    df : int
+        Restrictions.
+    p_value : float
+        From chi2(df), or from the mixture of chi2(df - 1) and chi2(df) for a variance at its boundary.
+    llf : float
+        Log-likelihood under the hypothesis.
+    note : str
+        Which reference distribution was used and why, if it is not chi2(df).
+    """
+
+    hypothesis: str
+    chi2: float
+    df: int
+    p_value: float
+    llf: float
+    note: str = ""
+
+    def __str__(self) -> str:
+        """One line."""
+        tail = f" ({self.note})" if self.note else ""
+        return f"LR test of {self.hypothesis}: chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g}{tail}"
+
+
+MIXTURE_NOTE = "the variance is tested at its boundary: equal mixture of chi2({low}) and chi2({high})"
+
+
+def mixture_p(chi2: float, df: int) -> float:
+    """P value of the equal mixture of chi2(df - 1) and chi2(df); chi2(0) is the value 0."""
+    upper = float(chdtrc(df, chi2))
+    lower = float(chdtrc(df - 1, chi2)) if df > 1 else float(chi2 <= 0.0)
+    return 0.5 * (lower + upper)
+
+
+def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, value: float) -> LRTest:
+    """Test that one quantity has a value, everything else re-estimated."""
+    profiler = profiler_of(fitted, quantity_at)
+    at = constrained(profiler, value)
+    if at.note:
+        raise EffectError(f"the fit under {hypothesis!r} cannot be trusted: {at.note}")
+    chi2 = max(at.drop, 0.0)  # rounding of a drop of zero
+    return LRTest(hypothesis, chi2, 1, float(chdtrc(1, chi2)), fitted.estimates.loglik - 0.5 * at.drop)
+
+
+def variance_in(fitted: Fitted, name: str) -> int | None:
+    """Position in u of the random effect whose variance a name is; None for anything else."""
+    names = parameter_names(fitted)[len(fitted.estimates.beta) :][: len(fitted.estimates.tau)]
+    if name not in names:
+        return None
+    i, j = fitted.estimates.tau_at[names.index(name)]
+    return int(i) if i == j else None
+
+
+def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
+    """Test that a random effect has variance 0: the fit without it (Self & Liang 1987, Stram & Lee 1994)."""
+    working, reml = fitted.working, fitted.reml
+    block = next(block for block in working.blocks if effect in block.index)
+    if block.structure == "exchangeable" and len(block.index) > 1:
+        raise EffectError("an exchangeable block has one variance and covariance for all; compare() two fits")
+    gone = block.index if block.structure == "identity" else (effect,)
+    df = len(block.index) if block.structure == "unstructured" else 1
+    keep = np.array([k for k in range(working.problem.n_random) if k not in gone], dtype=int)
+    if not len(keep):
+        if working.problem.n_strata > 1:
+            raise EffectError("without these effects no random effect is left in two equations; compare() two fits")
+        llf = regression_loglik(working.problem, working.units, reml=reml)
+    else:
+        llf = _loglik_without(fitted, keep)
+    chi2 = max(2.0 * (fitted.estimates.loglik - llf), 0.0)
+    note = MIXTURE_NOTE.format(low=df - 1, high=df)
+    return LRTest(hypothesis, chi2, df, mixture_p(chi2, df), llf, note)
+
+
+def _loglik_without(fitted: Fitted, keep: np.ndarray) -> float:
+    """Log-likelihood of the model with only some of its random effects."""
+    working = fitted.working
+    full = working.problem
+    smaller = Problem(full.A[np.ix_(keep, keep)], full.B[keep], full.C, full.nobs, full.stratum[keep])
+    place = {int(old): new for new, old in enumerate(keep)}
+    blocks = tuple(
+        replace(block, index=tuple(place[k] for k in block.index if k in place))
+        for block in working.blocks
+        if any(k in place for k in block.index)
+    )
+    try:
+        optimum = optimize(smaller, blocks, reml=fitted.reml)
+    except NotIdentifiedError as error:
+        raise EffectError(f"the model under the hypothesis cannot be fitted: {error}") from error
+    if not optimum.certificate.converged:
+        raise EffectError(f"the fit under the hypothesis is not certified: {optimum.certificate.complaint}")
+    shift = working.units.criterion_shift(full.nobs, reml=fitted.reml)
+    return -0.5 * (optimum.evaluation.value + shift)
+
+
+def compare_fits(first: Fitted, second: Fitted) -> pd.DataFrame:
+    """Two fits side by side, with the likelihood-ratio test where one is nested in the other.
+
+    Returns
+    -------
+    DataFrame
+        model, n_parameters, llf, aic, bic, chi2, df, p_value, note; the smaller model first.
+
+    Raises
+    ------
+    EffectError
+        Different data, different criteria, or REML with different fixed effects.
+    """
+    _refuse_incomparable(first, second)
+    small, large = sorted((first, second), key=lambda fitted: fitted.n_parameters)
+    chi2, df, p, note = _nested_test(small, large)
+    rows = [
+        (_formula(fitted), fitted.n_parameters, fitted.estimates.loglik, fitted.aic, fitted.bic, *rest)
+        for fitted, rest in ((small, (np.nan, np.nan, np.nan, "")), (large, (chi2, df, p, note)))
+    ]
+    columns = ["model", "n_parameters", "llf", "aic", "bic", "chi2", "df", "p_value", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _formula(fitted: Fitted) -> str:
+    return "; ".join(equation.text for equation in fitted.spec.equations)
+
+
+def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
+    for fitted in (first, second):
+        if not fitted.converged:
+            raise EffectError(f"the fit of {_formula(fitted)} is not certified, so it cannot be compared")
+    if first.spec.method != second.spec.method:
+        raise EffectError("one fit is by REML and the other by ML; fit both by the same method")
+    if _responses(first) != _responses(second):
+        raise EffectError(
+            f"the fits are not of the same rows and responses: {_shown(first)} and {_shown(second)}; drop rows with "
+            "missing values from the data before both fits"
+        )
+    if first.reml and set(qualified(first, "fixed")) != set(qualified(second, "fixed")):
+        raise EffectError(
+            "REML fits with different fixed effects cannot be compared (the restricted likelihoods are of different "
+            "contrasts of the data); refit both with method='ml'"
+        )
+
+
+def _responses(fitted: Fitted) -> list[tuple[str, int, str, str]]:
+    """Name, rows, and mean and spread (ten digits) of every response."""
+    found = []
+    for number, equation in enumerate(fitted.layout.equations):
+        k = equation.response_at
+        shift, scale = fitted.grams.shift[k], fitted.grams.scale[k]
+        found.append((equation.name, fitted.grams.nobs(number), f"{shift:.9e}", f"{scale:.9e}"))
+    return found
+
+
+def _shown(fitted: Fitted) -> str:
+    return ", ".join(f"{name} ({n} rows)" for name, n, _, _ in _responses(fitted))
+
+
+def _pairs(fitted: Fitted) -> set[str]:
+    """The variances and covariances that are free."""
+    p = len(fitted.estimates.beta)
+    return set(parameter_names(fitted)[p : p + len(fitted.estimates.tau)])
+
+
+def _nested_test(small: Fitted, large: Fitted) -> tuple[float, float, float, str]:
+    """chi2, df, p and note; NaN and the reason where the fits are not nested."""
+    df = large.n_parameters - small.n_parameters
+    fixed_in = set(qualified(small, "fixed")) <= set(qualified(large, "fixed"))
+    common = {block.structure for block in (*small.working.blocks, *large.working.blocks)} & {
+        "identity",
+        "exchangeable",
+    }
+    inside = set(qualified(small, "random")) <= set(qualified(large, "random")) and _pairs(small) <= _pairs(large)
+    if not fixed_in or df == 0 or not (inside or common):
+        return np.nan, np.nan, np.nan, "not nested: compare by AIC or BIC"
+    chi2 = 2.0 * (large.estimates.loglik - small.estimates.loglik)
+    if chi2 < -1e-6:
+        return np.nan, np.nan, np.nan, "not nested (the larger model fits worse): compare by AIC or BIC"
+    chi2 = max(chi2, 0.0)
+    gone = set(qualified(large, "random")) - set(qualified(small, "random"))
+    slopes = len(qualified(large, "fixed")) - len(qualified(small, "fixed"))
+    if not gone:
+        return chi2, df, float(chdtrc(df, chi2)), ""
+    if len(gone) == 1 and not slopes and not common:
+        return chi2, df, mixture_p(chi2, df), MIXTURE_NOTE.format(low=df - 1, high=df)
+    note = f"conservative: {len(gone)} variance(s) tested at the boundary beside other parameters; p is at most this"
+    return chi2, df, float(chdtrc(df, chi2)), note

@@ -1,0 +1,131 @@
+"""Profile likelihood of a fit: the curve, the interval, the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from mlmed.effects.delta import COLUMNS, Quantity, std_error
+from mlmed.effects.profile import (
+    End,
+    Profiler,
+    QuantityAt,
+    check_points,
+    constrained,
+    curve_points,
+    find_end,
+    profiler_for,
+)
+from mlmed.errors import EffectError
+from mlmed.modes.fitting import Fitted
+from mlmed.report.plots import plot_profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ProfileResults", "profile_quantity", "profile_table", "profiler_of"]
+
+
+@dataclass(frozen=True)
+class ProfileResults:
+    """The profile of one quantity.
+
+    Attributes
+    ----------
+    term : str
+        Its name.
+    estimate : float
+        Its value at the optimum.
+    level : float
+        Coverage of the interval, a proportion.
+    ends : (End, End)
+        Lower and upper end, each with the drop of -2l and all parameters there.
+    curve : DataFrame
+        value, drop (of the log-likelihood), zeta (signed root of twice the drop); a straight line of zeta against
+        value is what normal theory assumes.
+    """
+
+    term: str
+    estimate: float
+    level: float
+    ends: tuple[End, End]
+    curve: pd.DataFrame
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.ends[0].value, self.ends[1].value
+
+    @property
+    def note(self) -> str:
+        """What is unusual about the interval; usually empty."""
+        return "; ".join(dict.fromkeys(end.note for end in self.ends if end.note))
+
+    def plot(self) -> Axes:
+        """The curve with its interval (extra ``plots``)."""
+        return plot_profile(self.curve, term=self.term, estimate=self.estimate, ends=self.interval, level=self.level)
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        tail = f"; {self.note}" if self.note else ""
+        shown = f"{self.term} {self.estimate:.6g}, {100 * self.level:g}% interval {low:.6g} to {high:.6g}"
+        return f"ProfileResults({shown}{tail})"
+
+
+def profiler_of(fitted: Fitted, quantity_at: QuantityAt) -> Profiler:
+    """The profiler of a quantity of a fit."""
+    return profiler_for(quantity_at, fitted.estimates, fitted.working, fitted.optimum, reml=fitted.reml)
+
+
+def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, points: int) -> ProfileResults:
+    """Interval and curve of one quantity."""
+    check_points(points, level)
+    profiler = profiler_of(fitted, quantity_at)
+    ends = (find_end(profiler, -1, level=level), find_end(profiler, 1, level=level))
+    return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))
+
+
+def profile_table(
+    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: np.ndarray, *, level: float
+) -> pd.DataFrame:
+    """Profile intervals of several quantities; the statistic is the signed root of the LR test of 0.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    quantities : dict of term to (Quantity, function)
+        Each at the optimum, and as a function of the estimates.
+    V : (n, n) array
+        Covariance for the standard errors that stand beside the intervals.
+    level : float
+        Coverage, a proportion.
+    """
+    check_points(4, level)
+    rows = []
+    for term, (quantity, quantity_at) in quantities.items():
+        if quantity.is_fixed:
+            rows.append((term, quantity.estimate, *[np.nan] * 5, quantity.note))
+            continue
+        profiler = profiler_of(fitted, quantity_at)
+        low, high = (find_end(profiler, side, level=level) for side in (-1, 1))
+        root, why = _root_at_zero(profiler)
+        notes = dict.fromkeys(filter(None, [quantity.note, low.note, high.note, why]))
+        se = std_error(quantity, V)
+        rows.append(
+            (term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, "; ".join(notes))
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _root_at_zero(profiler: Profiler) -> tuple[float, str]:
+    """Signed root of the likelihood-ratio statistic of 0, or NaN and the reason."""
+    try:
+        at = constrained(profiler, 0.0)
+    except EffectError as error:
+        return np.nan, f"no test: {error}"
+    return float(np.sign(profiler.estimate) * np.sqrt(max(at.drop, 0.0))), at.note

@@ -1,0 +1,257 @@
+"""Cross-products of the Gram columns -> A, B, C in working units, by constant sparse maps (eq. 3, 18, 19).
+
+A fit needs them once, a resampled problem every time; both call ``assemble``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from mlmed.data.grams import Grams
+from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
+from mlmed.model import ModelSpec
+from mlmed.reml.covariance import Block
+from mlmed.reml.problem import Problem
+
+__all__ = ["Assembly", "EquationMaps", "assemble", "assembly_for", "build_assembly", "cluster_cross", "random_blocks"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class EquationMaps:
+    """One equation in working units; W stands for the rows of the K Gram columns.
+
+    Attributes
+    ----------
+    fixed, random : slice
+        Positions of its p_r effects in beta and of its q_r effects in u.
+    X : (K, p_r) array
+        ``X_r = W @ X``.
+    Z : (K, q_r) array
+        ``Z_r = W @ Z``.
+    response : (K,) array
+        ``y_r = W @ response``: 1 at the response, its shift at the constant if there is no intercept.
+    X_back, offset : (p_r, p_r), (p_r,) arrays
+        ``beta_r = offset + X_back @ beta_w`` in the user's units (eq. 18).
+    Z_back : (q_r, q_r) array
+        ``u_r = Z_back @ u_w`` (eq. 19).
+    """
+
+    fixed: slice
+    random: slice
+    X: Array
+    Z: Array
+    response: Array
+    X_back: Array
+    offset: Array
+    Z_back: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The way from products to a Problem; the same for every replicate of a model.
+
+    Attributes
+    ----------
+    equations : tuple of EquationMaps
+        Maps of the columns.
+    AB : (q * q + q * (p + 1), P * K * (K + 1) / 2) sparse array
+        A, then B, from the products of all P patterns.
+    C : (R * (p + 1) ** 2, P * K * (K + 1) / 2) sparse array
+        C by equation from the same.
+    member : (R, P) array
+        1 where the rows of a pattern belong to an equation, else 0.
+    stratum : (q,) int array
+        The equation that each random effect belongs to.
+    """
+
+    equations: tuple[EquationMaps, ...]
+    AB: csr_array
+    C: csr_array
+    member: Array
+    stratum: NDArray[np.int64]
+
+    @property
+    def n_fixed(self) -> int:
+        """Fixed effects, p."""
+        return int(self.equations[-1].fixed.stop)
+
+
+def random_blocks(spec: ModelSpec, layout: Layout) -> tuple[Block, ...]:
+    """Positions in u (equation by equation, as typed) of every covariance block."""
+    starts = np.cumsum([0, *(len(equation.random) for equation in layout.equations)])
+    blocks = []
+    for block in spec.blocks:
+        index: list[int] = []
+        for e, t in block.terms:
+            terms = layout.equations[e].terms
+            index += [int(starts[e]) + k for k, term in enumerate(terms) if term == t]
+        blocks.append(Block(tuple(sorted(index)), block.structure))
+    return tuple(blocks)
+
+
+def assembly_for(spec: ModelSpec, grams: Grams) -> Assembly:
+    """The maps of a model whose working units are those of ``grams``."""
+    return build_assembly(random_blocks(spec, grams.layout), grams)
+
+
+def build_assembly(blocks: tuple[Block, ...], grams: Grams) -> Assembly:
+    """Maps of every column, and from them the sparse maps of the products."""
+    equations = grams.layout.equations
+    stratum = np.repeat(np.arange(len(equations)), [len(equation.random) for equation in equations])
+    maps: list[EquationMaps] = []
+    first_p = first_q = 0
+    for r, equation in enumerate(equations):
+        fixed = slice(first_p, first_p + len(equation.fixed))
+        random = slice(first_q, first_q + len(equation.random))
+        first_p, first_q = fixed.stop, random.stop
+        X, X_back, offset, response = _fixed_map(equation, grams)
+        Z, Z_back = _random_map(equation, random, r, blocks, stratum, grams)
+        maps.append(EquationMaps(fixed, random, X, Z, response, X_back, offset, Z_back))
+    member = np.array(grams.patterns, dtype=np.float64).T
+    return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum)
+
+
+def assemble(assembly: Assembly, products: Array) -> Problem:
+    """A, B, C of eq. 3 for all equations.
+
+    Parameters
+    ----------
+    assembly : Assembly
+        Maps of the model.
+    products : (P, K * (K + 1) / 2, J) array
+        As in ``Grams``, for any number of clusters.
+    """
+    J, q, k = products.shape[-1], len(assembly.stratum), assembly.n_fixed + 1
+    flat = products.reshape(-1, J)
+    AB = assembly.AB @ flat
+    C = assembly.C @ flat.sum(axis=1)
+    nobs = np.rint(assembly.member @ products[:, 0].sum(axis=1)).astype(np.int64)
+    R = len(assembly.equations)
+    return Problem(
+        AB[: q * q].reshape(q, q, J), AB[q * q :].reshape(q, k, J), C.reshape(R, k, k), nobs, assembly.stratum
+    )
+
+
+def cluster_cross(assembly: Assembly, products: Array) -> Array:
+    """Per-cluster C, [X y]'[X y] of every equation, (R, p + 1, p + 1, J)."""
+    J, k = products.shape[-1], assembly.n_fixed + 1
+    return np.asarray(assembly.C @ products.reshape(-1, J)).reshape(len(assembly.equations), k, k, J)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """Nonzero weights of a product map: rows are entries of the result, columns are products of Gram columns."""
+
+    row: Indices
+    product: Indices
+    weight: Array
+
+
+def _entries(left: Array, right: Array, left_at: Indices, right_at: Indices, width: int) -> _Entries:
+    """Weights of ``left' W'W right``, (K, a) and (K, b), at the rows ``left_at * width + right_at`` of the result."""
+    i, a = np.nonzero(left)
+    j, b = np.nonzero(right)
+    row = (left_at[a] * width)[:, None] + right_at[b]
+    high, low = np.maximum(i[:, None], j), np.minimum(i[:, None], j)
+    weight = left[i, a][:, None] * right[j, b]
+    return _Entries(row.ravel(), (high * (high + 1) // 2 + low).ravel(), weight.ravel())
+
+
+def _product_maps(maps: Sequence[EquationMaps], member: Array) -> tuple[csr_array, csr_array]:
+    p, q, R = maps[-1].fixed.stop, maps[-1].random.stop, len(maps)
+    K, P = len(maps[0].response), member.shape[1]
+    n_products = K * (K + 1) // 2
+    AB: list[_Entries] = []
+    C: list[_Entries] = []
+    for r, equation in enumerate(maps):
+        zs = np.arange(equation.random.start, equation.random.stop)
+        columns = np.append(np.arange(equation.fixed.start, equation.fixed.stop), p)
+        right = np.column_stack([equation.X, equation.response])
+        pieces = (
+            (AB, 0, _entries(equation.Z, equation.Z, zs, zs, q)),
+            (AB, q * q, _entries(equation.Z, right, zs, columns, p + 1)),
+            (C, r * (p + 1) ** 2, _entries(right, right, columns, columns, p + 1)),
+        )
+        for pattern in np.flatnonzero(member[r]):
+            for target, first, own in pieces:
+                target.append(_Entries(first + own.row, pattern * n_products + own.product, own.weight))
+    width = P * n_products
+    return _sparse(AB, (q * q + q * (p + 1), width)), _sparse(C, (R * (p + 1) ** 2, width))
+
+
+def _sparse(entries: Iterable[_Entries], shape: tuple[int, int]) -> csr_array:
+    listed = list(entries)
+    row, product, weight = (np.concatenate([getattr(e, name) for e in listed]) for name in _Entries.__slots__)
+    return coo_array((weight, (row, product)), shape=shape).tocsr()
+
+
+def _fixed_map(equation: EquationLayout, grams: Grams) -> tuple[Array, Array, Array, Array]:
+    """Centred and scaled columns when there is an intercept, only scaled otherwise (eq. 18).
+
+    Returns the maps X, X_back, offset and response of ``EquationMaps``.
+    """
+    names, at = equation.fixed, equation.fixed_at
+    K, n = len(grams.columns), len(names)
+    centre = INTERCEPT in names
+    forward, back, offset = np.zeros((K, n)), np.zeros((n, n)), np.zeros(n)
+    response = np.zeros(K)
+    response[equation.response_at] = 1.0
+    y_shift, y_scale = grams.shift[equation.response_at], grams.scale[equation.response_at]
+    if not centre:
+        response[0] = y_shift / y_scale
+    for i, k in enumerate(at):
+        forward[k, i] = 1.0
+        back[i, i] = y_scale / grams.scale[k]
+        if k and not centre:
+            forward[0, i] = grams.shift[k] / grams.scale[k]
+    if centre:
+        one = names.index(INTERCEPT)
+        offset[one] = y_shift
+        back[one, :] -= np.where(np.arange(n) == one, 0.0, grams.shift[list(at)] * np.diag(back))
+    return forward, back, offset, response
+
+
+def _random_map(
+    equation: EquationLayout,
+    random: slice,
+    r: int,
+    blocks: tuple[Block, ...],
+    stratum: NDArray[np.int64],
+    grams: Grams,
+) -> tuple[Array, Array]:
+    """Z columns by covariance block (eq. 19): only an unstructured block with an intercept may be centred.
+
+    Returns the maps Z and Z_back of ``EquationMaps``.
+    """
+    names, at = equation.random, equation.random_at
+    y_scales = grams.scale[[other.response_at for other in grams.layout.equations]]
+    K, n = len(grams.columns), len(names)
+    forward, back = np.zeros((K, n)), np.zeros((n, n))
+    for block in blocks:
+        mine = [i for i in range(n) if random.start + i in block.index]
+        if not mine:
+            continue
+        one = next((i for i in mine if names[i] == INTERCEPT), None)
+        centre = block.structure == "unstructured" and one is not None
+        common = block.structure in ("identity", "exchangeable")
+        lead = y_scales[stratum[block.index[0]]]
+        for i in mine:
+            k = at[i]
+            unit = y_scales[r] / lead if common else grams.scale[k]  # z = raw column / unit
+            back[i, i] = y_scales[r] / unit
+            forward[k, i] = grams.scale[k] / unit
+            if k and not centre:
+                forward[0, i] = grams.shift[k] / unit
+        if centre and one is not None:
+            for i in mine:
+                if i != one:
+                    back[one, i] = -grams.shift[at[i]] * back[i, i]
+    return forward, back

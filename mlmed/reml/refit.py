@@ -1,0 +1,96 @@
+"""Fits of replicated problems: the model of one fit, other cross-products in the same working units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import NotIdentifiedError
+from mlmed.reml.covariance import Block
+from mlmed.reml.estimates import to_estimates
+from mlmed.reml.fit import optimize
+from mlmed.reml.problem import Problem
+from mlmed.reml.working import Units, Working
+
+__all__ = ["Refit", "Refitted", "Resampler"]
+
+Array = NDArray[np.float64]
+
+
+class Resampler(Protocol):
+    """Anything that makes problems in the working units of a fit."""
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refitted:
+    """One replicate.
+
+    Attributes
+    ----------
+    psi : (n,) array
+        Estimates in the user's units; NaN if the fit failed.
+    loglik : float
+        Log-likelihood.
+    singular : bool
+        Whether the optimum lies on the boundary.
+    reason : str
+        Why the fit failed; empty if it is certified.
+    """
+
+    psi: Array
+    loglik: float
+    singular: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """Draw a problem and fit it; a task for ``replicate``.
+
+    Attributes
+    ----------
+    resampler : Resampler
+        Where problems come from.
+    units : Units
+        Those of the original fit.
+    blocks : tuple of Block
+        Covariance structures.
+    reml : bool
+        Criterion.
+    n_psi : int
+        Length of psi.
+    """
+
+    resampler: Resampler
+    units: Units
+    blocks: tuple[Block, ...]
+    reml: bool
+    n_psi: int
+
+    def __call__(self, rng: np.random.Generator) -> Refitted:
+        """One replicate."""
+        return self.fit(self.resampler.draw(rng))
+
+    def fit(self, problem: Problem) -> Refitted:
+        """Fit one problem; failures come back as NaN with their reason."""
+        try:
+            optimum = optimize(problem, self.blocks, reml=self.reml)
+        except NotIdentifiedError as error:
+            return self._failed(str(error))
+        except np.linalg.LinAlgError:
+            return self._failed("the fixed effects cannot be told apart in the replicate")
+        if not optimum.certificate.converged:
+            return self._failed(f"not certified: {optimum.certificate.complaint}")
+        made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
+        psi = np.concatenate([made.beta, made.tau, made.sigma2])
+        return Refitted(psi, made.loglik, optimum.rank < len(optimum.G))
+
+    def _failed(self, reason: str) -> Refitted:
+        return Refitted(np.full(self.n_psi, np.nan), np.nan, False, reason)

@@ -1,0 +1,153 @@
+"""Nonparametric resampling of clusters, and of rows within clusters, as Problems in the units of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from mlmed.data.grams import Grams
+from mlmed.data.layout import Design
+from mlmed.data.rows import unit_rows
+from mlmed.model import ModelSpec
+from mlmed.reml.assembly import Assembly, assemble, assembly_for, cluster_cross
+from mlmed.reml.problem import Problem
+
+__all__ = ["CaseResampler", "WithinCaseResampler", "case_resampler", "within_case_resampler"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResampler:
+    """Whole clusters with replacement; a cluster that is drawn k times counts as k clusters.
+
+    Attributes
+    ----------
+    A : (q, q, J) array
+        Z'Z of every cluster.
+    B : (q, p + 1, J) array
+        Z'[X y] of every cluster.
+    C : (R, p + 1, p + 1, J) array
+        [X y]'[X y] of every equation and cluster.
+    nobs : (R, J) int array
+        Rows of every equation and cluster.
+    stratum : (q,) int array
+        The equation that each random effect belongs to.
+    """
+
+    A: Array
+    B: Array
+    C: Array
+    nobs: NDArray[np.int64]
+    stratum: NDArray[np.int64]
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate."""
+        return self.at(self.draw_index(rng))
+
+    def draw_index(self, rng: np.random.Generator) -> Indices:
+        """Clusters of one replicate, (J,)."""
+        J = self.A.shape[2]
+        return rng.integers(J, size=J, dtype=np.intp)
+
+    def at(self, index: Indices) -> Problem:
+        """The problem of the listed clusters, in this order; any number, with or without repetitions."""
+        counts = np.bincount(index, minlength=self.A.shape[2])
+        C = self.C.reshape(-1, len(counts)) @ counts.astype(np.float64)
+        return Problem(
+            self.A.take(index, axis=2),
+            self.B.take(index, axis=2),
+            C.reshape(self.C.shape[:3]),
+            self.nobs @ counts,
+            self.stratum,
+        )
+
+    def without(self, cluster: int) -> Problem:
+        """All clusters but one (the jackknife)."""
+        return self.at(np.delete(np.arange(self.A.shape[2]), cluster))
+
+
+def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
+    """Resampler of the clusters of some Grams."""
+    assembly = assembly_for(spec, grams)
+    problem = assemble(assembly, grams.products)
+    C = cluster_cross(assembly, grams.products)
+    nobs = np.rint(assembly.member @ grams.products[:, 0]).astype(np.int64)
+    return CaseResampler(problem.A, problem.B, C, nobs, problem.stratum)
+
+
+@dataclass(frozen=True, slots=True)
+class WithinCaseResampler:
+    """Clusters with replacement, then as many rows as each drawn cluster has, with replacement.
+
+    A row stays what it was: it belongs to the same equations as before, so missing values are resampled with
+    the rest. A cluster that is drawn twice gets rows of its own each time.
+
+    Attributes
+    ----------
+    assembly : Assembly
+        Maps to the working units of the fit.
+    table : (N, P * K * (K + 1) / 2) array
+        Products of every row, rows ordered by cluster; 0 at the patterns it does not have.
+    first, size : (J,) int arrays
+        First row and number of rows of every cluster.
+    order : (N,) int array
+        Position of each row of ``table`` in the Design.
+    """
+
+    assembly: Assembly
+    table: Array
+    first: Indices
+    size: Indices
+    order: Indices
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate."""
+        return self.at(*self.draw_rows(rng))
+
+    def draw_rows(self, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        """Drawn clusters, (J,), and the rows of ``table`` that each of them gets, one after the other, (M,)."""
+        J = len(self.size)
+        index = rng.integers(J, size=J, dtype=np.intp)
+        size = self.size[index]
+        within = (rng.random(int(size.sum())) * np.repeat(size, size)).astype(np.intp)  # u < 1 keeps it below size
+        return index, np.repeat(self.first[index], size) + within
+
+    def at(self, index: Indices, rows: Indices) -> Problem:
+        """The problem of the listed clusters made of the listed rows, ``size[index]`` rows each."""
+        ends = np.append(0, np.cumsum(self.size[index]))
+        pick = csr_array((np.ones(len(rows)), rows, ends), shape=(len(index), len(self.table)))
+        sums = pick @ self.table
+        P = self.assembly.member.shape[1]
+        return assemble(self.assembly, np.ascontiguousarray(sums.T).reshape(P, -1, len(index)))
+
+
+def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> WithinCaseResampler:
+    """Resampler of clusters and rows.
+
+    Raises
+    ------
+    DataError
+        If the design is not the one that the Grams were made from.
+    """
+    rows = unit_rows(design, grams)
+    by_cluster = np.argsort(rows.codes, kind="stable")
+    K = len(rows.values)
+    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
+    P, J = rows.shape
+    table = np.zeros((len(by_cluster), P, len(pairs)))
+    at = np.arange(len(by_cluster)), rows.pattern[by_cluster]
+    for k, (i, j) in enumerate(pairs):
+        table[*at, k] = (rows.values[i] * rows.values[j])[by_cluster]
+    size = np.bincount(rows.codes, minlength=J)
+    return WithinCaseResampler(
+        assembly_for(spec, grams),
+        table.reshape(len(by_cluster), -1),
+        np.cumsum(size) - size,
+        size,
+        rows.order[by_cluster],
+    )

@@ -1,0 +1,152 @@
+"""Cluster-robust covariance of psi = (beta, tau, sigma2), from cross-products alone.
+
+All kinds are ``sum_j c_j c_j'`` with c_j the first-order change of psi-hat that cluster j causes: a bread
+matrix times that cluster's score. They differ in bread and in the small-sample correction.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import EffectError
+from mlmed.reml.criterion import CHUNK, chunks
+from mlmed.reml.estimates import Estimates, to_estimates
+from mlmed.reml.fit import Optimum
+from mlmed.reml.percluster import ClusterProducts
+from mlmed.reml.problem import Problem
+from mlmed.reml.scores import scores_at
+from mlmed.reml.start import natural_jacobian
+from mlmed.reml.vcov import ParameterVcov, information_inverse
+from mlmed.reml.working import Working
+
+__all__ = ["FULL_LEVERAGE", "ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
+
+Array = NDArray[np.float64]
+RobustKind = Literal["CR0", "CR1", "CR2", "cluster"]
+ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
+
+#: A leverage this close to 1 is 1 up to rounding: some fixed effect is estimated from that cluster alone.
+FULL_LEVERAGE = 1e-10
+#: Eigenvalues of a cluster's cross-products below this share of the largest are the rounding error of zero.
+DEPENDENT = 1e-14
+
+
+def sandwich_vcov(
+    working: Working, optimum: Optimum, products: ClusterProducts, kind: str, *, reml: bool
+) -> ParameterVcov:
+    """Cluster-robust covariance of all parameters, in the user's units.
+
+    Parameters
+    ----------
+    working, optimum : Working, Optimum
+        The model and its optimum.
+    products : ClusterProducts
+        From ``cluster_products(working, grams)``.
+    kind : {"CR0", "CR1", "CR2", "cluster"}
+        ``CR0``: no correction (Liang and Zeger 1986). The bread is block-diagonal: P^-1 for beta and the
+        inverse observed information for (tau, sigma2). ``CR1``: CR0 times J/(J - 1). ``CR2``: residuals of
+        each cluster adjusted so that the covariance of beta is unbiased if the model is right (Bell and
+        McCaffrey; Pustejovsky and Tipton 2018). The adjustment is defined for residuals, hence for beta only;
+        the scores of (tau, sigma2) get CR1's factor sqrt(J/(J - 1)), and the cross-blocks follow.
+        ``cluster``: the inverse of the joint Hessian of psi as bread and CR1's factor. It lets beta move with
+        (tau, sigma2), which matters when a response is also a regressor; it is valid for every parameter.
+    reml : bool
+        Restricted likelihood or not.
+
+    Notes
+    -----
+    Scores of (tau, sigma2) are centred. At an interior optimum they sum to zero anyway; at a singular one
+    they do not, and their common part is no evidence of variation between clusters.
+
+    Raises
+    ------
+    EffectError
+        Unknown kind.
+    """
+    if kind not in ROBUST_KINDS:
+        raise EffectError(f"kind must be one of {', '.join(ROBUST_KINDS)}; found {kind!r}")
+    estimates = to_estimates(working, optimum, reml=reml)
+    changes, reason = _changes(working, optimum, products, estimates, kind, reml=reml)
+    p = working.problem.n_fixed
+    user = np.column_stack([changes[:, :p] @ working.units.X_map.T, changes[:, p:] @ estimates.tau_map.T])
+    return ParameterVcov(user.T @ user, reason)
+
+
+def _changes(
+    working: Working, optimum: Optimum, products: ClusterProducts, estimates: Estimates, kind: str, *, reml: bool
+) -> tuple[Array, str]:
+    """Bread times scores, (J, p + n_tau + R) in working units, and why entries are NaN."""
+    problem, at = working.problem, optimum.evaluation
+    p, J = problem.n_fixed, problem.n_clusters
+    P_inv = at.P_inv if reml else None
+    scores = scores_at(problem, working.blocks, products, optimum.L, optimum.sigma2, at.beta, P_inv)
+    of_variances = scores[:, p:] - scores[:, p:].mean(axis=0)
+    factor = 1.0 if kind == "CR0" else np.sqrt(J / (J - 1.0))
+    V, reason = information_inverse(estimates.hessian)
+    of_beta = adjusted_scores(problem, products, optimum) if kind == "CR2" else -0.5 * factor * scores[:, :p]
+    beta = of_beta @ at.P_inv  # X'V^-1 r is minus half the score
+    if kind != "cluster":
+        return np.column_stack([beta, -0.5 * factor * of_variances @ V]), reason
+    # the joint Hessian, inverted by blocks: its Schur complement is the Hessian that V comes from
+    D = at.beta_gradient @ natural_jacobian(problem, working.blocks)
+    variances = (of_beta @ D - 0.5 * factor * of_variances) @ V
+    return np.column_stack([beta + variances @ D.T, variances]), reason
+
+
+def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimum) -> Array:
+    """X_j'V_j^-1 A_j r_j of CR2 by cluster, (J, p), in working units.
+
+    With V = D'D and B_j = V_j - X_j P^-1 X_j', the adjustment is A_j = D'(D B_j D')^{+1/2} D. It does not depend
+    on which D is taken, but on the units of the rows as soon as they differ between rows. Rows are divided by the
+    residual sd of their equation, so that no response has a unit; with one equation that changes nothing.
+
+    Outside the span of the columns of [Z_j X_j y_j] V_j and A_j are then 1, so the rows of a cluster may be
+    replaced by pseudo-rows with the same cross-products, of which there are no more than columns.
+    """
+    p, q, at = problem.n_fixed, problem.n_random, optimum.evaluation
+    contrast = np.append(-at.beta, 1.0)
+    out = np.empty((problem.n_clusters, p))
+    for part in chunks(problem.n_clusters, CHUNK):
+        rows = pseudo_rows(problem, products, optimum.sigma2, part)
+        Z, X, r = rows[:, :, :q] @ optimum.L, rows[:, :, q : q + p], rows[:, :, q:] @ contrast
+        K = np.linalg.cholesky(np.eye(Z.shape[1]) + Z @ Z.transpose(0, 2, 1))
+        white = np.linalg.solve(K, X)  # D = K', so that K^-1 X = D'^-1 X
+        leverage, vectors = np.linalg.eigh(white @ at.P_inv @ white.transpose(0, 2, 1))
+        # D B D' = (K'K)(I - H)(K'K) = E E'; its rank is known from the leverages, before anything is squared
+        free = leverage < 1.0 - FULL_LEVERAGE
+        root = np.sqrt(np.where(free, 1.0 - leverage, 0.0))
+        left, values, _ = np.linalg.svd(K.transpose(0, 2, 1) @ K @ vectors * root[:, None, :])
+        kept = np.arange(values.shape[1]) < free.sum(axis=1)[:, None]
+        inverse = np.divide(1.0, values, out=np.zeros_like(values), where=kept)
+        turned = np.einsum("jab,jac,jc->jb", left, K.transpose(0, 2, 1), r, optimize=True)
+        out[part] = np.einsum("jai,jab,jb->ji", white, left, inverse * turned, optimize=True)
+    return out
+
+
+def pseudo_rows(problem: Problem, products: ClusterProducts, sigma2: Array, part: slice) -> Array:
+    """Rows with the cross-products of the clusters' own rows [Z X y], divided by the residual sd of their equation.
+
+    Returns
+    -------
+    rows : (n, k, q + p + 1) array
+        Equation below equation; zeros where a cluster has fewer pseudo-rows than others.
+    """
+    q, size = problem.n_random, problem.n_random + problem.n_fixed + 1
+    found = []
+    for r, variance in enumerate(sigma2):
+        zs = np.flatnonzero(problem.stratum == r)
+        A, B = problem.A[np.ix_(zs, zs)][:, :, part], problem.B[zs][:, :, part]
+        cross = np.zeros((A.shape[2], size, size))
+        cross[np.ix_(np.arange(len(cross)), zs, zs)] = A.transpose(2, 0, 1)
+        cross[:, zs, q:] = B.transpose(2, 0, 1)
+        cross[:, q:, zs] = B.transpose(2, 1, 0)
+        cross[:, q:, q:] = products.C[r, :, :, part].transpose(2, 0, 1)
+        values, vectors = np.linalg.eigh(cross / variance)
+        real = values > DEPENDENT * values[:, -1:]
+        used = real.any(axis=0)
+        root = np.sqrt(np.where(real, values, 0.0))
+        found.append((root[:, :, None] * vectors.transpose(0, 2, 1))[:, used])
+    return np.concatenate(found, axis=1)
