@@ -1,4 +1,4 @@
-"""Command line: ``mlmed fit``, ``mlmed mixed``, ``mlmed stack``, ``mlmed datasets``."""
+"""Command line: ``mlmed fit``, ``effects``, ``mixed``, ``stack``, ``grams``, ``datasets``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,19 @@ from typing import Any
 from mlmed import __version__, datasets
 from mlmed.data.readers import engine_errors, is_grams, open_parquet, read_table
 from mlmed.data.stacking import stack
+from mlmed.effects.draws import METHODS as METHODS_OF_DRAWS
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from mlmed.model import METHODS, STRUCTURES
+from mlmed.modes.covariance import ALL_KINDS
 from mlmed.modes.grams import Grams, grams, grams_sql
-from mlmed.modes.mediation import mediate
+from mlmed.modes.intervals import INTERVALS
+from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
+from mlmed.modes.resampling import KINDS
 from mlmed.modes.results import MixedResults
-from mlmed.reml.vcov import VCOV_KINDS
+from mlmed.modes.smallsample import DDF_KINDS
+from mlmed.modes.text import letter
+from mlmed.report.text import render_table
 
 __all__ = ["main"]
 
@@ -44,15 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser(
         "fit", help="mediation: two equations, fitted jointly", epilog=EXAMPLE, formatter_class=raw
     )
-    _add_data(fit)
-    fit.add_argument("--mediator", required=True, metavar="FORMULA", help='e.g. "m ~ x + (1 + x | id)"')
-    fit.add_argument("--outcome", required=True, metavar="FORMULA", help='e.g. "y ~ m + x + (1 + m + x | id)"')
-    fit.add_argument("--treatment", metavar="COLUMN", help="which predictor of the mediator is x")
+    _add_mediation(fit)
     _add_fitting(fit)
+    _add_printing(fit)
+    effects = commands.add_parser("effects", help="paths and effects with any kind of interval")
+    _add_mediation(effects)
+    _add_fitting(effects)
+    _add_intervals(effects)
     one = commands.add_parser("mixed", help="one equation")
     _add_data(one)
     one.add_argument("--formula", required=True, help='e.g. "y ~ x + (1 + x | id)"')
     _add_fitting(one)
+    _add_printing(one)
     stacked = commands.add_parser("stack", help="the Bauer-Preacher-Gil reshape, as CSV")
     _add_data(stacked)
     for name, meaning in (("x", "treatment"), ("m", "mediator"), ("y", "outcome"), ("cluster", "cluster id")):
@@ -80,13 +89,37 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=known)
 
 
+def _add_mediation(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--mediator", required=True, metavar="FORMULA", help='e.g. "m ~ x + (1 + x | id)"')
+    parser.add_argument("--outcome", required=True, metavar="FORMULA", help='e.g. "y ~ m + x + (1 + m + x | id)"')
+    parser.add_argument("--treatment", metavar="COLUMN", help="which predictor of the mediator is x")
+
+
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="reml")
     parser.add_argument("--covariance", choices=STRUCTURES, default="unstructured", help="of the random effects")
-    parser.add_argument("--vcov", choices=VCOV_KINDS, default="block", help="kind of standard errors")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
-    parser.add_argument("--format", choices=FORMATS, default="text")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+
+
+def _add_intervals(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--interval", choices=INTERVALS, default="delta", help="see docs/choosing_intervals.md")
+    parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
+    parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")
+    parser.add_argument("-n", type=int, metavar="N", help="draws or replicates")
+    parser.add_argument("--kind", choices=KINDS, help="how bootstrap replicates are made")
+    parser.add_argument("--within", action="store_true", default=None, help="draw rows within clusters, too")
+    parser.add_argument("--ends", choices=METHODS_OF_DRAWS, help="how a bootstrap interval is made of draws")
+    parser.add_argument("--seed", type=int, help="required where numbers are drawn")
+    parser.add_argument("--jobs", type=int, metavar="N", help="workers of a bootstrap")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
+
+
+def _add_printing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vcov", choices=ALL_KINDS, default="block", help="kind of standard errors")
+    parser.add_argument("--ddf", choices=DDF_KINDS, default="none", help="degrees of freedom: t instead of z")
+    parser.add_argument("--format", choices=FORMATS, default="text")
 
 
 def _read(source: str) -> Any:
@@ -131,11 +164,15 @@ def _scan_progress(data: Any) -> Iterator[None]:
         watcher.join()
 
 
-def _fit(options: argparse.Namespace) -> MixedResults:
+def _mixed(options: argparse.Namespace) -> MixedResults:
     data = _read(options.data)
     with _scan_progress(data):
-        if options.command == "mixed":
-            return mixed(options.formula, data, method=options.method, covariance=options.covariance)
+        return mixed(options.formula, data, method=options.method, covariance=options.covariance)
+
+
+def _mediate(options: argparse.Namespace) -> MediationResults:
+    data = _read(options.data)
+    with _scan_progress(data):
         return mediate(
             options.mediator,
             options.outcome,
@@ -147,16 +184,40 @@ def _fit(options: argparse.Namespace) -> MixedResults:
 
 
 def _present(results: MixedResults, options: argparse.Namespace) -> str:
+    asked = {"vcov": options.vcov, "level": options.level, "ddf": options.ddf}
     if options.format == "json":
-        return results.to_json(vcov=options.vcov, level=options.level)
+        return results.to_json(**asked)
     if options.format == "csv":
-        return results.to_table(vcov=options.vcov, level=options.level).to_csv(index=False).rstrip("\n")
-    return results.summary(options.format, vcov=options.vcov, level=options.level)
+        return results.to_table(**asked).to_csv(index=False).rstrip("\n")
+    return results.summary(options.format, **asked)
+
+
+def _effects(options: argparse.Namespace) -> str:
+    table = _mediate(options).effects(
+        interval=options.interval,
+        level=options.level,
+        vcov=options.vcov,
+        ddf=options.ddf,
+        n=options.n,
+        kind=options.kind,
+        within=options.within,
+        method=options.ends,
+        seed=options.seed,
+        n_jobs=options.jobs,
+        progress=True if options.interval == "bootstrap" and sys.stderr.isatty() else None,
+    )
+    if options.format == "json":
+        return str(table.to_json(orient="records", indent=2, double_precision=15))
+    if options.format == "csv":
+        return table.to_csv(index=False).rstrip("\n")
+    return render_table(table, statistic=letter(options.ddf or "none"))
 
 
 def _run(options: argparse.Namespace) -> str:
+    if options.command == "effects":
+        return _effects(options)
     if options.command in ("fit", "mixed"):
-        return _present(_fit(options), options)
+        return _present(_mediate(options) if options.command == "fit" else _mixed(options), options)
     if options.command == "grams":
         return _grams(options)
     if options.command == "stack":

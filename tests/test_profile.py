@@ -71,9 +71,7 @@ def _constrained_by_scipy(fit, value):
         return way(L @ L.T, objective.sigma2(theta), theta[K + 2 :])
 
     def criterion(theta):
-        at = evaluate(
-            problem, objective.factor(theta), objective.sigma2(theta), reml=fitted.reml, beta=theta[K + 2 :]
-        )
+        at = evaluate(problem, objective.factor(theta), objective.sigma2(theta), reml=fitted.reml, beta=theta[K + 2 :])
         return at.value, objective.in_chart(theta, at).gradient
 
     def indirect(theta):
@@ -251,9 +249,7 @@ def test_a_variance_is_tested_against_the_mixture(dataset):
 
     ols = sm.OLS(data["Reaction"], sm.add_constant(data["Days"])).fit()
     X, n = sm.add_constant(data["Days"]).to_numpy(), len(data)
-    reml = -0.5 * (
-        (n - 2) * (np.log(ols.ssr / (n - 2)) + 1 + np.log(2 * np.pi)) + np.linalg.slogdet(X.T @ X)[1]
-    )
+    reml = -0.5 * ((n - 2) * (np.log(ols.ssr / (n - 2)) + 1 + np.log(2 * np.pi)) + np.linalg.slogdet(X.T @ X)[1])
     assert alone.llf == pytest.approx(reml, rel=1e-10)
     assert alone.df == 1
 

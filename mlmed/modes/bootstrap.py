@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,13 +32,20 @@ def draws_table(
     *,
     level: float,
     method: str = "percentile",
-    notes: dict[str, str],
+    notes: Mapping[str, str],
+    missing: Mapping[str, str],
     jackknife: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The tidy table of draws, one row per column; ``notes`` by term, beside whatever the draws bring."""
+    """The tidy table of draws, one row per column.
+
+    ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
+    """
     check_level(level)
     rows = []
     for term in draws.columns:
+        if term in missing:
+            rows.append((term, float(estimates[term]), *[np.nan] * 5, missing[term]))
+            continue
         values, estimate = draws[term].to_numpy(), float(estimates[term])
         left_out = None if jackknife is None else jackknife[term].to_numpy()
         found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
@@ -66,8 +73,8 @@ class BootstrapResults:
         Replicates whose optimum lies on the boundary; they count like any other.
     failures : dict of str to int
         Replicates without certified estimates, by reason.
-    notes : dict of str to str
-        Notes by term.
+    fixed : dict of str to str
+        Terms that the model fixes, and why.
 
     Examples
     --------
@@ -87,7 +94,7 @@ class BootstrapResults:
     seed: int
     n_singular: int
     failures: dict[str, int]
-    notes: dict[str, str]
+    fixed: dict[str, str]
     _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
 
     @property
@@ -130,9 +137,15 @@ class BootstrapResults:
         if unknown:
             raise EffectError(f"no draws of {unknown[0]!r}; there are {', '.join(self.draws.columns)}")
         jackknife = self.jackknife if method == "bca" else None
-        notes = {term: "; ".join(filter(None, [self.notes.get(term, ""), self._count()])) for term in chosen}
+        notes = dict.fromkeys(chosen, self._count())
         return draws_table(
-            self.draws[chosen], self.estimates, level=level, method=method, notes=notes, jackknife=jackknife
+            self.draws[chosen],
+            self.estimates,
+            level=level,
+            method=method,
+            notes=notes,
+            missing=self.fixed,
+            jackknife=jackknife,
         )
 
     def _count(self) -> str:

@@ -85,15 +85,10 @@ def _monte_carlo(
         raise EffectError(f"n is a number of draws; found {n!r}")
     draws = monte_carlo_draws(quantities, V.matrix, n=n, rng=np.random.default_rng(options["seed"]))
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
-    known: dict[str, Quantity] = {}
-    unknown: dict[str, Quantity] = {}
-    for term, quantity in quantities.items():
-        exists = not quantity.is_fixed and np.isfinite(draws[term]).all()
-        (known if exists else unknown)[term] = quantity
-    frame = pd.DataFrame({term: draws[term] for term in known})
-    table = draws_table(frame, estimates, level=level, notes={term: q.note for term, q in known.items()})
-    for term, quantity in unknown.items():
-        note = quantity.note if quantity.is_fixed else V.reason
-        row = {"term": term, "estimate": quantity.estimate, "note": note}
-        table = pd.concat([table, pd.DataFrame([row])], ignore_index=True) if len(table) else pd.DataFrame([row])
-    return table.set_index("term").reindex(list(quantities)).reset_index()[list(table.columns)]
+    missing = {
+        term: quantity.note if quantity.is_fixed else V.reason
+        for term, quantity in quantities.items()
+        if quantity.is_fixed or np.isnan(draws[term]).any()
+    }
+    notes = {term: quantity.note for term, quantity in quantities.items()}
+    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)

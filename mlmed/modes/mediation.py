@@ -24,7 +24,7 @@ from mlmed.modes.intervals import Interval, check_options, effects_table
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import BOUNDARY_NOTE
-from mlmed.modes.text import native_summary
+from mlmed.modes.text import letter, native_summary
 from mlmed.names import display_name
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
@@ -146,34 +146,34 @@ class MediationResults(MixedResults):
             return str(error)
         return ""
 
-    def sections(self, *, vcov: str = "block", level: float = 0.95) -> dict[str, pd.DataFrame]:
+    def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
         """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""
-        tables = super().sections(vcov=vcov, level=level)
+        tables = super().sections(vcov=vcov, level=level, ddf=ddf)
         none = delta_table([], np.empty((0, 0)))
-        return {**tables, "effects": none if self.effects_reason else self.effects(vcov=vcov, level=level)}
+        return {**tables, "effects": none if self.effects_reason else self.effects(vcov=vcov, level=level, ddf=ddf)}
 
-    def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
+    def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
         """All tables as JSON (what ``mlmed fit --format json`` prints)."""
         extra = {"effects_reason": self.effects_reason} if self.effects_reason else {}
-        asked = {"treatment": self.treatment, "vcov": vcov, "level": level}
-        return to_json(self.fitted, self.sections(vcov=vcov, level=level), **asked, **extra)
+        asked = {"treatment": self.treatment, "vcov": vcov, "level": level, "ddf": ddf}
+        return to_json(self.fitted, self.sections(vcov=vcov, level=level, ddf=ddf), **asked, **extra)
 
     def _stata_report(self, level: float) -> StataReport:
         if self.effects_reason:
             return stata_report(self.fitted, level=level, notes=(f"No effects: {self.effects_reason}",))
         return stata_report(self.fitted, level=level, effects=self.effects(level=level))
 
-    def _native_summary(self, vcov: str, level: float) -> str:
+    def _native_summary(self, vcov: str, level: float, ddf: str) -> str:
         first, second = self.fitted.layout.equations
         title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
-        head = native_summary(self.fitted, vcov=vcov, level=level, title=title)
+        head = native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title=title)
         if self.effects_reason:
             return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
         lines = [
             head,
             "",
             f"Effects (indirect = a*b + cov_ab; delta method, second order; {vcov} standard errors)",
-            render_table(self.effects(vcov=vcov, level=level)),
+            render_table(self.effects(vcov=vcov, level=level, ddf=ddf), statistic=letter(ddf)),
             self._other_vcov_line("joint" if vcov == "block" else "block"),
         ]
         return "\n".join(lines)

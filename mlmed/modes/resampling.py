@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults, count_failures
@@ -18,6 +19,8 @@ from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.refit import Refit, Refitted, Resampler
 from mlmed.reml.resample import case_resampler, within_case_resampler
+from mlmed.reml.residual import residual_resampler, row_parametric_resampler
+from mlmed.reml.simulation import at_optimum, parametric_resampler
 from mlmed.replicate import replicate
 
 __all__ = ["KINDS", "Kind", "Plan", "bootstrap_fit", "resampler_for"]
@@ -43,7 +46,14 @@ def resampler_for(fitted: Fitted, kind: str, *, within: bool = False) -> Resampl
         if not within:
             return case_resampler(fitted.spec, fitted.grams)
         return within_case_resampler(fitted.spec, fitted.grams, design_of(fitted, "within=True"))
-    raise NotImplementedError
+    spec, grams, point = fitted.spec, fitted.grams, at_optimum(fitted.optimum)
+    if kind == "residual":
+        design = design_of(fitted, "kind='residual'")
+        return residual_resampler(spec, grams, point, design, data=fitted.table)
+    if not any(derived_columns(grams.layout)):
+        return parametric_resampler(spec, grams, point)
+    design = design_of(fitted, "kind='parametric' of a model with columns made of a response")
+    return row_parametric_resampler(spec, grams, point, design, data=fitted.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ def bootstrap_fit(
         seed=plan.seed,
         n_singular=sum(one.singular for one in found),
         failures=count_failures(found),
-        notes=fixed,
+        fixed=fixed,
         _leave_out=partial(_jackknife, fitted, names, make, plan.n_jobs),
     )
 

@@ -87,10 +87,10 @@ def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd
     return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.df), found.df
 
 
-def varcorr_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
+def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
     estimates, group = fitted.estimates, fitted.group_name
-    table = _parameter_table(fitted, "block", level).iloc[len(estimates.beta) :].reset_index(drop=True)
+    table = _parameter_table(fitted, vcov, level).iloc[len(estimates.beta) :].reset_index(drop=True)
     sd = np.sqrt(np.diag(estimates.G))
     sdcorr = [
         sd[i] if i == j else estimates.G[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0.0 else np.nan
@@ -106,7 +106,7 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") ->
     fixed, df = _fixed_and_df(fitted, vcov, level, ddf)
     df = np.append(df, np.full(len(psi(fitted)) - len(fixed), np.inf))
     fixed = fixed.assign(effect="fixed", group="")
-    random = varcorr_table(fitted, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
+    random = varcorr_table(fitted, vcov=vcov, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
     table = pd.concat([fixed, random], ignore_index=True)
     equations = fitted.layout.equations
     own = [e.name for e in equations for _ in e.fixed]
@@ -163,12 +163,12 @@ def glance_table(fitted: Fitted) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
-def sections(fitted: Fitted, *, vcov: str, level: float) -> dict[str, pd.DataFrame]:
+def sections(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> dict[str, pd.DataFrame]:
     """The tables every fit has, by the name they are exported under."""
-    varcorr = varcorr_table(fitted, level=level)
+    varcorr = varcorr_table(fitted, vcov=vcov, level=level)
     residual = varcorr["group"] == "Residual"
     return {
-        "fixef": fixef_table(fitted, vcov=vcov, level=level),
+        "fixef": fixef_table(fitted, vcov=vcov, level=level, ddf=ddf),
         "varcorr": varcorr[~residual],
         "residual": varcorr[residual],
     }

@@ -8,19 +8,19 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import sections
 from mlmed.report.text import format_number, render_pairs, render_table
 
-__all__ = ["native_summary"]
+__all__ = ["letter", "native_summary"]
 
 
-def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str) -> str:
+def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none") -> str:
     """Header, fixed effects, variances, residual variances."""
-    tables = sections(fitted, vcov=vcov, level=level)
+    tables = sections(fitted, vcov=vcov, level=level, ddf=ddf)
     lines = [
         title,
         "=" * len(title),
         render_pairs(header(fitted)),
         "",
         f"Fixed effects ({100 * level:g}% intervals; {vcov} standard errors)",
-        render_table(tables["fixef"]),
+        render_table(tables["fixef"], statistic=letter(ddf)),
         "",
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
         render_table(_without_tests(tables["varcorr"])),
@@ -29,6 +29,11 @@ def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str) -> st
         render_table(_without_tests(tables["residual"])),
     ]
     return "\n".join(lines)
+
+
+def letter(ddf: str) -> str:
+    """What tests are based on."""
+    return "z" if ddf == "none" else "t"
 
 
 def _without_tests(table: pd.DataFrame) -> pd.DataFrame:

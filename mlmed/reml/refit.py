@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import NotIdentifiedError
+from mlmed.errors import DataError, FormulaError, NotIdentifiedError
 from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import optimize
@@ -76,7 +76,11 @@ class Refit:
 
     def __call__(self, rng: np.random.Generator) -> Refitted:
         """One replicate."""
-        return self.fit(self.resampler.draw(rng))
+        try:
+            problem = self.resampler.draw(rng)
+        except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
+            return self._failed(str(error))
+        return self.fit(problem)
 
     def fit(self, problem: Problem) -> Refitted:
         """Fit one problem; failures come back as NaN with their reason."""

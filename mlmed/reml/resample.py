@@ -52,7 +52,7 @@ class CaseResampler:
     def draw_index(self, rng: np.random.Generator) -> Indices:
         """Clusters of one replicate, (J,)."""
         J = self.A.shape[2]
-        return rng.integers(J, size=J, dtype=np.intp)
+        return rng.integers(J, size=(J,))
 
     def at(self, index: Indices) -> Problem:
         """The problem of the listed clusters, in this order; any number, with or without repetitions."""
@@ -112,7 +112,7 @@ class WithinCaseResampler:
     def draw_rows(self, rng: np.random.Generator) -> tuple[Indices, Indices]:
         """Drawn clusters, (J,), and the rows of ``table`` that each of them gets, one after the other, (M,)."""
         J = len(self.size)
-        index = rng.integers(J, size=J, dtype=np.intp)
+        index = rng.integers(J, size=(J,))
         size = self.size[index]
         within = (rng.random(int(size.sum())) * np.repeat(size, size)).astype(np.intp)  # u < 1 keeps it below size
         return index, np.repeat(self.first[index], size) + within

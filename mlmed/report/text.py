@@ -11,7 +11,7 @@ import pandas as pd
 __all__ = ["format_number", "render_pairs", "render_table"]
 
 WIDTH = 92
-_HEADINGS = {"std_error": "std.error", "p_value": "p", "statistic": "z"}
+_HEADINGS = {"std_error": "std.error", "p_value": "p"}
 
 
 def format_number(value: object, digits: int = 6) -> str:
@@ -39,8 +39,8 @@ def _format_p(value: float) -> str:
     return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.4f}"
 
 
-def render_table(table: pd.DataFrame) -> str:
-    """Right-aligned columns; notes become numbered footnotes.
+def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
+    """Right-aligned columns; notes become numbered footnotes. ``statistic`` is what tests are based on.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def render_table(table: pd.DataFrame) -> str:
     for name in table.columns:
         if name == "note":
             continue
-        heading = _HEADINGS.get(name, name)
+        heading = statistic if name == "statistic" else _HEADINGS.get(name, name)
         cells = [
             _format_p(v) if name == "p_value" else format_number(v, 4 if name == "statistic" else 6)
             for v in table[name]

@@ -1,0 +1,127 @@
+"""A fit as tables and text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from mlmed.errors import EffectError
+from mlmed.modes.export import flat_table, to_json
+from mlmed.modes.inference import Inference
+from mlmed.modes.stata import stata_report
+from mlmed.modes.tables import fixef_table, glance_table, parameter_names, sections, tidy_table, varcorr_table
+from mlmed.modes.text import native_summary
+from mlmed.report.stata import StataReport, render
+
+__all__ = ["Presentation"]
+
+
+@dataclass(frozen=True)
+class Presentation(Inference):
+    """Tables and text of a fitted model.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        Specification, sufficient statistics and optimum behind the numbers.
+    """
+
+    # -- tables --------------------------------------------------------------------------------------------
+
+    def fixef(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
+        """Fixed effects: term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
+
+        ``ddf`` as in ``tidy``; the degrees of freedom are in the note.
+        """
+        return fixef_table(self.fitted, vcov=vcov, level=level, ddf=ddf)
+
+    def varcorr(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """Variances and covariances of the random effects, and residual variances.
+
+        Variances have intervals on the log scale, covariances plain ones (as Stata prints them). ``sdcorr`` is
+        the standard deviation or the correlation.
+        """
+        return varcorr_table(self.fitted, vcov=vcov, level=level)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of every parameter: fixed effects, ``var()`` and ``cov()``, residual variances."""
+        return parameter_names(self.fitted)
+
+    @property
+    def group_name(self) -> str:
+        """The cluster variable."""
+        return self.fitted.group_name
+
+    def tidy(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
+        """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ...
+
+        Parameters
+        ----------
+        vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+            Covariance of the estimates; see docs/standard_errors.md.
+        level : float
+            Coverage of the intervals, a proportion.
+        ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
+            Degrees of freedom of the fixed effects: t instead of z. ``kenward-roger`` also adjusts the standard
+            errors (REML only).
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> table = fit.tidy(ddf="kenward-roger").set_index("term").loc["X", ["std_error", "df"]]
+        >>> table.astype(float).round(4).to_dict()
+        {'std_error': 0.1139, 'df': 48.9993}
+        """
+        return tidy_table(self.fitted, vcov=vcov, level=level, ddf=ddf)
+
+    def glance(self) -> pd.DataFrame:
+        """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
+        return glance_table(self.fitted)
+
+    # -- text ----------------------------------------------------------------------------------------------
+
+    def summary(self, style: str = "text", *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
+        """The fit as text: ``style="text"``, or ``"stata"`` for the layout of ``xtmixed``.
+
+        Raises
+        ------
+        EffectError
+            Unknown style, or the Stata layout with standard errors that Stata does not compute.
+        """
+        if style == "stata":
+            if vcov != "block" or ddf != "none":
+                raise EffectError(
+                    "style='stata' shows Stata's standard errors, which are vcov='block' with normal tests"
+                )
+            return render(self._stata_report(level))
+        if style != "text":
+            raise EffectError(f"style must be 'text' or 'stata'; found {style!r}")
+        return self._native_summary(vcov, level, ddf)
+
+    def _stata_report(self, level: float) -> StataReport:
+        return stata_report(self.fitted, level=level)
+
+    def _native_summary(self, vcov: str, level: float, ddf: str) -> str:
+        return native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title="Linear mixed model")
+
+    def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
+        """The tables that are exported, by name: fixef, varcorr, residual."""
+        return sections(self.fitted, vcov=vcov, level=level, ddf=ddf)
+
+    def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
+        """All tables as JSON (what ``mlmed fit --format json`` prints)."""
+        return to_json(self.fitted, self.sections(vcov=vcov, level=level, ddf=ddf), vcov=vcov, level=level, ddf=ddf)
+
+    def to_table(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
+        """All tables below each other (what ``mlmed fit --format csv`` prints)."""
+        return flat_table(self.sections(vcov=vcov, level=level, ddf=ddf))
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self.summary()}</pre>"

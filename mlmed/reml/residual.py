@@ -1,0 +1,272 @@
+"""Resampling that simulates rows: reflated residuals, or normal draws where a model needs rows (docs/math.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.data.chain import derived_columns
+from mlmed.data.grams import Grams
+from mlmed.data.layout import Design
+from mlmed.data.recode import Recode, recodes
+from mlmed.data.rows import Rows, row_products, unit_rows
+from mlmed.model import ModelSpec
+from mlmed.reml.assembly import Assembly, assemble, assembly_for
+from mlmed.reml.problem import Problem
+from mlmed.reml.ranef import conditional_modes
+from mlmed.reml.simulation import Step, WorkingPoint, chain
+
+__all__ = [
+    "ResidualResampler",
+    "RowModel",
+    "RowParametricResampler",
+    "reflated_modes",
+    "residual_resampler",
+    "row_model",
+    "row_parametric_resampler",
+]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
+SPANNED = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class RowModel:
+    """A model that turns random effects and residuals into cross-products, row by row.
+
+    Attributes
+    ----------
+    assembly : Assembly
+        Maps to the working units of the fit.
+    rows : Rows
+        The data.
+    products : (P, K * (K + 1) / 2, J) array
+        Their sums.
+    steps : tuple of R Steps
+        The equations, in the order of simulation.
+    members : tuple of R (n_r,) int arrays
+        Rows of each equation.
+    recodes : tuple of R Recodes or None
+        How the columns that are computed from earlier responses are rebuilt.
+    changed : frozenset of int
+        Gram columns that are simulated or rebuilt.
+    """
+
+    assembly: Assembly
+    rows: Rows
+    products: Array
+    steps: tuple[Step, ...]
+    members: tuple[Indices, ...]
+    recodes: tuple[Recode | None, ...]
+    changed: frozenset[int]
+
+    def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
+        """New responses given random effects, (q, J), and residuals of each equation, (n_r,), working units."""
+        return assemble(self.assembly, self.simulated(u, noise))
+
+    def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
+        """The same as products, (P, K * (K + 1) / 2, J)."""
+        values = list(self.rows.values)
+        for r, step in enumerate(self.steps):
+            recode = self.recodes[r]
+            if recode is not None:
+                recode.apply(values)
+            made = self._predictor(r, values, u) + noise[r]
+            if len(made) < len(self.rows.codes):  # on other rows the response stays as observed
+                new = values[step.response_at].copy()
+                new[self.members[r]] = made
+                made = new
+            values[step.response_at] = made
+        return row_products(self.rows, values, base=self.products, changed=self.changed)
+
+    def residuals(self, u: Array) -> tuple[Array, ...]:
+        """Observed responses less X beta + Z u, (n_r,) for each equation, given u, (q, J)."""
+        return tuple(
+            self.rows.values[step.response_at][own] - self._predictor(r, self.rows.values, u)
+            for r, (step, own) in enumerate(zip(self.steps, self.members, strict=True))
+        )
+
+    def _predictor(self, equation: int, values: Sequence[Array], u: Array) -> Array:
+        """Everything but the residual on the rows of one equation, (n_r,), in the units of the Grams."""
+        step, own = self.steps[equation], self.members[equation]
+        whole = len(own) == len(self.rows.codes)
+        codes = self.rows.codes if whole else self.rows.codes[own]
+        coefficients = step.coefficients(u)
+        out = np.zeros(len(own))
+        for k, fixed, random, by_cluster in zip(step.columns, step.fixed, step.random, coefficients, strict=True):
+            column = values[k] if whole else values[k][own]
+            out += column * (by_cluster[codes] if random.any() else fixed)
+        return out
+
+
+def row_model(spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None) -> RowModel:
+    """Rows of a fit with the parameters to simulate from; see ``residual_resampler``."""
+    rows = unit_rows(design, grams)
+    assembly = assembly_for(spec, grams)
+    steps = chain(assembly, grams, point)
+    member = np.array(grams.patterns)[rows.pattern]
+    members = tuple(np.flatnonzero(member[:, r]) for r in range(len(steps)))
+    derived = {column.at for own in derived_columns(grams.layout) for column in own}
+    changed = frozenset(derived | {step.response_at for step in steps})
+    return RowModel(assembly, rows, grams.products, steps, members, recodes(spec, grams, rows, data), changed)
+
+
+@dataclass(frozen=True, slots=True)
+class RowParametricResampler:
+    """New responses for all rows from the model, drawn row by row; any model that can be encoded again.
+
+    For models without columns computed from a response, ``ParametricResampler`` has the same distribution and is
+    faster.
+
+    Attributes
+    ----------
+    model : RowModel
+        The rows and the parameters.
+    root : (q, q) array
+        A factor of G.
+    """
+
+    model: RowModel
+    root: Array
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value.
+        """
+        return assemble(self.model.assembly, self.draw_products(rng))
+
+    def draw_products(self, rng: np.random.Generator) -> Array:
+        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+        u = self.root @ rng.standard_normal((self.root.shape[1], self.model.rows.shape[1]))
+        noise = [
+            step.sd * rng.standard_normal(len(own))
+            for step, own in zip(self.model.steps, self.model.members, strict=True)
+        ]
+        return self.model.simulated(u, noise)
+
+
+def row_parametric_resampler(
+    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+) -> RowParametricResampler:
+    """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
+    return RowParametricResampler(row_model(spec, grams, point, design, data), point.L)
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualResampler:
+    """Reflated residuals of both levels, drawn with replacement (Carpenter, Goldstein and Rasbash, 2003).
+
+    Attributes
+    ----------
+    model : RowModel
+        The rows and the parameters.
+    modes : (q, J) array
+        Centred conditional modes, reflated so that their covariance is G; drawn as whole vectors.
+    missing : (q, k) array
+        Factor of the part of G that the modes do not span (fewer clusters than random effects); normal draws
+        fill it. Usually k = 0.
+    residuals : tuple of R (n_r,) arrays
+        Centred residuals of the rows, reflated so that their variance is sigma2.
+    """
+
+    model: RowModel
+    modes: Array
+    missing: Array
+    residuals: tuple[Array, ...]
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value.
+        """
+        return assemble(self.model.assembly, self.draw_products(rng))
+
+    def draw_products(self, rng: np.random.Generator) -> Array:
+        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+        J = self.modes.shape[1]
+        u = self.modes[:, rng.integers(J, size=J)]
+        if self.missing.shape[1]:
+            u = u + self.missing @ rng.standard_normal((self.missing.shape[1], J))
+        noise = [pool[rng.integers(len(pool), size=len(pool))] for pool in self.residuals]
+        return self.model.simulated(u, noise)
+
+
+def residual_resampler(
+    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+) -> ResidualResampler:
+    """Resampler of the residuals of a fit.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    grams : Grams
+        Its cross-products; their units define the working units of ``point``.
+    point : WorkingPoint
+        ``at_optimum(optimum)``.
+    design : Design
+        The rows that the Grams were made from (``build_design(spec, data)``).
+    data : dataframe, optional
+        The table itself; needed only if a predictor is computed from a response (``m:w``, ``np.log(m)``).
+
+    Raises
+    ------
+    DataError
+        If the rows are not those of the Grams, or a predictor cannot be rebuilt from simulated responses.
+    """
+    model = row_model(spec, grams, point, design, data)
+    problem = assemble(model.assembly, grams.products)
+    q = problem.n_random
+    raw = conditional_modes(problem, point.L, point.sigma2, point.beta, np.eye(q)).modes
+    modes, missing = reflated_modes(problem, point, raw)
+    centred = [residual - residual.mean() for residual in model.residuals(raw)]
+    pools = tuple(own * (step.sd / own.std()) for own, step in zip(centred, model.steps, strict=True))
+    return ResidualResampler(model, modes, missing, pools)
+
+
+def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple[Array, Array]:
+    """Centred modes with covariance G (divisor J), and a factor of what they cannot span.
+
+    With G = L L' the modes are L v_j, v_j = L'Z'V^-1 (y - X beta), which needs no inverse of G. The v_j are
+    made spherical by the symmetric root of their covariance S, so that L S^-1/2 v_j has covariance L L'. In
+    directions where S is zero the v_j say nothing; those that L maps to zero as well do not matter.
+
+    Parameters
+    ----------
+    problem : Problem
+        Cross-products in working units.
+    point : WorkingPoint
+        Parameters.
+    modes : (q, J) array
+        Conditional modes in working units.
+
+    Returns
+    -------
+    reflated : (q, J) array
+    missing : (q, k) array
+    """
+    contrast = np.append(-point.beta, 1.0)
+    score = np.einsum("aij,i->aj", problem.B, contrast) - np.einsum("abj,bj->aj", problem.A, modes)
+    v = point.L.T @ (score / point.sigma2[problem.stratum][:, None])  # eq. 22: Z'V^-1 = Z'R^-1 - Z'R^-1 Z N Z'R^-1
+    v = v - v.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(v @ v.T / v.shape[1])
+    spanned = values > SPANNED * max(float(values[-1]), np.finfo(float).tiny)
+    kept = vectors[:, spanned]
+    reflated = point.L @ (kept / np.sqrt(values[spanned])) @ (kept.T @ v)
+    missing = point.L @ vectors[:, ~spanned]
+    size = np.abs(missing).max(axis=0, initial=0.0)
+    return reflated, missing[:, size > SPANNED * np.abs(point.L).max(initial=0.0)]

@@ -1,0 +1,172 @@
+"""Intervals made of draws: closed forms, known distributions, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import mlmed
+from mlmed.effects.draws import METHODS, acceleration, draw_interval, normal_draws
+from mlmed.errors import EffectError
+from tests.models import MEDIATOR, OUTCOME
+
+#: A quantile or standard deviation of 400,000 draws, relative to its standard deviation.
+MANY_DRAWS = 0.01
+#: The same arithmetic written twice.
+SAME = 1e-12
+#: The standard error of a standard deviation from n normal draws is sd / sqrt(2 n); four of them.
+FOUR_ERRORS = 4.0
+
+
+@pytest.fixture(scope="module")
+def normal():
+    return np.random.default_rng(1).normal(2.0, 0.5, 400_000)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_normal_draws_give_the_normal_interval(normal, method):
+    jackknife = np.random.default_rng(2).permutation(np.linspace(1.9, 2.1, 101))  # symmetric: no acceleration
+    found = draw_interval(normal, 2.0, level=0.9, method=method, jackknife=jackknife)
+    half = 0.5 * stats.norm.ppf(0.95)
+    assert (found.low, found.high) == pytest.approx((2.0 - half, 2.0 + half), abs=MANY_DRAWS * 0.5)
+    assert found.std_error == pytest.approx(0.5, rel=MANY_DRAWS)
+
+
+def test_bca_by_the_formula():
+    """Efron's example in other words: skewed draws, every step by scipy."""
+    rng = np.random.default_rng(3)
+    draws, estimate, jackknife = rng.gamma(3.0, size=4001), 2.7, rng.gamma(2.0, size=30)
+    gap = jackknife.mean() - jackknife
+    speed = (gap**3).sum() / (6 * (gap**2).sum() ** 1.5)
+    assert acceleration(jackknife) == pytest.approx(speed, rel=SAME)
+    z0 = stats.norm.ppf((draws < estimate).mean())
+    levels = [stats.norm.cdf(z0 + (z0 + z) / (1 - speed * (z0 + z))) for z in stats.norm.ppf([0.025, 0.975])]
+    found = draw_interval(draws, estimate, level=0.95, method="bca", jackknife=jackknife)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, levels)), rel=SAME)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_p_value_is_the_level_at_which_the_interval_touches_zero(method):
+    rng = np.random.default_rng(4)
+    draws, jackknife = rng.gamma(4.0, size=20_000) - 1.2, rng.gamma(2.0, size=40)
+    estimate = float(np.median(draws)) + 0.1
+    p = draw_interval(draws, estimate, level=0.95, method=method, jackknife=jackknife).p_value
+    assert 0.001 < p < 0.9
+    ends = [
+        draw_interval(draws, estimate, level=1 - p * factor, method=method, jackknife=jackknife)
+        for factor in (0.97, 1.03)
+    ]
+    assert ends[0].low < 0.0 < ends[1].low
+
+
+def test_a_p_value_never_claims_more_than_the_draws_can_show():
+    draws = np.random.default_rng(5).normal(10.0, 1.0, 999)
+    for method in ("percentile", "basic", "bc"):
+        assert draw_interval(draws, 10.0, level=0.95, method=method).p_value == pytest.approx(2 / 1000)
+
+
+def test_failed_draws_are_left_out():
+    draws = np.random.default_rng(6).normal(size=500)
+    with_gaps = np.concatenate([draws, np.full(20, np.nan)])
+    assert draw_interval(with_gaps, 0.0, level=0.95) == draw_interval(draws, 0.0, level=0.95)
+
+
+@pytest.mark.parametrize(
+    ("draws", "estimate", "method", "note"),
+    [
+        (np.zeros(5), 0.0, "percentile", "too few for an interval"),
+        (np.full(100, np.nan), 0.0, "percentile", "0 usable draws"),
+        (np.full(100, 2.0), 2.0, "percentile", "all draws are the same value"),
+        (np.linspace(1.0, 2.0, 100), 0.5, "bc", "one side of the estimate"),
+    ],
+)
+def test_what_has_no_interval_has_a_reason(draws, estimate, method, note):
+    found = draw_interval(draws, estimate, level=0.95, method=method)
+    assert np.isnan(found.low)
+    assert note in found.note
+
+
+def test_refusals():
+    with pytest.raises(EffectError, match="method must be one of"):
+        draw_interval(np.arange(50.0), 1.0, level=0.95, method="best")
+    with pytest.raises(EffectError, match="leave-one-cluster-out"):
+        draw_interval(np.arange(50.0), 20.0, level=0.95, method="bca")
+    with pytest.raises(EffectError, match="negative eigenvalue"):
+        normal_draws(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]), 10, np.random.default_rng(1))
+
+
+def test_normal_draws_of_a_singular_covariance():
+    draws = normal_draws(np.array([1.0, 2.0]), np.array([[4.0, 4.0], [4.0, 4.0]]), 1000, np.random.default_rng(1))
+    assert draws[:, 0] - 1.0 == pytest.approx(draws[:, 1] - 2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("vcov", ["block", "joint"])
+def test_monte_carlo_spreads_as_the_second_order_variance(dataset, vcov):
+    """Its standard deviation is the second-order delta error (.0533 and .0583 in block), in theory exactly."""
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
+    n = 200_000
+    drawn = fit.effects(interval="monte-carlo", n=n, seed=1, vcov=vcov).set_index("term")["std_error"]
+    exact = fit.effects(vcov=vcov).set_index("term")["std_error"]
+    for term in exact.index:
+        assert drawn[term] == pytest.approx(exact[term], rel=FOUR_ERRORS / np.sqrt(2 * n)), term
+    if vcov == "block":
+        assert drawn["indirect"] == pytest.approx(0.0533, abs=0.0003)
+
+
+def test_monte_carlo_is_reproducible_and_skewed_to_the_right(dataset):
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
+    first, again, other = (fit.effects(interval="monte-carlo", seed=seed) for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert not first.equals(other)
+    row = first.set_index("term").loc["indirect"]
+    assert row.conf_high - row.estimate > row.estimate - row.conf_low
+    assert list(first.columns) == list(fit.effects().columns)
+
+
+def test_monte_carlo_without_a_covariance_has_reasons():
+    import warnings
+
+    from mlmed.errors import BoundaryWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(25, 4, seed=2).data)
+    assert fit.parameter_vcov().reason
+    table = fit.effects(interval="monte-carlo", seed=1).set_index("term")
+    assert list(table.index) == list(fit.effects()["term"])
+    assert np.isfinite(table.loc["a", "conf_low"])  # (X'V^-1 X)^-1 exists
+    for term in ("cov_ab", "indirect", "total"):
+        assert np.isnan(table.loc[term, "conf_low"])
+        assert "not positive definite" in table.loc[term, "note"]
+    joint = fit.effects(interval="monte-carlo", seed=1, vcov="joint").set_index("term")
+    assert joint["conf_low"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interval": "exact"}, "interval must be one of"),
+        ({"interval": "delta", "seed": 1}, "does not use seed"),
+        (
+            {"interval": "profile", "n": 10},
+            "does not use n; n belongs to interval='monte-carlo' and interval='bootstrap'",
+        ),
+        ({"interval": "monte-carlo"}, "give a seed"),
+        ({"interval": "bootstrap"}, "give a seed"),
+        ({"interval": "monte-carlo", "seed": 1, "n": 0}, "number of draws"),
+        ({"interval": "bootstrap", "seed": 1, "n": 0}, "number of replicates"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "wild"}, "kind must be one of"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "method": "best"}, "method must be one of"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "parametric", "within": True}, "within=True"),
+        ({"interval": "profile", "level": 95}, "proportion"),
+        ({"interval": "monte-carlo", "seed": 1, "level": 95}, "proportion"),
+        ({"ddf": "exact"}, "ddf must be one of"),
+        ({"ddf": "kenward-roger", "vcov": "joint"}, "corrects vcov='block'"),
+        ({"ddf": "satterthwaite", "vcov": "CR2"}, "model-based"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(dataset, options, message):
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
+    with pytest.raises(EffectError, match=message):
+        fit.effects(**options)
