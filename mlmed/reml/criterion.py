@@ -1,76 +1,27 @@
 """REML and ML criterion with exact first and second derivatives, in natural parameters.
 
-Everything is computed from per-cluster cross-products; equation numbers refer to ``docs/math.md``.
-Arrays that run over clusters keep the cluster index last, so that the small q x q recursions are loops
-over long contiguous vectors, and clusters are taken in chunks that stay in cache.
+Everything is computed from per-cluster cross-products, summed in ``clusters.py``; equation numbers refer to
+``docs/math.md``. What is here works on small matrices whose size does not depend on the number of clusters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dtrtri
 
+from mlmed.reml.clusters import ClusterSums, Factored, chunk_sums, chunks, factor_clusters
 from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
 
-__all__ = ["Factored", "chunks", "evaluate", "factor_clusters", "product"]
+__all__ = ["evaluate"]
 
 Array = NDArray[np.float64]
 
-#: Clusters per chunk: at q = 5 the hundred or so vectors of this length stay in a 1 MB cache.
-CHUNK = 1024
-#: Clusters above which threads pay, and the chunk that keeps them busy.
-MANY, LARGE_CHUNK = 65_536, 4096
-
-
-def chunks(n_clusters: int, size: int) -> Iterator[slice]:
-    """Slices of at most ``size`` clusters."""
-    return (slice(start, min(start + size, n_clusters)) for start in range(0, n_clusters, size))
-
-
-def product(left: Array, right: Array) -> Array:
-    """Cluster-wise matrix product: (a, b, J), (b, c, J) -> (a, c, J)."""
-    return np.einsum("abj,bcj->acj", left, right)
-
-
-@dataclass(frozen=True, slots=True)
-class Factored:
-    """One chunk after eq. 4: A, B weighted by 1/sigma2 and H = K^-1 L' with K K' = I + L'A L."""
-
-    A: Array
-    B: Array
-    H: Array
-    logdet: float
-
-
-def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:
-    """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
-    weight = (1.0 / sigma2)[problem.stratum][:, None, None]
-    A = problem.A[:, :, part] * weight
-    B = problem.B[:, :, part] * weight
-    q, _, n = A.shape
-    M = np.matmul(L.T, (L.T @ A.reshape(q, q * n)).reshape(q, q, n))
-    H = np.repeat(L.T[:, :, None], n, axis=2)
-    logdet = 0.0
-    for k in range(q):  # right-looking Cholesky of I + L'A L with forward substitution of L'
-        pivot = 1.0 + M[k, k]
-        logdet += float(np.log(pivot).sum())
-        root = np.sqrt(pivot)
-        H[k] /= root
-        if k + 1 < q:
-            column = M[k + 1 :, k] / root
-            M[k + 1 :, k + 1 :] -= column[:, None] * column[None]
-            H[k + 1 :] -= column[:, None] * H[k]
-    return Factored(A, B, H, logdet)
-
-
-def _cross(left: Array, right: Array) -> Array:
-    """Sum over clusters of the outer products, row by row: (a, i, J), (a, k, J) -> (a, i, k)."""
-    return np.matmul(left, right.transpose(0, 2, 1))
+#: Clusters above which threads pay.
+MANY = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +30,7 @@ class _Solved:
 
     value: float
     beta: Array
+    P: Array
     P_inv: Array
     contrast: Array  # (p + 1,): (-beta, 1), so that [X y] contrast = y - X beta
     score: Array  # (p,): X'V^-1 (y - X beta), zero unless beta was given
@@ -91,81 +43,31 @@ def _generalized_least_squares(
     total = int(problem.nobs.sum())
     if not np.isfinite(S).all():
         raise np.linalg.LinAlgError("the cross-products overflow: a residual variance has gone to zero")
-    factor = cho_factor(S, lower=True)[0]
-    rss = factor[p, p] ** 2
-    P_factor = (factor[:p, :p], True)
-    best = cho_solve(P_factor, S[:p, p])
-    P_inv = cho_solve(P_factor, np.eye(p))
+    factor, failed = dpotrf(S, lower=1)
+    if failed:
+        raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
+    diagonal = factor.diagonal()
+    inverse = dtrtri(factor, lower=1)[0]
+    contrast = inverse[p] * diagonal[p]  # the last row of the inverse factor is (-beta, 1) over its pivot
+    P_inv = inverse[:p, :p].T @ inverse[:p, :p]
+    rss = float(diagonal[p]) ** 2
     score = np.zeros(p)
     if beta is not None:  # eq. 37: rss of a given beta
-        score = S[:p, :p] @ (best - beta)
-        rss += float((best - beta) @ score)
+        away = -contrast[:p] - beta
+        score = S[:p, :p] @ away
+        rss += float(away @ score)
+        contrast = np.append(-beta, 1.0)
     value = float(problem.nobs @ np.log(sigma2)) + logdet + rss
     if reml:
-        value += 2.0 * float(np.log(np.diag(factor)[:p]).sum()) + (total - p) * np.log(2 * np.pi)
+        value += 2.0 * float(np.log(diagonal[:p]).sum()) + (total - p) * np.log(2 * np.pi)
     else:
         value += total * np.log(2 * np.pi)
-    used = best if beta is None else beta
-    return _Solved(float(value), used, P_inv, np.append(-used, 1.0), score)
+    return _Solved(float(value), -contrast[:p], S[:p, :p], P_inv, contrast, score)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Sums over clusters that eq. 8 to 12 are assembled from; the last six are empty without second order."""
-
-    slope: Array  # (q, q): Q - T
-    trace: Array  # (R,): tr(I_r N A)
-    residual: Array  # (R, p + 1, p + 1): h'I_r B + V'I_r h, what C_r / sigma2_r loses in eq. 6b
-    QQ: Array  # (q*q, q*q)
-    QT: Array  # (q*q, q*q)
-    VV: Array  # (q*(p+1), q*(p+1)): Z'V^-1[X y] with itself
-    FQ: Array  # (q, q, q): row c of (F' , Q)
-    FT: Array  # (q, q, q)
-    NN: Array  # (q, q): (N A)_ac (N A)_ca
-    NT: Array  # (q, q): N_ac T_ca
-
-    def add(self, other: _Sums) -> None:
-        """Add another chunk in place."""
-        for name in self.__slots__:
-            total = getattr(self, name)
-            total += getattr(other, name)
-
-
-def _chunk_sums(part: Factored, problem: Problem, weight: Array, second: bool) -> _Sums:
-    """Sums of one chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
-    q, k, n = part.B.shape
-    N = np.einsum("baj,bcj->acj", part.H, part.H)
-    h = product(N, part.B)
-    V = part.B - product(part.A, h)  # Z'V^-1 [X y]
-    NA = product(N, part.A)
-    Q = part.A - product(part.A, NA)  # Z'V^-1 Z
-    T = np.einsum("aij,bij->abj", V, np.matmul(weight, V))
-    slope = (Q - T).sum(axis=2)
-    trace = _by_stratum(np.einsum("aaj->a", NA), problem)
-    residual = _by_stratum(_cross(h, part.B) + _cross(V, h), problem)
-    if not second:
-        return _Sums(slope, trace, residual, *(np.zeros(0) for _ in range(7)))
-    Qv, Tv, Vv = Q.reshape(q * q, n), T.reshape(q * q, n), V.reshape(q * k, n)
-    F = -NA
-    F[np.arange(q), np.arange(q)] += 1.0  # V^-1 Z = R^-1 Z F
-    return _Sums(
-        slope=slope,
-        trace=trace,
-        residual=residual,
-        QQ=Qv @ Qv.T,
-        QT=Qv @ Tv.T,
-        VV=Vv @ Vv.T,
-        FQ=_cross(F, Q),
-        FT=_cross(F, T),
-        NN=np.einsum("acj,caj->ac", NA, NA),
-        NT=np.einsum("acj,caj->ac", N, T),
-    )
-
-
-def _by_stratum(rows: Array, problem: Problem) -> Array:
+def _by_stratum(problem: Problem, rows: Array) -> Array:
     """Sum entries that belong to the same equation: (q, ...) -> (R, ...)."""
-    member = (problem.stratum == np.arange(problem.n_strata)[:, None]).astype(float)
-    return (member @ rows.reshape(len(rows), -1)).reshape(problem.n_strata, *rows.shape[1:])
+    return (problem.member @ rows.reshape(len(rows), -1)).reshape(problem.n_strata, *rows.shape[1:])
 
 
 def _symmetric(matrices: Array) -> Array:
@@ -208,45 +110,27 @@ def evaluate(
     numpy.linalg.LinAlgError
         If X'V^-1 X is not positive definite, or a residual variance so small that sums overflow.
     """
-    p = problem.n_fixed
-    chunk = chunk or (LARGE_CHUNK if problem.n_clusters >= MANY else CHUNK)
     workers = worker_count() if problem.n_clusters >= MANY else 1
-    slices = list(chunks(problem.n_clusters, chunk))
-    keep = len(slices) == 1
-
-    def reduced(part: slice) -> tuple[Array, float, Factored | None]:
-        factored = factor_clusters(problem, L, sigma2, part)
-        half = product(factored.H, factored.B)
-        return _cross(half, half).sum(axis=0), factored.logdet, factored if keep else None
-
-    S = np.einsum("rik,r->ik", problem.C, 1.0 / sigma2)
-    logdet = 0.0
-    kept: Factored | None = None
-    for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
-        S -= removed
-        logdet += part_logdet
-        kept = factored
+    slices = chunks(problem, chunk)
+    S, logdet, kept = _first_pass(problem, L, sigma2, slices, workers)
     solved = _generalized_least_squares(problem, S, logdet, sigma2, reml, beta)
     empty = np.empty((0, 0))
     if order == 0:
         return Evaluation(solved.value, solved.beta, solved.P_inv, np.empty(0), empty, empty, empty)
 
-    weight = np.outer(solved.contrast, solved.contrast)
+    weight = solved.contrast[:, None] * solved.contrast
     if reml:
-        weight[:p, :p] += solved.P_inv
+        weight[: problem.n_fixed, : problem.n_fixed] += solved.P_inv
 
-    def summed(part: slice) -> _Sums:
-        factored = kept if kept is not None else factor_clusters(problem, L, sigma2, part)
-        return _chunk_sums(factored, problem, weight, order > 1)
+    def summed(part: slice | Factored) -> ClusterSums:
+        factored = part if isinstance(part, Factored) else factor_clusters(problem, L, sigma2, part)
+        return chunk_sums(factored, weight, second=order > 1)
 
-    found = ordered_map(summed, slices, workers)
+    found = ordered_map(summed, kept or slices, workers)
     sums = next(found)
     for other in found:
         sums.add(other)
-    # O_r = [X y]'V^-1 D_r V^-1 [X y] (eq. 6b), the cross-products of conditional residuals
-    own = _symmetric(problem.C / sigma2[:, None, None] - sums.residual) / sigma2[:, None, None]
-    omega = np.einsum("rik,ik->r", own, weight)
-    gradient = np.append(sums.slope.ravel(), (problem.nobs - sums.trace) / sigma2 - omega)
+    own, omega, gradient = _first_derivatives(problem, sums, weight, sigma2)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
     if order == 1:
@@ -254,52 +138,99 @@ def evaluate(
     information, hessian, v = _second_derivatives(problem, sums, own, omega, solved, sigma2, reml)
     beta_gradient = -solved.P_inv @ v
     if beta is None:
-        hessian -= 2.0 * v.T @ solved.P_inv @ v  # beta follows the variances
+        hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
     else:
-        P = np.linalg.inv(solved.P_inv)
+        P = solved.P
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
         information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
     return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, hessian, information, beta_gradient)
 
 
+def _first_pass(
+    problem: Problem, L: Array, sigma2: Array, slices: list[slice], workers: int
+) -> tuple[Array, float, list[Factored]]:
+    """S and log|M| over all clusters (eq. 5), and the factored chunk where there is only one."""
+    keep = len(slices) == 1
+
+    def reduced(part: slice) -> tuple[Array, float, Factored | None]:
+        factored = factor_clusters(problem, L, sigma2, part)
+        half = factored.both.reshape(-1, factored.both.shape[2])[:, problem.n_random :]
+        return half.T @ half, factored.logdet, factored if keep else None
+
+    C = problem.C
+    S = ((1.0 / sigma2) @ C.reshape(len(C), -1)).reshape(C.shape[1:])
+    logdet = 0.0
+    kept = []
+    for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
+        S -= removed
+        logdet += part_logdet
+        if factored is not None:
+            kept.append(factored)
+    return S, logdet, kept
+
+
+def _first_derivatives(problem: Problem, sums: ClusterSums, weight: Array, sigma2: Array) -> tuple[Array, Array, Array]:
+    """O_r (eq. 6b), tr(W O_r) and the gradient in (vec G, sigma2) (eq. 8)."""
+    q, R = problem.n_random, problem.n_strata
+    scale = sigma2[:, None, None]
+    # O_r = [X y]'V^-1 D_r V^-1 [X y], the cross-products of conditional residuals
+    own = _symmetric(problem.C / scale - _by_stratum(problem, sums.residual)) / scale
+    omega = own.reshape(R, -1) @ weight.ravel()
+    gradient = np.empty(q * q + R)
+    np.subtract(sums.QTF[0], sums.QTF[1], out=gradient[: q * q].reshape(q, q))
+    gradient[q * q :] = (problem.nobs - _trace(problem, sums)) / sigma2 - omega
+    return own, omega, gradient
+
+
+def _trace(problem: Problem, sums: ClusterSums) -> Array:
+    """tr(I_r N A) summed over clusters, (R,)."""
+    return problem.member @ (problem.n_clusters - sums.QTF[2].diagonal())
+
+
 def _second_derivatives(
-    problem: Problem, sums: _Sums, own: Array, omega: Array, solved: _Solved, sigma2: Array, reml: bool
+    problem: Problem, sums: ClusterSums, own: Array, omega: Array, solved: _Solved, sigma2: Array, reml: bool
 ) -> tuple[Array, Array, Array]:
     """Assemble eq. 9 to 11: expected and observed second derivatives at fixed beta, and v_k as columns."""
     q, p, R = problem.n_random, problem.n_fixed, problem.n_strata
     k, qq = p + 1, q * q
-    inverse = 1.0 / sigma2
     # tr(V^-1 V_k V^-1 V_l) and the quadratic form of T, in (vec G, sigma2)
-    trace = np.zeros((qq + R, qq + R))
-    form = np.zeros((qq + R, qq + R))
-    trace[:qq, :qq] = _pairs(sums.QQ, q)
-    form[:qq, :qq] = _pairs(sums.QT, q)
-    trace[:qq, qq:] = _symmetric(_by_stratum(sums.FQ, problem) * inverse[:, None, None]).reshape(R, qq).T
-    form[:qq, qq:] = _symmetric(_by_stratum(sums.FT, problem) * inverse[:, None, None]).reshape(R, qq).T
-    pairs = np.outer(inverse, inverse)
-    NN = _by_stratum(_by_stratum(sums.NN, problem).T, problem)
-    NT = _by_stratum(_by_stratum(sums.NT, problem).T, problem)
-    trace[qq:, qq:] = pairs * NN + np.diag(inverse**2 * (problem.nobs - 2.0 * sums.trace))
-    form[qq:, qq:] = np.diag(inverse * omega) - pairs * NT
-    for matrix in (trace, form):
-        matrix[qq:, :qq] = matrix[:qq, qq:].T
-    form[:qq, :qq] = 0.5 * (form[:qq, :qq] + form[:qq, :qq].T)
+    tables = np.empty((2, qq + R, qq + R))
+    _pairs(sums.Q_QT, out=tables[:, :qq, :qq].reshape(2, q, q, q, q))
+    by_equation = problem.member @ sums.F_QT.reshape(2, q, qq)  # F'I_r (Q or T)
+    mixed = (_symmetric(by_equation.reshape(2, R, q, q)) / sigma2[:, None, None]).reshape(2, R, qq)
+    tables[:, qq:, :qq] = mixed
+    tables[:, :qq, qq:] = mixed.transpose(0, 2, 1)
+    tables[:, qq:, qq:] = _residual_pairs(problem, sums, omega, sigma2)
+    trace, form = tables
 
     # X'V^-1 V_k V^-1 [X y] for every coordinate: (qq + R, p + 1, p + 1)
-    outer = sums.VV.reshape(q, k, q, k).transpose(0, 2, 1, 3).reshape(qq, k, k)
-    moved = np.concatenate([_symmetric(outer), own])
-    v = moved[:, :p, :] @ solved.contrast  # (qq + R, p)
-    hessian = -trace + 2.0 * form
+    moved = np.empty((qq + R, k, k))
+    outer = sums.VV.reshape(q, k, q, k)
+    np.add(outer.transpose(0, 2, 1, 3), outer.transpose(0, 2, 3, 1), out=moved[:qq].reshape(q, q, k, k))
+    moved[:qq] *= 0.5
+    moved[qq:] = own
+    v = (moved.reshape(-1, k) @ solved.contrast).reshape(qq + R, k)[:, :p]
+    hessian = 2.0 * form - trace
     if reml:
-        spread = moved[:, :p, :p] @ solved.P_inv
-        flat = spread.reshape(qq + R, p * p)
-        hessian -= flat @ spread.transpose(0, 2, 1).reshape(qq + R, p * p).T
+        spread = (moved[:, :p, :p].reshape(-1, p) @ solved.P_inv).reshape(qq + R, p, p)
+        hessian -= spread.reshape(qq + R, p * p) @ spread.transpose(0, 2, 1).reshape(qq + R, p * p).T
     return trace, hessian, v.T
 
 
-def _pairs(sums: Array, q: int) -> Array:
-    """Rearrange sum_j Q_bc T_da into the (ab, cd) entry of tr(E_ab Q E_cd T), symmetrized over transposes."""
-    four = sums.reshape(q, q, q, q)  # [b, c, d, a]
-    full = four.transpose(3, 0, 1, 2)  # [a, b, c, d]
-    full = 0.25 * (full + full.transpose(1, 0, 2, 3) + full.transpose(0, 1, 3, 2) + full.transpose(1, 0, 3, 2))
-    return full.reshape(q * q, q * q)
+def _pairs(sums: Array, out: Array) -> None:
+    """sum_j Q_bc (Q or T)_da as the (ab, cd) entry of tr(E_ab Q E_cd T), symmetrized over transposes."""
+    q = out.shape[1]
+    both = sums.transpose(1, 0, 2)
+    both = 0.25 * (both + both.transpose(0, 2, 1))
+    four = both.reshape(2, q, q, q, q)  # [b, c, d, a], symmetric in (b, c) and in (d, a) as Q and T are
+    np.add(four.transpose(0, 4, 1, 2, 3), four.transpose(0, 1, 4, 2, 3), out=out)
+
+
+def _residual_pairs(problem: Problem, sums: ClusterSums, omega: Array, sigma2: Array) -> Array:
+    """Entries (r, s) of both tables, (2, R, R)."""
+    inverse, member = 1.0 / sigma2, problem.member
+    out = member @ np.array([sums.NN, -sums.NT]) @ member.T * (inverse[:, None] * inverse)
+    diagonal = out.reshape(2, -1)[:, :: problem.n_strata + 1]
+    diagonal[0] += inverse**2 * (problem.nobs - 2.0 * _trace(problem, sums))
+    diagonal[1] += inverse * omega
+    return out

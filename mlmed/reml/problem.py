@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 class Problem:
     """Sufficient statistics of one mixed model (eq. 3), in whatever units the columns were given.
 
+    A and B are held in memory cluster after cluster, whatever the layout of the arrays that were given.
+
     Attributes
     ----------
     A : (q, q, J) array
@@ -28,6 +30,8 @@ class Problem:
         Rows of every equation.
     stratum : (q,) int array
         The equation that each random effect belongs to.
+    member : (R, q) array
+        1 where a random effect belongs to an equation, else 0; made from ``stratum``.
     """
 
     A: Array
@@ -35,6 +39,14 @@ class Problem:
     C: Array
     nobs: NDArray[np.int64]
     stratum: NDArray[np.int64]
+    member: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Lay out memory for passes over clusters; note who belongs where."""
+        for name in ("A", "B"):
+            by_cluster = np.ascontiguousarray(getattr(self, name).transpose(2, 0, 1))
+            object.__setattr__(self, name, by_cluster.transpose(1, 2, 0))
+        object.__setattr__(self, "member", (self.stratum == np.arange(len(self.C))[:, None]).astype(float))
 
     @property
     def n_random(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.criterion import CHUNK, chunks, factor_clusters, product
+from mlmed.reml.clusters import chunks, factor_clusters
 from mlmed.reml.problem import Problem
 
 __all__ = ["ConditionalModes", "conditional_modes"]
@@ -46,11 +46,10 @@ def conditional_modes(problem: Problem, L: Array, sigma2: Array, beta: Array, Z_
     q, J = problem.n_random, problem.n_clusters
     modes, covariances = np.empty((q, J)), np.empty((q, q, J))
     contrast = np.append(-beta, 1.0)
-    for part in chunks(J, CHUNK):
+    for part in chunks(problem):
         factored = factor_clusters(problem, L, sigma2, part)
-        H = np.matmul(Z_map, factored.H)  # (q, q, J): rows of K^-1 L' times Z_map'
-        score = np.einsum("aij,i->aj", factored.B, contrast)
-        half = product(factored.H, score[:, None, :])[:, 0]
-        modes[:, part] = np.einsum("baj,bj->aj", H, half)
-        covariances[:, :, part] = np.einsum("baj,bcj->acj", H, H)
+        H = factored.H @ Z_map.T  # (n, q, q): K^-1 L' times Z_map'
+        half = factored.HB @ contrast
+        modes[:, part] = (half[:, None, :] @ H)[:, 0].T
+        covariances[:, :, part] = (H.transpose(0, 2, 1) @ H).transpose(1, 2, 0)
     return ConditionalModes(modes, covariances)
