@@ -9,6 +9,7 @@ Every structure is described by two sets of constant matrices (docs/math.md, eq.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,13 @@ def _unit(q: int, a: int, b: int) -> Array:
     return out
 
 
+def _constant(matrices: list[Array], q: int) -> Array:
+    """One array of all matrices that nobody can write to, as it is made once and handed to everyone."""
+    out = np.array(matrices).reshape(-1, q, q)
+    out.flags.writeable = False
+    return out
+
+
 def _projectors(q: int, index: tuple[int, ...]) -> tuple[Array, Array]:
     """Averaging and centring matrices of a block: the eigenspaces of an exchangeable covariance."""
     rows = np.ix_(index, index)
@@ -70,6 +78,7 @@ def _projectors(q: int, index: tuple[int, ...]) -> tuple[Array, Array]:
     return mean, centre
 
 
+@lru_cache(maxsize=256)
 def factor_basis(block: Block, q: int, *, order: tuple[int, ...] | None = None, rank: int | None = None) -> Array:
     """Matrices Lambda_k of ``L = sum theta_k Lambda_k`` (eq. 13), shape (n_theta, q, q).
 
@@ -95,7 +104,7 @@ def factor_basis(block: Block, q: int, *, order: tuple[int, ...] | None = None, 
         basis = [sum((_unit(q, i, i) for i in index), np.zeros((q, q)))]
     else:
         basis = list(_projectors(q, index))
-    return np.array(basis).reshape(-1, q, q)
+    return _constant(basis, q)
 
 
 def natural_pairs(block: Block) -> list[tuple[int, int]]:
@@ -111,6 +120,7 @@ def natural_pairs(block: Block) -> list[tuple[int, int]]:
     return [(index[0], index[0]), (index[1], index[0])]
 
 
+@lru_cache(maxsize=256)
 def natural_basis(block: Block, q: int) -> Array:
     """Matrices E_k of ``G = sum tau_k E_k`` (eq. 14), shape (n_tau, q, q)."""
     index = block.index
@@ -124,7 +134,7 @@ def natural_basis(block: Block, q: int) -> Array:
             ones = np.zeros((q, q))
             ones[np.ix_(index, index)] = 1.0
             basis.append(ones - variances)
-    return np.array(basis).reshape(-1, q, q)
+    return _constant(basis, q)
 
 
 def psd_cholesky(G: Array, *, tol: float = 0.0) -> Array:
@@ -143,8 +153,9 @@ def psd_cholesky(G: Array, *, tol: float = 0.0) -> Array:
     for k in range(q):
         if rest[k, k] <= tol * max(G[k, k], 0.0) or rest[k, k] <= 0.0:
             continue
-        L[k:, k] = rest[k:, k] / np.sqrt(rest[k, k])
-        rest[k:, k:] -= np.outer(L[k:, k], L[k:, k])
+        column = rest[k:, k] / np.sqrt(rest[k, k])
+        L[k:, k] = column
+        rest[k:, k:] -= column[:, None] * column
     return L
 
 
@@ -153,19 +164,22 @@ def pivoted_order(G: Array, index: tuple[int, ...], *, tol: float) -> tuple[tupl
 
     Pivots are relative to the diagonal entry, so the answer does not depend on units.
     """
-    scale = np.sqrt(np.clip(np.diag(G), np.finfo(float).tiny, None))
-    rest = (G / np.outer(scale, scale))[np.ix_(index, index)]
-    absolute = np.diag(G)[list(index)]
-    left = list(range(len(index)))
+    at = list(index)
+    part = G[np.ix_(at, at)]
+    variances = part.diagonal().tolist()
+    scale = np.sqrt(np.maximum(variances, np.finfo(float).tiny))
+    rest = part / (scale[:, None] * scale)
+    left = list(range(len(at)))
     chosen: list[int] = []
     rank = 0
     while left:
-        k = max(left, key=lambda i: rest[i, i] if absolute[i] > tol else -1.0)
+        pivots = rest.diagonal().tolist()
+        k = max(left, key=lambda i: pivots[i] if variances[i] > tol else -1.0)
         chosen.append(k)
         left.remove(k)
-        if rest[k, k] > tol and absolute[k] > tol:
+        if pivots[k] > tol and variances[k] > tol:
             rank = len(chosen)
-            rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+            rest -= rest[:, k, None] * (rest[:, k] / pivots[k])
     return tuple(index[k] for k in chosen), rank
 
 

@@ -6,6 +6,7 @@ Everything is computed from per-cluster cross-products, summed in ``clusters.py`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +113,7 @@ def evaluate(
     """
     workers = worker_count() if problem.n_clusters >= MANY else 1
     slices = chunks(problem, chunk)
-    S, logdet, kept = _first_pass(problem, L, sigma2, slices, workers)
+    S, logdet, parts = _first_pass(problem, L, sigma2, slices, workers)
     solved = _generalized_least_squares(problem, S, logdet, sigma2, reml, beta)
     empty = np.empty((0, 0))
     if order == 0:
@@ -126,7 +127,7 @@ def evaluate(
         factored = part if isinstance(part, Factored) else factor_clusters(problem, L, sigma2, part)
         return chunk_sums(factored, weight, second=order > 1)
 
-    found = ordered_map(summed, kept or slices, workers)
+    found = ordered_map(summed, parts, workers)
     sums = next(found)
     for other in found:
         sums.add(other)
@@ -148,8 +149,8 @@ def evaluate(
 
 def _first_pass(
     problem: Problem, L: Array, sigma2: Array, slices: list[slice], workers: int
-) -> tuple[Array, float, list[Factored]]:
-    """S and log|M| over all clusters (eq. 5), and the factored chunk where there is only one."""
+) -> tuple[Array, float, Sequence[slice | Factored]]:
+    """S and log|M| over all clusters (eq. 5), and the parts of the second pass: a single chunk is kept factored."""
     keep = len(slices) == 1
 
     def reduced(part: slice) -> tuple[Array, float, Factored | None]:
@@ -160,13 +161,13 @@ def _first_pass(
     C = problem.C
     S = ((1.0 / sigma2) @ C.reshape(len(C), -1)).reshape(C.shape[1:])
     logdet = 0.0
-    kept = []
+    kept: list[slice | Factored] = []
     for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
         S -= removed
         logdet += part_logdet
         if factored is not None:
             kept.append(factored)
-    return S, logdet, kept
+    return S, logdet, kept or slices
 
 
 def _first_derivatives(problem: Problem, sums: ClusterSums, weight: Array, sigma2: Array) -> tuple[Array, Array, Array]:

@@ -249,10 +249,10 @@ def _smallest_curvature(objective: Objective, theta: Array, hessian: Array) -> f
 
     A column of L that is zero stays zero there; its curvature is the multiplier's business.
     """
-    columns = np.abs(objective.factor(theta)).max(axis=0) > 0.0
-    inside = [bool(np.all(columns[np.abs(matrix).max(axis=0) > 0.0])) for matrix in objective.basis]
-    keep = np.flatnonzero(np.append(inside, np.ones(len(theta) - len(inside), dtype=bool)))
-    part = hessian[np.ix_(keep, keep)]
+    gone = np.abs(objective.factor(theta)).max(axis=0) == 0.0
+    keep = np.ones(len(theta), dtype=bool)
+    keep[: objective.n_factor] = np.abs(objective.basis).max(axis=1) @ gone == 0.0
+    part = hessian[keep][:, keep]
     diagonal = np.abs(np.diag(part))
     # an entry far below the others is rounding noise of zero, which scaling must not blow up
     size = np.sqrt(np.maximum(diagonal, 1e-9 * max(float(diagonal.max()), 1.0)))

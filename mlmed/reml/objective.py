@@ -28,8 +28,6 @@ class ThetaEvaluation:
         Derivative with respect to theta = (entries of L, log residual sds) (eq. 15).
     hessian : (n, n) array
         Second derivatives in theta (eq. 16).
-    information : (n, n) array
-        Expected second derivatives (ML), positive semidefinite; used far from the optimum.
     natural : Evaluation
         The same point in natural parameters.
     """
@@ -37,7 +35,6 @@ class ThetaEvaluation:
     value: float
     gradient: Array
     hessian: Array
-    information: Array
     natural: Evaluation
 
 
@@ -70,7 +67,8 @@ class Objective:
 
     def factor(self, theta: Array) -> Array:
         """Factor L at theta, (q, q)."""
-        return np.einsum("k,kab->ab", theta[: self.n_factor], self.basis)
+        K, q, _ = self.basis.shape
+        return (theta[:K] @ self.basis.reshape(K, q * q)).reshape(q, q)
 
     def sigma2(self, theta: Array) -> Array:
         """Residual variances at theta, (R,)."""
@@ -90,20 +88,20 @@ class Objective:
         L, sigma2 = self.factor(theta), self.sigma2(theta)
         J = self.jacobian(L, sigma2, free=len(theta) - self.n_factor - len(sigma2))
         hessian = J.T @ natural.hessian @ J
-        K, qq = self.n_factor, L.size
-        slope = natural.gradient[:qq].reshape(L.shape)
+        K, q, qq = self.n_factor, len(L), L.size
+        slope = natural.gradient[:qq].reshape(q, q)
         # eq. 16: d2G/dl_k dl_m = Lambda_k Lambda_m' + Lambda_m Lambda_k'
-        turned = np.einsum("ab,mbc->mac", slope, self.basis).reshape(K, qq)
-        hessian[:K, :K] += 2.0 * self.basis.reshape(K, qq) @ turned.T
-        rest = np.arange(K, K + len(sigma2))
+        turned = (slope @ self.basis).reshape(K, qq)
+        hessian[:K, :K] += 2.0 * (self.basis.reshape(K, qq) @ turned.T)
+        rest = range(K, K + len(sigma2))
         hessian[rest, rest] += 4.0 * sigma2 * natural.gradient[qq : qq + len(sigma2)]
-        return ThetaEvaluation(natural.value, J.T @ natural.gradient, hessian, J.T @ natural.information @ J, natural)
+        return ThetaEvaluation(natural.value, natural.gradient @ J, hessian, natural)
 
     def jacobian(self, L: Array, sigma2: Array, *, free: int = 0) -> Array:
         """d(vec G, sigma2)/d theta, (q*q + R, n) (eq. 15); ``free`` more coordinates (beta) stand for themselves."""
         K, q, R = self.n_factor, len(L), len(sigma2)
         J = np.zeros((q * q + R + free, K + R + free))
-        half = self.basis @ L.T
+        half = (self.basis.reshape(K * q, q) @ L.T).reshape(K, q, q)
         J[: q * q, :K] = (half + half.transpose(0, 2, 1)).reshape(K, q * q).T
         J[q * q : q * q + R, K : K + R] = np.diag(2.0 * sigma2)
         J[q * q + R :, K + R :] = np.eye(free)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -75,26 +76,24 @@ class _Spectrum:
     values: Array
     vectors: Array
     slope: Array  # gradient in the eigenbasis
+    floor: float  # curvature that cannot be told from zero
+    decrement: float  # g'H^-1 g over the directions that have curvature; infinite at a saddle
 
     @classmethod
     def of(cls, point: ThetaEvaluation) -> _Spectrum:
         values, vectors = np.linalg.eigh(point.hessian)
-        return cls(values, vectors, vectors.T @ point.gradient)
-
-    @property
-    def floor(self) -> float:
-        return 1e-10 * max(float(np.abs(self.values).max()), 1.0)
-
-    def decrement(self) -> float:
-        """g'H^-1 g over the directions that have curvature; infinite at a saddle."""
-        if self.values[0] < -1e-6 * max(float(np.abs(self.values).max()), 1.0):
-            return np.inf
-        bent = self.values > self.floor
-        return float((self.slope[bent] ** 2 / self.values[bent]).sum())
+        slope = point.gradient @ vectors
+        lowest, highest = float(values[0]), float(values[-1])
+        scale = max(-lowest, highest, 1.0)
+        floor = 1e-10 * scale
+        if lowest < -1e-6 * scale:
+            return cls(values, vectors, slope, floor, np.inf)
+        bent = slice(None) if lowest > floor else values > floor
+        return cls(values, vectors, slope, floor, float((slope[bent] ** 2 / values[bent]).sum()))
 
     def step(self, radius: float) -> Array:
         """Exact minimizer of the quadratic model in the ball of the given radius (More-Sorensen)."""
-        lowest = self.values[0]
+        lowest = float(self.values[0])
         shift = 0.0
         if lowest > self.floor:
             pass
@@ -107,12 +106,12 @@ class _Spectrum:
             return -self.slope / (self.values + extra)
 
         step = move(shift)
-        if np.linalg.norm(step) > radius:
-            low, high = shift, shift + np.linalg.norm(self.slope) / radius + abs(lowest)
+        if _length(step) > radius:
+            low, high = shift, shift + _length(self.slope) / radius + abs(lowest)
             for _ in range(80):
                 shift = 0.5 * (low + high)
                 step = move(shift)
-                size = np.linalg.norm(step)
+                size = _length(step)
                 if abs(size - radius) < 1e-3 * radius:
                     break
                 low, high = (shift, high) if size > radius else (low, shift)
@@ -122,7 +121,7 @@ class _Spectrum:
         return self.vectors @ step
 
     def predicted(self, step: Array) -> float:
-        along = self.vectors.T @ step
+        along = step @ self.vectors
         return float(self.slope @ along + 0.5 * (self.values * along) @ along)
 
 
@@ -153,7 +152,7 @@ def newton(
     radius = settings.radius
     steps = [_record(theta, point, spectrum, True)]
     for _ in range(settings.max_steps):
-        decrement = spectrum.decrement()
+        decrement = spectrum.decrement
         move = spectrum.step(radius)
         predicted = spectrum.predicted(move)
         noise = settings.noise * max(abs(point.value), 1.0)
@@ -161,7 +160,7 @@ def newton(
             break
         trial_theta = theta + move
         trial = _try(objective, trial_theta)
-        size = float(np.linalg.norm(move))
+        size = _length(move)
         if trial is None:  # outside the range of floating point
             steps.append(Step(trial_theta, np.inf, np.inf, np.inf, False))
             radius = 0.25 * size
@@ -198,9 +197,13 @@ def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
     return point if np.isfinite(point.value) and np.isfinite(point.hessian).all() else None
 
 
+def _length(vector: Array) -> float:
+    return math.sqrt(vector @ vector)
+
+
 def _norm(point: ThetaEvaluation) -> float:
     return float(np.abs(point.gradient).max())
 
 
 def _record(theta: Array, point: ThetaEvaluation, spectrum: _Spectrum, accepted: bool) -> Step:
-    return Step(theta, point.value, _norm(point), spectrum.decrement(), accepted)
+    return Step(theta, point.value, _norm(point), spectrum.decrement, accepted)
