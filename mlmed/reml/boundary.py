@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.covariance import ROUNDING, Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
+from mlmed.reml.covariance import Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
 from mlmed.reml.objective import Objective, ThetaEvaluation
-from mlmed.reml.optimizer import Step, newton
+from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Problem
 
 __all__ = ["Face", "multiplier", "on_face"]
@@ -69,15 +69,17 @@ def find_face(blocks: tuple[Block, ...], G: Array) -> Face:
 
 def on_face(
     objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
-) -> tuple[Array, Array, tuple[Step, ...]] | None:
+) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
     """Optimize on the face next to theta; None where G is safely interior or the criterion objects.
 
     Returns
     -------
-    L : (q, q) array
-        Factor with exact zero columns.
-    rest : array
-        The coordinates after those of L.
+    objective : Objective
+        The criterion on the face.
+    theta : (n,) array
+        Its optimum there.
+    point : ThetaEvaluation
+        Criterion and derivatives at theta.
     steps : tuple of Step
         The extra evaluations.
     """
@@ -87,12 +89,8 @@ def on_face(
         return None
     restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
-    end, found, steps = newton(restricted, start)
-    if found.value > point.value + AGREES:
-        return None
-    factor = restricted.factor(end)
-    canonical = psd_cholesky(factor @ factor.T, tol=ROUNDING)
-    return canonical, end[restricted.n_factor :], steps
+    end, found, steps = newton(restricted, start, NewtonSettings(polish=False))
+    return None if found.value > point.value + AGREES else (restricted, end, found, steps)
 
 
 def multiplier(problem: Problem, blocks: tuple[Block, ...], G: Array, slope: Array) -> tuple[float, Array]:

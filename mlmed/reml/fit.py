@@ -12,7 +12,7 @@ from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import multiplier, on_face
 from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, pivoted_chart, psd_cholesky
 from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
-from mlmed.reml.optimizer import NewtonSettings, Step, newton
+from mlmed.reml.optimizer import NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.start import start_theta
 
@@ -22,6 +22,8 @@ Array = NDArray[np.float64]
 
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates.
 MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-4, 1e-8, -1e-4
+#: Gradient that needs no improvement.
+SMALL_GRADIENT = 1e-8
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
 #: Newton steps before the factor is reordered.
@@ -162,22 +164,18 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
                 "response exactly within clusters; use fewer random effects, or remove a predictor that repeats it"
             )
         face = on_face(chart, blocks, end, point)
-        if face is None:
-            end, point, extra = newton(chart, end, replace(settings, max_steps=1), point=point)
-            record += extra[1:]
-            L, rest = psd_cholesky(_square(chart.factor(end)), tol=ROUNDING), end[chart.n_factor :]
-        else:
-            L, rest, extra = face
-            record += extra
+        if face is not None:
+            chart, end, point, steps = face
+            record += steps
+        L, theta_end, point, steps = _finish(objective, blocks, chart, end, point, settings)
+        record += steps
         G = _square(L)
-        theta_end = np.append(_factor_part(blocks, G), rest)
-        point = objective.derivatives(theta_end)  # recomputed at the point that is returned
         at = point.natural
         slope = at.gradient[: G.size].reshape(G.shape)
         lowest, direction = multiplier(problem, blocks, G, slope)
         if lowest >= MIN_MULTIPLIER:
             break
-        start = np.append(_factor_part(blocks, G + 0.01 * direction), rest)
+        start = np.append(_factor_part(blocks, G + 0.01 * direction), theta_end[objective.n_factor :])
     rank = int((np.abs(L).max(axis=0) > 0.0).sum())
     certificate = _certify(objective, theta_end, point, lowest)
     return Optimum(G, L, objective.sigma2(theta_end), at, rank, certificate, record)
@@ -209,6 +207,37 @@ def _search(
         theta = np.append(reordered, theta[objective.n_factor :])
         objective = replace(objective, basis=basis)
         point = objective.in_chart(theta, point.natural)
+
+
+def _finish(
+    objective: Objective,
+    blocks: tuple[Block, ...],
+    chart: Objective,
+    end: Array,
+    point: ThetaEvaluation,
+    settings: NewtonSettings,
+) -> tuple[Array, Array, ThetaEvaluation, tuple[Step, ...]]:
+    """The point that is returned, evaluated there: one more Newton step, then the factor in its natural order.
+
+    Should the step not help, it is not taken.
+
+    Returns
+    -------
+    L, theta, point, steps
+        Factor, coordinates, criterion and derivatives there, the evaluations.
+    """
+    record: tuple[Step, ...] = ()
+    moves = [last_step(point, settings.radius)] if settings.polish else []
+    for move in [*moves, np.zeros_like(end)]:
+        L = psd_cholesky(_square(chart.factor(end + move)), tol=ROUNDING)
+        theta = np.append(_factor_part(blocks, _square(L)), (end + move)[chart.n_factor :])
+        found = objective.derivatives(theta)
+        record += (evaluated(theta, found),)
+        risen = found.value - point.value > settings.noise * max(abs(point.value), 1.0)
+        gradient = float(np.abs(found.gradient).max())
+        if not risen and gradient <= max(float(np.abs(point.gradient).max()), SMALL_GRADIENT):
+            break
+    return L, theta, found, record
 
 
 def _square(L: Array) -> Array:

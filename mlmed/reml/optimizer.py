@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.reml.objective import ThetaEvaluation
 
-__all__ = ["NewtonSettings", "Step", "newton"]
+__all__ = ["NewtonSettings", "Step", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
 
@@ -188,6 +188,11 @@ def newton(
     return theta, point, tuple(steps)
 
 
+def last_step(point: ThetaEvaluation, radius: float) -> Array:
+    """The Newton step from a point that counts as stationary already."""
+    return _Spectrum.of(point).step(radius)
+
+
 def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
     """The trial point, or None where the criterion cannot be computed."""
     try:
@@ -203,6 +208,11 @@ def _length(vector: Array) -> float:
 
 def _norm(point: ThetaEvaluation) -> float:
     return float(np.abs(point.gradient).max())
+
+
+def evaluated(theta: Array, point: ThetaEvaluation) -> Step:
+    """An accepted evaluation."""
+    return _record(theta, point, _Spectrum.of(point), True)
 
 
 def _record(theta: Array, point: ThetaEvaluation, spectrum: _Spectrum, accepted: bool) -> Step:
