@@ -10,7 +10,7 @@ from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natura
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.problem import Problem
 
-__all__ = ["natural_jacobian", "regression_variances", "start_theta"]
+__all__ = ["natural_jacobian", "regression_variances", "start_theta", "warm_theta"]
 
 Array = NDArray[np.float64]
 
@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 UNIDENTIFIED = 1e-9
 #: Residual variance (of a response scaled to variance 1) below which a regression fits exactly.
 EXACT_FIT = 1e-13
+#: Smallest eigenvalue of G at the start, where 1 is the neutral guess; closer to zero after an optimum.
+FLOOR, WARM_FLOOR = 0.05, 0.01
 
 
 def natural_jacobian(problem: Problem, blocks: tuple[Block, ...]) -> Array:
@@ -64,7 +66,6 @@ def start_theta(
     NotIdentifiedError
         If some combination of variances leaves the distribution of the data unchanged.
     """
-    q, R = problem.n_random, problem.n_strata
     variance = regression_variances(problem)
     if np.any(variance <= EXACT_FIT):
         raise NotIdentifiedError(
@@ -72,17 +73,50 @@ def start_theta(
             "that repeats the response"
         )
     level = _neutral_level(problem, blocks, variance)
-    sigma2 = 0.5 * variance
-    at = evaluate(problem, np.diag(np.sqrt(level)), sigma2, reml=reml, order=2)
+    return _scored(problem, blocks, np.diag(np.sqrt(level)), 0.5 * variance, level, FLOOR, reml=reml, names=names)
+
+
+def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Array, *, reml: bool) -> Array:
+    """Start values (n,) from the optimum of a similar problem in the same units, such as resampled clusters.
+
+    One Fisher-scoring step from there, in the place of the one from the neutral guess: of nine evaluations it saves
+    one. To start at the other optimum itself saves nothing.
+
+    Parameters
+    ----------
+    L, sigma2 : (q, q), (R,) arrays
+        Factor of G, which may be singular, and residual variances.
+    """
+    level = _neutral_level(problem, blocks, regression_variances(problem))
+    return _scored(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
+
+
+def _scored(
+    problem: Problem,
+    blocks: tuple[Block, ...],
+    L: Array,
+    sigma2: Array,
+    level: Array,
+    floor: float,
+    *,
+    reml: bool,
+    names: tuple[str, ...] | None = None,
+) -> Array:
+    """Theta after one Fisher-scoring step; eigenvalues of G, each effect in units of ``level``, at least ``floor``.
+
+    A point inside the cone: on its boundary columns of the factor are zero, and so are their slopes.
+    """
+    q, R = problem.n_random, problem.n_strata
+    at = evaluate(problem, L, sigma2, reml=reml, order=2)
     J = natural_jacobian(problem, blocks)
     information = J.T @ at.information @ J
     _refuse_unidentified(information, J, names or tuple(f"u{k}" for k in range(q)))
     move = np.linalg.solve(information, J.T @ at.gradient)
     n_tau = J.shape[1] - R
-    free = np.diag(level) - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
+    free = L @ L.T - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
     sigma2 = np.maximum(sigma2 - move[n_tau:], 0.1 * sigma2)
     unit = np.sqrt(np.outer(level, level))
-    G = sum((inside_cone(block, free / unit, floor=0.05) for block in blocks), np.zeros((q, q))) * unit
+    G = sum((inside_cone(block, free / unit, floor=floor) for block in blocks), np.zeros((q, q))) * unit
     theta = np.concatenate([factor_coordinates(block, G) for block in blocks])
     return np.append(theta, 0.5 * np.log(sigma2))
 
