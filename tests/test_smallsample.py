@@ -26,6 +26,7 @@ from mlmed.effects.smallsample import (
 )
 from mlmed.errors import BoundaryWarning, DroppedRowsWarning, EffectError
 from mlmed.reml import kenward_roger as kr
+from mlmed.reml.clusters import chunks
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.start import natural_jacobian
@@ -278,7 +279,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
 def test_chunks_do_not_change_the_sums(monkeypatch):
     fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(40, 6, seed=3).data)
     whole = corrected(fit)
-    monkeypatch.setattr(kr, "CHUNK", 7)
+    monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
     pieces = corrected(fit)
     close(pieces.adjusted, whole.adjusted, 1e-12)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlmed.reml.problem import Problem
 
-__all__ = ["ClusterSums", "Factored", "chunk_sums", "chunks", "factor_clusters"]
+__all__ = ["ClusterSums", "Factored", "chunk_sums", "chunks", "factor_clusters", "product"]
 
 Array = NDArray[np.float64]
 
@@ -59,10 +59,20 @@ class Factored:
         """``K^-1 L'``."""
         return self.both[:, :, : self.A.shape[1]]
 
+    def cluster_last(self) -> tuple[Array, Array, Array]:
+        """A, B and H with the cluster index last, for sums that are written as ``einsum`` over clusters."""
+        A, B, H = (np.ascontiguousarray(table.transpose(1, 2, 0)) for table in (self.A, self.B, self.H))
+        return A, B, H
+
     @property
     def HB(self) -> Array:
         """``K^-1 L'B``."""
         return self.both[:, :, self.A.shape[1] :]
+
+
+def product(left: Array, right: Array) -> Array:
+    """Cluster-wise matrix product, cluster index last: (a, b, J), (b, c, J) -> (a, c, J)."""
+    return np.einsum("abj,bcj->acj", left, right)
 
 
 def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.reml.criterion import CHUNK, chunks
+from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum, coordinates, optimize
 from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms, without_cluster
@@ -117,10 +117,7 @@ def fixed_variance_changes(working: Working, optimum: Optimum, products: Cluster
 
     Defined for singular optima, too. The parameters are those of ``refit_changes``.
     """
-    found = [
-        _deleted(_terms(working, optimum, products, part), optimum)
-        for part in chunks(working.problem.n_clusters, CHUNK)
-    ]
+    found = [_deleted(_terms(working, optimum, products, part), optimum) for part in chunks(working.problem)]
     changes = np.concatenate([part.change for part in found]) @ working.units.X_map.T
     reasons = [ALONE if alone else "" for part in found for alone in part.alone]
     return _influence(changes, to_estimates(working, optimum, reml=reml), reasons)
@@ -151,7 +148,7 @@ def one_step_changes(working: Working, optimum: Optimum, products: ClusterProduc
         return Influence(changes, changes[:, 0].copy(), (reason,) * problem.n_clusters)
     total = _total(working, optimum, products)
     reasons: list[str] = []
-    for part in chunks(problem.n_clusters, CHUNK):
+    for part in chunks(problem):
         terms = _terms(working, optimum, products, part, information=True)
         deleted = _deleted(terms, optimum)
         step, flat = _step(terms, total, deleted, optimum.evaluation.beta, estimates.hessian, reml)
@@ -165,7 +162,7 @@ def _total(working: Working, optimum: Optimum, products: ClusterProducts) -> tup
     """Sums of ``trace`` and ``moved`` over all clusters, (K,) and (K, p + 1, p + 1)."""
     K = working.problem.n_strata + len(psi_basis(working.problem, working.blocks))
     trace, moved = np.zeros(K), np.zeros((K, *working.problem.C.shape[1:]))
-    for part in chunks(working.problem.n_clusters, CHUNK):
+    for part in chunks(working.problem):
         terms = _terms(working, optimum, products, part)
         trace += terms.trace.sum(axis=-1)
         moved += terms.moved.sum(axis=-1)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.criterion import CHUNK, chunks, evaluate, factor_clusters, product
+from mlmed.reml.clusters import chunks, factor_clusters, product
+from mlmed.reml.criterion import evaluate
 from mlmed.reml.problem import Problem
 from mlmed.reml.vcov import POSITIVE, information_inverse
 
@@ -123,9 +124,9 @@ class _Sums:
 def _chunk_sums(problem: Problem, L: Array, sigma2: Array, part: slice, second: bool) -> _Sums:
     p, q, R = problem.n_fixed, problem.n_random, problem.n_strata
     member = [np.flatnonzero(problem.stratum == r) for r in range(R)]
-    found = factor_clusters(problem, L, sigma2, part)
-    A, B = found.A, found.B[:, :p]
-    N = np.einsum("baj,bcj->acj", found.H, found.H)
+    A, B, H = factor_clusters(problem, L, sigma2, part).cluster_last()
+    B = B[:, :p]
+    N = np.einsum("baj,bcj->acj", H, H)
     h = product(N, B)
     U = B - product(A, h)
     flat = U.reshape(q * p, -1)
@@ -151,9 +152,9 @@ def _inner(left: Array, right: Array) -> Array:
 
 
 def _sums(problem: Problem, L: Array, sigma2: Array, *, second: bool) -> _Sums:
-    parts = chunks(problem.n_clusters, CHUNK)
-    total = _chunk_sums(problem, L, sigma2, next(parts), second)
-    for part in parts:
+    first, *others = chunks(problem)
+    total = _chunk_sums(problem, L, sigma2, first, second)
+    for part in others:
         total.add(_chunk_sums(problem, L, sigma2, part, second))
     return total
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams
 from mlmed.reml.assembly import build_assembly, cluster_cross
-from mlmed.reml.criterion import factor_clusters, product
+from mlmed.reml.clusters import factor_clusters, product
 from mlmed.reml.problem import Problem
 from mlmed.reml.working import Working
 
@@ -115,12 +115,12 @@ def cluster_terms(
     information : bool
         Whether to fill in the expected second derivatives.
     """
-    factored = factor_clusters(problem, L, sigma2, part)
-    B, members = factored.B, [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
-    N = np.einsum("baj,bcj->acj", factored.H, factored.H)
-    half, h, NA = product(factored.H, B), product(N, B), product(N, factored.A)
-    U = B - product(factored.A, h)  # Z'V^-1 [X y]
-    Q = factored.A - product(factored.A, NA)  # Z'V^-1 Z
+    A, B, H = factor_clusters(problem, L, sigma2, part).cluster_last()
+    members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
+    N = np.einsum("baj,bcj->acj", H, H)
+    half, h, NA = product(H, B), product(N, B), product(N, A)
+    U = B - product(A, h)  # Z'V^-1 [X y]
+    Q = A - product(A, NA)  # Z'V^-1 Z
     C = products.C[..., part] / sigma2[:, None, None, None]
     own = np.empty_like(C)
     for r, mine in enumerate(members):  # eq. 6b

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
-from mlmed.reml.criterion import CHUNK, chunks
+from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.percluster import ClusterProducts
@@ -109,7 +109,7 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
     p, q, at = problem.n_fixed, problem.n_random, optimum.evaluation
     contrast = np.append(-at.beta, 1.0)
     out = np.empty((problem.n_clusters, p))
-    for part in chunks(problem.n_clusters, CHUNK):
+    for part in chunks(problem):
         rows = pseudo_rows(problem, products, optimum.sigma2, part)
         Z, X, r = rows[:, :, :q] @ optimum.L, rows[:, :, q : q + p], rows[:, :, q:] @ contrast
         K = np.linalg.cholesky(np.eye(Z.shape[1]) + Z @ Z.transpose(0, 2, 1))

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.reml.clusters import chunks
 from mlmed.reml.covariance import Block, natural_basis
-from mlmed.reml.criterion import CHUNK, chunks
 from mlmed.reml.fit import Optimum
 from mlmed.reml.percluster import ClusterProducts, cluster_terms
 from mlmed.reml.problem import Evaluation, Problem
@@ -78,7 +78,7 @@ def scores_at(
     if P_inv is not None:
         weight[:p, :p] += P_inv
     out = np.empty((problem.n_clusters, p + len(basis) + problem.n_strata))
-    for part in chunks(problem.n_clusters, CHUNK):
+    for part in chunks(problem):
         terms = cluster_terms(problem, products, basis, L, sigma2, part)
         out[part, :p] = -2.0 * np.einsum("imj,m->ji", terms.cross[:p], contrast)
         out[part, p:] = (terms.trace - np.einsum("kimj,im->kj", terms.moved, weight)).T
