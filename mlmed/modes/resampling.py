@@ -95,7 +95,7 @@ def bootstrap_fit(
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects by name."""
     names = parameter_names(fitted)
     source = resampler_for(fitted, plan.kind, within=plan.within)
-    task = Refit(source, fitted.working.units, fitted.working.blocks, fitted.reml, len(names))
+    task = Refit.of(source, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(names))
     found = replicate(task, plan.n, seed=plan.seed, n_jobs=plan.n_jobs, progress=plan.progress)
     fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
     return BootstrapResults(
@@ -122,7 +122,7 @@ def _jackknife(
     import joblib
 
     cases = case_resampler(fitted.spec, fitted.grams)
-    task = Refit(cases, fitted.working.units, fitted.working.blocks, fitted.reml, len(names))
+    task = Refit.of(cases, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(names))
     pieces = np.array_split(np.arange(len(fitted.clusters)), max(4 * joblib.effective_n_jobs(n_jobs), 1))
     found = joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_without)(task, piece) for piece in pieces)
     frame = _frame([one for part in found for one in part], names, make)

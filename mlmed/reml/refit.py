@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
 from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import optimize
+from mlmed.reml.fit import Optimum, optimize
 from mlmed.reml.problem import Problem
+from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
 
 __all__ = ["Refit", "Refitted", "Resampler"]
@@ -62,6 +63,8 @@ class Refit:
         Those of the original fit.
     blocks : tuple of Block
         Covariance structures.
+    L, sigma2 : (q, q), (R,) arrays
+        The optimum of the original fit in working units, where searches start.
     reml : bool
         Criterion.
     n_psi : int
@@ -71,8 +74,15 @@ class Refit:
     resampler: Resampler
     units: Units
     blocks: tuple[Block, ...]
+    L: Array
+    sigma2: Array
     reml: bool
     n_psi: int
+
+    @classmethod
+    def of(cls, resampler: Resampler, working: Working, optimum: Optimum, *, reml: bool, n_psi: int) -> Refit:
+        """The task that refits one model."""
+        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi)
 
     def __call__(self, rng: np.random.Generator) -> Refitted:
         """One replicate."""
@@ -85,7 +95,8 @@ class Refit:
     def fit(self, problem: Problem) -> Refitted:
         """Fit one problem; failures come back as NaN with their reason."""
         try:
-            optimum = optimize(problem, self.blocks, reml=self.reml)
+            start = warm_theta(problem, self.blocks, self.L, self.sigma2, reml=self.reml)
+            optimum = optimize(problem, self.blocks, reml=self.reml, theta=start)
         except NotIdentifiedError as error:
             return self._failed(str(error))
         except np.linalg.LinAlgError:

@@ -32,8 +32,8 @@ TERMS = ("a", "b", "cprime", "cov_ab", "indirect", "total")
 LEVEL = 0.95
 Z = float(ndtri(0.5 + LEVEL / 2.0))
 MONTE_CARLO_DRAWS = 2000
-BOOTSTRAP_DRAWS = 300
-BOOTSTRAP_METHODS = ("percentile", "bc", "bca", "basic", "normal")
+BOOTSTRAP_DRAWS = 199
+BOOTSTRAP_METHODS = ("percentile", "bc", "basic", "normal")
 Found = dict[str, np.ndarray]
 
 
@@ -73,12 +73,16 @@ def _delta(results: MediationResults, rng: np.random.Generator) -> Found:
     return found
 
 
-def _profile(results: MediationResults, rng: np.random.Generator) -> Found:
+def _profiles(results: MediationResults, *terms: str) -> np.ndarray:
     rows = np.full((len(TERMS), 3), np.nan)
-    profiler = profiler_of(results.fitted, results.quantity_at("indirect"))
-    ends = [find_end(profiler, side, level=LEVEL).value for side in (-1, 1)]
-    rows[TERMS.index("indirect"), :2] = ends
-    return {"profile": rows}
+    for term in terms:
+        profiler = profiler_of(results.fitted, results.quantity_at(term))
+        rows[TERMS.index(term), :2] = [find_end(profiler, side, level=LEVEL).value for side in (-1, 1)]
+    return rows
+
+
+def _profile(results: MediationResults, rng: np.random.Generator) -> Found:
+    return {"profile": _profiles(results, "indirect")}
 
 
 def _rows(table: pd.DataFrame) -> np.ndarray:
@@ -90,16 +94,16 @@ def _more(results: MediationResults, rng: np.random.Generator) -> Found:
     return {
         "delta, joint, satterthwaite": _rows(results.effects(vcov="joint", ddf="satterthwaite")),
         "delta, cluster": _rows(results.effects(vcov="cluster")),
-        "profile": _rows(results.effects(interval="profile", vcov="joint")),
+        "profile": _profiles(results, "b", "cov_ab", "indirect"),
     }
 
 
 def _bootstrap(kind: str) -> Callable[[MediationResults, np.random.Generator], Found]:
     def intervals(results: MediationResults, rng: np.random.Generator) -> Found:
         boot = results.bootstrap(BOOTSTRAP_DRAWS, kind=kind, seed=int(rng.integers(2**31)))
+        methods = (*BOOTSTRAP_METHODS, "bca") if kind == "case" else BOOTSTRAP_METHODS  # the jackknife leaves out cases
         return {
-            f"bootstrap, {kind}, {method}": _rows(boot.tidy(method=method, terms=list(TERMS)))
-            for method in BOOTSTRAP_METHODS
+            f"bootstrap, {kind}, {method}": _rows(boot.tidy(method=method, terms=list(TERMS))) for method in methods
         }
 
     return intervals

@@ -73,6 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.summarize:
         pieces = [piece for study in options.study for piece in plan(study, options.replicates)]
+        pieces.sort(key=lambda piece: piece[2])  # what exists at any time is balanced over studies, too
         missing = [piece for piece in pieces if not path_of(*piece).exists()]
         tasks = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")(
             joblib.delayed(run_piece)(*piece) for piece in missing
