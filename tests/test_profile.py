@@ -1,10 +1,11 @@
-"""Profile likelihood: the drop at the ends, independent constrained fits, lme4's intervals, and what has no end."""
+"""Profile likelihood: the drop at the ends, independent constrained fits, tests, and what has no end.
+
+lme4's intervals are in ``validation/interval_checks.py``.
+"""
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,11 +28,8 @@ TARGET = 1.9207294103470494
 DROP = 1e-6
 #: scipy's constrained search (SLSQP, analytic gradients) stops about here, in -2l.
 OTHER_SEARCH = 1e-5
-#: lme4's ends are splines through a grid of refits with bobyqa; relative to the width of the interval.
-LME4_SPLINE = 2e-4
 #: The same interval in other units or after a monotone transformation.
 SAME_ENDS = 1e-6
-REFERENCES = sorted((Path(__file__).parents[1] / "validation/reference/profile").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -105,40 +103,6 @@ def test_parameters_at_an_end_have_that_likelihood(fit):
     assert G[1, 3] == pytest.approx(end.value, rel=1e-12)
     # cov_ab has nothing to do with beta, so the drop is that of the (restricted) likelihood itself
     assert fit.llf - fit.loglik_at(G, end.psi[p + T :]) == pytest.approx(TARGET, rel=0, abs=DROP)
-
-
-@pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
-def test_lme4_intervals(path, dataset):
-    """Fixed effects, standard deviations and residual sd of ML fits against lme4's profile."""
-    reference = json.loads(path.read_text())
-    fit = mlmed.mixed(reference["formula"], dataset(reference["data"]), method="ml")
-    assert fit.llf == pytest.approx(reference["logLik"], rel=0, abs=1e-7)
-    checked = 0
-    for name, low in reference["low"].items():
-        high = reference["high"][name]
-        ours = _in_our_words(name)
-        if ours is None:
-            continue
-        found = fit.profile(ours, points=4).interval
-        assert found == pytest.approx((low, high), rel=0, abs=LME4_SPLINE * (high - low)), name
-        checked += 1
-    assert checked >= 5
-
-
-def _in_our_words(name):
-    """lme4's names: sd_(Intercept)|id, sigma, x; correlations are profiled in another chart and left out."""
-    if name.startswith("cor_"):
-        return None
-    if name == "sigma":
-        return "sqrt(`var(Residual)`)"
-    if name.startswith("sd_"):
-        effect = name[3:].split("|")[0].replace("(Intercept)", "Intercept")
-        return f"sqrt(`var({effect})`)"
-    return name.replace("(Intercept)", "Intercept")
-
-
-def test_there_are_references():
-    assert len(REFERENCES) == 3
 
 
 def test_singular_fits_have_profile_intervals(small):

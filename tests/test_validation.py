@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from validation import interval_checks as intervals
 from validation import published_checks as published
 from validation import reference_checks as reference
 from validation.checks import Check
@@ -45,6 +46,31 @@ def test_reference_fit(name, dataset):
 @pytest.mark.parametrize("name", reference.singular_names())
 def test_singular_fit(name):
     _assert_all(reference.singular_fits(name))
+
+
+@pytest.mark.parametrize("name", intervals.small_sample_names())
+def test_small_samples(name, dataset):
+    dataset(reference.data_of(name))
+    _assert_all(intervals.small_samples(name))
+
+
+def test_there_are_seven_small_samples_and_three_profiles():
+    assert len(intervals.small_sample_names()) == 7
+    assert len(intervals.profile_names()) == 3
+
+
+@pytest.mark.parametrize("name", intervals.profile_names())
+def test_lme4_profiles(name, dataset):
+    dataset("ml_sim")
+    _assert_all(intervals.profiles(name))
+
+
+@pytest.mark.parametrize(
+    "part", [intervals.robust, intervals.drops, intervals.monte_carlo, intervals.bootstrap_from_rows]
+)
+def test_intervals(part, dataset):
+    dataset("ml_sim")
+    _assert_all(part())
 
 
 @pytest.mark.parametrize("shift", [1e-3, -1e-3])
