@@ -15,19 +15,22 @@ from numpy.typing import NDArray
 
 from mlmed.reml.problem import Problem
 
-__all__ = ["ClusterSums", "Factored", "chunk_sums", "chunks", "factor_clusters", "product"]
+__all__ = ["MANY", "ClusterSums", "Factored", "chunk_sums", "chunks", "factor_clusters", "product"]
 
 Array = NDArray[np.float64]
 
 #: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
 #: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
 ENTRIES = 28_160
+#: Clusters from which chunks twice as large pay (and threads may).
+MANY = 65_536
 
 
 def chunks(problem: Problem, size: int | None = None) -> list[slice]:
     """The clusters in slices of at most ``size``."""
     J = problem.n_clusters
-    size = size or max(ENTRIES // (problem.n_random * (problem.n_random + problem.n_fixed + 1)), 64)
+    entries = ENTRIES if J < MANY else 2 * ENTRIES
+    size = size or max(entries // (problem.n_random * (problem.n_random + problem.n_fixed + 1)), 64)
     return [slice(start, min(start + size, J)) for start in range(0, J, size)]
 
 

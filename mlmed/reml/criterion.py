@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from mlmed.reml.clusters import ClusterSums, Factored, chunk_sums, chunks, factor_clusters
+from mlmed.reml.clusters import MANY, ClusterSums, Factored, chunk_sums, chunks, factor_clusters
 from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
 
 __all__ = ["evaluate"]
 
 Array = NDArray[np.float64]
-
-#: Clusters above which threads pay.
-MANY = 65_536
 
 
 @dataclass(frozen=True, slots=True)
