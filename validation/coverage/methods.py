@@ -32,7 +32,7 @@ TERMS = ("a", "b", "cprime", "cov_ab", "indirect", "total")
 LEVEL = 0.95
 Z = float(ndtri(0.5 + LEVEL / 2.0))
 MONTE_CARLO_DRAWS = 2000
-BOOTSTRAP_DRAWS = 199
+BOOTSTRAP_DRAWS = 149
 BOOTSTRAP_METHODS = ("percentile", "bc", "basic", "normal")
 Found = dict[str, np.ndarray]
 
