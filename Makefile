@@ -1,4 +1,4 @@
-# make install | demo | test | check | validate | bench
+# make install | demo | test | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types imports validate bench clean
+.PHONY: help install demo test check lint types imports validate coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,9 +47,13 @@ imports: install
 validate: install     ## recompute every published and reference number, write validation/report.md
 	$(BIN)/python validation/run.py
 
+coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
+	$(BIN)/python validation/coverage/run.py
+
 bench: install        ## timings against the peers that are installed, and by size
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/scale.py --small
+	$(BIN)/python benchmarks/intervals.py
 
 clean:                ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

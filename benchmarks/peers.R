@@ -6,13 +6,7 @@
 TERMS <- "sm + smx + sy + sym + syx"
 PACKAGE <- c(lme4_stacked = "lme4", nlme_stacked = "nlme", glmmtmb_stacked = "glmmTMB", lme4_separate = "lme4")
 
-# z is y where sy = 1 and m where sm = 1; fid is the row it came from.
-stack_equations <- function(d) {
-  n <- nrow(d)
-  top <- data.frame(fid = seq_len(n), id = d$id, x = d$x, m = d$m, z = d$y, sm = 0, sy = 1)
-  s <- rbind(top, transform(top, z = d$m, sm = 1, sy = 0))
-  transform(s, smx = sm * x, sym = sy * m, syx = sy * x)
-}
+source(file.path(dirname(sub("--file=", "", grep("--file=", commandArgs(FALSE), value = TRUE)[1])), "stack.R"))
 
 # Stata's form: the residual variance of m is that of y plus the variance of (0 + sm | fid).
 lme4_stacked <- function(stacked, d) {

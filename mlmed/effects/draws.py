@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,10 +107,10 @@ def draw_interval(
         z = float(ndtri(1.0 - tail))
         return DrawInterval(spread, float(2.0 * ndtr(-abs(centre) / spread)), centre - z * spread, centre + z * spread)
     if method == "basic":
-        low, high = np.quantile(kept, [1.0 - tail, tail])
+        low, high = _quantiles(kept, [1.0 - tail, tail])
         return DrawInterval(spread, _two_sided(kept, 2.0 * estimate), 2 * estimate - low, 2 * estimate - high)
     if method == "percentile":
-        low, high = np.quantile(kept, [tail, 1.0 - tail])
+        low, high = _quantiles(kept, [tail, 1.0 - tail])
         return DrawInterval(spread, _two_sided(kept, 0.0), float(low), float(high))
     share = (float((kept < estimate).sum()) + 0.5 * float((kept == estimate).sum())) / n
     if not 0.0 < share < 1.0:
@@ -124,6 +124,11 @@ def draw_interval(
     return _corrected(kept, spread, z0, speed, tail)
 
 
+def _quantiles(draws: Array, levels: Any) -> Array:
+    """Quantiles at positions (n + 1) p: with few draws those at (n - 1) p + 1 make intervals too short."""
+    return np.quantile(draws, levels, method="weibull")
+
+
 def _corrected(kept: Array, spread: float, z0: float, speed: float, tail: float) -> DrawInterval:
     """Bias-corrected and accelerated percentiles (eq. 45)."""
     n = len(kept)
@@ -133,7 +138,7 @@ def _corrected(kept: Array, spread: float, z0: float, speed: float, tail: float)
         if below <= 0.0:
             note = f"the acceleration {speed:.3g} is too large for a corrected percentile; use method='percentile'"
             return DrawInterval(spread, np.nan, np.nan, np.nan, note)
-        ends.append(float(np.quantile(kept, ndtr(z0 + (z0 + z) / below))))
+        ends.append(float(_quantiles(kept, ndtr(z0 + (z0 + z) / below))))
     w = float(ndtri(np.clip((kept < 0.0).mean(), 0.5 / n, 1.0 - 0.5 / n))) - z0
     p = 2.0 * float(ndtr(-abs(w / (1.0 + speed * w) - z0))) if speed * w > -1.0 else 0.0
     return DrawInterval(spread, max(p, 2.0 / (n + 1.0)), ends[0], ends[1])

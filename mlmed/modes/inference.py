@@ -237,7 +237,8 @@ class Inference:
             Clusters drawn with replacement; data drawn from the fitted model; reflated residuals of both levels
             drawn with replacement (Carpenter, Goldstein & Rasbash, 2003). See docs/choosing_intervals.md.
         within : bool
-            With ``case``: also draw rows within the drawn clusters.
+            With ``case``: also draw rows within the drawn clusters. In small clusters this adds their noise twice and
+            makes intervals too wide.
         n_jobs : int, optional
             Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
         progress : bool

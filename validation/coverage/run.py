@@ -30,7 +30,11 @@ COSTLY = (300, 10)
 
 def plan(study: str, limit: int | None) -> list[tuple[str, Cell, int, int]]:
     """Pieces of one study: (study, cell, first replicate, one past the last)."""
-    cells = CELLS if study == "normal-theory" else CELLS[: len(CELLS) // 2] if study == "profile" else REPRESENTATIVE
+    cells = REPRESENTATIVE
+    if study == "normal-theory":
+        cells = CELLS
+    elif study == "profile":
+        cells = tuple(cell for cell in CELLS if not cell.skewed or cell in REPRESENTATIVE)
     total, size = REPLICATES.get(study, COSTLY)
     total = total if limit is None else min(limit, total)
     # round by round over the cells, so that what exists at any time is balanced
@@ -73,7 +77,8 @@ def main() -> None:
     options = parser.parse_args()
     if not options.summarize:
         pieces = [piece for study in options.study for piece in plan(study, options.replicates)]
-        pieces.sort(key=lambda piece: piece[2])  # what exists at any time is balanced over studies, too
+        # what exists at any time is balanced over studies, too
+        pieces.sort(key=lambda piece: piece[2] / REPLICATES.get(piece[0], COSTLY)[0])
         missing = [piece for piece in pieces if not path_of(*piece).exists()]
         tasks = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")(
             joblib.delayed(run_piece)(*piece) for piece in missing
