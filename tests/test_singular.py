@@ -9,6 +9,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, LevelWarning, NotIdentifiedError
+from mlmed.reml.covariance import Block, canonical_factor
 from mlmed.reml.fit import optimize
 from mlmed.reml.start import warm_theta
 from mlmed.simulate import BPGTruth
@@ -177,3 +178,31 @@ def test_rounding_of_a_zero_pivot_does_not_spoil_the_certificate():
             warnings.simplefilter("ignore", BoundaryWarning)
             fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(5, 4, seed=seed).data)
         assert fit.converged
+
+
+@pytest.mark.parametrize(("path", "cov_ab", "key", "rank"), [(0.3, 0.0, (97, 994), 3), (0.6, 0.113, (101, 854), 2)])
+def test_the_rank_of_a_face_is_kept(path, cov_ab, key, rank):
+    """Two data sets of the coverage study whose ill-conditioned G, factored again, seemed to have a column more."""
+    G = np.diag([0.6, 0.16, 0.4, 0.16, 0.04])
+    G[1, 3] = G[3, 1] = cov_ab
+    truth = mlmed.simulate.BPGTruth(a=path, b=path, G=G)
+    seed = np.random.SeedSequence(20061, spawn_key=key)
+    data = mlmed.simulate_bpg(25, 4, truth=truth, skewed=True, seed=seed).data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
+    assert fit.converged
+    assert fit.fitted.optimum.rank == rank == np.linalg.matrix_rank(fit.G, tol=1e-9)
+
+
+def test_the_canonical_factor_has_the_columns_it_is_given():
+    rng = np.random.default_rng(1)
+    for columns in range(5):
+        factor = np.zeros((5, 5))
+        factor[:, :columns] = rng.normal(size=(5, columns))
+        factor[0] = 0.0  # an effect that does not vary
+        L, theta = canonical_factor((Block((0, 1, 2, 3, 4)),), factor)
+        assert L @ L.T == pytest.approx(factor @ factor.T, abs=1e-14)
+        assert np.array_equal(np.abs(L).max(axis=0) > 0.0, np.arange(5) < columns)
+        assert np.array_equal(L, np.tril(L))
+        assert theta == pytest.approx(np.concatenate([L[j:, j] for j in range(5)]), abs=0)

@@ -30,8 +30,8 @@ __all__ = [
 SMALL_SAMPLE = 1e-4
 #: clubSandwich's matrices, against the two standard errors.
 ROBUST = 1e-6
-#: lme4's profile intervals are splines through a grid of refits: relative to the width of the interval.
-SPLINE = 2e-4
+#: lme4's profile intervals (splines through a fine grid of refits), relative to the width of the interval.
+SPLINE = 1e-6
 #: Drop of the log-likelihood at the ends of a profile interval.
 DROP = 1e-6
 #: The same replicate from rows and from cross-products.

@@ -19,6 +19,7 @@ from mlmed.model import STRUCTURES, Structure
 
 __all__ = [
     "Block",
+    "canonical_factor",
     "factor_basis",
     "factor_coordinates",
     "inside_cone",
@@ -201,6 +202,46 @@ def factor_coordinates(block: Block, G: Array) -> Array:
     covariance = part[1, 0]
     eigenvalues = variances[0] + np.array([len(index) - 1.0, -1.0]) * covariance
     return np.sqrt(np.clip(eigenvalues, 0.0, None))
+
+
+def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> tuple[Array, Array]:
+    """The lower-trapezoidal factor of ``factor @ factor.T`` with as many columns as that has, and its coordinates.
+
+    By QR, without forming G: the rank of a factor on a face of the cone stays what it is, where a Cholesky
+    factorization of G would have to guess which pivots are rounding errors.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        Covariance structures.
+    factor : (q, q) array
+        Any factor whose columns are in the blocks of their rows; zero columns where G is singular.
+
+    Returns
+    -------
+    L : (q, q) array
+        The factor, pivots positive, zero columns last in every unstructured block.
+    theta : (K,) array
+        Its entries in the order of ``factor_basis``.
+    """
+    L = np.zeros_like(factor)
+    theta = []
+    for block in blocks:
+        at = np.ix_(block.index, block.index)
+        own = factor[at]
+        if block.structure == "unstructured":
+            columns = own[:, np.abs(own).max(axis=0) > 0.0]
+            upper: Array = np.asarray(np.linalg.qr(columns.T, mode="r")) if columns.size else np.empty((0, len(own)))
+            pivots = upper[np.arange(len(upper)), (upper != 0.0).argmax(axis=1)]
+            lower = np.zeros_like(own)
+            lower[:, : len(upper)] = (upper * np.sign(pivots)[:, None]).T + 0.0  # no zero with a sign
+            L[at] = lower
+            theta.append(np.concatenate([lower[j:, j] for j in range(len(own))]))
+            continue
+        entries = factor_coordinates(block, factor @ factor.T)
+        L += np.einsum("k,kab->ab", entries, factor_basis(block, len(factor)))
+        theta.append(entries)
+    return L, np.concatenate(theta)
 
 
 def inside_cone(block: Block, G: Array, *, floor: float) -> Array:

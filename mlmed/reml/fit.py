@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import multiplier, on_face
-from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, pivoted_chart, psd_cholesky
+from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates, pivoted_chart
 from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
@@ -229,8 +229,8 @@ def _finish(
     record: tuple[Step, ...] = ()
     moves = [last_step(point, settings.radius)] if settings.polish else []
     for move in [*moves, np.zeros_like(end)]:
-        L = psd_cholesky(_square(chart.factor(end + move)), tol=ROUNDING)
-        theta = np.append(_factor_part(blocks, _square(L)), (end + move)[chart.n_factor :])
+        L, entries = canonical_factor(blocks, chart.factor(end + move))
+        theta = np.append(entries, (end + move)[chart.n_factor :])
         found = objective.derivatives(theta)
         record += (evaluated(theta, found),)
         risen = found.value - point.value > settings.noise * max(abs(point.value), 1.0)
