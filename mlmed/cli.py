@@ -26,7 +26,6 @@ from mlmed.modes.mixed import mixed
 from mlmed.modes.resampling import KINDS
 from mlmed.modes.results import MixedResults
 from mlmed.modes.smallsample import DDF_KINDS
-from mlmed.modes.text import letter
 from mlmed.report.text import render_table
 
 __all__ = ["main"]
@@ -210,7 +209,17 @@ def _effects(options: argparse.Namespace) -> str:
         return str(table.to_json(orient="records", indent=2, double_precision=15))
     if options.format == "csv":
         return table.to_csv(index=False).rstrip("\n")
-    return render_table(table, statistic=letter(options.ddf or "none"))
+    drawn = options.interval in ("monte-carlo", "bootstrap")
+    statistic = "est/se" if drawn else "t" if options.ddf not in (None, "none") else "z"
+    return "\n".join([_heading(options), render_table(table, statistic=statistic)])
+
+
+def _heading(options: argparse.Namespace) -> str:
+    """What the table shows."""
+    asked = {"n": options.n, "kind": options.kind, "ends": options.ends, "vcov": options.vcov, "seed": options.seed}
+    shown = [f"{name} {value}" for name, value in {**asked, "ddf": options.ddf}.items() if value is not None]
+    detail = f" ({', '.join(shown)})" if shown else ""
+    return f"Effects, {100 * options.level:g}% intervals: {options.interval}{detail}; indirect = a*b + cov_ab"
 
 
 def _run(options: argparse.Namespace) -> str:

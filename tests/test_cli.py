@@ -394,3 +394,41 @@ def test_as_a_program(csv: Path, tmp_path: Path) -> None:
     assert piped.stdout == "group,X,Med,y\n"
     assert "Traceback" not in piped.stderr
     assert "Exception" not in piped.stderr
+
+
+MODEL = ["--mediator", "Med ~ X + (1 + X | group)", "--outcome", "y ~ Med + X + (1 + Med + X | group)"]
+
+
+def test_effects_with_any_interval(capsys):
+    for options, shown in (
+        ([], "delta; indirect"),
+        (["--interval", "profile"], "profile; indirect"),
+        (["--interval", "monte-carlo", "--seed", "1", "-n", "500", "--vcov", "joint"], "(n 500, vcov joint, seed 1)"),
+        (["--interval", "bootstrap", "--seed", "1", "-n", "60", "--ends", "bc"], "(n 60, ends bc, seed 1)"),
+        (["--ddf", "kenward-roger"], "(ddf kenward-roger)"),
+    ):
+        assert main(["effects", "yuan_mackinnon_sim", *MODEL, *options]) == 0
+        text = capsys.readouterr().out
+        assert shown in text.splitlines()[0]
+        assert "indirect  -0.127620" in text
+
+
+def test_effects_as_json_and_csv(capsys):
+    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--interval", "profile", "--format", "json"]) == 0
+    rows = {row["term"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["indirect"]["conf_high"] == pytest.approx(-0.00502, abs=1e-5)
+    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.startswith("term,estimate,std_error")
+
+
+def test_effects_refuses_options_of_other_intervals(capsys):
+    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--interval", "profile", "--seed", "1"]) == 2
+    assert "does not use seed" in capsys.readouterr().err
+
+
+def test_degrees_of_freedom_in_the_summary(capsys):
+    formula = ["--formula", "Med ~ X + (1 + X | group)"]
+    assert main(["mixed", "yuan_mackinnon_sim", *formula, "--ddf", "kenward-roger"]) == 0
+    text = capsys.readouterr().out
+    assert "t with 49.0 df (Kenward-Roger)" in text
+    assert "adjusted by Kenward and Roger" in text

@@ -515,7 +515,7 @@ def fit(frame: pd.DataFrame) -> mlmed.MediationResults:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "a +", "a b", "m:x", "a; b", "zz", "1", "'a'", "'x' * a", "a.real", "a[0]", "a if b else a",
+        "", "a +", "a b", "m:z", "a; b", "zz", "1", "'a'", "'x' * a", "a.real", "a[0]", "a if b else a",
         "lambda: a",
         "__import__('os')", "(a).__class__", "max(a, b)", "exp(a, b)", "sqrt()", "exp(x=a)", "a == b", "a // b",
         "a * 1j",

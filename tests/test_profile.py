@@ -10,7 +10,6 @@ import warnings
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.special import chdtrc
 
 import mlmed
 from mlmed.effects.profile import find_end
@@ -175,85 +174,6 @@ def test_effects_table_of_profiles(fit):
     tested = fit.test("indirect = 0")
     assert table.loc["indirect", "statistic"] ** 2 == pytest.approx(tested.chi2, rel=1e-6)
     assert table.loc["cov_ab", "p_value"] == pytest.approx(fit.test("cov_ab = 0").p_value, rel=1e-6)
-
-
-def test_one_restriction(dataset):
-    """cov(Intercept, x) = 0 is the model with ||, fitted on its own."""
-    data = dataset("ml_sim")
-    full, diagonal = mlmed.mixed(MEDIATOR, data), mlmed.mixed("m ~ x + (1 + x || id)", data)
-    found = full.test("`cov(Intercept,x)` = 0")
-    assert found.llf == pytest.approx(diagonal.llf, rel=0, abs=1e-7)
-    assert found.df == 1
-    assert found.p_value == pytest.approx(chdtrc(1, 2 * (full.llf - diagonal.llf)), rel=1e-4)
-    table = full.compare(diagonal)
-    assert table["chi2"][1] == pytest.approx(found.chi2, abs=1e-6)
-    assert list(table["n_parameters"]) == [5, 6]
-
-
-def test_a_fixed_effect_of_zero_is_the_smaller_ml_model(dataset):
-    data = dataset("ml_sim")
-    full = mlmed.mixed("y ~ m + x + (1 | id)", data, method="ml")
-    smaller = mlmed.mixed("y ~ m + (1 | id)", data, method="ml")
-    assert full.test("x = 0").llf == pytest.approx(smaller.llf, rel=0, abs=1e-7)
-    assert full.compare(smaller)["df"][1] == 1
-
-
-def test_a_variance_is_tested_against_the_mixture(dataset):
-    data = dataset("sleepstudy")
-    full = mlmed.mixed("Reaction ~ Days + (1 + Days | Subject)", data)
-    smaller = mlmed.mixed("Reaction ~ Days + (1 | Subject)", data)
-    found = full.test("var(Days) = 0")
-    chi2 = 2 * (full.llf - smaller.llf)
-    assert found.chi2 == pytest.approx(chi2, abs=1e-6)
-    assert found.p_value == pytest.approx(0.5 * (chdtrc(1, chi2) + chdtrc(2, chi2)), rel=1e-5)
-    assert "mixture" in found.note
-    assert full.compare(smaller)["p_value"][1] == pytest.approx(found.p_value, rel=1e-5)
-    alone = smaller.test("var(Intercept) = 0")
-    import statsmodels.api as sm
-
-    ols = sm.OLS(data["Reaction"], sm.add_constant(data["Days"])).fit()
-    X, n = sm.add_constant(data["Days"]).to_numpy(), len(data)
-    reml = -0.5 * ((n - 2) * (np.log(ols.ssr / (n - 2)) + 1 + np.log(2 * np.pi)) + np.linalg.slogdet(X.T @ X)[1])
-    assert alone.llf == pytest.approx(reml, rel=1e-10)
-    assert alone.df == 1
-
-
-def test_what_cannot_be_compared(dataset):
-    data = dataset("ml_sim")
-    fit = mlmed.mixed("y ~ m + x + (1 | id)", data)
-    with pytest.raises(EffectError, match="refit both with method='ml'"):
-        fit.compare(mlmed.mixed("y ~ m + (1 | id)", data))
-    with pytest.raises(EffectError, match="by REML and the other by ML"):
-        fit.compare(mlmed.mixed("y ~ m + x + (1 | id)", data, method="ml"))
-    with pytest.raises(EffectError, match="not of the same rows"):
-        fit.compare(mlmed.mixed("y ~ m + x + (1 | id)", data[8:]))
-    with pytest.raises(EffectError, match="takes another fit"):
-        fit.compare(data)
-    table = mlmed.mixed("y ~ m + (1 | id)", data, method="ml").compare(
-        mlmed.mixed("y ~ x + (1 + x | id)", data, method="ml")
-    )
-    assert np.isnan(table["chi2"][1])
-    assert "not nested" in table["note"][1]
-
-
-@pytest.mark.parametrize(
-    ("hypothesis", "message"),
-    [
-        ("indirect", "one equation"),
-        ("indirect = 0 = 1", "one equation"),
-        ("nothing = 0", "names 'nothing'"),
-        ("`var(m:x)` = -1", "cannot be -1"),
-    ],
-)
-def test_hypotheses_that_make_no_sense(fit, hypothesis, message):
-    with pytest.raises(EffectError, match=message):
-        fit.test(hypothesis)
-
-
-def test_an_equation_between_effects(fit):
-    found = fit.test("a = b")
-    assert found.p_value > 0.9
-    assert fit.test("indirect = 0.4725324").chi2 == pytest.approx(0.0, abs=1e-8)
 
 
 def test_fixed_quantities_have_no_profile(dataset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
@@ -49,7 +50,7 @@ class Quantity:
     @property
     def is_fixed(self) -> bool:
         """Whether the model fixes the value (nothing to estimate, no standard error)."""
-        return self.hessian is None and not np.any(self.gradient)
+        return not np.any(self.gradient) and (self.hessian is None or not np.any(self.hessian))
 
     def plus(self, other: Quantity, term: str) -> Quantity:
         """Sum of two quantities."""
@@ -70,8 +71,10 @@ class Quantity:
 
 def check_level(level: float) -> None:
     """Refuse a coverage that is not a proportion."""
-    if not isinstance(level, float | int) or isinstance(level, bool) or not 0.0 < level < 1.0:
+    if not isinstance(level, Real) or isinstance(level, bool) or not 0.0 < level < 1.0:
         raise EffectError(f"level must be a proportion between 0 and 1, such as 0.95; found {level!r}")
+    if not np.isfinite(ndtri(0.5 + level / 2.0)):
+        raise EffectError(f"level {level!r} cannot be told from 1; use one such as 0.999")
 
 
 def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
@@ -156,7 +159,13 @@ def _cumulative(df: Array, statistic: Array) -> Array:
 
 
 def delta_table(
-    quantities: Sequence[Quantity], V: Array, *, order: str = "second", level: float = 0.95, reason: str = ""
+    quantities: Sequence[Quantity],
+    V: Array,
+    *,
+    order: str = "second",
+    level: float = 0.95,
+    reason: str = "",
+    note: str = "",
 ) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
 
@@ -172,11 +181,13 @@ def delta_table(
         Coverage, a proportion.
     reason : str
         Why entries of V are NaN; put beside the rows they spoil.
+    note : str
+        What a reader should know of V; put beside every row that it serves.
     """
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
     estimates = np.array([quantity.estimate for quantity in quantities])
     notes = [
-        "; ".join(filter(None, [q.note, reason if np.isnan(e) and not q.is_fixed else ""]))
+        "; ".join(filter(None, [q.note, "" if q.is_fixed else reason if np.isnan(e) else note]))
         for q, e in zip(quantities, errors, strict=True)
     ]
     return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

@@ -24,6 +24,15 @@ _ALLOWED = (
 )  # fmt: skip
 
 
+def _quoted(text: str, known: Mapping[str, Quantity]) -> str:
+    """Backticks around known names such as ``m:x`` and ``var(m:x)`` that were typed without."""
+    odd = sorted((name for name in known if not name.isidentifier()), key=len, reverse=True)
+    if not odd:
+        return text
+    pattern = r"`[^`]*`|(?<![\w:.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w:.])"
+    return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)
+
+
 def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[str, str]]:
     """Check an expression and compile it; returns the code and variable -> quantity name."""
     quoted: dict[str, str] = {}
@@ -33,7 +42,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[s
         quoted[name] = hit[1]
         return name
 
-    plain = re.sub(r"`([^`]+)`", stand_in, text)
+    plain = re.sub(r"`([^`]+)`", stand_in, _quoted(text, known))
     try:
         tree = ast.parse(plain.strip(), mode="eval")
     except SyntaxError as error:
@@ -52,7 +61,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[s
         if name not in known:
             raise EffectError(
                 f"{text!r} names {name!r}; known are {', '.join(known)} "
-                "(put backticks around names with a colon or bracket)"
+                "(backticks around names with unusual characters)"
             )
     return compile(tree, "<nlcom>", "eval"), used
 

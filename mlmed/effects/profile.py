@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -148,7 +149,9 @@ def profiler_for(
     """
     here = quantity_at(estimates)
     if here.is_fixed:
-        raise EffectError(f"{here.term} is fixed by the model ({here.note or 'no parameter in it'}); it has no profile")
+        raise EffectError(
+            f"{here.term} is fixed by the model ({here.note or 'no parameter in it'}): nothing to estimate"
+        )
     p, T = len(estimates.beta), len(estimates.tau)
 
     def target(psi: Array) -> tuple[float, Array, Array | None]:
@@ -168,7 +171,7 @@ def profiler_for(
 def _sizes(quantity: Quantity, estimates: Estimates) -> list[float]:
     """Guesses of a standard error, the best first; the last is always finite."""
     kinds = (parameter_vcov(estimates, kind).matrix for kind in ("joint", "block"))
-    errors = [std_error(quantity, V) for V in kinds]
+    errors = [std_error(quantity, V, order="first") for V in kinds]
     slopes = np.zeros_like(quantity.gradient)
     slopes[: len(estimates.beta)] = quantity.gradient[: len(estimates.beta)]
     known = parameter_vcov(estimates, "block").matrix[: len(estimates.beta), : len(estimates.beta)]
@@ -261,14 +264,20 @@ def constrained(profiler: Profiler, value: float) -> ProfilePoint:
         gap = value - at.value
         if at.note or abs(gap) < 1e-9 * profiler.unit:
             return replace(at, value=value, drop=at.drop + at.slope * gap)
-        if abs(at.value - reached) < 1e-3 * abs(gap):
+        if abs(towards - value) > FAR * profiler.unit:
             break
-        towards, reached = towards + gap, at.value
-    raise EffectError(f"{profiler.term} cannot be {value:g} in this model; the closest it comes is {reached:.6g}")
+        # where g hardly follows (an edge of the parameter space is near) the pull is led away in growing steps
+        follows = abs(at.value - reached) >= 1e-3 * abs(gap) or not np.isfinite(reached)
+        towards = towards + gap if follows else value + 4.0 * (towards + gap - value)
+        reached = at.value
+    raise EffectError(
+        f"{profiler.term} could not be brought to {value:g}: the search stopped at {reached:.6g}. A value outside of "
+        "the parameter space cannot be tested; a variance of zero can, as 'var(...) = 0'"
+    )
 
 
 def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> pd.DataFrame:
-    """Points of the profile from one end to the other.
+    """Points of the profile from a little before one end to a little beyond the other.
 
     Returns
     -------
@@ -276,15 +285,23 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
         value, drop (of the log-likelihood), zeta (signed root of twice the drop).
     """
     rows = [(profiler.estimate, 0.0, 0.0)]
+    strength = 2.0 * STIFFNESS / profiler.unit**2
     for side, end in zip((-1, 1), ends, strict=True):
         if np.isnan(end.value):  # the curve cannot be followed there
             continue
-        far = end.value if np.isfinite(end.value) else profiler.estimate + side * 4.0 * profiler.unit
-        start = profiler.optimum
-        for share in np.linspace(0.0, 1.0, points // 2 + 1)[1:]:
-            pulled = (far - profiler.estimate) * share * (1.0 + 1.0 / STIFFNESS)
-            at, start = profiler.point(profiler.estimate + pulled, start)
-            rows.append((at.value, 0.5 * at.drop, side * np.sqrt(max(at.drop, 0.0))))
+        far = 1.12 * np.sqrt(max(end.drop, 1e-8))  # a little beyond the end, in equal steps of zeta
+        start, value, zeta, rate = profiler.optimum, profiler.estimate, 0.0, 1.0 / profiler.unit
+        for goal in np.linspace(0.0, far, points // 2 + 1)[1:]:
+            aim = value + side * (goal - zeta) / rate
+            at, start = profiler.point(aim + side * 2.0 * goal * rate / strength, start)
+            if at.note:
+                break
+            if abs(at.value - value) < 1e-12 * profiler.unit:  # an edge that a weak pull does not leave
+                rate *= 0.5
+                continue
+            value, zeta = at.value, float(np.sqrt(max(at.drop, 0.0)))
+            rate = side * at.slope / (2.0 * zeta) if zeta > 0.0 and side * at.slope > 0.0 else rate
+            rows.append((value, 0.5 * at.drop, side * zeta))
         if np.isfinite(end.value):
             rows.append((end.value, 0.5 * end.drop, side * np.sqrt(end.drop)))
     return pd.DataFrame(sorted(rows), columns=["value", "drop", "zeta"])
@@ -293,5 +310,5 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
 def check_points(points: int, level: float) -> None:
     """Refuse what makes no curve."""
     check_level(level)
-    if points < 4:
-        raise EffectError(f"a curve needs at least 4 points; found {points}")
+    if not isinstance(points, Integral) or points < 4:
+        raise EffectError(f"a curve needs at least 4 points; found {points!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.reml.percluster import cluster_products
@@ -10,6 +12,8 @@ from mlmed.reml.vcov import VCOV_KINDS, ParameterVcov, parameter_vcov
 
 __all__ = ["ALL_KINDS", "covariance"]
 
+#: A sandwich is a sum over clusters, so they limit its rank.
+FEW = "vcov={kind!r} from {J} clusters has rank {rank} at most for {n} parameters: do not trust it"
 ALL_KINDS = (*VCOV_KINDS, *ROBUST_KINDS)
 
 
@@ -26,4 +30,6 @@ def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
     if kind not in ROBUST_KINDS:
         raise EffectError(f"vcov must be one of {', '.join(ALL_KINDS)}; found {kind!r}")
     products = cluster_products(fitted.working, fitted.grams)
-    return sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+    J, n = len(fitted.clusters), len(found.matrix)
+    return replace(found, note=FEW.format(kind=kind, J=J, rank=J - 1, n=n)) if n >= J else found

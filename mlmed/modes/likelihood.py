@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
+from mlmed.data.grams import equation_gram
 from mlmed.effects.profile import QuantityAt, constrained
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.modes.fitting import Fitted
@@ -53,6 +54,10 @@ class LRTest:
         return f"LR test of {self.hypothesis}: chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g}{tail}"
 
 
+#: Twice a difference of log-likelihoods below this is the rounding of zero.
+NO_DIFFERENCE = 1e-6
+#: Shared columns of two fits are the same if their moments agree to this share of their spread.
+SAME_COLUMN = 1e-8
 MIXTURE_NOTE = "the variance is tested at its boundary: equal mixture of chi2({low}) and chi2({high})"
 
 
@@ -69,8 +74,14 @@ def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, va
     at = constrained(profiler, value)
     if at.note:
         raise EffectError(f"the fit under {hypothesis!r} cannot be trusted: {at.note}")
-    chi2 = max(at.drop, 0.0)  # rounding of a drop of zero
-    return LRTest(hypothesis, chi2, 1, float(chdtrc(1, chi2)), fitted.estimates.loglik - 0.5 * at.drop)
+    chi2 = _statistic(0.5 * at.drop)
+    note = "the fit is singular: chi2 is an approximation there" if fitted.is_singular else ""
+    return LRTest(hypothesis, chi2, 1, float(chdtrc(1, chi2)), fitted.estimates.loglik - 0.5 * at.drop, note)
+
+
+def _statistic(drop: float) -> float:
+    """Twice a drop of the log-likelihood, exactly 0 where it is rounding."""
+    return 2.0 * drop if 2.0 * drop > NO_DIFFERENCE else 0.0
 
 
 def variance_in(fitted: Fitted, name: str) -> int | None:
@@ -97,7 +108,7 @@ def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
         llf = regression_loglik(working.problem, working.units, reml=reml)
     else:
         llf = _loglik_without(fitted, keep)
-    chi2 = max(2.0 * (fitted.estimates.loglik - llf), 0.0)
+    chi2 = _statistic(fitted.estimates.loglik - llf)
     note = MIXTURE_NOTE.format(low=df - 1, high=df)
     return LRTest(hypothesis, chi2, df, mixture_p(chi2, df), llf, note)
 
@@ -105,8 +116,12 @@ def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
 def _loglik_without(fitted: Fitted, keep: np.ndarray) -> float:
     """Log-likelihood of the model with only some of its random effects."""
     working = fitted.working
-    full = working.problem
-    smaller = Problem(full.A[np.ix_(keep, keep)], full.B[keep], full.C, full.nobs, full.stratum[keep])
+    full, Z_map = working.problem, working.units.Z_map
+    # columns as the user gave them: without an intercept's random effect a slope must not be centred (eq. 19)
+    T = np.linalg.solve(Z_map, np.diag(np.diag(Z_map)))[:, keep]
+    A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
+    B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
+    smaller = Problem(A, B, full.C, full.nobs, full.stratum[keep])
     place = {int(old): new for new, old in enumerate(keep)}
     blocks = tuple(
         replace(block, index=tuple(place[k] for k in block.index if k in place))
@@ -157,10 +172,12 @@ def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
             raise EffectError(f"the fit of {_formula(fitted)} is not certified, so it cannot be compared")
     if first.spec.method != second.spec.method:
         raise EffectError("one fit is by REML and the other by ML; fit both by the same method")
-    if _responses(first) != _responses(second):
+    ours, theirs = _moments(first), _moments(second)
+    responses = [[e.name for e in fitted.layout.equations] for fitted in (first, second)]
+    if responses[0] != responses[1] or any(not _same(ours[key], theirs[key]) for key in set(ours) & set(theirs)):
         raise EffectError(
-            f"the fits are not of the same rows and responses: {_shown(first)} and {_shown(second)}; drop rows with "
-            "missing values from the data before both fits"
+            f"the fits are not of the same rows and columns: {_shown(first)} and {_shown(second)}; use one data frame "
+            "for both, and drop its rows with missing values before"
         )
     if first.reml and set(qualified(first, "fixed")) != set(qualified(second, "fixed")):
         raise EffectError(
@@ -169,46 +186,70 @@ def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
         )
 
 
-def _responses(fitted: Fitted) -> list[tuple[str, int, str, str]]:
-    """Name, rows, and mean and spread (ten digits) of every response."""
-    found = []
+def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float, float]]:
+    """Rows, mean, sd and covariance with the response of every column of every equation."""
+    found = {}
     for number, equation in enumerate(fitted.layout.equations):
-        k = equation.response_at
-        shift, scale = fitted.grams.shift[k], fitted.grams.scale[k]
-        found.append((equation.name, fitted.grams.nobs(number), f"{shift:.9e}", f"{scale:.9e}"))
-    return found
+        total = equation_gram(fitted.grams, number).sum(axis=2)
+        n, y = float(total[0, 0]), equation.response_at
+        for k in {y, *equation.fixed_at, *equation.random_at}:
+            mean, scale = total[0, k] / n, fitted.grams.scale[k]
+            spread = scale * np.sqrt(max(total[k, k] / n - mean**2, 0.0))
+            shared = scale * fitted.grams.scale[y] * (total[k, y] / n - mean * total[0, y] / n)
+            moments = n, fitted.grams.shift[k] + scale * mean, spread, shared
+            found[number, fitted.grams.columns[k]] = tuple(map(float, moments))
+    return found  # type: ignore[return-value]  # four numbers each
+
+
+def _same(ours: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
+    """Whether two columns are the same up to rounding, in any order of the rows."""
+    n, mean, spread, shared = np.abs(np.subtract(ours, theirs))
+    size = max(ours[2], abs(ours[1]), 1e-300)
+    return bool(
+        n == 0.0
+        and mean <= SAME_COLUMN * size
+        and spread <= SAME_COLUMN * size
+        and shared <= SAME_COLUMN * max(abs(ours[3]), size**2)
+    )
 
 
 def _shown(fitted: Fitted) -> str:
-    return ", ".join(f"{name} ({n} rows)" for name, n, _, _ in _responses(fitted))
+    return ", ".join(f"{e.name} ({fitted.grams.nobs(r)} rows)" for r, e in enumerate(fitted.layout.equations))
 
 
-def _pairs(fitted: Fitted) -> set[str]:
-    """The variances and covariances that are free."""
-    p = len(fitted.estimates.beta)
-    return set(parameter_names(fitted)[p : p + len(fitted.estimates.tau)])
+def _covariances_nested(small: Fitted, large: Fitted) -> bool:
+    """Whether every covariance matrix of the smaller model is one of the larger: the spans of their E_k (eq. 14)."""
+    names = [qualified(fitted, "random") for fitted in (small, large)]
+    same_clusters = small.spec.group == large.spec.group and small.clusters.sort_values().equals(
+        large.clusters.sort_values()
+    )
+    if not same_clusters or any(len(set(one)) < len(one) for one in names) or not set(names[0]) <= set(names[1]):
+        return False
+    place = [names[1].index(name) for name in names[0]]
+    q = len(names[1])
+    moved = np.zeros((len(small.estimates.tau_basis), q, q))
+    moved[:, np.array(place)[:, None], place] = small.estimates.tau_basis
+    span = large.estimates.tau_basis.reshape(-1, q * q)
+    both = np.vstack([span, moved.reshape(-1, q * q)])
+    return bool(np.linalg.matrix_rank(both) == np.linalg.matrix_rank(span))
 
 
 def _nested_test(small: Fitted, large: Fitted) -> tuple[float, float, float, str]:
     """chi2, df, p and note; NaN and the reason where the fits are not nested."""
     df = large.n_parameters - small.n_parameters
+    if df == 0:
+        return np.nan, np.nan, np.nan, "the same number of parameters: compare by AIC or BIC"
     fixed_in = set(qualified(small, "fixed")) <= set(qualified(large, "fixed"))
-    common = {block.structure for block in (*small.working.blocks, *large.working.blocks)} & {
-        "identity",
-        "exchangeable",
-    }
-    inside = set(qualified(small, "random")) <= set(qualified(large, "random")) and _pairs(small) <= _pairs(large)
-    if not fixed_in or df == 0 or not (inside or common):
+    drop = large.estimates.loglik - small.estimates.loglik
+    if not fixed_in or not _covariances_nested(small, large) or drop < -NO_DIFFERENCE:
         return np.nan, np.nan, np.nan, "not nested: compare by AIC or BIC"
-    chi2 = 2.0 * (large.estimates.loglik - small.estimates.loglik)
-    if chi2 < -1e-6:
-        return np.nan, np.nan, np.nan, "not nested (the larger model fits worse): compare by AIC or BIC"
-    chi2 = max(chi2, 0.0)
+    chi2 = _statistic(drop)
     gone = set(qualified(large, "random")) - set(qualified(small, "random"))
     slopes = len(qualified(large, "fixed")) - len(qualified(small, "fixed"))
     if not gone:
         return chi2, df, float(chdtrc(df, chi2)), ""
-    if len(gone) == 1 and not slopes and not common:
+    structures = {block.structure for block in (*small.working.blocks, *large.working.blocks)}
+    if len(gone) == 1 and not slopes and structures <= {"unstructured", "diagonal"}:
         return chi2, df, mixture_p(chi2, df), MIXTURE_NOTE.format(low=df - 1, high=df)
     note = f"conservative: {len(gone)} variance(s) tested at the boundary beside other parameters; p is at most this"
     return chi2, df, float(chdtrc(df, chi2)), note

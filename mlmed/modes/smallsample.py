@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 Ddf = Literal["none", "satterthwaite", "kenward-roger", "residual"]
 DDF_KINDS: tuple[str, ...] = get_args(Ddf)
 NAMES = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "residual": "residual"}
+#: Degrees of freedom below which the t distribution has no variance.
+FEWEST_DF = 2.0
 NOT_LINEAR = "Satterthwaite: Kenward and Roger's is for fixed effects only"
 
 
@@ -75,7 +77,9 @@ def errors_and_df(
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
     errors = np.array([std_error(quantity, V.matrix, order=order) for quantity in quantities])
-    missing = [V.reason if np.isnan(e) and not q.is_fixed else "" for q, e in zip(quantities, errors, strict=True)]
+    missing = [
+        "" if q.is_fixed else V.reason if np.isnan(e) else V.note for q, e in zip(quantities, errors, strict=True)
+    ]
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])
     linear = np.array([q.hessian is None and not q.gradient[p:].any() for q in quantities])
@@ -96,7 +100,8 @@ def errors_and_df(
     reasons = [e if one else f for e, f, one in zip(exact.reasons, found.reasons, linear, strict=True)]
     both = DegreesOfFreedom(np.where(linear, exact.values, found.values), tuple(reasons))
     notes = _notes(quantities, both, ddf, missing, [None if one else NOT_LINEAR for one in linear])
-    return ErrorsAndDf(np.where(linear, adjusted, errors), both.values, notes)
+    corrected = linear & slopes.any(axis=1)  # an effect that the model fixes has no error to correct
+    return ErrorsAndDf(np.where(corrected, adjusted, errors), both.values, notes)
 
 
 def _check(ddf: str, vcov: str) -> None:
@@ -121,7 +126,8 @@ def _notes(
         if quantity.is_fixed:
             notes.append("")
         elif np.isfinite(found.values[k]):
-            notes.append(f"t with {found.values[k]:.1f} df ({name})")
+            useless = ": too few to be of use" if found.values[k] < FEWEST_DF else ""
+            notes.append("; ".join(filter(None, [f"t with {found.values[k]:.1f} df ({name}){useless}", missing[k]])))
         else:
             notes.append(missing[k] or f"no degrees of freedom: {found.reasons[k]}")
     return tuple(notes)

@@ -61,7 +61,7 @@ def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
         errors = np.sqrt(np.diag(V.matrix))
     at_boundary = fitted.is_singular
     notes = [
-        V.reason if np.isnan(error) else BOUNDARY_NOTE if at_boundary and p <= k < p + n_tau else ""
+        V.reason if np.isnan(error) else V.note or (BOUNDARY_NOTE if at_boundary and p <= k < p + n_tau else "")
         for k, error in enumerate(errors)
     ]
     return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)

@@ -8,7 +8,7 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import sections
 from mlmed.report.text import format_number, render_pairs, render_table
 
-__all__ = ["letter", "native_summary"]
+__all__ = ["errors_named", "letter", "native_summary"]
 
 
 def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none") -> str:
@@ -19,7 +19,7 @@ def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: 
         "=" * len(title),
         render_pairs(header(fitted)),
         "",
-        f"Fixed effects ({100 * level:g}% intervals; {vcov} standard errors)",
+        f"Fixed effects ({100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors)",
         render_table(tables["fixef"], statistic=letter(ddf)),
         "",
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
@@ -29,6 +29,11 @@ def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: 
         render_table(_without_tests(tables["residual"])),
     ]
     return "\n".join(lines)
+
+
+def errors_named(vcov: str, ddf: str) -> str:
+    """What standard errors are called in a heading."""
+    return f"{vcov}, adjusted by Kenward and Roger," if ddf == "kenward-roger" else vcov
 
 
 def letter(ddf: str) -> str:

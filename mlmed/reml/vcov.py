@@ -31,10 +31,13 @@ class ParameterVcov:
         Order: fixed effects, natural parameters of G, residual variances. NaN where it does not exist.
     reason : str
         Why entries are NaN; empty if none are.
+    note : str
+        What a reader should know of the others; usually empty.
     """
 
     matrix: Array
     reason: str = ""
+    note: str = ""
 
 
 def check_vcov_kind(kind: str) -> None:

@@ -40,6 +40,7 @@ def plot_profile(curve: pd.DataFrame, *, term: str, estimate: float, ends: tuple
     ax.plot([estimate], [0.0], "o", color="C0")
     ax.annotate(f"{estimate:.4g}", (estimate, 0.0), xytext=(0, 6), textcoords="offset points", ha="center")
     ax.set_ylim(-1.65 * drop, 0.18 * drop)
+    ax.margins(x=0.08)
     ax.set_xlabel(term)
     ax.set_ylabel("log-likelihood below its maximum")
     ax.set_title(f"Profile of {term}, {100 * level:g}% interval", fontsize="medium")
