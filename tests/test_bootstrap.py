@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import mlmed
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import BoundaryWarning, EffectError
+from mlmed.modes.fitting import design_of
+from mlmed.reml.resample import within_case_resampler
 from tests.models import MEDIATOR, OUTCOME
 
 #: The same replicate fitted twice, from rows and from cross-products.
@@ -93,18 +96,21 @@ def test_the_jackknife_is_leaving_out_clusters(dataset, fit, boot):
         without = mlmed.mediate(MEDIATOR, OUTCOME, data[data["id"] != cluster])
     expected = without.effects().set_index("term")["estimate"]["indirect"]
     assert boot.jackknife.loc[cluster, "indirect"] == pytest.approx(expected, rel=SAME_REPLICATE)
-    exact = fit.influence(refit=True).changes["indirect"]
-    assert exact.loc[cluster] == pytest.approx(expected - 0.472532423699763, rel=1e-6)
+    exact = fit.influence(refit=True).changes
+    assert exact.loc[cluster, "indirect"] == pytest.approx(expected - 0.472532423699763, rel=1e-6)
+    assert (boot.jackknife - boot.estimates).to_numpy() == pytest.approx(exact.to_numpy(), rel=0, abs=0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_singular_fits_are_bootstrapped(singular, kind):
     assert singular.is_singular
-    found = singular.bootstrap(30, kind=kind, seed=1)
+    found = singular.bootstrap(42, kind=kind, seed=1)
     assert found.n_singular > 0
-    assert found.n == 30
-    assert found.draws["indirect"].notna().sum() == 30 - found.n_failed
-    assert np.isfinite(found.tidy(terms=["indirect"])["conf_low"][0])
+    assert found.n == 42
+    assert found.draws["indirect"].notna().sum() == 42 - found.n_failed
+    row = found.tidy(terms=["indirect"]).iloc[0]
+    assert np.isfinite(row["conf_low"])
+    assert f"{found.n_singular} of 42 replicates singular" in row["note"]
 
 
 def test_failed_replicates_are_counted_and_shown():
@@ -123,11 +129,134 @@ def test_failed_replicates_are_counted_and_shown():
     assert f"{found.n_failed} failed" in repr(found)
 
 
+def test_replicates_that_do_not_tell_fixed_effects_apart_fail():
+    """A factor and a number of the clusters: fewer than four different rows among six drawn clusters are too few."""
+    rng, J, rows = np.random.default_rng(1), 6, 8
+    design = np.column_stack([np.ones(J), [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1], rng.normal(0.0, 0.1, J)])
+    data = pd.DataFrame({"id": np.repeat(np.arange(J), rows)})
+    data["g"], data["z"] = np.array(list("aabbcc"))[data["id"]], 1000.0 + design[data["id"], 3]
+    data["y"] = rng.normal(size=J)[data["id"]] + rng.normal(size=len(data))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        found = mlmed.mixed("y ~ g + z + (1 | id)", data, method="ml").bootstrap(300, seed=2)
+    drawn = [np.random.default_rng(seed).integers(J, size=J) for seed in np.random.SeedSequence(2).spawn(300)]
+    rank = np.array([np.linalg.matrix_rank(design[index], tol=1e-9) for index in drawn])
+    assert 50 < (rank < 4).sum() < 250
+    assert (found.draws["Intercept"].isna() == (rank < 4)).all()
+    assert list(found.failures) == ["the fixed effects cannot be told apart in the replicate"]
+
+
 def test_fixed_effects_of_the_model_have_no_interval(dataset):
     fit = mlmed.mediate("m ~ x + (1 |i| id)", "y ~ m + x + (1 |i| id)", dataset("ml_sim"))
-    row = fit.effects(interval="bootstrap", n=25, seed=1).set_index("term").loc["cov_ab"]
+    found = fit.bootstrap(40, seed=1)
+    row = found.tidy(terms="cov_ab").iloc[0]
     assert np.isnan(row["conf_low"])
     assert "fixed at 0" in row["note"]
+    with pytest.raises(EffectError, match="cov_ab do not vary, so there is nothing to plot: fixed at 0"):
+        found.plot("cov_ab")
+
+
+def test_notes_of_effects_and_terms(dataset):
+    """Where an effect is taken is said whatever the interval; one name needs no list; variances have no test."""
+    data = dataset("ml_sim")
+    data = data.assign(w=np.random.default_rng(1).normal(size=len(data)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = mlmed.mediate("m ~ x*w + (1 | id)", "y ~ m + x + (1 | id)", data, treatment="x")
+    delta, drawn = (
+        fit.effects(at={"w": 0.5}, **options).set_index("term")["note"]
+        for options in ({}, {"interval": "bootstrap", "n": 40, "seed": 1})
+    )
+    assert "at w = 0.5" in delta["a"]
+    assert delta["a"] in drawn["a"]
+    found = fit.bootstrap(40, seed=1)
+    assert found.tidy(terms="indirect")["term"].tolist() == ["indirect"]
+    table = found.tidy(method="normal").set_index("term")
+    variances = table.index.str.startswith("var(")
+    assert variances.sum() == 4
+    assert table.loc[variances, ["statistic", "p_value"]].isna().all(axis=None)
+    assert table.loc[~variances & (table["note"] == ""), ["statistic", "p_value"]].notna().all(axis=None)
+    assert np.isfinite(table.loc[variances, "conf_high"]).all()
+
+
+def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
+    with pytest.raises(EffectError, match="give a seed, as in seed=1"):
+        fit.bootstrap(1000)
+
+    def run(*arguments, **options):
+        raise AssertionError("ran before the options were checked")
+
+    monkeypatch.setattr("mlmed.modes.resampling.replicate", run)
+    monkeypatch.setattr("mlmed.modes.resampling.refits_without", run)
+    for options, message in (
+        ({"method": "bcaa"}, "method must be one of"),
+        ({"level": 95}, "proportion"),
+        ({"kind": "wild"}, "kind must be one of"),
+        ({"n_jobs": 0}, "number of workers"),
+    ):
+        with pytest.raises(EffectError, match=message):
+            fit.effects(interval="bootstrap", n=400, seed=1, **options)
+    fresh = pickle.loads(pickle.dumps(boot))
+    fresh.__dict__.pop("jackknife", None)
+    for options in ({"level": 95}, {"terms": "nothing"}):
+        with pytest.raises(EffectError):
+            fresh.tidy(method="bca", **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "a", True, np.random.default_rng(1)])
+def test_seeds(fit, seed):
+    for call in (
+        lambda: fit.bootstrap(5, seed=seed),
+        lambda: fit.effects(interval="bootstrap", n=5, seed=seed),
+        lambda: fit.effects(interval="monte-carlo", seed=seed),
+    ):
+        with pytest.raises(EffectError, match="seed is a whole number from 0"):
+            call()
+
+
+@pytest.mark.parametrize("n", [0, True, 2.0, "9", None])
+def test_numbers_of_replicates(fit, n):
+    with pytest.raises(EffectError, match="number of replicates"):
+        fit.bootstrap(n, seed=1)
+    with pytest.raises(EffectError, match="number of workers"):
+        fit.bootstrap(5, seed=1, n_jobs=0 if n is None else str(n))
+
+
+def test_integers_of_numpy(fit, boot):
+    found = fit.bootstrap(np.int64(4), seed=np.uint8(3), n_jobs=np.int32(1))
+    pd.testing.assert_frame_equal(found.draws, boot.draws[:4], check_exact=True)
+    assert repr(found).startswith("BootstrapResults(4 replicates, kind 'case', seed 3:")
+    assert fit.effects(interval="monte-carlo", n=np.int64(50), seed=np.int64(1))["conf_low"].notna().all()
+
+
+def test_bca_says_what_its_jackknife_lacks():
+    data = mlmed.simulate_bpg(2, 20, seed=1).data
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", BoundaryWarning)
+        found = mlmed.mixed("y ~ m + x + (1 | id)", data).bootstrap(60, seed=1, kind="parametric")
+        row = found.tidy(method="bca", terms="x").iloc[0]
+    assert row[["p_value", "conf_low", "conf_high"]].isna().all()
+    assert "2 of 2 jackknife fits failed" in row["note"]
+    data = mlmed.simulate_bpg(12, 8, seed=5).data
+    data["d"] = (data["id"] == data["id"].iloc[0]).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        found = mlmed.mixed("m ~ x + d + (1 | id)", data).bootstrap(150, seed=2)
+    row = found.tidy(method="bca", terms="x").iloc[0]
+    assert np.isfinite(row["conf_low"])
+    assert "1 of 12 jackknife fits failed" in row["note"]
+
+
+def test_moderators_of_effects_that_do_not_exist(dataset):
+    data = dataset("ml_sim").assign(q=1.0)
+    data["q"] = np.arange(len(data)) % 3
+    fit = mlmed.mediate("m ~ x + (1 | id)", "y ~ m*x + q + (1 | id)", data)
+    assert fit.effects_reason
+    for call in (lambda at: fit.bootstrap(5, seed=1, at=at), lambda at: fit.influence(at=at), fit.quantities):
+        with pytest.raises(EffectError, match=r"the model defines none: .*depends on x"):
+            call({"q": 1})
+    assert list(fit.bootstrap(2, seed=1).draws.columns) == fit.names
 
 
 def test_rows_are_needed_and_must_be_those_of_the_fit(dataset):
@@ -144,10 +273,51 @@ def test_rows_are_needed_and_must_be_those_of_the_fit(dataset):
         fit.bootstrap(5, seed=1, kind="residual")
 
 
-def test_both_levels(fit):
+def test_without_rows_only_what_needs_none_is_proposed(dataset):
+    data = dataset("ml_sim").copy()
+    data["w"] = np.arange(len(data)) % 5
+    formulas = ["m ~ x + (1 | id)", "y ~ m*w + x + (1 | id)"]
+    stored = mlmed.mediate(*formulas, mlmed.grams(formulas, data))
+    for kind in ("parametric", "residual"):
+        with pytest.raises(EffectError, match=r"fit a data frame, or use kind='case'$"):
+            stored.bootstrap(5, seed=1, kind=kind)
+    with pytest.raises(EffectError, match=r"or leave out within=True$"):
+        stored.bootstrap(5, seed=1, within=True)
+    assert stored.bootstrap(2, seed=1).n_failed == 0
+
+
+def test_pickles_have_no_rows(dataset):
+    data = dataset("ml_sim").copy()
+    data["secret"] = [f"secret {k}" * 50 for k in range(len(data))]
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
+    found = fit.bootstrap(20, seed=1)
+    saved, own = pickle.dumps(found), pickle.dumps(fit)
+    assert len(data) * 400 > 2 * max(len(saved), len(own))
+    assert b"secret" not in saved + own
+    again, copied = pickle.loads(saved), pickle.loads(own)
+    pd.testing.assert_frame_equal(again.jackknife, found.jackknife, check_exact=True)
+    pd.testing.assert_frame_equal(copied.bootstrap(20, seed=1).draws, found.draws, check_exact=True)
+    pd.testing.assert_frame_equal(copied.effects(), fit.effects(), check_exact=True)
+    for options in ({"kind": "residual"}, {"within": True}):
+        with pytest.raises(EffectError, match="comes from a pickle, which has no rows"):
+            copied.bootstrap(5, seed=1, **options)
+
+
+def test_both_levels(dataset, fit):
+    """The drawn rows of the drawn clusters, refitted from rows through the front door."""
     found = fit.bootstrap(20, seed=1, within=True)
     assert found.kind == "case (rows, too)"
-    assert found.draws["indirect"].std() > 0.0
+    resampler = within_case_resampler(fit.fitted.spec, fit.fitted.grams, design_of(fit.fitted, "this", "leave it"))
+    for k, child in enumerate(np.random.SeedSequence(1).spawn(2)):
+        index, rows = resampler.draw_rows(np.random.default_rng(child))
+        assert len(np.unique(rows)) < 0.56 * len(rows)  # 1 - exp(-(1 - 1/e)) = 47% is expected; of whole clusters, 63%
+        new = dataset("ml_sim").iloc[resampler.order[rows]]
+        new = new.assign(id=np.repeat(np.arange(len(index)), resampler.size[index]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BoundaryWarning)
+            expected = mlmed.mediate(MEDIATOR, OUTCOME, new).effects().set_index("term")["estimate"]
+        drawn = found.draws.loc[k, list(expected.index)]
+        assert drawn.to_numpy() == pytest.approx(expected.to_numpy(), rel=SAME_REPLICATE, abs=SAME_REPLICATE)
 
 
 def test_a_single_equation_has_draws_of_its_parameters(dataset):
@@ -174,6 +344,31 @@ def test_influence_table(fit):
     assert np.corrcoef(found.changes["indirect"], exact.changes["indirect"])[0, 1] > 0.99
     row = table[table["term"] == "indirect"].iloc[0]
     assert row["scaled"] == pytest.approx(row["change"] / 0.0533, rel=1e-3)
+    for term, own in table.groupby("term"):
+        assert own["cluster"].tolist() == list(found.changes.index)
+        assert own["change"].tolist() == found.changes[term].tolist()
+        assert own["cooks"].tolist() == found.cooks.tolist()
+    pd.testing.assert_frame_equal(fit.influence(refit=True, n_jobs=2).changes, exact.changes, check_exact=True)
+    with pytest.raises(EffectError, match="number of workers"):
+        fit.influence(n_jobs=0)
+
+
+def test_influence_on_one_line(fit, singular):
+    found = fit.influence()
+    worst = found.cooks.idxmax()
+    assert repr(found) == (
+        f"InfluenceResults(one step without each of 100 clusters; largest Cook's distance {found.cooks[worst]:.3g}: "
+        f"cluster {worst})"
+    )
+    assert "(refits without each of 12 clusters;" in repr(singular.influence())
+    assert "unknown: the optimum is singular" in repr(singular.influence(refit=False))
+
+
+def test_influence_table_of_a_predictor_named_cluster(dataset):
+    data = dataset("ml_sim").rename(columns={"x": "cluster"})
+    table = mlmed.mixed("y ~ cluster + (1 | id)", data).influence().tidy()
+    assert list(table.columns) == ["cluster", "term", "change", "scaled", "cooks", "note"]
+    assert "cluster" in set(table["term"])
 
 
 def test_influence_of_a_singular_fit_is_refitted(singular):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import mlmed
-from mlmed.effects.draws import METHODS, acceleration, draw_interval, normal_draws
+from mlmed.effects.draws import METHODS, acceleration, draw_interval, draws_needed, normal_draws
 from mlmed.errors import EffectError
 from tests.models import MEDIATOR, OUTCOME
 
@@ -62,8 +62,90 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero(method):
 
 def test_a_p_value_never_claims_more_than_the_draws_can_show():
     draws = np.random.default_rng(5).normal(10.0, 1.0, 999)
-    for method in ("percentile", "basic", "bc"):
+    for method in ("percentile", "basic"):
         assert draw_interval(draws, 10.0, level=0.95, method=method).p_value == pytest.approx(2 / 1000)
+    for estimate in (9.8, 10.2):  # corrected: what the most extreme draw shows, if that is more
+        p = draw_interval(draws, estimate, level=0.95, method="bc").p_value
+        z0 = stats.norm.ppf((draws < estimate).mean())
+        assert p == pytest.approx(max(2 / 1000, 2 * stats.norm.cdf(stats.norm.ppf(1 / 1000) - 2 * z0)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_p_value_and_the_interval_never_disagree(method):
+    """The exact dual, within cells between two draws, too: p < 1 - level just if the interval leaves 0 out."""
+    rng, outside = np.random.default_rng(8), 0
+    for n in (60, 199, 1000):
+        for _ in range(120):
+            draws = rng.gamma(4.0, size=n) - rng.uniform(0.4, 2.5)
+            if rng.random() < 0.5:
+                draws = -draws
+            estimate, jackknife = float(np.median(draws)) + 0.2 * rng.normal(), rng.gamma(2.0, size=40)
+            for level in (0.5, 0.8, 0.9, 0.95):
+                found = draw_interval(draws, estimate, level=level, method=method, jackknife=jackknife)
+                assert np.isfinite(found.low)
+                if "most extreme draw" not in found.note:
+                    assert (found.p_value < 1.0 - level) == (found.low > 0.0 or found.high < 0.0)
+                    outside += found.p_value < 1.0 - level
+            p, value = found.p_value, 2.0 * estimate if method == "basic" else 0.0
+            if draws.min() < value < draws.max() and 2.0001 / (n + 1.0) < p < 0.99:  # and it touches 0 there
+                touch = draw_interval(draws, estimate, level=1.0 - p, method=method, jackknife=jackknife)
+                assert min(abs(touch.low), abs(touch.high)) < 1e-9
+    assert 100 < outside < 1340
+
+
+def test_p_values_of_draws_that_are_zero():
+    """Ties: [0, high] has 0 as long as one of the zeros is its end."""
+    draws = np.append(np.zeros(5), np.linspace(1.0, 2.0, 94))
+    assert draw_interval(draws, 1.5, level=0.95).p_value == pytest.approx(2 * 5 / 100)
+    assert draw_interval(draws, 1.5, level=0.91).low == 0.0
+    assert draw_interval(draws, 1.5, level=0.89).low > 0.0
+    assert draw_interval(-draws, -1.5, level=0.95).p_value == pytest.approx(2 * 5 / 100)
+
+
+@pytest.mark.parametrize(("level", "needed"), [(0.5, 3), (0.9, 19), (0.95, 39), (0.99, 199), (0.9999, 19_999)])
+@pytest.mark.parametrize("method", ["percentile", "basic", "bc", "bca"])
+def test_a_level_needs_so_many_draws(level, needed, method):
+    assert draws_needed(level) == needed
+    draws, jackknife = np.random.default_rng(9).normal(size=needed), np.linspace(-1.0, 1.0, 9)
+    estimate = float(np.median(draws))
+    found = draw_interval(draws, estimate, level=level, method=method, jackknife=jackknife)
+    ends = (2 * estimate - draws.max(), 2 * estimate - draws.min()) if method == "basic" else (draws.min(), draws.max())
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-9)
+    if needed > 3:
+        few = draw_interval(draws[1:], estimate, level=level, method=method, jackknife=jackknife)
+        assert np.isnan([few.low, few.high, few.p_value]).all()
+        assert few.std_error == pytest.approx(draws[1:].std(ddof=1), rel=SAME)
+        few_draws = f"{needed - 1:,} usable draws are too few for an interval of level {level}"
+        assert few.note == f"{few_draws} (at least {needed:,}); raise n"
+        assert np.isfinite(draw_interval(draws[1:], estimate, level=level, method="normal").low) == (needed > 20)
+
+
+def test_a_corrected_percentile_beyond_the_draws_is_said():
+    draws = np.random.default_rng(10).normal(size=99)
+    estimate = float(np.quantile(draws, 0.2))
+    found = draw_interval(draws, estimate, level=0.95, method="bc")
+    assert found.low == draws.min()
+    assert "most extreme draw" in found.note
+    assert draw_interval(draws, float(np.median(draws)), level=0.95, method="bc").note == ""
+
+
+def test_the_normal_statistic_is_that_of_its_p_value():
+    draws = np.random.default_rng(11).normal(1.3, 0.5, 500)
+    found = draw_interval(draws, 1.0, level=0.95, method="normal")
+    assert found.statistic == pytest.approx((2.0 - draws.mean()) / draws.std(ddof=1), rel=SAME)
+    assert found.p_value == pytest.approx(2.0 * stats.norm.sf(abs(found.statistic)), rel=SAME)
+    assert draw_interval(draws, 1.0, level=0.95).statistic == pytest.approx(1.0 / draws.std(ddof=1), rel=SAME)
+
+
+@pytest.mark.parametrize("failed", [0, 7, 8, 10])
+def test_bca_with_failed_jackknife_fits(failed):
+    rng = np.random.default_rng(12)
+    draws, jackknife = rng.gamma(3.0, size=500), rng.gamma(2.0, size=10)
+    jackknife[:failed] = np.nan
+    found = draw_interval(draws, 2.7, level=0.9, method="bca", jackknife=jackknife)
+    assert np.isnan(found.low) == (failed > 7)
+    assert (f"{failed} of 10 jackknife fits failed" in found.note) == (failed > 0)
+    assert np.isnan(acceleration(jackknife)) == (failed > 7)
 
 
 def test_failed_draws_are_left_out():
@@ -155,6 +237,8 @@ def test_monte_carlo_without_a_covariance_has_reasons():
         ({"interval": "monte-carlo"}, "give a seed"),
         ({"interval": "bootstrap"}, "give a seed"),
         ({"interval": "monte-carlo", "seed": 1, "n": 0}, "number of draws"),
+        ({"interval": "monte-carlo", "seed": 1, "n": True}, "number of draws"),
+        ({"interval": "monte-carlo", "seed": 1, "n": 50.0}, "number of draws"),
         ({"interval": "bootstrap", "seed": 1, "n": 0}, "number of replicates"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "wild"}, "kind must be one of"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "method": "best"}, "method must be one of"),
@@ -170,3 +254,11 @@ def test_options_that_make_no_sense_are_refused(dataset, options, message):
     fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
     with pytest.raises(EffectError, match=message):
         fit.effects(**options)
+
+
+def test_monte_carlo_with_too_few_draws_for_its_level(dataset):
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
+    table = fit.effects(interval="monte-carlo", seed=1, n=20, level=0.999)
+    assert table[["conf_low", "conf_high"]].isna().all(axis=None)
+    assert table["note"].str.contains("20 usable draws are too few for an interval of level 0.999").all()
+    assert table["note"].str.contains("at least 1,999").all()

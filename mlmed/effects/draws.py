@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,13 +12,22 @@ from scipy.special import ndtr, ndtri
 
 from mlmed.errors import EffectError
 
-__all__ = ["METHODS", "DrawInterval", "Method", "acceleration", "draw_interval", "normal_draws"]
+__all__ = [
+    "METHODS",
+    "DrawInterval",
+    "Method",
+    "acceleration",
+    "check_method",
+    "draw_interval",
+    "draws_needed",
+    "normal_draws",
+]
 
 Array = NDArray[np.float64]
 Method = Literal["percentile", "bc", "bca", "basic", "normal"]
 METHODS: tuple[str, ...] = get_args(Method)
-#: Draws below which an interval is not given.
-FEWEST = 20
+#: Draws below which a standard deviation is not made into an interval, and jackknife fits into an acceleration.
+FEWEST, FEWEST_LEFT = 20, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +38,52 @@ class DrawInterval:
     ----------
     std_error : float
         Standard deviation of the draws.
+    statistic : float
+        Estimate in standard deviations; less its bias for ``normal``, whose p value belongs to that.
     p_value : float
-        Level at which the interval of this method just touches 0; never below 2/(draws + 1), what draws can show.
+        Level at which the interval of this method just touches 0; never below 2/(draws + 1), what draws can show,
+        except for ``normal``.
     low, high : float
         Ends of the interval.
     note : str
-        Why numbers are missing; usually empty.
+        Why numbers are missing, or how to read them; usually empty.
     """
 
     std_error: float
+    statistic: float
     p_value: float
     low: float
     high: float
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Correction:
+    """Shares of draws that corrected percentiles stand for (eq. 45).
+
+    Attributes
+    ----------
+    bias : float
+        z_0, the normal quantile of the share of draws below the estimate.
+    speed : float
+        The acceleration.
+    """
+
+    bias: float
+    speed: float
+
+    def share(self, z: float) -> float:
+        """Share of draws below the end that is z without a correction; NaN where the acceleration is too large."""
+        below = 1.0 - self.speed * (self.bias + z)
+        return float(ndtr(self.bias + (self.bias + z) / below)) if below > 0.0 else float("nan")
+
+    def tails(self, share: float) -> tuple[float, float]:
+        """Lower and upper tail of the normal distribution at the z whose corrected share this is."""
+        w = float(ndtri(share)) - self.bias
+        if self.speed * w <= -1.0:  # beyond what any z reaches
+            return (0.0, 1.0) if w < 0.0 else (1.0, 0.0)
+        z = w / (1.0 + self.speed * w) - self.bias
+        return float(ndtr(z)), float(ndtr(-z))
 
 
 def normal_draws(mean: Array, covariance: Array, n: int, rng: np.random.Generator) -> Array:
@@ -61,11 +104,24 @@ def normal_draws(mean: Array, covariance: Array, n: int, rng: np.random.Generato
 
 
 def acceleration(jackknife: Array) -> float:
-    """Efron's acceleration from leave-one-cluster-out estimates (eq. 46)."""
+    """Efron's acceleration from leave-one-cluster-out estimates (eq. 46); NaN if there are fewer than three."""
     kept = jackknife[np.isfinite(jackknife)]
+    if len(kept) < FEWEST_LEFT:
+        return float("nan")
     gap = kept.mean() - kept
     spread = float((gap**2).sum())
     return float((gap**3).sum() / (6.0 * spread**1.5)) if spread > 0.0 else 0.0
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that does not exist."""
+    if method not in METHODS:
+        raise EffectError(f"method must be one of {', '.join(METHODS)}; found {method!r}")
+
+
+def draws_needed(level: float, method: str = "percentile") -> int:
+    """Draws without which an interval of this level would be their range: (n + 1) (1 - level) / 2 is at least 1."""
+    return FEWEST if method == "normal" else ceil(2.0 / (1.0 - level) * (1.0 - 1e-9)) - 1  # 1 - .9 is not .1
 
 
 def draw_interval(
@@ -92,36 +148,27 @@ def draw_interval(
     EffectError
         Unknown method, or ``bca`` without a jackknife.
     """
-    if method not in METHODS:
-        raise EffectError(f"method must be one of {', '.join(METHODS)}; found {method!r}")
+    check_method(method)
     kept = np.sort(draws[np.isfinite(draws)])
-    n = len(kept)
-    if n < FEWEST:
-        note = f"{n} usable draws are too few for an interval (at least {FEWEST}); raise n"
-        return DrawInterval(np.nan, np.nan, np.nan, np.nan, note)
-    spread, tail = float(kept.std(ddof=1)), 0.5 * (1.0 - level)
+    spread = float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")
+    nothing = DrawInterval(spread, np.nan, np.nan, np.nan, np.nan)
+    needed = draws_needed(level, method)
+    if len(kept) < needed:
+        few = f"{len(kept):,} usable draws are too few for an interval of level {level:.10g}"
+        return replace(nothing, note=f"{few} (at least {needed:,}); raise n")
     if spread <= 1e-12 * abs(estimate):
-        return DrawInterval(spread, np.nan, np.nan, np.nan, "all draws are the same value: nothing varies")
+        return replace(nothing, note="all draws are the same value: nothing varies")
+    tail = 0.5 * (1.0 - level)
+    plain = replace(nothing, statistic=estimate / spread)
     if method == "normal":
-        centre = 2.0 * estimate - float(kept.mean())
-        z = float(ndtri(1.0 - tail))
-        return DrawInterval(spread, float(2.0 * ndtr(-abs(centre) / spread)), centre - z * spread, centre + z * spread)
+        return _normal(kept, estimate, spread, tail)
+    if method in ("bc", "bca"):
+        return _corrected(kept, estimate, plain, tail, jackknife, accelerated=method == "bca")
+    lower, upper = map(float, _quantiles(kept, [tail, 1.0 - tail]))
     if method == "basic":
-        low, high = _quantiles(kept, [1.0 - tail, tail])
-        return DrawInterval(spread, _two_sided(kept, 2.0 * estimate), 2 * estimate - low, 2 * estimate - high)
-    if method == "percentile":
-        low, high = _quantiles(kept, [tail, 1.0 - tail])
-        return DrawInterval(spread, _two_sided(kept, 0.0), float(low), float(high))
-    share = (float((kept < estimate).sum()) + 0.5 * float((kept == estimate).sum())) / n
-    if not 0.0 < share < 1.0:
-        note = "all draws lie on one side of the estimate, so there is no bias correction; use method='percentile'"
-        return DrawInterval(spread, np.nan, np.nan, np.nan, note)
-    z0, speed = float(ndtri(share)), 0.0
-    if method == "bca":
-        if jackknife is None:
-            raise EffectError("method='bca' needs leave-one-cluster-out estimates")
-        speed = acceleration(jackknife)
-    return _corrected(kept, spread, z0, speed, tail)
+        p = _p_value(kept, 2.0 * estimate)
+        return replace(plain, p_value=p, low=2.0 * estimate - upper, high=2.0 * estimate - lower)
+    return replace(plain, p_value=_p_value(kept, 0.0), low=lower, high=upper)
 
 
 def _quantiles(draws: Array, levels: Any) -> Array:
@@ -129,23 +176,72 @@ def _quantiles(draws: Array, levels: Any) -> Array:
     return np.quantile(draws, levels, method="weibull")
 
 
-def _corrected(kept: Array, spread: float, z0: float, speed: float, tail: float) -> DrawInterval:
+def _normal(kept: Array, estimate: float, spread: float, tail: float) -> DrawInterval:
+    """Estimate less bias, plus or minus z standard deviations (eq. 44)."""
+    centre, z = 2.0 * estimate - float(kept.mean()), float(ndtri(1.0 - tail))
+    statistic = centre / spread
+    p = float(2.0 * ndtr(-abs(statistic)))
+    return DrawInterval(spread, statistic, p, centre - z * spread, centre + z * spread)
+
+
+def _corrected(
+    kept: Array, estimate: float, plain: DrawInterval, tail: float, jackknife: Array | None, *, accelerated: bool
+) -> DrawInterval:
     """Bias-corrected and accelerated percentiles (eq. 45)."""
     n = len(kept)
-    ends = []
-    for z in ndtri([tail, 1.0 - tail]):
-        below = 1.0 - speed * (z0 + z)
-        if below <= 0.0:
-            note = f"the acceleration {speed:.3g} is too large for a corrected percentile; use method='percentile'"
-            return DrawInterval(spread, np.nan, np.nan, np.nan, note)
-        ends.append(float(_quantiles(kept, ndtr(z0 + (z0 + z) / below))))
-    w = float(ndtri(np.clip((kept < 0.0).mean(), 0.5 / n, 1.0 - 0.5 / n))) - z0
-    p = 2.0 * float(ndtr(-abs(w / (1.0 + speed * w) - z0))) if speed * w > -1.0 else 0.0
-    return DrawInterval(spread, max(p, 2.0 / (n + 1.0)), ends[0], ends[1])
+    if accelerated and jackknife is None:
+        raise EffectError("method='bca' needs leave-one-cluster-out estimates")
+    below = (float((kept < estimate).sum()) + 0.5 * float((kept == estimate).sum())) / n
+    if not 0.0 < below < 1.0:
+        note = "all draws lie on one side of the estimate, so there is no bias correction; use method='percentile'"
+        return replace(plain, note=note)
+    speed, note = (0.0, "") if jackknife is None or not accelerated else _speed(jackknife)
+    if np.isnan(speed):
+        return replace(plain, note=note)
+    correction = _Correction(float(ndtri(below)), speed)
+    shares = [correction.share(float(z)) for z in ndtri([tail, 1.0 - tail])]
+    if np.isnan(shares).any():
+        note = f"the acceleration {speed:.3g} is too large for a corrected percentile; use method='percentile'"
+        return replace(plain, note=note)
+    low, high = map(float, _quantiles(kept, shares))
+    notes = filter(None, [note, _beyond(n, min(shares[0], 1.0 - shares[1]))])
+    return replace(plain, p_value=_p_value(kept, 0.0, correction), low=low, high=high, note="; ".join(notes))
 
 
-def _two_sided(draws: Array, value: float) -> float:
-    """Twice the smaller share of draws beyond a value, counting the estimate itself as one draw."""
-    n = len(draws)
-    below, above = int((draws <= value).sum()), int((draws >= value).sum())
-    return min(1.0, 2.0 * (min(below, above) + 1.0) / (n + 1.0))
+def _speed(jackknife: Array) -> tuple[float, str]:
+    """The acceleration and what to say of fits that failed; NaN where there are too few."""
+    J, failed = len(jackknife), int((~np.isfinite(jackknife)).sum())
+    found = acceleration(jackknife)
+    if np.isnan(found):
+        return found, (
+            f"{failed} of {J} jackknife fits failed and the {J - failed} left give no acceleration; use method='bc' or "
+            "'percentile'"
+        )
+    return found, f"{failed} of {J} jackknife fits failed" if failed else ""
+
+
+def _beyond(n: int, share: float) -> str:
+    """A corrected percentile that the draws do not reach."""
+    if (n + 1.0) * share >= 1.0 - 1e-9:
+        return ""
+    return f"an end is the most extreme draw: its corrected percentile ({100.0 * share:.2g}%) needs more draws; raise n"
+
+
+def _positions(kept: Array, value: float) -> tuple[float, float]:
+    """First and last position of a value among n sorted draws, 1 to n, interpolated as quantiles are."""
+    n = len(kept)
+    first, last = int(np.searchsorted(kept, value, "left")), int(np.searchsorted(kept, value, "right"))
+    if last > first:
+        return first + 1.0, float(last)
+    if first in (0, n):
+        return (1.0, 1.0) if first == 0 else (float(n), float(n))
+    at = first + (value - kept[first - 1]) / (kept[first] - kept[first - 1])
+    return float(at), float(at)
+
+
+def _p_value(kept: Array, value: float, correction: _Correction | None = None) -> float:
+    """Largest 1 - level at which the interval has the value: the dual of the quantiles, never below 2/(n + 1)."""
+    n = len(kept)
+    first, last = (position / (n + 1.0) for position in _positions(kept, value))
+    tails = (last, 1.0 - first) if correction is None else (correction.tails(last)[0], correction.tails(first)[1])
+    return min(1.0, max(2.0 * min(tails), 2.0 / (n + 1.0)))

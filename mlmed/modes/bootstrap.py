@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import COLUMNS, check_level
-from mlmed.effects.draws import draw_interval
+from mlmed.effects.draws import check_method, draw_interval
 from mlmed.errors import EffectError
 from mlmed.reml.refit import Refitted
 from mlmed.report.plots import plot_draws
@@ -39,6 +39,7 @@ def draws_table(
     """The tidy table of draws, one row per column.
 
     ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
+    Variances, named ``var(...)``, have no test.
     """
     check_level(level)
     rows = []
@@ -49,10 +50,14 @@ def draws_table(
         values, estimate = draws[term].to_numpy(), float(estimates[term])
         left_out = None if jackknife is None else jackknife[term].to_numpy()
         found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
-        note = "; ".join(filter(None, [notes.get(term, ""), found.note]))
-        statistic = estimate / found.std_error if found.std_error > 0.0 else np.nan
-        rows.append((term, estimate, found.std_error, statistic, found.p_value, found.low, found.high, note))
+        note = _joined(notes.get(term, ""), found.note)
+        test = (np.nan, np.nan) if term.startswith("var(") else (found.statistic, found.p_value)
+        rows.append((term, estimate, found.std_error, *test, found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class BootstrapResults:
         Replicates without certified estimates, by reason.
     fixed : dict of str to str
         Terms that the model fixes, and why.
+    notes : dict of str to str
+        What a reader should know of the other terms, such as values of moderators.
 
     Examples
     --------
@@ -95,6 +102,7 @@ class BootstrapResults:
     n_singular: int
     failures: dict[str, int]
     fixed: dict[str, str]
+    notes: dict[str, str]
     _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
 
     @property
@@ -113,7 +121,7 @@ class BootstrapResults:
         return self._leave_out()
 
     def tidy(
-        self, *, method: str = "percentile", level: float = 0.95, terms: Sequence[str] | None = None
+        self, *, method: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
         """Intervals of all effects and parameters.
 
@@ -123,21 +131,24 @@ class BootstrapResults:
             How an interval is made of draws; see docs/choosing_intervals.md.
         level : float
             Coverage, a proportion.
-        terms : sequence of str, optional
+        terms : str or sequence of str, optional
             Only these.
 
         Returns
         -------
         DataFrame
             term, estimate, std_error (standard deviation of the draws), statistic, p_value (level at which the
-            interval touches 0), conf_low, conf_high, note.
+            interval touches 0), conf_low, conf_high, note. Variances have neither statistic nor p value.
         """
-        chosen = list(self.draws.columns) if terms is None else list(terms)
+        check_level(level)
+        check_method(method)
+        chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else list(terms)
         unknown = [term for term in chosen if term not in self.draws.columns]
         if unknown:
             raise EffectError(f"no draws of {unknown[0]!r}; there are {', '.join(self.draws.columns)}")
         jackknife = self.jackknife if method == "bca" else None
-        notes = dict.fromkeys(chosen, self._count())
+        count = self._count()
+        notes = {term: _joined(self.notes.get(term, ""), count) for term in chosen}
         return draws_table(
             self.draws[chosen],
             self.estimates,
@@ -149,15 +160,26 @@ class BootstrapResults:
         )
 
     def _count(self) -> str:
-        if not self.failures:
-            return ""
-        reason, count = max(self.failures.items(), key=lambda item: item[1])
-        return f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {reason})"
+        failed, singular = "", ""
+        if self.failures:
+            reason, count = max(self.failures.items(), key=lambda item: item[1])
+            failed = f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {reason})"
+        if self.n_singular:
+            singular = f"{self.n_singular} of {self.n} replicates singular"
+        return _joined(failed, singular)
 
     def plot(self, term: str | None = None, *, method: str = "percentile", level: float = 0.95) -> Axes:
-        """Histogram of the draws of one term, with its interval (extra ``plots``)."""
+        """Histogram of the draws of one term, with its interval (extra ``plots``).
+
+        Raises
+        ------
+        EffectError
+            Unknown term, or one whose draws are all the same.
+        """
         name = term or ("indirect" if "indirect" in self.draws else str(self.draws.columns[0]))
         row = self.tidy(method=method, level=level, terms=[name]).iloc[0]
+        if self.draws[name].dropna().nunique() < 2:
+            raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")
         title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {method} interval"
         return plot_draws(self.draws[name], estimate=row.estimate, low=row.conf_low, high=row.conf_high, title=title)
 

@@ -1,4 +1,8 @@
-"""The spine: specification + table -> everything a result needs, no rows kept."""
+"""The spine: specification + table -> everything a result needs.
+
+All numbers come from cross-products. A fit refers to the user's table, without a copy, for the bootstraps that draw
+rows; a pickled fit has no rows.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +47,8 @@ class Fitted:
     estimates : Estimates
         The optimum in the user's units.
     table : Any
-        The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine
-        or only Grams were given.
+        The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine,
+        only Grams were given, or the fit comes from a pickle.
     """
 
     spec: ModelSpec
@@ -54,6 +58,11 @@ class Fitted:
     optimum: Optimum
     estimates: Estimates
     table: Any = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[Fitted], tuple[Any, ...]]:
+        """Pickle everything but the rows."""
+        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
+        return type(self), kept
 
     @property
     def reml(self) -> bool:
@@ -139,8 +148,8 @@ def make_grams(spec: ModelSpec, data: Any) -> Grams:
     return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
 
 
-def design_of(fitted: Fitted, why: str) -> Design:
-    """The rows behind a fit, encoded again.
+def design_of(fitted: Fitted, why: str, remedy: str) -> Design:
+    """The rows behind a fit, encoded again; ``remedy`` is what to do without them.
 
     Raises
     ------
@@ -150,7 +159,7 @@ def design_of(fitted: Fitted, why: str) -> Design:
     if fitted.table is None:
         raise EffectError(
             f"{why} needs the rows, but the fit was made from cross-products (stored Grams or an engine that keeps the "
-            "rows); fit a data frame, or use kind='case' or kind='parametric'"
+            f"rows) or comes from a pickle, which has no rows; fit a data frame, or {remedy}"
         )
     design = build_design(fitted.spec, fitted.table)
     again = accumulate(design)

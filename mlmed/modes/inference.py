@@ -64,16 +64,21 @@ class Inference:
 
     def quantity_at(self, expression: str, at: Mapping[str, Any] | None = None) -> QuantityAt:
         """One named quantity, or an expression of several, as a function of the estimates."""
+        if not isinstance(expression, str):
+            raise EffectError(f"a quantity is named by text such as 'indirect'; found {expression!r}")
         every = self.quantities_at(at)
         name = expression.strip().strip("`")
         if name in every(self.fitted.estimates):
             return lambda estimates: every(estimates)[name]
         return lambda estimates: combine(expression, every(estimates))
 
-    def draws_of(self, psi: Array, at: Mapping[str, Any] | None) -> dict[str, Array]:
-        """What is made of many parameter vectors (n, n_psi), by name; nothing for a single equation."""
+    def draws_of(self, at: Mapping[str, Any] | None = None) -> Callable[[Array], dict[str, Array]]:
+        """What is made of many parameter vectors (n, n_psi), by name, as a function that holds no fit.
+
+        Nothing is made of those of a single equation.
+        """
         self.quantities_at(at)
-        return {}
+        return _nothing
 
     def nlcom(
         self,
@@ -89,7 +94,7 @@ class Inference:
         Parameters
         ----------
         expression : str, callable or mapping
-            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket go in backticks,
+            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket may stand in backticks,
             ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Which covariance of the estimates.
@@ -106,7 +111,7 @@ class Inference:
         else:
             asked = [combine(expression, known)]
         V = self.parameter_vcov(vcov)
-        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason)
+        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason, note=V.note)
 
     # -- likelihood ----------------------------------------------------------------------------------------
 
@@ -168,10 +173,12 @@ class Inference:
         >>> print(fit.test("X = 0"))
         LR test of X = 0: chi2(1) = 2.7061, p = 0.09996
         """
-        left, equals, right = hypothesis.partition("=")
+        left, equals, right = hypothesis.partition("=") if isinstance(hypothesis, str) else ("", "", "")
         if not equals or "=" in right or not left.strip() or not right.strip():
             raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {hypothesis!r}")
         value = _number(right)
+        if value is not None and not np.isfinite(value):
+            raise EffectError(f"a quantity cannot be tested to be {right.strip()}; found {hypothesis!r}")
         if value == 0.0:
             effect = variance_in(self.fitted, left.strip().strip("`"))
             if effect is not None:
@@ -195,7 +202,12 @@ class Inference:
     # -- single clusters -------------------------------------------------------------------------------------
 
     def influence(
-        self, *, refit: bool | None = None, vcov: str = "block", at: Mapping[str, Any] | None = None
+        self,
+        *,
+        refit: bool | None = None,
+        vcov: str = "block",
+        n_jobs: int | None = None,
+        at: Mapping[str, Any] | None = None,
     ) -> InfluenceResults:
         """Change of every effect and parameter when one cluster is left out.
 
@@ -203,14 +215,17 @@ class Inference:
         ----------
         refit : bool, optional
             Refit without each cluster (exact), or take one Newton step from the fit (docs/math.md, section 15). By
-            default the step; refits where the fit is singular, where the step does not exist.
+            default the step, except where the fit is singular: the step does not exist there, so up to 2,000 clusters
+            it is refitted. With more, changes are NaN, with that reason; ask for ``refit=True``.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Standard errors in which changes are measured.
+        n_jobs : int, optional
+            Workers for refits; by default those of the surrounding ``joblib.parallel_config``, or one.
         at : mapping, optional
             Values of moderators.
         """
-        make = partial(self.draws_of, at=at)
-        return influence_of(self.fitted, self.quantities(at), make, self.parameter_vcov(vcov), refit=refit)
+        make, V = self.draws_of(at), self.parameter_vcov(vcov)
+        return influence_of(self.fitted, self.quantities(at), make, V, refit=refit, n_jobs=n_jobs)
 
     # -- resampling ----------------------------------------------------------------------------------------
 
@@ -218,7 +233,7 @@ class Inference:
         self,
         n: int = 1000,
         *,
-        seed: int,
+        seed: int | None = None,
         kind: str = "case",
         within: bool = False,
         n_jobs: int | None = None,
@@ -232,7 +247,7 @@ class Inference:
         n : int
             Replicates.
         seed : int
-            Seed; results do not depend on the number of workers.
+            Seed, required; results do not depend on the number of workers.
         kind : {"case", "parametric", "residual"}
             Clusters drawn with replacement; data drawn from the fitted model; reflated residuals of both levels
             drawn with replacement (Carpenter, Goldstein & Rasbash, 2003). See docs/choosing_intervals.md.
@@ -249,9 +264,9 @@ class Inference:
         Raises
         ------
         EffectError
-            Unknown kind, or rows are needed and the fit was made from stored cross-products.
+            No seed, unknown kind, or rows are needed and the fit was made from stored cross-products.
         """
-        make = partial(self.draws_of, at=at)
+        make = self.draws_of(at)
         plan = Plan(n, kind, within, seed, n_jobs, progress)
         return bootstrap_fit(self.fitted, self.quantities(at), make, plan)
 
@@ -261,6 +276,10 @@ def _parameters(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
     values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
     unit = np.eye(len(values))
     return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(names)}
+
+
+def _nothing(psi: Array) -> dict[str, Array]:
+    return {}
 
 
 def _number(text: str) -> float | None:

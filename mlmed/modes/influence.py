@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.errors import EffectError
+from mlmed.modes.checks import check_jobs
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import parameter_names, psi, shown_clusters
 from mlmed.reml.influence import one_step_changes, refit_changes
@@ -52,6 +53,8 @@ class InfluenceResults:
     >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
     >>> fit.influence().changes["X"].abs().nlargest(2).round(3).to_dict()
     {37: 0.037, 42: 0.032}
+    >>> fit.influence()
+    InfluenceResults(one step without each of 50 clusters; largest Cook's distance 0.0624: cluster 4)
     """
 
     changes: pd.DataFrame
@@ -62,11 +65,19 @@ class InfluenceResults:
 
     def tidy(self) -> pd.DataFrame:
         """One row per cluster and term: cluster, term, change, scaled (in standard errors), cooks, note."""
-        long = self.changes.rename_axis("cluster").reset_index().melt("cluster", var_name="term", value_name="change")
-        long["scaled"] = long["change"] / long["term"].map(self.std_errors)
-        repeats = self.changes.shape[1]
-        long["cooks"], long["note"] = np.tile(self.cooks, repeats), np.tile(self.notes, repeats)
-        return long
+        J, K = self.changes.shape
+        change = self.changes.to_numpy().T.ravel()
+        errors = self.std_errors[self.changes.columns].to_numpy(dtype=np.float64)
+        return pd.DataFrame(
+            {
+                "cluster": np.tile(self.changes.index.to_numpy(), K),
+                "term": np.repeat(self.changes.columns.to_numpy(dtype=object), J),
+                "change": change,
+                "scaled": change / np.repeat(np.where(errors > 0.0, errors, np.nan), J),
+                "cooks": np.tile(self.cooks.to_numpy(), K),
+                "note": np.tile(self.notes.to_numpy(dtype=object), K),
+            }
+        )
 
     def plot(self, term: str | None = None, *, label: int = 3) -> Axes:
         """Change of one term by cluster, in standard errors, the largest named (extra ``plots``)."""
@@ -77,6 +88,12 @@ class InfluenceResults:
         scaled, unit = (self.changes[name] / error, "(standard errors)") if error > 0.0 else (self.changes[name], "")
         return plot_influence(scaled, term=name, unit=unit, label=label)
 
+    def __repr__(self) -> str:
+        kind = "refits" if self.refitted else "one step"
+        known = self.cooks.dropna()
+        largest = f"{known.max():.3g}: cluster {known.idxmax()}" if len(known) else f"unknown: {self.notes.iloc[0]}"
+        return f"InfluenceResults({kind} without each of {len(self.cooks)} clusters; largest Cook's distance {largest})"
+
 
 def influence_of(
     fitted: Fitted,
@@ -85,13 +102,17 @@ def influence_of(
     V: ParameterVcov,
     *,
     refit: bool | None,
+    n_jobs: int | None = None,
 ) -> InfluenceResults:
     """Leave every cluster out in turn; ``make`` turns parameter vectors into effects."""
+    n_jobs = check_jobs(n_jobs)
     if refit is None:  # one Newton step does not exist at a singular optimum
         refit = fitted.is_singular and len(fitted.clusters) <= MANY
     products = cluster_products(fitted.working, fitted.grams)
-    arguments: tuple[Any, ...] = (fitted.working, fitted.optimum, products)
-    found = (refit_changes if refit else one_step_changes)(*arguments, reml=fitted.reml)
+    if refit:
+        found = refit_changes(fitted.working, fitted.optimum, products, reml=fitted.reml, n_jobs=n_jobs)
+    else:
+        found = one_step_changes(fitted.working, fitted.optimum, products, reml=fitted.reml)
     here, names = psi(fitted), parameter_names(fitted)
     moved = {**make(here + found.changes), **dict(zip(names, (here + found.changes).T, strict=True))}
     index = pd.Index(shown_clusters(fitted.clusters), name=fitted.group_name)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Quantity
+from mlmed.effects.delta import Quantity, check_level
+from mlmed.effects.draws import check_method
 from mlmed.effects.montecarlo import monte_carlo_draws
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.profiles import profile_table
 from mlmed.modes.smallsample import delta_with_df
 
@@ -40,7 +42,8 @@ def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     EffectError
-        Unknown interval, an option that it does not use, or no seed where numbers are drawn.
+        Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
+        draws, no seed, no method.
     """
     if interval not in OPTIONS:
         raise EffectError(f"interval must be one of {', '.join(INTERVALS)}; found {interval!r}")
@@ -53,8 +56,12 @@ def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{' and '.join(f'interval={kind!r}' for kind in users)}"
         )
     options = {**OPTIONS[interval], **asked}
-    if "seed" in options and options["seed"] is None:
-        raise EffectError(f"interval={interval!r} draws random numbers: give a seed, as in seed=1, to get them again")
+    if "seed" in options:  # numbers are drawn; look at everything before they are
+        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
+        options["n"] = check_count(options["n"], "draws" if interval == "monte-carlo" else "replicates")
+    if interval == "bootstrap":
+        check_method(options["method"])
+        check_jobs(options["n_jobs"])
     return options
 
 
@@ -62,6 +69,7 @@ def effects_table(
     results: MediationResults, interval: str, options: dict[str, Any], *, level: float, at: Mapping[str, Any] | None
 ) -> pd.DataFrame:
     """The effects with the asked kind of interval."""
+    check_level(level)
     if interval == "bootstrap":
         method = options.pop("method")
         boot = results.bootstrap(options.pop("n"), at=at, **options)
@@ -81,8 +89,6 @@ def _monte_carlo(
     results: MediationResults, quantities: Mapping[str, Quantity], options: dict[str, Any], *, level: float
 ) -> pd.DataFrame:
     V, n = results.parameter_vcov(options["vcov"]), options["n"]
-    if not isinstance(n, int) or n < 1:
-        raise EffectError(f"n is a number of draws; found {n!r}")
     draws = monte_carlo_draws(quantities, V.matrix, n=n, rng=np.random.default_rng(options["seed"]))
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {

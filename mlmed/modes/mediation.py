@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,15 @@ from mlmed.modes.intervals import Interval, check_options, effects_table
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import BOUNDARY_NOTE
-from mlmed.modes.text import letter, native_summary
+from mlmed.modes.text import errors_named, letter, native_summary
 from mlmed.names import display_name
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import render_table
 
 __all__ = ["MediationResults", "mediate"]
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -126,16 +128,21 @@ class MediationResults(MixedResults):
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named: effects (where the model defines them), then every parameter."""
         parameters = super().quantities_at()
-        if self.effects_reason:
+        if not self._has_effects(at):
             return parameters
         paths = self._paths(at)
         return lambda estimates: {**effect_quantities(paths, estimates), **parameters(estimates)}
 
-    def draws_of(self, psi: NDArray[np.float64], at: Mapping[str, Any] | None) -> dict[str, NDArray[np.float64]]:
-        """The effects of many parameter vectors, (n, n_psi)."""
-        if self.effects_reason:
-            return {}
-        return effect_draws(linear_draws(self._paths(at), self.fitted.estimates, psi))
+    def draws_of(self, at: Mapping[str, Any] | None = None) -> Callable[[Array], dict[str, Array]]:
+        """The effects of many parameter vectors (n, n_psi) as a function."""
+        if not self._has_effects(at):
+            return super().draws_of()
+        return partial(_effects_of, self._paths(at), self.fitted.estimates)
+
+    def _has_effects(self, at: Mapping[str, Any] | None) -> bool:
+        if at and self.effects_reason:
+            raise EffectError(f"at= is where effects are taken, but the model defines none: {self.effects_reason}")
+        return not self.effects_reason
 
     @cached_property
     def effects_reason(self) -> str:
@@ -172,7 +179,7 @@ class MediationResults(MixedResults):
         lines = [
             head,
             "",
-            f"Effects (indirect = a*b + cov_ab; delta method, second order; {vcov} standard errors)",
+            f"Effects (indirect = a*b + cov_ab; delta method, second order; {errors_named(vcov, ddf)} standard errors)",
             render_table(self.effects(vcov=vcov, level=level, ddf=ddf), statistic=letter(ddf)),
             self._other_vcov_line("joint" if vcov == "block" else "block"),
         ]
@@ -182,6 +189,10 @@ class MediationResults(MixedResults):
         other = self.effects(vcov=kind).set_index("term")["std_error"]
         shown = ", ".join(f"{term} {other[term]:.5f}" for term in ("a", "b", "cprime", "indirect", "total"))
         return f'vcov="{kind}" has standard errors {shown} (docs/standard_errors.md)'
+
+
+def _effects_of(paths: Paths, estimates: Estimates, psi: Array) -> dict[str, Array]:
+    return effect_draws(linear_draws(paths, estimates, psi))
 
 
 def mediate(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,12 +14,17 @@ from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
+from mlmed.reml.fit import Optimum
+from mlmed.reml.influence import refits_without
+from mlmed.reml.percluster import ClusterProducts, cluster_products
 from mlmed.reml.refit import Refit, Refitted, Resampler
-from mlmed.reml.resample import case_resampler, within_case_resampler
+from mlmed.reml.resample import CaseResampler, case_resampler, within_case_resampler
 from mlmed.reml.residual import residual_resampler, row_parametric_resampler
 from mlmed.reml.simulation import at_optimum, parametric_resampler
+from mlmed.reml.working import Working
 from mlmed.replicate import replicate
 
 __all__ = ["KINDS", "Kind", "Plan", "bootstrap_fit", "resampler_for"]
@@ -45,14 +49,17 @@ def resampler_for(fitted: Fitted, kind: str, *, within: bool = False) -> Resampl
     if kind == "case":
         if not within:
             return case_resampler(fitted.spec, fitted.grams)
-        return within_case_resampler(fitted.spec, fitted.grams, design_of(fitted, "within=True"))
+        design = design_of(fitted, "within=True", "leave out within=True")
+        return within_case_resampler(fitted.spec, fitted.grams, design)
     spec, grams, point = fitted.spec, fitted.grams, at_optimum(fitted.optimum)
+    derived = any(derived_columns(grams.layout))
     if kind == "residual":
-        design = design_of(fitted, "kind='residual'")
+        remedy = "use kind='case'" if derived else "use kind='case' or kind='parametric'"
+        design = design_of(fitted, "kind='residual'", remedy)
         return residual_resampler(spec, grams, point, design, data=fitted.table)
-    if not any(derived_columns(grams.layout)):
+    if not derived:
         return parametric_resampler(spec, grams, point)
-    design = design_of(fitted, "kind='parametric' of a model with columns made of a response")
+    design = design_of(fitted, "kind='parametric' of a model with columns made of a response", "use kind='case'")
     return row_parametric_resampler(spec, grams, point, design, data=fitted.table)
 
 
@@ -68,8 +75,8 @@ class Plan:
         One of ``KINDS``.
     within : bool
         Rows within clusters, too.
-    seed : int
-        Seed.
+    seed : int or None
+        Seed, required.
     n_jobs : int or None
         Workers.
     progress : bool
@@ -79,56 +86,85 @@ class Plan:
     n: int
     kind: str
     within: bool
-    seed: int
+    seed: int | None
     n_jobs: int | None = None
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is not a number of replicates."""
-        if not isinstance(self.n, int) or isinstance(self.n, bool) or self.n < 1:
-            raise EffectError(f"n is a number of replicates; found {self.n!r}")
+        """Refuse what is not a number of replicates, a seed or a number of workers."""
+        check_count(self.n, "replicates")
+        check_seed(self.seed, "bootstrap()")
+        check_jobs(self.n_jobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Jackknife:
+    """Exact refits without each cluster in turn; holds cross-products, not the fit, whose rows need not be kept.
+
+    Attributes
+    ----------
+    working, optimum : Working, Optimum
+        The model and its optimum.
+    products : ClusterProducts
+        Its cross-products by cluster.
+    reml : bool
+        Criterion.
+    clusters : Index
+        Their ids.
+    names : list of str
+        The parameters.
+    make : callable
+        From parameter vectors to effects by name.
+    n_jobs : int or None
+        Workers.
+    """
+
+    working: Working
+    optimum: Optimum
+    products: ClusterProducts
+    reml: bool
+    clusters: pd.Index
+    names: list[str]
+    make: Callable[[Array], dict[str, Array]]
+    n_jobs: int | None
+
+    def __call__(self) -> pd.DataFrame:
+        """Estimates without each cluster, by cluster."""
+        found = refits_without(self.working, self.optimum, self.products, reml=self.reml, n_jobs=self.n_jobs)
+        return _frame(found, self.names, self.make).set_index(self.clusters)
 
 
 def bootstrap_fit(
     fitted: Fitted, quantities: Mapping[str, Quantity], make: Callable[[Array], dict[str, Array]], plan: Plan
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects by name."""
-    names = parameter_names(fitted)
+    names, working, optimum, reml = parameter_names(fitted), fitted.working, fitted.optimum, fitted.reml
+    n, seed = check_count(plan.n, "replicates"), check_seed(plan.seed, "bootstrap()")
     source = resampler_for(fitted, plan.kind, within=plan.within)
-    task = Refit.of(source, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(names))
-    found = replicate(task, plan.n, seed=plan.seed, n_jobs=plan.n_jobs, progress=plan.progress)
-    fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
+    task = Refit.of(source, working, optimum, reml=reml, n_psi=len(names))
+    found = replicate(task, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
     return BootstrapResults(
         draws=_frame(found, names, make),
         estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
         kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
-        seed=plan.seed,
+        seed=seed,
         n_singular=sum(one.singular for one in found),
         failures=count_failures(found),
-        fixed=fixed,
-        _leave_out=partial(_jackknife, fitted, names, make, plan.n_jobs),
+        fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
+        notes={term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed},
+        _leave_out=Jackknife(
+            working, optimum, _products(fitted, source), reml, fitted.clusters, names, make, plan.n_jobs
+        ),
     )
+
+
+def _products(fitted: Fitted, source: Resampler) -> ClusterProducts:
+    """Cross-products by cluster; those of the case resampler are the same arrays."""
+    if isinstance(source, CaseResampler):
+        return ClusterProducts(source.C, source.nobs)
+    return cluster_products(fitted.working, fitted.grams)
 
 
 def _frame(found: list[Refitted], names: list[str], make: Callable[[Array], dict[str, Array]]) -> pd.DataFrame:
     psi = np.array([one.psi for one in found])
     return pd.DataFrame({**make(psi), **dict(zip(names, psi.T, strict=True))})
-
-
-def _jackknife(
-    fitted: Fitted, names: list[str], make: Callable[[Array], dict[str, Array]], n_jobs: int | None
-) -> pd.DataFrame:
-    """Exact refits without each cluster in turn, by cluster."""
-    import joblib
-
-    cases = case_resampler(fitted.spec, fitted.grams)
-    task = Refit.of(cases, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(names))
-    pieces = np.array_split(np.arange(len(fitted.clusters)), max(4 * joblib.effective_n_jobs(n_jobs), 1))
-    found = joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_without)(task, piece) for piece in pieces)
-    frame = _frame([one for part in found for one in part], names, make)
-    return frame.set_index(fitted.clusters)
-
-
-def _without(task: Refit, clusters: NDArray[np.intp]) -> list[Refitted]:
-    cases = task.resampler
-    return [task.fit(cases.without(int(cluster))) for cluster in clusters]  # type: ignore[attr-defined]

@@ -7,22 +7,30 @@ Three answers, from cheap to exact: ``fixed_variance_changes`` (beta alone, exac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import NotIdentifiedError
 from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
-from mlmed.reml.fit import Optimum, coordinates, optimize
-from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms, without_cluster
+from mlmed.reml.fit import Optimum
+from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms
+from mlmed.reml.refit import DEFICIENT, Refit, Refitted
+from mlmed.reml.resample import CaseResampler
 from mlmed.reml.sandwich import FULL_LEVERAGE
 from mlmed.reml.scores import psi_basis
 from mlmed.reml.vcov import POSITIVE, information_inverse
 from mlmed.reml.working import Working
 
-__all__ = ["Influence", "cooks_distance", "fixed_variance_changes", "one_step_changes", "refit_changes"]
+__all__ = [
+    "Influence",
+    "cooks_distance",
+    "fixed_variance_changes",
+    "one_step_changes",
+    "refit_changes",
+    "refits_without",
+]
 
 Array = NDArray[np.float64]
 
@@ -191,6 +199,52 @@ def _step(
     return np.column_stack([deleted.change + np.einsum("jak,jk->ja", slope, variances), variances]), flat
 
 
+def refits_without(
+    working: Working,
+    optimum: Optimum,
+    products: ClusterProducts,
+    *,
+    reml: bool,
+    clusters: Sequence[int] | None = None,
+    n_jobs: int | None = None,
+) -> list[Refitted]:
+    """Fits without each of the clusters, NaN with a reason where there is none; see ``refit_changes``.
+
+    They do not depend on the number of workers.
+    """
+    import joblib
+
+    problem = working.problem
+    chosen = np.arange(problem.n_clusters) if clusters is None else np.asarray(clusters, dtype=np.intp)
+    refused = _refused(working, optimum, products, reml)
+    cases = CaseResampler(problem.A, problem.B, products.C, products.nobs, problem.stratum)
+    n_psi = len(_psi(to_estimates(working, optimum, reml=reml)))
+    task = Refit.of(cases, working, optimum, reml=reml, n_psi=n_psi)
+    pieces = np.array_split(chosen, max(min(4 * joblib.effective_n_jobs(n_jobs), len(chosen)), 1))
+    run = joblib.Parallel(n_jobs=n_jobs)
+    found = run(joblib.delayed(_without)(task, cases, piece, [refused[j] for j in piece]) for piece in pieces)
+    return [one for part in found for one in part]
+
+
+def _refused(working: Working, optimum: Optimum, products: ClusterProducts, reml: bool) -> list[str]:
+    """Why a cluster cannot be left out; empty where it can."""
+    alone = fixed_variance_changes(working, optimum, products, reml=reml).reasons
+    present = products.nobs > 0
+    left = (present.sum(axis=1)[:, None] - present).min(axis=0)
+    return [reason or (FEW if few else "") for reason, few in zip(alone, left < 2, strict=True)]
+
+
+def _without(task: Refit, cases: CaseResampler, clusters: NDArray[np.intp], refused: Sequence[str]) -> list[Refitted]:
+    missing = np.full(task.n_psi, np.nan)
+    found = []
+    for cluster, reason in zip(clusters, refused, strict=True):
+        one = Refitted(missing, np.nan, False, reason) if reason else task.fit(cases.without(int(cluster)))
+        if one.reason and not reason:
+            one = replace(one, reason=ALONE if one.reason == DEFICIENT else f"without this cluster: {one.reason}")
+        found.append(one)
+    return found
+
+
 def refit_changes(
     working: Working,
     optimum: Optimum,
@@ -198,19 +252,22 @@ def refit_changes(
     *,
     reml: bool,
     clusters: Sequence[int] | None = None,
+    n_jobs: int | None = None,
 ) -> Influence:
     """Exact changes: the criterion is minimized again without each of the clusters.
 
     Parameters
     ----------
     working, optimum : Working, Optimum
-        The model and its optimum; an interior one is where the searches start.
+        The model and its optimum, from which the searches start.
     products : ClusterProducts
         From ``cluster_products(working, grams)``.
     reml : bool
         Restricted likelihood or not.
     clusters : sequence of int, optional
         Positions of the clusters to leave out; all by default.
+    n_jobs : int, optional
+        Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
 
     Returns
     -------
@@ -218,37 +275,11 @@ def refit_changes(
         One row per cluster in ``clusters``; NaN with a reason where the smaller data do not identify the model
         or its optimum is not certified.
     """
-    problem = working.problem
-    chosen = range(problem.n_clusters) if clusters is None else clusters
     estimates = to_estimates(working, optimum, reml=reml)
-    refused = fixed_variance_changes(working, optimum, products, reml=reml).reasons
-    left = (products.nobs > 0).sum(axis=1)[:, None] - (products.nobs > 0)
-    interior = optimum.rank == problem.n_random
-    start = coordinates(working.blocks, optimum.G, optimum.sigma2) if interior else None
+    found = refits_without(working, optimum, products, reml=reml, clusters=clusters, n_jobs=n_jobs)
     base = _psi(estimates)
-    changes, reasons = np.full((len(chosen), len(base)), np.nan), []
-    for row, j in zip(changes, chosen, strict=True):
-        reason = refused[j] or (FEW if left[:, j].min() < 2 else "")
-        if not reason:
-            found = _refit(working, products, j, start, reml)
-            reason = found if isinstance(found, str) else ""
-            row[:] = np.nan if isinstance(found, str) else found - base
-        reasons.append(reason)
-    return _influence(changes, estimates, reasons)
-
-
-def _refit(working: Working, products: ClusterProducts, j: int, start: Array | None, reml: bool) -> Array | str:
-    """Psi without cluster j, (n,), or why there is none."""
-    problem = without_cluster(working.problem, products, j)
-    try:
-        optimum = optimize(problem, working.blocks, reml=reml, theta=start)
-    except NotIdentifiedError as error:
-        return str(error)
-    except np.linalg.LinAlgError:
-        return ALONE
-    if not optimum.certificate.converged:
-        return f"the optimum without this cluster is not certified: {optimum.certificate.complaint}"
-    return _psi(to_estimates(Working(problem, working.blocks, working.units), optimum, reml=reml))
+    changes = np.array([one.psi for one in found]).reshape(len(found), len(base)) - base
+    return _influence(changes, estimates, [one.reason for one in found])
 
 
 def _psi(estimates: Estimates) -> Array:

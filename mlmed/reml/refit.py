@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
+from mlmed.reml.checks import COLLINEAR, refuse_collinear
 from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Optimum, optimize
@@ -16,9 +17,11 @@ from mlmed.reml.problem import Problem
 from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
 
-__all__ = ["Refit", "Refitted", "Resampler"]
+__all__ = ["DEFICIENT", "Refit", "Refitted", "Resampler"]
 
 Array = NDArray[np.float64]
+
+DEFICIENT = "the fixed effects cannot be told apart in the replicate"
 
 
 class Resampler(Protocol):
@@ -69,6 +72,8 @@ class Refit:
         Criterion.
     n_psi : int
         Length of psi.
+    squares : (R, p) array
+        Sum of squares of every column of the fixed part in the original fit; 0 where an equation does not use it.
     """
 
     resampler: Resampler
@@ -78,11 +83,13 @@ class Refit:
     sigma2: Array
     reml: bool
     n_psi: int
+    squares: Array
 
     @classmethod
     def of(cls, resampler: Resampler, working: Working, optimum: Optimum, *, reml: bool, n_psi: int) -> Refit:
         """The task that refits one model."""
-        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi)
+        squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
+        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi, squares)
 
     def __call__(self, rng: np.random.Generator) -> Refitted:
         """One replicate."""
@@ -94,13 +101,15 @@ class Refit:
 
     def fit(self, problem: Problem) -> Refitted:
         """Fit one problem; failures come back as NaN with their reason."""
+        if not has_full_rank(problem, self.squares):
+            return self._failed(DEFICIENT)
         try:
             start = warm_theta(problem, self.blocks, self.L, self.sigma2, reml=self.reml)
             optimum = optimize(problem, self.blocks, reml=self.reml, theta=start)
         except NotIdentifiedError as error:
             return self._failed(str(error))
         except np.linalg.LinAlgError:
-            return self._failed("the fixed effects cannot be told apart in the replicate")
+            return self._failed(DEFICIENT)
         if not optimum.certificate.converged:
             return self._failed(f"not certified: {optimum.certificate.complaint}")
         made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
@@ -109,3 +118,19 @@ class Refit:
 
     def _failed(self, reason: str) -> Refitted:
         return Refitted(np.full(self.n_psi, np.nan), np.nan, False, reason)
+
+
+def has_full_rank(problem: Problem, squares: Array) -> bool:
+    """Whether the fixed effects of every equation can be told apart, by the test that the fit itself passed.
+
+    ``squares`` are those of ``Refit``: a column that vanishes in the replicate counts as made up by others.
+    """
+    for own, whole in zip(problem.C, squares, strict=True):
+        used = np.flatnonzero(whole > 0.0)
+        if np.any(own[used, used] <= COLLINEAR * whole[used]):
+            return False
+        try:
+            refuse_collinear(own[np.ix_(used, used)], "of a replicate", tuple(map(str, used)))
+        except NotIdentifiedError:
+            return False
+    return True

@@ -1,0 +1,42 @@
+"""Counts, seeds and workers as users give them."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+from mlmed.errors import EffectError
+
+__all__ = ["check_count", "check_jobs", "check_seed"]
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is an integer of Python or NumPy; truth values are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_count(value: Any, of: str) -> int:
+    """A number of draws or replicates."""
+    if not _is_whole(value) or value < 1:
+        raise EffectError(f"n is a number of {of}, a whole number from 1; found {value!r}")
+    return int(value)
+
+
+def check_seed(value: Any, what: str) -> int:
+    """A seed; ``what`` draws the numbers."""
+    if value is None:
+        raise EffectError(f"{what} draws random numbers: give a seed, as in seed=1, to get them again")
+    if not _is_whole(value) or value < 0:
+        raise EffectError(f"seed is a whole number from 0, as in seed=1, of which generators are made; found {value!r}")
+    return int(value)
+
+
+def check_jobs(value: Any) -> int | None:
+    """A number of workers; negative ones count from the number of cores, as in joblib."""
+    if value is None:
+        return None
+    if not _is_whole(value) or value == 0:
+        raise EffectError(
+            f"n_jobs is a number of workers: 1 for none beside this process, -1 for one per core; found {value!r}"
+        )
+    return int(value)
