@@ -8,7 +8,8 @@ import pytest
 import mlmed
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.influence import ALONE, FEW, SINGULAR, fixed_variance_changes, one_step_changes, refit_changes
-from mlmed.reml.percluster import cluster_products, without_cluster
+from mlmed.reml.percluster import cluster_products
+from mlmed.reml.resample import case_resampler
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.vcov import parameter_vcov
 from tests.models import MEDIATOR, OUTCOME
@@ -51,8 +52,9 @@ def test_steps_against_the_deleted_problem_itself(formulas, method):
     at, J, M, p = o.evaluation, natural_jacobian(working.problem, working.blocks), to_user(fit), len(fit.estimates.beta)
     fixed = fixed_variance_changes(working, o, products, reml=fit.reml)
     step = one_step_changes(working, o, products, reml=fit.reml)
+    cases = case_resampler(fit.spec, fit.grams)
     for j in range(0, 60, 7):
-        deleted = evaluate(without_cluster(working.problem, products, j), o.L, o.sigma2, reml=fit.reml)
+        deleted = evaluate(cases.without(j), o.L, o.sigma2, reml=fit.reml)
         beta = deleted.beta - at.beta
         information = at.information - deleted.information
         variances = -np.linalg.solve(J.T @ (at.hessian - information) @ J, J.T @ deleted.gradient)

@@ -17,7 +17,7 @@ from mlmed.reml.clusters import factor_clusters, product
 from mlmed.reml.problem import Problem
 from mlmed.reml.working import Working
 
-__all__ = ["ClusterProducts", "ClusterTerms", "cluster_products", "cluster_terms", "without_cluster"]
+__all__ = ["ClusterProducts", "ClusterTerms", "cluster_products", "cluster_terms"]
 
 Array = NDArray[np.float64]
 
@@ -51,17 +51,6 @@ def cluster_products(working: Working, grams: Grams) -> ClusterProducts:
     assembly = build_assembly(working.blocks, grams)
     rows = assembly.member @ grams.products[:, 0]
     return ClusterProducts(cluster_cross(assembly, grams.products), np.rint(rows).astype(np.int64))
-
-
-def without_cluster(problem: Problem, products: ClusterProducts, j: int) -> Problem:
-    """The problem of all clusters but ``j``, in the same units."""
-    return Problem(
-        np.delete(problem.A, j, axis=2),
-        np.delete(problem.B, j, axis=2),
-        problem.C - products.C[..., j],
-        problem.nobs - products.nobs[:, j],
-        problem.stratum,
-    )
 
 
 @dataclass(frozen=True, slots=True)
