@@ -1,4 +1,4 @@
-"""Monte Carlo intervals of effects: draws of a, b, cprime and cov_ab (docs/math.md, eq. 43)."""
+"""Draws of effects from draws of a, b, cprime and cov_ab, and these from their normal distribution (eq. 43)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity
 from mlmed.effects.draws import normal_draws
-from mlmed.effects.paths import effect_draws
+from mlmed.effects.paths import Paths
+from mlmed.reml.estimates import Estimates
 
-__all__ = ["LINEAR", "monte_carlo_draws"]
+__all__ = ["EFFECTS", "LINEAR", "effect_draws", "linear_draws", "monte_carlo_draws"]
 
 Array = NDArray[np.float64]
+#: The rows of an effects table, in order.
+EFFECTS = ("a", "b", "cprime", "cov_ab", "indirect", "direct", "total")
 #: The effects that are linear in psi; the others are functions of them.
 LINEAR = ("a", "b", "cprime", "cov_ab")
 
@@ -45,3 +48,18 @@ def monte_carlo_draws(
     if known.any():
         draws[:, known] = normal_draws(mean[known], covariance[np.ix_(known, known)], n, rng)
     return effect_draws(draws)
+
+
+def linear_draws(paths: Paths, estimates: Estimates, psi: Array) -> Array:
+    """a, b, cprime and cov_ab of many parameter vectors: (n, n_psi) -> (n, 4)."""
+    p, T = len(estimates.beta), len(estimates.tau)
+    weight = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
+    slopes = np.stack([paths.a.fixed, paths.b.fixed, paths.cprime.fixed])
+    return np.column_stack([psi[:, :p] @ slopes.T, psi[:, p : p + T] @ weight])
+
+
+def effect_draws(linear: Array) -> dict[str, Array]:
+    """All effects from draws of a, b, cprime and cov_ab, (n, 4): one array (n,) an effect."""
+    a, b, cprime, cov_ab = linear.T
+    indirect = a * b + cov_ab
+    return dict(zip(EFFECTS, (a, b, cprime, cov_ab, indirect, cprime, indirect + cprime), strict=True))

@@ -20,11 +20,9 @@ from mlmed.formula import formula_variables, term_variables
 from mlmed.names import display_name, safe_name
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["EFFECTS", "Path", "Paths", "effect_draws", "effect_quantities", "find_paths", "linear_draws"]
+__all__ = ["Path", "Paths", "effect_quantities", "find_paths"]
 
 Array = NDArray[np.float64]
-#: The rows of an effects table, in order.
-EFFECTS = ("a", "b", "cprime", "cov_ab", "indirect", "direct", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,18 +289,3 @@ def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]
     total = indirect.plus(cprime, "total")
     listed = [a, b, cprime, cov_ab, indirect, cprime.named("direct"), total]
     return {quantity.term: quantity for quantity in listed}
-
-
-def linear_draws(paths: Paths, estimates: Estimates, psi: Array) -> Array:
-    """a, b, cprime and cov_ab of many parameter vectors: (n, n_psi) -> (n, 4)."""
-    p, T = len(estimates.beta), len(estimates.tau)
-    weight = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
-    slopes = np.stack([paths.a.fixed, paths.b.fixed, paths.cprime.fixed])
-    return np.column_stack([psi[:, :p] @ slopes.T, psi[:, p : p + T] @ weight])
-
-
-def effect_draws(linear: Array) -> dict[str, Array]:
-    """All effects from draws of a, b, cprime and cov_ab, (n, 4): one array (n,) an effect."""
-    a, b, cprime, cov_ab = linear.T
-    indirect = a * b + cov_ab
-    return dict(zip(EFFECTS, (a, b, cprime, cov_ab, indirect, cprime, indirect + cprime), strict=True))

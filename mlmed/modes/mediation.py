@@ -14,7 +14,8 @@ from formulaic import Formula
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, delta_table
-from mlmed.effects.paths import Paths, effect_draws, effect_quantities, find_paths, linear_draws
+from mlmed.effects.montecarlo import effect_draws, linear_draws
+from mlmed.effects.paths import Paths, effect_quantities, find_paths
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables, parse_equation
 from mlmed.model import Method, ModelSpec
