@@ -9,17 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr
 
+from mlmed.effects.curve import check_points, curve_points
 from mlmed.effects.delta import COLUMNS, Quantity, std_error
-from mlmed.effects.profile import (
-    End,
-    Profiler,
-    QuantityAt,
-    check_points,
-    constrained,
-    curve_points,
-    find_end,
-    profiler_for,
-)
+from mlmed.effects.profile import End, Profiler, QuantityAt, constrained, find_end, profiler_for
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.report.plots import plot_profile
