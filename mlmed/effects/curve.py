@@ -41,7 +41,7 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
             rate = side * at.slope / (2.0 * zeta) if zeta > 0.0 and side * at.slope > 0.0 else rate
             rows.append((value, 0.5 * at.drop, side * zeta))
         if np.isfinite(end.value):
-            rows.append((end.value, 0.5 * end.drop, side * np.sqrt(end.drop)))
+            rows.append((end.value, 0.5 * end.drop, side * np.sqrt(max(end.drop, 0.0))))
     return pd.DataFrame(sorted(rows), columns=["value", "drop", "zeta"])
 
 

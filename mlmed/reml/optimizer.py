@@ -9,12 +9,16 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 from mlmed.reml.objective import ThetaEvaluation
 
 __all__ = ["NewtonSettings", "Step", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
+
+#: Smallest squared Cholesky pivot, against the largest, of a Hessian that needs no eigenvalues.
+SAFE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +76,54 @@ class _Differentiable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _Model:
+    """The quadratic model at a point. Most are safely convex and need no eigenvalues, which cost ten times a solve."""
+
+    gradient: Array
+    hessian: Array
+    decrement: float  # g'H^-1 g over the directions that have curvature; infinite at a saddle
+    easy: Array | None  # the Newton step, where the Hessian is safely positive definite
+    spectrum: _Spectrum | None
+
+    @classmethod
+    def of(cls, point: ThetaEvaluation) -> _Model:
+        factor, step, info = dposv(point.hessian, -point.gradient)
+        if info == 0:
+            pivots = np.diagonal(factor) ** 2
+            if pivots.min() > SAFE * max(float(pivots.max()), 1.0):
+                return cls(point.gradient, point.hessian, -float(point.gradient @ step), step, None)
+        spectrum = _Spectrum.of(point)
+        return cls(point.gradient, point.hessian, spectrum.decrement, None, spectrum)
+
+    def step(self, radius: float) -> Array:
+        """Exact minimizer of the quadratic model in the ball of the given radius."""
+        if self.easy is not None and _length(self.easy) <= radius:
+            return self.easy
+        spectrum = self.spectrum or _Spectrum.of(self)
+        return spectrum.step(radius)
+
+    def predicted(self, step: Array) -> float:
+        return float(self.gradient @ step + 0.5 * step @ self.hessian @ step)
+
+
+class _Quadratic(Protocol):
+    @property
+    def gradient(self) -> Array: ...
+
+    @property
+    def hessian(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
 class _Spectrum:
     values: Array
     vectors: Array
     slope: Array  # gradient in the eigenbasis
     floor: float  # curvature that cannot be told from zero
-    decrement: float  # g'H^-1 g over the directions that have curvature; infinite at a saddle
+    decrement: float
 
     @classmethod
-    def of(cls, point: ThetaEvaluation) -> _Spectrum:
+    def of(cls, point: _Quadratic) -> _Spectrum:
         values, vectors = np.linalg.eigh(point.hessian)
         slope = point.gradient @ vectors
         lowest, highest = float(values[0]), float(values[-1])
@@ -120,10 +163,6 @@ class _Spectrum:
             step[0] += room if self.slope[0] <= 0 else -room
         return self.vectors @ step
 
-    def predicted(self, step: Array) -> float:
-        along = step @ self.vectors
-        return float(self.slope @ along + 0.5 * (self.values * along) @ along)
-
 
 def newton(
     objective: _Differentiable,
@@ -148,13 +187,13 @@ def newton(
     """
     settings = settings or NewtonSettings()
     point = point or objective.derivatives(theta)
-    spectrum = _Spectrum.of(point)
+    model = _Model.of(point)
     radius = settings.radius
-    steps = [_record(theta, point, spectrum, True)]
+    steps = [_record(theta, point, model, True)]
     for _ in range(settings.max_steps):
-        decrement = spectrum.decrement
-        move = spectrum.step(radius)
-        predicted = spectrum.predicted(move)
+        decrement = model.decrement
+        move = model.step(radius)
+        predicted = model.predicted(move)
         noise = settings.noise * max(abs(point.value), 1.0)
         if decrement < settings.decrement and not settings.polish:
             break
@@ -166,23 +205,23 @@ def newton(
             radius = 0.25 * size
             continue
         gained = trial.value - point.value
-        trial_spectrum = _Spectrum.of(trial)
+        trial_model = _Model.of(trial)
         if decrement < settings.decrement or abs(predicted) < noise:
             # the last step: the value can no longer judge, the gradient can
             better = _norm(trial) <= _norm(point) and gained <= noise
-            steps.append(_record(trial_theta, trial, trial_spectrum, better))
+            steps.append(_record(trial_theta, trial, trial_model, better))
             if better:
                 theta, point = trial_theta, trial
             break
         ratio = gained / predicted
         accepted = ratio > 1e-4
-        steps.append(_record(trial_theta, trial, trial_spectrum, accepted))
+        steps.append(_record(trial_theta, trial, trial_model, accepted))
         if ratio < 0.25:
             radius = 0.25 * size
         elif ratio > 0.75 and size > 0.9 * radius:
             radius = 2.0 * radius
         if accepted:
-            theta, point, spectrum = trial_theta, trial, trial_spectrum
+            theta, point, model = trial_theta, trial, trial_model
         if radius < 1e-14 or (abandon is not None and abandon(theta)):
             break
     return theta, point, tuple(steps)
@@ -190,7 +229,7 @@ def newton(
 
 def last_step(point: ThetaEvaluation, radius: float) -> Array:
     """The Newton step from a point that counts as stationary already."""
-    return _Spectrum.of(point).step(radius)
+    return _Model.of(point).step(radius)
 
 
 def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
@@ -212,8 +251,8 @@ def _norm(point: ThetaEvaluation) -> float:
 
 def evaluated(theta: Array, point: ThetaEvaluation) -> Step:
     """An accepted evaluation."""
-    return _record(theta, point, _Spectrum.of(point), True)
+    return _record(theta, point, _Model.of(point), True)
 
 
-def _record(theta: Array, point: ThetaEvaluation, spectrum: _Spectrum, accepted: bool) -> Step:
-    return Step(theta, point.value, _norm(point), spectrum.decrement, accepted)
+def _record(theta: Array, point: ThetaEvaluation, model: _Model, accepted: bool) -> Step:
+    return Step(theta, point.value, _norm(point), model.decrement, accepted)
