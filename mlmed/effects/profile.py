@@ -187,6 +187,7 @@ def find_end(profiler: Profiler, side: int, *, level: float) -> End:
     towards = profiler.estimate + side * z * unit * (1.0 + 1.0 / STIFFNESS)
     inner, outer, start = profiler.estimate, np.inf * side, profiler.optimum
     last: ProfilePoint | None = None
+    done: list[tuple[float, float]] = []  # pulls and the zeta that each led to
     halvings = 0
     for _ in range(MAX_SEARCHES):
         at, optimum = profiler.point(towards, start)
@@ -204,27 +205,36 @@ def find_end(profiler: Profiler, side: int, *, level: float) -> End:
             return End(side * np.inf, at.drop, at.psi, _unbounded_note(profiler.term, at.drop, z))
         inner, outer = (towards, outer) if at.drop < z * z else (inner, towards)
         start = optimum if at.drop < 4.0 * z * z else profiler.optimum
-        last, towards = at, _next(at, towards, side, z, strength, inner, outer, profiler)
+        done.append((towards, float(np.sqrt(max(at.drop, 0.0)))))
+        aims = _aims(at, done, side, z, strength)
+        last, towards = at, _next(aims, towards, side, inner, outer, profiler)
     return End(np.nan, at.drop, at.psi, f"no end was found within {MAX_SEARCHES} searches along the profile")
 
 
-def _next(
-    at: ProfilePoint, towards: float, side: int, z: float, strength: float, inner: float, outer: float, base: Profiler
-) -> float:
-    """Where to pull next: Newton for zeta(g) = z, turned into a pull, kept inside the bracket."""
-    zeta = np.sqrt(max(at.drop, 0.0))
+def _aims(at: ProfilePoint, done: list[tuple[float, float]], side: int, z: float, strength: float) -> list[float]:
+    """Where to pull next, the better guess first.
+
+    Newton for zeta(g) = z is turned into a pull by eq. 40 at a slope that is extrapolated; once three points are
+    known, a secant through the last two pulls makes no such guess.
+    """
+    found = []
+    zeta = done[-1][1]
+    if len(done) >= 3 and done[-1][1] != done[-2][1]:
+        (before, low), (here, high) = done[-2:]
+        found.append(here + (z - high) * (here - before) / (high - low))
     rate = side * at.slope / (2.0 * zeta) if zeta > 0.0 else 0.0
-    reach = max(abs(towards - base.estimate), base.unit)
     if rate > 0.0:
-        aim = at.value + side * (z - zeta) / rate + side * 2.0 * z * rate / strength
-    else:
-        aim = towards + side * reach
-    if not np.isfinite(outer):
-        step = min(max(side * (aim - towards), 0.05 * reach), 4.0 * reach)
-        return towards + side * step
-    if (aim - inner) * (aim - outer) < 0.0:
-        return float(aim)
-    return 0.5 * (inner + outer)
+        found.append(at.value + side * (z - zeta) / rate + side * 2.0 * z * rate / strength)
+    return found
+
+
+def _next(aims: list[float], towards: float, side: int, inner: float, outer: float, base: Profiler) -> float:
+    """The first aim inside the bracket, else its middle; without a bracket a step of bounded length outwards."""
+    if np.isfinite(outer):
+        return next((aim for aim in aims if (aim - inner) * (aim - outer) < 0.0), 0.5 * (inner + outer))
+    reach = max(abs(towards - base.estimate), base.unit)
+    step = side * (aims[-1] - towards) if aims else reach
+    return towards + side * min(max(step, 0.05 * reach), 4.0 * reach)
 
 
 def _lost_note(profiler: Profiler, last: ProfilePoint | None, at: ProfilePoint) -> str:
