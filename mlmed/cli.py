@@ -216,8 +216,8 @@ def _effects(options: argparse.Namespace) -> str:
 
 def _heading(options: argparse.Namespace) -> str:
     """What the table shows."""
-    asked = {"n": options.n, "kind": options.kind, "ends": options.ends, "vcov": options.vcov, "seed": options.seed}
-    shown = [f"{name} {value}" for name, value in {**asked, "ddf": options.ddf}.items() if value is not None]
+    names = ("n", "kind", "within", "ends", "vcov", "ddf", "seed")
+    shown = [f"{name} {value}" for name in names if (value := getattr(options, name)) is not None]
     detail = f" ({', '.join(shown)})" if shown else ""
     return f"Effects, {100 * options.level:g}% intervals: {options.interval}{detail}; indirect = a*b + cov_ab"
 

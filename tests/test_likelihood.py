@@ -190,9 +190,13 @@ def test_the_order_of_rows_does_not_matter_and_other_columns_do(sleep):
     full = mlmed.mixed("z ~ Days + (1 + Days | Subject)", data)
     shuffled = mlmed.mixed("z ~ Days + (1 | Subject)", data.sample(frac=1.0, random_state=1))
     assert np.isfinite(full.compare(shuffled)["chi2"][1])
-    permuted = data.assign(Days=data["Days"].sample(frac=1.0, random_state=1).to_numpy())
-    with pytest.raises(EffectError, match="not of the same rows and columns"):
-        full.compare(mlmed.mixed("z ~ Days + (1 | Subject)", permuted))
+    for offset in (0.0, 1e5):  # a large mean must not hide that the column is another one
+        moved = data.assign(Days=data["Days"] + offset)
+        permuted = moved.assign(Days=moved["Days"].sample(frac=1.0, random_state=1).to_numpy())
+        full = mlmed.mixed("z ~ Days + (1 + Days | Subject)", moved)
+        assert np.isfinite(full.compare(mlmed.mixed("z ~ Days + (1 | Subject)", moved.iloc[::-1]))["chi2"][1])
+        with pytest.raises(EffectError, match="not of the same rows and columns"):
+            full.compare(mlmed.mixed("z ~ Days + (1 | Subject)", permuted))
 
 
 def test_a_singular_fit_says_that_its_test_is_approximate():

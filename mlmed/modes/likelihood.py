@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from mlmed.data.grams import equation_gram
+from mlmed.effects.lrt import NO_DIFFERENCE, lr_statistic, mixture_p
 from mlmed.effects.profile import QuantityAt, constrained
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.modes.fitting import Fitted
@@ -16,9 +18,9 @@ from mlmed.modes.profiles import profiler_of
 from mlmed.modes.tables import parameter_names, qualified
 from mlmed.reml.estimates import regression_loglik
 from mlmed.reml.fit import optimize
-from mlmed.reml.problem import Problem
+from mlmed.reml.reduced import only_effects
 
-__all__ = ["LRTest", "compare_fits", "mixture_p", "test_constraint", "test_variance", "variance_in"]
+__all__ = ["LRTest", "compare_fits", "test_constraint", "test_variance", "variance_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,10 @@ class LRTest:
         return f"LR test of {self.hypothesis}: chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g}{tail}"
 
 
-#: Twice a difference of log-likelihoods below this is the rounding of zero.
-NO_DIFFERENCE = 1e-6
-#: Shared columns of two fits are the same if their moments agree to this share of their spread.
-SAME_COLUMN = 1e-8
+#: Shared columns of two fits are the same if their moments agree to this share of their spread, and to the
+#: rounding of a mean that is large beside it.
+SAME_COLUMN, ROUNDED = 1e-8, 1e-13
 MIXTURE_NOTE = "the variance is tested at its boundary: equal mixture of chi2({low}) and chi2({high})"
-
-
-def mixture_p(chi2: float, df: int) -> float:
-    """P value of the equal mixture of chi2(df - 1) and chi2(df); chi2(0) is the value 0."""
-    upper = float(chdtrc(df, chi2))
-    lower = float(chdtrc(df - 1, chi2)) if df > 1 else float(chi2 <= 0.0)
-    return 0.5 * (lower + upper)
 
 
 def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, value: float) -> LRTest:
@@ -74,14 +68,9 @@ def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, va
     at = constrained(profiler, value)
     if at.note:
         raise EffectError(f"the fit under {hypothesis!r} cannot be trusted: {at.note}")
-    chi2 = _statistic(0.5 * at.drop)
+    chi2 = lr_statistic(0.5 * at.drop)
     note = "the fit is singular: chi2 is an approximation there" if fitted.is_singular else ""
     return LRTest(hypothesis, chi2, 1, float(chdtrc(1, chi2)), fitted.estimates.loglik - 0.5 * at.drop, note)
-
-
-def _statistic(drop: float) -> float:
-    """Twice a drop of the log-likelihood, exactly 0 where it is rounding."""
-    return 2.0 * drop if 2.0 * drop > NO_DIFFERENCE else 0.0
 
 
 def variance_in(fitted: Fitted, name: str) -> int | None:
@@ -108,33 +97,21 @@ def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
         llf = regression_loglik(working.problem, working.units, reml=reml)
     else:
         llf = _loglik_without(fitted, keep)
-    chi2 = _statistic(fitted.estimates.loglik - llf)
+    chi2 = lr_statistic(fitted.estimates.loglik - llf)
     note = MIXTURE_NOTE.format(low=df - 1, high=df)
     return LRTest(hypothesis, chi2, df, mixture_p(chi2, df), llf, note)
 
 
-def _loglik_without(fitted: Fitted, keep: np.ndarray) -> float:
+def _loglik_without(fitted: Fitted, keep: NDArray[np.intp]) -> float:
     """Log-likelihood of the model with only some of its random effects."""
-    working = fitted.working
-    full, Z_map = working.problem, working.units.Z_map
-    # columns as the user gave them: without an intercept's random effect a slope must not be centred (eq. 19)
-    T = np.linalg.solve(Z_map, np.diag(np.diag(Z_map)))[:, keep]
-    A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
-    B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
-    smaller = Problem(A, B, full.C, full.nobs, full.stratum[keep])
-    place = {int(old): new for new, old in enumerate(keep)}
-    blocks = tuple(
-        replace(block, index=tuple(place[k] for k in block.index if k in place))
-        for block in working.blocks
-        if any(k in place for k in block.index)
-    )
+    working = only_effects(fitted.working, keep)
     try:
-        optimum = optimize(smaller, blocks, reml=fitted.reml)
+        optimum = optimize(working.problem, working.blocks, reml=fitted.reml)
     except NotIdentifiedError as error:
         raise EffectError(f"the model under the hypothesis cannot be fitted: {error}") from error
     if not optimum.certificate.converged:
         raise EffectError(f"the fit under the hypothesis is not certified: {optimum.certificate.complaint}")
-    shift = working.units.criterion_shift(full.nobs, reml=fitted.reml)
+    shift = working.units.criterion_shift(working.problem.nobs, reml=fitted.reml)
     return -0.5 * (optimum.evaluation.value + shift)
 
 
@@ -187,30 +164,26 @@ def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
 
 
 def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float, float]]:
-    """Rows, mean, sd and covariance with the response of every column of every equation."""
+    """Rows, mean, sd and correlation with the response (0 for a constant) of every column of every equation."""
     found = {}
     for number, equation in enumerate(fitted.layout.equations):
         total = equation_gram(fitted.grams, number).sum(axis=2)
         n, y = float(total[0, 0]), equation.response_at
+        centred = total / n - np.outer(total[0], total[0]) / n**2
+        sd = np.sqrt(np.clip(np.diag(centred), 0.0, None))
         for k in {y, *equation.fixed_at, *equation.random_at}:
-            mean, scale = total[0, k] / n, fitted.grams.scale[k]
-            spread = scale * np.sqrt(max(total[k, k] / n - mean**2, 0.0))
-            shared = scale * fitted.grams.scale[y] * (total[k, y] / n - mean * total[0, y] / n)
-            moments = n, fitted.grams.shift[k] + scale * mean, spread, shared
-            found[number, fitted.grams.columns[k]] = tuple(map(float, moments))
-    return found  # type: ignore[return-value]  # four numbers each
+            shift, scale = fitted.grams.shift[k], fitted.grams.scale[k]
+            correlation = float(centred[k, y] / (sd[k] * sd[y])) if sd[k] * sd[y] > 0.0 else 0.0
+            moments = n, float(shift + scale * total[0, k] / n), float(scale * sd[k]), correlation
+            found[number, fitted.grams.columns[k]] = moments
+    return found
 
 
 def _same(ours: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
     """Whether two columns are the same up to rounding, in any order of the rows."""
-    n, mean, spread, shared = np.abs(np.subtract(ours, theirs))
-    size = max(ours[2], abs(ours[1]), 1e-300)
-    return bool(
-        n == 0.0
-        and mean <= SAME_COLUMN * size
-        and spread <= SAME_COLUMN * size
-        and shared <= SAME_COLUMN * max(abs(ours[3]), size**2)
-    )
+    n, mean, spread, correlation = np.abs(np.subtract(ours, theirs))
+    close = SAME_COLUMN * ours[2] + ROUNDED * abs(ours[1])
+    return bool(n == 0.0 and mean <= close and spread <= close and correlation <= SAME_COLUMN)
 
 
 def _shown(fitted: Fitted) -> str:
@@ -243,7 +216,7 @@ def _nested_test(small: Fitted, large: Fitted) -> tuple[float, float, float, str
     drop = large.estimates.loglik - small.estimates.loglik
     if not fixed_in or not _covariances_nested(small, large) or drop < -NO_DIFFERENCE:
         return np.nan, np.nan, np.nan, "not nested: compare by AIC or BIC"
-    chi2 = _statistic(drop)
+    chi2 = lr_statistic(drop)
     gone = set(qualified(large, "random")) - set(qualified(small, "random"))
     slopes = len(qualified(large, "fixed")) - len(qualified(small, "fixed"))
     if not gone:

@@ -238,7 +238,7 @@ def _without(task: Refit, cases: CaseResampler, clusters: NDArray[np.intp], refu
     missing = np.full(task.n_psi, np.nan)
     found = []
     for cluster, reason in zip(clusters, refused, strict=True):
-        one = Refitted(missing, np.nan, False, reason) if reason else task.fit(cases.without(int(cluster)))
+        one = Refitted(missing, False, reason) if reason else task.fit(cases.without(int(cluster)))
         if one.reason and not reason:
             one = replace(one, reason=ALONE if one.reason == DEFICIENT else f"without this cluster: {one.reason}")
         found.append(one)

@@ -40,8 +40,6 @@ class Refitted:
     ----------
     psi : (n,) array
         Estimates in the user's units; NaN if the fit failed.
-    loglik : float
-        Log-likelihood.
     singular : bool
         Whether the optimum lies on the boundary.
     reason : str
@@ -49,7 +47,6 @@ class Refitted:
     """
 
     psi: Array
-    loglik: float
     singular: bool
     reason: str = ""
 
@@ -114,10 +111,10 @@ class Refit:
             return self._failed(f"not certified: {optimum.certificate.complaint}")
         made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
         psi = np.concatenate([made.beta, made.tau, made.sigma2])
-        return Refitted(psi, made.loglik, optimum.rank < len(optimum.G))
+        return Refitted(psi, optimum.rank < len(optimum.G))
 
     def _failed(self, reason: str) -> Refitted:
-        return Refitted(np.full(self.n_psi, np.nan), np.nan, False, reason)
+        return Refitted(np.full(self.n_psi, np.nan), False, reason)
 
 
 def has_full_rank(problem: Problem, squares: Array) -> bool:

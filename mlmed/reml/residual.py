@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,12 +68,8 @@ class RowModel:
     recodes: tuple[Recode | None, ...]
     changed: frozenset[int]
 
-    def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
-        """New responses given random effects, (q, J), and residuals of each equation, (n_r,), working units."""
-        return assemble(self.assembly, self.simulated(u, noise))
-
     def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
-        """The same as products, (P, K * (K + 1) / 2, J)."""
+        """Products (P, K * (K + 1) / 2, J), given random effects (q, J) and residuals (n_r,) in working units."""
         values = list(self.rows.values)
         for r, step in enumerate(self.steps):
             recode = self.recodes[r]
@@ -119,7 +116,28 @@ def row_model(spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design
 
 
 @dataclass(frozen=True, slots=True)
-class RowParametricResampler:
+class _RowResampler(ABC):
+    """What makes replicates row by row; subclasses say how responses are drawn."""
+
+    model: RowModel
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value.
+        """
+        return assemble(self.model.assembly, self.draw_products(rng))
+
+    @abstractmethod
+    def draw_products(self, rng: np.random.Generator) -> Array:
+        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowParametricResampler(_RowResampler):
     """New responses for all rows from the model, drawn row by row; any model that can be encoded again.
 
     For models without columns computed from a response, ``ParametricResampler`` has the same distribution and is
@@ -133,18 +151,7 @@ class RowParametricResampler:
         A factor of G.
     """
 
-    model: RowModel
     root: Array
-
-    def draw(self, rng: np.random.Generator) -> Problem:
-        """One replicate.
-
-        Raises
-        ------
-        FormulaError
-            If a transformation is not defined at a simulated value.
-        """
-        return assemble(self.model.assembly, self.draw_products(rng))
 
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
@@ -164,7 +171,7 @@ def row_parametric_resampler(
 
 
 @dataclass(frozen=True, slots=True)
-class ResidualResampler:
+class ResidualResampler(_RowResampler):
     """Reflated residuals of both levels, drawn with replacement (Carpenter, Goldstein and Rasbash, 2003).
 
     Attributes
@@ -180,20 +187,9 @@ class ResidualResampler:
         Centred residuals of the rows, reflated so that their variance is sigma2.
     """
 
-    model: RowModel
     modes: Array
     missing: Array
     residuals: tuple[Array, ...]
-
-    def draw(self, rng: np.random.Generator) -> Problem:
-        """One replicate.
-
-        Raises
-        ------
-        FormulaError
-            If a transformation is not defined at a simulated value.
-        """
-        return assemble(self.model.assembly, self.draw_products(rng))
 
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""

@@ -1,0 +1,41 @@
+"""The same model with fewer random effects, from the same cross-products."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.reml.problem import Problem
+from mlmed.reml.working import Working
+
+__all__ = ["only_effects"]
+
+
+def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
+    """Keep only some random effects, in the columns that the user gave.
+
+    The units of the fixed effects stay; ``Z_map`` becomes diagonal, because a slope without an intercept's random
+    effect must not be centred (eq. 19).
+
+    Parameters
+    ----------
+    working : Working
+        The full model.
+    keep : (k,) int array
+        Positions of the effects that stay, at least one.
+    """
+    full, Z_map = working.problem, working.units.Z_map
+    scale = np.diag(np.diag(Z_map))
+    T = np.linalg.solve(Z_map, scale)[:, keep]
+    A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
+    B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
+    place = {int(old): new for new, old in enumerate(keep)}
+    blocks = tuple(
+        replace(block, index=tuple(place[k] for k in block.index if k in place))
+        for block in working.blocks
+        if any(k in place for k in block.index)
+    )
+    units = replace(working.units, Z_map=scale[np.ix_(keep, keep)])
+    return Working(Problem(A, B, full.C, full.nobs, full.stratum[keep]), blocks, units)
