@@ -28,10 +28,11 @@ def plot_profile(curve: pd.DataFrame, *, term: str, estimate: float, ends: tuple
     ax = new_axes()
     drop = 0.5 * float(ndtri(0.5 + level / 2.0)) ** 2
     ax.plot(curve["value"], -curve["drop"], color="C0", label="profile likelihood")
-    near = curve.iloc[(curve["value"] - estimate).abs().argsort()[1:3]]
-    bend = float((near["drop"] / (near["value"] - estimate) ** 2).mean())
-    grid = np.linspace(curve["value"].min(), curve["value"].max(), 200)
-    ax.plot(grid, -bend * (grid - estimate) ** 2, color="0.6", ls="--", label="parabola of the same curvature")
+    if curve["value"].min() < estimate < curve["value"].max():  # at an edge there is a slope and no curvature to match
+        near = curve.iloc[(curve["value"] - estimate).abs().argsort()[1:3]]
+        bend = float((near["drop"] / (near["value"] - estimate) ** 2).mean())
+        grid = np.linspace(curve["value"].min(), curve["value"].max(), 200)
+        ax.plot(grid, -bend * (grid - estimate) ** 2, color="0.6", ls="--", label="parabola of the same curvature")
     ax.axhline(-drop, color="0.8", lw=1)
     for end in ends:
         if np.isfinite(end):
@@ -77,6 +78,7 @@ def plot_influence(changes: pd.Series, *, term: str, unit: str, label: int) -> A
             ha="center", va="bottom" if value > 0 else "top", fontsize="small",
         )  # fmt: skip
     ax.margins(y=0.15)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("cluster, in the order of the data")
     ax.set_ylabel(f"change of {term} {unit}")
     ax.set_title(f"What leaving out one cluster does to {term}", fontsize="medium")
