@@ -431,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table, repeats, budget = options.statsmodels
         print(json.dumps(measure_statsmodels(Path(table), int(repeats), float(budget))))
         return
-    from mlmed import datasets, errors, simulate_bpg
+    from mlmed import datasets, errors, simulate
 
     if options.peers and shutil.which("Rscript") is None:
         print("R (Rscript) was not found: only mlmed is timed")
@@ -443,7 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except errors.DatasetError as error:
             print(f"ml_sim is left out: {error}")
     for n_clusters, n_rows in options.size:
-        data = simulate_bpg(n_clusters, n_rows, seed=options.seed).data
+        data = simulate.bpg(n_clusters, n_rows, seed=options.seed).data
         cases.append(run_case(f"{n_clusters}x{n_rows}", data, options.seed, options))
     write_results(cases, options)
 

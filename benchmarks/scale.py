@@ -38,7 +38,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     from mlmed.formula import parse_equation
     from mlmed.model import ModelSpec
 
-    data = mlmed.simulate_bpg(clusters, rows, seed=SEED).data
+    data = mlmed.simulate.bpg(clusters, rows, seed=SEED).data
     before = peak_mb()
     times, passes, limits, fit = [], [], [], None
     for _ in range(repeats):
@@ -79,7 +79,7 @@ def one_evaluation(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     import mlmed
     from mlmed.reml.criterion import evaluate
 
-    fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(clusters, rows, seed=SEED).data)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(clusters, rows, seed=SEED).data)
     problem, optimum = fit.fitted.working.problem, fit.fitted.optimum
     times = []
     for _ in range(repeats):

@@ -1,31 +1,42 @@
 """Multilevel mediation by mixed models: certified optima, indirect effects with their covariance.
 
-``mediate`` fits the Bauer-Preacher-Gil model, ``mixed`` one equation, ``stack`` shows the stacked table.
+``mediate`` fits the Bauer-Preacher-Gil model, ``piecewise`` separate equations (Krull and MacKinnon), ``causal``
+potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equation, ``stack`` shows the stacked table.
 """
 
-from mlmed import datasets, errors
+from mlmed import datasets, errors, reproduce, simulate
 from mlmed.data.stacking import stack
+from mlmed.modes.causal import causal
+from mlmed.modes.causal_results import CausalResults
+from mlmed.modes.comparison import Comparison, compare
 from mlmed.modes.grams import Grams, grams, grams_sql
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
+from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.results import MixedResults
 from mlmed.replicate import replicate
-from mlmed.simulate import simulate_bpg
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CausalResults",
+    "Comparison",
     "Grams",
     "MediationResults",
     "MixedResults",
+    "PiecewiseResults",
     "__version__",
+    "causal",
+    "compare",
     "datasets",
     "errors",
     "grams",
     "grams_sql",
     "mediate",
     "mixed",
+    "piecewise",
     "replicate",
-    "simulate_bpg",
+    "reproduce",
+    "simulate",
     "stack",
 ]

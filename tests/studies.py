@@ -12,7 +12,7 @@ from mlmed.errors import BoundaryWarning
 
 def indirect_effect(rng: np.random.Generator) -> float:
     """Simulate, fit, return the indirect effect."""
-    data = mlmed.simulate_bpg(25, 6, seed=int(rng.integers(2**31))).data
+    data = mlmed.simulate.bpg(25, 6, seed=int(rng.integers(2**31))).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data)

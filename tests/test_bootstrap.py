@@ -37,7 +37,7 @@ def boot(fit):
 def singular():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(12, 4, seed=2).data)
+        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(12, 4, seed=2).data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,7 +115,7 @@ def test_singular_fits_are_bootstrapped(singular, kind):
 
 def test_failed_replicates_are_counted_and_shown():
     """A cluster-level factor of which some replicates miss a level: not identified there, and said so."""
-    data = mlmed.simulate_bpg(12, 6, seed=5).data
+    data = mlmed.simulate.bpg(12, 6, seed=5).data
     data["w"] = (data["id"] <= 2).astype(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
@@ -230,7 +230,7 @@ def test_integers_of_numpy(fit, boot):
 
 
 def test_bca_says_what_its_jackknife_lacks():
-    data = mlmed.simulate_bpg(2, 20, seed=1).data
+    data = mlmed.simulate.bpg(2, 20, seed=1).data
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", BoundaryWarning)
@@ -238,7 +238,7 @@ def test_bca_says_what_its_jackknife_lacks():
         row = found.tidy(method="bca", terms="x").iloc[0]
     assert row[["p_value", "conf_low", "conf_high"]].isna().all()
     assert "2 of 2 jackknife fits failed" in row["note"]
-    data = mlmed.simulate_bpg(12, 8, seed=5).data
+    data = mlmed.simulate.bpg(12, 8, seed=5).data
     data["d"] = (data["id"] == data["id"].iloc[0]).astype(float)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)

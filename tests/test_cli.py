@@ -47,7 +47,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """40 clusters of 8; regular."""
-    return mlmed.simulate_bpg(40, 8, seed=3).data
+    return mlmed.simulate.bpg(40, 8, seed=3).data
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ SIGMA2_FIXED = np.array([0.65, 0.5])
 
 @pytest.fixture(scope="module")
 def small():
-    return mlmed.simulate_bpg(6, 5, seed=11).data
+    return mlmed.simulate.bpg(6, 5, seed=11).data
 
 
 @pytest.fixture(scope="module")
 def problem():
-    return working(mlmed.simulate_bpg(40, 6, seed=3).data, MEDIATOR, OUTCOME)
+    return working(mlmed.simulate.bpg(40, 6, seed=3).data, MEDIATOR, OUTCOME)
 
 
 @pytest.mark.parametrize(("reml", "literal"), [(True, -2338.2176953695066), (False, -2331.83371516443)])

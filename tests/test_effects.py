@@ -19,7 +19,7 @@ from tests.tolerances import DERIVATIVE, SAME
 
 @pytest.fixture(scope="module")
 def data():
-    made = mlmed.simulate_bpg(80, 8, seed=21).data
+    made = mlmed.simulate.bpg(80, 8, seed=21).data
     rng = np.random.default_rng(0)
     return made.assign(w=rng.normal(size=len(made)), arm=np.where(rng.random(len(made)) < 0.5, "pill", "sugar"))
 

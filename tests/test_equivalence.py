@@ -14,7 +14,7 @@ from tests.tolerances import INVARIANT, OPTIMUM
 
 @pytest.fixture(scope="module")
 def data():
-    return mlmed.simulate_bpg(60, 8, seed=5).data
+    return mlmed.simulate.bpg(60, 8, seed=5).data
 
 
 @pytest.fixture(scope="module")

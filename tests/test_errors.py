@@ -40,7 +40,7 @@ REMEDY = (
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """40 clusters of 8; regular."""
-    return mlmed.simulate_bpg(40, 8, seed=3).data
+    return mlmed.simulate.bpg(40, 8, seed=3).data
 
 
 @contextmanager

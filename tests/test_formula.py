@@ -18,7 +18,7 @@ from tests.tolerances import INVARIANT, SAME
 @pytest.fixture(scope="module")
 def data() -> pd.DataFrame:
     """40 clusters of 8 with moderators, factors and positive columns; no fit below is singular."""
-    made = mlmed.simulate_bpg(40, 8, seed=3).data
+    made = mlmed.simulate.bpg(40, 8, seed=3).data
     rng = np.random.default_rng(0)
     n = len(made)
     return made.assign(
@@ -345,7 +345,7 @@ def test_a_response_of_several_columns_is_refused(data: pd.DataFrame, left: str)
 )
 def test_random_terms_are_joined_by_plus(text: str) -> None:
     """A forgotten or wrong operator at a random term is a mistake, not another model."""
-    made = mlmed.simulate_bpg(40, 8, seed=3).data
+    made = mlmed.simulate.bpg(40, 8, seed=3).data
     with pytest.raises(FormulaError, match=r"cannot read|random term|parenthes"):
         mlmed.mixed(text, made.assign(w=made["y"], xw=made["y"]))
 

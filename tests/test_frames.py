@@ -24,7 +24,7 @@ from tests.tolerances import DENSE, INVARIANT, SAME
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """40 clusters of 8; regular."""
-    return mlmed.simulate_bpg(40, 8, seed=3).data
+    return mlmed.simulate.bpg(40, 8, seed=3).data
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ BOTH = [MEDIATOR, OUTCOME]
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """50 clusters of 20 with factors and a positive column."""
-    return with_factors(mlmed.simulate_bpg(50, 20, seed=4).data, seed=2)
+    return with_factors(mlmed.simulate.bpg(50, 20, seed=4).data, seed=2)
 
 
 def duck(data: pd.DataFrame) -> Any:

@@ -38,7 +38,7 @@ def agreement(approximate, exact):
 
 @pytest.fixture(scope="module")
 def pair():
-    fit = fitted(mlmed.simulate_bpg(60, 12, seed=2).data, MEDIATOR, OUTCOME)
+    fit = fitted(mlmed.simulate.bpg(60, 12, seed=2).data, MEDIATOR, OUTCOME)
     assert fit.optimum.rank == 5
     return fit
 
@@ -47,7 +47,7 @@ def pair():
 @pytest.mark.parametrize("formulas", [(ONE,), (MEDIATOR, OUTCOME)])
 def test_steps_against_the_deleted_problem_itself(formulas, method):
     """No sums are reused: the criterion without the cluster is evaluated from its own cross-products."""
-    fit = fitted(mlmed.simulate_bpg(60, 12, seed=2).data, *formulas, method=method)
+    fit = fitted(mlmed.simulate.bpg(60, 12, seed=2).data, *formulas, method=method)
     working, o, products = model(fit)
     at, J, M, p = o.evaluation, natural_jacobian(working.problem, working.blocks), to_user(fit), len(fit.estimates.beta)
     fixed = fixed_variance_changes(working, o, products, reml=fit.reml)
@@ -109,7 +109,7 @@ def test_one_step_against_refits_on_ml_sim(dataset):
 
 
 def test_a_planted_cluster_is_found():
-    data = mlmed.simulate_bpg(40, 10, seed=3).data
+    data = mlmed.simulate.bpg(40, 10, seed=3).data
     data.loc[data["id"] == data["id"].unique()[11], "y"] += 6.0
     fit = fitted(data, ONE)
     for changes in (one_step_changes, refit_changes):
@@ -119,7 +119,7 @@ def test_a_planted_cluster_is_found():
 
 
 def test_distances_do_not_depend_on_units(pair):
-    data = mlmed.simulate_bpg(60, 12, seed=2).data
+    data = mlmed.simulate.bpg(60, 12, seed=2).data
     moved = fitted(data.assign(x=1000.0 + 50.0 * data["x"], y=0.1 * data["y"]), MEDIATOR, OUTCOME)
     for changes in (fixed_variance_changes, one_step_changes):
         plain, other = changes(*model(pair), reml=True), changes(*model(moved), reml=True)
@@ -143,7 +143,7 @@ def test_a_cluster_that_alone_identifies_an_effect():
 
 
 def test_two_clusters_leave_nothing_to_refit():
-    fit = fitted(mlmed.simulate_bpg(2, 20, seed=1).data, "y ~ m + x + (1 | id)")
+    fit = fitted(mlmed.simulate.bpg(2, 20, seed=1).data, "y ~ m + x + (1 | id)")
     found = refit_changes(*model(fit), reml=True)
     assert found.reasons == (FEW, FEW)
     assert np.isnan(found.changes).all()

@@ -141,7 +141,7 @@ def test_each_variance_of_two_equations(dataset, fit, effect, mediator, outcome)
 def test_variances_that_are_zero_already():
     """Both have the statistic 0 and the p value 1, whatever the rounding."""
     truth = mlmed.simulate.BPGTruth(G=np.diag([0.0, 0.0, 0.4, 0.16, 0.04]))
-    data = mlmed.simulate_bpg(30, 6, truth=truth, seed=4).data
+    data = mlmed.simulate.bpg(30, 6, truth=truth, seed=4).data
     fit = quiet(mlmed.mixed, "m ~ x + (1 + x || id)", data)
     zero = [name for name in ("Intercept", "x") if fit.G.loc[name, name] == 0.0]
     assert zero
@@ -200,7 +200,7 @@ def test_the_order_of_rows_does_not_matter_and_other_columns_do(sleep):
 
 
 def test_a_singular_fit_says_that_its_test_is_approximate():
-    fit = quiet(mlmed.mediate, MEDIATOR, OUTCOME, mlmed.simulate_bpg(25, 4, seed=2).data)
+    fit = quiet(mlmed.mediate, MEDIATOR, OUTCOME, mlmed.simulate.bpg(25, 4, seed=2).data)
     assert fit.is_singular
     assert "approximation" in fit.test("cov_ab = 0").note
 

@@ -41,7 +41,7 @@ def small():
     """Twenty-five clusters of four: a singular optimum."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(25, 4, seed=2).data)
+        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(25, 4, seed=2).data)
 
 
 @pytest.mark.parametrize("term", ["a", "cprime", "cov_ab", "indirect", "total", "var(m:x)", "indirect / total"])
@@ -112,7 +112,7 @@ def test_singular_fits_have_profile_intervals(small):
 
 
 def test_a_variance_of_zero_has_its_lower_end_at_the_edge():
-    data = mlmed.simulate_bpg(30, 6, truth=mlmed.simulate.BPGTruth(G=np.diag([0.6, 0.0, 0.4, 0.16, 0.04])), seed=4).data
+    data = mlmed.simulate.bpg(30, 6, truth=mlmed.simulate.BPGTruth(G=np.diag([0.6, 0.0, 0.4, 0.16, 0.04])), seed=4).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = mlmed.mixed("m ~ x + (1 + x || id)", data)
@@ -126,7 +126,7 @@ def test_a_variance_of_zero_has_its_lower_end_at_the_edge():
 def test_a_ratio_with_a_weak_denominator_has_a_reason_instead_of_an_end():
     """Its likelihood never drops far enough (Fieller), so that no interval is right."""
     truth = mlmed.simulate.BPGTruth(a=0.0)
-    fit = mlmed.mixed("m ~ x + (1 | id)", mlmed.simulate_bpg(30, 4, truth=truth, seed=3).data)
+    fit = mlmed.mixed("m ~ x + (1 | id)", mlmed.simulate.bpg(30, 4, truth=truth, seed=3).data)
     assert abs(fit.tvalues["x"]) < 1.9
     found = fit.profile("Intercept / x", points=4)
     assert not np.isfinite(found.interval).any()

@@ -41,7 +41,7 @@ fast_engines = pytest.mark.parametrize("engine", ["polars", "duckdb"])
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """40 clusters of 8 with factors, booleans and a positive column."""
-    data = with_factors(mlmed.simulate_bpg(40, 8, seed=3).data, seed=1)
+    data = with_factors(mlmed.simulate.bpg(40, 8, seed=3).data, seed=1)
     return data.assign(up=data["x"] > 0)
 
 
@@ -430,7 +430,7 @@ def test_contrast_of_a_text_treatment(frame: pd.DataFrame, engine: str) -> None:
 def ordered() -> pd.DataFrame:
     """12,000 rows sorted by w, far from its mean at first; a rare level last; a column that is 0 for long."""
     rng = np.random.default_rng(8)
-    data = mlmed.simulate_bpg(300, 40, seed=8).data
+    data = mlmed.simulate.bpg(300, 40, seed=8).data
     data["w"] = np.sort(rng.exponential(size=len(data)))
     data["m"] += 0.3 * data["x"] * data["w"]
     data["late"] = np.where(data.index < 9000, 0.0, rng.normal(size=len(data)))
@@ -645,7 +645,7 @@ def test_fit_never_reads_rows_into_memory(shards: str, monkeypatch: pytest.Monke
         raise AssertionError("rows were read into memory")
 
     monkeypatch.setattr("mlmed.modes.fitting.build_design", never)
-    monkeypatch.setattr("mlmed.cli.read_table", never)
+    monkeypatch.setattr("mlmed.cli.reading.read_table", never)
     assert main(["fit", shards, *BOTH, "--out", "/dev/null"]) == 0
 
 

@@ -65,7 +65,7 @@ def with_gaps(data: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
     """60 clusters of 10, x far from zero, with factors, a covariate and a variable of the clusters."""
-    data = with_factors(mlmed.simulate_bpg(60, 10, seed=3).data, seed=5)
+    data = with_factors(mlmed.simulate.bpg(60, 10, seed=3).data, seed=5)
     return data.assign(x=data["x"] + 20.0, h=data.groupby("id")["x"].transform("mean").round(1))
 
 

@@ -18,7 +18,7 @@ from tests.models import MEDIATOR, OUTCOME
 
 @pytest.fixture(scope="module")
 def data():
-    return mlmed.simulate_bpg(50, 6, seed=8).data
+    return mlmed.simulate.bpg(50, 6, seed=8).data
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_import_is_light():
 
 def test_recovery():
     """Truth within 3 standard errors in one large seeded data set; G within 15 %."""
-    sim = mlmed.simulate_bpg(1500, 10, seed=77)
+    sim = mlmed.simulate.bpg(1500, 10, seed=77)
     fit = mlmed.mediate(MEDIATOR, OUTCOME, sim.data)
     table = fit.effects(vcov="joint").set_index("term")
     for term in ("a", "b", "cprime", "cov_ab", "indirect", "total"):

@@ -35,7 +35,7 @@ PAIR = ("m ~ x + (1 | id)", "y ~ m + x + (1 | id)")
 
 def unbalanced(n_clusters=14, n_rows=9, seed=4):
     """Clusters of 1 to ``n_rows`` rows."""
-    data = mlmed.simulate_bpg(n_clusters, n_rows, seed=seed).data
+    data = mlmed.simulate.bpg(n_clusters, n_rows, seed=seed).data
     return data[data.groupby("id").cumcount() < 1 + data["id"] * 5 % n_rows].reset_index(drop=True)
 
 
@@ -174,7 +174,7 @@ def test_scores_against_numdifftools_of_each_density(formulas, reml):
 @pytest.mark.parametrize("method", ["reml", "ml"])
 @pytest.mark.parametrize("formulas", [(ONE,), (MEDIATOR, OUTCOME)])
 def test_scores_sum_to_zero_and_hessian_is_that_of_the_criterion(formulas, method):
-    fit = fitted(mlmed.simulate_bpg(60, 12, seed=2).data, *formulas, method=method)
+    fit = fitted(mlmed.simulate.bpg(60, 12, seed=2).data, *formulas, method=method)
     assert fit.optimum.rank == fit.working.problem.n_random
     found = cluster_scores(fit.working, fit.optimum, cluster_products(fit.working, fit.grams), reml=fit.reml)
     assert np.abs(found.scores.sum(axis=0)).max() < STATIONARY
@@ -298,7 +298,7 @@ def test_kinds_differ_as_documented():
 
 @pytest.mark.parametrize("kind", ROBUST_KINDS)
 def test_shifted_and_scaled_columns(kind):
-    data = mlmed.simulate_bpg(60, 12, seed=2).data
+    data = mlmed.simulate.bpg(60, 12, seed=2).data
     plain = robust(fitted(data, MEDIATOR, OUTCOME), kind).matrix
     moved = robust(fitted(data.assign(x=1000.0 + 50.0 * data["x"], y=0.1 * data["y"]), MEDIATOR, OUTCOME), kind).matrix
     unit = {1: 1 / 50, 3: 0.1, 4: 0.1 / 50, 6: 1 / 50**2, 8: 0.01, 20: 1.0, 21: 0.01}  # a, b, c', variances
@@ -309,7 +309,7 @@ def test_shifted_and_scaled_columns(kind):
 def singular_fit(seed):
     G = np.array(BPGTruth().G)
     G[4, :] = G[:, 4] = 0.0
-    fit = fitted(mlmed.simulate_bpg(30, 8, truth=BPGTruth(G=G), seed=seed).data, MEDIATOR, OUTCOME)
+    fit = fitted(mlmed.simulate.bpg(30, 8, truth=BPGTruth(G=G), seed=seed).data, MEDIATOR, OUTCOME)
     assert fit.optimum.rank < 5
     return fit
 

@@ -20,7 +20,7 @@ def no_direct_slope(seed, n_clusters=30, n_rows=8):
     """c' does not vary over clusters."""
     G = np.array(BPGTruth().G)
     G[4, :] = G[:, 4] = 0.0
-    return mlmed.simulate_bpg(n_clusters, n_rows, truth=BPGTruth(G=G), seed=seed).data
+    return mlmed.simulate.bpg(n_clusters, n_rows, truth=BPGTruth(G=G), seed=seed).data
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_nan_carries_its_reason():
     """A data set where the Hessian in natural parameters is not positive definite."""
     found = None
     for seed in range(60):
-        data = mlmed.simulate_bpg(12, 4, seed=seed).data
+        data = mlmed.simulate.bpg(12, 4, seed=seed).data
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BoundaryWarning)
             fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
@@ -100,7 +100,7 @@ def test_every_small_data_set_is_certified():
     """64 % of such data sets are singular; the certificate must hold in all, from two different starts."""
     singular = 0
     for seed in range(40):
-        data = mlmed.simulate_bpg(30, 8, seed=seed).data
+        data = mlmed.simulate.bpg(30, 8, seed=seed).data
         made = working(data, MEDIATOR, OUTCOME)
         first = optimize(made.problem, made.blocks, reml=True)
         start = np.concatenate([np.eye(5)[j:, j] for j in range(5)] + [np.zeros(2)])
@@ -115,7 +115,7 @@ def test_a_warm_start_leaves_the_boundary_and_finds_the_same_optimum():
     """From optima of rank 3 to 5 to that of four fifths of the clusters."""
     cold, warm, ranks = 0, 0, set()
     for seed in range(12):
-        data = mlmed.simulate_bpg(30, 8, seed=seed).data
+        data = mlmed.simulate.bpg(30, 8, seed=seed).data
         whole = working(data, MEDIATOR, OUTCOME)
         at = optimize(whole.problem, whole.blocks, reml=True)
         part = working(data[data["id"] > 6], MEDIATOR, OUTCOME)
@@ -138,7 +138,7 @@ def test_effects_say_that_they_rest_on_a_boundary_value(singular):
 
 def test_a_flat_ridge_is_not_certified():
     """The cluster mean of m in y's equation and the covariance of the intercepts say the same thing."""
-    data = mlmed.simulate_bpg(100, 8, seed=0).data
+    data = mlmed.simulate.bpg(100, 8, seed=0).data
     means = data.groupby("id")[["x", "m"]].transform("mean")
     data = data.assign(x_w=data.x - means.x, x_b=means.x, m_w=data.m - means.m, m_b=means.m)
     with pytest.warns(ConvergenceWarning, match="flat in some direction"):
@@ -153,7 +153,7 @@ def test_a_flat_ridge_is_not_certified():
 
 
 def test_a_slope_that_cannot_vary_is_pointed_out():
-    data = mlmed.simulate_bpg(40, 6, seed=1).data
+    data = mlmed.simulate.bpg(40, 6, seed=1).data
     data = data.assign(w=data.groupby("id")["x"].transform("first"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -176,7 +176,7 @@ def test_rounding_of_a_zero_pivot_does_not_spoil_the_certificate():
     for seed in (102, 158):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BoundaryWarning)
-            fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(5, 4, seed=seed).data)
+            fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(5, 4, seed=seed).data)
         assert fit.converged
 
 
@@ -187,7 +187,7 @@ def test_the_rank_of_a_face_is_kept(path, cov_ab, key, rank):
     G[1, 3] = G[3, 1] = cov_ab
     truth = mlmed.simulate.BPGTruth(a=path, b=path, G=G)
     seed = np.random.SeedSequence(20061, spawn_key=key)
-    data = mlmed.simulate_bpg(25, 4, truth=truth, skewed=True, seed=seed).data
+    data = mlmed.simulate.bpg(25, 4, truth=truth, skewed=True, seed=seed).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = mlmed.mediate(MEDIATOR, OUTCOME, data)

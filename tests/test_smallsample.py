@@ -222,7 +222,7 @@ def literal_f(contrasts, found: kr.Moments, W) -> tuple[float, float]:
 
 def unbalanced(seed: int, n_clusters: int = 12, n_rows: int = 5) -> pd.DataFrame:
     """A third of the rows left out, clusters of 1 to 5."""
-    data = mlmed.simulate_bpg(n_clusters, n_rows, seed=seed).data
+    data = mlmed.simulate.bpg(n_clusters, n_rows, seed=seed).data
     keep = np.random.default_rng(seed).random(len(data)) < 0.67
     return data[keep].reset_index(drop=True)
 
@@ -277,7 +277,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
 
 
 def test_chunks_do_not_change_the_sums(monkeypatch):
-    fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(40, 6, seed=3).data)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(40, 6, seed=3).data)
     whole = corrected(fit)
     monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
     pieces = corrected(fit)
@@ -285,7 +285,7 @@ def test_chunks_do_not_change_the_sums(monkeypatch):
 
 
 def test_slopes_of_the_covariance_against_numdifftools():
-    fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate_bpg(30, 6, seed=2).data)
+    fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate.bpg(30, 6, seed=2).data)
     working, optimum, J = fit.fitted.working, fit.fitted.optimum, jacobian(fit)
     start = np.linalg.lstsq(J, np.append(optimum.G, optimum.sigma2), rcond=None)[0]
 
@@ -303,7 +303,7 @@ def test_slopes_of_the_covariance_against_numdifftools():
 
 @pytest.fixture(scope="module")
 def fit():
-    found = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate_bpg(60, 8, seed=21).data)
+    found = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(60, 8, seed=21).data)
     assert not found.is_singular
     return found
 
@@ -340,7 +340,7 @@ def test_effects_against_numdifftools(fit, vcov, order):
 @pytest.mark.parametrize("covariance", ["diagonal", "identity", "exchangeable"])
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_other_structures_against_numdifftools(covariance, method):
-    data = mlmed.simulate_bpg(60, 8, seed=21).data
+    data = mlmed.simulate.bpg(60, 8, seed=21).data
     fit = mlmed.mixed("y ~ m + x + (1 + m + x | id)", data, covariance=covariance, method=method)
     assert not fit.is_singular
 
@@ -368,7 +368,7 @@ def test_linear_effects_are_the_exact_ones(fit):
 
 def test_units_do_not_matter(fit):
     """x shifted and scaled, m and y scaled: slopes and effects keep their df."""
-    data = mlmed.simulate_bpg(60, 8, seed=21).data
+    data = mlmed.simulate.bpg(60, 8, seed=21).data
     other = data.assign(x=1000.0 + 30.0 * data["x"], m=0.01 * data["m"], y=5.0 - 200.0 * data["y"])
     moved = mlmed.mediate(MEDIATOR, OUTCOME, other)
     for vcov in ("block", "joint"):
@@ -395,7 +395,7 @@ def boundary_fits():
     G[4, :] = G[:, 4] = 0.0
     for n_clusters, n_rows in ((12, 4), (20, 5), (60, 8)):
         for seed in range(7):
-            data = mlmed.simulate_bpg(n_clusters, n_rows, truth=BPGTruth(G=G), seed=seed).data
+            data = mlmed.simulate.bpg(n_clusters, n_rows, truth=BPGTruth(G=G), seed=seed).data
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", BoundaryWarning)
                 yield mlmed.mediate(MEDIATOR, OUTCOME, data)
@@ -435,7 +435,7 @@ def test_singular_fits_give_numbers_or_reasons():
 
 
 def test_quantities_that_the_model_fixes():
-    fit = mlmed.mediate(MEDIATOR, "y ~ m + (1 | id)", mlmed.simulate_bpg(40, 6, seed=1).data)
+    fit = mlmed.mediate(MEDIATOR, "y ~ m + (1 | id)", mlmed.simulate.bpg(40, 6, seed=1).data)
     fitted = fit.fitted
     found = satterthwaite_effects(effects_of(fit), fitted.working, fitted.optimum, reml=True)
     assert_explained(found)
@@ -453,7 +453,7 @@ def test_options_are_checked(fit):
 
 
 def test_full_likelihood_has_no_kenward_roger():
-    fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate_bpg(30, 6, seed=2).data, method="ml")
+    fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate.bpg(30, 6, seed=2).data, method="ml")
     errors, df = kenward_roger_linear(np.eye(3), fit.fitted.working, fit.fitted.optimum, reml=False)
     assert np.isnan(errors).all()
     assert df.reasons == (kr.ONLY_REML,) * 3

@@ -22,7 +22,7 @@ from mlmed.report.stata import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-PUBLISHED = Path(__file__).parents[1] / "validation" / "published"
+PUBLISHED = Path(__file__).parents[1] / "mlmed" / "reproduce" / "published"
 FITS = ["stata_y_x_ml", "stata_m_x_ml", "stata_y_mx_ml", "stata_bpg_reml"]
 NAN = float("nan")
 Z95 = 1.959963984540054

@@ -18,6 +18,8 @@ import pandas as pd
 import mlmed
 
 HERE = Path(__file__).parent
+#: Published numbers travel with the package; ``mlmed reproduce`` prints them.
+PUBLISHED_AT = Path(mlmed.__file__).parent / "reproduce" / "published"
 
 #: Stata stops up to 1e-6 short of the optimum and prints 7 digits.
 PUBLISHED = 2e-6
@@ -57,7 +59,8 @@ class Check:
 
 
 def load_json(kind: str, name: str) -> dict[str, Any]:
-    return json.loads((HERE / kind / f"{name}.json").read_text(encoding="utf-8"))
+    folder = PUBLISHED_AT if kind == "published" else HERE / kind
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def absolute(table: str, quantity: str, ours: float, theirs: float | str, tolerance: float) -> Check:

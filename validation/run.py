@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mlmed
 from validation.checks import Check
+from validation.comparison_checks import comparison_checks
 from validation.interval_checks import interval_checks
+from validation.piecewise_checks import piecewise_checks
 from validation.published_checks import published_checks
 from validation.reference_checks import reference_checks
 
@@ -49,7 +51,8 @@ def report(checks: list[Check]) -> str:
         "log-likelihood never below theirs by more than 1e-7, estimates to 1e-5 relative; covariances, which pass "
         "through zero, relative to the product of the two standard deviations. Small samples: lmerTest 3.1-3 and "
         "pbkrtest 0.5.2. Robust covariances: clubSandwich 0.5.8, relative to the two standard errors. Profiles: "
-        "lme4's, which are splines through refits, relative to the width of the interval.",
+        "lme4's, which are splines through refits, relative to the width of the interval. R mediation: within four "
+        "Monte Carlo standard errors of the difference of two runs, beyond the rounding of what was printed.",
         "",
         "| table | numbers | closest to its bound | difference | bound | verdict |",
         "|---|---|---|---|---|---|",
@@ -77,7 +80,7 @@ def report(checks: list[Check]) -> str:
 
 
 def main() -> int:
-    checks = [*published_checks(), *reference_checks(), *interval_checks()]
+    checks = [*published_checks(), *reference_checks(), *interval_checks(), *comparison_checks(), *piecewise_checks()]
     text = report(checks)
     REPORT.write_text(text, encoding="utf-8")
     print(text)

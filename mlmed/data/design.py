@@ -22,7 +22,7 @@ from mlmed.formula import Equation, formula_of, formula_variables
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
 
-__all__ = ["build_design", "encode"]
+__all__ = ["build_design", "check_predictors", "check_response", "encode", "response_values", "to_encodable", "typical_values"]
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     columns = _Columns(["1"], [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
     equations = []
     for equation, rows in zip(spec.equations, complete, strict=True):
-        _check_response(equation, table)
+        check_response(equation, table)
         own = [name for name in table.columns if name in equation.variables]
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
     codes, clusters = _used_clusters(codes[kept], clusters)
@@ -192,7 +192,7 @@ def encode(
     return numbers, matrix.model_spec
 
 
-def _response(equation: Equation, table: pd.DataFrame) -> Array:
+def response_values(equation: Equation, table: pd.DataFrame) -> Array:
     name, safe = equation.name, equation.response
     if safe in table.columns:
         values = table[safe].to_numpy(dtype=np.float64)
@@ -206,7 +206,7 @@ def _response(equation: Equation, table: pd.DataFrame) -> Array:
     return values
 
 
-def _check_response(equation: Equation, table: pd.DataFrame) -> None:
+def check_response(equation: Equation, table: pd.DataFrame) -> None:
     if equation.name in table.columns and not is_numeric(table[equation.name]):
         column = table[equation.name].dropna()
         raise DataError(
@@ -226,8 +226,8 @@ def _design_equation(
         spread = values if everywhere else _spread(values, rows)
         return columns.place(display_name(name), spread, rows, equation.name)
 
-    response = place(equation.response, _response(equation, table))
-    _check_predictors(equation, table)
+    response = place(equation.response, response_values(equation, table))
+    check_predictors(equation, table)
     fixed, spec = encode(equation.fixed, table, where=repr(equation.text))
     check_fixed(equation, spec.column_names)
     fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed.T, strict=True))
@@ -243,7 +243,7 @@ def _design_equation(
             random_at.append(place(name, column))
             terms.append(number)
     check_random(equation, random_names)
-    typical, spread, levels = _typical(equation, table)
+    typical, spread, levels = typical_values(equation, table)
     return EquationLayout(
         name=equation.name,
         fixed=tuple(map(display_name, spec.column_names)),
@@ -259,7 +259,7 @@ def _design_equation(
     )
 
 
-def _typical(
+def typical_values(
     equation: Equation, table: pd.DataFrame
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]]:
     """Mean or first level of every predictor, its spread, and the levels of factors (also of numbers in C())."""
@@ -307,7 +307,7 @@ def _spread(values: Array, rows: NDArray[np.bool_]) -> Array:
     return out
 
 
-def _check_predictors(equation: Equation, table: pd.DataFrame) -> None:
+def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
     """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]

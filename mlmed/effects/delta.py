@@ -14,13 +14,18 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.errors import EffectError
 
-__all__ = ["COLUMNS", "Order", "Quantity", "delta_table", "std_error", "wald_table"]
+__all__ = ["COLUMNS", "ORDERS", "Order", "Quantity", "delta_table", "missing_reason", "std_error", "wald_table"]
 
 Array = NDArray[np.float64]
-Order = Literal["first", "second"]
+Order = Literal["first", "second", "unbiased"]
 ORDERS: tuple[str, ...] = get_args(Order)
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
+#: Why ``order="unbiased"`` may have no answer.
+NEGATIVE = (
+    "the unbiased (Goodman) variance is negative, as happens where the paths are small beside their standard errors; "
+    "use order='first' or 'second'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,11 @@ def check_level(level: float) -> None:
 
 
 def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
-    """Delta-method standard error: sqrt(g'Vg), plus tr(HVHV)/2 in second order (eq. 28, 29).
+    """Delta-method standard error: sqrt(g'Vg), in second order plus, unbiased minus tr(HVHV)/2 (eq. 28, 29, 63).
 
-    For ``a b + cov_ab`` the second-order term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. Entries of V
-    that the quantity does not involve may be NaN.
+    For ``a b + cov_ab`` that term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. The three orders are the tests of
+    Sobel, Aroian and Goodman. Entries of V that the quantity does not involve may be NaN. NaN where the unbiased
+    variance is negative.
 
     Raises
     ------
@@ -98,10 +104,17 @@ def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
     part = V[np.ix_(used, used)]
     g = quantity.gradient[used]
     variance = g @ part @ g
-    if order == "second" and quantity.hessian is not None:
+    if order != "first" and quantity.hessian is not None:
         HV = quantity.hessian[np.ix_(used, used)] @ part
-        variance += 0.5 * np.trace(HV @ HV)
+        variance += (0.5 if order == "second" else -0.5) * np.trace(HV @ HV)
     return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
+
+
+def missing_reason(quantity: Quantity, V: Array, *, order: str, reason: str) -> str:
+    """Why a quantity has no standard error: ``reason``, that of NaN in V, unless its unbiased variance is negative."""
+    if order == "unbiased" and np.isfinite(std_error(quantity, V, order="first")):
+        return NEGATIVE
+    return reason
 
 
 def wald_table(
@@ -175,8 +188,8 @@ def delta_table(
         What to tabulate.
     V : (n, n) array
         Covariance of psi.
-    order : {"second", "first"}
-        Second order adds the variance of the product term.
+    order : {"second", "first", "unbiased"}
+        Second order adds the variance of the product term, ``unbiased`` subtracts it.
     level : float
         Coverage, a proportion.
     reason : str
@@ -186,8 +199,9 @@ def delta_table(
     """
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
     estimates = np.array([quantity.estimate for quantity in quantities])
-    notes = [
-        "; ".join(filter(None, [q.note, "" if q.is_fixed else reason if np.isnan(e) else note]))
+    said = [
+        "" if q.is_fixed else missing_reason(q, V, order=order, reason=reason) if np.isnan(e) else note
         for q, e in zip(quantities, errors, strict=True)
     ]
+    notes = ["; ".join(filter(None, [q.note, more])) for q, more in zip(quantities, said, strict=True)]
     return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

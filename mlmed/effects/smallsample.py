@@ -161,7 +161,7 @@ def satterthwaite_effects(
         Restricted or full likelihood.
     vcov : {"block", "joint"}
         Covariance of the estimates, see ``parameter_vcov``.
-    order : {"second", "first"}
+    order : {"second", "first", "unbiased"}
         Delta method.
     """
     estimates = to_estimates(working, optimum, reml=reml)

@@ -98,8 +98,9 @@ class Inference:
             ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Which covariance of the estimates.
-        order : {"second", "first"}
-            Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do); Stata's ``nlcom`` is first.
+        order : {"second", "first", "unbiased"}
+            Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do), ``unbiased`` subtracts it;
+            Stata's ``nlcom`` is first.
         level : float
             Coverage of the interval.
         at : mapping, optional

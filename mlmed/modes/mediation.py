@@ -89,8 +89,9 @@ class MediationResults(MixedResults):
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             ``delta``, ``monte-carlo``, ``profile`` (its std_error): covariance of the estimates, by default
             ``block``; see docs/standard_errors.md.
-        order : {"second", "first"}
-            ``delta``: ``second`` (default) has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006).
+        order : {"second", "first", "unbiased"}
+            ``delta``: ``second`` (default) has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is
+            without, ``unbiased`` subtracts it (Aroian, Sobel and Goodman).
         ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
             ``delta``: t instead of z, with these degrees of freedom (in the note of each row).
         n : int
@@ -153,6 +154,13 @@ class MediationResults(MixedResults):
         except EffectError as error:
             return str(error)
         return ""
+
+    def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Effects (where the model defines them), then all estimates (``mlmed.compare``)."""
+        parameters = super().comparable(level=level)
+        if self.effects_reason:
+            return parameters
+        return pd.concat([self.effects(level=level), parameters], ignore_index=True)
 
     def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
         """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""

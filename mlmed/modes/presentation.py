@@ -7,11 +7,20 @@ from functools import cached_property
 
 import pandas as pd
 
+from mlmed.effects.delta import COLUMNS, delta_table
+from mlmed.effects.nlcom import combine
 from mlmed.errors import EffectError
 from mlmed.modes.export import flat_table, to_json
 from mlmed.modes.inference import Inference
 from mlmed.modes.stata import stata_report
-from mlmed.modes.tables import fixef_table, glance_table, parameter_names, sections, tidy_table, varcorr_table
+from mlmed.modes.tables import (
+    fixef_table,
+    glance_table,
+    parameter_names,
+    sections,
+    tidy_table,
+    varcorr_table,
+)
 from mlmed.modes.text import native_summary
 from mlmed.report.stata import StataReport, render
 
@@ -81,6 +90,23 @@ class Presentation(Inference):
     def glance(self) -> pd.DataFrame:
         """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
         return glance_table(self.fitted)
+
+    @property
+    def label(self) -> str:
+        """What a comparison calls this fit."""
+        return f"{'joint' if len(self.fitted.layout.equations) > 1 else 'mixed'} {self.fitted.spec.method.upper()}"
+
+    def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
+        """All estimates under the names that every method shares, ``m:x`` and ``var(m:x)`` (``mlmed.compare``)."""
+        return self.tidy(level=level)[list(COLUMNS)].assign(term=parameter_names(self.fitted, always=True))
+
+    def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
+        """``nlcom`` with the names of ``comparable``."""
+        known = dict(self.quantities())
+        shared = parameter_names(self.fitted, always=True)
+        known |= {new: known[old].named(new) for new, old in zip(shared, self.names, strict=True)}
+        V = self.parameter_vcov()
+        return delta_table([combine(expression, known)], V.matrix, level=level, reason=V.reason, note=V.note)
 
     # -- text ----------------------------------------------------------------------------------------------
 

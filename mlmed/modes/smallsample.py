@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, std_error, wald_table
+from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     infinite_df,
@@ -78,7 +78,8 @@ def errors_and_df(
     V = covariance(fitted, vcov)
     errors = np.array([std_error(quantity, V.matrix, order=order) for quantity in quantities])
     missing = [
-        "" if q.is_fixed else V.reason if np.isnan(e) else V.note for q, e in zip(quantities, errors, strict=True)
+        "" if q.is_fixed else missing_reason(q, V.matrix, order=order, reason=V.reason) if np.isnan(e) else V.note
+        for q, e in zip(quantities, errors, strict=True)
     ]
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])

@@ -32,19 +32,24 @@ __all__ = [
 BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
 
 
-def qualified(fitted: Fitted, part: str) -> list[str]:
-    """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations."""
+def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
+    """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
     equations = fitted.layout.equations
-    return [f"{e.name}:{name}" if len(equations) > 1 else name for e in equations for name in getattr(e, part)]
+    named = always or len(equations) > 1
+    return [f"{e.name}:{name}" if named else name for e in equations for name in getattr(e, part)]
 
 
-def parameter_names(fitted: Fitted) -> list[str]:
-    """Name of every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances."""
-    equations, random = fitted.layout.equations, qualified(fitted, "random")
+def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+    """Name of every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
+
+    ``always``: named by their equation also where there is only one, as several fits share them.
+    """
+    equations, random = fitted.layout.equations, qualified(fitted, "random", always=always)
     # cov(m:x,y:m): the effect that stands first in u is named first
     tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
-    residual = [f"var({e.name}:Residual)" for e in equations] if len(equations) > 1 else ["var(Residual)"]
-    return [*qualified(fitted, "fixed"), *tau, *residual]
+    named = always or len(equations) > 1
+    residual = [f"var({e.name}:Residual)" if named else "var(Residual)" for e in equations]
+    return [*qualified(fitted, "fixed", always=always), *tau, *residual]
 
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:

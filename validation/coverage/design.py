@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlmed.simulate import BPGTruth, simulate_bpg
+from mlmed.simulate import BPGTruth, bpg
 
 __all__ = ["CELLS", "REPRESENTATIVE", "SEED", "Cell", "simulate", "truths"]
 
@@ -62,7 +62,7 @@ REPRESENTATIVE = tuple(
 def simulate(cell: Cell, replicate: int) -> pd.DataFrame:
     """The data of one replicate."""
     key = np.random.SeedSequence(SEED, spawn_key=(cell.number, replicate))
-    return simulate_bpg(cell.clusters, cell.size, truth=cell.truth, skewed=cell.skewed, seed=key).data
+    return bpg(cell.clusters, cell.size, truth=cell.truth, skewed=cell.skewed, seed=key).data
 
 
 def truths(cell: Cell) -> dict[str, float]:

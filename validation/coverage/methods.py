@@ -40,7 +40,7 @@ Found = dict[str, np.ndarray]
 @lru_cache(maxsize=1)
 def _template() -> Fitted:
     """A fit whose specification and layout all others share (reading formulas costs more than fitting)."""
-    data = mlmed.simulate_bpg(50, 8, seed=1).data
+    data = mlmed.simulate.bpg(50, 8, seed=1).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
         return mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data).fitted

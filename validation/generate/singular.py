@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlmed.simulate import BPGTruth, simulate_bpg
+from mlmed.simulate import BPGTruth, bpg
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = HERE.parent / "reference"
@@ -37,7 +37,7 @@ class Case:
     name : str
         Part of the file name.
     n_clusters, n_rows, seed : int
-        Arguments of `mlmed.simulate.simulate_bpg`.
+        Arguments of `mlmed.simulate.bpg`.
     zero : tuple of str
         Slopes with true variance 0.
     sigma2 : (float, float)
@@ -76,7 +76,7 @@ CASES = (
 def write_case(case: Case, folder: Path) -> None:
     """Write the data as CSV (17 digits) and what they were made from as JSON."""
     truth = case.truth
-    data = simulate_bpg(case.n_clusters, case.n_rows, truth=truth, seed=case.seed).data
+    data = bpg(case.n_clusters, case.n_rows, truth=truth, seed=case.seed).data
     data.to_csv(folder / f"{case.name}.csv", index=False, float_format="%.17g")
     record = {
         "simulate": {

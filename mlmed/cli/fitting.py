@@ -1,0 +1,109 @@
+"""Commands that fit joint and single models."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import pandas as pd
+
+from mlmed.cli.reading import read, scan_progress
+from mlmed.modes.causal import causal
+from mlmed.modes.comparison import compare
+from mlmed.modes.mediation import MediationResults, mediate
+from mlmed.modes.mixed import mixed
+from mlmed.modes.piecewise import piecewise
+from mlmed.modes.results import MixedResults
+from mlmed.report.text import render_table
+
+__all__ = ["as_format", "compared", "effects", "fit", "mixed_model", "watched"]
+
+
+def mixed_model(options: argparse.Namespace) -> str:
+    """``mlmed mixed``."""
+    data = read(options.data)
+    with scan_progress(data):
+        found = mixed(options.formula, data, method=options.method, covariance=options.covariance)
+    return _present(found, options)
+
+
+def _mediate(options: argparse.Namespace) -> MediationResults:
+    data = read(options.data)
+    with scan_progress(data):
+        return mediate(
+            options.mediator,
+            options.outcome,
+            data,
+            method=options.method,
+            treatment=options.treatment,
+            covariance=options.covariance,
+        )
+
+
+def fit(options: argparse.Namespace) -> str:
+    """``mlmed fit``."""
+    return _present(_mediate(options), options)
+
+
+def _present(results: MixedResults, options: argparse.Namespace) -> str:
+    asked = {"vcov": options.vcov, "level": options.level, "ddf": options.ddf}
+    if options.format == "json":
+        return results.to_json(**asked)
+    if options.format == "csv":
+        return results.to_table(**asked).to_csv(index=False).rstrip("\n")
+    return results.summary(options.format, **asked)
+
+
+def effects(options: argparse.Namespace) -> str:
+    """``mlmed effects``."""
+    table = _mediate(options).effects(
+        interval=options.interval,
+        level=options.level,
+        vcov=options.vcov,
+        ddf=options.ddf,
+        n=options.n,
+        kind=options.kind,
+        within=options.within,
+        method=options.ends,
+        seed=options.seed,
+        n_jobs=options.jobs,
+        progress=watched(options.interval),
+    )
+    names = ("n", "kind", "within", "ends", "vcov", "ddf", "seed")
+    drawn = options.interval in ("monte-carlo", "bootstrap")
+    statistic = "est/se" if drawn else "t" if options.ddf not in (None, "none") else "z"
+    detail = described(options, names)
+    heading = f"Effects, {100 * options.level:g}% intervals: {options.interval}{detail}; indirect = a*b + cov_ab"
+    return as_format(table, options.format, heading, statistic)
+
+
+def watched(interval: str | None) -> bool | None:
+    """A progress bar for bootstraps that somebody watches."""
+    return True if interval == "bootstrap" and sys.stderr.isatty() else None
+
+
+def described(options: argparse.Namespace, names: tuple[str, ...]) -> str:
+    """The options that were given, in brackets."""
+    shown = [f"{name} {value}" for name in names if (value := getattr(options, name)) is not None]
+    return f" ({', '.join(shown)})" if shown else ""
+
+
+def as_format(table: pd.DataFrame, form: str, heading: str, statistic: str) -> str:
+    """A table as JSON, CSV, or text under a heading."""
+    if form == "json":
+        return str(table.to_json(orient="records", indent=2, double_precision=15))
+    if form == "csv":
+        return table.to_csv(index=False).rstrip("\n")
+    return "\n".join([heading, render_table(table, statistic=statistic)])
+
+
+def compared(options: argparse.Namespace) -> str:
+    """``mlmed compare``: the same two equations by every method."""
+    data, asked = read(options.data), (options.mediator, options.outcome)
+    joint = [mediate(*asked, data, treatment=options.treatment, method=method) for method in ("reml", "ml")]
+    separate = piecewise(*asked, data, treatment=options.treatment)
+    potential = causal(*asked, data, treatment=joint[0].treatment)
+    found = compare(*joint, separate, potential, level=options.level)
+    if options.plot is not None:
+        found.plot().savefig(options.plot)
+    return str(found) if options.format == "text" else found.long.to_csv(index=False).rstrip("\n")

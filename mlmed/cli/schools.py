@@ -1,0 +1,77 @@
+"""Commands of the other schools: separate equations, potential outcomes."""
+
+from __future__ import annotations
+
+import argparse
+
+from mlmed.cli.fitting import as_format, described, watched
+from mlmed.cli.reading import read
+from mlmed.errors import DataError
+from mlmed.modes.causal import causal
+from mlmed.modes.piecewise import piecewise
+
+__all__ = ["causal_model", "piecewise_model"]
+
+
+def piecewise_model(options: argparse.Namespace) -> str:
+    """``mlmed piecewise``: the summary, or the effects with another interval than the default."""
+    found = piecewise(
+        options.mediator,
+        options.outcome,
+        read(options.data),
+        treatment=options.treatment,
+        method=options.method,
+        covariance=options.covariance,
+    )
+    given = {
+        "vcov": options.vcov, "order": options.order, "n": options.n, "seed": options.seed, "strata": options.strata,
+        "method": options.ends, "n_jobs": options.jobs, "progress": watched(options.interval),
+    }  # fmt: skip
+    asked = {name: value for name, value in given.items() if value is not None}
+    if options.format == "stata":
+        if asked or options.interval != "delta":
+            raise DataError("--format stata shows seven numbers without intervals; leave out the options of intervals")
+        return found.summary("stata")
+    if options.format == "text" and options.interval == "delta" and set(asked) <= {"vcov"}:
+        return found.summary(level=options.level, **asked)
+    table = found.effects(interval=options.interval, level=options.level, **asked)
+    detail = described(options, ("n", "strata", "ends", "vcov", "order", "seed"))
+    heading = f"Effects, {100 * options.level:g}% intervals: {options.interval}{detail}; indirect = a*b"
+    return as_format(table, options.format, heading, "z" if options.interval == "delta" else "est/se")
+
+
+def causal_model(options: argparse.Namespace) -> str:
+    """``mlmed causal``: the effects, or their sensitivity."""
+    found = causal(
+        options.mediator,
+        options.outcome,
+        read(options.data),
+        treatment=options.treatment,
+        control_value=_number(options.control),
+        treat_value=_number(options.treated),
+        family_m=options.family_m,
+        family_y=options.family_y,
+        robust=options.robust,
+        cluster=options.cluster,
+        method=options.method,
+    )
+    given = {"n": options.n, "seed": options.seed}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if options.sensitivity:
+        result = found.sensitivity(level=options.level, **asked)
+        return str(result) if options.format == "text" else as_format(result.table, options.format, "", "z")
+    more = {"interval": options.interval, "method": options.ends, "n_jobs": options.jobs}
+    asked |= {name: value for name, value in more.items() if value is not None}
+    if watched(options.interval):
+        asked["progress"] = True
+    if options.format == "text":
+        return found.summary(level=options.level, **asked)
+    return as_format(found.effects(level=options.level, **asked), options.format, "", "z")
+
+
+def _number(text: str) -> float | str:
+    """A value of the treatment: a number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

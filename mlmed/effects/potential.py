@@ -1,0 +1,123 @@
+"""Potential outcomes: E[Y(t, M(t'))] of a row in closed form, whatever the two families (docs/math.md, section 18)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.effects.smoothing import normal_mean, poisson_mean
+from mlmed.glm.families import BINARY, mean_of, slope_of
+
+__all__ = ["CONTRASTS", "EFFECTS", "RATIOS", "Counterfactual", "all_effects", "expected_outcome", "expected_slopes"]
+
+Array = NDArray[np.float64]
+
+#: The effects that are differences of two of the four expected outcomes.
+CONTRASTS = ("acme_control", "acme_treated", "ade_control", "ade_treated", "total")
+#: Weights (5, 2, 2) of E[Y(t, M(t'))] in them, t first.
+WEIGHTS = np.array(
+    [
+        [[-1.0, 1.0], [0.0, 0.0]],
+        [[0.0, 0.0], [-1.0, 1.0]],
+        [[-1.0, 0.0], [1.0, 0.0]],
+        [[0.0, -1.0], [0.0, 1.0]],
+        [[-1.0, 0.0], [0.0, 1.0]],
+    ]
+)
+#: Ratios to the total effect.
+RATIOS = ("prop_mediated_control", "prop_mediated_treated", "prop_mediated")
+#: The rows of a table of effects, in order.
+EFFECTS = (*CONTRASTS, *RATIOS[:2], "acme", "ade", "prop_mediated")
+
+
+@dataclass(frozen=True, slots=True)
+class Counterfactual:
+    """Columns of both equations under both treatment values.
+
+    Attributes
+    ----------
+    mediator : (2, n, p_m) array
+        X_m at control and at treated.
+    outcome : (2, n, p_y) array
+        X_y at (t, m = 0).
+    slope : (2, n, p_y) array
+        X_y(t, m = 1) - X_y(t, m = 0); the outcome is linear in m on the scale of its linear predictor.
+    """
+
+    mediator: Array
+    outcome: Array
+    slope: Array
+
+    @property
+    def interaction(self) -> bool:
+        """Whether the slope of the mediator depends on the treatment."""
+        return not np.array_equal(self.slope[0], self.slope[1])
+
+
+def expected_outcome(mediator: str, outcome: str, eta: Array, A: Array, B: Array, noise: Array) -> Array:
+    """E g(A + B M), elementwise (eq. 68 to 71).
+
+    Parameters
+    ----------
+    mediator, outcome : str
+        Families.
+    eta : array
+        Linear predictor of the mediator.
+    A, B : arrays
+        Linear predictor of the outcome at M = 0, and its slope in M.
+    noise : array
+        Standard deviation of a linear mediator around eta; not used by other families.
+
+    Examples
+    --------
+    >>> half = np.array(0.5)
+    >>> round(float(expected_outcome("linear", "probit", half, half, half, np.array(1.0))), 6)
+    0.748828
+    """
+    return _expected(mediator, outcome, eta, A, B, noise, slopes=False)[0]
+
+
+def expected_slopes(
+    mediator: str, outcome: str, eta: Array, A: Array, B: Array, noise: Array
+) -> tuple[Array, Array, Array, Array]:
+    """E g(A + B M) and its derivatives in eta, A and B."""
+    value, by_eta, by_A, by_B = _expected(mediator, outcome, eta, A, B, noise, slopes=True)
+    return value, by_eta, by_A, by_B
+
+
+def _expected(
+    mediator: str, outcome: str, eta: Array, A: Array, B: Array, noise: Array, *, slopes: bool
+) -> tuple[Array, ...]:
+    if mediator == "poisson":
+        return poisson_mean(outcome, eta, A, B, slopes=slopes)
+    if mediator in BINARY:
+        return _binary(mediator, outcome, eta, A, B, slopes=slopes)
+    found = normal_mean(outcome, A + B * eta, B * noise, slopes=slopes)
+    if not slopes:
+        return found
+    value, by_a, by_c = found
+    return value, by_a * B, by_a, by_a * eta + by_c * noise
+
+
+def _binary(mediator: str, outcome: str, eta: Array, A: Array, B: Array, *, slopes: bool) -> tuple[Array, ...]:
+    """Eq. 68 for a mediator that is 0 or 1."""
+    p = mean_of(mediator, eta)
+    with np.errstate(over="ignore", invalid="ignore"):
+        without, with_it = mean_of(outcome, A), mean_of(outcome, A + B)
+        value = without + p * (with_it - without)
+        if not slopes:
+            return (value,)
+        gain = p * slope_of(outcome, A + B)
+        by_A = (1.0 - p) * slope_of(outcome, A) + gain
+        return value, slope_of(mediator, eta) * (with_it - without), by_A, gain
+
+
+def all_effects(contrasts: Array) -> dict[str, Array]:
+    """Every effect by name from the five contrasts, (..., 5) -> (...) each; a ratio to a total of 0 is inf or NaN."""
+    acme_c, acme_t, ade_c, ade_t, total = np.moveaxis(contrasts, -1, 0)
+    acme, ade = 0.5 * (acme_c + acme_t), 0.5 * (ade_c + ade_t)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = acme_c / total, acme_t / total, acme / total
+    return dict(zip(EFFECTS, (acme_c, acme_t, ade_c, ade_t, total, *ratios[:2], acme, ade, ratios[2]), strict=True))

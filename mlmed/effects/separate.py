@@ -1,0 +1,253 @@
+"""Effects of three separate fits: mediator, outcome, and outcome without the mediator (docs/math.md, eq. 59 to 62).
+
+psi holds the parameters of the three fits one after the other. Those of the first two are independent of each other;
+what the third has in common with them, the fits do not say, so its covariances with them are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.layout import EquationLayout, Layout
+from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
+from mlmed.effects.draws import normal_draws
+from mlmed.effects.paths import find_paths
+from mlmed.names import safe_name
+from mlmed.reml.vcov import ParameterVcov
+
+__all__ = [
+    "EFFECTS",
+    "LINEAR",
+    "SeparateVcov",
+    "Slopes",
+    "covariance_of_linear",
+    "effect_draws",
+    "find_slopes",
+    "linear_monte_carlo",
+    "separate_quantities",
+    "separate_table",
+    "separate_vcov",
+]
+
+Array = NDArray[np.float64]
+LINEAR = ("a", "b", "cprime", "c")
+#: The rows of the table of effects, in order.
+EFFECTS = (*LINEAR, "indirect", "direct", "total", "c_minus_cprime", "prop_mediated", "ratio")
+UNKNOWN_COVARIANCE = (
+    "no standard error from the fits: c and the other paths come from two fits to the same rows, whose covariance "
+    "neither fit has; interval='bootstrap' gives it"
+)
+NO_C = "the equation without the mediator has no such treatment; say which it is with total='y ~ x + (1 | id)'"
+NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
+
+
+@dataclass(frozen=True, slots=True)
+class SeparateVcov:
+    """Covariance of psi = (psi_m, psi_y, psi_reduced), eq. 60.
+
+    Attributes
+    ----------
+    matrix : (n, n) array
+        The three blocks; 0 between the first two, NaN between the third and the others.
+    parts : tuple of 3 slices
+        Where each fit has its parameters.
+    reasons, notes : tuple of 3 str
+        Why entries of a block are NaN, and what a reader should know of it.
+    """
+
+    matrix: Array
+    parts: tuple[slice, ...]
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def uses(self, quantity: Quantity) -> list[int]:
+        """Numbers of the fits that a quantity depends on."""
+        touched = quantity.gradient != 0.0
+        if quantity.hessian is not None:
+            touched = touched | np.any(quantity.hessian != 0.0, axis=0)
+        return [k for k, part in enumerate(self.parts) if touched[part].any()]
+
+    def reason(self, quantity: Quantity) -> str:
+        """Why the quantity has no standard error, if it is for want of a covariance."""
+        used = self.uses(quantity)
+        said = dict.fromkeys(self.reasons[k] for k in used if self.reasons[k])
+        return "; ".join([UNKNOWN_COVARIANCE] if 2 in used and len(used) > 1 else said)
+
+    def note(self, quantity: Quantity) -> str:
+        """What a reader should know of the covariance behind a quantity."""
+        return "; ".join(dict.fromkeys(self.notes[k] for k in self.uses(quantity) if self.notes[k]))
+
+
+def separate_vcov(blocks: Sequence[ParameterVcov]) -> SeparateVcov:
+    """Put the covariances of the three fits together (eq. 60)."""
+    ends = np.cumsum([0, *(len(block.matrix) for block in blocks)])
+    parts = tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends))
+    matrix = np.zeros((ends[-1], ends[-1]))
+    matrix[parts[2], :] = matrix[:, parts[2]] = np.nan
+    for part, block in zip(parts, blocks, strict=True):
+        matrix[part, part] = block.matrix
+    return SeparateVcov(matrix, parts, tuple(b.reason for b in blocks), tuple(b.note for b in blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """a, b, cprime and c as linear functions of psi.
+
+    Attributes
+    ----------
+    weights : (4, n) array
+        ``weights @ psi`` are a, b, cprime, c; a row of zeros where the equation has no such slope.
+    notes : tuple of 4 str
+        Values of moderators at which they were taken.
+    both_vary : bool
+        Whether a and b both vary over clusters.
+    """
+
+    weights: Array
+    notes: tuple[str, ...]
+    both_vary: bool
+
+
+def find_slopes(
+    layouts: tuple[EquationLayout, EquationLayout, EquationLayout],
+    parts: tuple[slice, ...],
+    *,
+    treatment: str,
+    contrast: tuple[Any, Any] | None = None,
+    at: Mapping[str, Any] | None = None,
+) -> Slopes:
+    """Contrasts of the four paths.
+
+    Parameters
+    ----------
+    layouts : tuple of 3 EquationLayout
+        Mediator, outcome, outcome without the mediator.
+    parts : tuple of 3 slices
+        Where each fit has its parameters in psi, fixed effects first.
+    treatment, contrast, at
+        As in ``find_paths``.
+
+    Raises
+    ------
+    EffectError
+        As ``find_paths``.
+    """
+    first, second, third = layouts
+    question: dict[str, Any] = {"treatment": treatment, "contrast": contrast}
+    paths = find_paths(Layout((), (), (first, second), (), 0), at=at, **question)
+    known = {name: value for name, value in (at or {}).items() if name in first.typical or name in third.typical}
+    apart = replace(first, name=safe_name(first.name))  # not a predictor there, so its name need only be readable
+    reduced = find_paths(Layout((), (), (apart, third), (), 0), at=known, **question)
+    weights, p = np.zeros((4, parts[-1].stop)), len(first.fixed)
+    weights[0, parts[0].start : parts[0].start + p] = paths.a.fixed[:p]
+    for row, path, part in ((1, paths.b, parts[1]), (2, paths.cprime, parts[1]), (3, reduced.cprime, parts[2])):
+        weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
+    notes = (paths.a.note, paths.b.note, paths.cprime.note, reduced.cprime.note)
+    return Slopes(weights, notes, bool(paths.a.random.any() and paths.b.random.any()))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(dict.fromkeys(filter(None, notes)))
+
+
+def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
+    """All effects with their derivatives (eq. 61).
+
+    Parameters
+    ----------
+    slopes : Slopes
+        The four paths.
+    psi : (n,) array
+        Estimates of the three fits.
+    remarks : mapping
+        What to say beside an effect, by term.
+    """
+    a, b, cprime, c = (
+        Quantity(term, float(weight @ psi), weight, None, note)
+        for term, weight, note in zip(LINEAR, slopes.weights, slopes.notes, strict=True)
+    )
+    if not cprime.gradient.any():
+        cprime = replace(cprime, note=NO_DIRECT)
+    if not c.gradient.any():
+        c = Quantity("c", float("nan"), c.gradient, None, NO_C)
+    indirect = replace(a.times(b, "indirect"), note=_joined(a.note, b.note))
+    direct = cprime.named("direct")
+    total = replace(indirect.plus(cprime, "total"), note=_joined(indirect.note, cprime.note))
+    gap = Quantity("c_minus_cprime", c.estimate - cprime.estimate, c.gradient - cprime.gradient, None, "")
+    gap = replace(gap, note=_joined(c.note, cprime.note)) if c.gradient.any() else replace(c, term="c_minus_cprime")
+    share, ratio = _quotient(indirect, total, "prop_mediated"), _quotient(indirect, direct, "ratio")
+    listed = (a, b, cprime, c, indirect, direct, total, gap, share, ratio)
+    return {q.term: replace(q, note=_joined(q.note, remarks.get(q.term, ""))) for q in listed}
+
+
+def _quotient(u: Quantity, v: Quantity, term: str) -> Quantity:
+    """Quotient with its derivatives; NaN and the reason where v is exactly 0."""
+    if v.estimate == 0.0:
+        return Quantity(term, float("nan"), np.zeros_like(u.gradient), None, f"not defined: {v.term} is 0")
+    f = u.estimate / v.estimate
+    gradient = (u.gradient - f * v.gradient) / v.estimate
+    cross = np.outer(gradient, v.gradient)
+    hessian = -(cross + cross.T) / v.estimate
+    for weight, part in ((1.0, u), (-f, v)):
+        if part.hessian is not None:
+            hessian = hessian + weight * part.hessian / v.estimate
+    return Quantity(term, f, gradient, hessian, _joined(u.note, v.note))
+
+
+def effect_draws(linear: Array, *, has_c: bool = True) -> dict[str, Array]:
+    """All effects from draws of a, b, cprime and c, (n, 4): one array (n,) an effect."""
+    a, b, cprime, c = linear.T
+    c = c if has_c else np.full(len(c), np.nan)
+    indirect = a * b
+    total = indirect + cprime
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = indirect / total, indirect / cprime
+    return dict(zip(EFFECTS, (a, b, cprime, c, indirect, cprime, total, c - cprime, *ratios), strict=True))
+
+
+def covariance_of_linear(slopes: Slopes, V: Array) -> Array:
+    """Covariance (4, 4) of a, b, cprime and c; NaN where V is, also for entries that would only add 0 times NaN."""
+    out = np.empty((4, 4))
+    for i, left in enumerate(slopes.weights):
+        for k, right in enumerate(slopes.weights):
+            rows, columns = left != 0.0, right != 0.0
+            out[i, k] = left[rows] @ V[np.ix_(rows, columns)] @ right[columns]
+    return out
+
+
+def linear_monte_carlo(slopes: Slopes, psi: Array, V: Array, *, n: int, rng: np.random.Generator) -> Array:
+    """Draws (n, 4) of a, b, cprime and c from their normal distributions.
+
+    c is drawn apart, as its covariance with the others is not known: nothing may be made of it and another. A path
+    whose variance does not exist is NaN.
+    """
+    mean, covariance = slopes.weights @ psi, covariance_of_linear(slopes, V)
+    draws = np.full((n, 4), np.nan)
+    for group in ([0, 1, 2], [3]):
+        known = [k for k in group if np.isfinite(covariance[k, k])]
+        if known:
+            draws[:, known] = normal_draws(mean[known], covariance[np.ix_(known, known)], n, rng)
+    return draws
+
+
+def separate_table(
+    quantities: Sequence[Quantity], V: SeparateVcov, *, order: str, level: float, more: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The delta method for functions of separate fits; ``more`` has further notes by term."""
+    errors = np.array([std_error(quantity, V.matrix, order=order) for quantity in quantities])
+    notes = []
+    for quantity, error in zip(quantities, errors, strict=True):
+        why = ""
+        if not quantity.is_fixed:
+            why = missing_reason(quantity, V.matrix, order=order, reason=V.reason(quantity))
+            why = why if np.isnan(error) else V.note(quantity)
+        notes.append(_joined(quantity.note, why, (more or {}).get(quantity.term, "")))
+    estimates = np.array([quantity.estimate for quantity in quantities])
+    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

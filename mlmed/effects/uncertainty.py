@@ -1,0 +1,154 @@
+"""How sure effects are: their covariance by the delta method, and draws of them (docs/math.md, eq. 73 to 75)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.effects.average import (
+    ClusterSlopes,
+    Parameters,
+    Setting,
+    average_effects,
+    cluster_effects,
+    cluster_slopes,
+    pieces,
+)
+from mlmed.effects.draws import normal_draws
+from mlmed.reml.posterior import ModeLaw
+
+__all__ = [
+    "ContrastCovariance",
+    "Law",
+    "cluster_covariance",
+    "contrast_covariance",
+    "draw_contrasts",
+    "parameters_of",
+    "slopes_at",
+]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """What is known of the coefficients of one equation.
+
+    Attributes
+    ----------
+    beta : (p,) array
+        Estimates.
+    vcov : (p, p) array
+        Their covariance.
+    modes : ModeLaw or None
+        Random effects given the data and beta; None where none enter.
+    """
+
+    beta: Array
+    vcov: Array
+    modes: ModeLaw | None = None
+
+    def at(self, shift: Array, J: int, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
+        """Fixed effects (d, p) and random effects (d, J, q) for steps of beta; modes without a generator."""
+        beta = self.beta + shift
+        if self.modes is None:
+            return beta, np.empty((len(beta), J, 0))
+        if rng is not None:
+            return beta, self.modes.draw(shift, rng)
+        return beta, self.modes.modes - np.einsum("jap,dp->dja", self.modes.slide, shift)
+
+
+def parameters_of(mediator: Law, outcome: Law, J: int) -> Parameters:
+    """The estimates as one parameter vector."""
+    beta_m, u_m = mediator.at(np.zeros((1, len(mediator.beta))), J)
+    beta_y, u_y = outcome.at(np.zeros((1, len(outcome.beta))), J)
+    return Parameters(beta_m, beta_y, u_m, u_y)
+
+
+def slopes_at(setting: Setting, mediator: Law, outcome: Law) -> ClusterSlopes:
+    """Contrasts and their derivatives at the estimates."""
+    return cluster_slopes(setting, parameters_of(mediator, outcome, len(setting.starts)))
+
+
+@dataclass(frozen=True, slots=True)
+class ContrastCovariance:
+    """The contrasts and the coefficients with their joint covariance.
+
+    Attributes
+    ----------
+    values : (5 + p_m + p_y,) array
+        Contrasts over all rows, fixed effects of the mediator and of the outcome equation.
+    matrix : (5 + p_m + p_y,) * 2 array
+        First-order covariance.
+    """
+
+    values: Array
+    matrix: Array
+
+
+def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> ContrastCovariance:
+    """Delta method: beta moves, the modes move with it, and vary around that (eq. 74)."""
+    p = len(mediator.beta)
+    values = np.concatenate([slopes.average(), mediator.beta, outcome.beta])
+    matrix = np.zeros((len(values), len(values)))
+    for law, derivatives, first in ((mediator, slopes.mediator, 5), (outcome, slopes.outcome, 5 + p)):
+        own = derivatives * slopes.share[:, None]
+        fixed, around = _moved(own.sum(axis=1), own, law)
+        stop = first + len(law.beta)
+        matrix[:5, :5] += fixed @ law.vcov @ fixed.T + around.sum(axis=0)
+        matrix[:5, first:stop] = fixed @ law.vcov
+        matrix[first:stop, :5] = matrix[:5, first:stop].T
+        matrix[first:stop, first:stop] = law.vcov
+    return ContrastCovariance(values, matrix)
+
+
+def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Array:
+    """The same for the contrasts of every cluster by itself, (J, 5, 5)."""
+    total = np.zeros((slopes.values.shape[1], 5, 5))
+    for law, derivatives in ((mediator, slopes.mediator), (outcome, slopes.outcome)):
+        p = len(law.beta)
+        fixed = derivatives[:, :, :p].transpose(1, 0, 2)
+        if law.modes is not None:
+            fixed = fixed - np.einsum("eja,jap->jep", derivatives[:, :, p:], law.modes.slide)
+            total += _around(derivatives, law)
+        total += np.einsum("jep,pq,jfq->jef", fixed, law.vcov, fixed, optimize=True)
+    return total
+
+
+def _moved(whole: Array, own: Array, law: Law) -> tuple[Array, Array]:
+    """Derivatives (5, p) in beta with the modes following, and the variances (J, 5, 5) around them."""
+    p = len(law.beta)
+    if law.modes is None:
+        return whole[:, :p], np.zeros((1, 5, 5))
+    return whole[:, :p] - np.einsum("eja,jap->ep", own[:, :, p:], law.modes.slide), _around(own, law)
+
+
+def _around(own: Array, law: Law) -> Array:
+    assert law.modes is not None
+    half = np.einsum("jab,ejb->jea", law.modes.root, own[:, :, len(law.beta) :])
+    return half @ half.transpose(0, 2, 1)
+
+
+def draw_contrasts(
+    setting: Setting, mediator: Law, outcome: Law, *, n: int, seed: int, by_cluster: bool = False
+) -> Array:
+    """Contrasts of n draws of all coefficients, (n, 5), or (n, J, 5) by cluster (eq. 75).
+
+    The four kinds of numbers (fixed and random effects of two equations) come from generators of their own, so the same
+    seed gives the same coefficients whatever is asked of them, and however many are made at once.
+    """
+    streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
+    J = len(setting.starts)
+    shifts = [
+        normal_draws(np.zeros(len(law.beta)), law.vcov, n, stream)
+        for law, stream in zip((mediator, outcome), streams[:2], strict=True)
+    ]
+    found = np.empty((n, J, 5) if by_cluster else (n, 5))
+    average = cluster_effects if by_cluster else average_effects
+    for part in pieces(setting, n):
+        beta_m, u_m = mediator.at(shifts[0][part], J, streams[2])
+        beta_y, u_y = outcome.at(shifts[1][part], J, streams[3])
+        found[part] = average(setting, Parameters(beta_m, beta_y, u_m, u_y))
+    return found

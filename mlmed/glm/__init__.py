@@ -1,0 +1,1 @@
+"""Ordinary regressions: least squares and generalized linear models (statsmodels), and their robust covariances."""

@@ -1,0 +1,252 @@
+"""One ordinary regression, fitted by statsmodels and kept as arrays."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import DataError, NotIdentifiedError
+from mlmed.glm.families import check_response_of
+from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
+
+__all__ = ["GlmFit", "fit_glm"]
+
+Array = NDArray[np.float64]
+
+#: Change of the scaled coefficients at which iteratively reweighted least squares stops, and the most iterations.
+TOLERANCE, MOST_ITERATIONS = 1e-10, 100
+#: The linear predictor may still move by this much in one more Newton step. At an optimum it is below 1e-6; where an
+#: estimate is infinite it stays near 1 (logit, poisson) or falls like 1/eta (probit).
+STILL = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class GlmFit:
+    """A least-squares fit or a generalized linear model.
+
+    Attributes
+    ----------
+    family : str
+        One of ``FAMILIES``.
+    names : tuple of str
+        Columns of X.
+    beta : (p,) array
+        Coefficients.
+    vcov : (p, p) array
+        Model-based covariance: s^2 (X'X)^-1, or the inverse expected information.
+    bread : (p, p) array
+        (X'WX)^-1, with W = 1 for ``linear``; ``bread @ X.T @ score`` is the first-order change of beta.
+    score : (n,) array
+        Derivative of each row's log-likelihood in its linear predictor, for ``linear`` times sigma^2: the residual.
+    leverage : (n,) array
+        Diagonal of the hat matrix.
+    X : (n, p) array
+        The columns.
+    sigma2 : float
+        Residual variance, RSS / (n - p); NaN for the other families.
+    loglik : float
+        Maximized log-likelihood.
+    """
+
+    family: str
+    names: tuple[str, ...]
+    beta: Array
+    vcov: Array
+    bread: Array
+    score: Array
+    leverage: Array
+    X: Array
+    sigma2: float
+    loglik: float
+
+    @property
+    def nobs(self) -> int:
+        """Rows."""
+        return len(self.X)
+
+    @property
+    def eta(self) -> Array:
+        """Linear predictor of every row, (n,)."""
+        return self.X @ self.beta
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """Columns of mean 0 and standard deviation 1, where there is an intercept to take up their means.
+
+    Attributes
+    ----------
+    X : (n, p) array
+        The columns.
+    back : (p, p) array
+        ``beta = back @ beta_scaled``.
+    """
+
+    X: Array
+    back: Array
+
+
+def fit_glm(
+    family: str,
+    y: Array,
+    X: Array,
+    *,
+    names: tuple[str, ...],
+    response: str,
+    weights: Array | None = None,
+    start: Array | None = None,
+) -> GlmFit:
+    """Fit one regression.
+
+    Columns are shifted and scaled before, so that neither collinearity nor accuracy depends on their units.
+
+    Parameters
+    ----------
+    family : {"linear", "logit", "probit", "poisson"}
+        With their own links; ``poisson`` has the logarithm.
+    y, X : (n,), (n, p) arrays
+        Response and columns.
+    names : tuple of str
+        Of the columns.
+    response : str
+        For messages.
+    weights : (n,) array, optional
+        How often each row counts (bootstrap); whole numbers from 1.
+    start : (p,) array, optional
+        Where the search begins.
+
+    Raises
+    ------
+    DataError
+        The data do not fit the family, or the response is a linear combination of the columns.
+    NotIdentifiedError
+        Constant or collinear columns, too few rows, or an estimate that is infinite because the predictors separate
+        the responses.
+    """
+    check_response_of(family, y, response)
+    counts = np.ones(len(y)) if weights is None else weights
+    refuse_few_rows(response, int(counts.sum()), X.shape[1])
+    scaled = _scaled(X, counts, response, names)
+    if family == "linear":
+        return _least_squares(y, X, scaled, names, response, counts)
+    first = None if start is None else np.asarray(np.linalg.solve(scaled.back, start), dtype=np.float64)
+    result = _statsmodels_glm(family, y, scaled.X, counts, response, first)
+    beta, mu = np.asarray(result.params), np.asarray(result.fittedvalues)
+    link, variance = result.family.link, result.family.variance
+    with np.errstate(all="ignore"):  # where an estimate is infinite; refused below
+        slope = 1.0 / link.deriv(mu)  # d mu / d eta
+        information = counts * slope**2 / variance(mu)
+        score = (y - mu) * slope / variance(mu)
+    bread = _settled_bread(family, scaled.X, information, counts * score, response)
+    leverage = information * np.einsum("ni,ij,nj->n", scaled.X, bread, scaled.X)
+    bread = scaled.back @ bread @ scaled.back.T
+    loglik = float(result.llf)
+    return GlmFit(family, names, scaled.back @ beta, bread, bread, score, leverage, X, float("nan"), loglik)
+
+
+def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _Scaled:
+    """Columns in units of their own; refuses those that say nothing or are made up by others."""
+    n, p = float(counts.sum()), X.shape[1]
+    mean = counts @ X / n
+    constant = [k for k in range(p) if X[0, k] != 0.0 and np.all(X[:, k] == X[0, k])]
+    back = np.eye(p)
+    out = X.astype(np.float64, copy=True)
+    if constant:
+        first = constant[0]
+        shifted = np.arange(p) != first
+        out[:, shifted] -= mean[shifted]
+        back[first, shifted] = -mean[shifted] / X[0, first]
+    raw, square = counts @ (X * X) / n, counts @ (out * out) / n
+    empty = np.flatnonzero(square <= CONSTANT * raw)
+    if len(empty):
+        k = int(empty[0])
+        raise NotIdentifiedError(
+            f"equation {response}: the predictor {names[k]!r} is constant ({X[0, k]:g}) in its rows, so its effect "
+            "cannot be told from the intercept; remove it"
+        )
+    size = np.sqrt(square)
+    out /= size
+    refuse_collinear((out * counts[:, None]).T @ out, response, names)
+    return _Scaled(out, back / size)
+
+
+def _least_squares(y: Array, X: Array, scaled: _Scaled, names: tuple[str, ...], response: str, counts: Array) -> GlmFit:
+    from statsmodels.regression.linear_model import WLS
+
+    n = float(counts.sum())
+    centre = float(counts @ y) / n
+    fitted = WLS(y, scaled.X, weights=counts).fit()
+    beta = np.asarray(fitted.params)
+    residual = y - scaled.X @ beta
+    rss = float(counts @ residual**2)
+    if np.all(y == y[0]) or rss <= CONSTANT * float(counts @ (y - centre) ** 2):
+        raise DataError(
+            f"equation {response}: the response is constant or an exact linear combination of {', '.join(names)}, so "
+            "nothing is left to estimate its errors from; check how it was made, or remove the predictor it was made of"
+        )
+    sigma2 = rss / (n - len(beta))
+    bread = np.asarray(np.linalg.inv((scaled.X * counts[:, None]).T @ scaled.X), dtype=np.float64)
+    leverage = counts * np.einsum("ni,ij,nj->n", scaled.X, bread, scaled.X)
+    bread = scaled.back @ bread @ scaled.back.T
+    loglik = -0.5 * n * (np.log(2.0 * np.pi * rss / n) + 1.0)
+    return GlmFit(
+        "linear", names, scaled.back @ beta, sigma2 * bread, bread, residual, leverage, X, sigma2, float(loglik)
+    )
+
+
+def _settled_bread(family: str, X: Array, information: Array, score: Array, response: str) -> Array:
+    """Inverse information, (p, p), at a point that one more Newton step would not leave.
+
+    Where an estimate is infinite some step may be small enough to stop at; the linear predictor does not settle there.
+    """
+    try:
+        bread = np.linalg.inv((X * information[:, None]).T @ X)
+    except np.linalg.LinAlgError as error:
+        raise _infinite(family, response) from error
+    with np.errstate(all="ignore"):
+        step = float(np.abs(X @ (bread @ (X.T @ score))).max())
+    if not step <= STILL:
+        raise _infinite(family, response)
+    return np.asarray(bread)
+
+
+def _infinite(family: str, response: str) -> NotIdentifiedError:
+    what = (
+        "in some category or beyond some value of a predictor all counts are 0"
+        if family == "poisson"
+        else "in some category or beyond some value of a predictor all responses are the same"
+    )
+    return NotIdentifiedError(
+        f"equation {response}: the {family} model has an infinite estimate, as when {what}; remove a predictor, or "
+        "collapse categories"
+    )
+
+
+def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: str, start: Array | None) -> Any:
+    from statsmodels.genmod import families
+    from statsmodels.genmod.generalized_linear_model import GLM
+    from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationError, PerfectSeparationWarning
+
+    kinds = {
+        "logit": lambda: families.Binomial(),
+        "probit": lambda: families.Binomial(families.links.Probit()),
+        "poisson": lambda: families.Poisson(),
+    }
+    model = GLM(y, X, family=kinds[family](), freq_weights=counts)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # the point is judged where it ends
+        warnings.simplefilter("error", PerfectSeparationWarning)
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            return model.fit(start_params=start, maxiter=MOST_ITERATIONS, tol=TOLERANCE, tol_criterion="params")
+        except (PerfectSeparationWarning, PerfectSeparationError) as error:
+            raise NotIdentifiedError(
+                f"equation {response}: the predictors separate 0 from 1 perfectly, so the {family} model has no "
+                "finite estimate; remove a predictor, or collapse categories"
+            ) from error
+        except (ConvergenceWarning, np.linalg.LinAlgError, ValueError) as error:
+            raise _infinite(family, response) from error

@@ -1,0 +1,184 @@
+"""What ``causal`` is asked, checked before and after the data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.data.design import coded_variables
+from mlmed.data.frames import shorten
+from mlmed.data.layout import EquationLayout
+from mlmed.data.plain import two_levels
+from mlmed.errors import DataError, EffectError, FormulaError
+from mlmed.formula import Equation, formula_variables
+from mlmed.glm.families import check_family
+from mlmed.glm.robust import HC_KINDS
+from mlmed.names import display_name
+
+__all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_of", "treatment_values"]
+
+
+def check_families(mediator: Equation, outcome: Equation, family_m: str, family_y: str, method: str) -> None:
+    """Refuse unknown families, random terms beside a family other than linear, and a criterion nobody uses."""
+    for name, equation, family in (("family_m", mediator, family_m), ("family_y", outcome, family_y)):
+        check_family(family, name)
+        if equation.random and family != "linear":
+            raise EffectError(
+                f"{equation.text!r} has a random term and {name}={family!r}; mixed models are fitted here for linear "
+                "responses only. Leave out the random term and give cluster=, or use family 'linear'"
+            )
+    if method not in ("reml", "ml"):
+        raise EffectError(f"method must be one of reml, ml; found {method!r}")
+    if method != "reml" and not mediator.random and not outcome.random:
+        raise EffectError(
+            f"method={method!r} is a criterion of mixed models, and no equation has a random term; leave it out"
+        )
+
+
+def check_equations(mediator: Equation, outcome: Equation) -> None:
+    """Refuse equations that do not make a chain treatment -> mediator -> outcome."""
+    if mediator.name not in formula_variables(mediator.response) or len(formula_variables(mediator.response)) != 1:
+        raise FormulaError(
+            f"the mediator {mediator.name} is computed in the formula; effects through it are those of a column, so "
+            "make that column before the fit and use it in both equations"
+        )
+    if mediator.name == outcome.name:
+        raise FormulaError(f"both equations have the response {outcome.name}; mediator and outcome must differ")
+    if formula_variables(outcome.response) & mediator.predictors:
+        raise FormulaError(
+            f"the outcome {outcome.name} is a predictor of the mediator {mediator.name}; the equations must not feed "
+            "back into each other, so remove it there"
+        )
+    if mediator.name not in formula_variables(outcome.fixed):
+        raise FormulaError(
+            f"the mediator {mediator.name} is not in the fixed part of the outcome equation {outcome.text!r}, so "
+            f"nothing can flow through it; add it, as in '{outcome.name} ~ {mediator.name} + ...'"
+        )
+    groups = {frozenset(term.group) for equation in (mediator, outcome) for term in equation.random}
+    if len(groups) > 1:
+        shown = " and ".join(":".join(term.group) for equation in (mediator, outcome) for term in equation.random[:1])
+        raise FormulaError(
+            f"the two equations have different cluster variables ({shown}); effects are averaged over one kind of "
+            "cluster, so use the same in both"
+        )
+
+
+def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[str]) -> None:
+    """Refuse standard errors that an equation does not have, instead of ignoring what was asked."""
+    names = list(mixed)
+    if robust is not None and robust not in HC_KINDS:
+        raise EffectError(f"robust must be one of {', '.join(HC_KINDS)}, or None; found {robust!r}")
+    if robust is not None and cluster is not None:
+        raise EffectError(
+            f"robust={robust!r} and cluster={cluster!r} are two answers to one question; give one of them"
+        )
+    if robust is not None and names:
+        raise EffectError(
+            f"robust={robust!r} is for independent rows, and the equation of {' and '.join(names)} has random terms; "
+            f"use cluster={group!r} for errors that are robust within clusters"
+        )
+    if cluster is not None and not isinstance(cluster, str):
+        raise EffectError(f"cluster is the name of a column; found {cluster!r}. Give the name")
+    if cluster is not None and names and cluster != group:
+        raise EffectError(
+            f"cluster={cluster!r}, but the random terms of {' and '.join(names)} belong to {group}; use "
+            f"cluster={group!r}"
+        )
+
+
+def treatment_of(mediator: Equation, treatment: Any) -> str:
+    """The column that plays the treatment."""
+    candidates = sorted(formula_variables(mediator.fixed))
+    if treatment is not None:
+        name = display_name(treatment) if isinstance(treatment, str) else treatment
+        if name not in candidates:
+            raise FormulaError(
+                f"the treatment {name!r} is not in the fixed part of the mediator equation {mediator.text!r}; its "
+                f"predictors are {', '.join(candidates) or 'none'}. Add it, or give treatment= one of them"
+            )
+        return str(name)
+    if len(candidates) != 1:
+        raise FormulaError(
+            f"which variable is the treatment? The mediator equation {mediator.text!r} has "
+            f"{', '.join(candidates) if candidates else 'no predictor'}; say treatment='...'"
+        )
+    return candidates[0]
+
+
+def treatment_values(column: pd.Series, control: Any, treated: Any, equations: Iterable[Equation]) -> tuple[Any, Any]:
+    """The two values of the treatment as the formulas see them: levels of a factor, or numbers.
+
+    Raises
+    ------
+    DataError
+        Equal values, values that the data do not have, or beyond their range.
+    """
+    name = str(column.name)
+    remedy = "say which two to compare with control_value= and treat_value="
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        known: list[Any] = [level for level in column.cat.categories if (column == level).any()]
+        pair: tuple[Any, Any] = control, treated
+    else:
+        pair = _as_number(name, control, "control_value"), _as_number(name, treated, "treat_value")
+        known = np.unique(column.to_numpy(dtype=np.float64)).tolist()
+    if pair[0] == pair[1]:
+        raise DataError(f"control_value and treat_value are both {control!r}, so there is nothing to compare; {remedy}")
+    coded = any(name in coded_variables(equation) for equation in equations)
+    if isinstance(column.dtype, pd.CategoricalDtype) or coded or two_levels(column) is not None:
+        absent = [value for value in pair if value not in known]
+        if absent:
+            shown = shorten(f"{value:g}" if isinstance(value, float) else repr(value) for value in known)
+            raise DataError(
+                f"the treatment {name} never has the value {absent[0]!r} (its values are {shown}), so nothing is known "
+                f"of it; {remedy}"
+            )
+    elif not all(known[0] <= value <= known[-1] for value in pair):
+        outside = next(value for value in pair if not known[0] <= value <= known[-1])
+        raise DataError(
+            f"the treatment {name} goes from {known[0]:g} to {known[-1]:g}, so the value {outside:g} would be an "
+            f"extrapolation; {remedy}"
+        )
+    return pair
+
+
+def _as_number(name: str, value: Any, option: str) -> float:
+    number = isinstance(value, int | float | np.number | np.bool_)
+    if not number or not np.isfinite(float(value)):
+        raise DataError(f"{option}={value!r}, but the treatment {name} holds numbers; give a number")
+    return float(value)
+
+
+def check_at(
+    at: Mapping[str, Any] | None, layouts: tuple[EquationLayout, EquationLayout], treatment: str, mediator: str
+) -> dict[str, Any]:
+    """Values of covariates: known columns that are neither treatment nor mediator, values that they can have."""
+    if at is None:
+        return {}
+    if not isinstance(at, Mapping):
+        raise EffectError(f"at is a mapping of covariate to value, as in at={{'age': 30}}; found {at!r}. Give one")
+    known = {name for layout in layouts for name in layout.typical} - {treatment, mediator}
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    out: dict[str, Any] = {}
+    for name, value in at.items():
+        if name in (treatment, mediator):
+            role = "treatment" if name == treatment else "mediator"
+            raise EffectError(f"at names {name}, the {role}: effects are those of changing it. Leave it out of at")
+        if name not in known:
+            raise EffectError(
+                f"at names {name!r}, which no equation uses; choose among {', '.join(sorted(known)) or 'none'}"
+            )
+        if name in levels:
+            if value not in levels[name]:
+                raise EffectError(
+                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(repr, levels[name]))}"
+                )
+            out[name] = value
+            continue
+        number = isinstance(value, int | float | np.number | np.bool_)
+        if not number or not np.isfinite(float(value)):
+            raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
+        out[name] = float(value)
+    return out

@@ -1,0 +1,355 @@
+"""Potential-outcome effects of two fitted equations, and tests of them. Orchestrates, computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.data.layout import Dropped
+from mlmed.effects.delta import check_level
+from mlmed.effects.potential import Counterfactual
+from mlmed.effects.uncertainty import ContrastCovariance, contrast_covariance, slopes_at
+from mlmed.modes.causal_bootstrap import CausalBootstrap, bootstrap_causal
+from mlmed.modes.causal_checks import check_at
+from mlmed.modes.causal_fit import EquationFit, Errors
+from mlmed.modes.causal_groups import group_effects
+from mlmed.modes.causal_intervals import Interval, options_of, question_of
+from mlmed.modes.causal_setting import Chain, Columns, Groups, Prepared, Question, RanefDraws
+from mlmed.modes.causal_tables import (
+    contrast_quantities,
+    delta_effects,
+    draw_effects,
+    drawn_effects,
+    fixed_effects,
+)
+from mlmed.modes.causal_tests import interaction_table, moderation_table, refuse_no_interaction
+from mlmed.modes.checks import check_count, check_jobs, check_seed
+
+__all__ = ["CausalEffects"]
+
+
+@dataclass(frozen=True)
+class CausalEffects:
+    """Two fitted equations and the effects between potential outcomes (Imai, Keele & Tingley, 2010).
+
+    Attributes
+    ----------
+    chain : Chain
+        Both fits, the treatment and its values.
+    errors : Errors
+        Which standard errors the coefficients have.
+    dropped : Dropped or None
+        Rows left out of both equations.
+    """
+
+    chain: Chain
+    errors: Errors
+    dropped: Dropped | None
+
+    # -- what was fitted -----------------------------------------------------------------------------------
+
+    @property
+    def mediator(self) -> EquationFit:
+        """The mediator equation: ``family``, ``fit``, ``vcov``, ``design``."""
+        return self.chain.mediator
+
+    @property
+    def outcome(self) -> EquationFit:
+        """The outcome equation."""
+        return self.chain.outcome
+
+    @property
+    def treatment(self) -> str:
+        """The column that plays the treatment."""
+        return self.chain.treatment
+
+    @property
+    def values(self) -> tuple[Any, Any]:
+        """Control and treated."""
+        return self.chain.values
+
+    @property
+    def nobs(self) -> int:
+        """Rows, the same in both equations."""
+        return len(self.mediator.design.y)
+
+    @cached_property
+    def _columns(self) -> Columns:
+        return self.chain.columns({})
+
+    def _columns_at(self, at: Mapping[str, Any]) -> Columns:
+        return self.chain.columns(at) if at else self._columns
+
+    def _check_at(self, at: Mapping[str, Any] | None) -> dict[str, Any]:
+        return check_at(at, (self.mediator.layout, self.outcome.layout), self.treatment, self.mediator.name)
+
+    def counterfactual(self, at: Mapping[str, Any] | None = None) -> Counterfactual:
+        """Fixed-effects columns of both equations under both values of the treatment.
+
+        Parameters
+        ----------
+        at : mapping, optional
+            Values of covariates in every row.
+        """
+        return self._columns_at(self._check_at(at)).fixed
+
+    @cached_property
+    def interaction(self) -> bool:
+        """Whether the slope of the mediator depends on the treatment."""
+        return self._columns.fixed.interaction or self._columns.random.interaction
+
+    @cached_property
+    def fixed(self) -> dict[str, str]:
+        """Effects that the formulas fix, and why."""
+        parts = (self._columns.fixed, self._columns.random)
+        return fixed_effects(any(part.interaction or not np.array_equal(*part.outcome) for part in parts))
+
+    # -- effects -------------------------------------------------------------------------------------------
+
+    def question(
+        self,
+        at: Mapping[str, Any] | None,
+        groups: str | None,
+        ranef_draws: str | None = None,
+        *,
+        by_cluster: bool = False,
+    ) -> Question:
+        """What is asked, checked."""
+        found = self._check_at(at)
+        return question_of(found, groups, ranef_draws, is_mixed=self.chain.is_mixed, by_cluster=by_cluster)
+
+    def prepared(self, question: Question) -> Prepared:
+        """A question as arrays."""
+        return self.chain.prepare(self._columns_at(question.at), question)
+
+    def covariance_of(self, prepared: Prepared) -> ContrastCovariance:
+        """Contrasts and coefficients with their first-order covariance."""
+        laws = prepared.mediator, prepared.outcome
+        return contrast_covariance(slopes_at(prepared.setting, *laws), *laws)
+
+    def effects(
+        self,
+        interval: Interval | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
+        groups: Groups | None = None,
+        method: str | None = None,
+        ranef_draws: RanefDraws | None = None,
+        n_jobs: int | None = None,
+        progress: bool | None = None,
+    ) -> pd.DataFrame:
+        """Causal mediation effects, direct effects, total effect and shares of it.
+
+        With given coefficients every effect is computed exactly; only coefficients are ever drawn. An option that the
+        interval does not use is refused.
+
+        Parameters
+        ----------
+        interval : {"delta", "quasi-bayes", "bootstrap"}
+            Normal theory (default); coefficients drawn from their normal distribution (what ``mediation`` does: the
+            estimate is the mean of the draws, of shares the median); rows or clusters drawn and both equations fitted
+            again.
+        n : int
+            Draws or replicates, 1,000 if not given.
+        seed : int
+            Required by ``quasi-bayes`` and ``bootstrap``.
+        level : float
+            Coverage of the intervals, a proportion.
+        at : mapping, optional
+            Values of covariates in every row, ``{"age": 30}``: conditional effects.
+        groups : {"modes", "population"}
+            Mixed models: random effects enter by their conditional modes (default) and effects are averaged over the
+            rows; or they are averaged out, which gives the effect in the population of clusters.
+        method : {"percentile", "bc", "bca", "basic", "normal"}
+            ``bootstrap``: how an interval is made of draws.
+        ranef_draws : {"joint", "independent"}
+            Mixed models with modes: random effects given the drawn coefficients (default), or drawn one by one without
+            looking at them, which is what ``mediation`` does.
+        n_jobs, progress
+            ``bootstrap``: workers, and whether to show a progress bar.
+
+        Returns
+        -------
+        DataFrame
+            term (acme_control, acme_treated, ade_control, ade_treated, total, prop_mediated_control,
+            prop_mediated_treated, acme, ade, prop_mediated), estimate, std_error, statistic, p_value, conf_low,
+            conf_high, note. The scale is that of the expected outcome: probabilities for logit and probit, counts for
+            Poisson.
+
+        Raises
+        ------
+        EffectError
+            Unknown or idle options, no seed, or values in ``at`` that cannot be.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> data = mlmed.datasets.load("yuan_mackinnon_sim")
+        >>> fit = mlmed.causal("Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)", data)
+        >>> fit.effects().set_index("term").loc[["acme", "ade", "total"], "estimate"].round(3).to_dict()
+        {'acme': -0.115, 'ade': 0.286, 'total': 0.171}
+        """
+        check_level(level)
+        given = {
+            "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
+        }  # fmt: skip
+        kind = interval or "delta"
+        options = options_of(kind, given)
+        if kind == "bootstrap":
+            chosen = options.pop("method")
+            return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
+        prepared = self.prepared(self.question(at, groups, ranef_draws))
+        found = self.covariance_of(prepared)
+        if kind == "delta":
+            return delta_effects(found, self.fixed, level=level)
+        contrasts = draw_effects(prepared, n=options["n"], seed=options["seed"])
+        estimates = contrast_quantities(found, self.fixed)
+        return drawn_effects(contrasts, estimates, self.fixed, closed=prepared.setting.is_closed, level=level)
+
+    def bootstrap(
+        self,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        at: Mapping[str, Any] | None = None,
+        groups: Groups | None = None,
+        n_jobs: int | None = None,
+        progress: bool = False,
+    ) -> CausalBootstrap:
+        """Draw rows (clusters where there are any) with replacement, fit both equations again, average over the drawn.
+
+        Parameters
+        ----------
+        n, seed : int
+            Replicates, and their seed (required); results do not depend on the number of workers.
+        at, groups
+            As in ``effects``.
+        n_jobs, progress
+            Workers, and whether to show a progress bar.
+
+        Returns
+        -------
+        CausalBootstrap
+            With ``draws``, ``tidy(method=)``, ``failures`` and ``plot(term)``.
+        """
+        count, start = check_count(n, "replicates"), check_seed(seed, "bootstrap()")
+        workers = check_jobs(n_jobs)
+        prepared = self.prepared(self.question(at, groups))
+        estimates = contrast_quantities(self.covariance_of(prepared), self.fixed)
+        return bootstrap_causal(
+            self.chain, prepared, estimates, n=count, seed=start, n_jobs=workers, progress=bool(progress)
+        )
+
+    def groups(
+        self,
+        interval: Interval | None = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
+        ranef_draws: RanefDraws | None = None,
+    ) -> pd.DataFrame:
+        """ACME, ADE and total effect of every cluster, averaged over its own rows.
+
+        In a mixed model they rest on the cluster's conditional modes, which are shrunken towards the mean; without one,
+        clusters (``cluster=``) differ by their covariates only.
+
+        Parameters
+        ----------
+        interval : {"delta", "quasi-bayes"}
+            Normal theory (default), or draws.
+        n, seed, level, at, ranef_draws
+            As in ``effects``.
+
+        Returns
+        -------
+        DataFrame
+            The cluster, nobs, term (acme, ade, total), estimate, std_error, statistic, p_value, conf_low, conf_high,
+            note.
+
+        Raises
+        ------
+        EffectError
+            There are no clusters, or options are unknown or idle.
+        """
+        check_level(level)
+        kind = interval or "delta"
+        options = options_of(kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
+        question = self.question(at, None, ranef_draws, by_cluster=True)
+        return group_effects(self.chain, kind, options, lambda: self.prepared(question), self.fixed, level=level)
+
+    # -- tests ---------------------------------------------------------------------------------------------
+
+    def test_interaction(
+        self,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
+        groups: Groups | None = None,
+        ranef_draws: RanefDraws | None = None,
+    ) -> pd.DataFrame:
+        """Test of ACME(1) - ACME(0) = 0, by quasi-Bayesian draws.
+
+        ADE(1) - ADE(0) is the same number: both are E(1,1) - E(1,0) - E(0,1) + E(0,0).
+
+        Parameters
+        ----------
+        n, seed : int
+            Draws, and their seed (required).
+        level, at, groups, ranef_draws
+            As in ``effects``.
+
+        Raises
+        ------
+        EffectError
+            The difference is 0 by construction: no interaction, and a linear outcome.
+        """
+        check_level(level)
+        refuse_no_interaction(self.chain, self.interaction)
+        count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
+        prepared = self.prepared(self.question(at, groups, ranef_draws))
+        return interaction_table(prepared, n=count, seed=start, level=level)
+
+    def test_moderation(
+        self,
+        at1: Mapping[str, Any],
+        at2: Mapping[str, Any],
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        level: float = 0.95,
+        groups: Groups | None = None,
+        ranef_draws: RanefDraws | None = None,
+    ) -> pd.DataFrame:
+        """Differences of effects between two values of covariates, from the same draws of the coefficients.
+
+        Parameters
+        ----------
+        at1, at2 : mapping
+            Values of covariates, ``{"gender": "male"}`` and ``{"gender": "female"}``.
+        n, seed : int
+            Draws, and their seed (required).
+        level, groups, ranef_draws
+            As in ``effects``.
+
+        Returns
+        -------
+        DataFrame
+            A row per effect, ``acme(at1) - acme(at2)``, in the columns of ``effects``.
+        """
+        check_level(level)
+        count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
+        questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
+        prepared = [self.prepared(question) for question in questions]
+        return moderation_table(prepared, questions, n=count, seed=start, level=level)

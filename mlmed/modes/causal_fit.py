@@ -1,0 +1,247 @@
+"""Both equations of ``causal`` on the same rows: designs, fits, covariances, and what effects are averages of."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.frames import cluster_codes
+from mlmed.data.layout import Dropped, EquationLayout
+from mlmed.data.levels import levels_of
+from mlmed.data.plain import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
+from mlmed.errors import DataError, DroppedRowsWarning, LevelWarning
+from mlmed.formula import Equation
+from mlmed.glm.families import BINARY
+from mlmed.glm.fit import GlmFit, fit_glm
+from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.model import ModelSpec
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted, fit_model
+from mlmed.reml.posterior import ModeLaw, mode_law
+
+__all__ = ["EquationFit", "Errors", "Grouping", "SharedRows", "fit_equation", "shared_rows", "warn_of_levels"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Clusters of the rows.
+
+    Attributes
+    ----------
+    name : str
+        The cluster variable.
+    codes : (n,) int array
+        Cluster of each row.
+    clusters : Index
+        Ids.
+    """
+
+    name: str
+    codes: NDArray[np.intp]
+    clusters: pd.Index
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRows:
+    """The rows that both equations use.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Their columns.
+    dropped : Dropped or None
+        What was left out.
+    grouping : Grouping or None
+        Clusters, where a column names them.
+    """
+
+    table: pd.DataFrame
+    dropped: Dropped | None
+    grouping: Grouping | None
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Which standard errors were asked for.
+
+    Attributes
+    ----------
+    robust : str or None
+        Heteroskedasticity-consistent kind.
+    cluster : str or None
+        Column within whose values rows may depend on each other.
+    """
+
+    robust: str | None
+    cluster: str | None
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return self.robust or (f"robust within {self.cluster}" if self.cluster else "model-based")
+
+
+@dataclass(frozen=True)
+class EquationFit:
+    """One fitted equation.
+
+    Attributes
+    ----------
+    family : str
+        Of its response.
+    fit : GlmFit or Fitted
+        An ordinary regression, or a mixed model of our engine.
+    vcov : (p, p) array
+        Covariance of the fixed effects, as it was asked for.
+    design : PlainDesign
+        Response and fixed-effects columns of the rows.
+    coding : pair or None
+        The levels that count as 0 and 1, if the response is a factor.
+    """
+
+    family: str
+    fit: GlmFit | Fitted
+    vcov: Array
+    design: PlainDesign
+    coding: tuple[Any, Any] | None = None
+
+    @property
+    def equation(self) -> Equation:
+        """What was asked."""
+        return self.design.equation
+
+    @property
+    def name(self) -> str:
+        """The response."""
+        return self.design.equation.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Fixed effects."""
+        return self.design.names
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it has random effects."""
+        return isinstance(self.fit, Fitted)
+
+    @property
+    def beta(self) -> Array:
+        """Fixed effects, (p,)."""
+        return self.fit.estimates.beta if isinstance(self.fit, Fitted) else self.fit.beta
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation; NaN for families other than linear."""
+        sigma2 = self.fit.estimates.sigma2[0] if isinstance(self.fit, Fitted) else self.fit.sigma2
+        return float(np.sqrt(sigma2))
+
+    @property
+    def loglik(self) -> float:
+        """Maximized log-likelihood (restricted for REML)."""
+        return self.fit.estimates.loglik if isinstance(self.fit, Fitted) else self.fit.loglik
+
+    @property
+    def layout(self) -> EquationLayout:
+        """Encodings of the fixed part and, in a mixed model, of the random terms."""
+        return self.fit.layout.equations[0] if isinstance(self.fit, Fitted) else self.design.layout
+
+    @cached_property
+    def law(self) -> ModeLaw | None:
+        """Random effects of every cluster given the data; None in an ordinary regression."""
+        if not isinstance(self.fit, Fitted):
+            return None
+        working, optimum = self.fit.working, self.fit.optimum
+        return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
+
+    def columns(self, cases: Sequence[Mapping[str, Any]], *, random: bool = False) -> Array:
+        """Columns of the fixed or of the random part with variables set to values, (cases, n, p or q)."""
+        layout = self.layout
+        return encode_each(layout.encodings[1:] if random else layout.encodings[:1], layout, self.design.table, cases)
+
+
+def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *, stacklevel: int = 3) -> SharedRows:
+    """Rows that are complete for both equations; warns once about the others.
+
+    Raises
+    ------
+    DataError
+        Unknown columns, or no complete row.
+    """
+    group = next((equation.random[0].group for equation in equations if equation.random), ())
+    keep = group or ((cluster,) if cluster else ())
+    table = read_columns(equations, data, keep=keep)
+    names = sorted(map(str, table.columns))
+    rows = complete_rows(table, names)
+    dropped = None
+    if not rows.all():
+        counts = {name: int(table[name].isna().sum()) for name in names}
+        missing = {name: count for name, count in counts.items() if count}
+        both = " and ".join(equation.name for equation in equations)
+        dropped = Dropped(f"{both} (the same rows for both)", len(table), int(rows.sum()), 0, missing)
+        if not rows.any():
+            raise DataError(
+                f"no row is complete in both equations (missing values by column: "
+                f"{', '.join(f'{name}: {count}' for name, count in missing.items())}); remove a column that is mostly "
+                "missing"
+            )
+        warnings.warn(str(dropped), DroppedRowsWarning, stacklevel=stacklevel)
+        table = table.loc[rows].reset_index(drop=True)
+    if not keep:
+        return SharedRows(table, dropped, None)
+    codes, clusters = cluster_codes(table, tuple(keep))
+    if len(clusters) < 2:
+        raise DataError(f"{':'.join(keep)} has one value only, so there are no clusters; choose another column")
+    return SharedRows(table, dropped, Grouping(":".join(keep), codes, clusters))
+
+
+def fit_equation(
+    equation: Equation, family: str, rows: SharedRows, errors: Errors, *, method: str, stacklevel: int = 4
+) -> EquationFit:
+    """Fit one equation and take the covariance that was asked for."""
+    design = plain_design(equation, rows.table, binary=family in BINARY)
+    if not equation.random:
+        fit = fit_glm(family, design.y, design.X, names=design.names, response=equation.name)
+        return EquationFit(family, fit, _plain_vcov(fit, rows, errors), design, _coding(equation, rows.table))
+    fitted = fit_model(ModelSpec((equation,), method), rows.table, stacklevel=stacklevel)  # type: ignore[arg-type]
+    p = len(fitted.estimates.beta)
+    V = covariance(fitted, "CR1" if errors.cluster else "block").matrix[:p, :p]
+    return EquationFit(family, fitted, V, design)
+
+
+def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
+    name = equation.name
+    is_factor = name in table.columns and isinstance(table[name].dtype, pd.CategoricalDtype)
+    return two_levels(table[name]) if is_factor else None
+
+
+def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> Array:
+    if errors.robust:
+        return hc_vcov(fit, errors.robust)
+    if errors.cluster and rows.grouping is not None:
+        return cluster_vcov(fit, rows.grouping.codes)
+    return fit.vcov
+
+
+def warn_of_levels(mediator: EquationFit, rows: SharedRows, errors: Errors, *, stacklevel: int = 3) -> None:
+    """A mediator of the clusters, fitted as if every row had its own."""
+    if mediator.is_mixed or rows.grouping is None or errors.cluster:
+        return
+    name = mediator.name
+    if levels_of(rows.table, rows.grouping.codes, [name])[name] == 2:
+        warnings.warn(
+            f"the mediator {name} does not vary within {rows.grouping.name}, but its equation counts every row: its "
+            f"standard errors are too small. Give cluster={rows.grouping.name!r}, or use mlmed.piecewise, which fits "
+            "one row per cluster",
+            LevelWarning,
+            stacklevel=stacklevel,
+        )

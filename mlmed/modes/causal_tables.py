@@ -1,0 +1,143 @@
+"""Tables of ``causal``: coefficients, effects by the delta method or from draws, effects by cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.delta import Quantity, delta_table, wald_table
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
+from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
+from mlmed.glm.fit import GlmFit
+from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.causal_fit import EquationFit
+from mlmed.modes.causal_setting import Prepared
+
+__all__ = [
+    "coefficient_table",
+    "contrast_quantities",
+    "delta_effects",
+    "draw_effects",
+    "drawn_effects",
+    "fixed_effects",
+    "without_spread",
+]
+
+Array = NDArray[np.float64]
+#: A total effect this close to zero, in standard errors, says nothing as a denominator.
+CLEAR = 2.0
+NO_SPREAD = "no standard error: a ratio of draws has no variance"
+NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
+ALL_MEDIATED = "fixed at 1: the treatment is not in the outcome equation"
+ZERO_TOTAL = "not defined: the total effect is 0"
+CLOSED = "estimate in closed form (sums of products of coefficients), not a mean of draws"
+
+
+def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
+    """Fixed effects; t tests with n - p degrees of freedom for least squares, normal tests otherwise."""
+    errors = np.sqrt(np.diag(equation.vcov))
+    df, note = None, ""
+    if isinstance(equation.fit, GlmFit) and equation.family == "linear":
+        free = equation.fit.nobs - len(equation.beta)
+        df, note = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
+    return wald_table(equation.names, equation.beta, errors, level=level, notes=[note] * len(errors), df=df)
+
+
+def fixed_effects(has_direct: bool) -> dict[str, str]:
+    """Effects that the formulas fix, and why."""
+    if has_direct:
+        return {}
+    return {"ade_control": NO_DIRECT, "ade_treated": NO_DIRECT, "ade": NO_DIRECT} | dict.fromkeys(RATIOS, ALL_MEDIATED)
+
+
+def contrast_quantities(found: ContrastCovariance, fixed: Mapping[str, str]) -> dict[str, Quantity]:
+    """Every effect as a function of the contrasts (and coefficients, which do not enter)."""
+    unit = np.eye(len(found.values))
+    contrast = dict(zip(CONTRASTS, zip(found.values, unit, strict=False), strict=False))
+    for mean, kind in (("acme", "acme"), ("ade", "ade")):
+        (low, by_low), (high, by_high) = contrast[f"{kind}_control"], contrast[f"{kind}_treated"]
+        contrast[mean] = 0.5 * (low + high), 0.5 * (by_low + by_high)
+    total, by_total = contrast["total"]
+    note = _share_note(float(total), float(np.sqrt(by_total @ found.matrix @ by_total)))
+    out: dict[str, Quantity] = {}
+    for term in EFFECTS:
+        if term in fixed:
+            out[term] = Quantity(term, 1.0 if term in RATIOS else 0.0, np.zeros(len(unit)), None, fixed[term])
+        elif term in RATIOS:
+            value, slope = contrast[term.replace("prop_mediated", "acme")]
+            if total == 0.0:
+                out[term] = Quantity(term, float("nan"), np.zeros(len(unit)), None, ZERO_TOTAL)
+            else:
+                gradient = slope / total - value / total**2 * by_total
+                out[term] = Quantity(term, float(value / total), gradient, None, note)
+        else:
+            value, slope = contrast[term]
+            out[term] = Quantity(term, float(value), slope)
+    return out
+
+
+def _share_note(total: float, error: float) -> str:
+    """Warn of a denominator that may be zero."""
+    if abs(total) >= CLEAR * error:
+        return ""
+    return f"unstable: the total effect is {abs(total) / error:.1f} standard errors from 0, and this is a share of it"
+
+
+def delta_effects(found: ContrastCovariance, fixed: Mapping[str, str], *, level: float) -> pd.DataFrame:
+    """The table of the delta method, first order (eq. 74)."""
+    quantities = contrast_quantities(found, fixed)
+    return delta_table([quantities[term] for term in EFFECTS], found.matrix, order="first", level=level)
+
+
+def draw_effects(prepared: Prepared, *, n: int, seed: int, by_cluster: bool = False) -> Array:
+    """Contrasts of n draws of the coefficients, (n, 5) or (n, J, 5)."""
+    laws = prepared.mediator, prepared.outcome
+    return draw_contrasts(prepared.setting, *laws, n=n, seed=seed, by_cluster=by_cluster)
+
+
+def drawn_effects(
+    contrasts: Array, estimates: Mapping[str, Quantity], fixed: Mapping[str, str], *, closed: bool, level: float
+) -> pd.DataFrame:
+    """The table of quasi-Bayesian draws (eq. 75): means, medians of ratios, quantiles.
+
+    Parameters
+    ----------
+    contrasts : (n, 5) array
+        Draws.
+    estimates : mapping
+        The effects at the estimates.
+    fixed : mapping
+        Effects that the formulas fix, and why.
+    closed : bool
+        Effects are sums of products of independent coefficients: their mean is what the estimates give, without draws.
+    level : float
+        Coverage.
+    """
+    draws = all_effects(contrasts)
+    lost = int((~np.isfinite(contrasts).all(axis=1)).sum())
+    missing = dict(fixed)
+    if lost:
+        reason = f"{lost} of {len(contrasts)} draws give an expected outcome too large for a number"
+        missing |= {term: reason for term in EFFECTS if term not in fixed}
+    values, notes = {}, {}
+    for term in EFFECTS:
+        at_estimates, note = estimates[term].estimate, estimates[term].note
+        if closed or term in missing:
+            values[term] = float("nan") if lost and term not in fixed else at_estimates
+        else:
+            values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
+        notes[term] = "; ".join(filter(None, [CLOSED if closed else "", note]))
+    table = draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing)
+    return without_spread(table)
+
+
+def without_spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Ratios without standard error: the mean and the variance of a ratio of normal draws do not exist."""
+    ratio = table["term"].isin(RATIOS) & table["conf_low"].notna()
+    table.loc[ratio, ["std_error", "statistic"]] = np.nan
+    notes = [f"{note}; {NO_SPREAD}" if note else NO_SPREAD for note in table.loc[ratio, "note"]]
+    table.loc[ratio, "note"] = notes
+    return table

@@ -1,0 +1,89 @@
+"""Tests of ``causal``: does the mediated effect depend on the treatment, or on covariates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
+from mlmed.effects.uncertainty import slopes_at
+from mlmed.errors import EffectError
+from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.causal_setting import Chain, Prepared, Question
+from mlmed.modes.causal_tables import CLOSED, draw_effects
+
+__all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
+
+Array = NDArray[np.float64]
+ACME_DIFFERENCE, ADE_DIFFERENCE = "acme_treated - acme_control", "ade_treated - ade_control"
+#: Effects whose differences between covariate values are reported.
+MODERATED = tuple(term for term in EFFECTS if term not in RATIOS)
+
+
+def refuse_no_interaction(chain: Chain, interaction: bool) -> None:
+    """A difference that is 0 by construction needs no test."""
+    if interaction or chain.outcome.family != "linear":
+        return
+    m, x, y = chain.mediator.name, chain.treatment, chain.outcome.name
+    raise EffectError(
+        f"ACME(1) - ACME(0) is 0 by construction: the outcome is linear and {chain.outcome.equation.text!r} has "
+        f"no interaction of {m} and {x}. Add one, as in '{y} ~ {m} * {x}'"
+    )
+
+
+def _at_estimates(prepared: Prepared) -> Array:
+    return slopes_at(prepared.setting, prepared.mediator, prepared.outcome).average()
+
+
+def interaction_table(prepared: Prepared, *, n: int, seed: int, level: float) -> pd.DataFrame:
+    """ACME(1) - ACME(0), and the same for ADE."""
+    by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
+    exact = dict(zip(CONTRASTS, _at_estimates(prepared), strict=True)) if prepared.setting.is_closed else {}
+    draws, estimates = {}, {}
+    for term, kind in ((ACME_DIFFERENCE, "acme"), (ADE_DIFFERENCE, "ade")):
+        draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
+        if exact:
+            estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
+    return _differences(draws, estimates, note=CLOSED if exact else "", level=level)
+
+
+def moderation_table(
+    prepared: Sequence[Prepared], questions: Sequence[Question], *, n: int, seed: int, level: float
+) -> pd.DataFrame:
+    """Differences of effects between two settings; the seed makes their coefficients the same.
+
+    Raises
+    ------
+    EffectError
+        The two settings do not differ.
+    """
+    first, second = (question.at for question in questions)
+    if first == second:
+        raise EffectError(f"at1 and at2 are the same ({first}), so there is no difference; give different values")
+    found = [all_effects(draw_effects(one, n=n, seed=seed)) for one in prepared]
+    draws = {f"{term}(at1) - {term}(at2)": found[0][term] - found[1][term] for term in MODERATED}
+    estimates = {}
+    if prepared[0].setting.is_closed:
+        exact = [all_effects(_at_estimates(one)) for one in prepared]
+        estimates = {f"{term}(at1) - {term}(at2)": float(exact[0][term] - exact[1][term]) for term in MODERATED}
+    where = f"at1: {_shown(first)}; at2: {_shown(second)}"
+    note = f"{where}; {CLOSED}" if estimates else where
+    return _differences(draws, estimates, note=note, level=level)
+
+
+def _shown(at: Mapping[str, object]) -> str:
+    return ", ".join(
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in at.items()
+    )
+
+
+def _differences(
+    draws: Mapping[str, Array], estimates: Mapping[str, float], *, note: str, level: float
+) -> pd.DataFrame:
+    values = {term: estimates.get(term, float(np.mean(found))) for term, found in draws.items()}
+    return draws_table(
+        pd.DataFrame(draws), pd.Series(values), level=level, notes=dict.fromkeys(draws, note), missing={}
+    )

@@ -1,0 +1,190 @@
+"""A causal fit as text and as a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import COLUMNS
+from mlmed.glm.families import BINARY
+from mlmed.modes.causal_tables import CLOSED
+from mlmed.modes.fitting import Fitted
+from mlmed.report.text import format_number, render_pairs, render_table
+
+if TYPE_CHECKING:
+    from mlmed.modes.causal_effects import CausalEffects
+    from mlmed.modes.causal_fit import EquationFit
+
+__all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
+
+#: Name and version of the JSON layout; a change of meaning changes the number.
+SCHEMA = "mlmed.causal/1"
+#: Rows that say everything where control and treated cannot differ.
+AVERAGES = ("acme", "ade", "total", "prop_mediated")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A table of effects and how it was made.
+
+    Attributes
+    ----------
+    table : DataFrame
+        From ``effects``.
+    interval : str
+        Kind of interval.
+    n, seed : int or None
+        Draws and their seed.
+    level : float
+        Coverage.
+    at : mapping or None
+        Values of covariates.
+    groups : str or None
+        How random effects enter.
+    """
+
+    table: pd.DataFrame
+    interval: str
+    n: int | None
+    seed: int | None
+    level: float
+    at: Mapping[str, Any] | None
+    groups: str | None
+
+
+def how_exact(mediator: str, outcome: str) -> str:
+    """How expected outcomes of given coefficients are computed (docs/math.md, eq. 68 to 72)."""
+    if mediator == outcome == "linear":
+        return "closed form: sums of products of coefficients"
+    if outcome == "linear" or (mediator in ("linear", "poisson") and outcome == "poisson"):
+        return "closed form"
+    if mediator in BINARY:
+        return "exact: sum over both values of the mediator"
+    if mediator == "poisson":
+        return "exact: sum over the counts of the mediator"
+    if outcome == "probit":
+        return "closed form: Phi((A + B mu) / sqrt(1 + B^2 s^2))"
+    return "numerical integral over the mediator, to 1e-10"
+
+
+def _equation(equation: EquationFit) -> str:
+    if isinstance(equation.fit, Fitted):
+        return f"{equation.equation.text} (linear mixed, {equation.fit.spec.method.upper()})"
+    return f"{equation.equation.text} ({equation.family})"
+
+
+def _header(results: CausalEffects, shown: Shown) -> list[tuple[str, str]]:
+    control, treated = shown_values(results.values)
+    pairs = [
+        ("Mediator", _equation(results.mediator)),
+        ("Outcome", _equation(results.outcome)),
+        ("Treatment", f"{results.treatment}: {control} (control) to {treated} (treated)"),
+    ]
+    for equation in (results.mediator, results.outcome):
+        if equation.coding is not None:
+            pairs.append(("Coding", "{}: {} is 0, {} is 1".format(equation.name, *equation.coding)))
+    pairs.append(("Rows", f"{results.nobs}, the same in both equations"))
+    grouping = results.chain.grouping
+    if grouping is not None:
+        pairs.append(("Clusters", f"{len(grouping.clusters)} ({grouping.name})"))
+    if results.dropped is not None:
+        pairs.append(("Left out", str(results.dropped)))
+    pairs.append(("Errors", f"{results.errors.label}, of the coefficients{_too_few(results)}"))
+    if shown.at:
+        pairs.append(("At", ", ".join(f"{name} = {value}" for name, value in shown.at.items())))
+    pairs.append(("Effects", _averages(results, shown)))
+    pairs.append(("Intervals", _interval(shown)))
+    return pairs
+
+
+def shown_values(values: tuple[Any, Any]) -> tuple[str, str]:
+    """Whole numbers without decimals."""
+    first, second = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    return first, second
+
+
+def _too_few(results: CausalEffects) -> str:
+    """A sandwich is a sum over clusters, so they limit its rank."""
+    grouping, p = results.chain.grouping, max(len(results.mediator.beta), len(results.outcome.beta))
+    if results.errors.cluster is None or grouping is None or len(grouping.clusters) > p:
+        return ""
+    return f" ({len(grouping.clusters)} clusters for {p} coefficients: do not trust them)"
+
+
+def _averages(results: CausalEffects, shown: Shown) -> str:
+    mediator, outcome = results.mediator, results.outcome
+    text = f"averages over the rows; given the coefficients, {how_exact(mediator.family, outcome.family)}"
+    if mediator.family == "linear" and outcome.family != "linear":
+        text += f" (s = {format_number(mediator.sigma)}, the residual sd of {mediator.name}, is kept at its estimate)"
+    if not results.chain.is_mixed:
+        return text
+    if shown.groups == "population":
+        text += "; random effects averaged out over the population of clusters"
+    else:
+        text += "; random effects at their conditional modes, of these clusters"
+    if mediator.is_mixed and outcome.is_mixed:
+        text += ". Two separate fits do not estimate the covariance of their random slopes (mlmed.mediate does)"
+    return text
+
+
+def _interval(shown: Shown) -> str:
+    level = f"{100 * shown.level:g}%"
+    if shown.interval == "delta":
+        return f"{level}, delta method"
+    count = f"{shown.n or 1000:,}"
+    if shown.interval == "bootstrap":
+        return f"{level}, percentiles of {count} bootstrap replicates, seed {shown.seed}"
+    return f"{level}, quasi-Bayesian: quantiles of {count} draws of the coefficients, seed {shown.seed}"
+
+
+def summary_text(results: CausalEffects, shown: Shown) -> str:
+    """Header and table; one row an effect where treatment and mediator do not interact and all is linear."""
+    chain = results.treatment, results.mediator.name, results.outcome.name
+    title = f"Causal mediation: {' -> '.join(chain)}"
+    table = shown.table.assign(note=[_without_closed(note) for note in shown.table["note"]])
+    closing = ""
+    if results.outcome.family == "linear" and not results.interaction:
+        table = table.set_index("term").loc[list(AVERAGES)].reset_index()
+        closing = f"Control and treated have the same effects: no interaction of {chain[0]} and {chain[1]}."
+    lines = [title, "=" * len(title), render_pairs(_header(results, shown)), "", render_table(table)]
+    return "\n".join([*lines, "", closing] if closing else lines)
+
+
+def _without_closed(note: str) -> str:
+    """The header says it already."""
+    return "; ".join(part for part in note.split("; ") if part != CLOSED)
+
+
+def document(results: CausalEffects, tables: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
+    """Everything as plain values, for JSON."""
+    grouping = results.chain.grouping
+    found: dict[str, Any] = {
+        "schema": SCHEMA,
+        "mediator": results.mediator.equation.text,
+        "outcome": results.outcome.equation.text,
+        "family_m": results.mediator.family,
+        "family_y": results.outcome.family,
+        "treatment": results.treatment,
+        "values": [_plain(value) for value in results.values],
+        "interaction": results.interaction,
+        "nobs": results.nobs,
+        "n_clusters": None if grouping is None else len(grouping.clusters),
+        "errors": results.errors.label,
+        "level": level,
+        "computed": how_exact(results.mediator.family, results.outcome.family),
+        "dropped": None if results.dropped is None else str(results.dropped),
+    }
+    for name, table in tables.items():
+        rows = table[list(COLUMNS)].to_dict("records")
+        found[name] = [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,297 @@
+"""Several fits side by side, with the truth and with published numbers: one table, one picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import check_level
+from mlmed.effects.montecarlo import EFFECTS
+from mlmed.errors import EffectError
+from mlmed.report.forest import plot_forest
+from mlmed.report.text import format_number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparable", "Comparison", "compare"]
+
+#: What is kept of every estimate.
+KEPT = ("estimate", "std_error", "conf_low", "conf_high", "note")
+TRUTH = "truth"
+
+
+class Comparable(Protocol):
+    """Anything that can stand in a comparison."""
+
+    @property
+    def label(self) -> str:
+        """What its column is called."""
+        ...
+
+    def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Its estimates under the names that all methods share (``indirect``, ``m:x``, ``var(m:x)``)."""
+        ...
+
+    def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
+        """A function of these estimates, one row; EffectError if it does not have them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimates of several methods under common names.
+
+    Attributes
+    ----------
+    long : DataFrame
+        One row per term and method: term, method, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
+        conf_low, conf_high, note. A method without the term has no row.
+    terms, methods : tuple of str
+        Rows and columns of ``table``, in order: truth, published columns, fits.
+    level : float
+        Coverage of the intervals of the fits.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> data = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> formulas = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
+    >>> both = [mlmed.mediate(*formulas, data, method=method) for method in ("reml", "ml")]
+    >>> print(mlmed.compare(*both, truth={"indirect": -0.14}, terms=["indirect", "total"]).table.round(4).T)
+    term        indirect   total
+    truth        -0.1400     NaN
+    joint REML   -0.1276  0.1682
+    joint ML     -0.1257  0.1701
+    """
+
+    long: pd.DataFrame
+    terms: tuple[str, ...]
+    methods: tuple[str, ...]
+    level: float
+
+    def _wide(self, column: str) -> pd.DataFrame:
+        wide = self.long.pivot(index="term", columns="method", values=column)
+        return (
+            wide.reindex(index=list(self.terms), columns=list(self.methods))
+            .rename_axis("term")
+            .rename_axis(None, axis=1)
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Estimates, a row per term and a column per method; NaN where a method does not have the term."""
+        return self._wide("estimate")
+
+    @property
+    def std_errors(self) -> pd.DataFrame:
+        """Standard errors in the same shape."""
+        return self._wide("std_error")
+
+    def differences(self, reference: str | None = None) -> pd.DataFrame:
+        """Estimates less those of one method; by default less the truth, or else the first column.
+
+        Raises
+        ------
+        EffectError
+            There is no such method.
+        """
+        table = self.table
+        column = self.methods[0] if reference is None else reference
+        if column not in table.columns:
+            raise EffectError(f"no method {column!r} in the comparison; there are {', '.join(self.methods)}")
+        return table.drop(columns=column).sub(table[column], axis=0)
+
+    def plot(self, terms: str | Sequence[str] | None = None) -> Figure:
+        """Forest plot: a panel per term, a line per method with its interval, the truth as a vertical line.
+
+        By default the effects and paths that at least one fit has, or else the first eight terms (extra ``plots``).
+
+        Raises
+        ------
+        EffectError
+            Unknown term.
+        """
+        if terms is None:
+            usual = [term for term in EFFECTS if term in self.terms and term != "direct"]
+            chosen = usual or list(self.terms[:8])
+        else:
+            chosen = [terms] if isinstance(terms, str) else list(terms)
+        unknown = [term for term in chosen if term not in self.terms]
+        if unknown:
+            raise EffectError(f"no term {unknown[0]!r} in the comparison; there are {', '.join(self.terms)}")
+        return plot_forest(
+            self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
+        )
+
+    def __str__(self) -> str:
+        return _text(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self}</pre>"
+
+
+def compare(
+    *fits: Comparable,
+    names: Sequence[str] | None = None,
+    truth: Any = None,
+    published: Mapping[str, Any] | None = None,
+    terms: Sequence[str] | Mapping[str, str] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Set fits of any mode beside each other, beside the truth, and beside published numbers.
+
+    Terms have the same name in every mode: the paths ``a``, ``b``, ``cprime``, ``cov_ab`` and the effects ``indirect``,
+    ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m:x`` and variances
+    ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``.
+
+    Parameters
+    ----------
+    *fits : results
+        Of ``mediate``, ``mixed``, ``piecewise``, ``causal``.
+    names : sequence of str, optional
+        Their columns; by default what each fit calls itself, such as ``joint REML``.
+    truth : mapping or simulated data, optional
+        Population values by term, or what ``simulate.bpg`` returned.
+    published : mapping, optional
+        Column name -> mapping of term -> a number, a pair (estimate, standard error), or a mapping with some of
+        ``estimate``, ``std_error``, ``conf_low``, ``conf_high``. Numbers may be text, as printed.
+    terms : sequence or mapping, optional
+        Only these; a mapping gives labels to expressions, ``{"sd(a_j)": "sqrt(var(m:x))"}``, which every fit that
+        knows the names evaluates (as ``nlcom`` does).
+    level : float
+        Coverage of the intervals.
+
+    Raises
+    ------
+    EffectError
+        Nothing to compare, names that do not match, a term that no fit has, or a published value that is not a number.
+    """
+    check_level(level)
+    if not fits:
+        raise EffectError("compare() needs at least one fit, as in compare(joint, piecewise)")
+    for fit in fits:
+        if not hasattr(fit, "comparable"):
+            raise EffectError(
+                f"compare() takes fits of mediate, mixed, piecewise or causal; found {type(fit).__name__}"
+            )
+    columns = _labels(fits, names)
+    rows = [_fit_rows(fit, column, terms, level) for fit, column in zip(fits, columns, strict=True)]
+    given = [_given_rows(TRUTH, TRUTH, _truth_values(truth))] if truth is not None else []
+    given += [_given_rows(str(name), "published", values) for name, values in (published or {}).items()]
+    _refuse_unknown(terms, rows)
+    long = pd.concat([part for part in [*given, *rows] if len(part)], ignore_index=True)
+    ordered = list(terms) if terms is not None else list(dict.fromkeys(pd.concat([*rows, *given])["term"]))
+    long = long[long["term"].isin(ordered)]
+    order = long["term"].map({term: k for k, term in enumerate(ordered)})
+    long = long.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    methods = (*([TRUTH] if truth is not None else []), *map(str, published or {}), *columns)
+    twice = [name for name, count in Counter(methods).items() if count > 1]
+    if twice:
+        raise EffectError(f"two columns have the name {twice[0]!r}; rename one of them (names=, published=)")
+    return Comparison(long, tuple(ordered), methods, level)
+
+
+def _labels(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[str]:
+    """One column name a fit; the same names are numbered."""
+    if names is not None:
+        if isinstance(names, str) or len(names) != len(fits) or len(set(names)) < len(fits):
+            raise EffectError(f"names must be {len(fits)} different names, one a fit; found {names!r}")
+        return list(map(str, names))
+    labels = [fit.label for fit in fits]
+    many, seen, found = Counter(labels), Counter[str](), []
+    for label in labels:
+        seen[label] += 1
+        found.append(f"{label} ({seen[label]})" if many[label] > 1 else label)
+    return found
+
+
+def _fit_rows(
+    fit: Comparable, column: str, terms: Sequence[str] | Mapping[str, str] | None, level: float
+) -> pd.DataFrame:
+    """What one fit knows of the terms; an expression is evaluated, and left out by a fit without its names."""
+    table = fit.comparable(level=level)
+    if terms is not None:
+        asked = dict(terms) if isinstance(terms, Mapping) else {term: term for term in terms}
+        known = set(table["term"])
+        parts = []
+        for label, text in asked.items():
+            found = table[table["term"] == text] if text in known else _evaluated(fit, text, level)
+            parts.append(found.assign(term=label))
+        table = pd.concat(parts, ignore_index=True)
+    return table[["term", *KEPT]].assign(method=column, kind="fit")
+
+
+def _refuse_unknown(terms: Sequence[str] | Mapping[str, str] | None, rows: Sequence[pd.DataFrame]) -> None:
+    """A term that no fit has is a mistake."""
+    found = set().union(*(part["term"] for part in rows))
+    missing = [term for term in terms or () if term not in found]
+    if missing:
+        text = terms[missing[0]] if isinstance(terms, Mapping) else missing[0]
+        raise EffectError(f"no fit knows {text!r}; leave out terms= to see what there is, and check the names")
+
+
+def _evaluated(fit: Comparable, text: str, level: float) -> pd.DataFrame:
+    try:
+        return fit.combined(text, level=level)
+    except EffectError:  # this fit has no parameters of these names
+        return pd.DataFrame(columns=["term", *KEPT])
+
+
+def _truth_values(truth: Any) -> Mapping[str, Any]:
+    """A mapping as it is; simulated data or their truth by the names of the effects."""
+    if isinstance(truth, Mapping):
+        return truth
+    source = getattr(truth, "truth", truth)
+    values = {name: getattr(source, name) for name in EFFECTS if hasattr(source, name)}
+    if not values:
+        raise EffectError(f"truth must be a mapping of term to value, or simulated data; found {type(truth).__name__}")
+    return {**values, "direct": values["cprime"]} if "cprime" in values else values
+
+
+def _given_rows(column: str, kind: str, values: Any) -> pd.DataFrame:
+    if not isinstance(values, Mapping):
+        raise EffectError(f"{column} must be a mapping of term to value; found {type(values).__name__}")
+    rows = [{"term": term, **_given(column, term, value), "note": ""} for term, value in values.items()]
+    return pd.DataFrame(rows, columns=["term", *KEPT]).assign(method=column, kind=kind)
+
+
+def _given(column: str, term: str, value: Any) -> dict[str, float]:
+    """A number, a pair (estimate, standard error) or a mapping, as numbers."""
+    if isinstance(value, Mapping):
+        parts = dict(value)
+    elif isinstance(value, tuple | list):
+        parts = dict(zip(KEPT[:2], value, strict=True)) if len(value) == 2 else {"?": value}
+    else:
+        parts = {"estimate": value}
+    if "estimate" not in parts or not set(parts) <= set(KEPT[:4]):
+        raise EffectError(
+            f"{column} gives {term} the value {value!r}; it must be a number, a pair (estimate, standard error), or a "
+            f"mapping with some of {', '.join(KEPT[:4])}"
+        )
+    try:
+        return {name: float(parts.get(name, np.nan)) for name in KEPT[:4]}
+    except (TypeError, ValueError) as error:
+        raise EffectError(f"{column} gives {term} the value {value!r}, which is not a number") from error
+
+
+def _text(comparison: Comparison) -> str:
+    """Estimates with their standard errors in brackets, a column per method."""
+    estimates, errors = comparison.table, comparison.std_errors
+    cells = {name: [_cell(e, s) for e, s in zip(estimates[name], errors[name], strict=True)] for name in estimates}
+    heading = "Comparison: estimates (standard errors)"
+    width = max(map(len, comparison.terms))
+    table = pd.DataFrame(cells, index=[term.ljust(width) for term in comparison.terms])
+    return f"{heading}\n{table.to_string(justify='right')}"
+
+
+def _cell(estimate: float, error: float) -> str:
+    if np.isnan(estimate):
+        return "-"
+    shown = format_number(round(float(estimate), 5), 5)
+    return shown if np.isnan(error) else f"{shown} ({format_number(round(float(error), 5), 4)})"

@@ -1,0 +1,273 @@
+"""Bootstrap of separate equations: the same drawn clusters for all of them (docs/math.md, eq. 66)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.frames import cluster_codes, select_columns
+from mlmed.data.levels import cluster_table, levels_of
+from mlmed.effects.delta import Quantity
+from mlmed.errors import DataError, EffectError, NotIdentifiedError
+from mlmed.glm.fit import GlmFit, fit_glm
+from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.cluster_ols import ClusterRegression
+from mlmed.modes.results import MixedResults
+from mlmed.reml.refit import Refit, Refitted
+from mlmed.reml.resample import CaseResampler, case_resampler
+from mlmed.replicate import replicate
+
+__all__ = ["PiecewiseRefit", "bootstrap_separately", "refit_of", "strata_of"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+#: Clusters that a mixed model needs.
+FEWEST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RefitMixed:
+    """One mixed equation of listed clusters.
+
+    Attributes
+    ----------
+    cases : CaseResampler
+        Its cross-products by cluster.
+    task : Refit
+        Its model.
+    """
+
+    cases: CaseResampler
+    task: Refit
+
+    def __call__(self, index: Indices) -> Refitted:
+        """Fit the listed clusters."""
+        if len(index) < FEWEST:
+            return Refitted(np.full(self.n_psi, np.nan), False, f"fewer than {FEWEST} clusters are left")
+        return self.task.fit(self.cases.at(index))
+
+    @property
+    def n_psi(self) -> int:
+        """Parameters."""
+        return self.task.n_psi
+
+
+@dataclass(frozen=True, slots=True)
+class RefitTable:
+    """The regression of clusters; one that is drawn k times counts k times.
+
+    Attributes
+    ----------
+    fit : GlmFit
+        The original fit, with its columns.
+    y : (n,) array
+        The response.
+    name : str
+        Its name.
+    """
+
+    fit: GlmFit
+    y: Array
+    name: str
+
+    def __call__(self, index: Indices) -> Refitted:
+        """Fit the listed clusters."""
+        counts = np.bincount(index, minlength=len(self.y)).astype(np.float64)
+        drawn = counts > 0.0
+        try:
+            found = fit_glm(
+                "linear",
+                self.y[drawn],
+                self.fit.X[drawn],
+                names=self.fit.names,
+                response=self.name,
+                weights=counts[drawn],
+            )
+        except NotIdentifiedError:
+            reason = "the coefficients cannot be told apart in the replicate"
+            return Refitted(np.full(self.n_psi, np.nan), False, reason)
+        return Refitted(found.beta, False)
+
+    @property
+    def n_psi(self) -> int:
+        """Coefficients."""
+        return len(self.fit.beta)
+
+
+@dataclass(frozen=True, slots=True)
+class PiecewiseRefit:
+    """Draw clusters and fit all equations to them; a task for ``replicate``.
+
+    Attributes
+    ----------
+    equations : tuple of RefitMixed or RefitTable
+        Mediator, outcome, outcome without the mediator.
+    names : tuple of str
+        What they are called in reasons.
+    places : tuple of (J,) int arrays
+        Where each cluster of the data is among those of an equation; -1 where it has none of its rows.
+    strata : tuple of int arrays
+        Clusters that are drawn among themselves.
+    """
+
+    equations: tuple[RefitMixed | RefitTable, ...]
+    names: tuple[str, ...]
+    places: tuple[Indices, ...]
+    strata: tuple[Indices, ...]
+
+    def draw_index(self, rng: np.random.Generator) -> Indices:
+        """Clusters of one replicate: as many from every stratum as it has."""
+        return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
+
+    def __call__(self, rng: np.random.Generator) -> Refitted:
+        """One replicate."""
+        return self.at(self.draw_index(rng))
+
+    def at(self, index: Indices) -> Refitted:
+        """All equations on the listed clusters; where one fails, there is no replicate."""
+        found = []
+        for equation, name, place in zip(self.equations, self.names, self.places, strict=True):
+            own = place[index]
+            found.append(one := equation(own[own >= 0]))
+            if one.reason:
+                n = sum(equation.n_psi for equation in self.equations)
+                return Refitted(np.full(n, np.nan), False, f"{name}, {one.reason}")
+        return Refitted(np.concatenate([one.psi for one in found]), any(one.singular for one in found))
+
+    def without(self, cluster: int) -> Refitted:
+        """All clusters but one."""
+        return self.at(np.delete(np.arange(len(self.places[0])), cluster))
+
+
+def refit_of(
+    fits: tuple[MixedResults | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
+) -> PiecewiseRefit:
+    """The task that refits three equations; ``strata`` from ``strata_of``."""
+    equations: list[RefitMixed | RefitTable] = []
+    places = []
+    for fit in fits:
+        if isinstance(fit, ClusterRegression):
+            equations.append(RefitTable(fit.fit, fit.design.y, fit.design.equation.name))
+            places.append(fit.clusters.get_indexer(clusters))
+        else:
+            fitted = fit.fitted
+            cases = case_resampler(fitted.spec, fitted.grams)
+            task = Refit.of(cases, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(fit.names))
+            equations.append(RefitMixed(cases, task))
+            places.append(fitted.clusters.get_indexer(clusters))
+    # clusters that no equation uses are not part of the sample
+    used = np.flatnonzero(np.max(places, axis=0) >= 0)
+    groups = (used,) if strata is None else tuple(np.intersect1d(group, used) for group in strata)
+    return PiecewiseRefit(tuple(equations), names, tuple(places), tuple(group for group in groups if len(group)))
+
+
+def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index) -> tuple[Indices, ...]:
+    """Clusters by the value of a column, (J,) positions each.
+
+    Raises
+    ------
+    EffectError
+        No rows, or they are not those of the fit.
+    DataError
+        An unknown column, one that varies within clusters, or a cluster without a value.
+    """
+    if data is None:
+        raise EffectError("strata= reads a column of the data, but a fit from a pickle has no rows; fit it again")
+    if not isinstance(column, str):
+        raise EffectError(f"strata is the name of a column; found {column!r}")
+    table = select_columns(data, {column, *group}, keep=group)
+    codes, found = cluster_codes(table, group)
+    if not found.equals(clusters):
+        raise EffectError("strata= reads a column of the data, but the data were changed after the fit; fit it again")
+    shown = ":".join(group)
+    if column in group or levels_of(table, codes, [column])[column] == 1:
+        wrong = "is the cluster variable" if column in group else f"varies within clusters ({shown})"
+        raise DataError(
+            f"strata={column!r} {wrong}; strata hold whole clusters, so they need a column that is constant within "
+            "clusters, such as treatment arms"
+        )
+    values = cluster_table(table, codes, [column])[column]
+    if values.isna().any():
+        raise DataError(
+            f"strata={column!r} has no value for {int(values.isna().sum())} of {len(values)} clusters, the first "
+            f"{shown} {found[int(values.isna().argmax())]}; fill it in, or leave those clusters out"
+        )
+    number = pd.factorize(values)[0]
+    return tuple(np.flatnonzero(number == k) for k in range(int(number.max()) + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Jackknife:
+    """Exact refits of all equations without each cluster in turn.
+
+    Attributes
+    ----------
+    task : PiecewiseRefit
+        The model.
+    clusters : Index
+        Ids of all clusters.
+    names : list of str
+        The parameters.
+    make : callable
+        From parameter vectors to effects by name.
+    n_jobs : int or None
+        Workers.
+    """
+
+    task: PiecewiseRefit
+    clusters: pd.Index
+    names: list[str]
+    make: Callable[[Array], dict[str, Array]]
+    n_jobs: int | None
+
+    def __call__(self) -> pd.DataFrame:
+        """Estimates without each cluster, by cluster."""
+        import joblib
+
+        used = np.sort(np.concatenate(self.task.strata))
+        pieces = np.array_split(used, max(min(4 * joblib.effective_n_jobs(self.n_jobs), len(used)), 1))
+        run = joblib.Parallel(n_jobs=self.n_jobs)
+        found = [one for part in run(joblib.delayed(_left_out)(self.task, piece) for piece in pieces) for one in part]
+        return _frame(found, self.names, self.make).set_index(self.clusters[used])
+
+
+def _left_out(task: PiecewiseRefit, clusters: Indices) -> list[Refitted]:
+    return [task.without(int(cluster)) for cluster in clusters]
+
+
+def _frame(found: list[Refitted], names: list[str], make: Callable[[Array], dict[str, Array]]) -> pd.DataFrame:
+    psi = np.array([one.psi for one in found])
+    return pd.DataFrame({**make(psi), **dict(zip(names, psi.T, strict=True))})
+
+
+def bootstrap_separately(
+    task: PiecewiseRefit,
+    quantities: Mapping[str, Quantity],
+    make: Callable[[Array], dict[str, Array]],
+    *,
+    names: list[str],
+    clusters: pd.Index,
+    kind: str,
+    n: int,
+    seed: int,
+    n_jobs: int | None,
+    progress: bool,
+) -> BootstrapResults:
+    """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects by name."""
+    found = replicate(task, n, seed=seed, n_jobs=n_jobs, progress=progress)
+    return BootstrapResults(
+        draws=_frame(found, names, make),
+        estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
+        kind=kind,
+        seed=seed,
+        n_singular=sum(one.singular for one in found),
+        failures=count_failures(found),
+        fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
+        notes={term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed},
+        _leave_out=Jackknife(task, clusters, names, make, n_jobs),
+    )

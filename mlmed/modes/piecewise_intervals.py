@@ -1,0 +1,171 @@
+"""Which interval for effects of separate fits, and the options that each of them uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.delta import COLUMNS, Quantity, std_error
+from mlmed.effects.draws import check_method
+from mlmed.effects.product import product_normal
+from mlmed.effects.separate import (
+    SeparateVcov,
+    Slopes,
+    covariance_of_linear,
+    effect_draws,
+    linear_monte_carlo,
+    separate_table,
+)
+from mlmed.errors import EffectError
+from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.checks import check_count, check_jobs, check_seed
+
+__all__ = ["PIECEWISE_INTERVALS", "PiecewiseInterval", "check_options", "effects_table", "sobel_table"]
+
+Array = NDArray[np.float64]
+PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
+PIECEWISE_INTERVALS: tuple[str, ...] = get_args(PiecewiseInterval)
+#: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "delta": {"vcov": "block", "order": "second"},
+    "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
+    "product": {"vcov": "block"},
+    "bootstrap": {
+        "n": 1000, "method": "percentile", "strata": None, "seed": None, "n_jobs": None, "progress": False,
+    },
+}  # fmt: skip
+#: The named tests of a b, by the order of the delta method that they are.
+TESTS = {"sobel": "first", "aroian": "second", "goodman": "unbiased"}
+#: Effects that hold a product, and how many of a, b, cprime are in it; quotients, and what they divide by.
+PRODUCTS, QUOTIENTS = {"indirect": 2, "total": 3}, {"prop_mediated": "total", "ratio": "direct"}
+#: Standard errors from 0 within which a denominator makes a normal interval of the quotient worthless.
+NEAR_ZERO = 2.0
+NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"
+NO_VARIANCE = "no standard error: draws of a quotient have no variance, as its denominator may be 0"
+CAUTION = (
+    "{name} is within two standard errors of 0, where a quotient has no normal distribution; use interval='bootstrap' "
+    "or look at {name} itself"
+)
+
+
+def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one kind of interval, defaults filled in.
+
+    Raises
+    ------
+    EffectError
+        Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
+        draws, no seed, no method.
+    """
+    if interval not in OPTIONS:
+        raise EffectError(f"interval must be one of {', '.join(PIECEWISE_INTERVALS)}; found {interval!r}")
+    asked = {name: value for name, value in given.items() if value is not None}
+    idle = [name for name in asked if name not in OPTIONS[interval]]
+    if idle:
+        users = [kind for kind, options in OPTIONS.items() if idle[0] in options]
+        raise EffectError(
+            f"interval={interval!r} does not use {', '.join(idle)}; {idle[0]} belongs to "
+            f"{' and '.join(f'interval={kind!r}' for kind in users)}"
+        )
+    options = {**OPTIONS[interval], **asked}
+    if "seed" in options:
+        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
+        options["n"] = check_count(options["n"], "draws" if interval == "monte-carlo" else "replicates")
+    if interval == "bootstrap":
+        check_method(options["method"])
+        check_jobs(options["n_jobs"])
+    return options
+
+
+def effects_table(
+    interval: str,
+    quantities: Mapping[str, Quantity],
+    slopes: Slopes,
+    V: SeparateVcov,
+    *,
+    psi: Array,
+    level: float,
+    order: str = "second",
+    n: int = 0,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """The effects with the delta method, Monte Carlo, or the distribution of the product."""
+    if interval == "monte-carlo":
+        return _monte_carlo(quantities, slopes, V, psi=psi, level=level, n=n, rng=np.random.default_rng(seed))
+    table = separate_table(list(quantities.values()), V, order=order, level=level, more=_cautions(quantities, V))
+    return table if interval == "delta" else _with_products(table, quantities, slopes, V, psi=psi, level=level)
+
+
+def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, str]:
+    """What to say of quotients whose denominator may be 0."""
+    said = {}
+    for term, below in QUOTIENTS.items():
+        error = std_error(quantities[below], V.matrix)
+        if np.isfinite(quantities[term].estimate) and abs(quantities[below].estimate) < NEAR_ZERO * error:
+            said[term] = CAUTION.format(name=below)
+    return said
+
+
+def _monte_carlo(
+    quantities: Mapping[str, Quantity],
+    slopes: Slopes,
+    V: SeparateVcov,
+    *,
+    psi: Array,
+    level: float,
+    n: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    linear = linear_monte_carlo(slopes, psi, V.matrix, n=n, rng=rng)
+    draws = effect_draws(linear, has_c=False) | {"c": linear[:, 3]}  # nothing may be made of c and another
+    missing = {}
+    for term, quantity in quantities.items():
+        if quantity.is_fixed:
+            missing[term] = quantity.note
+        elif np.isnan(draws[term]).any():
+            missing[term] = _joined(quantity.note, V.reason(quantity))
+    notes = {term: _joined(q.note, V.note(q)) for term, q in quantities.items()}
+    estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
+    table = draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
+    quotients = table["term"].isin(list(QUOTIENTS)) & table["std_error"].notna()
+    table.loc[quotients, ["std_error", "statistic"]] = np.nan
+    table.loc[quotients, "note"] = [_joined(note, NO_VARIANCE) for note in table.loc[quotients, "note"]]
+    return table
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _with_products(
+    table: pd.DataFrame,
+    quantities: Mapping[str, Quantity],
+    slopes: Slopes,
+    V: SeparateVcov,
+    *,
+    psi: Array,
+    level: float,
+) -> pd.DataFrame:
+    """Replace the normal intervals of products by exact ones; quotients have none (eq. 65)."""
+    mean, covariance = (slopes.weights @ psi)[:3], covariance_of_linear(slopes, V.matrix)[:3, :3]
+    out, numbers = table.set_index("term"), list(COLUMNS[2:-1])
+    for term, k in PRODUCTS.items():
+        if np.isfinite(out["std_error"][term]):
+            found = product_normal(mean[:k], covariance[:k, :k])
+            ends = found.interval(level)
+            out.loc[term, numbers] = [found.sd, quantities[term].estimate / found.sd, found.p_value(), *ends]
+    for term in QUOTIENTS:
+        if not quantities[term].is_fixed:
+            out.loc[term, numbers] = np.nan
+            out.loc[term, "note"] = _joined(quantities[term].note, NO_PRODUCT)
+    return out.reset_index()
+
+
+def sobel_table(indirect: Quantity, V: SeparateVcov, *, level: float) -> pd.DataFrame:
+    """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
+    rows = [separate_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
+    return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,51 @@
+"""One of three fits, mixed or of clusters, as arrays under common names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.data.design import encode
+from mlmed.data.layout import INTERCEPT, EquationLayout
+from mlmed.modes.cluster_ols import ClusterRegression
+from mlmed.modes.results import MixedResults
+from mlmed.modes.tables import psi
+
+__all__ = ["Part", "layout_of", "names_of", "parts_of", "psi_of"]
+
+Array = NDArray[np.float64]
+Part = MixedResults | ClusterRegression
+
+
+def psi_of(fit: Part) -> Array:
+    """All estimates of a fit, fixed effects first."""
+    return fit.fit.beta if isinstance(fit, ClusterRegression) else psi(fit.fitted)
+
+
+def parts_of(fits: Sequence[Part]) -> tuple[slice, ...]:
+    """Where each of several fits has its estimates when they stand one after the other."""
+    ends = np.cumsum([0, *(len(psi_of(fit)) for fit in fits)])
+    return tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends))
+
+
+def names_of(fit: Part, prefix: str) -> list[str]:
+    """Names of these estimates: ``m:x``, ``var(m:x)``, ``cov(m:x,m:Intercept)``, ``var(m:Residual)``."""
+    if isinstance(fit, ClusterRegression):
+        return [f"{prefix}:{name}" for name in fit.design.names]
+    layout = fit.fitted.layout.equations[0]
+    own = [f"{prefix}:{name}" for name in layout.random]
+    tau = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fit.fitted.estimates.tau_at]
+    return [*(f"{prefix}:{name}" for name in layout.fixed), *tau, f"var({prefix}:Residual)"]
+
+
+def layout_of(fit: Part) -> EquationLayout:
+    """Columns and encodings of the equation; that of clusters gets a random intercept, which no path uses."""
+    if not isinstance(fit, ClusterRegression):
+        return fit.fitted.layout.equations[0]
+    layout = fit.design.layout
+    intercept = encode("1", fit.design.table, where="a random intercept")[1]
+    return replace(layout, random=(INTERCEPT,), encodings=(*layout.encodings, intercept))

@@ -1,0 +1,157 @@
+"""What a sensitivity analysis is asked, checked; and the curve that answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.effects.confounding import Curve, Factored, Jointly
+from mlmed.effects.sensitivity import Equation, Pair, embedding
+from mlmed.errors import EffectError
+from mlmed.modes.checks import check_count, check_seed
+
+if TYPE_CHECKING:
+    from mlmed.modes.causal_fit import EquationFit
+    from mlmed.modes.causal_results import CausalResults
+
+__all__ = ["check_choice", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
+
+Array = NDArray[np.float64]
+INTERVALS = ("delta", "quasi-bayes")
+#: Families of mediator and outcome for which the correlation of the errors means something here.
+SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))
+DRAWS, STEP = 1000, 0.1
+
+
+def check_choice(value: Any, choices: Sequence[str], what: str) -> None:
+    """Refuse what is not among the choices."""
+    if value not in choices:
+        raise EffectError(f"{what} must be one of {', '.join(choices)}; found {value!r}")
+
+
+def check_rho(value: Any) -> float:
+    """One correlation."""
+    if not isinstance(value, Real) or isinstance(value, bool) or not -1.0 < float(value) < 1.0:
+        raise EffectError(f"rho is a correlation of errors, between -1 and 1 (both excluded); found {value!r}")
+    return float(value)
+
+
+def grid_of(rho: Any) -> Array:
+    """Correlations in order: multiples of a step, or what was listed."""
+    if rho is None or isinstance(rho, Real):
+        step = STEP if rho is None else rho
+        if isinstance(step, bool) or not 0.0 < float(step) < 1.0:
+            raise EffectError(
+                f"a single number for rho is the distance between its values, between 0 and 1, as in rho=0.05; found "
+                f"{rho!r}. For one correlation give a list, as in rho=[0.3]"
+            )
+        reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
+        return np.round(np.arange(-reach, reach + 1) * float(step), 12)
+    if isinstance(rho, str) or not isinstance(rho, Iterable):
+        raise EffectError(f"rho is a number or a sequence of numbers; found {rho!r}")
+    found = [check_rho(value) for value in rho]
+    if not found:
+        raise EffectError("rho is an empty sequence; give at least one correlation, as in rho=[0.3]")
+    return np.unique(found)
+
+
+def interval_of(formula: str, interval: str | None, n: int | None, seed: int | None) -> tuple[str, int]:
+    """Which interval, and the number of draws.
+
+    Raises
+    ------
+    EffectError
+        Unknown interval, options that it does not use, no seed where numbers are drawn.
+    """
+    drawn = formula == "medsens" or seed is not None or n is not None
+    chosen = interval or ("quasi-bayes" if drawn else "delta")
+    check_choice(chosen, INTERVALS, "interval")
+    if chosen == "quasi-bayes":
+        check_seed(seed, f"formula={formula!r}" if formula == "medsens" else "interval='quasi-bayes'")
+        return chosen, DRAWS if n is None else check_count(n, "draws")
+    if formula == "medsens":
+        raise EffectError("formula='medsens' has the intervals that R gives it; use interval='quasi-bayes' and a seed")
+    idle = [name for name, value in (("n", n), ("seed", seed)) if value is not None]
+    if idle:
+        raise EffectError(
+            f"interval='delta' draws nothing and does not use {' and '.join(idle)}; leave out, or use "
+            "interval='quasi-bayes'"
+        )
+    return chosen, 0
+
+
+def pair_of(results: CausalResults) -> Pair:
+    """The two fits, if the correlation of their errors is defined here."""
+    mediator, outcome = results.mediator, results.outcome
+    supported = " or ".join(f"{m} and {y}" for m, y in SUPPORTED)
+    mixed = [equation.name for equation in (mediator, outcome) if equation.is_mixed]
+    if mixed:
+        raise EffectError(
+            f"sensitivity analysis is not supported for mixed models, and the equation of {' and '.join(mixed)} has "
+            f"random terms; it needs mediator and outcome {supported}. Leave the random terms out and give cluster= "
+            "instead"
+        )
+    if (mediator.family, outcome.family) not in SUPPORTED:
+        remedy = ""
+        if "logit" in (mediator.family, outcome.family):
+            remedy = "; a logit has no normal error to correlate with another: refit with family 'probit'"
+        raise EffectError(
+            f"no sensitivity analysis for the families {mediator.family} (mediator) and {outcome.family} (outcome); it "
+            f"needs {supported}{remedy}"
+        )
+    return Pair(_equation(mediator), _equation(outcome), results.counterfactual())
+
+
+def _equation(fit: EquationFit) -> Equation:
+    n, p = fit.design.X.shape
+    scale = 1.0 if fit.family == "probit" else fit.sigma
+    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, fit.vcov, scale, float(n - p))
+
+
+def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
+    """How effects depend on rho, and what a reader should know of it."""
+    C = embedding(pair) if pair.families[0] == "linear" else None
+    if formula == "medsens":
+        _check_medsens(pair, C)
+        assert C is not None
+        return Factored(pair, C, medsens=True), (
+            "R's formula, with estimates that are means of draws. It shrinks the coefficient of the mediator, so the "
+            "effect at rho = 0 is not the estimated one (docs/sensitivity.md); use formula='exact' for anything but "
+            "a comparison with R",
+        )
+    if C is not None:
+        return Factored(pair, C), ()
+    notes = []
+    if pair.families[0] == "linear":
+        notes.append(
+            "the mediator's equation has columns that the outcome's lacks, so the data have something to say of rho; "
+            "both equations were fitted together at each rho"
+        )
+    robust, grouping = results.errors.robust, results.chain.grouping
+    if robust:
+        notes.append(f"{robust} is HC0 here: the joint fit of both equations at each rho has no leverages")
+    codes = grouping.codes if results.errors.cluster and grouping is not None else None
+    return Jointly(pair, codes, robust=robust is not None), tuple(notes)
+
+
+def _check_medsens(pair: Pair, C: Array | None) -> None:
+    if pair.families != ("linear", "probit"):
+        raise EffectError(
+            "formula='medsens' is R's for a linear mediator and a probit outcome; here they are "
+            f"{pair.families[0]} and {pair.families[1]}. Use formula='exact'"
+        )
+    slope = pair.columns.slope
+    if C is None or not np.array_equal(slope, np.broadcast_to(slope[:1, :1], slope.shape)):
+        found = (
+            "here the mediator's equation has columns that the outcome's lacks"
+            if C is None
+            else "here the slope of the mediator differs between rows"
+        )
+        raise EffectError(
+            "formula='medsens' needs the same covariates in both equations and no interaction with the mediator; "
+            f"{found}. Use formula='exact'"
+        )

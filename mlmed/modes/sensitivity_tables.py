@@ -1,0 +1,125 @@
+"""Curves of sensitivity analyses as rows and text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.confounding import Curve
+from mlmed.effects.draws import draw_interval
+from mlmed.report.text import render_pairs, render_table
+
+if TYPE_CHECKING:
+    from mlmed.modes.sensitivity import SensitivityResults
+
+__all__ = ["delta_rows", "drawn_rows", "report", "root_of"]
+
+Array = NDArray[np.float64]
+COLUMNS = ("rho", "term", "estimate", "std_error", "conf_low", "conf_high", "note")
+#: A curve that stays below this share of its size at its largest is zero everywhere.
+NOTHING = 1e-12
+
+
+def delta_rows(
+    curve: Curve, contrast: Array, rhos: Array, estimates: Array, level: float, terms: Sequence[str]
+) -> pd.DataFrame:
+    """Estimates with first-order standard errors and normal intervals (eq. 85)."""
+    z, rows = float(ndtri(0.5 + level / 2.0)), []
+    for rho, effects in zip(map(float, rhos), estimates, strict=True):
+        G, V = curve.delta(rho)
+        H = contrast @ G
+        errors = np.sqrt(np.einsum("ij,jk,ik->i", H, V, H))
+        rows += [
+            (rho, term, float(estimate), float(se), float(estimate - z * se), float(estimate + z * se), "")
+            for term, estimate, se in zip(terms, effects, errors, strict=True)
+        ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def drawn_rows(draws: Array, rhos: Array, estimates: Array, level: float, terms: Sequence[str]) -> pd.DataFrame:
+    """Estimates with standard deviations and percentiles of draws (R, n, 3) (eq. 86)."""
+    rows = []
+    for r, rho in enumerate(map(float, rhos)):
+        for k, (term, estimate) in enumerate(zip(terms, estimates[r], strict=True)):
+            found = draw_interval(draws[r, :, k], float(estimate), level=level)
+            rows.append((rho, term, float(estimate), found.std_error, found.low, found.high, found.note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Array) -> tuple[float, str]:
+    """The zero of a curve nearest to rho = 0, between points (k,) at which it is known; NaN and why, if none.
+
+    Parameters
+    ----------
+    effects : function
+        All curves, (R,) to (R, 3).
+    term : int
+        Which of them.
+    at, values : (k,) arrays
+        Increasing correlations, and the curve there.
+    """
+    from scipy.optimize import brentq
+
+    if np.all(np.abs(values) <= NOTHING):
+        return float("nan"), "the effect is zero at every rho"
+    signs = np.sign(values)
+    roots = [float(rho) for rho in at[signs == 0.0]]
+    for k in np.flatnonzero(signs[:-1] * signs[1:] < 0.0):
+        roots.append(float(brentq(lambda rho: effects(np.array([rho]))[0, term], at[k], at[k + 1], xtol=1e-13)))
+    if not roots:
+        return float("nan"), f"the estimated effect has one sign for every rho from {at[0]:.4f} to {at[-1]:.4f}"
+    nearest = min(roots, key=abs)
+    others = ", ".join(f"{rho:.4f}" for rho in sorted(roots) if rho != nearest)
+    return nearest, f"the curve is zero at {others}, too" if others else ""
+
+
+def report(results: SensitivityResults) -> str:
+    """Header, zeros, and the correlations at which the interval has zero in it."""
+    what = "indirect effect (ACME)" if results.effect == "indirect" else "direct effect (ADE)"
+    title = f"Sensitivity of the {what} to correlated errors"
+    terms = _distinct(results)
+    same = "" if len(terms) > 1 else f"; control and treated are the same, shown as {terms[0]}"
+    rho = results.table["rho"]
+    how = "normal, delta method" if results.n is None else f"percentiles of {results.n:,} draws, seed {results.seed}"
+    m, y = (f"{1.0 - left:.4f}" for left in results.unexplained)
+    pairs = [
+        ("Mediator, outcome", f"{results.families[0]}, {results.families[1]}"),
+        ("rho", f"{rho.nunique()} values from {rho.min():g} to {rho.max():g}{same}"),
+        ("Intervals", f"{100 * results.level:g}%, {how}"),
+        (
+            "R2",
+            f"mediator {m}, outcome {y}"
+            + (" (probit: of the latent response)" if "probit" in results.families else ""),
+        ),
+        *(("Note", note) for note in results.notes),
+    ]
+    zero = results.zero[results.zero["term"].isin(terms)]
+    shown = zero[["term", "rho", "R2_star", "R2_tilde", "rho_on_grid", "note"]]
+    region = results.region()
+    region = region[region["term"].isin(terms)].sort_values(["term", "rho"], kind="stable")
+    lines = [title, "=" * len(title), render_pairs(pairs), "", "Where the estimate is zero", render_table(shown), ""]
+    if region.empty:
+        lines.append(f"No interval contains zero at any of the {rho.nunique()} values of rho.")
+    else:
+        lines += ["Where the interval contains zero", _rounded(region)]
+    return "\n".join(lines)
+
+
+def _rounded(region: pd.DataFrame) -> str:
+    columns = ["term", "rho", "estimate", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]
+    shown = region[columns].astype({"rho": object, "R2_star": object})
+    for name in ("rho", "R2_star"):
+        shown[name] = [f"{value:.4g}" for value in region[name]]
+    return render_table(shown)
+
+
+def _distinct(results: SensitivityResults) -> tuple[str, ...]:
+    """The mean alone where control and treated are the same curve."""
+    control, treated = (results.rows(term)["estimate"].to_numpy() for term in results.terms[:2])
+    size = np.abs([control, treated]).max()
+    return results.terms[2:] if np.all(np.abs(control - treated) <= 1e-10 * size) else results.terms[:2]

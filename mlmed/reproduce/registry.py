@@ -1,0 +1,101 @@
+"""The examples by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlmed.errors import DatasetError
+from mlmed.reproduce.bpg import stata_bpg
+from mlmed.reproduce.framing import framing
+from mlmed.reproduce.single import gpa, sleepstudy
+from mlmed.reproduce.tables import Reproduction
+from mlmed.reproduce.yuan import yuan_mackinnon
+
+__all__ = ["describe", "names", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Example:
+    """What is listed of an example, and the function that runs it."""
+
+    data: str
+    published: str
+    ours: str
+    make: Callable[[], Reproduction]
+
+
+_EXAMPLES = {
+    "stata-bpg": _Example("ml_sim", "Stata: four tables, two effects", "joint REML, three ML fits", stata_bpg),
+    "yuan-mackinnon": _Example(
+        "yuan_mackinnon_sim",
+        "true, Stan, brms, lme4, R mediation, naive",
+        "joint REML and ML, piecewise, potential outcomes",
+        yuan_mackinnon,
+    ),
+    "framing": _Example(
+        "framing", "R mediation: two tables, test.TMint, medsens", "potential outcomes, sensitivity", framing
+    ),
+    "gpa": _Example("gpa", "lme4, brms", "mixed", gpa),
+    "sleepstudy": _Example("sleepstudy", "none; reference: lme4", "mixed", sleepstudy),
+}
+
+
+def names() -> list[str]:
+    """Return the names that `run` knows.
+
+    Examples
+    --------
+    >>> from mlmed import reproduce
+    >>> "stata-bpg" in reproduce.names()
+    True
+    """
+    return list(_EXAMPLES)
+
+
+def describe() -> pd.DataFrame:
+    """Return one row an example: name, data set, what was published, what of ours is put beside it.
+
+    Examples
+    --------
+    >>> from mlmed import reproduce
+    >>> list(reproduce.describe())
+    ['name', 'data', 'published', 'ours']
+    """
+    rows = [(name, example.data, example.published, example.ours) for name, example in _EXAMPLES.items()]
+    return pd.DataFrame(rows, columns=["name", "data", "published", "ours"])
+
+
+def run(name: str) -> Reproduction:
+    """Run an example of the source documents: published numbers against ours.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+
+    Returns
+    -------
+    Reproduction
+        ``str()`` is the report, ``tables`` are data frames, ``to_frame()`` has one row per number.
+
+    Raises
+    ------
+    DatasetError
+        If no example has this name, or its data set cannot be had.
+
+    Examples
+    --------
+    >>> from mlmed import reproduce
+    >>> table = reproduce.run("yuan-mackinnon").tables["Indirect effect"].set_index("term")
+    >>> table.loc[["naive_lmer", "brms"], ["published", "ours"]].round(4).to_dict("index")
+    {'naive_lmer': {'published': -0.034, 'ours': -0.0341}, 'brms': {'published': -0.13, 'ours': -0.1276}}
+    """
+    if name not in _EXAMPLES:
+        close = difflib.get_close_matches(str(name), _EXAMPLES, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise DatasetError(f"there is no example {name!r}, only {', '.join(_EXAMPLES)}{meant}")
+    return _EXAMPLES[name].make()

@@ -1,0 +1,124 @@
+"""Four estimators of one indirect effect, for ``study``."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.delta import Quantity, std_error
+from mlmed.effects.paths import Paths, effect_quantities, find_paths
+from mlmed.errors import MlmedWarning
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.mediation import mediate
+from mlmed.modes.mixed import mixed
+from mlmed.simulate.generate import Source
+from mlmed.simulate.template import Template
+from mlmed.simulate.trials import Outcome, failed
+
+__all__ = ["ESTIMATORS", "Comparison", "joint_indirect", "joint_product", "separate_product"]
+
+Array = NDArray[np.float64]
+MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
+#: Two fits, one per equation; the joint fit without and with its covariance; the same by ML.
+ESTIMATORS = ("separate a*b", "joint a*b", "joint a*b + cov_ab, REML", "joint a*b + cov_ab, ML")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One data set for each covariance, given to all estimators; a task for ``replicate``.
+
+    Attributes
+    ----------
+    sources : tuple of Source
+        Populations.
+    size : (int, int)
+        Clusters, and rows in each.
+    level : float
+        Coverage of the intervals.
+    mediator, outcome, joint : Template
+        The models.
+    paths : Paths
+        The paths of the joint model.
+    """
+
+    sources: tuple[Source, ...]
+    size: tuple[int, int]
+    level: float
+    mediator: Template
+    outcome: Template
+    joint: Template
+    paths: Paths
+
+    @classmethod
+    def of(cls, sources: tuple[Source, ...], size: tuple[int, int], level: float) -> Comparison:
+        """With models read from a data set of comfortable size."""
+        data = Source.of().draw(50, 10, np.random.default_rng(0)).data
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MlmedWarning)
+            fits = mixed(MEDIATOR, data), mixed(OUTCOME, data), mediate(MEDIATOR, OUTCOME, data)
+        m, y, joint = (Template(fit.fitted) for fit in fits)
+        return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))
+
+    def __call__(self, rng: np.random.Generator) -> list[Outcome]:
+        """One outcome a covariance, whose terms are the estimators; alone and among others it has the same data."""
+        entropy = int(rng.integers(2**63))
+        found = []
+        for source in self.sources:
+            key = int(np.float64(source.truth.cov_ab).view(np.uint64))
+            own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(key,)))
+            found.append(self._estimates(source.draw(*self.size, own).data))
+        return found
+
+    def _estimates(self, data: pd.DataFrame) -> Outcome:
+        (m, why_m), (y, why_y) = self.mediator.fit(data), self.outcome.fit(data)
+        (reml, why_reml), (ml, why_ml) = self.joint.fits(data, ("reml", "ml"))
+        parts = [
+            self._interval(*separate_product(m, y)) if m and y else failed(1, why_m or why_y),
+            self._interval(*joint_product(reml, self.paths)) if reml else failed(1, why_reml),
+            self._interval(*joint_indirect(reml, self.paths)) if reml else failed(1, why_reml),
+            self._interval(*joint_indirect(ml, self.paths)) if ml else failed(1, why_ml),
+        ]
+        return Outcome(
+            np.concatenate([part.values for part in parts]),
+            sum((part.failures for part in parts), ()),
+            sum((part.notes for part in parts), ()),
+        )
+
+    def _interval(self, quantity: Quantity, V: Array, reason: str) -> Outcome:
+        """Second-order delta interval of one quantity."""
+        error = std_error(quantity, V)
+        half = float(ndtri(0.5 + self.level / 2.0)) * error
+        values = np.array([[quantity.estimate, error, quantity.estimate - half, quantity.estimate + half]])
+        return Outcome(values, ("",), (reason if np.isnan(error) else "",))
+
+
+def separate_product(mediator: Fitted, outcome: Fitted) -> tuple[Quantity, Array, str]:
+    """a*b of two fits, with the covariance (2, 2) of a and b, who are taken to be independent, as Sobel does."""
+    values, variances, reasons = [], [], []
+    for fitted, name in ((mediator, "x"), (outcome, "m")):
+        k = fitted.layout.equations[0].fixed.index(name)
+        V = covariance(fitted, "joint")
+        values.append(float(fitted.estimates.beta[k]))
+        variances.append(float(V.matrix[k, k]))
+        reasons.append(V.reason)
+    a, b = (Quantity(name, value, unit) for name, value, unit in zip("ab", values, np.eye(2), strict=True))
+    return a.times(b, "a*b"), np.diag(variances), next(filter(None, reasons), "")
+
+
+def joint_product(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:
+    """a*b of the joint fit, its covariance left out."""
+    found = effect_quantities(paths, fitted.estimates)
+    V = covariance(fitted, "joint")
+    return found["a"].times(found["b"], "a*b"), V.matrix, V.reason
+
+
+def joint_indirect(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:
+    """a*b + cov_ab of the joint fit."""
+    V = covariance(fitted, "joint")
+    return effect_quantities(paths, fitted.estimates)["indirect"], V.matrix, V.reason

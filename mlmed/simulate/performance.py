@@ -1,0 +1,136 @@
+"""How well an estimator does over simulated data sets, with Monte Carlo errors (Morris, White & Crowther, 2019)."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["Performance", "performance", "plain", "why_missing", "with_error"]
+
+Array = NDArray[np.float64]
+NAN = float("nan")
+#: Of text.
+WIDTH = 92
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """Performance of one estimator of one quantity; ``_mcse`` is the Monte Carlo standard error of what is before it.
+
+    Attributes
+    ----------
+    truth : float
+        What was estimated.
+    mean, bias, sd, rmse : float
+        Of the estimates; sd is their standard deviation, rmse the root of their mean squared error.
+    mean_se : float
+        Mean standard error, over the data sets that have one.
+    power : float
+        Share of all data sets whose interval leaves out 0; those without estimate or interval count as not
+        leaving it out. Where the truth is 0 this is the rate of false positives.
+    coverage : float
+        Share of the intervals that exist that hold the truth.
+    n, n_failed, n_no_interval : int
+        Data sets; those without estimates; those with estimates, but without an interval.
+    """
+
+    truth: float
+    mean: float
+    bias: float
+    bias_mcse: float
+    sd: float
+    sd_mcse: float
+    rmse: float
+    rmse_mcse: float
+    mean_se: float
+    power: float
+    power_mcse: float
+    coverage: float
+    coverage_mcse: float
+    n: int
+    n_failed: int
+    n_no_interval: int
+
+    def row(self) -> dict[str, float]:
+        """As a row of a table."""
+        return asdict(self)
+
+
+def performance(values: Array, truth: float) -> Performance:
+    """Performance from replicates.
+
+    Parameters
+    ----------
+    values : (n, 4) array
+        Estimate (NaN where the fit failed), standard error, ends of the interval (NaN where they do not exist).
+    truth : float
+        What is estimated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> found = performance(np.array([[1.0, 1.0, -1.0, 3.0], [3.0, 1.0, 1.0, 5.0]]), 2.5)
+    >>> found.bias, found.power, found.coverage
+    (-0.5, 0.5, 1.0)
+    """
+    estimate, std_error, low, high = np.asarray(values, dtype=np.float64).T
+    made = np.isfinite(estimate)
+    has = made & ~(np.isnan(low) | np.isnan(high))  # an end may be infinite
+    error = estimate[made] - truth
+    k, n = len(error), len(estimate)
+    sd = float(error.std(ddof=1)) if k > 1 else NAN
+    rmse = float(np.sqrt(np.mean(error**2))) if k else NAN
+    squares = float(np.std(error**2, ddof=1)) if k > 1 else NAN
+    found = float(np.mean(has & ((low > 0.0) | (high < 0.0)))) if has.any() else NAN
+    held = float(np.mean((low[has] <= truth) & (truth <= high[has]))) if has.any() else NAN
+    known = made & np.isfinite(std_error)
+    return Performance(
+        truth=truth,
+        mean=float(estimate[made].mean()) if k else NAN,
+        bias=float(error.mean()) if k else NAN,
+        bias_mcse=sd / np.sqrt(k) if k > 1 else NAN,
+        sd=sd,
+        sd_mcse=sd / np.sqrt(2.0 * (k - 1)) if k > 1 else NAN,
+        rmse=rmse,
+        rmse_mcse=squares / (2.0 * rmse * np.sqrt(k)) if k > 1 and rmse > 0.0 else NAN,
+        mean_se=float(std_error[known].mean()) if known.any() else NAN,
+        power=found,
+        power_mcse=_of_share(found, n),
+        coverage=held,
+        coverage_mcse=_of_share(held, int(has.sum())),
+        n=n,
+        n_failed=n - k,
+        n_no_interval=k - int(has.sum()),
+    )
+
+
+def _of_share(share: float, n: int) -> float:
+    """Standard error of a proportion of n."""
+    return float(np.sqrt(share * (1.0 - share) / n)) if n else NAN
+
+
+def with_error(table: pd.DataFrame, name: str) -> list[str]:
+    """A column as text, its Monte Carlo standard error in brackets."""
+    return [
+        "-" if np.isnan(value) else f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ({error:.3f})"
+        for value, error in zip(table[name], table[f"{name}_mcse"], strict=True)
+    ]
+
+
+def plain(table: pd.DataFrame, name: str) -> list[str]:
+    """A column as text."""
+    return ["-" if np.isnan(value) else f"{value:.3f}" for value in table[name]]
+
+
+def why_missing(table: pd.DataFrame) -> str:
+    """A line on the data sets without an estimate or an interval, from the row that has most; empty if none are."""
+    missing = table["n_failed"] + table["n_no_interval"]
+    if not missing.any():
+        return ""
+    note = table["note"].iloc[int(missing.to_numpy().argmax())]
+    text = f"Missing: data sets without an estimate or an interval; the notes of the table say why. The most: {note}."
+    return "\n" + textwrap.fill(text, WIDTH)

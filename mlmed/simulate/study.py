@@ -1,0 +1,197 @@
+"""Why a*b is biased when slopes covary: estimators of the indirect effect side by side, on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import check_level
+from mlmed.errors import EffectError
+from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.replicate import replicate
+from mlmed.report.text import render_pairs, render_table
+from mlmed.simulate.estimators import ESTIMATORS, Comparison
+from mlmed.simulate.generate import Population, Source
+from mlmed.simulate.performance import plain, why_missing, with_error
+from mlmed.simulate.pictures import plot_study
+from mlmed.simulate.population import BPGTruth, number, whole
+from mlmed.simulate.trials import VALUES, Outcome, summarized
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["StudyResults", "study"]
+
+COLUMNS = (
+    "cov_ab", "estimator", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "rmse", "rmse_mcse", "mean_se",
+    "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "note",
+)  # fmt: skip
+FOOT = "In brackets: Monte Carlo standard errors. Coverage: of the intervals that exist."
+SHOWN = ("bias", "sd", "rmse", "coverage")
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """Estimators of the indirect effect, by the covariance of the slopes.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row per covariance and estimator: cov_ab, estimator, truth; mean, bias, sd, rmse of the estimates;
+        mean_se; coverage of the intervals that exist; n, n_failed, n_no_interval, note. Columns ``_mcse`` are Monte
+        Carlo standard errors.
+    draws : DataFrame
+        One row per data set and estimator: cov_ab, replicate, estimator, estimate, std_error, conf_low, conf_high.
+        All estimators see the same data.
+    truth : BPGTruth
+        The population, but for cov_ab.
+    size : (int, int)
+        Clusters, and rows in each.
+    level : float
+        Coverage that the intervals are made for.
+    seed : int
+        Of the simulation.
+    """
+
+    table: pd.DataFrame
+    draws: pd.DataFrame
+    truth: BPGTruth
+    size: tuple[int, int]
+    level: float
+    seed: int
+
+    @property
+    def n(self) -> int:
+        """Data sets of every covariance."""
+        return int(self.table["n"].iloc[0])
+
+    def plot(self, value: str = "bias") -> Axes:
+        """Bias, sd, rmse or coverage against the covariance, with 95% Monte Carlo intervals (extra ``plots``).
+
+        Raises
+        ------
+        EffectError
+            Unknown value.
+        """
+        if value not in SHOWN:
+            raise EffectError(f"value must be one of {', '.join(SHOWN)}; found {value!r}")
+        title = f"{self.n} data sets of {self.size[0]} clusters of {self.size[1]}"
+        return plot_study(self.table, value=value, level=self.level, title=title)
+
+    def __str__(self) -> str:
+        title = "Estimators of the indirect effect when slopes covary"
+        shown = pd.DataFrame(
+            {
+                "estimator": self.table["estimator"],
+                "cov_ab": plain(self.table, "cov_ab"),
+                "truth": plain(self.table, "truth"),
+                **{name: with_error(self.table, name) for name in SHOWN[:3]},
+                "mean_se": plain(self.table, "mean_se"),
+                "coverage": with_error(self.table, "coverage"),
+                "missing": self.table["n_failed"] + self.table["n_no_interval"],
+            }
+        )
+        sets = f"{self.n} for each covariance, {self.size[0]} clusters of {self.size[1]}, seed {self.seed}"
+        pairs = [("Data sets", sets), ("Intervals", f"{100 * self.level:g}%, delta (second order), joint errors")]
+        return "\n".join(
+            [title, "=" * len(title), render_pairs(pairs), "", render_table(shown), FOOT + why_missing(self.table)]
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self}</pre>"
+
+
+def study(
+    covariances: Sequence[float] = (-0.113, 0.0, 0.113),
+    *,
+    n_clusters: int = 50,
+    cluster_size: int = 8,
+    n: int = 200,
+    level: float = 0.95,
+    seed: int,
+    n_jobs: int | None = None,
+    progress: bool = False,
+    **population: Unpack[Population],
+) -> StudyResults:
+    """Compare estimators of the indirect effect over values of cov(a_j, b_j).
+
+    The indirect effect is E[a_j b_j] = a b + cov(a_j, b_j). Two separate fits have no covariance to add; their
+    product misses it. Every data set is given to four estimators: the product of two separate REML fits (second-order
+    Sobel error), the product of the joint REML fit without and with its covariance, and the latter by ML. See
+    docs/why_ab_is_biased.md.
+
+    Parameters
+    ----------
+    covariances : sequence of float
+        Values of cov(a_j, b_j); they replace the one of the population.
+    n_clusters, cluster_size : int
+        Clusters, and rows in each.
+    n : int
+        Data sets for each covariance.
+    level : float
+        Coverage of the intervals.
+    seed : int
+        Of the simulation; required. Results do not depend on ``n_jobs``.
+    n_jobs : int, optional
+        Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
+    progress : bool
+        Show a progress bar on standard error.
+    **population
+        ``a``, ``b``, ``cprime``, ``G``, ``sigma2``, ``intercepts``, ``truth``, ``x_between``, ``skewed``, as in
+        ``bpg``.
+
+    Raises
+    ------
+    DataError, EffectError
+        What was found, what it means, what to do.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> found = mlmed.simulate.study([0.113], n=10, seed=1)
+    >>> found.table[["estimator", "truth"]].iloc[[0, 2]].values.tolist()
+    [['separate a*b', 0.473], ['joint a*b + cov_ab, REML', 0.473]]
+    """
+    check_count(n, "data sets")
+    check_level(level)
+    seed, jobs = check_seed(seed, "study()"), check_jobs(n_jobs)
+    base = Source.of("1-1-1", **population)
+    sources = tuple(replace(base, truth=base.truth.with_cov_ab(value)) for value in _known(covariances))
+    size = (whole(n_clusters, "n_clusters"), whole(cluster_size, "cluster_size"))
+    comparison = Comparison.of(sources, size, level)
+    found = replicate(comparison, n, seed=seed, n_jobs=jobs, progress=progress)
+    by_source = list(zip(sources, zip(*found, strict=True), strict=True))
+    rows = [
+        {"cov_ab": source.truth.cov_ab, "estimator": name, **summarized(outcomes, k, source.truth.indirect)}
+        for source, outcomes in by_source
+        for k, name in enumerate(ESTIMATORS)
+    ]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return StudyResults(table, _draws(by_source), base.truth, size, level, seed)
+
+
+def _known(covariances: Sequence[float]) -> list[float]:
+    values = covariances if isinstance(covariances, Iterable) and not isinstance(covariances, str) else [covariances]
+    found = [number(value, "a value of cov(a_j, b_j)") + 0.0 for value in values]  # no negative zero
+    if not found:
+        raise EffectError("covariances is empty; give values of cov(a_j, b_j)")
+    return found
+
+
+def _draws(by_source: list[tuple[Source, tuple[Outcome, ...]]]) -> pd.DataFrame:
+    pieces = []
+    for source, outcomes in by_source:
+        values = np.array([one.values for one in outcomes])  # (n, estimators, 4)
+        n = len(values)
+        piece = {
+            "cov_ab": source.truth.cov_ab,
+            "replicate": np.repeat(np.arange(n), len(ESTIMATORS)),
+            "estimator": list(ESTIMATORS) * n,
+            **dict(zip(VALUES, values.reshape(-1, len(VALUES)).T, strict=True)),
+        }
+        pieces.append(pd.DataFrame(piece))
+    return pd.concat(pieces, ignore_index=True)

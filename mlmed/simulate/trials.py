@@ -1,0 +1,119 @@
+"""One data set of every planned size, and what an analysis makes of them. A task for ``replicate``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.simulate.generate import Source
+from mlmed.simulate.performance import performance
+
+__all__ = ["VALUES", "Analysis", "Outcome", "Trial", "failed", "outcome_of", "summarized"]
+
+Array = NDArray[np.float64]
+#: What is kept of every term.
+VALUES = ("estimate", "std_error", "conf_low", "conf_high")
+#: Reasons that differ only in their numbers are counted together.
+NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one data set gave.
+
+    Attributes
+    ----------
+    values : (n_terms, 4) array
+        Estimate, standard error, ends of the interval; NaN where they do not exist.
+    failures : tuple of str
+        By term, why there is no estimate; empty where there is one.
+    notes : tuple of str
+        By term, why there is an estimate but no interval; empty otherwise.
+    singular : bool
+        Whether the fit lies on the boundary.
+    """
+
+    values: Array
+    failures: tuple[str, ...]
+    notes: tuple[str, ...]
+    singular: bool = False
+
+
+def failed(n_terms: int, reason: str) -> Outcome:
+    """No estimates."""
+    return Outcome(np.full((n_terms, len(VALUES)), np.nan), (reason,) * n_terms, ("",) * n_terms)
+
+
+def outcome_of(table: pd.DataFrame, terms: tuple[str, ...], *, singular: bool) -> Outcome:
+    """The rows of a tidy table."""
+    rows = table.set_index("term").loc[list(terms)]
+    values = rows[list(VALUES)].to_numpy(dtype=np.float64)
+    missing = np.isnan(values[:, 2:]).any(axis=1)
+    notes = tuple(str(note) if gone else "" for note, gone in zip(rows["note"], missing, strict=True))
+    return Outcome(values, ("",) * len(terms), notes, singular)
+
+
+def summarized(outcomes: Sequence[Outcome], k: int, truth: float) -> dict[str, Any]:
+    """Performance of term k over data sets, and a note that counts what is missing with its most frequent reason."""
+    values = np.array([one.values[k] for one in outcomes])
+    pieces = []
+    for what, reasons in (
+        ("failed", [one.failures[k] for one in outcomes if one.failures[k]]),
+        ("without an interval", [one.notes[k] for one in outcomes if one.notes[k]]),
+    ):
+        if reasons:
+            like = Counter(NUMBER.sub("", text) for text in reasons).most_common(1)[0]
+            first = next(text for text in reasons if NUMBER.sub("", text) == like[0])
+            pieces.append(f"{len(reasons)} of {len(outcomes)} {what}; {like[1]} of them: {first}")
+    return {
+        **performance(values, truth).row(),
+        "note": "; ".join(pieces),
+    }
+
+
+class Analysis(Protocol):
+    """Anything that makes an outcome of a data set."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The rows of its outcomes."""
+        ...
+
+    def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
+        """The outcome of one data set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One data set of every planned size.
+
+    Attributes
+    ----------
+    source : Source
+        The population.
+    sizes : tuple of (int, int)
+        Clusters and rows in each.
+    analysis : Analysis
+        What is done with a data set.
+    """
+
+    source: Source
+    sizes: tuple[tuple[int, int], ...]
+    analysis: Analysis
+
+    def __call__(self, rng: np.random.Generator) -> list[Outcome]:
+        """One outcome a size; a size has the same data alone and among others."""
+        entropy = int(rng.integers(2**63))
+        found = []
+        for size in self.sizes:
+            own = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=size))
+            found.append(self.analysis(self.source.draw(*size, own).data, own))
+        return found
