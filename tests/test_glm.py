@@ -12,6 +12,7 @@ from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedErro
 from mlmed.formula import parse_equation
 from mlmed.glm.families import FAMILIES, check_family, mean_of, slope_of
 from mlmed.glm.fit import GlmFit, fit_glm
+from mlmed.glm.likelihood import likelihood, newton
 from mlmed.glm.robust import HC_KINDS, cluster_vcov, hc_vcov
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME
 from validation import causal_checks as validation
@@ -113,6 +114,52 @@ def test_a_start_changes_nothing(family):
     np.testing.assert_allclose(again.beta, first.beta, rtol=0, atol=SAME)
 
 
+@pytest.mark.parametrize("family", ["logit", "probit", "poisson"])
+def test_newton_finds_what_statsmodels_finds(family):
+    """Resampled rows, from the estimates of all rows: the bootstrap's fits."""
+    X, eta = design()
+    y, first = response(family, eta), fitted(family)
+    for seed in range(5):
+        weights = np.bincount(np.random.default_rng(seed).integers(0, 200, 200), minlength=200).astype(float)
+        kept = weights > 0
+        data = {"names": NAMES, "response": "y", "weights": weights[kept]}
+        near = fit_glm(family, y[kept], X[kept], start=first.beta, **data)
+        theirs = fit_glm(family, y[kept], X[kept], **data)
+        np.testing.assert_allclose(near.beta, theirs.beta, rtol=0, atol=CONVERGED)
+        np.testing.assert_allclose(near.vcov, theirs.vcov, rtol=1e-6, atol=1e-10)
+        assert near.loglik == pytest.approx(theirs.loglik, rel=SAME)
+
+
+def test_newton_gives_up_without_an_optimum_nearby():
+    X, _ = design()
+    separated = (X[:, 1] > 0).astype(float)
+    assert newton("logit", separated, X, np.ones(200), np.zeros(4)) is None
+    assert newton("poisson", np.zeros(200), X, np.ones(200), np.zeros(4)) is None
+    with pytest.raises(NotIdentifiedError, match="separate 0 from 1"):
+        fit_glm("logit", separated, X, names=NAMES, response="y", start=np.zeros(4))
+
+
+@pytest.mark.parametrize("family", ["logit", "probit", "poisson"])
+def test_derivatives_of_the_log_likelihood(family):
+    """Row by row, far into the tails, and the expectation of the second one over both responses."""
+    for eta in (-6.0, -0.4, 0.0, 1.3, 6.0):
+        for y in (0.0, 1.0):
+
+            def value(at: float, y: float = y) -> float:
+                return float(likelihood(family, np.array([y]), np.array([at])).loglik[0])
+
+            found = likelihood(family, np.array([y]), np.array([eta]))
+            assert found.score[0] == pytest.approx(float(nd.Derivative(value)(eta)), rel=1e-6, abs=1e-8)
+            assert found.observed[0] == pytest.approx(-float(nd.Derivative(value, n=2)(eta)), rel=1e-4, abs=1e-6)
+        if family != "poisson":
+            both = likelihood(family, np.array([0.0, 1.0]), np.array([eta, eta]))
+            p = float(mean_of(family, np.array(eta)))
+            assert both.expected[0] == pytest.approx((1 - p) * both.observed[0] + p * both.observed[1], rel=1e-6)
+            assert both.expected[0] == pytest.approx(
+                float(slope_of(family, np.array(eta))) ** 2 / (p * (1 - p)), rel=1e-6
+            )
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_units_do_not_matter(family):
     """x with mean 1e6 gives the same slopes, errors and leverages; the mean of 1e6 costs digits, not answers."""
@@ -150,7 +197,7 @@ def test_infinite_estimates_are_refused(family):
     X, eta = design()
     y = response(family, eta)
     y[X[:, 3] == 1] = 0.0
-    with pytest.raises(NotIdentifiedError, match="infinite estimate.*remove a predictor"):
+    with pytest.raises(NotIdentifiedError, match=r"infinite estimate.*remove a predictor"):
         fit_glm(family, y, X, names=NAMES, response="y")
 
 

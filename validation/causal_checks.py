@@ -55,7 +55,7 @@ def _plain_fit(formula: str, family: str, data: pd.DataFrame) -> GlmFit:
 
 def regression(family: str) -> list[Check]:
     """Coefficients, relative to their standard errors, and every covariance, to the two standard errors."""
-    stored, data = load_json("reference", "glm_framing"), load_data("framing")
+    stored, data = load_json("reference", "glm/framing"), load_data("framing")
     theirs, table = stored["fits"][family], f"{family} regression (R)"
     fit = _plain_fit(theirs["formula"], family, data)
     found = [relative(table, "log-likelihood", fit.loglik, theirs["logLik"], SAME_FIT)]

@@ -13,6 +13,7 @@ import scipy
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mlmed
+from validation.causal_checks import causal_checks
 from validation.checks import Check
 from validation.comparison_checks import comparison_checks
 from validation.interval_checks import interval_checks
@@ -80,7 +81,14 @@ def report(checks: list[Check]) -> str:
 
 
 def main() -> int:
-    checks = [*published_checks(), *reference_checks(), *interval_checks(), *comparison_checks(), *piecewise_checks()]
+    checks = [
+        *published_checks(),
+        *reference_checks(),
+        *interval_checks(),
+        *comparison_checks(),
+        *piecewise_checks(),
+        *causal_checks(),
+    ]
     text = report(checks)
     REPORT.write_text(text, encoding="utf-8")
     print(text)

@@ -22,7 +22,15 @@ from mlmed.formula import Equation, formula_of, formula_variables
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
 
-__all__ = ["build_design", "check_predictors", "check_response", "encode", "response_values", "to_encodable", "typical_values"]
+__all__ = [
+    "build_design",
+    "check_predictors",
+    "check_response",
+    "encode",
+    "response_values",
+    "to_encodable",
+    "typical_values",
+]
 
 Array = NDArray[np.float64]
 
@@ -193,6 +201,7 @@ def encode(
 
 
 def response_values(equation: Equation, table: pd.DataFrame) -> Array:
+    """Numbers of the left-hand side, (n,)."""
     name, safe = equation.name, equation.response
     if safe in table.columns:
         values = table[safe].to_numpy(dtype=np.float64)
@@ -207,6 +216,7 @@ def response_values(equation: Equation, table: pd.DataFrame) -> Array:
 
 
 def check_response(equation: Equation, table: pd.DataFrame) -> None:
+    """Refuse a response that is not numeric."""
     if equation.name in table.columns and not is_numeric(table[equation.name]):
         column = table[equation.name].dropna()
         raise DataError(

@@ -59,6 +59,12 @@ class Setting:
         return _contrast_products(self)
 
     @cached_property
+    def used(self) -> tuple[Indices, Indices]:
+        """Coefficients (n_1,) and pairs of them (n_2, 2) whose sums are not 0."""
+        base, cross = self.products
+        return np.flatnonzero(base.any(axis=(0, 1))), np.argwhere(cross.any(axis=(0, 1)))
+
+    @cached_property
     def compact(self) -> Counterfactual:
         """Columns of the fixed effects; one row only where no row differs and there are no random effects."""
         parts = (self.fixed.mediator, self.fixed.outcome, self.fixed.slope)
@@ -131,7 +137,7 @@ def pieces(setting: Setting, n: int) -> Iterator[slice]:
 def average_effects(setting: Setting, parameters: Parameters) -> Array:
     """The five contrasts of every parameter vector over all rows, (d, 5)."""
     if setting.is_closed:
-        sums = sum(factor @ weight for factor, weight in _terms(setting, parameters))
+        sums = sum(_summed(*term) for term in _terms(setting, parameters))
         return np.asarray(sums / setting.weights.sum())
     share = setting.weights / setting.weights.sum()
     with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is reported by the caller
@@ -177,14 +183,24 @@ def _contrast_products(setting: Setting) -> tuple[Array, Array]:
 
 
 def _terms(setting: Setting, parameters: Parameters) -> Iterator[tuple[Array, Array]]:
-    """Products of coefficients by cluster, (d, J), and their weights in the contrasts, (J, 5) (eq. 72)."""
-    base, cross = setting.products
-    outcome = _broadcast(parameters.outcome, parameters.outcome_u, len(base))
-    mediator = _broadcast(parameters.mediator, parameters.mediator_u, len(base))
-    for k in np.flatnonzero(base.any(axis=(0, 1))):
-        yield outcome[:, :, k].T, base[:, :, k]
-    for k, m in np.argwhere(cross.any(axis=(0, 1))):
-        yield (outcome[:, :, k] * mediator[:, :, m]).T, cross[:, :, k, m]
+    """Products of coefficients, (d, J) or the same in all clusters (d, 1), and their weights, (J, 5) (eq. 72)."""
+    (base, cross), (single, pairs) = setting.products, setting.used
+    for k in single:
+        yield _coefficient(parameters.outcome, parameters.outcome_u, k), base[:, :, k]
+    for k, m in pairs:
+        outcome = _coefficient(parameters.outcome, parameters.outcome_u, k)
+        yield outcome * _coefficient(parameters.mediator, parameters.mediator_u, m), cross[:, :, k, m]
+
+
+def _coefficient(beta: Array, u: Array, k: int) -> Array:
+    """Fixed effects first, then random ones."""
+    p = beta.shape[1]
+    return beta[:, k, None] if k < p else u[:, :, k - p]
+
+
+def _summed(factor: Array, weight: Array) -> Array:
+    """Sum over clusters, (d, 5)."""
+    return factor * weight.sum(axis=0) if factor.shape[1] == 1 else factor @ weight
 
 
 def _broadcast(beta: Array, u: Array, J: int) -> Array:

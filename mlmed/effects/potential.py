@@ -74,7 +74,7 @@ def expected_outcome(mediator: str, outcome: str, eta: Array, A: Array, B: Array
     --------
     >>> half = np.array(0.5)
     >>> round(float(expected_outcome("linear", "probit", half, half, half, np.array(1.0))), 6)
-    0.748828
+    0.748833
     """
     return _expected(mediator, outcome, eta, A, B, noise, slopes=False)[0]
 

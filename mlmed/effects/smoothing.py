@@ -40,7 +40,7 @@ def normal_mean(family: str, a: Array, c: Array, *, slopes: bool = False) -> tup
     --------
     >>> a, c = np.array(1.0), np.array(2.0)
     >>> [round(float(normal_mean(family, a, c)[0]), 6) for family in ("linear", "logit", "probit", "poisson")]
-    [1.0, 0.651028, 0.67264, 20.085537]
+    [1.0, 0.647726, 0.67264, 20.085537]
     """
     if family == "linear":
         return (a, np.ones_like(a), np.zeros_like(a)) if slopes else (a,)

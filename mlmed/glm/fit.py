@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.glm.families import check_response_of
+from mlmed.glm.likelihood import likelihood, newton
 from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
 
 __all__ = ["GlmFit", "fit_glm"]
@@ -117,7 +117,8 @@ def fit_glm(
     weights : (n,) array, optional
         How often each row counts (bootstrap); whole numbers from 1.
     start : (p,) array, optional
-        Where the search begins.
+        Estimates of nearly the same data (bootstrap): Newton's method starts there; statsmodels takes over where it
+        does not settle.
 
     Raises
     ------
@@ -133,19 +134,19 @@ def fit_glm(
     scaled = _scaled(X, counts, response, names)
     if family == "linear":
         return _least_squares(y, X, scaled, names, response, counts)
-    first = None if start is None else np.asarray(np.linalg.solve(scaled.back, start), dtype=np.float64)
-    result = _statsmodels_glm(family, y, scaled.X, counts, response, first)
-    beta, mu = np.asarray(result.params), np.asarray(result.fittedvalues)
-    link, variance = result.family.link, result.family.variance
-    with np.errstate(all="ignore"):  # where an estimate is infinite; refused below
-        slope = 1.0 / link.deriv(mu)  # d mu / d eta
-        information = counts * slope**2 / variance(mu)
-        score = (y - mu) * slope / variance(mu)
-    bread = _settled_bread(family, scaled.X, information, counts * score, response)
+    beta = None
+    if start is not None:
+        near = np.asarray(np.linalg.solve(scaled.back, start), dtype=np.float64)
+        beta = newton(family, y, scaled.X, counts, near)
+    if beta is None:
+        beta = _statsmodels_glm(family, y, scaled.X, counts, response)
+    at = likelihood(family, y, scaled.X @ beta)
+    information = counts * at.expected
+    bread = _settled_bread(family, scaled.X, information, counts * at.score, response)
     leverage = information * np.einsum("ni,ij,nj->n", scaled.X, bread, scaled.X)
     bread = scaled.back @ bread @ scaled.back.T
-    loglik = float(result.llf)
-    return GlmFit(family, names, scaled.back @ beta, bread, bread, score, leverage, X, float("nan"), loglik)
+    loglik = float(counts @ at.loglik)
+    return GlmFit(family, names, scaled.back @ beta, bread, bread, at.score, leverage, X, float("nan"), loglik)
 
 
 def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _Scaled:
@@ -226,7 +227,7 @@ def _infinite(family: str, response: str) -> NotIdentifiedError:
     )
 
 
-def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: str, start: Array | None) -> Any:
+def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: str) -> Array:
     from statsmodels.genmod import families
     from statsmodels.genmod.generalized_linear_model import GLM
     from statsmodels.tools.sm_exceptions import ConvergenceWarning, PerfectSeparationError, PerfectSeparationWarning
@@ -242,7 +243,7 @@ def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: s
         warnings.simplefilter("error", PerfectSeparationWarning)
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            return model.fit(start_params=start, maxiter=MOST_ITERATIONS, tol=TOLERANCE, tol_criterion="params")
+            return np.asarray(model.fit(maxiter=MOST_ITERATIONS, tol=TOLERANCE, tol_criterion="params").params)
         except (PerfectSeparationWarning, PerfectSeparationError) as error:
             raise NotIdentifiedError(
                 f"equation {response}: the predictors separate 0 from 1 perfectly, so the {family} model has no "

@@ -118,15 +118,14 @@ class CausalResults(CausalEffects):
         self,
         interval: Interval | None = None,
         *,
-        n: int | None = None,
-        seed: int | None = None,
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
         groups: Groups | None = None,
+        **options: Any,
     ) -> str:
-        """The fit and its effects as text; options as in ``effects``."""
-        table = self.effects(interval, n=n, seed=seed, level=level, at=at, groups=groups)
-        return summary_text(self, Shown(table, interval or "delta", n, seed, level, at, groups))
+        """The fit and its effects as text; all options are those of ``effects``."""
+        table = self.effects(interval, level=level, at=at, groups=groups, **options)
+        return summary_text(self, Shown(table, interval or "delta", level, at, groups, options))
 
     def to_json(self, *, level: float = 0.95) -> str:
         """Effects (delta method) and coefficients as JSON; a number that does not exist is null."""
@@ -137,14 +136,14 @@ class CausalResults(CausalEffects):
         self,
         interval: Interval | None = None,
         *,
-        n: int | None = None,
-        seed: int | None = None,
         level: float = 0.95,
-        at: Mapping[str, Any] | None = None,
-        groups: Groups | None = None,
+        **options: Any,
     ) -> Axes:
-        """ACME, ADE and total effect with their intervals, control and treated side by side (extra ``plots``)."""
-        table = self.effects(interval, n=n, seed=seed, level=level, at=at, groups=groups)
+        """ACME, ADE and total effect with their intervals, control and treated side by side (extra ``plots``).
+
+        All options are those of ``effects``.
+        """
+        table = self.effects(interval, level=level, **options)
         values = " to ".join(shown_values(self.values))
         return plot_effects(table, title=f"{self.treatment}: {values}, {100 * level:g}% intervals")
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import COLUMNS
 from mlmed.glm.families import BINARY
+from mlmed.modes.causal_intervals import options_of
 from mlmed.modes.causal_tables import CLOSED
+from mlmed.modes.export import plain, records
 from mlmed.modes.fitting import Fitted
 from mlmed.report.text import format_number, render_pairs, render_table
 
@@ -37,23 +37,22 @@ class Shown:
         From ``effects``.
     interval : str
         Kind of interval.
-    n, seed : int or None
-        Draws and their seed.
     level : float
         Coverage.
     at : mapping or None
         Values of covariates.
     groups : str or None
         How random effects enter.
+    options : mapping
+        The others, as they were given.
     """
 
     table: pd.DataFrame
     interval: str
-    n: int | None
-    seed: int | None
     level: float
     at: Mapping[str, Any] | None
     groups: str | None
+    options: Mapping[str, Any]
 
 
 def how_exact(mediator: str, outcome: str) -> str:
@@ -135,10 +134,12 @@ def _interval(shown: Shown) -> str:
     level = f"{100 * shown.level:g}%"
     if shown.interval == "delta":
         return f"{level}, delta method"
-    count = f"{shown.n or 1000:,}"
+    used = options_of(shown.interval, shown.options)
+    count, seed = f"{used['n']:,}", used["seed"]
     if shown.interval == "bootstrap":
-        return f"{level}, percentiles of {count} bootstrap replicates, seed {shown.seed}"
-    return f"{level}, quasi-Bayesian: quantiles of {count} draws of the coefficients, seed {shown.seed}"
+        return f"{level}, bootstrap ({used['method']}), {count} replicates, seed {seed}"
+    text = f"{level}, quasi-Bayesian: quantiles of {count} draws of the coefficients, seed {seed}"
+    return text if used["ranef_draws"] == "joint" else f"{text}; random effects drawn independently of them"
 
 
 def summary_text(results: CausalEffects, shown: Shown) -> str:
@@ -169,7 +170,7 @@ def document(results: CausalEffects, tables: Mapping[str, pd.DataFrame], level: 
         "family_m": results.mediator.family,
         "family_y": results.outcome.family,
         "treatment": results.treatment,
-        "values": [_plain(value) for value in results.values],
+        "values": [plain(value) for value in results.values],
         "interaction": results.interaction,
         "nobs": results.nobs,
         "n_clusters": None if grouping is None else len(grouping.clusters),
@@ -178,13 +179,4 @@ def document(results: CausalEffects, tables: Mapping[str, pd.DataFrame], level: 
         "computed": how_exact(results.mediator.family, results.outcome.family),
         "dropped": None if results.dropped is None else str(results.dropped),
     }
-    for name, table in tables.items():
-        rows = table[list(COLUMNS)].to_dict("records")
-        found[name] = [{str(key): _plain(value) for key, value in row.items()} for row in rows]
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
+    return found | {name: records(table) for name, table in tables.items()}

@@ -12,16 +12,23 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.modes.fitting import Fitted
 
-__all__ = ["SCHEMA", "flat_table", "to_json"]
+__all__ = ["SCHEMA", "flat_table", "plain", "records", "to_json"]
 
 #: Name and version of the JSON layout; a change of meaning changes the number.
 SCHEMA = "mlmed.fit/1"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold: no NumPy types, null for what is not a finite number."""
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a tidy table as plain values."""
+    rows = table[list(COLUMNS)].to_dict("records")
+    return [{str(key): plain(value) for key, value in row.items()} for row in rows]
 
 
 def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) -> str:
@@ -53,9 +60,7 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
         **extra,
     }
-    for name, table in sections.items():
-        rows = table[list(COLUMNS)].to_dict("records")
-        document[name] = [{str(key): _plain(value) for key, value in row.items()} for row in rows]
+    document |= {name: records(table) for name, table in sections.items()}
     return json.dumps(document, indent=2, allow_nan=False)
 
 

@@ -9,18 +9,15 @@ import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import Quantity, check_level
-from mlmed.effects.draws import check_method
 from mlmed.effects.montecarlo import monte_carlo_draws
-from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
-from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.profiles import profile_table
 from mlmed.modes.smallsample import delta_with_df
 
 if TYPE_CHECKING:
     from mlmed.modes.mediation import MediationResults
 
-__all__ = ["INTERVALS", "Interval", "check_options", "effects_table"]
+__all__ = ["INTERVALS", "OPTIONS", "Interval", "effects_table"]
 
 Interval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
 INTERVALS: tuple[str, ...] = get_args(Interval)
@@ -34,35 +31,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "progress": False,
     },
 }  # fmt: skip
-
-
-def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one kind of interval, defaults filled in.
-
-    Raises
-    ------
-    EffectError
-        Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
-        draws, no seed, no method.
-    """
-    if interval not in OPTIONS:
-        raise EffectError(f"interval must be one of {', '.join(INTERVALS)}; found {interval!r}")
-    asked = {name: value for name, value in given.items() if value is not None}
-    idle = [name for name in asked if name not in OPTIONS[interval]]
-    if idle:
-        users = [kind for kind, options in OPTIONS.items() if idle[0] in options]
-        raise EffectError(
-            f"interval={interval!r} does not use {', '.join(idle)}; {idle[0]} belongs to "
-            f"{' and '.join(f'interval={kind!r}' for kind in users)}"
-        )
-    options = {**OPTIONS[interval], **asked}
-    if "seed" in options:  # numbers are drawn; look at everything before they are
-        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
-        options["n"] = check_count(options["n"], "draws" if interval == "monte-carlo" else "replicates")
-    if interval == "bootstrap":
-        check_method(options["method"])
-        check_jobs(options["n_jobs"])
-    return options
 
 
 def effects_table(

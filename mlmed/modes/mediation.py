@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.montecarlo import effect_draws, linear_draws
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
-from mlmed.errors import EffectError, FormulaError
-from mlmed.formula import Equation, formula_variables, parse_equation
+from mlmed.errors import EffectError
+from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec
+from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
-from mlmed.modes.intervals import Interval, check_options, effects_table
+from mlmed.modes.intervals import OPTIONS, Interval, effects_table
+from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import BOUNDARY_NOTE
 from mlmed.modes.text import errors_named, letter, native_summary
-from mlmed.names import display_name
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import render_table
@@ -118,7 +118,7 @@ class MediationResults(MixedResults):
             "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "method": method,
             "seed": seed, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
-        return effects_table(self, interval, check_options(interval, given), level=level, at=at)
+        return effects_table(self, interval, check_options(OPTIONS, interval, given), level=level, at=at)
 
     def flagged(self, quantity: Quantity) -> Quantity:
         """Say so where a standard error rests on a variance or covariance at the boundary."""
@@ -255,52 +255,9 @@ def mediate(
     """
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
-    _check_mediator(first, second)
-    treatment = _treatment(first, treatment)
-    pair = _check_contrast(contrast)
+    check_mediator(first, second)
+    treatment = treatment_of(first, treatment)
+    pair = check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
     return MediationResults(fitted, treatment, pair)
-
-
-def _check_mediator(first: Equation, second: Equation) -> None:
-    if formula_variables(second.response) & first.predictors:
-        raise FormulaError(
-            f"the outcome {second.name} is a predictor of the mediator {first.name}; the equations must not feed back "
-            "into each other, so remove it there"
-        )
-    plain = first.name in formula_variables(first.response)
-    present = formula_variables(second.fixed) if plain else frozenset(map(str, Formula(second.fixed)))
-    if (first.name if plain else first.response) not in present:
-        raise FormulaError(
-            f"the mediator {first.name} is not in the fixed part of the outcome equation {second.text!r}, so nothing "
-            f"can flow through it; add it, as in '{second.name} ~ {first.name} + ...'"
-        )
-
-
-def _check_contrast(contrast: Any) -> tuple[Any, Any] | None:
-    if contrast is None:
-        return None
-    pair = tuple(contrast) if isinstance(contrast, list | tuple) else ()
-    if len(pair) != 2 or any(value is None or value != value for value in pair) or pair[0] == pair[1]:
-        raise FormulaError(f"contrast must be two different values of the treatment, (from, to); found {contrast!r}")
-    return pair[0], pair[1]
-
-
-def _treatment(first: Equation, treatment: str | None) -> str:
-    candidates = sorted(formula_variables(first.fixed))
-    if isinstance(treatment, str):
-        treatment = display_name(treatment)
-    if treatment is not None:
-        if treatment not in candidates:
-            raise FormulaError(
-                f"the treatment {treatment!r} is not in the mediator equation {first.text!r}; its predictors are "
-                f"{', '.join(candidates) or 'none'}"
-            )
-        return treatment
-    if len(candidates) != 1:
-        raise FormulaError(
-            f"which variable is the treatment? The mediator equation {first.text!r} has "
-            f"{', '.join(candidates) if candidates else 'no predictor'}; say treatment='...'"
-        )
-    return candidates[0]

@@ -14,9 +14,10 @@ from mlmed.effects.delta import COLUMNS, check_level, delta_table
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
+from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.cluster_ols import ClusterRegression
 from mlmed.modes.fitting import known_columns
-from mlmed.modes.mediation import MediationResults, _check_contrast, _check_mediator, _treatment, mediate
+from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise_fit import ask, fit_separately
 from mlmed.modes.piecewise_inference import PiecewiseInference
 from mlmed.modes.piecewise_intervals import PIECEWISE_INTERVALS
@@ -241,7 +242,7 @@ def piecewise(
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     third = None if total is None else parse_equation(total, columns)
-    _check_mediator(first, second)
-    x, pair = _treatment(first, treatment), _check_contrast(contrast)
+    check_mediator(first, second)
+    x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
     return PiecewiseResults(asked, fit_separately(asked, data), pair, data)

@@ -25,9 +25,10 @@ from mlmed.effects.separate import (
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
 from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.modes.options import check_options
 from mlmed.modes.piecewise_bootstrap import bootstrap_separately, refit_of, strata_of
 from mlmed.modes.piecewise_fit import Asked, Fits
-from mlmed.modes.piecewise_intervals import PiecewiseInterval, check_options, effects_table, sobel_table
+from mlmed.modes.piecewise_intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
 from mlmed.modes.piecewise_parts import Part, layout_of, names_of, parts_of, psi_of
 
 __all__ = ["PiecewiseInference"]
@@ -187,7 +188,7 @@ class PiecewiseInference:
             "progress": progress,
         }  # fmt: skip
         check_level(level)
-        options = check_options(interval, given)
+        options = check_options(OPTIONS, interval, given)
         if interval == "bootstrap":
             how = options.pop("method")
             boot = self.bootstrap(options.pop("n"), at=at, **options)

@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import COLUMNS, Quantity, std_error
-from mlmed.effects.draws import check_method
 from mlmed.effects.product import product_normal
 from mlmed.effects.separate import (
     SeparateVcov,
@@ -20,11 +19,9 @@ from mlmed.effects.separate import (
     linear_monte_carlo,
     separate_table,
 )
-from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
-from mlmed.modes.checks import check_count, check_jobs, check_seed
 
-__all__ = ["PIECEWISE_INTERVALS", "PiecewiseInterval", "check_options", "effects_table", "sobel_table"]
+__all__ = ["OPTIONS", "PIECEWISE_INTERVALS", "PiecewiseInterval", "effects_table", "sobel_table"]
 
 Array = NDArray[np.float64]
 PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
@@ -50,35 +47,6 @@ CAUTION = (
     "{name} is within two standard errors of 0, where a quotient has no normal distribution; use interval='bootstrap' "
     "or look at {name} itself"
 )
-
-
-def check_options(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one kind of interval, defaults filled in.
-
-    Raises
-    ------
-    EffectError
-        Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
-        draws, no seed, no method.
-    """
-    if interval not in OPTIONS:
-        raise EffectError(f"interval must be one of {', '.join(PIECEWISE_INTERVALS)}; found {interval!r}")
-    asked = {name: value for name, value in given.items() if value is not None}
-    idle = [name for name in asked if name not in OPTIONS[interval]]
-    if idle:
-        users = [kind for kind, options in OPTIONS.items() if idle[0] in options]
-        raise EffectError(
-            f"interval={interval!r} does not use {', '.join(idle)}; {idle[0]} belongs to "
-            f"{' and '.join(f'interval={kind!r}' for kind in users)}"
-        )
-    options = {**OPTIONS[interval], **asked}
-    if "seed" in options:
-        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
-        options["n"] = check_count(options["n"], "draws" if interval == "monte-carlo" else "replicates")
-    if interval == "bootstrap":
-        check_method(options["method"])
-        check_jobs(options["n_jobs"])
-    return options
 
 
 def effects_table(

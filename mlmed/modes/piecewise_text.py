@@ -7,11 +7,9 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from mlmed.effects.delta import COLUMNS
 from mlmed.modes.cluster_ols import ClusterRegression
-from mlmed.modes.export import _plain
+from mlmed.modes.export import plain, records
 from mlmed.modes.piecewise_parts import Part
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.report.text import render_pairs, render_table
@@ -124,7 +122,7 @@ def as_json(results: PiecewiseResults, *, vcov: str, level: float) -> str:
     if results.effects_reason:
         document["effects_reason"] = results.effects_reason
     else:
-        document["effects"] = _records(results.effects(vcov=vcov, level=level))
+        document["effects"] = records(results.effects(vcov=vcov, level=level))
     return json.dumps(document, indent=2, allow_nan=False)
 
 
@@ -134,16 +132,11 @@ def _equation(fit: Part, vcov: str, level: float) -> dict[str, Any]:
         "engine": "ols" if isinstance(fit, ClusterRegression) else "mixed",
         "nobs": fit.nobs,
         "n_clusters": fit.n_clusters,
-        "loglik": _plain(fit.llf),
+        "loglik": plain(fit.llf),
         "left_out": _left_out(fit),
-        "fixef": _records(fit.fixef(vcov=vcov, level=level)),
+        "fixef": records(fit.fixef(vcov=vcov, level=level)),
     }
     if isinstance(fit, ClusterRegression):
-        return found | {"sigma2": _plain(fit.sigma2)}
-    varcorr = _records(fit.varcorr(vcov=vcov, level=level))
+        return found | {"sigma2": plain(fit.sigma2)}
+    varcorr = records(fit.varcorr(vcov=vcov, level=level))
     return found | {"converged": fit.converged, "is_singular": fit.is_singular, "varcorr": varcorr}
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    rows = table[list(COLUMNS)].to_dict("records")
-    return [{str(key): _plain(value) for key, value in row.items()} for row in rows]

@@ -263,7 +263,9 @@ def sensitivity_of(
     if chosen == "delta":
         table = delta_rows(curve, contrast, rhos, effects(rhos), level, terms)
     else:
-        table = drawn_rows(draws(rhos), rhos, effects(rhos), level, terms)
+        drawn = draws(rhos)
+        estimates = drawn.mean(axis=1) if formula == "medsens" else effects(rhos)
+        table = drawn_rows(drawn, rhos, estimates, level, terms)
     unexplained = (1.0 - explained(pair.mediator), 1.0 - explained(pair.outcome))
     table["R2_star"] = table["rho"] ** 2
     table["R2_tilde"] = table["R2_star"] * unexplained[0] * unexplained[1]

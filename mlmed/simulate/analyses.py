@@ -14,6 +14,7 @@ from mlmed.errors import DataError, EffectError, MlmedWarning, NotIdentifiedErro
 from mlmed.model import Method
 from mlmed.modes import intervals, piecewise_intervals
 from mlmed.modes.mediation import MediationResults, mediate
+from mlmed.modes.options import check_options
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.results import MixedResults
 from mlmed.simulate.generate import Source
@@ -40,7 +41,7 @@ def interval_options(design: str, interval: str, vcov: str | None, draws: int | 
     if draws is not None and uses and "n" not in uses:
         raise EffectError(f"interval={interval!r} draws nothing; leave out draws=")
     kind = "joint" if vcov is None and "vcov" in uses else vcov
-    checked = mode.check_options(interval, {"vcov": kind, "n": draws, "seed": 0 if "seed" in uses else None})
+    checked = check_options(mode.OPTIONS, interval, {"vcov": kind, "n": draws, "seed": 0 if "seed" in uses else None})
     kept: dict[str, Any] = {name: checked[name] for name in ("vcov", "n") if name in checked}
     return {"interval": interval, "level": level, **kept}
 

@@ -16,4 +16,4 @@ pack=function(f){o=list(formula=deparse1(formula(f)),names=names(coef(f)),coef=u
  # clusters: the values of income; the factor is J/(J - 1) alone
  o$cluster=bare(vcovCL(f,cluster=d$income,type="HC0",cadjust=TRUE));o}
 write_json(list(software=paste0(R.version.string,", sandwich ",packageVersion("sandwich")),data="framing",cluster="income",fits=lapply(fits,pack)),
- file.path(O,"glm_framing.json"),digits=NA,auto_unbox=TRUE,pretty=TRUE)
+ file.path(O,"glm","framing.json"),digits=NA,auto_unbox=TRUE,pretty=TRUE)
