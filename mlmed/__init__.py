@@ -7,7 +7,7 @@ potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equat
 from mlmed import datasets, errors, reproduce, simulate
 from mlmed.data.stacking import stack
 from mlmed.modes.causal import causal
-from mlmed.modes.causal_results import CausalResults
+from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.comparison import Comparison, compare
 from mlmed.modes.grams import Grams, grams, grams_sql
 from mlmed.modes.mediation import MediationResults, mediate

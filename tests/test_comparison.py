@@ -33,7 +33,10 @@ def everything(data: pd.DataFrame, joint: mlmed.MediationResults) -> Comparison:
         mlmed.piecewise(MEDIATOR, OUTCOME, data),
         mlmed.causal(MEDIATOR, OUTCOME, data),
         truth={"a": 0.2, "b": -0.2, "indirect": -0.14, "total": 0.16},
-        published={"brms": {"indirect": ("-.13", ".08")}, "Stan": {"indirect": {"estimate": -0.115, "std_error": 0.067}}},
+        published={
+            "brms": {"indirect": ("-.13", ".08")},
+            "Stan": {"indirect": {"estimate": -0.115, "std_error": 0.067}},
+        },
     )
 
 

@@ -19,8 +19,8 @@ from mlmed.glm.coordinates import Margin
 from mlmed.glm.endogenous import fit_pair, pair_loglik
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov, hc_vcov
-from mlmed.modes.sensitivity_setup import grid_of
-from mlmed.modes.sensitivity_tables import root_of
+from mlmed.modes.causal.sensitivity_setup import grid_of
+from mlmed.modes.causal.sensitivity_tables import root_of
 from tests.tolerances import DERIVATIVE, SAME
 
 Array = NDArray[np.float64]

@@ -11,7 +11,7 @@ from mlmed.effects.draws import METHODS as METHODS_OF_DRAWS
 from mlmed.glm.families import FAMILIES
 from mlmed.glm.robust import HC_KINDS
 from mlmed.model import METHODS, STRUCTURES
-from mlmed.modes.causal_intervals import INTERVALS as CAUSAL_INTERVALS
+from mlmed.modes.causal.intervals import INTERVALS as CAUSAL_INTERVALS
 from mlmed.modes.covariance import ALL_KINDS
 from mlmed.modes.intervals import INTERVALS
 from mlmed.modes.piecewise import PIECEWISE_INTERVALS

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlmed import datasets
 from mlmed.modes.causal import causal
-from mlmed.modes.causal_results import CausalResults
+from mlmed.modes.causal.results import CausalResults
 from mlmed.reproduce.montecarlo import drawn_errors, drawn_pairs
 from mlmed.reproduce.pairs import Pair, by_term
 from mlmed.reproduce.sources import published

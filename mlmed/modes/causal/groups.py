@@ -13,8 +13,8 @@ from mlmed.effects.delta import COLUMNS, wald_table
 from mlmed.effects.uncertainty import cluster_covariance, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
-from mlmed.modes.causal_setting import Chain, Prepared
-from mlmed.modes.causal_tables import draw_effects
+from mlmed.modes.causal.setting import Chain, Prepared
+from mlmed.modes.causal.tables import draw_effects
 from mlmed.modes.tables import shown_clusters
 
 __all__ = ["group_effects"]

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlmed.glm.families import BINARY
-from mlmed.modes.causal_intervals import options_of
-from mlmed.modes.causal_tables import CLOSED
+from mlmed.modes.causal.intervals import OPTIONS
+from mlmed.modes.causal.tables import CLOSED
 from mlmed.modes.export import plain, records
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.options import check_options
 from mlmed.report.text import format_number, render_pairs, render_table
 
 if TYPE_CHECKING:
-    from mlmed.modes.causal_effects import CausalEffects
-    from mlmed.modes.causal_fit import EquationFit
+    from mlmed.modes.causal.effects import CausalEffects
+    from mlmed.modes.causal.fit import EquationFit
 
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
 
@@ -134,7 +135,7 @@ def _interval(shown: Shown) -> str:
     level = f"{100 * shown.level:g}%"
     if shown.interval == "delta":
         return f"{level}, delta method"
-    used = options_of(shown.interval, shown.options)
+    used = check_options(OPTIONS, shown.interval, shown.options)
     count, seed = f"{used['n']:,}", used["seed"]
     if shown.interval == "bootstrap":
         return f"{level}, bootstrap ({used['method']}), {count} replicates, seed {seed}"

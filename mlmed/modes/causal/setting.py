@@ -13,7 +13,7 @@ from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law
 from mlmed.errors import EffectError, FormulaError
-from mlmed.modes.causal_fit import EquationFit, Grouping
+from mlmed.modes.causal.fit import EquationFit, Grouping
 from mlmed.modes.fitting import Fitted
 from mlmed.reml.posterior import ModeLaw
 

@@ -15,8 +15,8 @@ from mlmed.errors import EffectError
 from mlmed.modes.checks import check_count, check_seed
 
 if TYPE_CHECKING:
-    from mlmed.modes.causal_fit import EquationFit
-    from mlmed.modes.causal_results import CausalResults
+    from mlmed.modes.causal.fit import EquationFit
+    from mlmed.modes.causal.results import CausalResults
 
 __all__ = ["check_choice", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
 

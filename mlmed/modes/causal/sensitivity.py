@@ -15,14 +15,14 @@ from mlmed.effects.confounding import Curve
 from mlmed.effects.delta import check_level
 from mlmed.effects.sensitivity import CONTRASTS, explained
 from mlmed.errors import EffectError
-from mlmed.modes.sensitivity_setup import check_choice, check_rho, curve_of, grid_of, interval_of, pair_of
-from mlmed.modes.sensitivity_tables import delta_rows, drawn_rows, report, root_of
+from mlmed.modes.causal.sensitivity_setup import check_choice, check_rho, curve_of, grid_of, interval_of, pair_of
+from mlmed.modes.causal.sensitivity_tables import delta_rows, drawn_rows, report, root_of
 from mlmed.report.sensitivity_plots import plot_over_r2, plot_over_rho
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mlmed.modes.causal_results import CausalResults
+    from mlmed.modes.causal.results import CausalResults
 
 __all__ = ["SensitivityResults", "sensitivity_of"]
 

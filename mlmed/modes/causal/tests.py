@@ -12,8 +12,8 @@ from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
 from mlmed.effects.uncertainty import slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
-from mlmed.modes.causal_setting import Chain, Prepared, Question
-from mlmed.modes.causal_tables import CLOSED, draw_effects
+from mlmed.modes.causal.setting import Chain, Prepared, Question
+from mlmed.modes.causal.tables import CLOSED, draw_effects
 
 __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
 

@@ -17,9 +17,9 @@ from mlmed.effects.potential import all_effects
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.modes.bootstrap import BootstrapResults
-from mlmed.modes.causal_fit import EquationFit, Grouping
-from mlmed.modes.causal_setting import Chain, Prepared
-from mlmed.modes.causal_tables import without_spread
+from mlmed.modes.causal.fit import EquationFit, Grouping
+from mlmed.modes.causal.setting import Chain, Prepared
+from mlmed.modes.causal.tables import without_spread
 from mlmed.modes.fitting import Fitted
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.posterior import mode_law

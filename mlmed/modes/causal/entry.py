@@ -8,10 +8,11 @@ from mlmed.formula import parse_equation
 from mlmed.glm.families import Family
 from mlmed.glm.robust import HcKind
 from mlmed.model import Method
-from mlmed.modes.causal_checks import check_equations, check_errors, check_families, treatment_of, treatment_values
-from mlmed.modes.causal_fit import Errors, fit_equation, shared_rows, warn_of_levels
-from mlmed.modes.causal_results import CausalResults
-from mlmed.modes.causal_setting import Chain, check_linear
+from mlmed.modes.asked import treatment_of
+from mlmed.modes.causal.checks import check_equations, check_errors, check_families, treatment_values
+from mlmed.modes.causal.fit import Errors, fit_equation, shared_rows, warn_of_levels
+from mlmed.modes.causal.results import CausalResults
+from mlmed.modes.causal.setting import Chain, check_linear
 from mlmed.modes.fitting import known_columns
 
 __all__ = ["causal"]

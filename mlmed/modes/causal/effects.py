@@ -14,21 +14,22 @@ from mlmed.data.layout import Dropped
 from mlmed.effects.delta import check_level
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import ContrastCovariance, contrast_covariance, slopes_at
-from mlmed.modes.causal_bootstrap import CausalBootstrap, bootstrap_causal
-from mlmed.modes.causal_checks import check_at
-from mlmed.modes.causal_fit import EquationFit, Errors
-from mlmed.modes.causal_groups import group_effects
-from mlmed.modes.causal_intervals import Interval, options_of, question_of
-from mlmed.modes.causal_setting import Chain, Columns, Groups, Prepared, Question, RanefDraws
-from mlmed.modes.causal_tables import (
+from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
+from mlmed.modes.causal.checks import check_at
+from mlmed.modes.causal.fit import EquationFit, Errors
+from mlmed.modes.causal.groups import group_effects
+from mlmed.modes.causal.intervals import OPTIONS, Interval, question_of
+from mlmed.modes.causal.setting import Chain, Columns, Groups, Prepared, Question, RanefDraws
+from mlmed.modes.causal.tables import (
     contrast_quantities,
     delta_effects,
     draw_effects,
     drawn_effects,
     fixed_effects,
 )
-from mlmed.modes.causal_tests import interaction_table, moderation_table, refuse_no_interaction
+from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
 from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.modes.options import check_options
 
 __all__ = ["CausalEffects"]
 
@@ -202,7 +203,7 @@ class CausalEffects:
             "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
         kind = interval or "delta"
-        options = options_of(kind, given)
+        options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
             chosen = options.pop("method")
             return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
@@ -283,7 +284,7 @@ class CausalEffects:
         """
         check_level(level)
         kind = interval or "delta"
-        options = options_of(kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
+        options = check_options(OPTIONS, kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
         question = self.question(at, None, ranef_draws, by_cluster=True)
         return group_effects(self.chain, kind, options, lambda: self.prepared(question), self.fixed, level=level)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from mlmed.effects.draws import check_method
 from mlmed.errors import EffectError
-from mlmed.modes.causal_setting import Question
-from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.modes.causal.setting import Question
 
-__all__ = ["INTERVALS", "Interval", "options_of", "question_of"]
+__all__ = ["INTERVALS", "OPTIONS", "Interval", "question_of"]
 
 Interval = Literal["delta", "quasi-bayes", "bootstrap"]
 INTERVALS: tuple[str, ...] = get_args(Interval)
@@ -20,31 +18,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "quasi-bayes": {"n": 1000, "seed": None, "ranef_draws": "joint"},
     "bootstrap": {"n": 1000, "seed": None, "method": "percentile", "n_jobs": None, "progress": False},
 }
-
-
-def options_of(interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of one kind of interval, defaults filled in.
-
-    Raises
-    ------
-    EffectError
-        Unknown interval, an option that it does not use, no seed where numbers are drawn.
-    """
-    if interval not in OPTIONS:
-        raise EffectError(f"interval must be one of {', '.join(INTERVALS)}; found {interval!r}")
-    asked = {name: value for name, value in given.items() if value is not None}
-    for name in asked:
-        if name not in OPTIONS[interval]:
-            users = " and ".join(f"interval={kind!r}" for kind, options in OPTIONS.items() if name in options)
-            raise EffectError(f"interval={interval!r} does not use {name}, which belongs to {users}; leave it out")
-    options = {**OPTIONS[interval], **asked}
-    if "seed" in options:
-        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
-        options["n"] = check_count(options["n"], "replicates" if interval == "bootstrap" else "draws")
-    if interval == "bootstrap":
-        check_method(options["method"])
-        check_jobs(options["n_jobs"])
-    return options
 
 
 def question_of(

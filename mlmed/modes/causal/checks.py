@@ -16,9 +16,8 @@ from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
 from mlmed.glm.families import check_family
 from mlmed.glm.robust import HC_KINDS
-from mlmed.names import display_name
 
-__all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_of", "treatment_values"]
+__all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
 
 
 def check_families(mediator: Equation, outcome: Equation, family_m: str, family_y: str, method: str) -> None:
@@ -87,25 +86,6 @@ def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[s
             f"cluster={cluster!r}, but the random terms of {' and '.join(names)} belong to {group}; use "
             f"cluster={group!r}"
         )
-
-
-def treatment_of(mediator: Equation, treatment: Any) -> str:
-    """The column that plays the treatment."""
-    candidates = sorted(formula_variables(mediator.fixed))
-    if treatment is not None:
-        name = display_name(treatment) if isinstance(treatment, str) else treatment
-        if name not in candidates:
-            raise FormulaError(
-                f"the treatment {name!r} is not in the fixed part of the mediator equation {mediator.text!r}; its "
-                f"predictors are {', '.join(candidates) or 'none'}. Add it, or give treatment= one of them"
-            )
-        return str(name)
-    if len(candidates) != 1:
-        raise FormulaError(
-            f"which variable is the treatment? The mediator equation {mediator.text!r} has "
-            f"{', '.join(candidates) if candidates else 'no predictor'}; say treatment='...'"
-        )
-    return candidates[0]
 
 
 def treatment_values(column: pd.Series, control: Any, treated: Any, equations: Iterable[Equation]) -> tuple[Any, Any]:

@@ -12,11 +12,11 @@ import pandas as pd
 
 from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
-from mlmed.modes.causal_effects import CausalEffects
-from mlmed.modes.causal_intervals import Interval
-from mlmed.modes.causal_setting import Groups
-from mlmed.modes.causal_tables import coefficient_table, contrast_quantities
-from mlmed.modes.causal_text import Shown, document, shown_values, summary_text
+from mlmed.modes.causal.effects import CausalEffects
+from mlmed.modes.causal.intervals import Interval
+from mlmed.modes.causal.setting import Groups
+from mlmed.modes.causal.tables import coefficient_table, contrast_quantities
+from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
 from mlmed.report.causal_plots import plot_effects
@@ -24,7 +24,7 @@ from mlmed.report.causal_plots import plot_effects
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mlmed.modes.sensitivity import SensitivityResults
+    from mlmed.modes.causal.sensitivity import SensitivityResults
 
 __all__ = ["CausalResults"]
 
@@ -173,9 +173,9 @@ class CausalResults(CausalEffects):
     ) -> SensitivityResults:
         """How effects change if the errors of the two equations are correlated.
 
-        Parameters and result: ``mlmed.modes.sensitivity.sensitivity_of``, docs/sensitivity.md.
+        Parameters and result: ``mlmed.modes.causal.sensitivity.sensitivity_of``, docs/sensitivity.md.
         """
-        from mlmed.modes.sensitivity import sensitivity_of
+        from mlmed.modes.causal.sensitivity import sensitivity_of
 
         return sensitivity_of(
             self, rho=rho, n=n, seed=seed, level=level, effect=effect, formula=formula, interval=interval

@@ -13,8 +13,8 @@ from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
 from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
 from mlmed.glm.fit import GlmFit
 from mlmed.modes.bootstrap import draws_table
-from mlmed.modes.causal_fit import EquationFit
-from mlmed.modes.causal_setting import Prepared
+from mlmed.modes.causal.fit import EquationFit
+from mlmed.modes.causal.setting import Prepared
 
 __all__ = [
     "coefficient_table",

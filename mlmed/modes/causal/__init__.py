@@ -1,0 +1,7 @@
+"""Potential-outcome mediation: fits, effects, intervals, tests, sensitivity."""
+
+from mlmed.modes.causal.entry import causal
+from mlmed.modes.causal.results import CausalResults
+from mlmed.modes.causal.sensitivity import SensitivityResults
+
+__all__ = ["CausalResults", "SensitivityResults", "causal"]

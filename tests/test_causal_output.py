@@ -1,0 +1,182 @@
+"""Bootstrap, tables, text, JSON and pictures of potential outcomes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlmed
+from mlmed.effects.potential import (
+    EFFECTS,
+)
+from mlmed.errors import (
+    EffectError,
+)
+from mlmed.modes.causal import causal
+from tests.causal_models import MIXED, XM, YM, column, fitted, simulated
+from tests.tolerances import SAME
+
+# -- bootstrap -----------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_does_not_depend_on_workers():
+    fit = fitted("linear", "probit")
+    one = fit.bootstrap(24, seed=7)
+    two = fit.bootstrap(24, seed=7, n_jobs=2)
+    pd.testing.assert_frame_equal(one.draws, two.draws)
+    assert one.kind == "row"
+    assert not one.draws.equals(fit.bootstrap(24, seed=8).draws)
+
+
+def test_a_replicate_is_a_fit_of_drawn_rows():
+    data = simulated("logit", "poisson")
+    options = {"treatment": "x", "family_m": "logit", "family_y": "poisson"}
+    fit = causal(XM, YM, data, **options)
+    index = np.random.default_rng(np.random.SeedSequence(3).spawn(1)[0]).integers(300, size=300)
+    by_hand = column(causal(XM, YM, data.iloc[index], **options).effects())
+    np.testing.assert_allclose(fit.bootstrap(1, seed=3).draws.iloc[0], by_hand, rtol=1e-7)
+
+
+def test_a_replicate_is_a_fit_of_drawn_clusters():
+    data = simulated("linear", "logit")
+    fit = causal(XM, YM, data, treatment="x", family_y="logit", cluster="g")
+    index = np.random.default_rng(np.random.SeedSequence(3).spawn(1)[0]).integers(15, size=15)
+    drawn = pd.concat([data[data["g"] == k] for k in index])
+    by_hand = column(causal(XM, YM, drawn, treatment="x", family_y="logit").effects())
+    boot = fit.bootstrap(1, seed=3)
+    np.testing.assert_allclose(boot.draws.iloc[0], by_hand, rtol=1e-7)
+    assert boot.kind == "cluster"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "family_y"), [("y ~ X + Med + (1 + Med | group)", "linear"), ("z ~ X + Med", "probit")]
+)
+@pytest.mark.parametrize("groups", ["modes", "population"])
+def test_a_replicate_is_a_mixed_fit_of_drawn_clusters(outcome, family_y, groups):
+    data = mlmed.datasets.load("yuan_mackinnon_sim").assign(z=lambda d: (d["y"] > 0.6).astype(float))
+    fit = causal(MIXED[0], outcome, data, family_y=family_y)
+    index = np.random.default_rng(np.random.SeedSequence(5).spawn(1)[0]).integers(50, size=50)
+    clusters = data["group"].drop_duplicates().to_numpy()
+    drawn = pd.concat([data[data["group"] == clusters[k]].assign(group=c) for c, k in enumerate(index)])
+    by_hand = column(causal(MIXED[0], outcome, drawn, family_y=family_y).effects(groups=groups))
+    found = fit.bootstrap(1, seed=5, groups=groups)
+    np.testing.assert_allclose(found.draws.iloc[0], by_hand, rtol=1e-5)
+    assert found.kind == "cluster"
+
+
+def test_failed_replicates_are_counted():
+    """A rare outcome: some replicates have none of it, or separate it."""
+    rng = np.random.default_rng(1)
+    data = simulated().iloc[:60].assign(y=0.0)
+    data.loc[rng.choice(60, 3, replace=False), "y"] = 1.0
+    fit = causal("m ~ x", "y ~ m + x", data, family_y="logit")
+    boot = fit.bootstrap(60, seed=1)
+    assert 0 < boot.n_failed < 60
+    assert boot.draws["acme"].isna().sum() == boot.n_failed
+    assert boot.tidy()["note"].str.contains(f"{boot.n_failed} failed").all()
+    assert any("infinite" in reason or "0 or 1" in reason for reason in boot.failures)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bc", "bca", "basic", "normal"])
+def test_bootstrap_methods(method):
+    table = fitted().effects("bootstrap", n=60, seed=1, method=method)
+    row = table.set_index("term").loc["acme"]
+    assert row["conf_low"] < row["estimate"] < row["conf_high"]
+    estimate = column(fitted().effects())["acme"]
+    assert row["estimate"] == pytest.approx(estimate, rel=SAME)
+
+
+# -- output --------------------------------------------------------------------------------------------------------
+
+
+def test_summary_says_what_was_done(mixed):
+    text = str(fitted("linear", "probit", robust="HC3"))
+    for part in ("x -> m -> y", "(linear)", "(probit)", "0 (control) to 1 (treated)", "HC3", "Phi((A + B mu)",
+                 "delta method", "residual sd of m", "acme_treated"):  # fmt: skip
+        assert part in text
+    text = fitted(outcome="y ~ m + x + w").summary("quasi-bayes", n=300, seed=9)
+    assert "sums of products" in text
+    assert "Control and treated have the same effects" in text
+    assert "acme_control" not in text
+    assert "300 draws of the coefficients, seed 9" in text
+    text = fitted().summary("bootstrap", n=60, seed=2, method="bc", n_jobs=1)
+    assert "bootstrap (bc), 60 replicates, seed 2" in text
+    text = mixed.summary("quasi-bayes", n=100, seed=1, ranef_draws="independent")
+    assert "drawn independently of them" in " ".join(text.split())
+    assert "covariance of their random slopes" in str(mixed)
+    assert "conditional modes" in str(mixed)
+    assert "averaged out" in mixed.summary(groups="population")
+    assert str(mixed) in mixed._repr_html_()
+    assert "3 clusters for 5 coefficients" in str(
+        causal(XM, YM, simulated().assign(g=lambda d: d["g"] % 3), treatment="x", cluster="g")
+    )
+
+
+@pytest.mark.parametrize(("pair", "words"), [
+    (("linear", "logit"), "numerical integral"), (("linear", "poisson"), "closed form"),
+    (("logit", "probit"), "both values of the mediator"), (("poisson", "logit"), "counts of the mediator"),
+    (("poisson", "poisson"), "closed form"), (("probit", "linear"), "closed form"),
+])  # fmt: skip
+def test_summary_names_the_computation(pair, words):
+    assert words in " ".join(str(fitted(*pair)).split())
+
+
+def test_tables(mixed):
+    fit = fitted("linear", "probit", robust="HC3")
+    assert list(fit.params.index[:3]) == ["m:Intercept", "m:x", "m:w"]
+    glance = fit.glance().iloc[0]
+    assert (glance["family_m"], glance["family_y"], glance["nobs"], glance["errors"]) == (
+        "linear",
+        "probit",
+        300,
+        "HC3",
+    )
+    assert glance["interaction"]
+    document = json.loads(fit.to_json())
+    assert document["schema"] == "mlmed.causal/1"
+    assert [row["term"] for row in document["effects"]] == list(EFFECTS)
+    assert document["values"] == [0.0, 1.0]
+    shared = mixed.comparable().set_index("term")
+    assert list(shared.index[:3]) == ["indirect", "direct", "total"]
+    assert shared.loc["indirect", "estimate"] == pytest.approx(column(mixed.effects())["acme"], rel=SAME)
+    assert "var(Med:X)" in shared.index
+    assert mixed.label == "potential outcomes"
+    assert mixed.combined("`Med:X` * `y:Med`").iloc[0]["estimate"] == pytest.approx(
+        column(mixed.effects(groups="population"))["acme"], rel=1e-8
+    )
+    with pytest.raises(EffectError, match="names 'cov_ab'"):
+        mixed.combined("cov_ab + indirect")
+
+
+def test_a_fit_can_be_pickled(mixed):
+    again = pickle.loads(pickle.dumps(mixed))
+    pd.testing.assert_frame_equal(again.effects(), mixed.effects())
+
+
+def test_plot(mixed):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    ax = fitted("linear", "probit").plot("quasi-bayes", n=100, seed=1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["Total effect", "ADE", "ACME"]
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"treated", "control"}
+    assert mixed.plot().get_legend() is None
+    plt.close("all")
+
+
+def test_sensitivity_is_handed_on(monkeypatch):
+    import mlmed.modes.causal.sensitivity as other
+
+    asked = {}
+    monkeypatch.setattr(other, "sensitivity_of", lambda fit, **options: asked.update(options, fit=fit))
+    fit = fitted()
+    fit.sensitivity([0.1], n=10, seed=1, effect="direct")
+    assert asked["fit"] is fit
+    assert asked["rho"] == [0.1]
+    assert (asked["n"], asked["seed"], asked["effect"], asked["formula"]) == (10, 1, "direct", "exact")
