@@ -741,6 +741,29 @@ def test_moderators(data, m, x):
         assert table.loc["indirect", "estimate"] == pytest.approx(found["indirect"], rel=SAME)
 
 
+def test_default_moderators_have_one_value(data):
+    """Means over clusters, rows, and fewer rows differ; a*b is taken at one of them, that of the outcome equation."""
+    uneven = data[(data["w"] > 0.0) | (data.groupby("id").cumcount() < 2)]
+    assert uneven.groupby("id")["w"].first().mean() != pytest.approx(uneven["w"].mean(), abs=0.01)
+    above = piecewise("q ~ z*w", "y ~ q*w + z*w + (1 | id)", uneven, treatment="z")
+    assert estimates(above) == pytest.approx(estimates(above, at={"w": uneven["w"].mean()}), rel=SAME, nan_ok=True)
+    gaps = data.assign(y=data["y"].where(data["w"] < 0.5))
+    with pytest.warns(DroppedRowsWarning):
+        fewer = piecewise("m ~ x*w + (1 | id)", "y ~ m*w + x + (1 | id)", gaps, treatment="x")
+    used = gaps.loc[gaps["y"].notna(), "w"].mean()
+    assert estimates(fewer) == pytest.approx(estimates(fewer, at={"w": used}), rel=SAME, nan_ok=True)
+    assert fewer.effects().set_index("term").loc["indirect", "note"] == f"at w = {used:.6g} (mean)"
+
+
+def test_a_moderator_of_path_c_only(data):
+    fit = piecewise(MEDIATOR, OUTCOME, data, total="y ~ x*w + (1 | id)")
+    found, r = estimates(fit, at={"w": 2.0}), fit.reduced.params
+    assert found["c"] == pytest.approx(r["x"] + 2.0 * r["x:w"], rel=SAME)
+    assert found["indirect"] == pytest.approx(estimates(fit)["indirect"], rel=SAME)
+    with pytest.raises(EffectError, match="at names v, which no equation uses"):
+        fit.effects(at={"v": 1.0})
+
+
 def test_a_moderator_of_one_path_only(data):
     fit = piecewise("m ~ x + (1 | id)", "y ~ m + m:w + x + (1 | id)", data)
     found = estimates(fit, at={"w": 1.0})
@@ -860,6 +883,42 @@ def test_remarks(data, yuan, fit):
     assert "cov(a_j," in yuan.summary("stata")
     blend = piecewise("m ~ z + (1 | id)", "y ~ m + z + (1 | id)", data)
     assert "blends its effects" in blend.effects().set_index("term").loc["indirect", "note"]
+
+
+@pytest.mark.parametrize(
+    ("mediator", "outcome", "covariance", "tied"),
+    [
+        ("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m | id)", "unstructured", True),
+        ("m ~ x + (1 + x || id)", "y ~ m + x + (1 + m | id)", "unstructured", False),
+        ("m ~ x + (1 + x |p| id)", "y ~ m + x + (1 + m |q| id)", "unstructured", False),
+        ("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m | id)", "diagonal", False),
+        ("m ~ x + (1 | id) + (0 + x |p| id)", "y ~ m + x + (1 + m | id)", "unstructured", False),
+    ],
+)
+def test_the_joint_fit_is_offered_where_it_helps(data, mediator, outcome, covariance, tied):
+    """joint() estimates cov(a_j, b_j) exactly where the note says so."""
+    varied = data.assign(m=data["m"] + data["w"] * data["x"], y=data["y"] + data["q"] * data["m"])
+    fit = piecewise(mediator, outcome, varied, covariance=covariance)
+    said = fit.effects().set_index("term").loc["indirect", "note"]
+    cov_ab = fit.joint().effects().set_index("term").loc["cov_ab"]
+    assert ("joint() has it" in said) == tied
+    assert ("joint() would hold it at 0" in said) != tied
+    assert (cov_ab["estimate"] != 0.0) == tied
+
+
+def test_a_response_with_the_name_reduced(data):
+    """The parameters of the third equation keep names of their own."""
+    fit = piecewise(MEDIATOR, "reduced ~ m + x + (1 | id)", data.rename(columns={"y": "reduced"}))
+    assert len(set(fit.names)) == len(fit.names)
+    assert fit.nlcom("`reduced:x`").iloc[0]["estimate"] == pytest.approx(fit.outcome.params["x"], rel=SAME)
+    assert fit.nlcom("`reduced_:x`").iloc[0]["estimate"] == pytest.approx(fit.reduced.params["x"], rel=SAME)
+
+
+def test_one_cluster_alone_gives_a_coefficient(upper, data):
+    fit = piecewise("q ~ z + k", "y ~ q + z + k + (1 | id)", data.assign(k=1.0 * (data["id"] == 3)), treatment="z")
+    with pytest.raises(NotIdentifiedError, match=r"cluster 3 \(id\) has leverage 1.*Use 'CR0' or 'CR1'"):
+        fit.effects(vcov="CR2")
+    assert fit.effects(vcov="CR1")["std_error"].notna().sum() == upper.effects()["std_error"].notna().sum()
 
 
 def test_stata_names(yuan, upper):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 import pandas as pd
 
 from mlmed.cli.reading import read, scan_progress
+from mlmed.errors import DataError
 from mlmed.modes.causal import causal
 from mlmed.modes.comparison import compare
+from mlmed.modes.export import plain
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.piecewise import piecewise
@@ -91,7 +94,8 @@ def described(options: argparse.Namespace, names: tuple[str, ...]) -> str:
 def as_format(table: pd.DataFrame, form: str, heading: str, statistic: str) -> str:
     """A table as JSON, CSV, or text under a heading."""
     if form == "json":
-        return str(table.to_json(orient="records", indent=2, double_precision=15))
+        rows = [{name: plain(value) for name, value in row.items()} for row in table.to_dict("records")]
+        return json.dumps(rows, indent=2, allow_nan=False)
     if form == "csv":
         return table.to_csv(index=False).rstrip("\n")
     return "\n".join([heading, render_table(table, statistic=statistic)])
@@ -105,5 +109,10 @@ def compared(options: argparse.Namespace) -> str:
     potential = causal(*asked, data, treatment=joint[0].treatment)
     found = compare(*joint, separate, potential, level=options.level)
     if options.plot is not None:
-        found.plot().savefig(options.plot)
+        try:
+            found.plot().savefig(options.plot)
+        except (OSError, ValueError) as error:  # no such folder, no such format
+            raise DataError(
+                f"cannot write the picture {options.plot}: {error}; name a file such as plot.png"
+            ) from error
     return str(found) if options.format == "text" else found.long.to_csv(index=False).rstrip("\n")

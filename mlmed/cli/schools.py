@@ -31,7 +31,7 @@ def piecewise_model(options: argparse.Namespace) -> str:
     if options.format == "stata":
         if asked or options.interval != "delta":
             raise DataError("--format stata shows seven numbers without intervals; leave out the options of intervals")
-        return found.summary("stata")
+        return found.summary("stata", level=options.level)
     if options.format == "text" and options.interval == "delta" and set(asked) <= {"vcov"}:
         return found.summary(level=options.level, **asked)
     table = found.effects(interval=options.interval, level=options.level, **asked)

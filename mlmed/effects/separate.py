@@ -132,17 +132,19 @@ def find_slopes(
     parts : tuple of 3 slices
         Where each fit has its parameters in psi, fixed effects first.
     treatment, contrast, at
-        As in ``find_paths``.
+        As in ``find_paths``; the default of a moderator is its mean or first level in the outcome equation.
 
     Raises
     ------
     EffectError
         As ``find_paths``.
     """
-    first, second, third = layouts
+    first, second, third = _at_one_place(layouts)
     question: dict[str, Any] = {"treatment": treatment, "contrast": contrast}
-    paths = find_paths(Layout((), (), (first, second), (), 0), at=at, **question)
-    known = {name: value for name, value in (at or {}).items() if name in first.typical or name in third.typical}
+    asked, above = dict(at or {}), {**first.typical, **second.typical}
+    here = {name: value for name, value in asked.items() if name in above or name not in third.typical}
+    paths = find_paths(Layout((), (), (first, second), (), 0), at=here, **question)
+    known = {name: value for name, value in asked.items() if name in first.typical or name in third.typical}
     apart = replace(first, name=safe_name(first.name))  # not a predictor there, so its name need only be readable
     reduced = find_paths(Layout((), (), (apart, third), (), 0), at=known, **question)
     weights, p = np.zeros((4, parts[-1].stop)), len(first.fixed)
@@ -151,6 +153,27 @@ def find_slopes(
         weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
     notes = (paths.a.note, paths.b.note, paths.cprime.note, reduced.cprime.note)
     return Slopes(weights, notes, bool(paths.a.random.any() and paths.b.random.any()))
+
+
+def _at_one_place(
+    layouts: tuple[EquationLayout, EquationLayout, EquationLayout],
+) -> tuple[EquationLayout, EquationLayout, EquationLayout]:
+    """The equations with one typical value per moderator: that of the outcome equation, where it has one.
+
+    Equations may use different rows, or clusters instead of rows, and so have other means; the product of a at one
+    value and b at another is no effect.
+    """
+    first, second, third = layouts
+    common = {**third.typical, **first.typical, **second.typical}
+
+    def placed(layout: EquationLayout) -> EquationLayout:
+        typical = {
+            name: common[name] if name not in layout.levels or common[name] in layout.levels[name] else own
+            for name, own in layout.typical.items()
+        }
+        return replace(layout, typical=typical)
+
+    return placed(first), placed(second), placed(third)
 
 
 def _joined(*notes: str) -> str:

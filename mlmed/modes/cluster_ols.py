@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mlmed.data.levels import cluster_table
 from mlmed.data.plain import PlainDesign, complete_rows, plain_design
 from mlmed.effects.delta import wald_table
-from mlmed.errors import DataError, EffectError
+from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import hc_vcov
+from mlmed.glm.robust import FULL_LEVERAGE, hc_vcov
 from mlmed.modes.covariance import ALL_KINDS
 from mlmed.reml.vcov import VCOV_KINDS, ParameterVcov
 from mlmed.report.text import render_pairs, render_table
@@ -105,6 +105,13 @@ class ClusterRegression:
             return ParameterVcov(self.fit.vcov)
         if kind not in HC_OF:
             raise EffectError(f"vcov must be one of {', '.join(ALL_KINDS)}; found {kind!r}")
+        alone = 1.0 - self.fit.leverage < FULL_LEVERAGE
+        if kind == "CR2" and alone.any():
+            raise NotIdentifiedError(
+                f"vcov='CR2' of equation {self.design.equation.name} divides by 1 - leverage, but cluster "
+                f"{self.clusters[int(alone.argmax())]} ({self.group_name}) has leverage 1: it alone gives a "
+                "coefficient. Use 'CR0' or 'CR1', or remove that predictor"
+            )
         factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
         return ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
 

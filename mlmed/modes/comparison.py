@@ -117,14 +117,15 @@ class Comparison:
         EffectError
             Unknown term.
         """
+        there = list(dict.fromkeys(self.long.loc[self.long["kind"] != TRUTH, "term"]))
         if terms is None:
-            usual = [term for term in EFFECTS if term in self.terms and term != "direct"]
-            chosen = usual or list(self.terms[:8])
+            chosen = [term for term in EFFECTS if term in there and term != "direct"] or there[:8]
         else:
             chosen = [terms] if isinstance(terms, str) else list(terms)
-        unknown = [term for term in chosen if term not in self.terms]
-        if unknown:
-            raise EffectError(f"no term {unknown[0]!r} in the comparison; there are {', '.join(self.terms)}")
+        unknown = [term for term in chosen if term not in there]
+        if unknown or not chosen:
+            found = f"no term {unknown[0]!r} to draw" if unknown else "no terms to draw"
+            raise EffectError(f"{found}; there are {', '.join(there)}")
         return plot_forest(
             self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
         )
@@ -180,6 +181,11 @@ def compare(
             raise EffectError(
                 f"compare() takes fits of mediate, mixed, piecewise or causal; found {type(fit).__name__}"
             )
+    terms = [terms] if isinstance(terms, str) else terms
+    if terms is not None and not len(terms):
+        raise EffectError("terms is empty; leave it out to see every term, or name some, as in terms=['indirect']")
+    if not isinstance(published or {}, Mapping):
+        raise EffectError(f"published must be a mapping, {{'brms': {{'indirect': -0.13}}}}; found {published!r}")
     columns = _labels(fits, names)
     rows = [_fit_rows(fit, column, terms, level) for fit, column in zip(fits, columns, strict=True)]
     given = [_given_rows(TRUTH, TRUTH, _truth_values(truth))] if truth is not None else []

@@ -50,12 +50,12 @@ class Asked:
     method: Method
     covariance: str | Mapping[str, str]
 
-    def spec(self, equation: Equation) -> ModelSpec:
-        """One equation as a model; a mapping of structures gives each equation the labels that it has."""
+    def spec(self, *equations: Equation) -> ModelSpec:
+        """Equations as a model; a mapping of structures gives them the labels that they have."""
         if isinstance(self.covariance, str):
-            return ModelSpec((equation,), self.method, self.covariance)
-        labels = {block.label for block in ModelSpec((equation,), self.method).blocks}
-        return ModelSpec((equation,), self.method, {k: v for k, v in self.covariance.items() if k in labels})
+            return ModelSpec(equations, self.method, self.covariance)
+        labels = {block.label for block in ModelSpec(equations, self.method).blocks}
+        return ModelSpec(equations, self.method, {k: v for k, v in self.covariance.items() if k in labels})
 
     @property
     def group(self) -> tuple[str, ...]:

@@ -30,22 +30,11 @@ from mlmed.modes.piecewise_bootstrap import bootstrap_separately, refit_of, stra
 from mlmed.modes.piecewise_fit import Asked, Fits
 from mlmed.modes.piecewise_intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
 from mlmed.modes.piecewise_parts import Part, layout_of, names_of, parts_of, psi_of
+from mlmed.modes.piecewise_remarks import remarks
 
 __all__ = ["PiecewiseInference"]
 
 Array = NDArray[np.float64]
-NOT_JOINT = (
-    "a and b both vary over clusters: the mean of a_j b_j is a*b + cov(a_j, b_j), which separate fits do not estimate "
-    "and a*b leaves out; joint() has it"
-)
-BLEND = (
-    "a treatment of level 2 moves {m} between clusters only, while b blends its effects between and within clusters "
-    "(docs/piecewise.md)"
-)
-WEIGHTS = (
-    "need not equal a*b: each fit weights clusters by its own variances; with the same weights, as in least squares on "
-    "the same rows, they would be equal"
-)
 
 
 @dataclass(frozen=True)
@@ -86,11 +75,14 @@ class PiecewiseInference:
 
     @cached_property
     def names(self) -> list[str]:
-        """Name of every parameter, ``m:x``, ``var(y:m)``; ``reduced:x`` for those of the equation without m."""
-        m, y = self.asked.mediator.name, self.asked.outcome.name
-        return [
-            name for fit, prefix in zip(self._three, (m, y, "reduced"), strict=True) for name in names_of(fit, prefix)
-        ]
+        """Name of every parameter, ``m:x``, ``var(y:m)``; ``reduced:x`` for those of the equation without m.
+
+        If mediator or outcome has the name ``reduced``, the latter is ``reduced_:x``.
+        """
+        m, y, own = self.asked.mediator.name, self.asked.outcome.name, "reduced"
+        while own in (m, y):
+            own += "_"
+        return [name for fit, prefix in zip(self._three, (m, y, own), strict=True) for name in names_of(fit, prefix)]
 
     @cached_property
     def _psi(self) -> Array:
@@ -104,22 +96,12 @@ class PiecewiseInference:
         parts, treatment = parts_of(self._three), self.asked.treatment
         return find_slopes((first, second, third), parts, treatment=treatment, contrast=self.contrast, at=at)
 
-    def _remarks(self, slopes: Slopes) -> dict[str, str]:
-        outcome, reduced = self.fits.outcome, self.fits.reduced
-        said = {"c_minus_cprime": WEIGHTS}
-        if outcome.nobs != reduced.nobs:
-            said["c_minus_cprime"] += f"; c comes from {reduced.nobs} rows, c' from {outcome.nobs}"
-        notes = [NOT_JOINT] if slopes.both_vary else []
-        if self.fits.design == "2-1-1":
-            notes.append(BLEND.format(m=self.asked.mediator.name))
-        return {**said, "indirect": "; ".join(notes)}
-
     # -- effects -------------------------------------------------------------------------------------------
 
     def effect_quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """The effects with their derivatives in all parameters."""
         slopes = self._slopes(at)
-        return separate_quantities(slopes, self._psi, self._remarks(slopes))
+        return separate_quantities(slopes, self._psi, remarks(self.asked, self.fits, slopes))
 
     @cached_property
     def effects_reason(self) -> str:
@@ -194,7 +176,7 @@ class PiecewiseInference:
             boot = self.bootstrap(options.pop("n"), at=at, **options)
             return boot.tidy(method=how, level=level, terms=list(self.effect_quantities(at)))
         slopes, V = self._slopes(at), self._covariance(options.pop("vcov"))
-        quantities = separate_quantities(slopes, self._psi, self._remarks(slopes))
+        quantities = separate_quantities(slopes, self._psi, remarks(self.asked, self.fits, slopes))
         return effects_table(interval, quantities, slopes, V, psi=self._psi, level=level, **options)
 
     def sobel(self, *, vcov: str = "block", level: float = 0.95, at: Mapping[str, Any] | None = None) -> pd.DataFrame:
