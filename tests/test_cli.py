@@ -308,6 +308,10 @@ def test_datasets(run: Run, tmp_path: Path) -> None:
         (("datasets", "yuan"), ("'yuan'", "yuan_mackinnon_sim")),
         (("fit", "DATA", *FIT, "--out", "no/such/folder/out.txt"), ("cannot write", "check the folder")),
         (("fit", "DATA", *FIT, "--out", "."), ("cannot write", "directory")),
+        (("piecewise", "DATA", *FIT, "--format", "stata", "--level", "0.9"), ("leave out vcov and level",)),
+        (("piecewise", "DATA", *FIT, "--interval", "product", "--seed", "1"), ("does not use seed",)),
+        (("compare", "DATA", *FIT, "--plot", "picture.xyz"), ("cannot write the picture", "plot.png")),
+        (("compare", "DATA", *FIT, "--plot", "no/such/folder/p.png"), ("cannot write the picture",)),
     ],
     ids=lambda value: " ".join(value)[:60],
 )
@@ -432,3 +436,46 @@ def test_degrees_of_freedom_in_the_summary(capsys):
     text = capsys.readouterr().out
     assert "t with 49.0 df (Kenward-Roger)" in text
     assert "adjusted by Kenward and Roger" in text
+
+
+# -- other schools -------------------------------------------------------------------------------------------
+
+
+def test_piecewise(run: Run, csv: Path, frame: pd.DataFrame) -> None:
+    """The summary by default; any interval as text, JSON and CSV, with every digit."""
+    fit = mlmed.piecewise(MEDIATOR, OUTCOME, frame)
+    assert (
+        run("piecewise", csv, *FIT, "--vcov", "CR2", "--level", "0.9")[1] == fit.summary(vcov="CR2", level=0.9) + "\n"
+    )
+    assert run("piecewise", csv, *FIT, "--format", "stata")[1] == fit.summary("stata") + "\n"
+    asked = {"interval": "bootstrap", "n": 50, "method": "bc", "seed": 1}
+    options = ("--interval", "bootstrap", "-n", "50", "--ends", "bc", "--seed", "1")
+    assert "(n 50, ends bc, seed 1); indirect = a*b" in run("piecewise", csv, *FIT, *options)[1]
+    rows = json.loads(run("piecewise", csv, *FIT, *options, "--format", "json")[1])
+    expected = fit.effects(**asked)
+    assert [row["term"] for row in rows] == list(expected["term"])
+    found = np.array([row["conf_low"] for row in rows], dtype=float)
+    np.testing.assert_allclose(found, expected["conf_low"], rtol=SAME)
+
+
+def test_json_of_effects_has_every_digit(run: Run, frame: pd.DataFrame, tmp_path: Path) -> None:
+    """Tiny numbers are not cut after a number of decimals."""
+    path = tmp_path / "tiny.csv"
+    tiny = frame.assign(m=1e-9 * frame["m"])
+    tiny.to_csv(path, index=False)
+    rows = {row["term"]: row for row in json.loads(run("piecewise", path, *FIT, "--format", "json")[1])}
+    a = mlmed.piecewise(MEDIATOR, OUTCOME, tiny).effects().set_index("term")["estimate"]["a"]
+    assert rows["a"]["estimate"] == pytest.approx(a, rel=SAME, abs=0.0)
+    assert rows["c_minus_cprime"]["std_error"] is None
+
+
+def test_compare(run: Run, csv: Path, frame: pd.DataFrame, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    picture = tmp_path / "forest.png"
+    table = pd.read_csv(io.StringIO(run("compare", csv, *FIT, "--format", "csv", "--plot", picture)[1]))
+    found = table.set_index(["method", "term"])["estimate"]
+    assert found["piecewise REML", "indirect"] == pytest.approx(
+        mlmed.piecewise(MEDIATOR, OUTCOME, frame).effects().set_index("term")["estimate"]["indirect"], rel=1e-6
+    )
+    assert set(table["method"]) == {"joint REML", "joint ML", "piecewise REML", "potential outcomes"}
+    assert picture.read_bytes().startswith(b"\x89PNG")

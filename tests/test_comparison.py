@@ -113,11 +113,14 @@ def test_names_of_columns(joint: mlmed.MediationResults) -> None:
     ("options", "message"),
     [
         ({"truth": 3}, "truth must be a mapping"),
+        ({"published": [1]}, "published must be a mapping"),
         ({"published": {"page": 3}}, "page must be a mapping"),
         ({"published": {"page": {"a": "x"}}}, "not a number"),
         ({"published": {"page": {"a": (1, 2, 3)}}}, "pair"),
         ({"published": {"page": {"a": {"se": 1}}}}, "mapping with some of"),
+        ({"terms": []}, "terms is empty"),
         ({"terms": ["indirekt"]}, "no fit knows 'indirekt'"),
+        ({"terms": "indirekt"}, "no fit knows 'indirekt'"),
         ({"terms": {"x": "sqrt(var(Med:Y))"}}, r"no fit knows 'sqrt\(var\(Med:Y\)\)'"),
         ({"level": 95}, "level must be a proportion"),
     ],
@@ -148,6 +151,12 @@ def test_text_and_picture(everything: Comparison) -> None:
     assert len(everything.plot("indirect").axes) == 1
     with pytest.raises(EffectError, match="no term 'nothing'"):
         everything.plot("nothing")
+    with pytest.raises(EffectError, match="no terms to draw"):
+        everything.plot([])
+    only_true = mlmed.compare(mlmed.mixed("y ~ x + (1 | id)", mlmed.simulate.bpg(20, 5, seed=1).data), truth={"a": 0.4})
+    assert only_true.plot().axes[0].get_title() == "y:Intercept"  # a has a truth, but no estimate
+    with pytest.raises(EffectError, match="no term 'a' to draw"):
+        only_true.plot("a")
     import matplotlib.pyplot as plt
 
     plt.close("all")

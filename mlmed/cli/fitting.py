@@ -8,7 +8,7 @@ import sys
 
 import pandas as pd
 
-from mlmed.cli.reading import read, scan_progress
+from mlmed.cli.reading import given_at, given_pair, read, scan_progress
 from mlmed.errors import DataError
 from mlmed.modes.causal import causal
 from mlmed.modes.comparison import compare
@@ -39,6 +39,7 @@ def _mediate(options: argparse.Namespace) -> MediationResults:
             data,
             method=options.method,
             treatment=options.treatment,
+            contrast=given_pair(options.contrast),
             covariance=options.covariance,
         )
 
@@ -63,6 +64,7 @@ def effects(options: argparse.Namespace) -> str:
         interval=options.interval,
         level=options.level,
         vcov=options.vcov,
+        order=options.order,
         ddf=options.ddf,
         n=options.n,
         kind=options.kind,
@@ -71,8 +73,9 @@ def effects(options: argparse.Namespace) -> str:
         seed=options.seed,
         n_jobs=options.jobs,
         progress=watched(options.interval),
+        at=given_at(options.at),
     )
-    names = ("n", "kind", "within", "ends", "vcov", "ddf", "seed")
+    names = ("n", "kind", "within", "ends", "vcov", "order", "ddf", "seed")
     drawn = options.interval in ("monte-carlo", "bootstrap")
     statistic = "est/se" if drawn else "t" if options.ddf not in (None, "none") else "z"
     detail = described(options, names)

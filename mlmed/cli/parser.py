@@ -41,10 +41,13 @@ def make_parser() -> argparse.ArgumentParser:
         "fit", help="mediation: two equations, fitted jointly", epilog=EXAMPLE, formatter_class=raw
     )
     _add_mediation(fit)
+    _add_contrast(fit)
     _add_fitting(fit)
     _add_printing(fit)
     effects = commands.add_parser("effects", help="paths and effects with any kind of interval")
     _add_mediation(effects)
+    _add_contrast(effects)
+    _add_at(effects)
     _add_fitting(effects)
     _add_intervals(effects)
     _add_schools(commands)
@@ -61,6 +64,8 @@ def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Other ways to analyse mediation, and comparisons."""
     piecewise = commands.add_parser("piecewise", help="mediation: separate equations (Krull and MacKinnon)")
     _add_mediation(piecewise)
+    _add_contrast(piecewise)
+    _add_at(piecewise)
     _add_fitting(piecewise)
     piecewise.add_argument("--interval", choices=PIECEWISE_INTERVALS, default="delta", help="see docs/piecewise.md")
     piecewise.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
@@ -70,6 +75,7 @@ def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     piecewise.add_argument("--format", choices=FORMATS, default="text")
     causal = commands.add_parser("causal", help="mediation: potential outcomes (ACME, ADE)")
     _add_mediation(causal)
+    _add_at(causal)
     causal.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
     causal.add_argument("--control", default="0", metavar="VALUE", help="of the treatment (default 0)")
     causal.add_argument("--treated", default="1", metavar="VALUE", help="of the treatment (default 1)")
@@ -77,6 +83,7 @@ def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     causal.add_argument("--family-y", choices=FAMILIES, default="linear", help="of the outcome")
     causal.add_argument("--robust", choices=HC_KINDS, help="robust covariance of the estimates")
     causal.add_argument("--cluster", metavar="COLUMN", help="covariance and bootstrap by cluster")
+    causal.add_argument("--groups", choices=("modes", "population"), help="mixed models: these clusters, or all")
     causal.add_argument("--interval", choices=CAUSAL_INTERVALS, help="see docs/causal.md (default delta)")
     causal.add_argument("--sensitivity", action="store_true", help="effects by correlation of the errors")
     causal.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
@@ -130,6 +137,14 @@ def _add_mediation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--treatment", metavar="COLUMN", help="which predictor of the mediator is x")
 
 
+def _add_contrast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--contrast", nargs=2, metavar=("FROM", "TO"), help="two values of the treatment to compare")
+
+
+def _add_at(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--at", nargs="+", metavar="NAME=VALUE", help="values of moderators or covariates")
+
+
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="reml")
     parser.add_argument("--covariance", choices=STRUCTURES, default="unstructured", help="of the random effects")
@@ -147,6 +162,7 @@ def _add_draws(parser: argparse.ArgumentParser) -> None:
 def _add_intervals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", choices=INTERVALS, default="delta", help="see docs/choosing_intervals.md")
     parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
+    parser.add_argument("--order", choices=ORDERS, help="of the delta method (default second)")
     parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")
     parser.add_argument("--kind", choices=KINDS, help="how bootstrap replicates are made")
     parser.add_argument("--within", action="store_true", default=None, help="draw rows within clusters, too")

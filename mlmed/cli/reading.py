@@ -15,7 +15,7 @@ from mlmed.data.readers import is_grams, open_parquet, read_table
 from mlmed.errors import DataError
 from mlmed.modes.grams import Grams
 
-__all__ = ["read", "scan_progress", "write"]
+__all__ = ["given_at", "given_pair", "number_or_text", "read", "scan_progress", "write"]
 
 
 def read(source: str) -> Any:
@@ -58,6 +58,32 @@ def scan_progress(data: Any) -> Iterator[None]:
     finally:
         done.set()
         watcher.join()
+
+
+def number_or_text(text: str) -> float | str:
+    """A number where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def given_pair(values: list[str] | None) -> tuple[Any, Any] | None:
+    """``--contrast FROM TO``."""
+    return None if values is None else (number_or_text(values[0]), number_or_text(values[1]))
+
+
+def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
+    """``--at NAME=VALUE ...`` as a mapping."""
+    if pieces is None:
+        return None
+    found: dict[str, Any] = {}
+    for piece in pieces:
+        name, equals, value = piece.partition("=")
+        if not equals or not name or not value:
+            raise DataError(f"--at takes NAME=VALUE, as in --at w=1; found {piece!r}")
+        found[name] = number_or_text(value)
+    return found
 
 
 def write(text: str, out: Path | None) -> None:

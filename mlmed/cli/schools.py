@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from mlmed.cli.fitting import as_format, described, watched
-from mlmed.cli.reading import read
+from mlmed.cli.reading import given_at, given_pair, number_or_text, read
 from mlmed.errors import DataError
-from mlmed.modes.causal import causal
+from mlmed.modes.causal import CausalResults, causal
 from mlmed.modes.piecewise import piecewise
 
 __all__ = ["causal_model", "piecewise_model"]
@@ -22,10 +23,12 @@ def piecewise_model(options: argparse.Namespace) -> str:
         treatment=options.treatment,
         method=options.method,
         covariance=options.covariance,
+        contrast=given_pair(options.contrast),
     )
     given = {
         "vcov": options.vcov, "order": options.order, "n": options.n, "seed": options.seed, "strata": options.strata,
         "method": options.ends, "n_jobs": options.jobs, "progress": watched(options.interval),
+        "at": given_at(options.at),
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}
     if options.format == "stata":
@@ -47,31 +50,30 @@ def causal_model(options: argparse.Namespace) -> str:
         options.outcome,
         read(options.data),
         treatment=options.treatment,
-        control_value=_number(options.control),
-        treat_value=_number(options.treated),
+        control_value=number_or_text(options.control),
+        treat_value=number_or_text(options.treated),
         family_m=options.family_m,
         family_y=options.family_y,
         robust=options.robust,
         cluster=options.cluster,
         method=options.method,
     )
-    given = {"n": options.n, "seed": options.seed}
+    given = {
+        "interval": options.interval, "n": options.n, "seed": options.seed, "at": given_at(options.at),
+        "groups": options.groups, "method": options.ends, "n_jobs": options.jobs,
+        "progress": watched(options.interval),
+    }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}
     if options.sensitivity:
-        result = found.sensitivity(level=options.level, **asked)
-        return str(result) if options.format == "text" else as_format(result.table, options.format, "", "z")
-    more = {"interval": options.interval, "method": options.ends, "n_jobs": options.jobs}
-    asked |= {name: value for name, value in more.items() if value is not None}
-    if watched(options.interval):
-        asked["progress"] = True
+        return _sensitivity(found, options, asked)
     if options.format == "text":
         return found.summary(level=options.level, **asked)
     return as_format(found.effects(level=options.level, **asked), options.format, "", "z")
 
 
-def _number(text: str) -> float | str:
-    """A value of the treatment: a number where it is one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _sensitivity(found: CausalResults, options: argparse.Namespace, asked: dict[str, Any]) -> str:
+    idle = [name for name in asked if name not in ("interval", "n", "seed")]
+    if idle:
+        raise DataError(f"--sensitivity uses --interval, -n, --seed and --level only; leave out {', '.join(idle)}")
+    result = found.sensitivity(level=options.level, **asked)
+    return str(result) if options.format == "text" else as_format(result.table, options.format, "", "z")

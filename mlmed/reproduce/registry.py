@@ -95,7 +95,7 @@ def run(name: str) -> Reproduction:
     {'naive_lmer': {'published': -0.034, 'ours': -0.0341}, 'brms': {'published': -0.13, 'ours': -0.1276}}
     """
     if name not in _EXAMPLES:
-        close = difflib.get_close_matches(str(name), _EXAMPLES, n=1)
+        close = difflib.get_close_matches(str(name), _EXAMPLES, n=1, cutoff=0.4)
         meant = f"; did you mean {close[0]!r}?" if close else ""
         raise DatasetError(f"there is no example {name!r}, only {', '.join(_EXAMPLES)}{meant}")
     return _EXAMPLES[name].make()

@@ -1,0 +1,164 @@
+"""Command line of the other schools: separate equations, potential outcomes, comparisons, published examples."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlmed
+from mlmed.cli import main
+from tests.tolerances import SAME
+
+EQUATIONS = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
+MODEL = ("yuan_mackinnon_sim", "--mediator", EQUATIONS[0], "--outcome", EQUATIONS[1])
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call main() and return its status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A treatment in words, a covariate, a binary outcome."""
+    rng = np.random.default_rng(5)
+    arm = np.tile(["control", "drug"], 100)
+    w = rng.normal(size=200)
+    m = 0.6 * (arm == "drug") + 0.2 * w + rng.normal(size=200)
+    y = (0.7 * m + rng.normal(size=200) > 0.2).astype(int)
+    path = tmp_path_factory.mktemp("data") / "binary.csv"
+    pd.DataFrame({"arm": arm, "w": w, "m": m, "y": y}).to_csv(path, index=False)
+    return path
+
+
+def test_piecewise_as_text_and_as_stata(run: Run) -> None:
+    """The summary has the naive product; Stata's layout the names of ml_mediation."""
+    status, out, err = run("piecewise", *MODEL)
+    assert (status, err) == (0, "")
+    assert "indirect        -0.034132" in out
+    status, out, _ = run("piecewise", *MODEL, "--format", "stata")
+    assert status == 0
+    for line in ("a_path  = .19006871", "ind_eff = -.03413204", "proportion of total effect mediated = -.13532368"):
+        assert line in out
+
+
+def test_piecewise_intervals(run: Run) -> None:
+    """The numbers of the Python interface, and options in the heading."""
+    fit = mlmed.piecewise(*EQUATIONS, mlmed.datasets.load("yuan_mackinnon_sim"))
+    asked = ("--interval", "monte-carlo", "--seed", 1, "-n", 500)
+    status, out, _ = run("piecewise", *MODEL, *asked, "--format", "csv")
+    assert status == 0
+    table = pd.read_csv(io.StringIO(out)).set_index("term")
+    ours = fit.effects(interval="monte-carlo", n=500, seed=1).set_index("term")
+    assert table.loc["indirect", "conf_low"] == pytest.approx(ours.loc["indirect", "conf_low"], rel=SAME)
+    assert "monte-carlo (n 500, seed 1)" in run("piecewise", *MODEL, *asked)[1].splitlines()[0]
+    status, out, _ = run("piecewise", *MODEL, "--order", "first", "--format", "json")
+    rows = {row["term"]: row for row in json.loads(out)}
+    sobel = fit.sobel().set_index("term").loc["sobel", "std_error"]
+    assert rows["indirect"]["std_error"] == pytest.approx(sobel, rel=SAME)
+
+
+def test_piecewise_refuses(run: Run) -> None:
+    status, _, err = run("piecewise", *MODEL, "--format", "stata", "--seed", 1)
+    assert (status, "without intervals" in err) == (2, True)
+    status, _, err = run("piecewise", *MODEL, "--interval", "product", "--seed", 1)
+    assert (status, "does not use seed" in err) == (2, True)
+
+
+def test_causal_with_a_factor_and_a_covariate(run: Run, binary: Path) -> None:
+    asked = ("causal", binary, "--mediator", "m ~ arm + w", "--outcome", "y ~ m + arm + w", "--treatment", "arm")
+    values = ("--control", "control", "--treated", "drug", "--family-y", "probit", "--robust", "HC3")
+    status, out, err = run(*asked, *values)
+    assert (status, err) == (0, "")
+    assert "arm: control (control) to drug (treated)" in out
+    status, out, _ = run(*asked, *values, "--at", "w=1", "--format", "json")
+    rows = {row["term"]: row["estimate"] for row in json.loads(out)}
+    fit = mlmed.causal(
+        "m ~ arm + w", "y ~ m + arm + w", pd.read_csv(binary), treatment="arm", control_value="control",
+        treat_value="drug", family_y="probit", robust="HC3",
+    )  # fmt: skip
+    expected = fit.effects(at={"w": 1}).set_index("term").loc["acme", "estimate"]
+    assert rows["acme"] == pytest.approx(expected, rel=SAME)
+    drawn = run(*asked, *values, "--interval", "quasi-bayes", "-n", 200, "--seed", 3)[1]
+    assert "200 draws" in drawn
+
+
+def test_causal_sensitivity(run: Run, binary: Path) -> None:
+    asked = ("causal", binary, "--mediator", "m ~ w", "--outcome", "y ~ m + w", "--family-y", "probit", "--sensitivity")
+    status, out, _ = run(*asked, "--control", 0, "--treated", 1)
+    assert status == 0
+    assert "Where the estimate is zero" in out
+    status, out, _ = run(*asked, "-n", 100, "--seed", 1, "--interval", "quasi-bayes", "--format", "csv")
+    assert pd.read_csv(io.StringIO(out))["rho"].nunique() == 19
+    status, _, err = run(*asked, "--at", "w=1")
+    assert (status, "leave out at" in err) == (2, True)
+
+
+def test_causal_groups(run: Run) -> None:
+    out = run("causal", *MODEL, "--groups", "population", "--format", "csv")[1]
+    table = pd.read_csv(io.StringIO(out)).set_index("term")
+    assert table.loc["acme", "estimate"] == pytest.approx(-0.034132, abs=5e-7)
+
+
+@pytest.mark.parametrize("piece", ["w", "=1", "w="])
+def test_at_is_name_and_value(run: Run, piece: str) -> None:
+    status, _, err = run("causal", *MODEL, "--at", piece)
+    assert (status, "NAME=VALUE" in err) == (2, True)
+
+
+def test_effects_at_a_moderator_of_a_contrast(run: Run, tmp_path: Path) -> None:
+    """--at, --contrast and --order reach the fit."""
+    data = mlmed.simulate.bpg(60, 8, seed=2).data
+    data["w"] = np.random.default_rng(1).normal(size=len(data))
+    data.to_csv(tmp_path / "d.csv", index=False)
+    equations = "m ~ x * w + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
+    asked = ("effects", tmp_path / "d.csv", "--mediator", equations[0], "--outcome", equations[1], "--treatment", "x")
+    status, out, _ = run(*asked, "--contrast", 0, 2, "--at", "w=1.5", "--order", "first", "--format", "json")
+    assert status == 0
+    rows = {row["term"]: row for row in json.loads(out)}
+    fit = mlmed.mediate(*equations, data, treatment="x", contrast=(0, 2))
+    ours = fit.effects(at={"w": 1.5}, order="first").set_index("term").loc["indirect"]
+    assert rows["indirect"]["estimate"] == pytest.approx(ours["estimate"], rel=1e-6)  # the file has rounded data
+    assert rows["indirect"]["std_error"] == pytest.approx(ours["std_error"], rel=1e-6)
+
+
+def test_compare(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    status, out, _ = run("compare", *MODEL, "--plot", tmp_path / "forest.png")
+    assert status == 0
+    for column in ("joint REML", "joint ML", "piecewise REML", "potential outcomes"):
+        assert column in out
+    assert (tmp_path / "forest.png").stat().st_size > 5_000
+    table = pd.read_csv(io.StringIO(run("compare", *MODEL, "--format", "csv")[1]))
+    assert set(table["kind"]) == {"fit"}
+    status, _, err = run("compare", *MODEL, "--plot", tmp_path / "forest.nothing")
+    assert (status, "cannot write the picture" in err) == (2, True)
+
+
+def test_reproduce(run: Run) -> None:
+    """The list, an example, an unknown name."""
+    status, out, _ = run("reproduce")
+    assert status == 0
+    for name in mlmed.reproduce.names():
+        assert name in out
+    status, out, _ = run("reproduce", "yuan-mackinnon")
+    assert status == 0
+    assert "naive_lmer" in out
+    assert "Notes" in out
+    status, _, err = run("reproduce", "yuan")
+    assert (status, "did you mean 'yuan-mackinnon'" in err) == (2, True)
