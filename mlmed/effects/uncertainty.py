@@ -82,10 +82,13 @@ class ContrastCovariance:
         Contrasts over all rows, fixed effects of the mediator and of the outcome equation.
     matrix : (5 + p_m + p_y,) * 2 array
         First-order covariance.
+    random : (2, 5) bool array
+        Whether random effects of the mediator, and of the outcome, enter each contrast.
     """
 
     values: Array
     matrix: Array
+    random: NDArray[np.bool_]
 
 
 def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> ContrastCovariance:
@@ -93,6 +96,10 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
     p = len(mediator.beta)
     values = np.concatenate([slopes.average(), mediator.beta, outcome.beta])
     matrix = np.zeros((len(values), len(values)))
+    random = [
+        np.any(slopes.mediator[:, :, p:], axis=(1, 2)),
+        np.any(slopes.outcome[:, :, len(outcome.beta) :], axis=(1, 2)),
+    ]
     for law, derivatives, first in ((mediator, slopes.mediator, 5), (outcome, slopes.outcome, 5 + p)):
         own = derivatives * slopes.share[:, None]
         fixed, around = _moved(own.sum(axis=1), own, law)
@@ -101,7 +108,7 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
         matrix[:5, first:stop] = fixed @ law.vcov
         matrix[first:stop, :5] = matrix[:5, first:stop].T
         matrix[first:stop, first:stop] = law.vcov
-    return ContrastCovariance(values, matrix)
+    return ContrastCovariance(values, matrix, np.array(random))
 
 
 def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Array:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from mlmed.data.layout import Dropped
 from mlmed.effects.delta import check_level
-from mlmed.effects.potential import Counterfactual
-from mlmed.effects.uncertainty import ContrastCovariance, contrast_covariance, slopes_at
 from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
-from mlmed.modes.causal.checks import check_at
-from mlmed.modes.causal.fit import EquationFit, Errors
+from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.groups import group_effects
-from mlmed.modes.causal.intervals import OPTIONS, Interval, question_of
-from mlmed.modes.causal.setting import Chain, Columns, Groups, Prepared, Question, RanefDraws
-from mlmed.modes.causal.tables import (
-    contrast_quantities,
-    delta_effects,
-    draw_effects,
-    drawn_effects,
-    fixed_effects,
-)
+from mlmed.modes.causal.intervals import OPTIONS, Interval
+from mlmed.modes.causal.setting import Groups, RanefDraws
+from mlmed.modes.causal.tables import delta_effects, draw_effects, drawn_effects
 from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.options import check_options
@@ -35,103 +23,8 @@ __all__ = ["CausalEffects"]
 
 
 @dataclass(frozen=True)
-class CausalEffects:
-    """Two fitted equations and the effects between potential outcomes (Imai, Keele & Tingley, 2010).
-
-    Attributes
-    ----------
-    chain : Chain
-        Both fits, the treatment and its values.
-    errors : Errors
-        Which standard errors the coefficients have.
-    dropped : Dropped or None
-        Rows left out of both equations.
-    """
-
-    chain: Chain
-    errors: Errors
-    dropped: Dropped | None
-
-    # -- what was fitted -----------------------------------------------------------------------------------
-
-    @property
-    def mediator(self) -> EquationFit:
-        """The mediator equation: ``family``, ``fit``, ``vcov``, ``design``."""
-        return self.chain.mediator
-
-    @property
-    def outcome(self) -> EquationFit:
-        """The outcome equation."""
-        return self.chain.outcome
-
-    @property
-    def treatment(self) -> str:
-        """The column that plays the treatment."""
-        return self.chain.treatment
-
-    @property
-    def values(self) -> tuple[Any, Any]:
-        """Control and treated."""
-        return self.chain.values
-
-    @property
-    def nobs(self) -> int:
-        """Rows, the same in both equations."""
-        return len(self.mediator.design.y)
-
-    @cached_property
-    def _columns(self) -> Columns:
-        return self.chain.columns({})
-
-    def _columns_at(self, at: Mapping[str, Any]) -> Columns:
-        return self.chain.columns(at) if at else self._columns
-
-    def _check_at(self, at: Mapping[str, Any] | None) -> dict[str, Any]:
-        return check_at(at, (self.mediator.layout, self.outcome.layout), self.treatment, self.mediator.name)
-
-    def counterfactual(self, at: Mapping[str, Any] | None = None) -> Counterfactual:
-        """Fixed-effects columns of both equations under both values of the treatment.
-
-        Parameters
-        ----------
-        at : mapping, optional
-            Values of covariates in every row.
-        """
-        return self._columns_at(self._check_at(at)).fixed
-
-    @cached_property
-    def interaction(self) -> bool:
-        """Whether the slope of the mediator depends on the treatment."""
-        return self._columns.fixed.interaction or self._columns.random.interaction
-
-    @cached_property
-    def fixed(self) -> dict[str, str]:
-        """Effects that the formulas fix, and why."""
-        parts = (self._columns.fixed, self._columns.random)
-        return fixed_effects(any(part.interaction or not np.array_equal(*part.outcome) for part in parts))
-
-    # -- effects -------------------------------------------------------------------------------------------
-
-    def question(
-        self,
-        at: Mapping[str, Any] | None,
-        groups: str | None,
-        ranef_draws: str | None = None,
-        *,
-        by_cluster: bool = False,
-    ) -> Question:
-        """What is asked, checked."""
-        found = self._check_at(at)
-        return question_of(found, groups, ranef_draws, is_mixed=self.chain.is_mixed, by_cluster=by_cluster)
-
-    def prepared(self, question: Question) -> Prepared:
-        """A question as arrays."""
-        return self.chain.prepare(self._columns_at(question.at), question)
-
-    def covariance_of(self, prepared: Prepared) -> ContrastCovariance:
-        """Contrasts and coefficients with their first-order covariance."""
-        laws = prepared.mediator, prepared.outcome
-        return contrast_covariance(slopes_at(prepared.setting, *laws), *laws)
+class CausalEffects(CausalFit):
+    """The effects between the potential outcomes of two fitted equations (Imai, Keele & Tingley, 2010)."""
 
     def effects(
         self,
@@ -207,12 +100,13 @@ class CausalEffects:
         if kind == "bootstrap":
             chosen = options.pop("method")
             return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
-        prepared = self.prepared(self.question(at, groups, ranef_draws))
+        question = self.question(at, groups, ranef_draws)
+        prepared = self.prepared(question)
         found = self.covariance_of(prepared)
+        estimates = self.quantities(prepared, found, question)
         if kind == "delta":
-            return delta_effects(found, self.fixed, level=level)
+            return delta_effects(found, estimates, level=level)
         contrasts = draw_effects(prepared, n=options["n"], seed=options["seed"])
-        estimates = contrast_quantities(found, self.fixed)
         return drawn_effects(contrasts, estimates, self.fixed, closed=prepared.setting.is_closed, level=level)
 
     def bootstrap(
@@ -244,7 +138,7 @@ class CausalEffects:
         count, start = check_count(n, "replicates"), check_seed(seed, "bootstrap()")
         workers = check_jobs(n_jobs)
         prepared = self.prepared(self.question(at, groups))
-        estimates = contrast_quantities(self.covariance_of(prepared), self.fixed)
+        estimates = self.quantities(prepared, self.covariance_of(prepared))
         return bootstrap_causal(
             self.chain, prepared, estimates, n=count, seed=start, n_jobs=workers, progress=bool(progress)
         )

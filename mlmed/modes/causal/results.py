@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,11 @@ import pandas as pd
 
 from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
+from mlmed.effects.potential import CONTRASTS
 from mlmed.modes.causal.effects import CausalEffects
 from mlmed.modes.causal.intervals import Interval
 from mlmed.modes.causal.setting import Groups
-from mlmed.modes.causal.tables import coefficient_table, contrast_quantities
+from mlmed.modes.causal.tables import coefficient_table
 from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
@@ -89,8 +90,10 @@ class CausalResults(CausalEffects):
 
     def _shared_quantities(self) -> tuple[dict[str, Quantity], np.ndarray]:
         """Effects and coefficients under the names that all methods share, with their covariance."""
-        found = self.covariance_of(self.prepared(self.question(None, None)))
-        own = contrast_quantities(found, self.fixed)
+        question = self.question(None, None)
+        prepared = self.prepared(question)
+        found = self.covariance_of(prepared)
+        own = self.quantities(prepared, found, question)
         unit = np.eye(len(found.values))
         named = {new: own[old].named(new) for new, old in SHARED.items()}
         names = [f"{equation.name}:{name}" for equation in (self.mediator, self.outcome) for name in equation.names]
@@ -110,7 +113,10 @@ class CausalResults(CausalEffects):
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
         """A function of effects and coefficients, such as ``"acme / ade"``, by the delta method."""
         known, V = self._shared_quantities()
-        return delta_table([combine(expression, known)], V, order="first", level=level)
+        made = combine(expression, known)
+        used = [known[term] for term, at in zip(CONTRASTS, made.gradient, strict=False) if at]
+        note = max((quantity.note for quantity in used), key=len, default="")
+        return delta_table([replace(made, note=note)], V, order="first", level=level)
 
     # -- text and picture ----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from mlmed.modes.causal.fit import EquationFit
 from mlmed.modes.causal.setting import Prepared
 
 __all__ = [
+    "cluster_notes",
     "coefficient_table",
     "contrast_quantities",
     "delta_effects",
@@ -33,6 +34,13 @@ NO_SPREAD = "no standard error: a ratio of draws has no variance"
 NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
 ALL_MEDIATED = "fixed at 1: the treatment is not in the outcome equation"
 ZERO_TOTAL = "not defined: the total effect is 0"
+#: What effects with conditional modes in them are about, and what to do about it.
+THESE = "about these {J} clusters only: for clusters in general use "
+NEITHER = (
+    "an interval neither about these {J} clusters nor about others, as in R's mediation: for clusters in general use "
+)
+EITHER = "interval='bootstrap' or groups='population'"
+COVARYING = "interval='bootstrap', or mlmed.mediate (groups='population' leaves out cov(a_j, b_j))"
 CLOSED = "estimate in closed form (sums of products of coefficients), not a mean of draws"
 
 
@@ -53,8 +61,35 @@ def fixed_effects(has_direct: bool) -> dict[str, str]:
     return {"ade_control": NO_DIRECT, "ade_treated": NO_DIRECT, "ade": NO_DIRECT} | dict.fromkeys(RATIOS, ALL_MEDIATED)
 
 
-def contrast_quantities(found: ContrastCovariance, fixed: Mapping[str, str]) -> dict[str, Quantity]:
-    """Every effect as a function of the contrasts (and coefficients, which do not enter)."""
+def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str, str]:
+    """Which effects rest on the random effects of the J clusters in the data, and what that means.
+
+    Parameters
+    ----------
+    found : ContrastCovariance
+        Says where they enter.
+    J : int
+        Clusters.
+    joint : bool
+        Whether random effects are drawn given the coefficients.
+    """
+    enters = dict(zip(CONTRASTS, found.random.T, strict=True))
+    for kind in ("acme", "ade"):
+        enters[kind] = enters[f"{kind}_control"] | enters[f"{kind}_treated"]
+    for term in RATIOS:
+        enters[term] = enters[term.replace("prop_mediated", "acme")] | enters["total"]
+    start = (THESE if joint else NEITHER).format(J=J)
+    return {term: start + (COVARYING if both.all() else EITHER) for term, both in enters.items() if both.any()}
+
+
+def contrast_quantities(
+    found: ContrastCovariance, fixed: Mapping[str, str], notes: Mapping[str, str] | None = None
+) -> dict[str, Quantity]:
+    """Every effect as a function of the contrasts (and coefficients, which do not enter).
+
+    ``fixed`` are effects that the formulas fix, and why; ``notes`` belong to the others.
+    """
+    about = notes or {}
     unit = np.eye(len(found.values))
     contrast = dict(zip(CONTRASTS, zip(found.values, unit, strict=False), strict=False))
     for mean, kind in (("acme", "acme"), ("ade", "ade")):
@@ -72,10 +107,11 @@ def contrast_quantities(found: ContrastCovariance, fixed: Mapping[str, str]) -> 
                 out[term] = Quantity(term, float("nan"), np.zeros(len(unit)), None, ZERO_TOTAL)
             else:
                 gradient = slope / total - value / total**2 * by_total
-                out[term] = Quantity(term, float(value / total), gradient, None, note)
+                said = "; ".join(filter(None, [note, about.get(term, "")]))
+                out[term] = Quantity(term, float(value / total), gradient, None, said)
         else:
             value, slope = contrast[term]
-            out[term] = Quantity(term, float(value), slope)
+            out[term] = Quantity(term, float(value), slope, None, about.get(term, ""))
     return out
 
 
@@ -86,9 +122,8 @@ def _share_note(total: float, error: float) -> str:
     return f"unstable: the total effect is {abs(total) / error:.1f} standard errors from 0, and this is a share of it"
 
 
-def delta_effects(found: ContrastCovariance, fixed: Mapping[str, str], *, level: float) -> pd.DataFrame:
-    """The table of the delta method, first order (eq. 74)."""
-    quantities = contrast_quantities(found, fixed)
+def delta_effects(found: ContrastCovariance, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
+    """The table of the delta method, first order (eq. 74); ``quantities`` as ``contrast_quantities`` gives them."""
     return delta_table([quantities[term] for term in EFFECTS], found.matrix, order="first", level=level)
 
 

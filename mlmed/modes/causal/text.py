@@ -17,7 +17,7 @@ from mlmed.modes.options import check_options
 from mlmed.report.text import format_number, render_pairs, render_table
 
 if TYPE_CHECKING:
-    from mlmed.modes.causal.effects import CausalEffects
+    from mlmed.modes.causal.fitted import CausalFit
     from mlmed.modes.causal.fit import EquationFit
 
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
@@ -77,7 +77,7 @@ def _equation(equation: EquationFit) -> str:
     return f"{equation.equation.text} ({equation.family})"
 
 
-def _header(results: CausalEffects, shown: Shown) -> list[tuple[str, str]]:
+def _header(results: CausalFit, shown: Shown) -> list[tuple[str, str]]:
     control, treated = shown_values(results.values)
     pairs = [
         ("Mediator", _equation(results.mediator)),
@@ -107,7 +107,7 @@ def shown_values(values: tuple[Any, Any]) -> tuple[str, str]:
     return first, second
 
 
-def _too_few(results: CausalEffects) -> str:
+def _too_few(results: CausalFit) -> str:
     """A sandwich is a sum over clusters, so they limit its rank."""
     grouping, p = results.chain.grouping, max(len(results.mediator.beta), len(results.outcome.beta))
     if results.errors.cluster is None or grouping is None or len(grouping.clusters) > p:
@@ -115,7 +115,7 @@ def _too_few(results: CausalEffects) -> str:
     return f" ({len(grouping.clusters)} clusters for {p} coefficients: do not trust them)"
 
 
-def _averages(results: CausalEffects, shown: Shown) -> str:
+def _averages(results: CausalFit, shown: Shown) -> str:
     mediator, outcome = results.mediator, results.outcome
     text = f"averages over the rows; given the coefficients, {how_exact(mediator.family, outcome.family)}"
     if mediator.family == "linear" and outcome.family != "linear":
@@ -143,7 +143,7 @@ def _interval(shown: Shown) -> str:
     return text if used["ranef_draws"] == "joint" else f"{text}; random effects drawn independently of them"
 
 
-def summary_text(results: CausalEffects, shown: Shown) -> str:
+def summary_text(results: CausalFit, shown: Shown) -> str:
     """Header and table; one row an effect where treatment and mediator do not interact and all is linear."""
     chain = results.treatment, results.mediator.name, results.outcome.name
     title = f"Causal mediation: {' -> '.join(chain)}"
@@ -161,7 +161,7 @@ def _without_closed(note: str) -> str:
     return "; ".join(part for part in note.split("; ") if part != CLOSED)
 
 
-def document(results: CausalEffects, tables: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
+def document(results: CausalFit, tables: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:
     """Everything as plain values, for JSON."""
     grouping = results.chain.grouping
     found: dict[str, Any] = {
