@@ -150,6 +150,16 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     assert (status, "cannot write the picture" in err) == (2, True)
 
 
+def test_compare_of_another_design(run: Run, tmp_path: Path) -> None:
+    """Where the mediator is a variable of the clusters, only separate equations are compared."""
+    mlmed.simulate.bpg(60, 6, design="2-2-1", seed=1).data.to_csv(tmp_path / "d.csv", index=False)
+    asked = ("compare", tmp_path / "d.csv", "--mediator", "m ~ x", "--outcome", "y ~ m + x + (1 | id)")
+    status, out, _ = run(*asked)
+    assert status == 0
+    assert "piecewise ML" in out
+    assert "joint" not in out
+
+
 def test_reproduce(run: Run) -> None:
     """The list, an example, an unknown name."""
     status, out, _ = run("reproduce")

@@ -209,3 +209,17 @@ def test_options_are_checked(fit):
     ):
         with pytest.raises(EffectError, match=match):
             fit.effects(**options)
+
+
+def test_moderators_are_held_at_one_value_in_both_equations() -> None:
+    """Where equations use different rows, a and b are still taken at one value: that of the outcome equation."""
+    data = mlmed.simulate.bpg(60, 8, seed=2).data
+    data["w"] = np.random.default_rng(1).normal(size=len(data))
+    data.loc[data["w"] > 0.2, "y"] = np.nan
+    equations = "m ~ x * w + (1 + x | id)", "y ~ m * w + x + (1 + m + x | id)"
+    with pytest.warns(mlmed.errors.DroppedRowsWarning):
+        fit = mlmed.mediate(*equations, data, treatment="x")
+    mean = data.loc[data["y"].notna(), "w"].mean()
+    table, held = (found.set_index("term") for found in (fit.effects(), fit.effects(at={"w": mean})))
+    np.testing.assert_allclose(table["estimate"], held["estimate"], rtol=SAME)
+    assert table.loc["a", "note"] == table.loc["b", "note"]

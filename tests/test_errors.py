@@ -575,7 +575,7 @@ def test_nlcom_near_the_edge_of_a_domain(
             lambda f: f.effects(vcov="robust"),
             "vcov must be one of block, joint, CR0, CR1, CR2, cluster; found 'robust'",
         ),
-        (lambda f: f.effects(order="third"), "order must be one of first, second; found 'third'"),
+        (lambda f: f.effects(order="third"), "order must be one of first, second, unbiased; found 'third'"),
         (lambda f: f.vcov(which="some"), "which must be 'all' or 'fixed'; found 'some'"),
         (lambda f: f.conf_int(alpha=5), "proportion between 0 and 1"),
         (lambda f: f.deviance, "reml_criterion"),

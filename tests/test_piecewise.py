@@ -438,7 +438,7 @@ def test_any_number_of_workers(upper):
 
 def test_strata_keep_their_clusters(upper, data):
     """As many clusters of each arm in every replicate as in the data."""
-    from mlmed.modes.piecewise_bootstrap import refit_of, strata_of
+    from mlmed.modes.piecewise.bootstrap import refit_of, strata_of
 
     groups = strata_of(data, "g", ("id",), upper.fits.clusters)
     task = refit_of((upper.mediator, upper.outcome, upper.reduced), ("m", "y", "c"), upper.fits.clusters, groups)
@@ -1002,3 +1002,22 @@ def test_results_are_frozen(fit):
         fit.data = None
     assert replace(fit, data=None).effects().equals(fit.effects())
     assert PIECEWISE_INTERVALS == ("delta", "monte-carlo", "product", "bootstrap")
+
+
+def test_joint_refuses_rows_that_were_changed() -> None:
+    """The same equations on other rows would be another analysis."""
+    changed = mlmed.simulate.bpg(30, 6, seed=4).data
+    found = mlmed.piecewise(MEDIATOR, OUTCOME, changed)
+    changed.loc[0, "m"] += 1.0
+    with pytest.raises(EffectError, match="changed after the fit"):
+        found.joint()
+
+
+def test_quotients_of_draws_with_both_signs_say_so() -> None:
+    """The total effect is close to 0, so shares of it have no spread to speak of."""
+    truth = mlmed.simulate.BPGTruth(cprime=-0.36).with_cov_ab(0.0)
+    found = mlmed.piecewise(MEDIATOR, OUTCOME, mlmed.simulate.bpg(30, 6, truth=truth, seed=4).data)
+    table = found.bootstrap(60, seed=1).tidy().set_index("term")["note"]
+    assert "both signs" in table["prop_mediated"]
+    assert "look at total itself" in table["prop_mediated"]
+    assert "both signs" not in table["indirect"]

@@ -11,7 +11,7 @@ import numpy as np
 import mlmed
 from mlmed.effects.product import product_normal
 from mlmed.errors import BoundaryWarning, LevelWarning
-from mlmed.modes.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from validation.checks import (
     AT_THEIRS,

@@ -10,8 +10,10 @@ import pandas as pd
 
 from mlmed.cli.reading import given_at, given_pair, read, scan_progress
 from mlmed.errors import DataError
+from mlmed.model import Method
 from mlmed.modes.causal import causal
 from mlmed.modes.comparison import compare
+from mlmed.modes.comparison_rows import Comparable
 from mlmed.modes.export import plain
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
@@ -20,6 +22,9 @@ from mlmed.modes.results import MixedResults
 from mlmed.report.text import render_table
 
 __all__ = ["as_format", "compared", "effects", "fit", "mixed_model", "watched"]
+
+
+BOTH: tuple[Method, ...] = ("reml", "ml")
 
 
 def mixed_model(options: argparse.Namespace) -> str:
@@ -105,12 +110,14 @@ def as_format(table: pd.DataFrame, form: str, heading: str, statistic: str) -> s
 
 
 def compared(options: argparse.Namespace) -> str:
-    """``mlmed compare``: the same two equations by every method."""
+    """``mlmed compare``: the same two equations by every method that the design allows."""
     data, asked = read(options.data), (options.mediator, options.outcome)
-    joint = [mediate(*asked, data, treatment=options.treatment, method=method) for method in ("reml", "ml")]
-    separate = piecewise(*asked, data, treatment=options.treatment)
-    potential = causal(*asked, data, treatment=joint[0].treatment)
-    found = compare(*joint, separate, potential, level=options.level)
+    separate = [piecewise(*asked, data, treatment=options.treatment, method=method) for method in BOTH]
+    fits: list[Comparable] = [*separate]
+    if separate[0].design == "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows
+        joint = [mediate(*asked, data, treatment=options.treatment, method=method) for method in BOTH]
+        fits = [*joint, *separate, causal(*asked, data, treatment=joint[0].treatment)]
+    found = compare(*fits, level=options.level)
     if options.plot is not None:
         try:
             found.plot().savefig(options.plot)

@@ -132,13 +132,16 @@ class Jointly:
     robust : bool
         A covariance that does not trust the variances; implied by ``codes``.
     fits : dict
-        What has been fitted, by rho.
+        What has been fitted, by rho; without the scores, n numbers a parameter.
+    roots : dict
+        K (k, P) by rho: the covariance of a fit's parameters, in its own order, is K'K (eq. 84). Continuous in rho.
     """
 
     pair: Pair
     codes: NDArray[np.intp] | None = None
     robust: bool = False
     fits: dict[float, PairFit] = field(default_factory=dict)
+    roots: dict[float, Array] = field(default_factory=dict)
 
     @property
     def _mediator_first(self) -> bool:
@@ -152,8 +155,8 @@ class Jointly:
             start = None if nearest is None else self.fits[nearest]
             ordered = (mediator, outcome) if self._mediator_first else (outcome, mediator)
             fit = fit_pair(*ordered, rho, start=start)
-            asked = self.robust or self.codes is not None
-            self.fits[rho] = fit if asked else replace(fit, scores=fit.scores[:0].copy())  # n numbers a parameter
+            self.roots[rho] = self._root(fit)
+            self.fits[rho] = replace(fit, scores=fit.scores[:0].copy())
         return self.fits[rho]
 
     def _order(self) -> NDArray[np.intp]:
@@ -167,7 +170,7 @@ class Jointly:
         return np.concatenate([*blocks, first + second + np.arange(n_scales)])
 
     def _root(self, fit: PairFit) -> Array:
-        """K, (k, P): the covariance of a fit's parameters, in its own order, is K'K (eq. 84). Continuous in rho."""
+        """K of one fit, with its scores."""
         if not self.robust and self.codes is None:
             return np.asarray(np.linalg.cholesky(fit.vcov).T)
         scores = fit.scores
@@ -201,7 +204,7 @@ class Jointly:
         G, order = cell_gradients(self.pair.columns, self.pair.families, self._estimates(rho)), self._order()
         k = len(self.pair.mediator.beta) + len(self.pair.outcome.beta)
         present = [*range(k), *(k + i for i, family in enumerate(self.pair.families) if family == "linear")]
-        K = self._root(self.fit(rho))[:, order]
+        K = self.roots[rho][:, order]
         return G[:, present], K.T @ K
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
@@ -213,7 +216,7 @@ class Jointly:
             rho = float(rhos[r])
             fit = self.fit(rho)
             mean = np.concatenate([fit.first, fit.second, np.log(fit.scales)])
-            K = self._root(fit)
+            K = self.roots[rho]
             drawn = (mean + z[:, : len(K)] @ K)[:, order]
             alpha, beta, log_sigma = drawn[:, :p_m], drawn[:, p_m : p_m + p_y], drawn[:, p_m + p_y]
             parameters = self._parameters(rho, alpha, beta, log_sigma)

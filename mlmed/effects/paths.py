@@ -15,6 +15,7 @@ from mlmed.data.design import encode
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Quantity
+from mlmed.effects.moderators import at_one_place
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.names import display_name, safe_name
@@ -81,14 +82,15 @@ def find_paths(
     contrast : pair, optional
         Values of the treatment to compare; needed when it is not numeric with two levels or not linear.
     at : mapping, optional
-        Values of moderators; by default the mean of a numeric one and the first level of another.
+        Values of moderators; by default the mean of a numeric one and the first level of another, in the rows of the
+        outcome equation.
 
     Raises
     ------
     EffectError
         Unknown moderator, a path that is not linear, or a treatment-mediator interaction.
     """
-    first, second = layout.equations
+    first, second = at_one_place(layout.equations)
     at = dict(at or {})
     _check_at(at, layout, treatment)
     _check_mediator_terms(first.name, second, treatment)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
 from mlmed.effects.draws import normal_draws
+from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import find_paths
 from mlmed.names import safe_name
 from mlmed.reml.vcov import ParameterVcov
@@ -139,7 +140,7 @@ def find_slopes(
     EffectError
         As ``find_paths``.
     """
-    first, second, third = _at_one_place(layouts)
+    third, first, second = at_one_place((layouts[2], layouts[0], layouts[1]))
     question: dict[str, Any] = {"treatment": treatment, "contrast": contrast}
     asked, above = dict(at or {}), {**first.typical, **second.typical}
     here = {name: value for name, value in asked.items() if name in above or name not in third.typical}
@@ -153,27 +154,6 @@ def find_slopes(
         weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
     notes = (paths.a.note, paths.b.note, paths.cprime.note, reduced.cprime.note)
     return Slopes(weights, notes, bool(paths.a.random.any() and paths.b.random.any()))
-
-
-def _at_one_place(
-    layouts: tuple[EquationLayout, EquationLayout, EquationLayout],
-) -> tuple[EquationLayout, EquationLayout, EquationLayout]:
-    """The equations with one typical value per moderator: that of the outcome equation, where it has one.
-
-    Equations may use different rows, or clusters instead of rows, and so have other means; the product of a at one
-    value and b at another is no effect.
-    """
-    first, second, third = layouts
-    common = {**third.typical, **first.typical, **second.typical}
-
-    def placed(layout: EquationLayout) -> EquationLayout:
-        typical = {
-            name: common[name] if name not in layout.levels or common[name] in layout.levels[name] else own
-            for name, own in layout.typical.items()
-        }
-        return replace(layout, typical=typical)
-
-    return placed(first), placed(second), placed(third)
 
 
 def _joined(*notes: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from mlmed.effects.delta import check_level
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
+from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
 from mlmed.report.forest import plot_forest
 from mlmed.report.text import format_number
 
@@ -21,26 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparable", "Comparison", "compare"]
 
-#: What is kept of every estimate.
-KEPT = ("estimate", "std_error", "conf_low", "conf_high", "note")
+
 TRUTH = "truth"
-
-
-class Comparable(Protocol):
-    """Anything that can stand in a comparison."""
-
-    @property
-    def label(self) -> str:
-        """What its column is called."""
-        ...
-
-    def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Its estimates under the names that all methods share (``indirect``, ``m:x``, ``var(m:x)``)."""
-        ...
-
-    def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
-        """A function of these estimates, one row; EffectError if it does not have them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -186,11 +169,10 @@ def compare(
         raise EffectError("terms is empty; leave it out to see every term, or name some, as in terms=['indirect']")
     if not isinstance(published or {}, Mapping):
         raise EffectError(f"published must be a mapping, {{'brms': {{'indirect': -0.13}}}}; found {published!r}")
-    columns = _labels(fits, names)
-    rows = [_fit_rows(fit, column, terms, level) for fit, column in zip(fits, columns, strict=True)]
-    given = [_given_rows(TRUTH, TRUTH, _truth_values(truth))] if truth is not None else []
-    given += [_given_rows(str(name), "published", values) for name, values in (published or {}).items()]
-    _refuse_unknown(terms, rows)
+    columns = labels_of(fits, names)
+    rows = fit_rows(fits, columns, terms, level)
+    given = [given_rows(TRUTH, TRUTH, truth_values(truth))] if truth is not None else []
+    given += [given_rows(str(name), "published", values) for name, values in (published or {}).items()]
     long = pd.concat([part for part in [*given, *rows] if len(part)], ignore_index=True)
     ordered = list(terms) if terms is not None else list(dict.fromkeys(pd.concat([*rows, *given])["term"]))
     long = long[long["term"].isin(ordered)]
@@ -201,89 +183,6 @@ def compare(
     if twice:
         raise EffectError(f"two columns have the name {twice[0]!r}; rename one of them (names=, published=)")
     return Comparison(long, tuple(ordered), methods, level)
-
-
-def _labels(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[str]:
-    """One column name a fit; the same names are numbered."""
-    if names is not None:
-        if isinstance(names, str) or len(names) != len(fits) or len(set(names)) < len(fits):
-            raise EffectError(f"names must be {len(fits)} different names, one a fit; found {names!r}")
-        return list(map(str, names))
-    labels = [fit.label for fit in fits]
-    many, seen, found = Counter(labels), Counter[str](), []
-    for label in labels:
-        seen[label] += 1
-        found.append(f"{label} ({seen[label]})" if many[label] > 1 else label)
-    return found
-
-
-def _fit_rows(
-    fit: Comparable, column: str, terms: Sequence[str] | Mapping[str, str] | None, level: float
-) -> pd.DataFrame:
-    """What one fit knows of the terms; an expression is evaluated, and left out by a fit without its names."""
-    table = fit.comparable(level=level)
-    if terms is not None:
-        asked = dict(terms) if isinstance(terms, Mapping) else {term: term for term in terms}
-        known = set(table["term"])
-        parts = []
-        for label, text in asked.items():
-            found = table[table["term"] == text] if text in known else _evaluated(fit, text, level)
-            parts.append(found.assign(term=label))
-        table = pd.concat(parts, ignore_index=True)
-    return table[["term", *KEPT]].assign(method=column, kind="fit")
-
-
-def _refuse_unknown(terms: Sequence[str] | Mapping[str, str] | None, rows: Sequence[pd.DataFrame]) -> None:
-    """A term that no fit has is a mistake."""
-    found = set().union(*(part["term"] for part in rows))
-    missing = [term for term in terms or () if term not in found]
-    if missing:
-        text = terms[missing[0]] if isinstance(terms, Mapping) else missing[0]
-        raise EffectError(f"no fit knows {text!r}; leave out terms= to see what there is, and check the names")
-
-
-def _evaluated(fit: Comparable, text: str, level: float) -> pd.DataFrame:
-    try:
-        return fit.combined(text, level=level)
-    except EffectError:  # this fit has no parameters of these names
-        return pd.DataFrame(columns=["term", *KEPT])
-
-
-def _truth_values(truth: Any) -> Mapping[str, Any]:
-    """A mapping as it is; simulated data or their truth by the names of the effects."""
-    if isinstance(truth, Mapping):
-        return truth
-    source = getattr(truth, "truth", truth)
-    values = {name: getattr(source, name) for name in EFFECTS if hasattr(source, name)}
-    if not values:
-        raise EffectError(f"truth must be a mapping of term to value, or simulated data; found {type(truth).__name__}")
-    return {**values, "direct": values["cprime"]} if "cprime" in values else values
-
-
-def _given_rows(column: str, kind: str, values: Any) -> pd.DataFrame:
-    if not isinstance(values, Mapping):
-        raise EffectError(f"{column} must be a mapping of term to value; found {type(values).__name__}")
-    rows = [{"term": term, **_given(column, term, value), "note": ""} for term, value in values.items()]
-    return pd.DataFrame(rows, columns=["term", *KEPT]).assign(method=column, kind=kind)
-
-
-def _given(column: str, term: str, value: Any) -> dict[str, float]:
-    """A number, a pair (estimate, standard error) or a mapping, as numbers."""
-    if isinstance(value, Mapping):
-        parts = dict(value)
-    elif isinstance(value, tuple | list):
-        parts = dict(zip(KEPT[:2], value, strict=True)) if len(value) == 2 else {"?": value}
-    else:
-        parts = {"estimate": value}
-    if "estimate" not in parts or not set(parts) <= set(KEPT[:4]):
-        raise EffectError(
-            f"{column} gives {term} the value {value!r}; it must be a number, a pair (estimate, standard error), or a "
-            f"mapping with some of {', '.join(KEPT[:4])}"
-        )
-    try:
-        return {name: float(parts.get(name, np.nan)) for name in KEPT[:4]}
-    except (TypeError, ValueError) as error:
-        raise EffectError(f"{column} gives {term} the value {value!r}, which is not a number") from error
 
 
 def _text(comparison: Comparison) -> str:

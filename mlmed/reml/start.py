@@ -43,6 +43,16 @@ def regression_variances(problem: Problem) -> Array:
     return out
 
 
+def _positive_variances(problem: Problem) -> Array:
+    variance = regression_variances(problem)
+    if np.any(variance <= EXACT_FIT):
+        raise NotIdentifiedError(
+            "an equation fits its response exactly, so it has no residual variance to estimate; remove the predictor "
+            "that repeats the response"
+        )
+    return variance
+
+
 def start_theta(
     problem: Problem,
     blocks: tuple[Block, ...],
@@ -66,12 +76,7 @@ def start_theta(
     NotIdentifiedError
         If some combination of variances leaves the distribution of the data unchanged.
     """
-    variance = regression_variances(problem)
-    if np.any(variance <= EXACT_FIT):
-        raise NotIdentifiedError(
-            "an equation fits its response exactly, so it has no residual variance to estimate; remove the predictor "
-            "that repeats the response"
-        )
+    variance = _positive_variances(problem)
     level = _neutral_level(problem, blocks, variance)
     return _scored(problem, blocks, np.diag(np.sqrt(level)), 0.5 * variance, level, FLOOR, reml=reml, names=names)
 
@@ -86,8 +91,13 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
     ----------
     L, sigma2 : (q, q), (R,) arrays
         Factor of G, which may be singular, and residual variances.
+
+    Raises
+    ------
+    NotIdentifiedError
+        An equation fits its response exactly, or variances cannot be told apart.
     """
-    level = _neutral_level(problem, blocks, regression_variances(problem))
+    level = _neutral_level(problem, blocks, _positive_variances(problem))
     return _scored(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
 
 

@@ -12,10 +12,11 @@ import pandas as pd
 from mlmed.effects.delta import check_level
 from mlmed.errors import DataError, EffectError, MlmedWarning, NotIdentifiedError
 from mlmed.model import Method
-from mlmed.modes import intervals, piecewise_intervals
+from mlmed.modes import intervals
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.options import check_options
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
+from mlmed.modes.piecewise import intervals as piecewise_intervals
 from mlmed.modes.results import MixedResults
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template

@@ -56,12 +56,13 @@ def check_equations(mediator: Equation, outcome: Equation) -> None:
             f"the mediator {mediator.name} is not in the fixed part of the outcome equation {outcome.text!r}, so "
             f"nothing can flow through it; add it, as in '{outcome.name} ~ {mediator.name} + ...'"
         )
-    groups = {frozenset(term.group) for equation in (mediator, outcome) for term in equation.random}
+    groups = {
+        frozenset(term.group): ":".join(term.group) for equation in (mediator, outcome) for term in equation.random
+    }
     if len(groups) > 1:
-        shown = " and ".join(":".join(term.group) for equation in (mediator, outcome) for term in equation.random[:1])
         raise FormulaError(
-            f"the two equations have different cluster variables ({shown}); effects are averaged over one kind of "
-            "cluster, so use the same in both"
+            f"the random terms belong to different cluster variables ({' and '.join(groups.values())}); effects are "
+            "averaged over one kind of cluster, so use the same in all of them"
         )
 
 
@@ -104,16 +105,21 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
     else:
         pair = _as_number(name, control, "control_value"), _as_number(name, treated, "treat_value")
         known = np.unique(column.to_numpy(dtype=np.float64)).tolist()
+    if len(known) < 2:
+        raise DataError(
+            f"the treatment {name} has the value {_shown(known[0])} in every row that can be used, so there is nothing "
+            "to compare; check the data, or what was left out"
+        )
     if pair[0] == pair[1]:
         raise DataError(f"control_value and treat_value are both {control!r}, so there is nothing to compare; {remedy}")
     coded = any(name in coded_variables(equation) for equation in equations)
     if isinstance(column.dtype, pd.CategoricalDtype) or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:
-            shown = shorten(f"{value:g}" if isinstance(value, float) else repr(value) for value in known)
+            shown = shorten(map(_shown, known))
             raise DataError(
-                f"the treatment {name} never has the value {absent[0]!r} (its values are {shown}), so nothing is known "
-                f"of it; {remedy}"
+                f"the treatment {name} never has the value {_shown(absent[0])} (its values are {shown}), so nothing is "
+                f"known of it; {remedy}"
             )
     elif not all(known[0] <= value <= known[-1] for value in pair):
         outside = next(value for value in pair if not known[0] <= value <= known[-1])
@@ -122,6 +128,10 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
             f"extrapolation; {remedy}"
         )
     return pair
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _as_number(name: str, value: Any, option: str) -> float:

@@ -179,7 +179,8 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
     """
     group = next((equation.random[0].group for equation in equations if equation.random), ())
     keep = group or ((cluster,) if cluster else ())
-    table = read_columns(equations, data, keep=keep)
+    is_predictor = not group and any(cluster in equation.variables for equation in equations)
+    table = read_columns(equations, data, keep=() if is_predictor else keep)  # formulas need it as a factor
     names = sorted(map(str, table.columns))
     rows = complete_rows(table, names)
     dropped = None

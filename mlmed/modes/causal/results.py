@@ -25,7 +25,7 @@ from mlmed.report.causal_plots import plot_effects
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from mlmed.modes.causal.sensitivity import SensitivityResults
+    from mlmed.modes.causal.sensitivity_results import SensitivityResults
 
 __all__ = ["CausalResults"]
 

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mlmed.modes.causal.fit import EquationFit
     from mlmed.modes.causal.results import CausalResults
 
-__all__ = ["check_choice", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
+__all__ = ["check_choice", "check_direct", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
 
 Array = NDArray[np.float64]
 INTERVALS = ("delta", "quasi-bayes")
 #: Families of mediator and outcome for which the correlation of the errors means something here.
 SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))
-DRAWS, STEP = 1000, 0.1
+DRAWS, STEP, SMALLEST_STEP = 1000, 0.1, 0.001
 
 
 def check_choice(value: Any, choices: Sequence[str], what: str) -> None:
@@ -44,10 +44,10 @@ def grid_of(rho: Any) -> Array:
     """Correlations in order: multiples of a step, or what was listed."""
     if rho is None or isinstance(rho, Real):
         step = STEP if rho is None else rho
-        if isinstance(step, bool) or not 0.0 < float(step) < 1.0:
+        if isinstance(step, bool) or not SMALLEST_STEP <= float(step) < 1.0:
             raise EffectError(
-                f"a single number for rho is the distance between its values, between 0 and 1, as in rho=0.05; found "
-                f"{rho!r}. For one correlation give a list, as in rho=[0.3]"
+                f"a single number for rho is the distance between its values, between 0 and 1 (at least "
+                f"{SMALLEST_STEP}), as in rho=0.05; found {rho!r}. For one correlation give a list, as in rho=[0.3]"
             )
         reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
         return np.round(np.arange(-reach, reach + 1) * float(step), 12)
@@ -82,6 +82,15 @@ def interval_of(formula: str, interval: str | None, n: int | None, seed: int | N
             "interval='quasi-bayes'"
         )
     return chosen, 0
+
+
+def check_direct(results: CausalResults) -> None:
+    """Refuse a curve of direct effects that are 0 whatever the correlation is."""
+    if "ade" in results.fixed:
+        raise EffectError(
+            f"the direct effect is fixed at 0 at every rho: the treatment {results.treatment} is not in the outcome "
+            f"equation {results.outcome.equation.text!r}; add it, or use effect='indirect'"
+        )
 
 
 def pair_of(results: CausalResults) -> Pair:
@@ -132,7 +141,7 @@ def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, t
             "both equations were fitted together at each rho"
         )
     robust, grouping = results.errors.robust, results.chain.grouping
-    if robust:
+    if robust not in (None, "HC0"):
         notes.append(f"{robust} is HC0 here: the joint fit of both equations at each rho has no leverages")
     codes = grouping.codes if results.errors.cluster and grouping is not None else None
     return Jointly(pair, codes, robust=robust is not None), tuple(notes)

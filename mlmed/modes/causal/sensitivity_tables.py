@@ -15,7 +15,7 @@ from mlmed.effects.draws import draw_interval
 from mlmed.report.text import render_pairs, render_table
 
 if TYPE_CHECKING:
-    from mlmed.modes.causal.sensitivity import SensitivityResults
+    from mlmed.modes.causal.sensitivity_results import SensitivityResults
 
 __all__ = ["delta_rows", "drawn_rows", "report", "root_of"]
 

@@ -75,9 +75,8 @@ def moderation_table(
 
 
 def _shown(at: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in at.items()
-    )
+    pairs = (f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in at.items())
+    return ", ".join(pairs) or "covariates as they are"
 
 
 def _differences(

@@ -17,8 +17,8 @@ from mlmed.modes.options import check_options
 from mlmed.report.text import format_number, render_pairs, render_table
 
 if TYPE_CHECKING:
-    from mlmed.modes.causal.fitted import CausalFit
     from mlmed.modes.causal.fit import EquationFit
+    from mlmed.modes.causal.fitted import CausalFit
 
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
 
@@ -73,7 +73,12 @@ def how_exact(mediator: str, outcome: str) -> str:
 
 def _equation(equation: EquationFit) -> str:
     if isinstance(equation.fit, Fitted):
-        return f"{equation.equation.text} (linear mixed, {equation.fit.spec.method.upper()})"
+        words = f"linear mixed, {equation.fit.spec.method.upper()}"
+        if equation.fit.is_singular:
+            words += ", boundary (singular) fit, see docs/singular.md"
+        if not equation.fit.converged:
+            words += ", NOT CERTIFIED (see docs/convergence.md)"
+        return f"{equation.equation.text} ({words})"
     return f"{equation.equation.text} ({equation.family})"
 
 

@@ -16,7 +16,8 @@ from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.modes.bootstrap import BootstrapResults, count_failures
-from mlmed.modes.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
@@ -25,6 +26,10 @@ from mlmed.replicate import replicate
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "refit_of", "strata_of"]
 
 Array = NDArray[np.float64]
+BOTH_SIGNS = (
+    "{name}, which it is divided by, has both signs among the draws, so its standard deviation and normal or basic "
+    "intervals mean nothing; look at {name} itself"
+)
 Indices = NDArray[np.intp]
 #: Clusters that a mixed model needs.
 FEWEST = 2
@@ -260,14 +265,25 @@ def bootstrap_separately(
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects by name."""
     found = replicate(task, n, seed=seed, n_jobs=n_jobs, progress=progress)
+    draws = _frame(found, names, make)
+    free = {term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed}
     return BootstrapResults(
-        draws=_frame(found, names, make),
+        draws=draws,
         estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
         kind=kind,
         seed=seed,
         n_singular=sum(one.singular for one in found),
         failures=count_failures(found),
         fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
-        notes={term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed},
+        notes=free | _of_quotients(draws, free),
         _leave_out=Jackknife(task, clusters, names, make, n_jobs),
     )
+
+
+def _of_quotients(draws: pd.DataFrame, notes: Mapping[str, str]) -> dict[str, str]:
+    """Notes of quotients whose denominator comes out on both sides of 0: between them lie all values."""
+    said = {}
+    for term, below in QUOTIENTS.items():
+        if term in notes and (draws[below] > 0.0).any() and (draws[below] < 0.0).any():
+            said[term] = "; ".join(filter(None, [notes[term], BOTH_SIGNS.format(name=below)]))
+    return said

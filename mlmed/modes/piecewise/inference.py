@@ -26,11 +26,11 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.options import check_options
-from mlmed.modes.piecewise_bootstrap import bootstrap_separately, refit_of, strata_of
-from mlmed.modes.piecewise_fit import Asked, Fits
-from mlmed.modes.piecewise_intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
-from mlmed.modes.piecewise_parts import Part, layout_of, names_of, parts_of, psi_of
-from mlmed.modes.piecewise_remarks import remarks
+from mlmed.modes.piecewise.bootstrap import bootstrap_separately, refit_of, strata_of
+from mlmed.modes.piecewise.fit import Asked, Fits
+from mlmed.modes.piecewise.intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
+from mlmed.modes.piecewise.parts import Part, layout_of, names_of, parts_of, psi_of
+from mlmed.modes.piecewise.remarks import remarks
 
 __all__ = ["PiecewiseInference"]
 

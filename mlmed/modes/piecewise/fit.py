@@ -19,8 +19,8 @@ from mlmed.data.plain import complete_rows, read_columns
 from mlmed.errors import DataError, DroppedRowsWarning, FormulaError, LevelWarning
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
 from mlmed.model import Method, ModelSpec
-from mlmed.modes.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.modes.fitting import fit_model
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.modes.results import MixedResults
 from mlmed.names import display_name, safe_name
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.design import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
-from mlmed.modes.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.results import MixedResults
 from mlmed.modes.tables import psi
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlmed.effects.separate import Slopes
 from mlmed.formula import formula_variables
-from mlmed.modes.piecewise_fit import Asked, Fits
+from mlmed.modes.piecewise.fit import Asked, Fits
 
 __all__ = ["joint_ties_slopes", "remarks"]
 

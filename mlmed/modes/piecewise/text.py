@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlmed.modes.cluster_ols import ClusterRegression
 from mlmed.modes.export import plain, records
-from mlmed.modes.piecewise_parts import Part
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.parts import Part
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.report.text import render_pairs, render_table
 

@@ -15,14 +15,14 @@ from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
-from mlmed.modes.cluster_ols import ClusterRegression
-from mlmed.modes.fitting import known_columns
+from mlmed.modes.fitting import design_of, known_columns
 from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.piecewise_fit import ask, fit_separately
-from mlmed.modes.piecewise_inference import PiecewiseInference
-from mlmed.modes.piecewise_intervals import PIECEWISE_INTERVALS
-from mlmed.modes.piecewise_parts import names_of
-from mlmed.modes.piecewise_text import as_json, native_text, stata_text
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.fit import ask, fit_separately
+from mlmed.modes.piecewise.inference import PiecewiseInference
+from mlmed.modes.piecewise.intervals import PIECEWISE_INTERVALS
+from mlmed.modes.piecewise.parts import names_of
+from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
@@ -103,7 +103,7 @@ class PiecewiseResults(PiecewiseInference):
         Raises
         ------
         EffectError
-            A mediator of level 2, or a fit from a pickle, which has no rows.
+            A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
         """
         if isinstance(self.mediator, ClusterRegression):
             raise EffectError(
@@ -113,6 +113,9 @@ class PiecewiseResults(PiecewiseInference):
             )
         if self.data is None:
             raise EffectError("joint() needs the data, but a fit from a pickle has no rows; call mlmed.mediate on them")
+        for fit in (self.mediator, self.outcome):
+            if isinstance(fit.fitted.table, pd.DataFrame):
+                design_of(fit.fitted, "joint()", "call mlmed.mediate")
         return mediate(
             self.asked.mediator.text,
             self.asked.outcome.text,
