@@ -13,6 +13,7 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
+from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import SAME
 
 EQUATIONS = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
@@ -71,6 +72,23 @@ def test_piecewise_intervals(run: Run) -> None:
     rows = {row["term"]: row for row in json.loads(out)}
     sobel = fit.sobel().set_index("term").loc["sobel", "std_error"]
     assert rows["indirect"]["std_error"] == pytest.approx(sobel, rel=SAME)
+
+
+def test_json_of_effects_has_every_digit(run: Run, tmp_path: Path) -> None:
+    """Tiny numbers are not cut after a number of decimals."""
+    path = tmp_path / "tiny.csv"
+    frame = mlmed.simulate.bpg(40, 8, seed=3).data
+    tiny = frame.assign(m=1e-9 * frame["m"])
+    tiny.to_csv(path, index=False)
+    rows = {
+        row["term"]: row
+        for row in json.loads(
+            run("piecewise", path, "--mediator", MEDIATOR, "--outcome", OUTCOME, "--format", "json")[1]
+        )
+    }
+    a = mlmed.piecewise(MEDIATOR, OUTCOME, tiny).effects().set_index("term")["estimate"]["a"]
+    assert rows["a"]["estimate"] == pytest.approx(a, rel=SAME, abs=0.0)
+    assert rows["c_minus_cprime"]["std_error"] is None
 
 
 def test_piecewise_refuses(run: Run) -> None:
@@ -146,6 +164,7 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "forest.png").stat().st_size > 5_000
     table = pd.read_csv(io.StringIO(run("compare", *MODEL, "--format", "csv")[1]))
     assert set(table["kind"]) == {"fit"}
+    assert set(table["method"]) == {"joint REML", "joint ML", "piecewise REML", "piecewise ML", "potential outcomes"}
     status, _, err = run("compare", *MODEL, "--plot", tmp_path / "forest.nothing")
     assert (status, "cannot write the picture" in err) == (2, True)
 
