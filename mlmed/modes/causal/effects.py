@@ -213,8 +213,10 @@ class CausalEffects(CausalFit):
         check_level(level)
         refuse_no_interaction(self.chain, self.interaction)
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
-        prepared = self.prepared(self.question(at, groups, ranef_draws))
-        return interaction_table(prepared, n=count, seed=start, level=level)
+        question = self.question(at, groups, ranef_draws)
+        prepared = self.prepared(question)
+        about = self.about(prepared, self.covariance_of(prepared), question)
+        return interaction_table(prepared, about, n=count, seed=start, level=level)
 
     def test_moderation(
         self,
@@ -247,4 +249,5 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
-        return moderation_table(prepared, questions, n=count, seed=start, level=level)
+        about = self.about(prepared[0], self.covariance_of(prepared[0]), questions[0])
+        return moderation_table(prepared, questions, about, n=count, seed=start, level=level)

@@ -117,11 +117,13 @@ class CausalFit:
         laws = prepared.mediator, prepared.outcome
         return contrast_covariance(slopes_at(prepared.setting, *laws), *laws)
 
+    def about(self, prepared: Prepared, found: ContrastCovariance, question: Question) -> dict[str, str]:
+        """What intervals of effects that rest on random effects are about, by term."""
+        return cluster_notes(found, len(prepared.setting.starts), joint=question.ranef_draws == "joint")
+
     def quantities(
         self, prepared: Prepared, found: ContrastCovariance, question: Question | None = None
     ) -> dict[str, Quantity]:
         """Every effect at the estimates; with the question, what its intervals are about where they need a word."""
-        notes: dict[str, str] = {}
-        if question is not None:
-            notes = cluster_notes(found, len(prepared.setting.starts), joint=question.ranef_draws == "joint")
+        notes = {} if question is None else self.about(prepared, found, question)
         return contrast_quantities(found, self.fixed, notes)

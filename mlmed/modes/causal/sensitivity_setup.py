@@ -46,8 +46,8 @@ def grid_of(rho: Any) -> Array:
         step = STEP if rho is None else rho
         if isinstance(step, bool) or not SMALLEST_STEP <= float(step) < 1.0:
             raise EffectError(
-                f"a single number for rho is the distance between its values, between 0 and 1 (at least "
-                f"{SMALLEST_STEP}), as in rho=0.05; found {rho!r}. For one correlation give a list, as in rho=[0.3]"
+                f"a single number for rho is the distance between its values, between 0 and 1, as in rho=0.05; found "
+                f"{rho!r} (at least {SMALLEST_STEP} is needed). For one correlation give a list, as in rho=[0.3]"
             )
         reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
         return np.round(np.arange(-reach, reach + 1) * float(step), 12)

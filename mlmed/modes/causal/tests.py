@@ -38,22 +38,36 @@ def _at_estimates(prepared: Prepared) -> Array:
     return slopes_at(prepared.setting, prepared.mediator, prepared.outcome).average()
 
 
-def interaction_table(prepared: Prepared, *, n: int, seed: int, level: float) -> pd.DataFrame:
-    """ACME(1) - ACME(0), and the same for ADE."""
+def interaction_table(prepared: Prepared, about: Mapping[str, str], *, n: int, seed: int, level: float) -> pd.DataFrame:
+    """ACME(1) - ACME(0), and the same for ADE; ``about`` as ``cluster_notes`` gives it."""
     by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
     exact = dict(zip(CONTRASTS, _at_estimates(prepared), strict=True)) if prepared.setting.is_closed else {}
-    draws, estimates = {}, {}
+    draws, estimates, notes = {}, {}, {}
     for term, kind in ((ACME_DIFFERENCE, "acme"), (ADE_DIFFERENCE, "ade")):
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-    return _differences(draws, estimates, note=CLOSED if exact else "", level=level)
+        notes[term] = _note(CLOSED if exact else "", about.get(kind, ""))
+    return _differences(draws, estimates, notes, level=level)
+
+
+def _note(first: str, about: str) -> str:
+    """Without the advice, which is for single effects."""
+    return "; ".join(filter(None, [first, about.split(": ")[0]]))
 
 
 def moderation_table(
-    prepared: Sequence[Prepared], questions: Sequence[Question], *, n: int, seed: int, level: float
+    prepared: Sequence[Prepared],
+    questions: Sequence[Question],
+    about: Mapping[str, str],
+    *,
+    n: int,
+    seed: int,
+    level: float,
 ) -> pd.DataFrame:
     """Differences of effects between two settings; the seed makes their coefficients the same.
+
+    ``about`` is what ``cluster_notes`` says of the effects.
 
     Raises
     ------
@@ -71,7 +85,8 @@ def moderation_table(
         estimates = {f"{term}(at1) - {term}(at2)": float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_shown(first)}; at2: {_shown(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    return _differences(draws, estimates, note=note, level=level)
+    notes = {f"{term}(at1) - {term}(at2)": _note(note, about.get(term, "")) for term in MODERATED}
+    return _differences(draws, estimates, notes, level=level)
 
 
 def _shown(at: Mapping[str, object]) -> str:
@@ -80,9 +95,7 @@ def _shown(at: Mapping[str, object]) -> str:
 
 
 def _differences(
-    draws: Mapping[str, Array], estimates: Mapping[str, float], *, note: str, level: float
+    draws: Mapping[str, Array], estimates: Mapping[str, float], notes: Mapping[str, str], *, level: float
 ) -> pd.DataFrame:
     values = {term: estimates.get(term, float(np.mean(found))) for term, found in draws.items()}
-    return draws_table(
-        pd.DataFrame(draws), pd.Series(values), level=level, notes=dict.fromkeys(draws, note), missing={}
-    )
+    return draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing={})
