@@ -13,7 +13,7 @@ import numpy as np
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 
-__all__ = ["combine"]
+__all__ = ["combine", "combine_all"]
 
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "atanh": math.atanh, "abs": abs,
@@ -94,6 +94,15 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     if not callable(expression):
         raise EffectError(f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {expression!r}")
     return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()))
+
+
+def combine_all(
+    expression: str | Callable[[dict[str, float]], float] | Mapping[str, str], known: Mapping[str, Quantity]
+) -> list[Quantity]:
+    """``combine`` of one expression, or of each of a mapping under its label."""
+    if isinstance(expression, Mapping):
+        return [combine(text, known).named(label) for label, text in expression.items()]
+    return [combine(expression, known)]
 
 
 def _number(term: str, function: Callable[[dict[str, float]], float], values: dict[str, float]) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, delta_table
-from mlmed.effects.nlcom import combine
+from mlmed.effects.nlcom import combine, combine_all
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
@@ -106,11 +106,7 @@ class Inference:
         at : mapping, optional
             Values of moderators at which effects named in the expression are taken.
         """
-        known = self.quantities(at)
-        if isinstance(expression, Mapping):
-            asked = [combine(text, known).named(label) for label, text in expression.items()]
-        else:
-            asked = [combine(expression, known)]
+        asked = combine_all(expression, self.quantities(at))
         V = self.parameter_vcov(vcov)
         return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason, note=V.note)
 

@@ -44,10 +44,15 @@ def grid_of(rho: Any) -> Array:
     """Correlations in order: multiples of a step, or what was listed."""
     if rho is None or isinstance(rho, Real):
         step = STEP if rho is None else rho
-        if isinstance(step, bool) or not SMALLEST_STEP <= float(step) < 1.0:
+        if isinstance(step, bool) or not 0.0 < float(step) < 1.0:
             raise EffectError(
                 f"a single number for rho is the distance between its values, between 0 and 1, as in rho=0.05; found "
-                f"{rho!r} (at least {SMALLEST_STEP} is needed). For one correlation give a list, as in rho=[0.3]"
+                f"{rho!r}. For one correlation give a list, as in rho=[0.3]"
+            )
+        if float(step) < SMALLEST_STEP:
+            raise EffectError(
+                f"rho={rho!r} asks for about {2.0 / float(step):.0f} correlations; take steps of {SMALLEST_STEP} or "
+                "more, or give a list"
             )
         reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
         return np.round(np.arange(-reach, reach + 1) * float(step), 12)

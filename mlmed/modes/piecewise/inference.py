@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, check_level
-from mlmed.effects.nlcom import combine
+from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
     SeparateVcov,
     Slopes,
@@ -275,11 +275,7 @@ class PiecewiseInference:
         """
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         known = {**{term: q for term, q in effects.items() if np.isfinite(q.estimate)}, **self._parameters()}
-        if isinstance(expression, Mapping):
-            listed = [combine(text, known).named(label) for label, text in expression.items()]
-        else:
-            listed = [combine(expression, known)]
-        return separate_table(listed, self._covariance(vcov), order=order, level=level)
+        return separate_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
 
 
 def _effects_of(slopes: Slopes, parameters: Array) -> dict[str, Array]:
