@@ -68,6 +68,14 @@ BAD = {
         ask("m ~ x + (1 | g)", "y ~ m + x + (1 | h)", data=simulated().assign(h=np.arange(300) % 20)), FormulaError,
         "different cluster variables .g and h",
     ),
+    "two clusters in one equation": (
+        ask("m ~ x + (1 | g) + (1 | h)", "y ~ m + x + (1 | g)", data=simulated().assign(h=np.arange(300) % 20)),
+        FormulaError, "different cluster variables .g and h",
+    ),
+    "treatment without variation": (
+        ask("m ~ x + w", "y ~ m + x", treatment="x", data=simulated().query("x == 1")), DataError,
+        "x has the value 1 in every row that can be used, so there is nothing to compare; check the data",
+    ),
     "robust": (ask("m ~ x", "y ~ m + x", robust="HC5"), EffectError, "robust must be one of HC0"),
     "robust mixed": (ask("m ~ x + (1 | g)", "y ~ m + x", robust="HC3"), EffectError, "use cluster='g'"),
     "both": (ask("m ~ x", "y ~ m + x", robust="HC3", cluster="g"), EffectError, "give one of them"),

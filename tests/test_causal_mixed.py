@@ -202,3 +202,48 @@ def test_other_mediator_and_mixed_outcome(family_m):
     population = column(fit.effects(groups="population"))
     assert population["acme"] == pytest.approx(gain * fit.outcome.beta[1], rel=1e-8)
     assert population["ade"] == pytest.approx(fit.outcome.beta[2], rel=1e-8)
+
+
+# -- what intervals are about --------------------------------------------------------------------------------------
+
+THESE = "about these 50 clusters only"
+
+
+def test_intervals_with_modes_say_that_they_are_about_these_clusters(mixed):
+    """Both slopes vary: the population version leaves out their covariance, so it is not the advice for ACME."""
+    for options in ({}, {"interval": "quasi-bayes", "n": 50, "seed": 1}):
+        notes = column(mixed.effects(**options), "note")
+        assert notes.str.contains(THESE).all()
+        for term in ("acme", "acme_control", "total", "prop_mediated"):
+            assert "interval='bootstrap', or mlmed.mediate" in notes[term]
+        assert notes["ade"].endswith("interval='bootstrap' or groups='population'")
+    assert THESE in " ".join(str(mixed).split())
+    assert not mixed.effects(groups="population")["note"].str.contains("clusters").any()
+    assert not mixed.effects("bootstrap", n=40, seed=1)["note"].str.contains("these").any()
+    assert mixed.effects(ranef_draws="independent")["note"].str.contains("neither about these 50 clusters nor").all()
+
+
+def test_comparisons_and_tests_say_it_too(mixed):
+    table = mixed.comparable()
+    said = table["note"].str.contains(THESE)
+    assert table["term"][said].tolist() == ["indirect", "direct", "total"]
+    long = mlmed.compare(mixed).long
+    assert long.loc[long["term"] == "total", "note"].str.contains(THESE).all()
+    assert THESE in mixed.combined("indirect / total").loc[0, "note"]
+    assert mixed.combined("sqrt(`y:Med`**2)").loc[0, "note"] == ""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    both = causal("Med ~ X + (1 + X | group)", "y ~ X * Med + (1 | group)", data)
+    assert both.test_interaction(50, seed=1)["note"].str.endswith(THESE).all()
+    assert not both.test_interaction(50, seed=1, groups="population")["note"].str.contains(THESE).any()
+
+
+def test_no_word_about_clusters_where_their_effects_do_not_enter():
+    """Random intercepts of two linear equations cancel; a slope in one equation leaves the other path alone."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    intercepts = causal("Med ~ X + (1 | group)", "y ~ X + Med + (1 | group)", data)
+    assert (intercepts.effects()["note"] == "").all()
+    slope = causal("Med ~ X + (1 | group)", "y ~ X + Med + (1 + X | group)", data)
+    notes = column(slope.effects(), "note")
+    assert notes["acme"] == ""
+    assert THESE in notes["ade"]
+    assert THESE in notes["total"]

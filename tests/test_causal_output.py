@@ -14,6 +14,7 @@ from mlmed.effects.potential import (
     EFFECTS,
 )
 from mlmed.errors import (
+    BoundaryWarning,
     EffectError,
 )
 from mlmed.modes.causal import causal
@@ -114,6 +115,14 @@ def test_summary_says_what_was_done(mixed):
     assert "3 clusters for 5 coefficients" in str(
         causal(XM, YM, simulated().assign(g=lambda d: d["g"] % 3), treatment="x", cluster="g")
     )
+
+
+def test_summary_says_that_a_fit_is_singular():
+    data = simulated(n=200)  # its clusters do not differ
+    with pytest.warns(BoundaryWarning):
+        fit = causal("m ~ x + (1 + x | g)", "y ~ m + x", data)
+    assert fit.glance().loc[0, "is_singular"]
+    assert "boundary (singular) fit, see docs/singular.md" in " ".join(str(fit).split())
 
 
 @pytest.mark.parametrize(("pair", "words"), [

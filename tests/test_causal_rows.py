@@ -43,6 +43,17 @@ def test_missing_clusters_are_left_out():
     assert fit.glance().loc[0, "n_clusters"] == 15
 
 
+@pytest.mark.parametrize("made", [lambda g: [f"school {k}" for k in g], lambda g: 10 * g])
+def test_clusters_may_be_predictors(made):
+    """Effects of the clusters and errors robust within them, from the same column."""
+    data = simulated().assign(g=lambda d: made(d["g"] // 3), same=lambda d: d["g"].astype(object))
+    formulas = "m ~ x + C(g)", "y ~ m + x + C(g)"
+    one = causal(*formulas, data, treatment="x", cluster="g")
+    two = causal(*formulas, data, treatment="x", cluster="same")
+    pd.testing.assert_frame_equal(one.effects(), two.effects())
+    assert one.groups()["g"].tolist() == two.groups()["same"].tolist()
+
+
 def test_standard_errors_of_the_coefficients():
     from statsmodels.regression.linear_model import OLS
 

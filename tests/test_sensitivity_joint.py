@@ -174,6 +174,17 @@ def test_a_robust_probit_mediator_says_what_it_is(framing):
     robust = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, robust="HC3").sensitivity(rho=[0.2])
     assert plain.notes == ()
     assert "HC3 is HC0 here" in robust.notes[0]
+    same = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, robust="HC0").sensitivity(rho=[0.2])
+    assert same.notes == ()
+    assert same.table["std_error"].tolist() == robust.table["std_error"].tolist()
     assert robust.table["std_error"].to_numpy() != pytest.approx(plain.table["std_error"].to_numpy(), rel=1e-3)
     clustered = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, cluster="age")
     assert np.all(clustered.sensitivity(rho=[0.2]).table["std_error"] > 0.0)
+
+
+def test_curves_do_not_keep_a_number_per_row():
+    """32 correlations of 200,000 rows would be half a gigabyte of scores."""
+    curve = Jointly(simulated(("probit", "linear"), n=400, rho=0.3, seed=8)[0], np.arange(400) // 10)
+    curve.delta(0.3)
+    assert len(curve.fits[0.3].scores) == 0
+    assert curve.roots[0.3].size < 400

@@ -67,6 +67,7 @@ def test_grids(rho, expected):
         ({"rho": []}, "empty sequence"),
         ({"rho": 1.5}, "distance between its values, between 0 and 1, as in rho=0.05; found 1.5"),
         ({"rho": -0.3}, "For one correlation give a list"),
+        ({"rho": 1e-8}, "asks for about 200000000 correlations; take steps of 0.001 or more"),
         ({"rho": "all"}, "a number or a sequence of numbers; found 'all'"),
         ({"effect": "total"}, "effect must be one of indirect, direct; found 'total'"),
         ({"formula": "r"}, "formula must be one of exact, medsens"),
@@ -184,3 +185,9 @@ def test_pictures(probit, options):
     single = probit.sensitivity(rho=[0.2]).plot(**options)
     single.figure.canvas.draw()
     plt.close(single.figure)
+
+
+def test_a_direct_effect_that_the_formula_fixes_has_no_curve(framing):
+    fit = mlmed.causal("emo ~ treat", "immigr ~ emo", framing)
+    with pytest.raises(EffectError, match="fixed at 0 at every rho: the treatment treat is not in the outcome"):
+        fit.sensitivity(effect="direct")
