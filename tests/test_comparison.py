@@ -143,6 +143,8 @@ def test_text_and_picture(everything: Comparison) -> None:
     text = str(everything)
     assert text.splitlines()[0] == "Comparison: estimates (standard errors)"
     assert "-0.12762 (0.0668)" in text
+    assert "indirect, total (potential outcomes): about these 50 clusters only" in " ".join(text.split())
+    assert text.count("joint() has it") == 1
     figure = everything.plot()
     titles = [ax.get_title() for ax in figure.axes if ax.get_visible()]
     assert titles == ["a", "b", "cprime", "cov_ab", "indirect", "total"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
 from mlmed.report.forest import plot_forest
-from mlmed.report.text import format_number
+from mlmed.report.text import WIDTH, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -192,7 +193,18 @@ def _text(comparison: Comparison) -> str:
     heading = "Comparison: estimates (standard errors)"
     width = max(map(len, comparison.terms))
     table = pd.DataFrame(cells, index=[term.ljust(width) for term in comparison.terms])
-    return f"{heading}\n{table.to_string(justify='right')}"
+    return "\n".join([heading, table.to_string(justify="right"), *_notes(comparison)])
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader should know of the effects, each note once with the methods and the terms that it is about."""
+    rows = comparison.long[comparison.long["term"].isin(EFFECTS) & (comparison.long["note"] != "")]
+    lines = []
+    for note, part in rows.groupby("note", sort=False):
+        methods, terms = (", ".join(dict.fromkeys(part[name])) for name in ("method", "term"))
+        text = f"{terms} ({methods}): {note}"
+        lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return lines
 
 
 def _cell(estimate: float, error: float) -> str:
