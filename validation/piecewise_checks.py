@@ -11,8 +11,8 @@ import numpy as np
 import mlmed
 from mlmed.effects.product import product_normal
 from mlmed.errors import BoundaryWarning, LevelWarning
-from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
+from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from validation.checks import (
     AT_THEIRS,
     ESTIMATES,
