@@ -49,9 +49,15 @@ def encode_quoted(text: str) -> str:
 
 
 def quote_columns(text: str, columns: Iterable[str]) -> str:
-    """Put backticks around columns with dots or named like functions: ``np.log(NA.std)`` -> ``np.log(`NA.std`)``."""
-    odd = sorted((c for c in columns if not c.isidentifier() or c in FUNCTIONS), key=len, reverse=True)
-    odd = [c for c in odd if re.fullmatch(r"[\w.]+", c) and not c[0].isdigit()]
+    """Put backticks around columns with dots, or named like functions or words of Python.
+
+    Examples
+    --------
+    >>> quote_columns("np.log(NA.std) + class", ["NA.std", "class", "y"])
+    'np.log(`NA.std`) + `class`'
+    """
+    unclear = {c for c in columns if not c.isidentifier() or keyword.iskeyword(c) or c in FUNCTIONS}
+    odd = [c for c in sorted(unclear, key=len, reverse=True) if re.fullmatch(r"[\w.]+", c) and not c[0].isdigit()]
     if not odd:
         return text
     pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w.(])"

@@ -494,3 +494,13 @@ def test_select_columns_reads_only_what_is_wanted(frame: pd.DataFrame) -> None:
     assert list(table.columns) == ["id", "x"] or list(table.columns) == ["x", "id"]
     assert table["x"].dtype == np.float64
     assert table.index.equals(pd.RangeIndex(320))
+
+
+def test_a_text_id_may_be_a_predictor() -> None:
+    """Clusters as dummy variables beside their random slope; the id is text or numbers in C()."""
+    data = mlmed.simulate.bpg(4, 30, seed=1).data
+    named = data.assign(id="c" + data["id"].astype(str))
+    by_text = mlmed.mixed("m ~ x + id + (0 + x | id)", named)
+    by_number = mlmed.mixed("m ~ x + C(id) + (0 + x | id)", data)
+    assert by_text.llf == pytest.approx(by_number.llf, abs=1e-9)
+    assert list(by_text.params.index)[2] == "id[T.c2]"

@@ -15,7 +15,7 @@ from formulaic import ModelSpec as Encoding
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, is_numeric, refuse_infinite, select_columns, shorten
+from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns, shorten
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of, formula_variables
@@ -88,6 +88,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     table = select_columns(data, variables, keep=spec.group)
     refuse_infinite(table)
     codes, clusters = cluster_codes(table, spec.group)
+    both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
+    table = table.assign(**{name: normalize(table[name]) for name in both})  # ids that are predictors, too
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")

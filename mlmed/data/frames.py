@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = ["cluster_codes", "column_names", "is_numeric", "refuse_infinite", "select_columns", "shorten"]
+__all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:
@@ -89,7 +89,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    return table.assign(**{name: _normalize(table[name]) for name in wanted if name not in keep})
+    return table.assign(**{name: normalize(table[name]) for name in wanted if name not in keep})
 
 
 def unknown_column(name: str, present: list[Any]) -> DataError:
@@ -113,7 +113,8 @@ def _to_pandas(series: nw.Series[Any]) -> pd.Series:
     return pd.Series(series.to_list(), dtype=object)
 
 
-def _normalize(column: pd.Series) -> pd.Series:
+def normalize(column: pd.Series) -> pd.Series:
+    """Numbers as float64, truth values as pandas' ``boolean``, text and categories as ``category``."""
     kind = column.dtype
     if pd.api.types.is_complex_dtype(kind):
         raise DataError(f"column {column.name!r} is complex (type {kind}); convert it to real numbers")
