@@ -11,8 +11,6 @@ import pytest
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlmed.modes.causal import CausalResults
-
 # Threaded BLAS sums in an order that varies with the load, which moves last digits, and several test
 # workers with several threads each are slower than one thread each. BLAS reads these variables when numpy
 # is first imported, so nothing above may import it.
@@ -46,12 +44,3 @@ def dataset() -> Callable[[str], pd.DataFrame]:
         pytest.skip(absent[name])
 
     return load
-
-
-@pytest.fixture(scope="session")
-def mixed() -> CausalResults:
-    """Potential outcomes of the shipped data, both equations mixed."""
-    import mlmed
-    from tests.causal_models import MIXED
-
-    return mlmed.causal(*MIXED, mlmed.datasets.load("yuan_mackinnon_sim"))
