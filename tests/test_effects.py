@@ -223,3 +223,12 @@ def test_moderators_are_held_at_one_value_in_both_equations() -> None:
     table, held = (found.set_index("term") for found in (fit.effects(), fit.effects(at={"w": mean})))
     np.testing.assert_allclose(table["estimate"], held["estimate"], rtol=SAME)
     assert table.loc["a", "note"] == table.loc["b", "note"]
+
+
+def test_a_constant_expression_says_so() -> None:
+    """No standard error, and the reason."""
+    fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    row = fit.nlcom("X - X").iloc[0]
+    assert row["estimate"] == 0.0
+    assert np.isnan(row["std_error"])
+    assert "whatever the parameters are" in row["note"]

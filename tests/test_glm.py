@@ -337,7 +337,7 @@ def test_responses_with_two_levels(name, one):
 def test_responses_with_three_levels_are_refused():
     data = frame()
     equation = parse_equation("g ~ x", data.columns)
-    with pytest.raises(DataError, match="it has 3 of them"):
+    with pytest.raises(DataError, match="3 categories"):
         plain_design(equation, read_columns((equation,), data), binary=True)
     equation = parse_equation("y ~ 0", data.columns)
     with pytest.raises(FormulaError, match="no fixed effect"):

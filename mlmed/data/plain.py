@@ -147,8 +147,9 @@ def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, 
     if levels is None:
         found = f"type {column.dtype}, first value {str(column.iloc[0])!r}"
         raise DataError(
-            f"the response {name!r} is not numeric ({found}); convert it, or choose a family for two categories"
-            + (f"; it has {column.nunique()} of them" if binary else "")
+            f"the response {name!r} is not numeric ({found}"
+            + (f", {column.nunique()} categories" if binary else "")
+            + "); convert it to numbers, or, with two categories, use mlmed.causal with family 'logit' or 'probit'"
         )
     return (column == levels[1]).to_numpy(dtype=np.float64)
 

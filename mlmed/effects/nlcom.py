@@ -6,6 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import CodeType
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlmed.errors import EffectError
 
 __all__ = ["combine", "combine_all"]
 
+CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "atanh": math.atanh, "abs": abs,
 }  # fmt: skip
@@ -139,7 +141,8 @@ def _chain(term: str, function: Callable[[dict[str, float]], float], parts: list
     for weight, part in zip(outer_gradient, parts, strict=True):
         if part.hessian is not None:
             hessian = hessian + weight * part.hessian
-    return Quantity(term, estimate, _clean(outer_gradient @ J), _clean(hessian))
+    found = Quantity(term, estimate, _clean(outer_gradient @ J), _clean(hessian))
+    return replace(found, note=CONSTANT) if found.is_fixed else found
 
 
 def _clean(derivative: np.ndarray) -> np.ndarray:
