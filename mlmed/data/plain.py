@@ -11,17 +11,10 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
-from mlmed.data.design import (
-    check_fixed,
-    check_predictors,
-    encode,
-    refuse_intercept,
-    response_values,
-    to_encodable,
-    typical_values,
-)
+from mlmed.data.design import encode, refuse_intercept, response_values, to_encodable
 from mlmed.data.frames import refuse_infinite, select_columns
 from mlmed.data.layout import EquationLayout
+from mlmed.data.predictors import check_fixed, check_predictors, typical_values
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import check_fixed, check_random, coded_variables, refuse_intercept
+from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
 from mlmed.data.frames import shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
+from mlmed.data.predictors import check_fixed, check_random, coded_variables
 from mlmed.errors import DataError, FormulaError, MlmedError
 from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec

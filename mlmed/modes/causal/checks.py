@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.design import coded_variables
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.plain import two_levels
+from mlmed.data.predictors import coded_variables
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
 from mlmed.glm.families import check_family

@@ -1,0 +1,105 @@
+"""What the predictors of an equation must be, and what is remembered of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.frames import is_numeric, shorten
+from mlmed.errors import DataError, FormulaError
+from mlmed.formula import Equation, formula_of, formula_variables
+from mlmed.names import safe_name
+
+__all__ = ["check_fixed", "check_predictors", "check_random", "coded_variables", "typical_values"]
+
+Array = NDArray[np.float64]
+
+#: Most levels of a factor made of numbers, C(k), whose values are remembered.
+MOST_LEVELS = 1000
+
+
+def typical_values(
+    equation: Equation, table: pd.DataFrame
+) -> tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]]:
+    """Mean or first level of every predictor, its spread, and the levels of factors (also of numbers in C())."""
+    typical: dict[str, Any] = {}
+    spread: dict[str, float] = {}
+    levels: dict[str, tuple[Any, ...]] = {}
+    coded = coded_variables(equation)
+    for name in sorted(equation.predictors):
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels[name] = tuple(column.cat.categories)
+        elif name in coded:
+            found = np.unique(column.to_numpy(dtype=np.float64))
+            levels[name] = tuple(map(float, found[:MOST_LEVELS]))
+        else:
+            typical[name], spread[name] = _mean_and_sd(column.to_numpy(dtype=np.float64))
+        typical.setdefault(name, levels.get(name, (None,))[0])
+    return typical, spread, levels
+
+
+def _mean_and_sd(values: Array) -> tuple[float, float]:
+    mean = float(values.mean())
+    centred = values - mean
+    with np.errstate(over="ignore"):
+        return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
+
+
+@lru_cache(maxsize=1024)
+def coded_variables(equation: Equation) -> frozenset[str]:
+    """Variables that stand inside C()."""
+    texts = [equation.fixed, *(term.formula for term in equation.random)]
+    calls = [
+        factor.expr
+        for text in texts
+        for term in formula_of(text)
+        for factor in term.factors
+        if factor.eval_method.value == "python" and factor.expr.startswith("C(")
+    ]
+    return frozenset().union(*map(formula_variables, calls))
+
+
+def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
+    """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
+    for name in sorted(equation.predictors):
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            levels = column.cat.categories
+            if len(levels) == 1:
+                raise DataError(
+                    f"the predictor {name!r} is constant ({levels[0]}) in equation {equation.name}; remove it"
+                )
+            if len(levels) > max(10, len(column) // 2):
+                raise DataError(
+                    f"column {name!r} is text with {len(levels)} different values ({shorten(levels, 3)}); if these are "
+                    "numbers (decimal commas?), convert them; a factor cannot have that many levels"
+                )
+        elif not is_numeric(column):
+            raise DataError(
+                f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
+                "numbers nor text; convert it to numbers"
+            )
+
+
+def check_fixed(equation: Equation, names: list[str]) -> None:
+    """At least one fixed effect."""
+    if not len(names):
+        raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")
+
+
+def check_random(equation: Equation, names: list[str]) -> None:
+    """Refuse a random term without effects, and one effect in two terms."""
+    if not names:
+        raise FormulaError(f"{equation.text!r} has a random term without effects; write at least (1 | id)")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise FormulaError(
+            f"{equation.text!r} has the random effect {', '.join(twice)} in two terms; their variances cannot be told "
+            "apart (write (0 + x | id) for a slope without another intercept)"
+        )
