@@ -13,11 +13,11 @@ from functools import lru_cache
 
 from formulaic import Formula
 from formulaic.errors import FormulaicError
-from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
 from formulaic.parser.types import Factor, Term, Token
 
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, quote_columns
+from mlmed.tokens import first_line, is_token, refuse_duplicates, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
 
@@ -128,7 +128,7 @@ def _parse(text: str, quoted: str) -> Equation:
         )
     fixed, random = _split_random(right, text)
     for part in (fixed, *(term.formula for term in random)):
-        _refuse_duplicates(part, text)
+        refuse_duplicates(part, text)
     equation = Equation(text, _one_response(left, text), fixed, random)
     own = formula_variables(equation.response) & equation.predictors
     if own:
@@ -138,24 +138,9 @@ def _parse(text: str, quoted: str) -> Equation:
     return equation
 
 
-def _first_line(error: Exception) -> str:
-    """Formulaic underlines the place with terminal colours; the first line says what is wrong."""
-    return str(error).strip().splitlines()[0]
-
-
-def _tokens(text: str, whole: str) -> list[Token]:
-    try:
-        found = list(tokenize(text))
-    except FormulaicError as error:
-        raise FormulaError(f"cannot read {whole!r}: {_first_line(error)}; check the formula") from error
-    if "{" in text:
-        raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
-    return found
-
-
 def _one_response(left: str, whole: str) -> str:
     """The left-hand side in formulaic's spelling; it must be one column or one call."""
-    tokens = _tokens(left, whole)
+    tokens = tokens_of(left, whole)
     if len(tokens) != 1 or tokens[0].kind.value not in ("name", "python"):
         raise FormulaError(
             f"{whole!r} must have one response on the left, a column or a call; write arithmetic as I(m - y)"
@@ -163,27 +148,23 @@ def _one_response(left: str, whole: str) -> str:
     return str(_terms(f"0 + {left.strip()}", whole)[0])
 
 
-def _is(token: Token, kind: str, *texts: str) -> bool:
-    return token.kind.value == kind and (not texts or token.token in texts)
-
-
 def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
     """Cut the parentheses that hold a bar out of the right-hand side."""
-    tokens = _tokens(right, whole)
+    tokens = tokens_of(right, whole)
     terms: list[RandomTerm] = []
     cuts: list[tuple[int, int]] = []
     depth, opened = 0, 0
     bars: list[int] = []
     for k, token in enumerate(tokens):
-        if _is(token, "context", "("):
+        if is_token(token, "context", "("):
             depth += 1
             opened, bars = (k, []) if depth == 1 else (opened, bars)
-        elif _is(token, "context", ")"):
+        elif is_token(token, "context", ")"):
             depth -= 1
             if depth == 0 and bars:
                 cuts.append(_cut_out(tokens, opened, k, right, whole))
                 terms.append(_random_term(tokens[opened + 1 : k], right, whole))
-        elif _is(token, "operator") and "|" in token.token:
+        elif is_token(token, "operator") and "|" in token.token:
             if depth != 1:
                 raise FormulaError(
                     f"cannot read {whole!r}: put the random term in parentheses of its own, e.g. + (1 + x | id)"
@@ -200,10 +181,10 @@ def _cut_out(tokens: list[Token], first: int, last: int, right: str, whole: str)
     """Characters that a random term takes up with the plus before it; refuses any other operator around it."""
     before = tokens[first - 1] if first else None
     after = tokens[last + 1] if last + 1 < len(tokens) else None
-    if before is not None and not _is(before, "operator", "+"):
-        found = before.token if _is(before, "operator") else display_name(before.token)
+    if before is not None and not is_token(before, "operator", "+"):
+        found = before.token if is_token(before, "operator") else display_name(before.token)
         raise FormulaError(f"cannot read {whole!r}: a random term can be added with '+', not {found!r}")
-    if after is not None and not _is(after, "operator", "+", "-"):
+    if after is not None and not is_token(after, "operator", "+", "-"):
         raise FormulaError(
             f"cannot read {whole!r}: after a random term comes '+' or the end, not {display_name(after.token)!r}"
         )
@@ -212,7 +193,7 @@ def _cut_out(tokens: list[Token], first: int, last: int, right: str, whole: str)
 
 
 def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
-    cuts = [k for k, token in enumerate(tokens) if _is(token, "operator") and "|" in token.token]
+    cuts = [k for k, token in enumerate(tokens) if is_token(token, "operator") and "|" in token.token]
     signs = [tokens[k].token for k in cuts]
     shown = display_name("".join(token.token for token in tokens))
     pieces = [tokens[a + 1 : b] for a, b in zip([-1, *cuts], [*cuts, len(tokens)], strict=True)]
@@ -221,14 +202,14 @@ def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
             f"cannot read the random term ({shown}) in {whole!r}: write (1 + x | id), (1 + x || id) or (1 + x |i| id)"
         )
     group = pieces[-1]
-    if any(_is(token, "operator", "/", "+", "*", "%in%") for token in group):
+    if any(is_token(token, "operator", "/", "+", "*", "%in%") for token in group):
         asked = display_name("".join(token.token for token in group))
         raise FormulaError(
             f"({shown}) asks for more than one level of grouping ({asked}); mlmed fits one cluster variable. "
             "Use the highest level that matters, or a combined id such as (1 | g:h)"
         )
     names = [display_name(token.token) for token in group[::2]]
-    if not all(_is(t, "name") for t in group[::2]) or not all(_is(t, "operator", ":") for t in group[1::2]):
+    if not all(is_token(t, "name") for t in group[::2]) or not all(is_token(t, "operator", ":") for t in group[1::2]):
         raise FormulaError(f"cannot read the random term ({shown}) in {whole!r}: the cluster is a column, or g:h")
     if len(group) % 2 == 0:
         raise FormulaError(f"cannot read the random term ({shown}) in {whole!r}: write g:h for a combined id")
@@ -247,7 +228,7 @@ def _terms(text: str, whole: str) -> list[Term]:
     try:
         return list(formula_of(text))
     except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {display_name(whole)!r}: {_first_line(error)}; check the formula") from error
+        raise FormulaError(f"cannot read {display_name(whole)!r}: {first_line(error)}; check the formula") from error
 
 
 @lru_cache(maxsize=1024)
@@ -290,43 +271,3 @@ def _factor_variables(factor: Factor) -> frozenset[str]:
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
     return frozenset(display_name(name) for name in names - called - (bases & FUNCTIONS))
-
-
-def _refuse_duplicates(text: str, whole: str) -> None:
-    """Formulaic drops repetitions silently, whatever their spelling; a mistake should be seen."""
-    seen: set[str] = set()
-    for piece in _top_level_sum(text, whole):
-        if piece in seen:
-            raise FormulaError(f"{whole!r} has the term {display_name(piece)} twice; write it once")
-        seen.add(piece)
-
-
-def _top_level_sum(text: str, whole: str) -> list[str]:
-    """Terms of a plain sum in one spelling."""
-    pieces: list[list[str]] = [[]]
-    depth = 0
-    for token in _tokens(text, whole):
-        if token.kind.value == "context":
-            depth += 1 if token.token == "(" else -1
-        if depth == 0 and _is(token, "operator", "+", "-"):
-            pieces.append(["-"] if token.token == "-" else [])
-        else:
-            pieces[-1].append(_canonical(token))
-    return [_canonical_piece(piece) for piece in pieces if piece]
-
-
-def _canonical(token: Token) -> str:
-    if token.kind.value != "python":
-        return token.token
-    try:
-        return ast.unparse(ast.parse(token.token, mode="eval"))
-    except SyntaxError:
-        return token.token
-
-
-def _canonical_piece(piece: list[str]) -> str:
-    while len(piece) > 2 and piece[0] == "(" and piece[-1] == ")" and "(" not in piece[1:-1]:
-        piece = piece[1:-1]
-    if ":" in piece and not {"(", "*", "^", "**", "/"} & set(piece):
-        return ":".join(sorted(part for part in piece if part != ":"))
-    return "".join(piece)

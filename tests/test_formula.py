@@ -48,7 +48,7 @@ def effect(fit: mlmed.MediationResults, **options: object) -> pd.Series:
 
 
 def test_formulaic_tokenizer_still_says_what_we_rely_on() -> None:
-    """mlmed.formula imports formulaic.parser.algos.tokenize, which has no promise of stability."""
+    """mlmed.tokens imports formulaic.parser.algos.tokenize, which has no promise of stability."""
     from formulaic.parser.algos.tokenize import tokenize
     from formulaic.parser.types import Token
 
