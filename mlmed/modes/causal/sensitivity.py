@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
@@ -84,20 +85,17 @@ def sensitivity_of(
         check_direct(results)
     pair = pair_of(results)
     curve, notes = curve_of(results, pair, formula)
-    contrast, terms = CONTRASTS[effect], TERMS[effect]
-    draws = _Draws(curve, contrast, count, seed)
-    effects = draws.means if formula == "medsens" else _Estimates(curve, contrast)
+    draws = _Draws(curve, CONTRASTS[effect], count, seed)
+    effects = draws.means if formula == "medsens" else _Estimates(curve, CONTRASTS[effect])
     if chosen == "delta":
-        table = delta_rows(curve, contrast, rhos, effects(rhos), level, terms)
+        table = delta_rows(curve, CONTRASTS[effect], rhos, effects(rhos), level, TERMS[effect])
     else:
         drawn = draws(rhos)
         estimates = drawn.mean(axis=1) if formula == "medsens" else effects(rhos)
-        table = drawn_rows(drawn, rhos, estimates, level, terms)
+        table = drawn_rows(drawn, rhos, estimates, level, TERMS[effect])
     unexplained = (1.0 - explained(pair.mediator), 1.0 - explained(pair.outcome))
-    table["R2_star"] = table["rho"] ** 2
-    table["R2_tilde"] = table["R2_star"] * unexplained[0] * unexplained[1]
     return SensitivityResults(
-        table=table[["rho", "term", "estimate", "std_error", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]],
+        table=_with_shares(table, unexplained),
         effect=effect,
         formula=formula,
         interval=chosen,
@@ -140,3 +138,10 @@ class _Draws:
     def means(self, rhos: Array) -> Array:
         """What R calls the estimate, (R, 3)."""
         return np.asarray(self(rhos).mean(axis=1))
+
+
+def _with_shares(table: pd.DataFrame, unexplained: tuple[float, float]) -> pd.DataFrame:
+    """The table with both products of R2 (eq. 88), in the order in which columns are shown."""
+    star = table["rho"] ** 2
+    table = table.assign(R2_star=star, R2_tilde=star * unexplained[0] * unexplained[1])
+    return table[["rho", "term", "estimate", "std_error", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]]
