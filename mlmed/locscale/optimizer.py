@@ -28,8 +28,9 @@ LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21
 COARSE = {0: 1, 1: 5, 2: 3}
 #: Bounds of the certificate, on the scale of -l in working units.
 MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
-#: Pivots of G that may be zero: below this sd in working units, or this share of the effect's sd. Tried in turn.
-NEARLY_SINGULAR = (0.3, 0.05)
+#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
+#: tried in turn, the last one alone where the search came to rest.
+NEARLY_SINGULAR = (0.3, 0.02)
 #: A singular optimum may have a log-likelihood this much below where the search ended, which is its precision there.
 FACE_TOLERANCE = 1e-7
 #: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.
@@ -353,8 +354,10 @@ def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
     """Columns of L, (d + q,), that may be zero: those with small pivots, together and alone; any if not at rest."""
     L = problem.structure.factor(found.theta[problem.p + problem.k :])
     pivots, sds = np.abs(np.diag(L)), np.sqrt((L**2).sum(axis=1))
-    masks = [pivots <= limit * np.maximum(sds, 1.0) for limit in NEARLY_SINGULAR]
-    alone = np.ones(len(L), dtype=bool) if np.abs(found.gradient).max() > MAX_GRADIENT else masks[-1].copy()
+    resting = float(np.abs(found.gradient).max()) <= MAX_GRADIENT
+    limits = NEARLY_SINGULAR[-1:] if resting else NEARLY_SINGULAR
+    masks = [pivots <= limit * np.maximum(sds, 0.1) for limit in limits]
+    alone = masks[-1] if resting else np.ones(len(L), dtype=bool)
     masks += [row for row, wanted in zip(np.eye(len(L), dtype=bool), alone, strict=True) if wanted]
     return [mask for k, mask in enumerate(masks) if mask.any() and not any((mask == m).all() for m in masks[:k])]
 
