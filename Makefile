@@ -12,10 +12,10 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types imports validate coverage bench clean
+.PHONY: help install demo test check lint types imports validate validate-locscale coverage bench clean
 
 help:                 ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.installed  ## build the environment in .venv
 
@@ -46,6 +46,9 @@ imports: install
 
 validate: install     ## recompute every published and reference number, write validation/report.md
 	$(BIN)/python validation/run.py
+
+validate-locscale: install  ## bias and coverage of the location-scale model on simulated data (minutes)
+	$(BIN)/python validation/locscale/run.py
 
 coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
 	$(BIN)/python validation/coverage/run.py

@@ -10,6 +10,8 @@ from mlmed.modes.causal import causal
 from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.comparison import Comparison, compare
 from mlmed.modes.grams import Grams, grams, grams_sql
+from mlmed.modes.location_scale import location_scale
+from mlmed.modes.locscale_results import LocationScaleResults
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
@@ -22,6 +24,7 @@ __all__ = [
     "CausalResults",
     "Comparison",
     "Grams",
+    "LocationScaleResults",
     "MediationResults",
     "MixedResults",
     "PiecewiseResults",
@@ -32,6 +35,7 @@ __all__ = [
     "errors",
     "grams",
     "grams_sql",
+    "location_scale",
     "mediate",
     "mixed",
     "piecewise",

@@ -1,0 +1,74 @@
+"""Rows -> certified optimum -> estimates, and the same from other starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.locscale.estimates import ClusterEffects, Estimates, cluster_effects, to_estimates
+from mlmed.locscale.optimizer import Optimum, optimize
+from mlmed.locscale.problem import Problem
+from mlmed.locscale.rows import Rows
+from mlmed.locscale.start import random_start, start_theta
+from mlmed.locscale.units import Units, build_problem
+
+__all__ = ["Fit", "fit_rows"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A fitted location-scale model before it is dressed as a result.
+
+    Attributes
+    ----------
+    rows : Rows
+        What was asked and the complete rows.
+    problem, units : Problem, Units
+        The likelihood's arrays and the way back to the user's units.
+    start : (n,) array
+        Start values in working units.
+    optimum, estimates : Optimum, Estimates
+        The optimum in working and in user's units.
+    """
+
+    rows: Rows
+    problem: Problem
+    units: Units
+    start: Array
+    optimum: Optimum
+    estimates: Estimates
+
+    def effects(self) -> ClusterEffects:
+        """Posterior means and sds of the clusters' random effects."""
+        return cluster_effects(self.problem, self.units, self.optimum)
+
+    def from_other_start(self, rng: np.random.Generator) -> tuple[Optimum, float]:
+        """The optimum found from a random start with as many nodes, and the distance of its estimates in std errors."""
+        start = random_start(self.problem, self.start, rng)
+        found = optimize(self.problem, start, m=self.optimum.nodes_per_dimension)
+        other = to_estimates(self.problem, self.units, found)
+        with np.errstate(invalid="ignore"):
+            apart = np.abs(other.psi - self.estimates.psi) / np.sqrt(np.diag(self.estimates.vcov))
+        return found, float(np.nanmax(apart))
+
+
+def fit_rows(rows: Rows, beta: Array, G: Array, sigma2: float, *, nodes: int | None = None) -> Fit:
+    """Fit from a homoscedastic fit of the same rows.
+
+    Parameters
+    ----------
+    rows : Rows
+        Complete rows.
+    beta, G, sigma2 : (p,), (q, q) arrays, float
+        Its fixed effects, covariance of random effects and residual variance.
+    nodes : int, optional
+        Per scale random effect; chosen if it is not given.
+    """
+    problem, units = build_problem(rows)
+    start = start_theta(problem, units, beta, G, sigma2)
+    optimum = optimize(problem, start, m=nodes)
+    return Fit(rows, problem, units, start, optimum, to_estimates(problem, units, optimum))

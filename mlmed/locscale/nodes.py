@@ -1,0 +1,142 @@
+"""Adaptive Gauss-Hermite nodes: every cluster's own, centred at its mode with its curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Centres", "Nodes", "adapt", "centres_at_zero", "make_nodes"]
+
+Array = NDArray[np.float64]
+
+#: Differences are taken over this share of the current posterior sd.
+STENCIL = 0.05
+#: Longest move of a centre in one step, in posterior sds.
+LONGEST = 3.0
+#: Steps towards the modes; they are few because log f(y | s) is close to concave.
+MOST_STEPS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Centres:
+    """Where the nodes of every cluster lie.
+
+    Attributes
+    ----------
+    mode : (J, d) array
+        Mode of s given y.
+    factor : (J, d, d) array
+        Lower-triangular C with C C' = inverse curvature there.
+    """
+
+    mode: Array
+    factor: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Points and weights.
+
+    Attributes
+    ----------
+    points : (J, Q, d) array
+        s at every node.
+    log_weights : (J, Q) array
+        The integral of f(s) over the standard normal is the sum of ``exp(log_weights) f(points)``.
+    """
+
+    points: Array
+    log_weights: Array
+
+
+def centres_at_zero(J: int, d: int) -> Centres:
+    """Where nothing is known yet: the prior."""
+    return Centres(np.zeros((J, d)), np.broadcast_to(np.eye(d), (J, d, d)).copy())
+
+
+def make_nodes(centres: Centres, m: int) -> Nodes:
+    """Nodes with m points per dimension."""
+    d = centres.mode.shape[1]
+    z, w = np.polynomial.hermite_e.hermegauss(m)
+    log_w = np.log(w / w.sum())
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*[z] * d, indexing="ij")], axis=1) if d else np.zeros((1, 0))
+    weights = sum((axis.ravel() for axis in np.meshgrid(*[log_w] * d, indexing="ij")), np.zeros(len(grid)))
+    points = centres.mode[:, None, :] + grid @ centres.factor.transpose(0, 2, 1)
+    log_scale = np.log(np.abs(np.einsum("jaa->ja", centres.factor))).sum(axis=1)
+    log_weights = weights + 0.5 * (grid**2).sum(axis=1) - 0.5 * (points**2).sum(axis=-1) + log_scale[:, None]
+    return Nodes(points, log_weights)
+
+
+def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: float) -> Centres:
+    """Newton's method for the modes of all clusters at once, derivatives by differences of the values.
+
+    Parameters
+    ----------
+    conditional : callable
+        (J, Q, d) points -> (J, Q) values of log f(y | s).
+    start : Centres
+        For example those of nearly the same parameters.
+    tolerance : float
+        Largest Newton step that is left, in posterior sds. The integral does not depend on the centres once there are
+        enough nodes, so that this needs to be small only where the same digits are wanted again.
+    """
+    J, d = start.mode.shape
+    if d == 0:
+        return start
+    offsets = _stencil(d)
+    mode, C = start.mode, start.factor
+    last, move = np.full(J, -np.inf), np.zeros((J, d))
+    for _ in range(MOST_STEPS):
+        points = mode[:, None, :] + offsets @ C.transpose(0, 2, 1)
+        values = conditional(points) - 0.5 * (points**2).sum(axis=-1)
+        worse = ~(values[:, 0] >= last - 1e-9 * np.abs(last)) & np.isfinite(last)
+        usable = np.isfinite(values).all(axis=1) & ~worse
+        gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), d)
+        bend, axes = np.linalg.eigh(-curvature)
+        bend = np.where(bend > 0.05, bend, np.where(usable[:, None], 0.25, 1.0))
+        step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
+        length = np.sqrt((step**2).sum(axis=1))
+        step = step * np.minimum(1.0, LONGEST / np.maximum(length, LONGEST))[:, None]
+        # a step that made it worse, or left what can be evaluated, is taken back by half
+        half = 0.5 * move
+        mode = np.where(usable[:, None], mode, mode - half)
+        moved = np.where(usable[:, None], (C @ step[..., None])[..., 0], 0.0)
+        root = axes / np.sqrt(bend)[:, None, :]
+        shape = root @ root.transpose(0, 2, 1)
+        last = np.where(usable, values[:, 0], last)
+        C = np.where(usable[:, None, None], C @ np.linalg.cholesky(shape), C)
+        mode = mode + moved
+        move = np.where(usable[:, None], moved, half)
+        if usable.all() and length.max() < tolerance:
+            break
+    return Centres(mode, C)
+
+
+def _stencil(d: int) -> Array:
+    unit = STENCIL * np.eye(d)
+    points = [np.zeros(d)]
+    for a in range(d):
+        points += [unit[a], -unit[a]]
+    for a, b in combinations(range(d), 2):
+        points += [unit[a] + unit[b], -unit[a] - unit[b]]
+    return np.array(points)
+
+
+def _derivatives(values: Array, d: int) -> tuple[Array, Array]:
+    """Gradient (J, d) and Hessian (J, d, d) in units of the current posterior sds."""
+    h, J = STENCIL, len(values)
+    plus, minus = values[:, 1 : 1 + 2 * d : 2], values[:, 2 : 2 + 2 * d : 2]
+    centre = values[:, 0]
+    gradient = (plus - minus) / (2.0 * h)
+    hessian = np.zeros((J, d, d))
+    for a in range(d):
+        hessian[:, a, a] = (plus[:, a] + minus[:, a] - 2.0 * centre) / h**2
+    for k, (a, b) in enumerate(combinations(range(d), 2)):
+        both = values[:, 1 + 2 * d + 2 * k] + values[:, 2 + 2 * d + 2 * k]
+        mixed = (both - plus[:, a] - minus[:, a] - plus[:, b] - minus[:, b] + 2.0 * centre) / (2.0 * h**2)
+        hessian[:, a, b] = hessian[:, b, a] = mixed
+    return gradient, hessian

@@ -1,0 +1,247 @@
+"""Two formulas + table -> the columns of a location-scale model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.design import (
+    check_fixed,
+    check_predictors,
+    check_random,
+    check_response,
+    encode,
+    response_values,
+    to_encodable,
+)
+from mlmed.data.frames import cluster_codes, column_names
+from mlmed.data.layout import INTERCEPT, Dropped
+from mlmed.data.plain import complete_rows, read_columns
+from mlmed.errors import DataError, FormulaError, NotIdentifiedError
+from mlmed.formula import Equation, parse_equation
+from mlmed.names import display_name
+from mlmed.reml.checks import COLLINEAR, refuse_one_cluster
+
+__all__ = ["MOST_DIMENSIONS", "SCALE", "Part", "Rows", "read_equations", "read_rows"]
+
+Array = NDArray[np.float64]
+
+#: Scale random effects that quadrature is offered for.
+MOST_DIMENSIONS = 2
+#: What stands before the names of scale effects.
+SCALE = "sigma:"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Columns of the location or of the scale.
+
+    Attributes
+    ----------
+    fixed_names, random_names : tuple of str
+        Column labels.
+    fixed, random : (N, p), (N, q) arrays
+        The columns.
+    terms : tuple of int
+        The random term of each random column.
+    """
+
+    fixed_names: tuple[str, ...]
+    random_names: tuple[str, ...]
+    fixed: Array
+    random: Array
+    terms: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Complete rows of a location-scale model.
+
+    Attributes
+    ----------
+    equations : (Equation, Equation)
+        Location and scale as they were asked for; the scale carries the location's response.
+    y : (N,) array
+        Response.
+    location, scale : Part
+        Columns.
+    codes : (N,) int array
+        Cluster of each row.
+    clusters : Index
+        Cluster ids.
+    group : tuple of str
+        Columns that name the cluster.
+    dropped : Dropped or None
+        Rows left out.
+    table : DataFrame
+        The complete rows themselves.
+    """
+
+    equations: tuple[Equation, Equation]
+    y: Array
+    location: Part
+    scale: Part
+    codes: NDArray[np.intp]
+    clusters: pd.Index
+    group: tuple[str, ...]
+    dropped: Dropped | None
+    table: pd.DataFrame
+
+    @property
+    def constant_scale_slopes(self) -> tuple[str, ...]:
+        """Random scale effects, other than the intercept, whose column is constant within all clusters."""
+        sizes = np.bincount(self.codes)
+        found = []
+        for name, column in zip(self.scale.random_names, self.scale.random.T, strict=True):
+            centred = column - column.mean()
+            within = centred - (np.bincount(self.codes, weights=centred) / sizes)[self.codes]
+            if name != INTERCEPT and within @ within <= COLLINEAR * (centred @ centred):
+                found.append(name)
+        return tuple(found)
+
+    @property
+    def blocks(self) -> tuple[list[str], frozenset[str]]:
+        """Block of every random effect, scale before location, and the blocks without covariances.
+
+        Terms with the same label share a block; a term without one stands alone.
+        """
+        names: list[str] = []
+        diagonal: set[str] = set()
+        location, scale = self.equations
+        for kind, equation, part in (("scale", scale, self.scale), ("location", location, self.location)):
+            for number in part.terms:
+                term = equation.random[number]
+                names.append(f"label {term.label}" if term.label else f"{kind} {number}")
+                if not term.correlated:
+                    diagonal.add(names[-1])
+        return names, frozenset(diagonal)
+
+
+def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equation]:
+    """Parse both formulas.
+
+    Raises
+    ------
+    FormulaError
+        The scale has a response, there is no random term, or the cluster variables differ.
+    """
+    columns = column_names(data)
+    first = parse_equation(location, columns)
+    if not isinstance(scale, str):
+        raise FormulaError(f"scale must be text such as '~ 1 + (1 | id)'; found {type(scale).__name__}")
+    left, tilde, right = scale.partition("~")
+    if not tilde or left.strip():
+        found = f"has the response {left.strip()!r}" if tilde else "has no '~'"
+        raise FormulaError(
+            f"the scale formula {scale!r} {found}: it describes the log residual sd of the location's response, so "
+            f"write only the right-hand side, '~ {(right if tilde else scale).strip()}'"
+        )
+    second = parse_equation(f"{location.partition('~')[0].strip()} ~ {right}", columns)
+    groups = {term.group for term in (*first.random, *second.random)}
+    if not groups:
+        raise FormulaError(
+            f"neither {location!r} nor {scale!r} has a random term, so rows are not nested in anything; add one such "
+            "as (1 | id)"
+        )
+    if len({frozenset(group) for group in groups}) > 1:
+        found = " and ".join(sorted(":".join(group) for group in groups))
+        raise FormulaError(f"different cluster variables: {found}; all random terms must have the same one, use one")
+    return first, second
+
+
+def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
+    """Encode both formulas on the rows that are complete for both.
+
+    Raises
+    ------
+    DataError, FormulaError, NotIdentifiedError
+        What was found, what it means, what to do.
+    """
+    location, scale = equations
+    group = next(term.group for equation in equations for term in equation.random)
+    table = read_columns(equations, data, keep=group)
+    check_response(location, table)
+    names = (location.variables | scale.variables) - frozenset(group)
+    known = cluster_codes(table, group)[0] >= 0
+    rows = complete_rows(table, names) & known
+    dropped = None
+    if not rows.all():
+        counts = {str(name): int(n) for name, n in table.loc[known, sorted(names)].isna().sum().items() if n}
+        dropped = Dropped(location.name, len(table), int(rows.sum()), int((~known).sum()), counts)
+    if not rows.any():
+        raise DataError(f"no row is complete ({dropped}); remove a column that is mostly missing")
+    table = table.loc[rows].reset_index(drop=True)
+    codes, clusters = cluster_codes(table, group)
+    refuse_one_cluster(location.name, len(clusters), ":".join(group))
+    parts = [_part(equation, table) for equation in equations]
+    encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
+    y = response_values(location, encodable)
+    found = Rows(equations, y, parts[0], parts[1], codes, clusters, group, dropped, table)
+    _check(found)
+    return found
+
+
+def _part(equation: Equation, table: pd.DataFrame) -> Part:
+    encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
+    check_predictors(equation, encodable)
+    where = repr(equation.text)
+    fixed, spec = encode(equation.fixed, encodable, where=where)
+    check_fixed(equation, spec.column_names)
+    names: list[str] = []
+    columns: list[Array] = []
+    terms: list[int] = []
+    for number, term in enumerate(equation.random):
+        values, term_spec = encode(term.formula, encodable, where=where)
+        names += map(display_name, term_spec.column_names)
+        columns.append(values)
+        terms += [number] * values.shape[1]
+    if equation.random:
+        check_random(equation, names)
+    random = np.concatenate(columns, axis=1) if columns else np.empty((len(table), 0))
+    return Part(tuple(map(display_name, spec.column_names)), tuple(names), fixed, random, tuple(terms))
+
+
+def _check(rows: Rows) -> None:
+    name, group = rows.equations[0].name, ":".join(rows.group)
+    scale = rows.scale.random_names
+    if len(scale) > MOST_DIMENSIONS:
+        nodes = " and ".join(f"11^{k} = {11**k}" for k in (MOST_DIMENSIONS, len(scale)))
+        raise FormulaError(
+            f"the scale has {len(scale)} random effects ({', '.join(scale)}): the likelihood is integrated over them "
+            f"by quadrature, which is offered for at most {MOST_DIMENSIONS}. The cost is a power: with 11 nodes each, "
+            f"every row is evaluated {nodes} times. Remove random effects from the scale formula"
+        )
+    sizes = np.bincount(rows.codes)
+    if scale and (sizes > 1).sum() < 2:
+        raise NotIdentifiedError(
+            f"{int((sizes == 1).sum())} of {len(sizes)} clusters ({group}) have 1 row: within one row the residual sd "
+            "of a cluster cannot be told from its location effect, so the variance of the scale random effects is not "
+            "identified. Remove them from the scale formula, or use clusters with at least two rows"
+        )
+    centred = rows.y - rows.y.mean()
+    within = centred - (np.bincount(rows.codes, weights=centred) / sizes)[rows.codes]
+    if within @ within <= COLLINEAR * max(centred @ centred, np.finfo(float).tiny):
+        raise NotIdentifiedError(
+            f"the response {name} does not vary within clusters ({group}), so it has no residual sd to model; use one "
+            "row per cluster and an ordinary regression"
+        )
+    _refuse_fitted_exactly(rows, within)
+
+
+def _refuse_fitted_exactly(rows: Rows, within: Array) -> None:
+    """Clusters without variation have a residual sd of zero; where they are many there is no finite optimum."""
+    if not rows.scale.random_names:
+        return
+    sizes = np.bincount(rows.codes)
+    own = np.bincount(rows.codes, weights=within**2) / sizes
+    flat = (sizes > 1) & (own <= COLLINEAR * own.max())
+    if flat.sum() > 0.5 * (sizes > 1).sum():
+        raise NotIdentifiedError(
+            f"the response {rows.equations[0].name} is constant within {int(flat.sum())} of {len(sizes)} clusters: "
+            "their residual sd is 0 and its logarithm has no lower end; remove the scale random effects, or use a "
+            "response measured more finely"
+        )

@@ -1,0 +1,117 @@
+"""Mixed-effects location-scale models: what users call."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.locscale.fit import Fit, fit_rows
+from mlmed.locscale.rows import Rows, read_equations, read_rows
+from mlmed.model import ModelSpec
+from mlmed.modes.fitting import fit_model
+from mlmed.modes.locscale_results import LocationScaleResults
+
+__all__ = ["location_scale"]
+
+
+def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = None) -> LocationScaleResults:
+    """Fit a mixed-effects location-scale model by maximum likelihood.
+
+    The location is a linear mixed model; the logarithm of its residual sd has fixed and random effects of its own. All
+    random effects are jointly normal. The location effects are integrated exactly, the scale effects by adaptive
+    Gauss-Hermite quadrature.
+
+    Parameters
+    ----------
+    location : str
+        lme4 or brms syntax: ``"y ~ x + (1 + x |c| id)"``.
+    scale : str
+        Right-hand side of the log residual sd: ``"~ x + (1 |c| id)"``. Terms with the same label (``c``) are
+        correlated, those without one are independent of all others. At most two random effects.
+    data : dataframe
+        pandas, Polars, Arrow, or anything narwhals reads; never modified. Rows with a missing value in a variable of
+        either formula are left out, counted and reported.
+    nodes : int, optional
+        Quadrature nodes per scale random effect. By default the fewest for which doubling them moves the
+        log-likelihood by less than 1e-4.
+
+    Returns
+    -------
+    LocationScaleResults
+        Names of scale effects begin with ``sigma:``.
+
+    Raises
+    ------
+    FormulaError, DataError, NotIdentifiedError, EffectError
+        What was found, what it means, what to do.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
+    >>> fit.params.round(2).to_dict()
+    {'Intercept': 2.03, 'X': 0.17, 'sigma:Intercept': 0.35}
+    """
+    _check_nodes(nodes)
+    rows = read_rows(read_equations(location, scale, data), data)
+    if nodes is not None and not rows.scale.random_names:
+        raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
+    fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)
+    for message, category in _warnings(fit):
+        warnings.warn(message, category, stacklevel=2)
+    return LocationScaleResults(fit)
+
+
+def _check_nodes(nodes: Any) -> None:
+    if nodes is None:
+        return
+    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 3 <= nodes <= 101:
+        raise EffectError(f"nodes is a whole number from 3 to 101, or leave it out; found {nodes!r}")
+
+
+def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Beta, G and the residual variance with one residual sd for all rows; the checks of that model run too."""
+    location = rows.equations[0]
+    if not location.random:
+        beta, _, _, _ = np.linalg.lstsq(rows.location.fixed, rows.y, rcond=None)
+        residual = rows.y - rows.location.fixed @ beta
+        return np.asarray(beta, dtype=np.float64), np.empty((0, 0)), float(np.mean(residual**2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = fit_model(ModelSpec((location,), "ml"), rows.table, stacklevel=4)
+    return fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
+
+
+def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
+    rows, estimates = fit.rows, fit.estimates
+    found: list[tuple[str, type[Warning]]] = []
+    if rows.dropped is not None:
+        found.append((str(rows.dropped), DroppedRowsWarning))
+    between = rows.constant_scale_slopes
+    if between:
+        found.append(
+            (
+                f"random scale slope of {', '.join(between)}, which does not vary within clusters: no slope differs "
+                "between clusters, only the variance of their log sds; remove it from the random part",
+                LevelWarning,
+            )
+        )
+    certificate = fit.optimum.certificate
+    if not certificate.converged:
+        found.append((f"the optimum is not certified: {certificate.complaint}", ConvergenceWarning))
+    elif estimates.rank < len(estimates.G):
+        found.append(
+            (
+                f"boundary (singular) fit: the covariance of the random effects has rank {estimates.rank} of "
+                f"{len(estimates.G)}; estimates are the optimum, standard errors of variances are left out; "
+                "see docs/singular.md",
+                BoundaryWarning,
+            )
+        )
+    return found

@@ -1,0 +1,277 @@
+"""LocationScaleResults: estimates under the names that R and Python users expect. Orchestrates, computes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.nlcom import combine
+from mlmed.locscale.fit import Fit
+from mlmed.modes import locscale_tables as tables
+from mlmed.modes.checks import check_count, check_seed
+from mlmed.modes.export import plain, records
+from mlmed.modes.locscale_text import summary_text
+
+__all__ = ["LocationScaleResults"]
+
+
+@dataclass(frozen=True)
+class LocationScaleResults:
+    """A fitted mixed-effects location-scale model.
+
+    Attributes
+    ----------
+    fit : Fit
+        Rows, arrays and optimum behind the numbers.
+    """
+
+    fit: Fit
+
+    # -- estimates -----------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """Fixed effects, then ``var()`` and ``cov()`` of random effects; ``sigma:`` marks the scale."""
+        return [name for name in tables.quantities(self.fit) if not name.startswith(("sd(", "cor("))]
+
+    @cached_property
+    def params(self) -> pd.Series:
+        """Fixed effects of the location and, after ``sigma:``, of the log residual sd."""
+        names = tables.fixed_names(self.fit)
+        return pd.Series(self.fit.estimates.psi[: len(names)], index=names, name="estimate")
+
+    @cached_property
+    def bse(self) -> pd.Series:
+        """Their standard errors, from the observed information."""
+        errors = np.sqrt(np.diag(self.fit.estimates.vcov)[: len(self.params)])
+        return pd.Series(errors, index=self.params.index, name="std_error")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """The z statistics of the fixed effects."""
+        return (self.params / self.bse).rename("statistic")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided normal p values of the fixed effects."""
+        return self.fixef().set_index("term")["p_value"]
+
+    @property
+    def llf(self) -> float:
+        """Maximized log-likelihood."""
+        return self.fit.estimates.loglik
+
+    @property
+    def deviance(self) -> float:
+        """-2 log-likelihood."""
+        return -2.0 * self.llf
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.fit.problem.nobs
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters."""
+        return self.fit.problem.J
+
+    @property
+    def df_model(self) -> int:
+        """Parameters."""
+        return len(self.fit.estimates.psi)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion."""
+        return -2.0 * self.llf + 2.0 * self.df_model
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion, with the number of rows."""
+        return -2.0 * self.llf + float(np.log(self.nobs)) * self.df_model
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum is certified."""
+        return self.fit.optimum.certificate.converged
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the optimum lies on the boundary: G has less than full rank."""
+        return self.fit.estimates.rank < len(self.fit.estimates.G)
+
+    @property
+    def nodes(self) -> int:
+        """Quadrature nodes per scale random effect."""
+        return self.fit.optimum.nodes_per_dimension
+
+    @property
+    def G(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects."""
+        names = tables.random_names(self.fit)
+        return pd.DataFrame(self.fit.estimates.G, index=names, columns=names)
+
+    def vcov(self) -> pd.DataFrame:
+        """Covariance matrix of all estimates: the inverse observed information."""
+        return pd.DataFrame(self.fit.estimates.vcov, index=self.names, columns=self.names)
+
+    def cov_params(self) -> pd.DataFrame:
+        """Covariance matrix of the fixed effects (statsmodels' name)."""
+        names = self.params.index
+        return self.vcov().loc[names, names]
+
+    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
+        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
+        table = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
+        return table.set_axis([0, 1], axis=1).rename_axis(None)
+
+    # -- tables --------------------------------------------------------------------------------------------
+
+    def fixef(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Fixed effects; those of the scale on the log scale."""
+        return tables.fixef_table(self.fit, level=level)
+
+    def effects(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Scale effects on the sd scale: the residual sd where scale predictors are 0, and factors per unit.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+        >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
+        >>> fit.effects()[["term", "estimate"]].round(3).values.tolist()
+        [['exp(sigma:Intercept)', 1.413]]
+        """
+        return tables.scale_table(self.fit, level=level)
+
+    def sdcor(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Standard deviations and correlations of the random effects, as brms prints them."""
+        return tables.sdcor_table(self.fit, level=level)
+
+    def varcorr(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Variances and covariances of the random effects, as Stata prints them."""
+        return tables.varcorr_table(self.fit, level=level)
+
+    def tidy(self, *, level: float = 0.95) -> pd.DataFrame:
+        """All estimates in broom.mixed's columns; random effects as sds and correlations."""
+        return tables.tidy_table(self.fit, level=level)
+
+    def glance(self) -> pd.DataFrame:
+        """One row: nobs, n_clusters, llf, aic, bic, the certificate and the quadrature."""
+        return tables.glance_table(self.fit)
+
+    def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Empirical Bayes estimates: group_var, effect, group, value, se, lower, upper.
+
+        Posterior means and standard deviations given the estimates, by the quadrature of the fit.
+        """
+        return tables.ranef_table(self.fit, level=level)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Everything that ``nlcom`` can name, with derivatives."""
+        return tables.quantities(self.fit)
+
+    def nlcom(
+        self,
+        expression: str | Callable[[dict[str, float]], float] | Mapping[str, str],
+        *,
+        order: str = "second",
+        level: float = 0.95,
+    ) -> pd.DataFrame:
+        """Any function of the parameters with a delta-method standard error, as ``mlmed.mixed(...).nlcom``.
+
+        Parameters
+        ----------
+        expression : str, callable or mapping
+            Names with a colon stand in backticks: ``"exp(`sigma:Intercept`)"``. A mapping gives several, by label.
+        order : {"second", "first", "unbiased"}
+            Of the delta method.
+        level : float
+            Coverage of the interval.
+        """
+        known, estimates = self.quantities(), self.fit.estimates
+        if isinstance(expression, Mapping):
+            asked = [combine(text, known).named(label) for label, text in expression.items()]
+        else:
+            asked = [combine(expression, known)]
+        return delta_table(asked, estimates.vcov, order=order, level=level, reason=estimates.reason)
+
+    # -- trust ---------------------------------------------------------------------------------------------
+
+    def check_starts(self, n: int = 5, *, seed: int) -> pd.DataFrame:
+        """Fit again from random starts.
+
+        Parameters
+        ----------
+        n : int
+            Starts.
+        seed : int
+            Of the random numbers.
+
+        Returns
+        -------
+        DataFrame
+            start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and how far apart the
+            estimates are, in standard errors.
+        """
+        check_count(n, "starts")
+        rng = np.random.default_rng(check_seed(seed, "check_starts()"))
+        shift = self.llf - self.fit.optimum.loglik
+        rows = []
+        for k in range(n):
+            found, apart = self.fit.from_other_start(rng)
+            certificate = found.certificate
+            rows.append(
+                {
+                    "start": k + 1,
+                    "llf": found.loglik + shift,
+                    "difference": found.loglik + shift - self.llf,
+                    "gradient_norm": certificate.gradient_norm,
+                    "newton_decrement": certificate.newton_decrement,
+                    "converged": certificate.converged,
+                    "apart": apart,
+                }
+            )
+        return pd.DataFrame(rows)
+
+    # -- text ----------------------------------------------------------------------------------------------
+
+    def summary(self, *, level: float = 0.95) -> str:
+        """The fit as text."""
+        return summary_text(self.fit, level=level)
+
+    def sections(self, *, level: float = 0.95) -> dict[str, pd.DataFrame]:
+        """The tables that are exported, by name."""
+        return {
+            "fixef": self.fixef(level=level),
+            "scale": self.effects(level=level),
+            "sdcor": self.sdcor(level=level),
+            "varcorr": self.varcorr(level=level),
+        }
+
+    def to_json(self, *, level: float = 0.95) -> str:
+        """All tables as JSON; a number that does not exist is null and its row's ``note`` says why."""
+        first, second = self.fit.rows.equations
+        document: dict[str, object] = {
+            "schema": "mlmed.location_scale/1",
+            "location": first.text,
+            "scale": f"~ {second.text.partition('~')[2].strip()}",
+            "cluster": ":".join(self.fit.rows.group),
+            "level": level,
+        }
+        document |= {str(name): plain(value) for name, value in self.glance().iloc[0].items()}
+        document |= {name: records(table) for name, table in self.sections(level=level).items()}
+        return json.dumps(document, indent=2, allow_nan=False)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{self.summary()}</pre>"

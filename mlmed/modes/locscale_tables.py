@@ -1,0 +1,189 @@
+"""Tidy tables of a location-scale model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.delta import COLUMNS, Quantity, check_level, wald_table
+from mlmed.locscale.fit import Fit
+from mlmed.locscale.rows import SCALE
+from mlmed.modes.tables import shown_clusters
+
+__all__ = [
+    "fixed_names",
+    "fixef_table",
+    "glance_table",
+    "quantities",
+    "random_names",
+    "ranef_table",
+    "scale_table",
+    "sdcor_table",
+    "tidy_table",
+    "varcorr_table",
+]
+
+Array = NDArray[np.float64]
+
+
+def fixed_names(fit: Fit) -> list[str]:
+    """Fixed effects, those of the scale after ``sigma:``."""
+    return [*fit.rows.location.fixed_names, *(SCALE + name for name in fit.rows.scale.fixed_names)]
+
+
+def random_names(fit: Fit) -> list[str]:
+    """Random effects, location first."""
+    return [*fit.rows.location.random_names, *(SCALE + name for name in fit.rows.scale.random_names)]
+
+
+def quantities(fit: Fit) -> dict[str, Quantity]:
+    """Fixed effects, ``var()``, ``cov()``, ``sd()`` and ``cor()`` of random effects with derivatives in psi."""
+    estimates, random = fit.estimates, random_names(fit)
+    unit = np.eye(len(estimates.psi))
+    names = fixed_names(fit)
+    first = len(names)
+    found = {name: Quantity(name, float(estimates.psi[k]), unit[k]) for k, name in enumerate(names)}
+    var_at = {i: first + k for k, (i, j) in enumerate(estimates.cov_at) if i == j}
+    more: dict[str, Quantity] = {}
+    for k, (i, j) in enumerate(estimates.cov_at, start=first):
+        value = float(estimates.psi[k])
+        if i == j:
+            name, sd = f"var({random[i]})", float(np.sqrt(value))
+            slope = unit[k] / (2.0 * sd) if sd > 0.0 else np.full(len(unit), np.nan)
+            shown = f"sd({random[i]})"
+            more[shown] = Quantity(shown, sd, slope)
+        else:
+            name = f"cov({random[j]},{random[i]})"
+            shown = f"cor({random[j]},{random[i]})"
+            more[shown] = _correlation(shown, value, estimates.psi, unit, (k, var_at[i], var_at[j]))
+        found[name] = Quantity(name, value, unit[k])
+    return found | more
+
+
+def _correlation(term: str, value: float, psi: Array, unit: Array, at: tuple[int, int, int]) -> Quantity:
+    k, first, second = at
+    size = float(np.sqrt(psi[first] * psi[second]))
+    if size == 0.0:
+        return Quantity(term, float("nan"), np.full(len(psi), np.nan), note="a variance is 0")
+    r = value / size
+    slope = unit[k] / size - 0.5 * r * (unit[first] / psi[first] + unit[second] / psi[second])
+    return Quantity(term, r, slope)
+
+
+def _table(fit: Fit, terms: list[str], level: float, *, log: bool | list[bool] = False) -> pd.DataFrame:
+    known, estimates = quantities(fit), fit.estimates
+    values = np.array([known[term].estimate for term in terms])
+    errors = np.array([_error(known[term].gradient, estimates.vcov) for term in terms])
+    notes = [estimates.reason if np.isnan(error) else "" for error in errors]
+    on_log = np.broadcast_to(np.asarray(log, dtype=bool), len(terms))
+    return wald_table(terms, values, errors, level=level, notes=notes, log_scale=on_log)
+
+
+def _error(gradient: Array, V: Array) -> float:
+    """First-order standard error; entries of V that play no part may be NaN."""
+    used = gradient != 0.0
+    if not used.any() or np.isnan(gradient).any():
+        return float("nan")
+    variance = float(gradient[used] @ V[np.ix_(used, used)] @ gradient[used])
+    return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
+
+
+def fixef_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """Fixed effects of the location and of the log residual sd."""
+    return _table(fit, fixed_names(fit), level)
+
+
+def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """Variances and covariances of the random effects."""
+    terms = [name for name in quantities(fit) if name.startswith(("var(", "cov(")) and name not in fixed_names(fit)]
+    return _table(fit, terms, level, log=[term.startswith("var(") for term in terms])
+
+
+def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """Standard deviations (interval on the log scale) and correlations (interval by Fisher's z)."""
+    known = [name for name in quantities(fit) if name not in fixed_names(fit)]
+    sds = [name for name in known if name.startswith("sd(")]
+    cors = [name for name in known if name.startswith("cor(")]
+    tables = [_table(fit, sds, level, log=True)]
+    if cors:
+        tables.append(_by_fisher_z(_table(fit, cors, level), level))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _by_fisher_z(table: pd.DataFrame, level: float) -> pd.DataFrame:
+    r, error = table["estimate"].to_numpy(), table["std_error"].to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, spread = np.arctanh(r), float(ndtri(0.5 + level / 2.0)) * error / (1.0 - r**2)
+    return table.assign(conf_low=np.tanh(centre - spread), conf_high=np.tanh(centre + spread))
+
+
+def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """Scale effects as residual sds and factors: exp of the coefficients and of their intervals."""
+    terms = [SCALE + name for name in fit.rows.scale.fixed_names]
+    table = _table(fit, terms, level)
+    ratio = np.array([name != "Intercept" for name in fit.rows.scale.fixed_names])
+    notes = ["factor of the residual sd per unit" if r else "residual sd where scale predictors are 0" for r in ratio]
+    estimate = np.exp(table["estimate"])
+    return table.assign(
+        term=[f"exp({term})" for term in terms],
+        estimate=estimate,
+        std_error=estimate * table["std_error"],
+        statistic=table["statistic"].where(ratio),
+        p_value=table["p_value"].where(ratio),
+        conf_low=np.exp(table["conf_low"]),
+        conf_high=np.exp(table["conf_high"]),
+        note=notes,
+    )
+
+
+def tidy_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """All estimates in broom.mixed's columns; random effects as sds and correlations."""
+    group = ":".join(fit.rows.group)
+    fixed = fixef_table(fit, level=level).assign(effect="fixed", group="")
+    random = sdcor_table(fit, level=level).assign(effect="ran_pars", group=group)
+    table = pd.concat([fixed, random], ignore_index=True)
+    return table[["effect", "group", *COLUMNS]]
+
+
+def glance_table(fit: Fit) -> pd.DataFrame:
+    """One row about the fit as a whole."""
+    certificate, n = fit.optimum.certificate, len(fit.estimates.psi)
+    llf, nobs = fit.estimates.loglik, fit.problem.nobs
+    row = {
+        "method": "ml",
+        "nobs": nobs,
+        "n_clusters": fit.problem.J,
+        "llf": llf,
+        "aic": -2.0 * llf + 2.0 * n,
+        "bic": -2.0 * llf + np.log(nobs) * n,
+        "converged": certificate.converged,
+        "is_singular": fit.estimates.rank < len(fit.estimates.G),
+        "gradient_norm": certificate.gradient_norm,
+        "newton_decrement": certificate.newton_decrement,
+        "smallest_curvature": certificate.smallest_curvature,
+        "nodes": fit.optimum.nodes_per_dimension,
+        "node_change": certificate.node_change,
+        "evaluations": fit.optimum.evaluations,
+    }
+    return pd.DataFrame([row])
+
+
+def ranef_table(fit: Fit, *, level: float) -> pd.DataFrame:
+    """Posterior means of the random effects with their sds, one row per effect and cluster."""
+    check_level(level)
+    found, names = fit.effects(), random_names(fit)
+    value, se = found.mean.T.ravel(), found.sd.T.ravel()
+    z = float(ndtri(0.5 + level / 2.0))
+    return pd.DataFrame(
+        {
+            "group_var": ":".join(fit.rows.group),
+            "effect": np.repeat(names, fit.problem.J),
+            "group": np.tile(shown_clusters(fit.rows.clusters), len(names)),
+            "value": value,
+            "se": se,
+            "lower": value - z * se,
+            "upper": value + z * se,
+        }
+    )
