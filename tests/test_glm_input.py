@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmed.data.plain import encode_at, encode_each, plain_design, read_columns, two_levels
+from mlmed.data.plain import encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedError
 from mlmed.formula import parse_equation
 from mlmed.glm.families import check_family
@@ -118,7 +118,7 @@ def test_columns_at_values():
     equation = parse_equation("y ~ x * g + C(k) + np.log(x) + flag", data.columns)
     found = plain_design(equation, read_columns((equation,), data))
     case = {"x": 2, "g": "c", "k": 3, "flag": True}
-    set_to = encode_at(found.layout, found.table, case)
+    set_to = encode_each(found.layout.encodings, found.layout, found.table, [case])[0]
     row = dict(zip(found.names, set_to[0], strict=True))
     assert row["x"] == 2
     assert row["g[T.c]"] == row["C(k)[T.3]"] == row["flag"] == 1
@@ -139,7 +139,7 @@ def test_values_that_cannot_be(case, match):
     equation = parse_equation("y ~ x * g", data.columns)
     found = plain_design(equation, read_columns((equation,), data))
     with pytest.raises(DataError, match=match):
-        encode_at(found.layout, found.table, case)
+        encode_each(found.layout.encodings, found.layout, found.table, [case])[0]
 
 
 def test_factors_whose_levels_are_numbers():
@@ -147,7 +147,9 @@ def test_factors_whose_levels_are_numbers():
     data = frame().assign(g=pd.Categorical([0.0, 1.0] * 3))
     equation = parse_equation("y ~ g", data.columns)
     found = plain_design(equation, read_columns((equation,), data))
-    np.testing.assert_array_equal(encode_at(found.layout, found.table, {"g": 1.0})[:, 1], np.ones(6))
+    np.testing.assert_array_equal(
+        encode_each(found.layout.encodings, found.layout, found.table, [{"g": 1.0}])[0][:, 1], np.ones(6)
+    )
 
 
 @pytest.mark.parametrize(("name", "one"), [("yes", "yes"), ("flag", True)])

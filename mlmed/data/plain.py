@@ -147,11 +147,6 @@ def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, 
     return (column == levels[1]).to_numpy(dtype=np.float64)
 
 
-def encode_at(layout: EquationLayout, table: pd.DataFrame, values: Mapping[str, Any]) -> Array:
-    """Columns of X, (n, p), with some variables set to one value in every row; see ``encode_each``."""
-    return encode_each(layout.encodings[:1], layout, table, [values])[0]
-
-
 def encode_each(
     encodings: Sequence[Encoding], layout: EquationLayout, table: pd.DataFrame, cases: Sequence[Mapping[str, Any]]
 ) -> Array:

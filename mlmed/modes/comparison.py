@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparable", "Comparison", "compare"]
 
-
+#: The column of the population values.
 TRUTH = "truth"
 
 

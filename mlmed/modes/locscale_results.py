@@ -15,6 +15,7 @@ from mlmed.effects.nlcom import combine
 from mlmed.locscale.fit import Fit
 from mlmed.modes import locscale_tables as tables
 from mlmed.modes.checks import check_count, check_seed
+from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.export import plain, records
 from mlmed.modes.locscale_text import summary_text
 
@@ -22,7 +23,7 @@ __all__ = ["LocationScaleResults"]
 
 
 @dataclass(frozen=True)
-class LocationScaleResults:
+class LocationScaleResults(Coefficients):
     """A fitted mixed-effects location-scale model.
 
     Attributes
@@ -51,16 +52,6 @@ class LocationScaleResults:
         """Their standard errors, from the observed information."""
         errors = np.sqrt(np.diag(self.fit.estimates.vcov)[: len(self.params)])
         return pd.Series(errors, index=self.params.index, name="std_error")
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """The z statistics of the fixed effects."""
-        return (self.params / self.bse).rename("statistic")
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided normal p values of the fixed effects."""
-        return self.fixef().set_index("term")["p_value"]
 
     @property
     def llf(self) -> float:
@@ -126,11 +117,6 @@ class LocationScaleResults:
         """Covariance matrix of the fixed effects (statsmodels' name)."""
         names = self.params.index
         return self.vcov().loc[names, names]
-
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
-        table = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
-        return table.set_axis([0, 1], axis=1).rename_axis(None)
 
     # -- tables --------------------------------------------------------------------------------------------
 

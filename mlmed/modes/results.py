@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mlmed.errors import EffectError
+from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.prediction import predict
 from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
@@ -22,7 +23,7 @@ __all__ = ["MixedResults"]
 
 
 @dataclass(frozen=True)
-class MixedResults(Presentation):
+class MixedResults(Coefficients, Presentation):
     """A fitted linear mixed model.
 
     Attributes
@@ -42,16 +43,6 @@ class MixedResults(Presentation):
     def bse(self) -> pd.Series:
         """Standard errors of the fixed effects (``vcov="block"``)."""
         return pd.Series(np.sqrt(np.diag(self.fitted.estimates.P_inv)), index=self.params.index, name="std_error")
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """The z statistics of the fixed effects."""
-        return (self.params / self.bse).rename("statistic")
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided normal p values of the fixed effects."""
-        return self.fixef().set_index("term")["p_value"]
 
     @property
     def llf(self) -> float:
@@ -181,11 +172,6 @@ class MixedResults(Presentation):
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects (statsmodels' name)."""
         return self.vcov(which="fixed")
-
-    def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
-        table = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
-        return table.set_axis([0, 1], axis=1).rename_axis(None)
 
     # -- clusters and predictions --------------------------------------------------------------------------
 

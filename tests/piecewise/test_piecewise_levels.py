@@ -19,6 +19,7 @@ from mlmed.errors import (
 )
 from mlmed.modes.piecewise import piecewise
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, UPPER
+from tests.tolerances import SAME
 
 
 def test_levels_are_found_and_printed(data):
@@ -191,3 +192,11 @@ def test_refused_strata(fit, data):
     changed["id"] += 1
     with pytest.raises(EffectError, match="changed after the fit"):
         again.bootstrap(5, seed=1, strata="z")
+
+
+def test_a_regression_of_clusters_answers_to_the_names_of_statsmodels(upper):
+    """The same names as a mixed fit has, the numbers of ``fixef``."""
+    found, table = upper.mediator, upper.mediator.fixef().set_index("term")
+    np.testing.assert_allclose(found.pvalues, table["p_value"], rtol=SAME)
+    np.testing.assert_allclose(found.tvalues, table["statistic"], rtol=SAME)
+    np.testing.assert_allclose(found.conf_int(), table[["conf_low", "conf_high"]], rtol=SAME)

@@ -16,6 +16,7 @@ from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import FULL_LEVERAGE, hc_vcov
+from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.covariance import ALL_KINDS
 from mlmed.reml.vcov import VCOV_KINDS, ParameterVcov
 from mlmed.report.text import render_pairs, render_table
@@ -28,7 +29,7 @@ HC_OF = {"CR0": "HC0", "CR1": "HC0", "cluster": "HC0", "CR2": "HC2"}
 
 
 @dataclass(frozen=True)
-class ClusterRegression:
+class ClusterRegression(Coefficients):
     """Least squares on the table of clusters.
 
     Attributes
