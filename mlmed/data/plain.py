@@ -22,7 +22,6 @@ from mlmed.names import display_name, safe_name
 __all__ = [
     "PlainDesign",
     "complete_rows",
-    "encode_at",
     "encode_each",
     "plain_design",
     "read_columns",
