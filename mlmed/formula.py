@@ -76,6 +76,11 @@ class Equation:
         return formula_variables(self.fixed).union(*(formula_variables(term.formula) for term in self.random))
 
     @property
+    def response_columns(self) -> frozenset[str]:
+        """Columns that the response is computed from."""
+        return formula_variables(self.response)
+
+    @property
     def group_columns(self) -> frozenset[str]:
         """Columns that name the cluster."""
         return frozenset(column for term in self.random for column in term.group)
@@ -83,7 +88,7 @@ class Equation:
     @property
     def variables(self) -> frozenset[str]:
         """Columns of the table that the equation reads."""
-        return formula_variables(self.response) | self.predictors | self.group_columns
+        return self.response_columns | self.predictors | self.group_columns
 
 
 def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:

@@ -9,12 +9,14 @@ from typing import Literal, get_args
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
 
-__all__ = ["METHODS", "STRUCTURES", "BlockSpec", "Method", "ModelSpec", "Structure"]
+__all__ = ["METHODS", "RESIDUALS", "STRUCTURES", "BlockSpec", "Method", "ModelSpec", "Residual", "Structure"]
 
 Method = Literal["reml", "ml"]
 METHODS: tuple[str, ...] = get_args(Method)
 Structure = Literal["unstructured", "diagonal", "identity", "exchangeable"]
 STRUCTURES: tuple[str, ...] = get_args(Structure)
+Residual = Literal["diagonal", "unstructured"]
+RESIDUALS: tuple[str, ...] = get_args(Residual)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +50,30 @@ class ModelSpec:
         Criterion.
     covariance : str or mapping of label to str
         Structure of the random-effects blocks; ``||`` is always diagonal.
+    residual : {"diagonal", "unstructured"}
+        Whether the residuals of a row are correlated across equations.
+    shared : bool
+        Whether unlabelled terms of different equations share a covariance matrix (the Bauer-Preacher-Gil model) or
+        are independent (brms).
 
     Raises
     ------
     FormulaError
-        If the equations have no random term, different cluster variables, or an unknown structure.
+        If the equations have no random term, different cluster variables, or an unknown structure; if residuals
+        are to be correlated where a response is also a predictor.
     """
 
     equations: tuple[Equation, ...]
     method: Method = "reml"
     covariance: str | Mapping[str, str] = "unstructured"
+    residual: Residual = "diagonal"
+    shared: bool = True
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
         if self.method not in METHODS:
             raise FormulaError(f"method must be one of {', '.join(METHODS)}; found {self.method!r}")
+        self._check_residual()
         for equation in self.equations:
             if not equation.random:
                 raise FormulaError(
@@ -96,6 +107,26 @@ class ModelSpec:
                     f"{', '.join(block.label for block in self.blocks)}; write (1 + x |label| id)"
                 )
 
+    def _check_residual(self) -> None:
+        if self.residual not in RESIDUALS:
+            raise FormulaError(f"residual must be one of {', '.join(RESIDUALS)}; found {self.residual!r}")
+        if self.residual == "diagonal":
+            return
+        for equation in self.equations:
+            for other in self.equations:
+                used = other.response_columns & equation.predictors
+                if used:
+                    raise FormulaError(
+                        f"the response {', '.join(sorted(used))} is also a predictor in "
+                        f"{equation.text!r}: its effect there cannot be told from a residual correlation with it, as "
+                        "both are the same association within rows. Use residual='diagonal', or remove it there"
+                    )
+
+    @property
+    def correlated(self) -> bool:
+        """Whether residuals are correlated across equations."""
+        return self.residual == "unstructured" and len(self.equations) > 1
+
     @property
     def group(self) -> tuple[str, ...]:
         """Columns whose combination names the cluster."""
@@ -105,8 +136,8 @@ class ModelSpec:
     def blocks(self) -> tuple[BlockSpec, ...]:
         """Random terms by covariance matrix.
 
-        Terms with the same label share one; so do the unlabelled terms of different equations, if no
-        equation has more than one (the Bauer-Preacher-Gil model). ``||`` terms stand alone.
+        Terms with the same label share one; so do, if ``shared``, the unlabelled terms of different equations, if
+        no equation has more than one (the Bauer-Preacher-Gil model). ``||`` terms stand alone.
         """
         plain = [sum(term.label is None and term.correlated for term in equation.random) for equation in self.equations]
         joined: dict[str, list[tuple[int, int]]] = {}
@@ -114,7 +145,8 @@ class ModelSpec:
         for e, equation in enumerate(self.equations):
             for t, term in enumerate(equation.random):
                 own = f"{equation.name}.{t + 1}"
-                label = term.label or ("all" if max(plain) == 1 and term.correlated else own)
+                alone = max(plain) > 1 or not (self.shared or len(self.equations) == 1)
+                label = term.label or (own if alone or not term.correlated else "all")
                 joined.setdefault(label, []).append((e, t))
                 if not term.correlated:
                     diagonal.add(label)

@@ -1,12 +1,13 @@
-"""One equation: what ``xtmixed`` and ``lmer`` fit."""
+"""One equation, what ``xtmixed`` and ``lmer`` fit, or several responses at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlmed.errors import FormulaError
 from mlmed.formula import parse_equation
-from mlmed.model import Method, ModelSpec
+from mlmed.model import Method, ModelSpec, Residual
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
 
@@ -14,22 +15,31 @@ __all__ = ["mixed"]
 
 
 def mixed(
-    formula: str, data: Any, *, method: Method = "reml", covariance: str | Mapping[str, str] = "unstructured"
+    formula: str | Sequence[str],
+    data: Any,
+    *,
+    method: Method = "reml",
+    covariance: str | Mapping[str, str] = "unstructured",
+    residual: Residual = "diagonal",
 ) -> MixedResults:
-    """Fit a linear mixed model with one cluster variable.
+    """Fit a linear mixed model with one cluster variable, for one response or several.
 
     Parameters
     ----------
-    formula : str
-        lme4 syntax: ``"y ~ x + (1 + x | id)"``; ``||`` for no covariances.
+    formula : str or sequence of str
+        lme4 syntax: ``"y ~ x + (1 + x | id)"``; ``||`` for no covariances. With several responses one formula each,
+        as in brms: random terms with the same label, ``(1 + x |c| id)``, are correlated across equations, those
+        without a label are independent of all other equations.
     data : dataframe
         pandas, Polars, Arrow, or anything narwhals reads; never modified. Rows with a missing value in a
-        variable of the formula are left out, counted and reported.
+        variable of a formula are left out of its equation, counted and reported; other equations use them.
     method : {"reml", "ml"}
         Criterion.
     covariance : str or mapping
         ``"unstructured"`` (default), ``"diagonal"``, ``"identity"`` (equal variances, no covariance) or
         ``"exchangeable"`` (equal variances, one covariance); a mapping gives one per block label.
+    residual : {"diagonal", "unstructured"}
+        Whether the residuals of a row are independent across responses or correlated.
 
     Raises
     ------
@@ -46,5 +56,10 @@ def mixed(
     >>> round(fit.reml_criterion, 1)
     2647.9
     """
-    spec = ModelSpec((parse_equation(formula, known_columns(data)),), method, covariance)
+    texts = [formula] if isinstance(formula, str) else list(formula)
+    if not texts:
+        raise FormulaError("no formula was given; write one such as 'y ~ x + (1 + x | id)'")
+    columns = known_columns(data)
+    equations = tuple(parse_equation(text, columns) for text in texts)
+    spec = ModelSpec(equations, method, covariance, residual, shared=False)
     return MixedResults(fit_model(spec, data))

@@ -36,8 +36,10 @@ class Estimates:
         Row and column of G that each tau is.
     tau_basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
-    sigma2 : (R,) array
-        Residual variances.
+    sigma2 : (S,) array
+        Residual parameters: R variances, then, where residuals are correlated across equations, their covariances.
+    sigma_at : (S, 2) int array
+        Row and column of Sigma that each of them is.
     loglik : float
         Log-likelihood, restricted if REML.
     P_inv : (p, p) array
@@ -56,11 +58,20 @@ class Estimates:
     tau_at: NDArray[np.intp]
     tau_basis: Array
     sigma2: Array
+    sigma_at: NDArray[np.intp]
     loglik: float
     P_inv: Array
     hessian: Array
     tau_map: Array
     beta_gradient: Array
+
+    @property
+    def Sigma(self) -> Array:
+        """Residual covariance matrix of a row, (R, R)."""
+        out = np.zeros((int(self.sigma_at.max()) + 1,) * 2)
+        rows, columns = self.sigma_at.T
+        out[rows, columns] = out[columns, rows] = self.sigma2
+        return out
 
 
 def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates:
@@ -83,6 +94,7 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
         tau_at=pairs,
         tau_basis=basis,
         sigma2=optimum.sigma2 * units.y_scale**2,
+        sigma_at=np.repeat(np.arange(problem.n_strata), 2).reshape(-1, 2),
         loglik=-0.5 * value,
         P_inv=units.X_map @ at.P_inv @ units.X_map.T,
         hessian=J.T @ at.hessian @ J,
