@@ -59,7 +59,7 @@ def _constrained_by_scipy(fit, value):
     fitted = fit.fitted
     problem, blocks, K = fitted.working.problem, fitted.working.blocks, 15
     objective = objective_for(problem, blocks, reml=fitted.reml)
-    way = psi_map(fitted.working.units, fitted.estimates.tau_at)
+    way = psi_map(fitted.working.units, fitted.estimates.tau_at, fitted.estimates.sigma_at)
     at_cov = fit.names.index("cov(m:x,y:m)")
     at_a, at_b = fit.names.index("m:x"), fit.names.index("y:m")
 
@@ -75,7 +75,8 @@ def _constrained_by_scipy(fit, value):
         found = psi(theta)
         return found[at_a] * found[at_b] + found[at_cov]
 
-    theta = np.append(coordinates(blocks, fitted.optimum.G, fitted.optimum.sigma2), fitted.optimum.evaluation.beta)
+    at = fitted.optimum
+    theta = np.append(coordinates(problem, blocks, at.G, at.sigma2), at.evaluation.beta)
     start = criterion(theta)[0]
     found = minimize(
         criterion, theta, jac=True, method="SLSQP", options={"maxiter": 500, "ftol": 1e-12},

@@ -155,7 +155,7 @@ def profiler_for(
         return there.estimate, there.gradient, there.hessian
 
     unit = next(filter(np.isfinite, _sizes(here, estimates)))
-    pull = Pull(target, psi_map(working.units, estimates.tau_at), here.estimate, 0.0)
+    pull = Pull(target, psi_map(working.units, estimates.tau_at, estimates.sigma_at), here.estimate, 0.0)
     made = Profiler(here.term, here.estimate, unit, working, reml, optimum, -2.0 * estimates.loglik, pull)
     if np.isfinite(std_error(here, parameter_vcov(estimates, "joint").matrix)):
         return made

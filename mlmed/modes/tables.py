@@ -48,7 +48,8 @@ def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
     # cov(m:x,y:m): the effect that stands first in u is named first
     tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
     named = always or len(equations) > 1
-    residual = [f"var({e.name}:Residual)" if named else "var(Residual)" for e in equations]
+    own = [f"{e.name}:Residual" if named else "Residual" for e in equations]
+    residual = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fitted.estimates.sigma_at]
     return [*qualified(fitted, "fixed", always=always), *tau, *residual]
 
 
@@ -96,14 +97,19 @@ def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.Da
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
     estimates, group = fitted.estimates, fitted.group_name
     table = _parameter_table(fitted, vcov, level).iloc[len(estimates.beta) :].reset_index(drop=True)
-    sd = np.sqrt(np.diag(estimates.G))
-    sdcorr = [
-        sd[i] if i == j else estimates.G[i, j] / (sd[i] * sd[j]) if sd[i] * sd[j] > 0.0 else np.nan
-        for i, j in estimates.tau_at
-    ]
+    residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
     table.insert(0, "group", [group] * len(estimates.tau) + ["Residual"] * len(estimates.sigma2))
-    table.insert(3, "sdcorr", [*sdcorr, *np.sqrt(estimates.sigma2)])
+    table.insert(3, "sdcorr", [*sd_and_correlation(estimates.G, estimates.tau_at), *residual])
     return table
+
+
+def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> list[float]:
+    """Standard deviations and correlations of a covariance matrix at the entries ``at``, (n, 2); NaN beside a 0."""
+    sd = np.sqrt(np.diag(matrix))
+    return [
+        float(sd[i]) if i == j else float(matrix[i, j] / (sd[i] * sd[j])) if sd[i] * sd[j] > 0.0 else np.nan
+        for i, j in at
+    ]
 
 
 def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
@@ -116,8 +122,13 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") ->
     equations = fitted.layout.equations
     own = [e.name for e in equations for _ in e.fixed]
     of = [e.name for e in equations for _ in e.random]
-    pairs = [of[i] if of[i] == of[j] else f"{of[j]}, {of[i]}" for i, j in fitted.estimates.tau_at]
-    table["equation"] = [*own, *pairs, *(e.name for e in equations)]
+    responses = [e.name for e in equations]
+    pairs = [
+        names[i] if names[i] == names[j] else f"{names[j]}, {names[i]}"
+        for names, at in ((of, fitted.estimates.tau_at), (responses, fitted.estimates.sigma_at))
+        for i, j in at
+    ]
+    table["equation"] = [*own, *pairs]
     table["df"] = df
     columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]

@@ -5,20 +5,30 @@ A fit needs them once, a resampled problem every time; both call ``assemble``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import csr_array
 
 from mlmed.data.grams import Grams
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
 from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
-from mlmed.reml.problem import Problem
+from mlmed.reml.maps import Entries, entries, sparse
+from mlmed.reml.problem import CrossProducts, Problem
 
-__all__ = ["Assembly", "EquationMaps", "assemble", "assembly_for", "build_assembly", "cluster_cross", "random_blocks"]
+__all__ = [
+    "Assembly",
+    "EquationMaps",
+    "assemble",
+    "assembly_for",
+    "build_assembly",
+    "cluster_cross",
+    "cross_products",
+    "random_blocks",
+]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -70,6 +80,9 @@ class Assembly:
         1 where the rows of a pattern belong to an equation, else 0.
     stratum : (q,) int array
         The equation that each random effect belongs to.
+    cross : sparse array or None
+        ((q + p + R) ** 2, K * (K + 1) / 2): all products of the columns of [Z X Y], from those of one
+        pattern; None where residuals are independent.
     """
 
     equations: tuple[EquationMaps, ...]
@@ -77,6 +90,7 @@ class Assembly:
     C: csr_array
     member: Array
     stratum: NDArray[np.int64]
+    cross: csr_array | None = None
 
     @property
     def n_fixed(self) -> int:
@@ -99,11 +113,21 @@ def random_blocks(spec: ModelSpec, layout: Layout) -> tuple[Block, ...]:
 
 def assembly_for(spec: ModelSpec, grams: Grams) -> Assembly:
     """The maps of a model whose working units are those of ``grams``."""
-    return build_assembly(random_blocks(spec, grams.layout), grams)
+    return build_assembly(random_blocks(spec, grams.layout), grams, correlated=spec.correlated)
 
 
-def build_assembly(blocks: tuple[Block, ...], grams: Grams) -> Assembly:
-    """Maps of every column, and from them the sparse maps of the products."""
+def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool) -> Assembly:
+    """Maps of every column, and from them the sparse maps of the products.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        Covariance structures of the random effects.
+    grams : Grams
+        Sufficient statistics, whose units are the working units.
+    correlated : bool
+        Whether residuals are correlated across equations.
+    """
     equations = grams.layout.equations
     stratum = np.repeat(np.arange(len(equations)), [len(equation.random) for equation in equations])
     maps: list[EquationMaps] = []
@@ -116,7 +140,8 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams) -> Assembly:
         Z, Z_back = _random_map(equation, random, r, blocks, stratum, grams)
         maps.append(EquationMaps(fixed, random, X, Z, response, X_back, offset, Z_back))
     member = np.array(grams.patterns, dtype=np.float64).T
-    return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum)
+    cross = _cross_map(maps) if correlated else None
+    return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum, cross)
 
 
 def assemble(assembly: Assembly, products: Array) -> Problem:
@@ -136,8 +161,27 @@ def assemble(assembly: Assembly, products: Array) -> Problem:
     nobs = np.rint(assembly.member @ products[:, 0].sum(axis=1)).astype(np.int64)
     R = len(assembly.equations)
     return Problem(
-        AB[: q * q].reshape(q, q, J), AB[q * q :].reshape(q, k, J), C.reshape(R, k, k), nobs, assembly.stratum
+        AB[: q * q].reshape(q, q, J),
+        AB[q * q :].reshape(q, k, J),
+        C.reshape(R, k, k),
+        nobs,
+        assembly.stratum,
+        None if assembly.cross is None else cross_products(assembly, assembly.cross, products).summed(),
     )
+
+
+def cross_products(assembly: Assembly, maps: csr_array, products: Array) -> CrossProducts:
+    """Products across equations of every pattern and cluster; ``maps`` is ``assembly.cross``."""
+    P, _, J = products.shape
+    q, p, R = len(assembly.stratum), assembly.n_fixed, len(assembly.equations)
+    size = q + p + R
+    whole = np.empty((P, J, size, size))
+    for target, packed in zip(whole, products, strict=True):
+        target[:] = np.asarray(maps @ packed).reshape(size, size, J).transpose(2, 0, 1)
+    lengths = [equation.X.shape[1] for equation in assembly.equations]
+    owner = np.concatenate([np.repeat(np.arange(R), lengths), np.arange(R)])
+    observed = assembly.member.T.astype(bool)
+    return CrossProducts(observed, whole[..., :q, :q], whole[..., :q, q:], whole[..., q:, q:], products[:, 0], owner)
 
 
 def cluster_cross(assembly: Assembly, products: Array) -> Array:
@@ -146,51 +190,36 @@ def cluster_cross(assembly: Assembly, products: Array) -> Array:
     return np.asarray(assembly.C @ products.reshape(-1, J)).reshape(len(assembly.equations), k, k, J)
 
 
-@dataclass(frozen=True, slots=True)
-class _Entries:
-    """Nonzero weights of a product map: rows are entries of the result, columns are products of Gram columns."""
-
-    row: Indices
-    product: Indices
-    weight: Array
-
-
-def _entries(left: Array, right: Array, left_at: Indices, right_at: Indices, width: int) -> _Entries:
-    """Weights of ``left' W'W right``, (K, a) and (K, b), at the rows ``left_at * width + right_at`` of the result."""
-    i, a = np.nonzero(left)
-    j, b = np.nonzero(right)
-    row = (left_at[a] * width)[:, None] + right_at[b]
-    high, low = np.maximum(i[:, None], j), np.minimum(i[:, None], j)
-    weight = left[i, a][:, None] * right[j, b]
-    return _Entries(row.ravel(), (high * (high + 1) // 2 + low).ravel(), weight.ravel())
-
-
 def _product_maps(maps: Sequence[EquationMaps], member: Array) -> tuple[csr_array, csr_array]:
     p, q, R = maps[-1].fixed.stop, maps[-1].random.stop, len(maps)
     K, P = len(maps[0].response), member.shape[1]
     n_products = K * (K + 1) // 2
-    AB: list[_Entries] = []
-    C: list[_Entries] = []
+    AB: list[Entries] = []
+    C: list[Entries] = []
     for r, equation in enumerate(maps):
         zs = np.arange(equation.random.start, equation.random.stop)
         columns = np.append(np.arange(equation.fixed.start, equation.fixed.stop), p)
         right = np.column_stack([equation.X, equation.response])
         pieces = (
-            (AB, 0, _entries(equation.Z, equation.Z, zs, zs, q)),
-            (AB, q * q, _entries(equation.Z, right, zs, columns, p + 1)),
-            (C, r * (p + 1) ** 2, _entries(right, right, columns, columns, p + 1)),
+            (AB, 0, entries(equation.Z, equation.Z, zs, zs, q)),
+            (AB, q * q, entries(equation.Z, right, zs, columns, p + 1)),
+            (C, r * (p + 1) ** 2, entries(right, right, columns, columns, p + 1)),
         )
         for pattern in np.flatnonzero(member[r]):
             for target, first, own in pieces:
-                target.append(_Entries(first + own.row, pattern * n_products + own.product, own.weight))
+                target.append(Entries(first + own.row, pattern * n_products + own.product, own.weight))
     width = P * n_products
-    return _sparse(AB, (q * q + q * (p + 1), width)), _sparse(C, (R * (p + 1) ** 2, width))
+    return sparse(AB, (q * q + q * (p + 1), width)), sparse(C, (R * (p + 1) ** 2, width))
 
 
-def _sparse(entries: Iterable[_Entries], shape: tuple[int, int]) -> csr_array:
-    listed = list(entries)
-    row, product, weight = (np.concatenate([getattr(e, name) for e in listed]) for name in _Entries.__slots__)
-    return coo_array((weight, (row, product)), shape=shape).tocsr()
+def _cross_map(maps: Sequence[EquationMaps]) -> csr_array:
+    """Products of all columns of [Z X Y], Y the R responses."""
+    K = len(maps[0].response)
+    Z, X = (np.column_stack([getattr(equation, name) for equation in maps]) for name in ("Z", "X"))
+    columns = np.column_stack([Z, X, *(equation.response for equation in maps)])
+    size = columns.shape[1]
+    at = np.arange(size)
+    return sparse([entries(columns, columns, at, at, size)], (size * size, K * (K + 1) // 2))
 
 
 def _fixed_map(equation: EquationLayout, grams: Grams) -> tuple[Array, Array, Array, Array]:

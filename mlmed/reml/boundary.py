@@ -89,7 +89,7 @@ def on_face(
         return None
     restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
-    end, found, steps = newton(restricted, start, NewtonSettings(polish=False))
+    end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
     return None if found.value > point.value + AGREES else (restricted, end, found, steps)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "refuse_few_rows",
     "refuse_one_cluster",
     "refuse_too_many",
+    "refuse_unpaired",
     "within_share",
 ]
 
@@ -109,3 +110,15 @@ def refuse_too_many(equation: str, names: tuple[str, ...], nobs: int, clusters: 
             f"({', '.join(names)}): {clusters * len(names)} random effects cannot be told from {nobs} residuals. "
             "Use fewer random effects"
         )
+
+
+def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: Array) -> None:
+    """Residual covariances need rows that have both responses; ``observed`` (P, R), ``nobs`` (P,)."""
+    counts = observed.T @ (nobs[:, None] * observed)
+    for r in range(len(names)):
+        for s in range(r):
+            if counts[r, s] < 2.0:
+                raise NotIdentifiedError(
+                    f"the responses {names[s]} and {names[r]} are complete together in {counts[r, s]:g} row(s), so "
+                    "nothing is known of their residual correlation; use residual='diagonal'"
+                )

@@ -14,8 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.reml.problem import Problem
+from mlmed.reml.weights import precisions, weighted_tables
 
-__all__ = ["MANY", "ClusterSums", "Factored", "chunk_sums", "chunks", "factor_clusters", "product"]
+__all__ = [
+    "MANY",
+    "ClusterSums",
+    "DiagonalSums",
+    "Factored",
+    "Inverted",
+    "chunk_sums",
+    "chunks",
+    "diagonal_sums",
+    "factor_clusters",
+    "inverted",
+    "product",
+]
 
 Array = NDArray[np.float64]
 
@@ -78,12 +91,21 @@ def product(left: Array, right: Array) -> Array:
     return np.einsum("abj,bcj->acj", left, right)
 
 
-def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:
-    """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
+def _weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
+    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters."""
+    if problem.cross is not None:
+        precision = precisions(problem.cross, problem.residual.matrix(sigma2))
+        return weighted_tables(problem.cross, problem.stratum, precision, part)
     weight = (1.0 / sigma2)[problem.stratum][:, None]
     # weights of full shape: numpy then loops over whole matrices and not over their rows
     A = np.multiply(problem.A[:, :, part].transpose(2, 0, 1), weight.repeat(problem.A.shape[1], axis=1), order="C")
     B = np.multiply(problem.B[:, :, part].transpose(2, 0, 1), weight.repeat(problem.B.shape[1], axis=1), order="C")
+    return A, B
+
+
+def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:
+    """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
+    A, B = _weighted(problem, sigma2, part)
     n, q, k = B.shape
     work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
     half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)
@@ -103,38 +125,78 @@ def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> F
 
 
 @dataclass(slots=True)
-class ClusterSums:
-    """Sums over clusters that eq. 8 to 12 are assembled from; the last five are empty without second order.
+class Sums:
+    """Sums over clusters that add up chunk by chunk."""
+
+    def add(self, other: Sums) -> None:
+        """Add another chunk, of the same class, in place."""
+        name: str
+        for name in self.__slots__:
+            total = getattr(self, name)
+            total += getattr(other, name)
+
+
+@dataclass(slots=True)
+class ClusterSums(Sums):
+    """Sums over clusters that derivatives in G are assembled from (eq. 8 to 12); the last two empty below order 2.
 
     Attributes
     ----------
     QTF : (3, q, q) array
         Q = Z'V^-1 Z, T and F = I - N A.
-    residual : (q, p + 1, p + 1) array
-        Row by row of Z: ``h'B + V'h``, of which equation r's rows are what C_r / sigma2_r loses in eq. 6b.
     Q_QT : (q*q, 2, q*q) array
         Entries of Q times those of Q and of T.
     VV : (q*(p+1), q*(p+1)) array
         Entries of V = Z'V^-1 [X y] times themselves.
+    """
+
+    QTF: Array
+    Q_QT: Array
+    VV: Array
+
+
+@dataclass(slots=True)
+class DiagonalSums(Sums):
+    """Sums over clusters for the residual variances of a diagonal Sigma; the last three empty below order 2.
+
+    Attributes
+    ----------
+    residual : (q, p + 1, p + 1) array
+        Row by row of Z: ``h'B + V'h``, of which equation r's rows are what C_r / sigma2_r loses in eq. 6b.
     F_QT : (2, q, q, q) array
         Row a of F times row a of Q and of T.
     NN, NT : (q, q) arrays
         ``(N A)_ac (N A)_ca`` and ``N_ac T_ca``.
     """
 
-    QTF: Array
     residual: Array
-    Q_QT: Array
-    VV: Array
     F_QT: Array
     NN: Array
     NT: Array
 
-    def add(self, other: ClusterSums) -> None:
-        """Add another chunk in place."""
-        for name in self.__slots__:
-            total = getattr(self, name)
-            total += getattr(other, name)
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """What V^-1 makes of one chunk of n clusters (eq. 5, 6), N = L M^-1 L'.
+
+    Attributes
+    ----------
+    part : Factored
+        The chunk.
+    N, NA : (n, q, q) arrays
+        N and N A.
+    h, V : (n, q, p + 1) arrays
+        N B, and Z'V^-1 [X y] = B - A h.
+    tables : (n, 3, q, q) array
+        Q = Z'V^-1 Z, T = V W V' and F = I - N A, with V^-1 Z = R^-1 Z F.
+    """
+
+    part: Factored
+    N: Array
+    NA: Array
+    h: Array
+    V: Array
+    tables: Array
 
 
 def _transposed(matrices: Array) -> Array:
@@ -146,8 +208,8 @@ def _cross(left: Array, right: Array) -> Array:
     return np.matmul(left.transpose(1, 2, 0), right.transpose(1, 0, 2))
 
 
-def chunk_sums(part: Factored, weight: Array, *, second: bool) -> ClusterSums:
-    """Sums of one chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
+def inverted(part: Factored, weight: Array) -> Inverted:
+    """One chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
     n, q, k = part.B.shape
     product = _transposed(part.H) @ part.both
     N, h = product[:, :, :q], product[:, :, q:]
@@ -159,17 +221,29 @@ def chunk_sums(part: Factored, weight: Array, *, second: bool) -> ClusterSums:
     # a copy: the last factor of a batched product is read much faster as it lies than transposed
     np.matmul((V.reshape(n * q, k) @ weight).reshape(n, q, k), _transposed(V).copy(), out=T)
     np.subtract(np.eye(q), NA, out=F)  # V^-1 Z = R^-1 Z F
-    rows, Vs = tables.reshape(n, 3 * q * q), V.reshape(n, q * k)
+    return Inverted(part, N, NA, h, V, tables)
+
+
+def chunk_sums(made: Inverted, *, second: bool) -> ClusterSums:
+    """Sums of one chunk for the derivatives in G."""
+    n, _, q, _ = made.tables.shape
+    rows, Vs = made.tables.reshape(n, 3 * q * q), made.V.reshape(n, -1)
     total = (np.ones(n) @ rows).reshape(3, q, q)  # a product with ones is faster than a sum
-    first = total, _cross(h, part.B) + _cross(V, h)
     if not second:
-        return ClusterSums(*first, *(np.zeros(0) for _ in range(5)))
+        return ClusterSums(total, np.zeros(0), np.zeros(0))
+    return ClusterSums(total, (rows[:, : q * q].T @ rows[:, : 2 * q * q]).reshape(q * q, 2, q * q), Vs.T @ Vs)
+
+
+def diagonal_sums(made: Inverted, *, second: bool) -> DiagonalSums:
+    """Sums of one chunk for the residual variances."""
+    N, NA, h, T, F = made.N, made.NA, made.h, made.tables[:, 1], made.tables[:, 2]
+    residual = _cross(h, made.part.B) + _cross(made.V, h)
+    if not second:
+        return DiagonalSums(residual, *(np.zeros(0) for _ in range(3)))
     by_row, by_column = (1, 2, 0), (2, 1, 0)
-    return ClusterSums(
-        *first,
-        Q_QT=(rows[:, : q * q].T @ rows[:, : 2 * q * q]).reshape(q * q, 2, q * q),
-        VV=Vs.T @ Vs,
-        F_QT=np.matmul(F.transpose(by_row), tables[:, :2].transpose(1, 2, 0, 3)),
+    return DiagonalSums(
+        residual,
+        F_QT=np.matmul(F.transpose(by_row), made.tables[:, :2].transpose(1, 2, 0, 3)),
         NN=np.vecdot(NA.transpose(by_row), NA.transpose(by_column)),
         NT=np.vecdot(N.transpose(by_row), T.transpose(by_column)),
     )

@@ -13,9 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from mlmed.reml.clusters import MANY, ClusterSums, Factored, chunk_sums, chunks, factor_clusters
+from mlmed.reml.clusters import (
+    MANY,
+    ClusterSums,
+    DiagonalSums,
+    Factored,
+    chunk_sums,
+    chunks,
+    diagonal_sums,
+    factor_clusters,
+    inverted,
+)
+from mlmed.reml.cross import CrossSums, ResidualTables, cross_sums, cross_tables, cross_weights
 from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.weights import log_residual, precisions, weighted_cross
 
 __all__ = ["evaluate"]
 
@@ -34,9 +46,7 @@ class _Solved:
     score: Array  # (p,): X'V^-1 (y - X beta), zero unless beta was given
 
 
-def _generalized_least_squares(
-    problem: Problem, S: Array, logdet: float, sigma2: Array, reml: bool, beta: Array | None
-) -> _Solved:
+def _generalized_least_squares(problem: Problem, S: Array, logdet: float, reml: bool, beta: Array | None) -> _Solved:
     p = problem.n_fixed
     total = int(problem.nobs.sum())
     if not np.isfinite(S).all():
@@ -55,7 +65,7 @@ def _generalized_least_squares(
         score = S[:p, :p] @ away
         rss += float(away @ score)
         contrast = np.append(-beta, 1.0)
-    value = float(problem.nobs @ np.log(sigma2)) + logdet + rss
+    value = logdet + rss
     if reml:
         value += 2.0 * float(np.log(diagonal[:p]).sum()) + (total - p) * np.log(2 * np.pi)
     else:
@@ -90,8 +100,8 @@ def evaluate(
         Cross-products of the model.
     L : (q, q) array
         Any factor of G; G may be singular.
-    sigma2 : (R,) array
-        Residual variances, positive.
+    sigma2 : (S,) array
+        Residual parameters (``problem.residual``): variances, and covariances where residuals are correlated.
     reml : bool
         Restricted (default) or full likelihood.
     order : {0, 1, 2}
@@ -106,12 +116,12 @@ def evaluate(
     Raises
     ------
     numpy.linalg.LinAlgError
-        If X'V^-1 X is not positive definite, or a residual variance so small that sums overflow.
+        If X'V^-1 X or Sigma is not positive definite, or a residual variance so small that sums overflow.
     """
     workers = worker_count() if problem.n_clusters >= MANY else 1
     slices = chunks(problem, chunk)
     S, logdet, parts = _first_pass(problem, L, sigma2, slices, workers)
-    solved = _generalized_least_squares(problem, S, logdet, sigma2, reml, beta)
+    solved = _generalized_least_squares(problem, S, logdet, reml, beta)
     empty = np.empty((0, 0))
     if order == 0:
         return Evaluation(solved.value, solved.beta, solved.P_inv, np.empty(0), empty, empty, empty)
@@ -119,21 +129,13 @@ def evaluate(
     weight = solved.contrast[:, None] * solved.contrast
     if reml:
         weight[: problem.n_fixed, : problem.n_fixed] += solved.P_inv
-
-    def summed(part: slice | Factored) -> ClusterSums:
-        factored = part if isinstance(part, Factored) else factor_clusters(problem, L, sigma2, part)
-        return chunk_sums(factored, weight, second=order > 1)
-
-    found = ordered_map(summed, parts, workers)
-    sums = next(found)
-    for other in found:
-        sums.add(other)
-    own, omega, gradient = _first_derivatives(problem, sums, weight, sigma2)
+    sums, residual = _second_pass(problem, L, sigma2, weight, slices, parts, workers, second=order > 1)
+    gradient = _gradient(sums, residual, weight)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
     if order == 1:
         return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty)
-    information, hessian, v = _second_derivatives(problem, sums, own, omega, solved, sigma2, reml)
+    information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
     beta_gradient = -solved.P_inv @ v
     if beta is None:
         hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
@@ -155,9 +157,7 @@ def _first_pass(
         half = factored.both.reshape(-1, factored.both.shape[2])[:, problem.n_random :]
         return half.T @ half, factored.logdet, factored if keep else None
 
-    C = problem.C
-    S = ((1.0 / sigma2) @ C.reshape(len(C), -1)).reshape(C.shape[1:])
-    logdet = 0.0
+    S, logdet = _rows(problem, sigma2)
     kept: list[slice | Factored] = []
     for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
         S -= removed
@@ -167,51 +167,108 @@ def _first_pass(
     return S, logdet, kept or slices
 
 
-def _first_derivatives(problem: Problem, sums: ClusterSums, weight: Array, sigma2: Array) -> tuple[Array, Array, Array]:
-    """O_r (eq. 6b), tr(W O_r) and the gradient in (vec G, sigma2) (eq. 8)."""
+def _rows(problem: Problem, sigma2: Array) -> tuple[Array, float]:
+    """[X y]'R^-1 [X y] and log|R|."""
+    if problem.cross is not None:
+        Sigma = problem.residual.matrix(sigma2)
+        logdet = log_residual(problem.cross, Sigma)
+        return weighted_cross(problem.cross, precisions(problem.cross, Sigma)), logdet
+    C = problem.C
+    S = ((1.0 / sigma2) @ C.reshape(len(C), -1)).reshape(C.shape[1:])
+    return S, float(problem.nobs @ np.log(sigma2))
+
+
+def _second_pass(
+    problem: Problem,
+    L: Array,
+    sigma2: Array,
+    weight: Array,
+    slices: list[slice],
+    parts: Sequence[slice | Factored],
+    workers: int,
+    *,
+    second: bool,
+) -> tuple[ClusterSums, ResidualTables]:
+    """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters."""
+    weights = None if problem.cross is None else cross_weights(problem, problem.cross, sigma2)
+
+    def summed(part: tuple[slice, slice | Factored]) -> tuple[ClusterSums, DiagonalSums | CrossSums]:
+        at, given = part
+        factored = given if isinstance(given, Factored) else factor_clusters(problem, L, sigma2, at)
+        made = inverted(factored, weight)
+        if weights is None:
+            return chunk_sums(made, second=second), diagonal_sums(made, second=second)
+        return chunk_sums(made, second=second), cross_sums(problem, weights, made, weight, at, second=second)
+
+    found = ordered_map(summed, list(zip(slices, parts, strict=True)), workers)
+    sums, own = next(found)
+    for other, other_own in found:
+        sums.add(other)
+        own.add(other_own)
+    if isinstance(own, DiagonalSums):
+        return sums, _diagonal_tables(problem, sums, own, weight, sigma2)
+    assert weights is not None
+    return sums, cross_tables(problem, weights, own, weight)
+
+
+def _diagonal_tables(
+    problem: Problem, sums: ClusterSums, own: DiagonalSums, weight: Array, sigma2: Array
+) -> ResidualTables:
+    """O_r (eq. 6b), traces and second-order tables of residual variances."""
     q, R = problem.n_random, problem.n_strata
     scale = sigma2[:, None, None]
     # O_r = [X y]'V^-1 D_r V^-1 [X y], the cross-products of conditional residuals
-    own = _symmetric(problem.C / scale - _by_stratum(problem, sums.residual)) / scale
-    omega = own.reshape(R, -1) @ weight.ravel()
-    gradient = np.empty(q * q + R)
-    np.subtract(sums.QTF[0], sums.QTF[1], out=gradient[: q * q].reshape(q, q))
-    gradient[q * q :] = (problem.nobs - _trace(problem, sums)) / sigma2 - omega
-    return own, omega, gradient
+    moved = _symmetric(problem.C / scale - _by_stratum(problem, own.residual)) / scale
+    lost = problem.member @ (problem.n_clusters - sums.QTF[2].diagonal())  # tr(I_r N A)
+    trace = (problem.nobs - lost) / sigma2
+    if not own.NN.size:
+        return ResidualTables(trace, moved, np.zeros(0), np.zeros(0))
+    by_equation = problem.member @ own.F_QT.reshape(2, q, q * q)  # F'I_r (Q or T)
+    mixed = _symmetric(by_equation.reshape(2, R, q, q)) / scale
+    omega = moved.reshape(R, -1) @ weight.ravel()
+    inverse, member = 1.0 / sigma2, problem.member
+    pairs = member @ np.array([own.NN, -own.NT]) @ member.T * (inverse[:, None] * inverse)
+    diagonal = pairs.reshape(2, -1)[:, :: R + 1]
+    diagonal[0] += inverse**2 * (problem.nobs - 2.0 * lost)
+    diagonal[1] += inverse * omega
+    return ResidualTables(trace, moved, mixed, pairs)
 
 
-def _trace(problem: Problem, sums: ClusterSums) -> Array:
-    """tr(I_r N A) summed over clusters, (R,)."""
-    return problem.member @ (problem.n_clusters - sums.QTF[2].diagonal())
+def _gradient(sums: ClusterSums, residual: ResidualTables, weight: Array) -> Array:
+    """Gradient in (vec G, sigma2) (eq. 8)."""
+    qq = sums.QTF[0].size
+    gradient = np.empty(qq + len(residual.trace))
+    np.subtract(sums.QTF[0], sums.QTF[1], out=gradient[:qq].reshape(sums.QTF[0].shape))
+    gradient[qq:] = residual.trace - residual.own.reshape(len(residual.own), -1) @ weight.ravel()
+    return gradient
 
 
 def _second_derivatives(
-    problem: Problem, sums: ClusterSums, own: Array, omega: Array, solved: _Solved, sigma2: Array, reml: bool
+    problem: Problem, sums: ClusterSums, residual: ResidualTables, solved: _Solved, reml: bool
 ) -> tuple[Array, Array, Array]:
     """Assemble eq. 9 to 11: expected and observed second derivatives at fixed beta, and v_k as columns."""
-    q, p, R = problem.n_random, problem.n_fixed, problem.n_strata
+    q, p, S = problem.n_random, problem.n_fixed, len(residual.trace)
     k, qq = p + 1, q * q
     # tr(V^-1 V_k V^-1 V_l) and the quadratic form of T, in (vec G, sigma2)
-    tables = np.empty((2, qq + R, qq + R))
+    tables = np.empty((2, qq + S, qq + S))
     _pairs(sums.Q_QT, out=tables[:, :qq, :qq].reshape(2, q, q, q, q))
-    by_equation = problem.member @ sums.F_QT.reshape(2, q, qq)  # F'I_r (Q or T)
-    mixed = (_symmetric(by_equation.reshape(2, R, q, q)) / sigma2[:, None, None]).reshape(2, R, qq)
+    mixed = residual.mixed.reshape(2, S, qq)
     tables[:, qq:, :qq] = mixed
     tables[:, :qq, qq:] = mixed.transpose(0, 2, 1)
-    tables[:, qq:, qq:] = _residual_pairs(problem, sums, omega, sigma2)
+    tables[:, qq:, qq:] = residual.pairs
     trace, form = tables
 
-    # X'V^-1 V_k V^-1 [X y] for every coordinate: (qq + R, p + 1, p + 1)
-    moved = np.empty((qq + R, k, k))
+    # X'V^-1 V_k V^-1 [X y] for every coordinate: (qq + S, p + 1, p + 1)
+    moved = np.empty((qq + S, k, k))
     outer = sums.VV.reshape(q, k, q, k)
     np.add(outer.transpose(0, 2, 1, 3), outer.transpose(0, 2, 3, 1), out=moved[:qq].reshape(q, q, k, k))
     moved[:qq] *= 0.5
-    moved[qq:] = own
-    v = (moved.reshape(-1, k) @ solved.contrast).reshape(qq + R, k)[:, :p]
+    moved[qq:] = residual.own
+    v = (moved.reshape(-1, k) @ solved.contrast).reshape(qq + S, k)[:, :p]
     hessian = 2.0 * form - trace
     if reml:
-        spread = (moved[:, :p, :p].reshape(-1, p) @ solved.P_inv).reshape(qq + R, p, p)
-        hessian -= spread.reshape(qq + R, p * p) @ spread.transpose(0, 2, 1).reshape(qq + R, p * p).T
+        spread = (moved[:, :p, :p].reshape(-1, p) @ solved.P_inv).reshape(qq + S, p, p)
+        hessian -= spread.reshape(qq + S, p * p) @ spread.transpose(0, 2, 1).reshape(qq + S, p * p).T
     return trace, hessian, v.T
 
 
@@ -222,13 +279,3 @@ def _pairs(sums: Array, out: Array) -> None:
     both = 0.25 * (both + both.transpose(0, 2, 1))
     four = both.reshape(2, q, q, q, q)  # [b, c, d, a], symmetric in (b, c) and in (d, a) as Q and T are
     np.add(four.transpose(0, 4, 1, 2, 3), four.transpose(0, 1, 4, 2, 3), out=out)
-
-
-def _residual_pairs(problem: Problem, sums: ClusterSums, omega: Array, sigma2: Array) -> Array:
-    """Entries (r, s) of both tables, (2, R, R)."""
-    inverse, member = 1.0 / sigma2, problem.member
-    out = member @ np.array([sums.NN, -sums.NT]) @ member.T * (inverse[:, None] * inverse)
-    diagonal = out.reshape(2, -1)[:, :: problem.n_strata + 1]
-    diagonal[0] += inverse**2 * (problem.nobs - 2.0 * _trace(problem, sums))
-    diagonal[1] += inverse * omega
-    return out

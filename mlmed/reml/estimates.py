@@ -12,6 +12,7 @@ from mlmed.reml.covariance import ROUNDING, natural_basis, natural_pairs, psd_ch
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
+from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.working import Units, Working
 
@@ -44,11 +45,11 @@ class Estimates:
         Log-likelihood, restricted if REML.
     P_inv : (p, p) array
         (X'V^-1 X)^-1.
-    hessian : (n_tau + R, n_tau + R) array
+    hessian : (n_tau + S, n_tau + S) array
         Second derivatives of -2l in working (tau, sigma2), where they are well conditioned (eq. 10).
-    tau_map : (n_tau + R, n_tau + R) array
+    tau_map : (n_tau + S, n_tau + S) array
         The user's (tau, sigma2) is ``tau_map`` times the working one (eq. 20).
-    beta_gradient : (p, n_tau + R) array
+    beta_gradient : (p, n_tau + S) array
         Derivative of beta with respect to working (tau, sigma2) (eq. 12).
     """
 
@@ -82,7 +83,8 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
     basis = np.concatenate([natural_basis(block, q) for block in blocks])
     J = natural_jacobian(problem, blocks)
     mapped = units.Z_map @ basis @ units.Z_map.T
-    tau_map = np.diag(np.append(np.zeros(len(basis)), units.y_scale**2))
+    sigma_at = problem.residual.at
+    tau_map = np.diag(np.append(np.zeros(len(basis)), units.sigma_scale(sigma_at)))
     tau_map[: len(basis), : len(basis)] = mapped[:, pairs[:, 0], pairs[:, 1]].T
     root = units.Z_map @ optimum.L
     G = root @ root.T
@@ -93,8 +95,8 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
         tau=G[pairs[:, 0], pairs[:, 1]],
         tau_at=pairs,
         tau_basis=basis,
-        sigma2=optimum.sigma2 * units.y_scale**2,
-        sigma_at=np.repeat(np.arange(problem.n_strata), 2).reshape(-1, 2),
+        sigma2=optimum.sigma2 * units.sigma_scale(sigma_at),
+        sigma_at=sigma_at,
         loglik=-0.5 * value,
         P_inv=units.X_map @ at.P_inv @ units.X_map.T,
         hessian=J.T @ at.hessian @ J,
@@ -109,25 +111,42 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     Raises
     ------
     EffectError
-        If the shapes are wrong, G has a negative eigenvalue, or a residual variance is not positive.
+        If the shapes are wrong, G has a negative eigenvalue, or the residual covariance one that is not positive.
     """
-    matrix, residual = np.asarray(G, dtype=np.float64), np.atleast_1d(np.asarray(sigma2, dtype=np.float64))
-    q, R = working.problem.n_random, working.problem.n_strata
-    if matrix.shape != (q, q) or residual.shape != (R,):
-        raise EffectError(f"G must be ({q}, {q}) and sigma2 ({R},); found {matrix.shape} and {residual.shape}")
+    structure, matrix = working.problem.residual, np.asarray(G, dtype=np.float64)
+    residual = _residual_values(structure, sigma2)
+    q = working.problem.n_random
+    if matrix.shape != (q, q):
+        raise EffectError(f"G must be ({q}, {q}); found {matrix.shape}")
     if not (np.isfinite(matrix).all() and np.isfinite(residual).all()):
         raise EffectError("G and sigma2 must be finite; found nan or infinite entries")
     if np.abs(matrix - matrix.T).max() > 1e-10 * np.abs(matrix).max(initial=0.0):
         raise EffectError("G must be symmetric")
-    lowest = float(np.linalg.eigvalsh(matrix)[0])
-    if lowest < -1e-12 * float(np.abs(matrix).max()) or residual.min() <= 0.0:
+    lowest, smallest = (float(np.linalg.eigvalsh(part)[0]) for part in (matrix, structure.matrix(residual)))
+    if lowest < -1e-12 * float(np.abs(matrix).max()) or smallest <= 0.0:
         raise EffectError(
-            f"G must have no negative eigenvalue (smallest {lowest:.3g}) and sigma2 must be positive "
-            f"(smallest {residual.min():.3g})"
+            f"G must have no negative eigenvalue (smallest {lowest:.3g}) and those of the residual covariance must be "
+            f"positive (smallest {smallest:.3g})"
         )
     L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(matrix, tol=ROUNDING)), dtype=np.float64)
-    at = evaluate(working.problem, L, residual / working.units.y_scale**2, reml=reml, order=0)
+    at = evaluate(working.problem, L, residual / working.units.sigma_scale(structure.at), reml=reml, order=0)
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
+
+
+def _residual_values(structure: ResidualStructure, given: ArrayLike) -> Array:
+    """Residual parameters (S,) from themselves or from the matrix Sigma."""
+    values = np.atleast_1d(np.asarray(given, dtype=np.float64))
+    R, S = structure.R, structure.size
+    if values.shape == (S,):
+        return values
+    if values.shape != (R, R):
+        raise EffectError(f"sigma2 must be ({S},), or the ({R}, {R}) residual covariance; found {values.shape}")
+    rows, columns = structure.at.T
+    own: Array = values[rows, columns]
+    if not np.allclose(structure.matrix(own), values, rtol=1e-10, atol=0.0, equal_nan=True):
+        kind = "symmetric" if structure.correlated else "diagonal, as residual='diagonal' was asked for"
+        raise EffectError(f"the residual covariance must be {kind}; found {values.tolist()}")
+    return own
 
 
 def regression_loglik(problem: Problem, units: Units, *, reml: bool) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,8 +27,14 @@ SMALL_GRADIENT = 1e-8
 MIN_CURVATURE = 1e-6
 #: Newton steps before the factor is reordered.
 LEG = 5
-#: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
-LOWEST_LOG_SD = -14.0
+LOST = (
+    "the random effects fit a response exactly within clusters; use fewer random effects, or remove a predictor that "
+    "repeats it"
+)
+LOST_JOINT = (
+    "the random effects fit a response exactly within clusters, or a response is a linear combination of others; use "
+    "fewer random effects, or remove that response"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ class Optimum:
         Covariance of the random effects.
     L : (q, q) array
         Its lower-triangular factor, exact zero columns where it is singular.
-    sigma2 : (R,) array
-        Residual variances.
+    sigma2 : (S,) array
+        Residual parameters.
     evaluation : Evaluation
         Criterion and derivatives there.
     rank : int
@@ -152,21 +157,18 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
     problem = objective.problem
     record: tuple[Step, ...] = ()
 
-    def lost(at: Array) -> bool:
-        return float(at[objective.n_factor :][: problem.n_strata].min()) < LOWEST_LOG_SD
-
     for _ in range(4):  # more than once only if a face has to be left again
-        chart, end, point, steps = _search(objective, blocks, start, settings, lost)
+        chart, end, point, steps = _search(objective, blocks, start, settings)
         record += steps
-        if lost(end):
-            raise NotIdentifiedError(
-                "a residual variance goes to zero and the likelihood grows without bound: the random effects fit a "
-                "response exactly within clusters; use fewer random effects, or remove a predictor that repeats it"
-            )
-        face = on_face(chart, blocks, end, point)
+        face = None if chart.is_lost(end) else on_face(chart, blocks, end, point)
         if face is not None:
             chart, end, point, steps = face
             record += steps
+        if chart.is_lost(end):
+            raise NotIdentifiedError(
+                "a residual variance goes to zero and the likelihood grows without bound: "
+                + (LOST_JOINT if problem.residual.correlated else LOST)
+            )
         L, theta_end, point, steps = _finish(objective, blocks, chart, end, point, settings)
         record += steps
         G = _square(L)
@@ -186,7 +188,6 @@ def _search(
     blocks: tuple[Block, ...],
     theta: Array,
     settings: NewtonSettings,
-    lost: Callable[[Array], bool],
 ) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]:
     """Newton in legs; between legs the factor's rows are reordered by the size of their pivots.
 
@@ -197,10 +198,10 @@ def _search(
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
     point: ThetaEvaluation | None = None
     while True:
-        theta, point, steps = newton(objective, theta, leg, abandon=lost, point=point)
+        theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, point=point)
         record += steps[1:] if record else steps
         stationary = record[-1].accepted and record[-1].decrement < settings.decrement
-        if stationary or lost(theta) or len(steps) == 1 or len(record) > settings.max_steps:
+        if stationary or objective.is_lost(theta) or len(steps) == 1 or len(record) > settings.max_steps:
             return objective, theta, point, record
         L = objective.factor(theta)
         basis, reordered = pivoted_chart(blocks, L @ L.T)
@@ -249,9 +250,9 @@ def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
     return np.concatenate([factor_coordinates(block, G) for block in blocks])
 
 
-def coordinates(blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
-    """Theta of a covariance matrix and residual variances."""
-    return np.append(_factor_part(blocks, G), 0.5 * np.log(sigma2))
+def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
+    """Theta of a covariance matrix and residual parameters."""
+    return np.append(_factor_part(blocks, G), problem.residual.coordinates(sigma2))
 
 
 def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest: float) -> Certificate:

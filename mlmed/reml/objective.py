@@ -25,7 +25,7 @@ class ThetaEvaluation:
     value : float
         -2l.
     gradient : (n,) array
-        Derivative with respect to theta = (entries of L, log residual sds) (eq. 15).
+        Derivative with respect to theta = (entries of L, log-Cholesky entries of Sigma) (eq. 15).
     hessian : (n, n) array
         Second derivatives in theta (eq. 16).
     natural : Evaluation
@@ -40,7 +40,7 @@ class ThetaEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """-2l as a function of theta = (l, log sd), with L = sum_k l_k Lambda_k.
+    """-2l as a function of theta = (l, log-Cholesky entries of Sigma), with L = sum_k l_k Lambda_k.
 
     Attributes
     ----------
@@ -70,9 +70,17 @@ class Objective:
         K, q, _ = self.basis.shape
         return (theta[:K] @ self.basis.reshape(K, q * q)).reshape(q, q)
 
+    def residual_part(self, theta: Array) -> Array:
+        """The entries of theta that make up Sigma, (S,)."""
+        return theta[self.n_factor : self.n_factor + self.problem.residual.size]
+
     def sigma2(self, theta: Array) -> Array:
-        """Residual variances at theta, (R,)."""
-        return np.exp(2.0 * theta[self.n_factor : self.n_factor + self.problem.n_strata])
+        """Residual parameters at theta, (S,)."""
+        return self.problem.residual.values(self.residual_part(theta))
+
+    def is_lost(self, theta: Array) -> bool:
+        """Whether a residual variance has gone to zero: the criterion has no minimum that way."""
+        return self.problem.residual.degenerate(self.residual_part(theta))
 
     def __call__(self, theta: Array) -> float:
         """-2l at theta; infinite where the residual variances leave the range of floating point."""
@@ -85,26 +93,27 @@ class Objective:
 
     def in_chart(self, theta: Array, natural: Evaluation) -> ThetaEvaluation:
         """Derivatives in theta from those in natural parameters at the same point; no cluster is visited."""
-        L, sigma2 = self.factor(theta), self.sigma2(theta)
-        J = self.jacobian(L, sigma2, free=len(theta) - self.n_factor - len(sigma2))
+        L, structure, part = self.factor(theta), self.problem.residual, self.residual_part(theta)
+        J = self.jacobian(theta)
         hessian = J.T @ natural.hessian @ J
-        K, q, qq = self.n_factor, len(L), L.size
+        K, S, q, qq = self.n_factor, structure.size, len(L), L.size
         slope = natural.gradient[:qq].reshape(q, q)
         # eq. 16: d2G/dl_k dl_m = Lambda_k Lambda_m' + Lambda_m Lambda_k'
         turned = (slope @ self.basis).reshape(K, qq)
         hessian[:K, :K] += 2.0 * (self.basis.reshape(K, qq) @ turned.T)
-        rest = range(K, K + len(sigma2))
-        hessian[rest, rest] += 4.0 * sigma2 * natural.gradient[qq : qq + len(sigma2)]
+        hessian[K : K + S, K : K + S] += structure.curvature(part, natural.gradient[qq : qq + S])
         return ThetaEvaluation(natural.value, natural.gradient @ J, hessian, natural)
 
-    def jacobian(self, L: Array, sigma2: Array, *, free: int = 0) -> Array:
-        """d(vec G, sigma2)/d theta, (q*q + R, n) (eq. 15); ``free`` more coordinates (beta) stand for themselves."""
-        K, q, R = self.n_factor, len(L), len(sigma2)
-        J = np.zeros((q * q + R + free, K + R + free))
+    def jacobian(self, theta: Array) -> Array:
+        """d(vec G, sigma2)/d theta, (q*q + S, n) (eq. 15); coordinates after those (beta) stand for themselves."""
+        L, structure, part = self.factor(theta), self.problem.residual, self.residual_part(theta)
+        K, S, q = self.n_factor, structure.size, len(L)
+        free = len(theta) - K - S
+        J = np.zeros((q * q + S + free, K + S + free))
         half = (self.basis.reshape(K * q, q) @ L.T).reshape(K, q, q)
         J[: q * q, :K] = (half + half.transpose(0, 2, 1)).reshape(K, q * q).T
-        J[q * q : q * q + R, K : K + R] = np.diag(2.0 * sigma2)
-        J[q * q + R :, K + R :] = np.eye(free)
+        J[q * q : q * q + S, K : K + S] = structure.jacobian(part)
+        J[q * q + S :, K + S :] = np.eye(free)
         return J
 
 

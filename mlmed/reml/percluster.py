@@ -48,7 +48,7 @@ def cluster_products(working: Working, grams: Grams) -> ClusterProducts:
     grams : Grams
         The Grams it was built from; their shift and scale are its working units.
     """
-    assembly = build_assembly(working.blocks, grams)
+    assembly = build_assembly(working.blocks, grams, correlated=working.problem.cross is not None)
     rows = assembly.member @ grams.products[:, 0]
     return ClusterProducts(cluster_cross(assembly, grams.products), np.rint(rows).astype(np.int64))
 

@@ -7,9 +7,80 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Evaluation", "Problem"]
+from mlmed.reml.sigma import ResidualStructure
+
+__all__ = ["Cross", "CrossProducts", "Evaluation", "Problem"]
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Sufficient statistics across equations, by pattern of observed responses (eq. 90).
+
+    Attributes
+    ----------
+    observed : (P, R) bool array
+        Equations that the rows of a pattern belong to.
+    A : (P, J, q, q) array
+        Z'Z of every pattern and cluster, all equations side by side.
+    B : (P, J, q, p + R) array
+        Z'[X Y], Y the R responses.
+    C : (P, p + R, p + R) array
+        [X Y]'[X Y], summed over clusters.
+    nobs : (P,) array
+        Rows of every pattern.
+    owner : (p + R,) int array
+        The equation that each column of [X Y] belongs to.
+    """
+
+    observed: NDArray[np.bool_]
+    A: Array
+    B: Array
+    C: Array
+    nobs: Array
+    owner: NDArray[np.int64]
+
+    @property
+    def fold(self) -> Array:
+        """(p + R, p + 1): the responses of a row share the column y."""
+        R = self.observed.shape[1]
+        p = len(self.owner) - R
+        out = np.zeros((p + R, p + 1))
+        out[:p, :p] = np.eye(p)
+        out[p:, p] = 1.0
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class CrossProducts:
+    """The terms of ``Cross``, cluster by cluster.
+
+    Attributes
+    ----------
+    observed, owner
+        As in ``Cross``.
+    A, B : (P, J, q, q), (P, J, q, p + R) arrays
+        As in ``Cross``.
+    C : (P, J, p + R, p + R) array
+        [X Y]'[X Y].
+    nobs : (P, J) array
+        Rows of every pattern and cluster.
+    """
+
+    observed: NDArray[np.bool_]
+    A: Array
+    B: Array
+    C: Array
+    nobs: Array
+    owner: NDArray[np.int64]
+
+    def summed(self) -> Cross:
+        """C and nobs summed over clusters; patterns without a row left out."""
+        nobs = np.rint(self.nobs.sum(axis=1))
+        kept = nobs > 0.0
+        A, B = np.ascontiguousarray(self.A[kept]), np.ascontiguousarray(self.B[kept])
+        return Cross(self.observed[kept], A, B, self.C[kept].sum(axis=1), nobs[kept], self.owner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +101,8 @@ class Problem:
         Rows of every equation.
     stratum : (q,) int array
         The equation that each random effect belongs to.
+    cross : Cross or None
+        What correlated residuals need; None where Sigma is diagonal.
     member : (R, q) array
         1 where a random effect belongs to an equation, else 0; made from ``stratum``.
     """
@@ -39,6 +112,7 @@ class Problem:
     C: Array
     nobs: NDArray[np.int64]
     stratum: NDArray[np.int64]
+    cross: Cross | None = None
     member: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,10 +142,15 @@ class Problem:
         """Equations, each with its own residual variance, R."""
         return self.C.shape[0]
 
+    @property
+    def residual(self) -> ResidualStructure:
+        """Structure of Sigma."""
+        return ResidualStructure(self.n_strata, self.cross is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The criterion -2l and its derivatives at one (G, sigma2), or at one (G, sigma2, beta).
+    """The criterion -2l and its derivatives at one (G, sigma2), or at one (G, sigma2, beta); S residual parameters.
 
     Attributes
     ----------
@@ -82,13 +161,13 @@ class Evaluation:
         information have p more coordinates, those of beta.
     P_inv : (p, p) array
         (X'V^-1 X)^-1, the covariance of beta given (G, sigma2).
-    gradient : (q*q + R,) array
+    gradient : (q*q + S,) array
         Derivative with respect to (vec G, sigma2), G taken without symmetry (eq. 8); empty below order 1.
-    hessian : (q*q + R, q*q + R) array
+    hessian : (q*q + S, q*q + S) array
         Second derivatives in the same coordinates (eq. 9-11); empty below order 2.
-    information : (q*q + R, q*q + R) array
+    information : (q*q + S, q*q + S) array
         tr(V^-1 V_k V^-1 V_l), the expected second derivatives of the ML criterion; empty below order 2.
-    beta_gradient : (p, q*q + R) array
+    beta_gradient : (p, q*q + S) array
         Derivative of beta with respect to (vec G, sigma2) (eq. 12); empty below order 2.
     """
 

@@ -36,7 +36,7 @@ class PsiMap:
     ----------
     constant : (n,) array
         Shift of the responses, at the intercepts.
-    matrix : (n, q*q + R + p) array
+    matrix : (n, q*q + S + p) array
         Constant derivatives.
     """
 
@@ -48,16 +48,17 @@ class PsiMap:
         return self.constant + self.matrix @ np.concatenate([G.ravel(), sigma2, beta])
 
 
-def psi_map(units: Units, tau_at: NDArray[np.intp]) -> PsiMap:
-    """The linear map from working (vec G, sigma2, beta) to the user's psi; ``tau_at`` (n_tau, 2)."""
-    p, q, R, T = len(units.offset), len(units.Z_map), len(units.y_scale), len(tau_at)
-    matrix = np.zeros((p + T + R, q * q + R + p))
-    matrix[:p, q * q + R :] = units.X_map
+def psi_map(units: Units, tau_at: NDArray[np.intp], sigma_at: NDArray[np.intp]) -> PsiMap:
+    """The linear map from working (vec G, sigma2, beta) to psi; ``tau_at`` (n_tau, 2), ``sigma_at`` (S, 2)."""
+    scale = units.sigma_scale(sigma_at)
+    p, q, S, T = len(units.offset), len(units.Z_map), len(scale), len(tau_at)
+    matrix = np.zeros((p + T + S, q * q + S + p))
+    matrix[:p, q * q + S :] = units.X_map
     for k, (i, j) in enumerate(tau_at):
         entry = np.outer(units.Z_map[i], units.Z_map[j])
         matrix[p + k, : q * q] = (0.5 * (entry + entry.T)).ravel()
-    matrix[p + T :, q * q : q * q + R] = np.diag(units.y_scale**2)
-    return PsiMap(np.concatenate([units.offset, np.zeros(T + R)]), matrix)
+    matrix[p + T :, q * q : q * q + S] = np.diag(scale)
+    return PsiMap(np.concatenate([units.offset, np.zeros(T + S)]), matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class PulledObjective(Objective):
     def derivatives(self, theta: Array) -> ThetaEvaluation:
         """Value, gradient and Hessian at theta."""
         L, sigma2 = self.factor(theta), self.sigma2(theta)
-        beta = theta[self.n_factor + self.problem.n_strata :]
+        beta = theta[self.n_factor + self.problem.residual.size :]
         at = evaluate(self.problem, L, sigma2, reml=self.reml, order=2, beta=beta)
         return self.in_chart(theta, self.pull.added_to(at, L @ L.T, sigma2))
 
@@ -152,7 +153,7 @@ def pulled_optimum(
     """Minimize the pulled criterion from ``start``, with the search that fits models."""
     base = objective_for(working.problem, blocks, reml=reml)
     objective = PulledObjective(base.problem, base.basis, reml, pull)
-    theta = np.append(coordinates(blocks, start.G, start.sigma2), start.evaluation.beta)
+    theta = np.append(coordinates(working.problem, blocks, start.G, start.sigma2), start.evaluation.beta)
     found = minimize(objective, blocks, theta, NewtonSettings())
     psi = pull.psi(found.G, found.sigma2, found.evaluation.beta)
     value = pull.target(psi)[0]

@@ -23,12 +23,12 @@ FLOOR, WARM_FLOOR = 0.05, 0.01
 
 
 def natural_jacobian(problem: Problem, blocks: tuple[Block, ...]) -> Array:
-    """d(vec G, sigma2)/d(tau, sigma2), (q*q + R, n_tau + R): the constant matrices E_k of eq. 14."""
-    q, R = problem.n_random, problem.n_strata
+    """d(vec G, sigma2)/d(tau, sigma2), (q*q + S, n_tau + S): the constant matrices E_k of eq. 14."""
+    q, S = problem.n_random, problem.residual.size
     basis = np.concatenate([natural_basis(block, q) for block in blocks])
-    J = np.zeros((q * q + R, len(basis) + R))
+    J = np.zeros((q * q + S, len(basis) + S))
     J[: q * q, : len(basis)] = basis.reshape(len(basis), q * q).T
-    J[q * q :, len(basis) :] = np.eye(R)
+    J[q * q :, len(basis) :] = np.eye(S)
     return J
 
 
@@ -60,7 +60,7 @@ def start_theta(
     reml: bool,
     names: tuple[str, ...] | None = None,
 ) -> Array:
-    """Start values theta = (l, log sd), (n,).
+    """Start values theta, (n,), in the coordinates of ``Objective``.
 
     The neutral guess gives half of each equation's regression variance to the residual and the rest in
     equal parts to its random effects; one Fisher-scoring step follows (a MIVQUE estimate, exact for
@@ -78,7 +78,8 @@ def start_theta(
     """
     variance = _positive_variances(problem)
     level = _neutral_level(problem, blocks, variance)
-    return _scored(problem, blocks, np.diag(np.sqrt(level)), 0.5 * variance, level, FLOOR, reml=reml, names=names)
+    independent = np.append(0.5 * variance, np.zeros(problem.residual.size - len(variance)))
+    return _scored(problem, blocks, np.diag(np.sqrt(level)), independent, level, FLOOR, reml=reml, names=names)
 
 
 def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Array, *, reml: bool) -> Array:
@@ -89,8 +90,8 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
 
     Parameters
     ----------
-    L, sigma2 : (q, q), (R,) arrays
-        Factor of G, which may be singular, and residual variances.
+    L, sigma2 : (q, q), (S,) arrays
+        Factor of G, which may be singular, and residual parameters.
 
     Raises
     ------
@@ -116,19 +117,19 @@ def _scored(
 
     A point inside the cone: on its boundary columns of the factor are zero, and so are their slopes.
     """
-    q, R = problem.n_random, problem.n_strata
+    q, structure = problem.n_random, problem.residual
     at = evaluate(problem, L, sigma2, reml=reml, order=2)
     J = natural_jacobian(problem, blocks)
     information = J.T @ at.information @ J
     _refuse_unidentified(information, J, names or tuple(f"u{k}" for k in range(q)))
     move = np.linalg.solve(information, J.T @ at.gradient)
-    n_tau = J.shape[1] - R
+    n_tau = J.shape[1] - structure.size
     free = L @ L.T - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
-    sigma2 = np.maximum(sigma2 - move[n_tau:], 0.1 * sigma2)
+    sigma2 = structure.inside(sigma2 - move[n_tau:], 0.1 * sigma2[: structure.R])
     unit = np.sqrt(np.outer(level, level))
     G = sum((inside_cone(block, free / unit, floor=floor) for block in blocks), np.zeros((q, q))) * unit
     theta = np.concatenate([factor_coordinates(block, G) for block in blocks])
-    return np.append(theta, 0.5 * np.log(sigma2))
+    return np.append(theta, structure.coordinates(sigma2))
 
 
 def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:

@@ -24,6 +24,7 @@ from mlmed.reml.checks import (
     refuse_few_rows,
     refuse_one_cluster,
     refuse_too_many,
+    refuse_unpaired,
     within_share,
 )
 from mlmed.reml.covariance import Block
@@ -54,6 +55,11 @@ class Units:
     offset: Array
     Z_map: Array
     y_scale: Array
+
+    def sigma_scale(self, at: NDArray[np.intp]) -> Array:
+        """What takes residual parameters from working units to the user's, (S,); ``at`` as in ``Estimates``."""
+        scale: Array = self.y_scale[at].prod(axis=1)
+        return scale
 
     def criterion_shift(self, nobs: NDArray[np.int64], *, reml: bool) -> float:
         """What to add to -2l in working units to get -2l of the data as given (eq. 21)."""
@@ -92,7 +98,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         Collinear fixed effects (refused, not dropped), or as many random effects as rows.
     """
     blocks = random_blocks(spec, layout)
-    assembly = build_assembly(blocks, grams)
+    assembly = build_assembly(blocks, grams, correlated=spec.correlated)
     problem = assemble(assembly, grams.products)
     between: list[str] = []
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
@@ -110,6 +116,8 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, full, equation.response_at)
         refuse_collinear(problem.C[r, maps.fixed, maps.fixed], equation.name, equation.fixed)
+    if problem.cross is not None:
+        refuse_unpaired(tuple(e.name for e in layout.equations), problem.cross.observed, problem.cross.nobs)
     return Working(problem, blocks, _units(assembly, grams), tuple(between))
 
 
