@@ -161,7 +161,7 @@ def bootstrap_fit(
 def _products(fitted: Fitted, source: Resampler) -> ClusterProducts:
     """Cross-products by cluster; those of the case resampler are the same arrays."""
     if isinstance(source, CaseResampler):
-        return ClusterProducts(source.C, source.nobs)
+        return source.products
     return cluster_products(fitted.working, fitted.grams)
 
 

@@ -190,7 +190,7 @@ def _second_pass(
     second: bool,
 ) -> tuple[ClusterSums, ResidualTables]:
     """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters."""
-    weights = None if problem.cross is None else cross_weights(problem, problem.cross, sigma2)
+    weights = None if problem.cross is None else cross_weights(problem, sigma2)
 
     def summed(part: tuple[slice, slice | Factored]) -> tuple[ClusterSums, DiagonalSums | CrossSums]:
         at, given = part

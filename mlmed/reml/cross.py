@@ -65,9 +65,10 @@ class CrossWeights:
     twice: Array
 
 
-def cross_weights(problem: Problem, cross: Cross, sigma2: Array) -> CrossWeights:
-    """Weights that derivatives need."""
-    structure = problem.residual
+def cross_weights(problem: Problem, sigma2: Array) -> CrossWeights:
+    """Weights that derivatives need; the problem has ``cross``."""
+    structure, cross = problem.residual, problem.cross
+    assert cross is not None
     W, D = precisions(cross, structure.matrix(sigma2)), structure.basis
     half = np.einsum("prs,ksu->kpru", W, D)
     moved = half @ W

@@ -46,7 +46,7 @@ class Influence:
 
     Attributes
     ----------
-    changes : (n, p + n_tau + R) array
+    changes : (n, p + n_tau + S) array
         psi without the cluster minus psi; (n, p), beta alone, where the variances are held fixed. NaN where it
         does not exist.
     cooks : (n,) array
@@ -168,7 +168,7 @@ def one_step_changes(working: Working, optimum: Optimum, products: ClusterProduc
 
 def _total(working: Working, optimum: Optimum, products: ClusterProducts) -> tuple[Array, Array]:
     """Sums of ``trace`` and ``moved`` over all clusters, (K,) and (K, p + 1, p + 1)."""
-    K = working.problem.n_strata + len(psi_basis(working.problem, working.blocks))
+    K = working.problem.residual.size + len(psi_basis(working.problem, working.blocks))
     trace, moved = np.zeros(K), np.zeros((K, *working.problem.C.shape[1:]))
     for part in chunks(working.problem):
         terms = _terms(working, optimum, products, part)
@@ -217,7 +217,7 @@ def refits_without(
     problem = working.problem
     chosen = np.arange(problem.n_clusters) if clusters is None else np.asarray(clusters, dtype=np.intp)
     refused = _refused(working, optimum, products, reml)
-    cases = CaseResampler(problem.A, problem.B, products.C, products.nobs, problem.stratum)
+    cases = CaseResampler(problem.A, problem.B, products, problem.stratum)
     n_psi = len(_psi(to_estimates(working, optimum, reml=reml)))
     task = Refit.of(cases, working, optimum, reml=reml, n_psi=n_psi)
     pieces = np.array_split(chosen, max(min(4 * joblib.effective_n_jobs(n_jobs), len(chosen)), 1))

@@ -12,30 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams
-from mlmed.reml.assembly import build_assembly, cluster_cross
+from mlmed.reml.assembly import Assembly, build_assembly, cluster_cross, cross_products
 from mlmed.reml.clusters import factor_clusters, product
+from mlmed.reml.perresidual import ClusterProducts, Inverse, ResidualTerms, cross_terms, diagonal_terms
 from mlmed.reml.problem import Problem
 from mlmed.reml.working import Working
 
-__all__ = ["ClusterProducts", "ClusterTerms", "cluster_products", "cluster_terms"]
+__all__ = ["ClusterProducts", "ClusterTerms", "cluster_products", "cluster_terms", "products_by_cluster"]
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterProducts:
-    """The terms of ``Problem.C`` and ``Problem.nobs``, in working units.
-
-    Attributes
-    ----------
-    C : (R, p + 1, p + 1, J) array
-        [X y]'[X y] of every equation and cluster.
-    nobs : (R, J) int array
-        Rows of every equation and cluster.
-    """
-
-    C: Array
-    nobs: NDArray[np.int64]
 
 
 def cluster_products(working: Working, grams: Grams) -> ClusterProducts:
@@ -49,13 +34,19 @@ def cluster_products(working: Working, grams: Grams) -> ClusterProducts:
         The Grams it was built from; their shift and scale are its working units.
     """
     assembly = build_assembly(working.blocks, grams, correlated=working.problem.cross is not None)
-    rows = assembly.member @ grams.products[:, 0]
-    return ClusterProducts(cluster_cross(assembly, grams.products), np.rint(rows).astype(np.int64))
+    return products_by_cluster(assembly, grams.products)
+
+
+def products_by_cluster(assembly: Assembly, products: Array) -> ClusterProducts:
+    """The same from products (P, K * (K + 1) / 2, J) of any clusters."""
+    rows = assembly.member @ products[:, 0]
+    cross = None if assembly.cross is None else cross_products(assembly, assembly.cross, products)
+    return ClusterProducts(cluster_cross(assembly, products), np.rint(rows).astype(np.int64), cross)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterTerms:
-    """What each of n clusters adds to the sums of eq. 5, 9 and 11; k and l run over the K = n_tau + R parameters.
+    """What each of n clusters adds to the sums of eq. 5, 9 and 11; k and l run over the K = n_tau + S parameters.
 
     Attributes
     ----------
@@ -97,50 +88,39 @@ def cluster_terms(
         Matrices E_k with G = sum tau_k E_k.
     L : (q, q) array
         Any factor of G.
-    sigma2 : (R,) array
-        Residual variances.
+    sigma2 : (S,) array
+        Residual parameters.
     part : slice
         The clusters.
     information : bool
         Whether to fill in the expected second derivatives.
     """
     A, B, H = factor_clusters(problem, L, sigma2, part).cluster_last()
-    members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
     N = np.einsum("baj,bcj->acj", H, H)
     half, h, NA = product(H, B), product(N, B), product(N, A)
-    U = B - product(A, h)  # Z'V^-1 [X y]
-    Q = A - product(A, NA)  # Z'V^-1 Z
-    C = products.C[..., part] / sigma2[:, None, None, None]
-    own = np.empty_like(C)
-    for r, mine in enumerate(members):  # eq. 6b
-        lost = np.einsum("aij,amj->imj", h[mine], B[mine]) + np.einsum("aij,amj->imj", U[mine], h[mine])
-        own[r] = (C[r] - 0.5 * (lost + lost.transpose(1, 0, 2))) / sigma2[r]
-    along = np.einsum("aij,kamj->kimj", U, np.einsum("kab,bmj->kamj", basis, U))
-    rows = products.nobs[:, part]
-    inside = np.array([np.einsum("aaj->j", NA[np.ix_(mine, mine)]) for mine in members])
+    made = Inverse(A, B, N, NA, h, B - product(A, h), A - product(A, NA))
+    if products.cross is None:
+        own = diagonal_terms(problem, products, made, sigma2, part, information=information)
+    else:
+        own = cross_terms(problem, products.cross, made, sigma2, part, information=information)
+    along = np.einsum("aij,kamj->kimj", made.V, np.einsum("kab,bmj->kamj", basis, made.V))
     return ClusterTerms(
-        cross=C.sum(axis=0) - np.einsum("aij,amj->imj", half, half),
-        trace=np.concatenate([np.einsum("kab,abj->kj", basis, Q), (rows - inside) / sigma2[:, None]]),
-        moved=np.concatenate([along, own]),
-        information=_information(basis, Q, NA, rows - 2.0 * inside, sigma2, members) if information else np.empty(0),
+        cross=own.cross - np.einsum("aij,amj->imj", half, half),
+        trace=np.concatenate([np.einsum("kab,abj->kj", basis, made.Q), own.trace]),
+        moved=np.concatenate([along, own.moved]),
+        information=_information(basis, made.Q, own) if information else np.empty(0),
     )
 
 
-def _information(
-    basis: Array, Q: Array, NA: Array, diagonal: Array, sigma2: Array, members: list[NDArray[np.intp]]
-) -> Array:
-    """Eq. 9 before it is summed over clusters; ``diagonal`` (R, n) is n_r - 2 tr(I_r N A)."""
-    T, R, q, n = len(basis), len(sigma2), len(Q), Q.shape[2]
-    out = np.empty((T + R, T + R, n))
+def _information(basis: Array, Q: Array, own: ResidualTerms) -> Array:
+    """Eq. 9 before it is summed over clusters."""
+    T, S, q, n = len(basis), len(own.trace), len(Q), Q.shape[2]
+    out = np.empty((T + S, T + S, n))
     turned = np.einsum("kab,bcj->jkac", basis, Q)
     swapped = turned.transpose(0, 3, 2, 1)
     pairs = np.matmul(turned.reshape(n, T, q * q), swapped.reshape(n, q * q, T))
     out[:T, :T] = pairs.transpose(1, 2, 0)
-    F = np.eye(q)[:, :, None] - NA
-    for r, mine in enumerate(members):
-        FQ = np.einsum("caj,cbj->abj", F[mine], Q[mine]) / sigma2[r]  # F'I_r Q: V^-1 Z = R^-1 Z F
-        out[:T, T + r] = out[T + r, :T] = np.einsum("kab,abj->kj", basis, FQ)
-        for s, other in enumerate(members):
-            pair = np.einsum("acj,caj->j", NA[np.ix_(mine, other)], NA[np.ix_(other, mine)])
-            out[T + r, T + s] = (pair + (diagonal[r] if r == s else 0.0)) / (sigma2[r] * sigma2[s])
+    out[:T, T:] = np.einsum("kab,sabj->ksj", basis, own.mixed)
+    out[T:, :T] = out[:T, T:].transpose(1, 0, 2)
+    out[T:, T:] = own.pairs
     return out

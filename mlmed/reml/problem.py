@@ -76,11 +76,14 @@ class CrossProducts:
     owner: NDArray[np.int64]
 
     def summed(self) -> Cross:
-        """C and nobs summed over clusters; patterns without a row left out."""
-        nobs = np.rint(self.nobs.sum(axis=1))
-        kept = nobs > 0.0
-        A, B = np.ascontiguousarray(self.A[kept]), np.ascontiguousarray(self.B[kept])
-        return Cross(self.observed[kept], A, B, self.C[kept].sum(axis=1), nobs[kept], self.owner)
+        """C and nobs summed over clusters."""
+        A, B = np.ascontiguousarray(self.A), np.ascontiguousarray(self.B)
+        return Cross(self.observed, A, B, self.C.sum(axis=1), np.rint(self.nobs.sum(axis=1)), self.owner)
+
+    def take(self, index: NDArray[np.intp]) -> CrossProducts:
+        """Those of the listed clusters, in this order."""
+        A, B, C, nobs = (table.take(index, axis=1) for table in (self.A, self.B, self.C, self.nobs))
+        return CrossProducts(self.observed, A, B, C, nobs, self.owner)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
     T = np.linalg.solve(Z_map, scale)[:, keep]
     A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
     B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
+    cross = full.cross
+    if cross is not None:
+        cross = replace(cross, A=T.T @ cross.A @ T, B=T.T @ cross.B)
     place = {int(old): new for new, old in enumerate(keep)}
     blocks = tuple(
         replace(block, index=tuple(place[k] for k in block.index if k in place))
@@ -38,4 +41,4 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
         if any(k in place for k in block.index)
     )
     units = replace(working.units, Z_map=scale[np.ix_(keep, keep)])
-    return Working(Problem(A, B, full.C, full.nobs, full.stratum[keep]), blocks, units)
+    return Working(Problem(A, B, full.C, full.nobs, full.stratum[keep], cross), blocks, units)

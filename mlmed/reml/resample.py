@@ -12,7 +12,9 @@ from mlmed.data.grams import Grams
 from mlmed.data.layout import Design
 from mlmed.data.rows import unit_rows
 from mlmed.model import ModelSpec
-from mlmed.reml.assembly import Assembly, assemble, assembly_for, cluster_cross
+from mlmed.reml.assembly import Assembly, assemble, assembly_for
+from mlmed.reml.percluster import products_by_cluster
+from mlmed.reml.perresidual import ClusterProducts
 from mlmed.reml.problem import Problem
 
 __all__ = ["CaseResampler", "WithinCaseResampler", "case_resampler", "within_case_resampler"]
@@ -31,18 +33,15 @@ class CaseResampler:
         Z'Z of every cluster.
     B : (q, p + 1, J) array
         Z'[X y] of every cluster.
-    C : (R, p + 1, p + 1, J) array
-        [X y]'[X y] of every equation and cluster.
-    nobs : (R, J) int array
-        Rows of every equation and cluster.
+    products : ClusterProducts
+        Those of the fixed part, and across equations, by cluster.
     stratum : (q,) int array
         The equation that each random effect belongs to.
     """
 
     A: Array
     B: Array
-    C: Array
-    nobs: NDArray[np.int64]
+    products: ClusterProducts
     stratum: NDArray[np.int64]
 
     def draw(self, rng: np.random.Generator) -> Problem:
@@ -57,14 +56,21 @@ class CaseResampler:
     def at(self, index: Indices) -> Problem:
         """The problem of the listed clusters, in this order; any number, with or without repetitions."""
         counts = np.bincount(index, minlength=self.A.shape[2])
-        C = self.C.reshape(-1, len(counts)) @ counts.astype(np.float64)
+        own, cross = self.products, self.products.cross
+        C = own.C.reshape(-1, len(counts)) @ counts.astype(np.float64)
         return Problem(
             self.A.take(index, axis=2),
             self.B.take(index, axis=2),
-            C.reshape(self.C.shape[:3]),
-            self.nobs @ counts,
+            C.reshape(own.C.shape[:3]),
+            own.nobs @ counts,
             self.stratum,
+            None if cross is None else cross.take(index).summed(),
         )
+
+    def reordered(self, index: Indices) -> CaseResampler:
+        """The listed clusters, in this order."""
+        A, B = self.A.take(index, axis=2), self.B.take(index, axis=2)
+        return CaseResampler(A, B, self.products.take(index), self.stratum)
 
     def without(self, cluster: int) -> Problem:
         """All clusters but one (the jackknife)."""
@@ -75,9 +81,7 @@ def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
     """Resampler of the clusters of some Grams."""
     assembly = assembly_for(spec, grams)
     problem = assemble(assembly, grams.products)
-    C = cluster_cross(assembly, grams.products)
-    nobs = np.rint(assembly.member @ grams.products[:, 0]).astype(np.int64)
-    return CaseResampler(problem.A, problem.B, C, nobs, problem.stratum)
+    return CaseResampler(problem.A, problem.B, products_by_cluster(assembly, grams.products), problem.stratum)
 
 
 @dataclass(frozen=True, slots=True)

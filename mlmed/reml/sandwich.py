@@ -16,10 +16,11 @@ from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.percluster import ClusterProducts
-from mlmed.reml.problem import Problem
+from mlmed.reml.problem import CrossProducts, Problem
 from mlmed.reml.scores import scores_at
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.vcov import ParameterVcov, information_inverse
+from mlmed.reml.weights import precisions, weighted_clusters, weighted_tables
 from mlmed.reml.working import Working
 
 __all__ = ["FULL_LEVERAGE", "ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
@@ -78,7 +79,7 @@ def sandwich_vcov(
 def _changes(
     working: Working, optimum: Optimum, products: ClusterProducts, estimates: Estimates, kind: str, *, reml: bool
 ) -> tuple[Array, str]:
-    """Bread times scores, (J, p + n_tau + R) in working units, and why entries are NaN."""
+    """Bread times scores, (J, p + n_tau + S) in working units, and why entries are NaN."""
     problem, at = working.problem, optimum.evaluation
     p, J = problem.n_fixed, problem.n_clusters
     P_inv = at.P_inv if reml else None
@@ -101,7 +102,8 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
 
     With V = D'D and B_j = V_j - X_j P^-1 X_j', the adjustment is A_j = D'(D B_j D')^{+1/2} D. It does not depend
     on which D is taken, but on the units of the rows as soon as they differ between rows. Rows are divided by the
-    residual sd of their equation, so that no response has a unit; with one equation that changes nothing.
+    residual sd of their equation, so that no response has a unit; with one equation that changes nothing. Correlated
+    residuals of a row are made independent by a factor of Sigma, whichever: the result is the same.
 
     Outside the span of the columns of [Z_j X_j y_j] V_j and A_j are then 1, so the rows of a cluster may be
     replaced by pseudo-rows with the same cross-products, of which there are no more than columns.
@@ -127,13 +129,15 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
 
 
 def pseudo_rows(problem: Problem, products: ClusterProducts, sigma2: Array, part: slice) -> Array:
-    """Rows with the cross-products of the clusters' own rows [Z X y], divided by the residual sd of their equation.
+    """Rows with the cross-products of the clusters' own rows [Z X y], residuals made independent with variance 1.
 
     Returns
     -------
     rows : (n, k, q + p + 1) array
-        Equation below equation; zeros where a cluster has fewer pseudo-rows than others.
+        Equation below equation if residuals are independent; zeros where a cluster has fewer pseudo-rows than others.
     """
+    if products.cross is not None:
+        return _rows_of(_whitened(problem, products.cross, sigma2, part))
     q, size = problem.n_random, problem.n_random + problem.n_fixed + 1
     found = []
     for r, variance in enumerate(sigma2):
@@ -144,9 +148,24 @@ def pseudo_rows(problem: Problem, products: ClusterProducts, sigma2: Array, part
         cross[:, zs, q:] = B.transpose(2, 0, 1)
         cross[:, q:, zs] = B.transpose(2, 1, 0)
         cross[:, q:, q:] = products.C[r, :, :, part].transpose(2, 0, 1)
-        values, vectors = np.linalg.eigh(cross / variance)
-        real = values > DEPENDENT * values[:, -1:]
-        used = real.any(axis=0)
-        root = np.sqrt(np.where(real, values, 0.0))
-        found.append((root[:, :, None] * vectors.transpose(0, 2, 1))[:, used])
+        found.append(_rows_of(cross / variance))
     return np.concatenate(found, axis=1)
+
+
+def _whitened(problem: Problem, products: CrossProducts, sigma2: Array, part: slice) -> Array:
+    """[Z X y]'R^-1 [Z X y] of every cluster, (n, q + p + 1, q + p + 1)."""
+    cross = problem.cross
+    assert cross is not None
+    weights = precisions(cross, problem.residual.matrix(sigma2))
+    A, B = weighted_tables(cross, problem.stratum, weights, part)
+    C = weighted_clusters(cross, weights, products.C[:, part])
+    return np.block([[A, B], [B.transpose(0, 2, 1), C]])
+
+
+def _rows_of(cross: Array) -> Array:
+    """Rows with given cross-products, (n, size, size) -> (n, k, size)."""
+    values, vectors = np.linalg.eigh(cross)
+    real = values > DEPENDENT * values[:, -1:]
+    used = real.any(axis=0)
+    root = np.sqrt(np.where(real, values, 0.0))
+    return np.asarray((root[:, :, None] * vectors.transpose(0, 2, 1))[:, used])

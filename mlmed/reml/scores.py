@@ -35,9 +35,9 @@ class ClusterScores:
 
     Attributes
     ----------
-    scores : (J, p + n_tau + R) array
+    scores : (J, p + n_tau + S) array
         A cluster's part in dF/dpsi; columns sum to zero at an interior optimum.
-    hessian : (p + n_tau + R, p + n_tau + R) array
+    hessian : (p + n_tau + S, p + n_tau + S) array
         Second derivatives of F in psi.
     """
 
@@ -59,7 +59,7 @@ def scores_at(
     beta: Array,
     P_inv: Array | None,
 ) -> Array:
-    """Scores at any point, (J, p + n_tau + R).
+    """Scores at any point, (J, p + n_tau + S).
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def scores_at(
         The model in working units.
     products : ClusterProducts
         Cross-products of the fixed part by cluster.
-    L, sigma2, beta : (q, q), (R,), (p,) arrays
+    L, sigma2, beta : (q, q), (S,), (p,) arrays
         The point; G = L L'.
     P_inv : (p, p) array or None
         (X'V^-1 X)^-1 for REML, None for ML.
@@ -77,7 +77,7 @@ def scores_at(
     weight = np.outer(contrast, contrast)
     if P_inv is not None:
         weight[:p, :p] += P_inv
-    out = np.empty((problem.n_clusters, p + len(basis) + problem.n_strata))
+    out = np.empty((problem.n_clusters, p + len(basis) + problem.residual.size))
     for part in chunks(problem):
         terms = cluster_terms(problem, products, basis, L, sigma2, part)
         out[part, :p] = -2.0 * np.einsum("imj,m->ji", terms.cross[:p], contrast)
@@ -86,7 +86,7 @@ def scores_at(
 
 
 def joint_hessian(at: Evaluation, J: Array) -> Array:
-    """Second derivatives of F in psi at beta = GLS, (p + n_tau + R,) * 2.
+    """Second derivatives of F in psi at beta = GLS, (p + n_tau + S,) * 2.
 
     ``Evaluation.hessian`` belongs to the criterion in which beta follows the variances (eq. 10); what that
     takes away, ``H_tb H_bb^-1 H_bt = 2 v'P^-1 v``, is added back.
@@ -95,7 +95,7 @@ def joint_hessian(at: Evaluation, J: Array) -> Array:
     ----------
     at : Evaluation
         Of order 2.
-    J : (q*q + R, n_tau + R) array
+    J : (q*q + S, n_tau + S) array
         d(vec G, sigma2)/d(tau, sigma2).
     """
     p, D = len(at.beta), at.beta_gradient @ J

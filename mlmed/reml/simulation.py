@@ -49,8 +49,8 @@ class WorkingPoint:
         Fixed effects.
     L : (q, q) array
         Any factor of the covariance of the random effects, G = L L'.
-    sigma2 : (R,) array
-        Residual variances.
+    sigma2 : (S,) array
+        Residual parameters: R variances, then covariances where residuals are correlated.
     """
 
     beta: Array

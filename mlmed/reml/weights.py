@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.reml.problem import Cross
 
-__all__ = ["log_residual", "precisions", "weighted_cross", "weighted_tables"]
+__all__ = ["log_residual", "precisions", "weighted_clusters", "weighted_cross", "weighted_tables"]
 
 Array = NDArray[np.float64]
 
@@ -58,5 +58,10 @@ def weighted_tables(cross: Cross, stratum: NDArray[np.int64], weights: Array, pa
 
 def weighted_cross(cross: Cross, weights: Array) -> Array:
     """[X y]'(weights)[X y], (p + 1, p + 1), of all clusters."""
-    whole = np.einsum("pcd,pcd->cd", weights[:, cross.owner[:, None], cross.owner], cross.C)
+    return weighted_clusters(cross, weights, cross.C[:, None])[0]
+
+
+def weighted_clusters(cross: Cross, weights: Array, C: Array) -> Array:
+    """[X y]'(weights)[X y] of n clusters, (n, p + 1, p + 1), from their C, (P, n, p + R, p + R)."""
+    whole = np.einsum("pcd,pncd->ncd", weights[:, cross.owner[:, None], cross.owner], C)
     return np.asarray(cross.fold.T @ whole @ cross.fold)

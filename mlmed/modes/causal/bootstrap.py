@@ -281,9 +281,7 @@ def _refit(
 
 
 def _mixed_refit(fit: Fitted, grouping: Grouping, *, modes: bool, Z: Array, J: int) -> MixedRefit:
-    whole = case_resampler(fit.spec, fit.grams)
-    at = fit.clusters.get_indexer(grouping.clusters)
-    source = CaseResampler(whole.A[:, :, at], whole.B[:, :, at], whole.C[..., at], whole.nobs[:, at], whole.stratum)
+    source = case_resampler(fit.spec, fit.grams).reordered(fit.clusters.get_indexer(grouping.clusters))
     size = len(fit.estimates.beta) + len(fit.estimates.tau) + len(fit.estimates.sigma2)
     task = Refit.of(source, fit.working, fit.optimum, reml=fit.reml, n_psi=size)
     return MixedRefit(source, task, fit.estimates.tau_basis, modes, Z, J)
