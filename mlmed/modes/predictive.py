@@ -62,7 +62,8 @@ class Predictive:
         level : {"population", "cluster"}
             ``population``: new clusters, with random effects from N(0, G). ``cluster``: the clusters of the data,
             with random effects from their law given the data and the estimates (modes and covariances as in
-            ``ranef()``), which is what ``posterior_predict`` of brms does.
+            ``ranef()``), which is what ``posterior_predict`` of brms does. Use it with lagged responses, which say
+            what cluster a row is from: new effects would contradict them.
 
         Returns
         -------
