@@ -162,7 +162,7 @@ def _deviations(values: Array, codes: Indices) -> Array:
 
 
 def _correlation(x: Array, y: Array) -> float:
-    """NaN where one of them does not vary (clusters of one row have no deviations)."""
+    """NaN where one of them is 0 throughout (clusters of one row have no deviations)."""
     dx, dy = x - x.mean(), y - y.mean()
     size = float(np.sqrt((dx @ dx) * (dy @ dy)))
     return float(dx @ dy) / size if size > 0.0 else float("nan")
@@ -174,6 +174,9 @@ def comparison(
     """One row per statistic: ``COLUMNS``; ``notes`` by statistic."""
     rows = []
     for key, value in observed.items():
+        if np.isnan(value):
+            rows.append((*key, *[np.nan] * 5, "not defined: no cluster has two rows with both responses"))
+            continue
         draws = np.array([one[key] for one in simulated])
         found = draw_interval(draws - value, value, level=interval)  # its p value is the share of draws beyond 0
         note = "; ".join(filter(None, [notes.get(key, ""), found.note]))

@@ -162,11 +162,11 @@ class Predictive:
         n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
         sampler = _sampler(self.fitted, level, "pp_check()")
         responses = _responses(self.fitted, sampler)
-        sets = replicate(sampler.draw, n, seed=seed)
+        observed, sets = sampler.observed, replicate(sampler.draw, n, seed=seed)
         panels = [
             Panel(
                 response.name,
-                shown_values(sampler.observed[r], response, kind),
+                shown_values(observed[r], response, kind),
                 tuple(shown_values(one[r], response, kind) for one in sets),
             )
             for r, response in enumerate(responses)

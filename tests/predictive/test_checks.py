@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import mlmed
-from mlmed.effects.predictive import cluster_moments, response_clusters, response_statistics
+from mlmed.effects.predictive import cluster_moments, comparison, response_clusters, response_statistics
 from mlmed.errors import EffectError
 from mlmed.report.predictive_plots import MANY, _density
 from tests.predictive.fits import TWO, frame, quietly, with_gaps
@@ -87,6 +87,9 @@ def test_single_rows_leave_statistics_out() -> None:
     assert np.isnan(found["a, b", "correlation within clusters"])
     assert found["a, b", "correlation"] == pytest.approx(np.corrcoef(values)[0, 1], rel=SAME)
     assert np.isnan(cluster_moments(values[0], np.arange(5))[1]).all()
+    row = comparison(found, [found] * 40, {}, interval=0.95).set_index("statistic").loc["correlation within clusters"]
+    assert row.drop(["response", "note"]).isna().all()
+    assert row["note"] == "not defined: no cluster has two rows with both responses"
 
 
 # -- what the checks find --------------------------------------------------------------------------------------------
