@@ -29,12 +29,17 @@ def test_examples_run(document: Path, dataset, tmp_path: Path, monkeypatch: pyte
     text = document.read_text(encoding="utf-8")
     if "ml_sim" in "".join(python_blocks(text)):
         dataset("ml_sim")
+    draws = ".savefig(" in "".join(python_blocks(text))
+    if draws:
+        pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "document"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for code in python_blocks(text):
             exec(compile(code, document.name, "exec"), namespace)
+    if draws:
+        pytest.importorskip("matplotlib.pyplot").close("all")  # other tests count the figures that are open
 
 
 def test_links_point_at_files() -> None:

@@ -20,7 +20,7 @@ from mlmed.errors import DataError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
 
-__all__ = ["Recode", "recodes"]
+__all__ = ["Recode", "recodes", "used_rows"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -123,8 +123,7 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
         return (None,) * len(derived)
     _refuse_unknown(grams.layout, derived, data)
     table = select_columns(data, frozenset().union(*(e.variables for e in spec.equations)), keep=spec.group)
-    complete = [_complete(spec, r, table) for r in range(len(derived))]
-    kept = np.flatnonzero(np.logical_or.reduce(complete))
+    kept = used_rows(spec, table)
     if len(kept) != len(rows.order):
         raise DataError(
             f"the table has {len(kept)} usable rows, the design {len(rows.order)}: they are not of the same data; pass "
@@ -133,10 +132,13 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
     return tuple(_recode(spec, grams, rows, table.iloc[kept[rows.order]], own) if own else None for own in derived)
 
 
-def _complete(spec: ModelSpec, equation: int, table: pd.DataFrame) -> NDArray[np.bool_]:
-    own = spec.equations[equation]
-    names = sorted(own.variables - own.group_columns)
-    return np.asarray(~table[names].isna().to_numpy().any(axis=1) & (cluster_codes(table, spec.group)[0] >= 0))
+def used_rows(spec: ModelSpec, data: Any) -> Indices:
+    """Positions in a table of the rows that some equation uses: those of its design, in the same order."""
+    names = [sorted(equation.variables - equation.group_columns) for equation in spec.equations]
+    table = select_columns(data, {*spec.group}.union(*names), keep=spec.group)
+    known = cluster_codes(table, spec.group)[0] >= 0
+    complete = [~table[own].isna().to_numpy().any(axis=1) for own in names]
+    return np.flatnonzero(np.logical_or.reduce(complete) & known)
 
 
 def _refuse_unknown(layout: Layout, derived: tuple[tuple[Derived, ...], ...], data: Any) -> None:

@@ -162,12 +162,21 @@ def design_of(fitted: Fitted, why: str, remedy: str) -> Design:
             f"rows) or comes from a pickle, which has no rows; fit a data frame, or {remedy}"
         )
     design = build_design(fitted.spec, fitted.table)
-    again = accumulate(design)
-    if again.products.shape != fitted.grams.products.shape or not np.allclose(
-        again.products, fitted.grams.products, rtol=1e-9, atol=1e-9
-    ):
+    if not _same_data(accumulate(design), fitted.grams):
         raise EffectError(f"{why} needs the rows, but the data frame was changed after the fit; fit it again")
     return design
+
+
+def _same_data(left: Grams, right: Grams) -> bool:
+    """Whether sums and units agree up to rounding."""
+    if left.products.shape != right.products.shape:
+        return False
+    pairs = (
+        (left.products, right.products),
+        (left.shift / right.scale, right.shift / right.scale),
+        (left.scale / right.scale, np.ones_like(right.scale)),
+    )
+    return all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in pairs)
 
 
 def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from mlmed.errors import EffectError
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.prediction import predict
+from mlmed.modes.predictive import Predictive
 from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
 from mlmed.modes.tables import qualified, ranef_table
@@ -23,7 +24,7 @@ __all__ = ["MixedResults"]
 
 
 @dataclass(frozen=True)
-class MixedResults(Coefficients, Presentation):
+class MixedResults(Coefficients, Predictive, Presentation):
     """A fitted linear mixed model.
 
     Attributes

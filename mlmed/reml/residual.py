@@ -17,6 +17,7 @@ from mlmed.data.recode import Recode, recodes
 from mlmed.data.rows import Rows, row_products, unit_rows
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
+from mlmed.reml.noise import row_noise
 from mlmed.reml.problem import Problem
 from mlmed.reml.ranef import conditional_modes
 from mlmed.reml.simulation import Step, WorkingPoint, chain
@@ -70,6 +71,10 @@ class RowModel:
 
     def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
         """Products (P, K * (K + 1) / 2, J), given random effects (q, J) and residuals (n_r,) in working units."""
+        return row_products(self.rows, self.columns(u, noise), base=self.products, changed=self.changed)
+
+    def columns(self, u: Array, noise: Sequence[Array]) -> list[Array]:
+        """K columns (N,) with simulated responses and what is computed from them; arguments as ``simulated``."""
         values = list(self.rows.values)
         for r, step in enumerate(self.steps):
             recode = self.recodes[r]
@@ -81,7 +86,7 @@ class RowModel:
                 new[self.members[r]] = made
                 made = new
             values[step.response_at] = made
-        return row_products(self.rows, values, base=self.products, changed=self.changed)
+        return values
 
     def residuals(self, u: Array) -> tuple[Array, ...]:
         """Observed responses less X beta + Z u, (n_r,) for each equation, given u, (q, J)."""
@@ -149,17 +154,17 @@ class RowParametricResampler(_RowResampler):
         The rows and the parameters.
     root : (q, q) array
         A factor of G.
+    residual_root : (R, R) array
+        A factor of Sigma.
     """
 
     root: Array
+    residual_root: Array
 
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
         u = self.root @ rng.standard_normal((self.root.shape[1], self.model.rows.shape[1]))
-        noise = [
-            step.sd * rng.standard_normal(len(own))
-            for step, own in zip(self.model.steps, self.model.members, strict=True)
-        ]
+        noise = row_noise(self.residual_root, self.model.members, len(self.model.rows.codes), rng)
         return self.model.simulated(u, noise)
 
 
@@ -167,7 +172,8 @@ def row_parametric_resampler(
     spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
 ) -> RowParametricResampler:
     """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
-    return RowParametricResampler(row_model(spec, grams, point, design, data), point.L)
+    model = row_model(spec, grams, point, design, data)
+    return RowParametricResampler(model, point.L, np.diag([step.sd for step in model.steps]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""Densities of observed over simulated data (extra ``plots``); only the kernel densities are computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import EffectError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Panel", "plot_panels"]
+
+Array = NDArray[np.float64]
+#: Points of a density, and values above which they are counted in bins first.
+POINTS, MANY, BINS = 200, 5000, 2000
+#: How far beyond the data a density is drawn, as a share of their range.
+MARGIN = 0.05
+LABELS = {"density": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster (log axis)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One response.
+
+    Attributes
+    ----------
+    name : str
+        The response.
+    observed : (n,) array
+        Its values, or those of its clusters.
+    simulated : tuple of arrays
+        The same of every simulated set.
+    """
+
+    name: str
+    observed: Array
+    simulated: tuple[Array, ...]
+
+
+def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> NDArray[Any]:
+    """A panel per response: simulated sets as thin lines, the data as a thick one.
+
+    Raises
+    ------
+    EffectError
+        If there is nothing that a density could be drawn of.
+    """
+    import matplotlib.pyplot as plt
+
+    for panel in panels:
+        _refuse_flat(panel, kind)
+    size = (1.0 + 4.2 * len(panels), 3.6)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
+    for ax, panel in zip(axes[0], panels, strict=True):
+        _draw(ax, panel, log=kind == "cluster-sd")
+        ax.set_xlabel(LABELS[kind].format(panel.name))
+        ax.set_yticks([])
+        ax.set_ylim(bottom=0.0)
+    axes[0, 0].set_ylabel("density")
+    axes[0, 0].legend(frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    found: NDArray[Any] = axes[0]
+    return found
+
+
+def _refuse_flat(panel: Panel, kind: str) -> None:
+    values = panel.observed
+    if len(values) < 3 or np.ptp(values) <= 1e-9 * np.abs(values).max():
+        what = LABELS[kind].format(panel.name).removesuffix(" (log axis)")
+        raise EffectError(
+            f"{len(values)} values of the {what} that do not differ (or fewer than 3) have no density to draw; "
+            "use another kind, or predictive_check()"
+        )
+
+
+def _draw(ax: Axes, panel: Panel, *, log: bool) -> None:
+    sets = [np.log(values) if log else values for values in (panel.observed, *panel.simulated)]
+    low, high = min(values.min() for values in sets), max(values.max() for values in sets)
+    margin = MARGIN * (high - low)
+    grid = np.linspace(low - margin, high + margin, POINTS)
+    at = np.exp(grid) if log else grid
+    for k, values in enumerate(sets[1:]):
+        label = "simulated" if k == 0 else None
+        ax.plot(at, _density(values, grid), color="C0", lw=0.6, alpha=0.4, label=label)
+    ax.plot(at, _density(sets[0], grid), color="k", lw=1.8, label="observed")
+    ax.margins(x=0.0)
+    if log:
+        _log_axis(ax)
+
+
+def _log_axis(ax: Axes) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, or evenly where there would be too few, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if high > 10.0 * low else MaxNLocator(5))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _density(values: Array, grid: Array) -> Array:
+    """Gaussian kernel density with Scott's bandwidth; many values are binned first, finely against the bandwidth."""
+    from scipy.stats import gaussian_kde
+
+    if len(values) <= MANY:
+        return np.asarray(gaussian_kde(values)(grid))
+    counts, edges = np.histogram(values, bins=BINS)
+    used = counts > 0
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    kernel = gaussian_kde(centres[used], bw_method=len(values) ** -0.2, weights=counts[used])
+    return np.asarray(kernel(grid))
