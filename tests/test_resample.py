@@ -442,10 +442,10 @@ def test_reflated_residuals_have_the_estimated_variances(setting: tuple[Fitted, 
     np.testing.assert_allclose(covariance, G, rtol=SAME, atol=SAME * np.abs(G).max())
     np.testing.assert_allclose(resampler.modes.mean(axis=1), 0.0, atol=SAME)
     assert resampler.missing.shape == (len(G), 0)
-    for pool, sigma2, n in zip(resampler.residuals, fit.optimum.sigma2, fit.working.problem.nobs, strict=True):
-        assert pool.shape == (n,)
-        assert pool.std() == pytest.approx(np.sqrt(sigma2), rel=SAME)
-        assert pool.mean() == pytest.approx(0.0, abs=SAME)
+    for pool, sigma2, n in zip(resampler.pools, fit.optimum.sigma2, fit.working.problem.nobs, strict=True):
+        assert pool.values.shape == (1, n)
+        assert pool.values.std() == pytest.approx(np.sqrt(sigma2), rel=SAME)
+        assert pool.values.mean() == pytest.approx(0.0, abs=SAME)
 
 
 @pytest.mark.parametrize("rank", [0, 1, 3])
@@ -697,5 +697,5 @@ def test_clusters_of_grams_from_an_engine(frame: pd.DataFrame) -> None:
     expected = residual_resampler(
         spec, accumulate(design), at_optimum(fitted(data).optimum), design
     )  # the same pools, in units and order of their own
-    for left, right in zip(resampler.residuals, expected.residuals, strict=True):
-        assert left.std() == pytest.approx(right.std(), rel=1e-6)
+    for left, right in zip(resampler.pools, expected.pools, strict=True):
+        assert left.values.std() == pytest.approx(right.values.std(), rel=1e-6)

@@ -18,6 +18,7 @@ from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
 from mlmed.reml.maps import Entries, entries, sparse
 from mlmed.reml.problem import CrossProducts, Problem
+from mlmed.reml.sigma import ResidualStructure
 
 __all__ = [
     "Assembly",
@@ -91,6 +92,11 @@ class Assembly:
     member: Array
     stratum: NDArray[np.int64]
     cross: csr_array | None = None
+
+    @property
+    def residual(self) -> ResidualStructure:
+        """Structure of Sigma."""
+        return ResidualStructure(len(self.equations), self.cross is not None)
 
     @property
     def n_fixed(self) -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "factor_clusters",
     "inverted",
     "product",
+    "weighted",
 ]
 
 Array = NDArray[np.float64]
@@ -91,7 +92,7 @@ def product(left: Array, right: Array) -> Array:
     return np.einsum("abj,bcj->acj", left, right)
 
 
-def _weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
+def weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
     """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters."""
     if problem.cross is not None:
         precision = precisions(problem.cross, problem.residual.matrix(sigma2))
@@ -105,7 +106,7 @@ def _weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Arra
 
 def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:
     """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
-    A, B = _weighted(problem, sigma2, part)
+    A, B = weighted(problem, sigma2, part)
     n, q, k = B.shape
     work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
     half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)

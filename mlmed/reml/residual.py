@@ -17,7 +17,8 @@ from mlmed.data.recode import Recode, recodes
 from mlmed.data.rows import Rows, row_products, unit_rows
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
-from mlmed.reml.noise import row_noise
+from mlmed.reml.clusters import weighted
+from mlmed.reml.noise import ResidualPool, residual_pools, row_noise
 from mlmed.reml.problem import Problem
 from mlmed.reml.ranef import conditional_modes
 from mlmed.reml.simulation import Step, WorkingPoint, chain
@@ -173,7 +174,8 @@ def row_parametric_resampler(
 ) -> RowParametricResampler:
     """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
     model = row_model(spec, grams, point, design, data)
-    return RowParametricResampler(model, point.L, np.diag([step.sd for step in model.steps]))
+    root = np.asarray(np.linalg.cholesky(model.assembly.residual.matrix(point.sigma2)), dtype=np.float64)
+    return RowParametricResampler(model, point.L, root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +191,13 @@ class ResidualResampler(_RowResampler):
     missing : (q, k) array
         Factor of the part of G that the modes do not span (fewer clusters than random effects); normal draws
         fill it. Usually k = 0.
-    residuals : tuple of R (n_r,) arrays
-        Centred residuals of the rows, reflated so that their variance is sigma2.
+    pools : tuple of ResidualPool
+        Residuals that are drawn together.
     """
 
     modes: Array
     missing: Array
-    residuals: tuple[Array, ...]
+    pools: tuple[ResidualPool, ...]
 
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
@@ -203,7 +205,9 @@ class ResidualResampler(_RowResampler):
         u = self.modes[:, rng.integers(J, size=J)]
         if self.missing.shape[1]:
             u = u + self.missing @ rng.standard_normal((self.missing.shape[1], J))
-        noise = [pool[rng.integers(len(pool), size=len(pool))] for pool in self.residuals]
+        noise = [np.empty(len(own)) for own in self.model.members]
+        for pool in self.pools:
+            pool.draw_into(noise, rng)
         return self.model.simulated(u, noise)
 
 
@@ -235,8 +239,8 @@ def residual_resampler(
     q = problem.n_random
     raw = conditional_modes(problem, point.L, point.sigma2, point.beta, np.eye(q)).modes
     modes, missing = reflated_modes(problem, point, raw)
-    centred = [residual - residual.mean() for residual in model.residuals(raw)]
-    pools = tuple(own * (step.sd / own.std()) for own, step in zip(centred, model.steps, strict=True))
+    residuals, structure = model.residuals(raw), model.assembly.residual
+    pools = residual_pools(residuals, model.members, structure.matrix(point.sigma2), joint=structure.correlated)
     return ResidualResampler(model, modes, missing, pools)
 
 
@@ -262,8 +266,8 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
     missing : (q, k) array
     """
     contrast = np.append(-point.beta, 1.0)
-    score = np.einsum("aij,i->aj", problem.B, contrast) - np.einsum("abj,bj->aj", problem.A, modes)
-    v = point.L.T @ (score / point.sigma2[problem.stratum][:, None])  # eq. 22: Z'V^-1 = Z'R^-1 - Z'R^-1 Z N Z'R^-1
+    A, B = weighted(problem, point.sigma2, slice(None))
+    v = point.L.T @ (B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]).T  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
     v = v - v.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(v @ v.T / v.shape[1])
     spanned = values > SPANNED * max(float(values[-1]), np.finfo(float).tiny)

@@ -20,6 +20,7 @@ from mlmed.reml.assembly import Assembly, assemble, assembly_for
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
+from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.working import Units
 
 __all__ = [
@@ -64,30 +65,36 @@ def at_optimum(optimum: Optimum) -> WorkingPoint:
 
 
 def working_point(units: Units, beta: ArrayLike, G: ArrayLike, sigma2: ArrayLike) -> WorkingPoint:
-    """Values in the user's units: beta (p,), positive semidefinite G (q, q), sigma2 (R,).
+    """Values in the user's units: beta (p,), positive semidefinite G (q, q), residual parameters sigma2 (S,).
 
     Raises
     ------
     EffectError
-        If the shapes are wrong, G is not a covariance matrix, or a residual variance is not positive.
+        If the shapes are wrong, or G or Sigma is not a covariance matrix.
     """
     values, matrix, residual = (np.asarray(given, dtype=np.float64) for given in (beta, G, sigma2))
-    wanted = units.offset.shape, units.Z_map.shape, units.y_scale.shape
+    R = len(units.y_scale)
+    structure = ResidualStructure(R, residual.shape != (R,))
+    wanted = units.offset.shape, units.Z_map.shape, (structure.size,)
     if (values.shape, matrix.shape, residual.shape) != wanted:
         raise EffectError(
             f"beta, G and sigma2 must have the shapes {wanted}; found {values.shape}, {matrix.shape}, {residual.shape}"
         )
     root = psd_cholesky(matrix, tol=ROUNDING)
-    if np.abs(root @ root.T - matrix).max() > 1e-10 * np.abs(matrix).max() or not np.all(residual > 0.0):
-        raise EffectError("G must be symmetric without negative eigenvalues, and sigma2 positive; check the values")
+    lowest = float(np.linalg.eigvalsh(structure.matrix(residual))[0])
+    if np.abs(root @ root.T - matrix).max() > 1e-10 * np.abs(matrix).max() or not lowest > 0.0:
+        raise EffectError(
+            "G must be symmetric without negative eigenvalues, and the residual covariance positive definite (smallest "
+            f"eigenvalue {lowest:.3g}); check the values"
+        )
     L = np.asarray(np.linalg.solve(units.Z_map, root), dtype=np.float64)
     beta_w = np.asarray(np.linalg.solve(units.X_map, values - units.offset), dtype=np.float64)
-    return WorkingPoint(beta_w, L, residual / units.y_scale**2)
+    return WorkingPoint(beta_w, L, residual / units.sigma_scale(structure.at))
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one response follows from the columns: ``W[:, columns] @ (fixed + random @ u) + sd * e``.
+    """How one response follows from the columns: ``W[:, columns] @ (fixed + random @ u)`` and a residual.
 
     Attributes
     ----------
@@ -99,15 +106,12 @@ class Step:
         Their coefficients at u = 0.
     random : (c, q) array
         What u adds to them.
-    sd : float
-        Residual standard deviation.
     """
 
     response_at: int
     columns: Indices
     fixed: Array
     random: Array
-    sd: float
 
     def coefficients(self, u: Array) -> Array:
         """Coefficients by cluster, (c, J), given u, (q, J)."""
@@ -124,14 +128,13 @@ def chain(assembly: Assembly, grams: Grams, point: WorkingPoint) -> tuple[Step, 
     """
     refuse_cluster_means(grams)
     steps = []
-    for r, (maps, equation) in enumerate(zip(assembly.equations, grams.layout.equations, strict=True)):
+    for maps, equation in zip(assembly.equations, grams.layout.equations, strict=True):
         fixed = maps.X @ point.beta[maps.fixed] - maps.response
         fixed[equation.response_at] += 1.0  # what is left of the response map is its shift at the constant
         random = np.zeros((len(fixed), len(assembly.stratum)))
         random[:, maps.random] = maps.Z
         columns = np.flatnonzero((maps.X != 0.0).any(axis=1) | (maps.Z != 0.0).any(axis=1) | (fixed != 0.0))
-        sd = float(np.sqrt(point.sigma2[r]))
-        steps.append(Step(equation.response_at, columns, fixed[columns], random[columns], sd))
+        steps.append(Step(equation.response_at, columns, fixed[columns], random[columns]))
     return tuple(steps)
 
 
@@ -153,6 +156,8 @@ class PseudoRows:
         1 where the cluster has enough rows for the direction, else 0.
     half_df : (E, J) array
         Half the number of directions that are left when an equation is reached.
+    mix : (E, E) array
+        Lower-triangular factor of the residual covariance of these equations.
     """
 
     pattern: int
@@ -161,21 +166,23 @@ class PseudoRows:
     rows: Array
     exists: Array
     half_df: Array
+    mix: Array
 
     def fill(self, steps: tuple[Step, ...], u: Array, rng: np.random.Generator) -> Array:
         """Pseudo-rows with simulated responses, (K, D, J)."""
         T = self.rows.copy()
-        K0 = T.shape[1] - len(self.equations)
+        E, K0 = len(self.equations), T.shape[1] - len(self.equations)
+        noise = np.zeros((E, *T.shape[1:]))  # independent columns of a normal matrix, rotated like the rows
         for e, r in enumerate(self.equations):
             step = steps[r]
+            noise[e, : K0 + e] = rng.standard_normal((K0 + e, T.shape[2])) * self.exists[: K0 + e]
+            noise[e, K0 + e] = np.sqrt(2.0 * rng.standard_gamma(self.half_df[e]))
             made = np.einsum("cdj,cj->dj", T[step.columns], step.coefficients(u))
-            made[: K0 + e] += step.sd * rng.standard_normal((K0 + e, T.shape[2])) * self.exists[: K0 + e]
-            made[K0 + e] += step.sd * np.sqrt(2.0 * rng.standard_gamma(self.half_df[e]))
-            T[step.response_at] = made
+            T[step.response_at] = made + np.tensordot(self.mix[e, : e + 1], noise[: e + 1], axes=1)
         return T
 
 
-def _pseudo_rows(grams: Grams, pattern: int) -> PseudoRows:
+def _pseudo_rows(grams: Grams, pattern: int, Sigma: Array) -> PseudoRows:
     K, J = len(grams.columns), len(grams.clusters)
     own = np.flatnonzero(grams.patterns[pattern])
     columns = np.flatnonzero(grams.layout.used[own].any(axis=0))
@@ -187,7 +194,8 @@ def _pseudo_rows(grams: Grams, pattern: int) -> PseudoRows:
     rows[exogenous, :K0] = factor.transpose(2, 1, 0)
     left = np.rint(grams.products[pattern, 0]) - rank - np.arange(E)[:, None]
     exists = np.concatenate([np.arange(K0)[:, None] < rank, left > 0.0]).astype(np.float64)
-    return PseudoRows(pattern, tuple(map(int, own)), columns, rows, exists, 0.5 * np.maximum(left, 0.0))
+    mix = np.asarray(np.linalg.cholesky(Sigma[np.ix_(own, own)]), dtype=np.float64)
+    return PseudoRows(pattern, tuple(map(int, own)), columns, rows, exists, 0.5 * np.maximum(left, 0.0), mix)
 
 
 def _unpacked(packed: Array, columns: Indices) -> Array:
@@ -274,5 +282,6 @@ def parametric_resampler(spec: ModelSpec, grams: Grams, point: WorkingPoint) -> 
     refuse_derived(grams.layout)
     assembly = assembly_for(spec, grams)
     root = point.L[:, np.abs(point.L).max(axis=0) > 0.0]
-    pseudo = tuple(_pseudo_rows(grams, p) for p, pattern in enumerate(grams.patterns) if any(pattern))
+    Sigma = assembly.residual.matrix(point.sigma2)
+    pseudo = tuple(_pseudo_rows(grams, p, Sigma) for p, pattern in enumerate(grams.patterns) if any(pattern))
     return ParametricResampler(assembly, grams.products, chain(assembly, grams, point), root, pseudo)
