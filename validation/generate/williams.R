@@ -35,7 +35,7 @@ stacked <- function(d) {
 
 write_fit <- function(result, name, out) {
   head <- list(kind = "reference", data = "williams", date = format(Sys.Date()),
-               generator = "validation/generate/williams.R")
+               generator = "validation/generate/williams.R", timing = "elapsed, with other work on the machine")
   write_json(c(head, result), file.path(out, paste0(name, ".json")), digits = NA, auto_unbox = TRUE, pretty = TRUE)
   cat(sprintf("%s: log-likelihood %.8f, %.1f s\n", name, result$logLik, result$seconds))
 }
