@@ -116,9 +116,9 @@ def _compare(table: str, fit: MixedResults, target: _Target, *, estimates: bool 
 
 
 def reference_names() -> list[str]:
-    """Files of ``reference/`` with one fit each."""
+    """Files of ``reference/`` with one lme4 fit each; ``affect_checks`` has those of the daily affect data."""
     names = sorted(path.stem for path in (HERE / "reference").glob("*.json"))
-    return [name for name in names if not name.startswith(("singular_", "joint_"))]
+    return [name for name in names if not name.startswith(("singular_", "joint_", "williams_"))]
 
 
 def reference_fit(name: str) -> Iterator[Check]:

@@ -24,7 +24,7 @@ NAN = float("nan")
 #: Columns of ``Reproduction.to_frame``.
 LONG_COLUMNS = (
     "table", "term", "quantity", "published_by", "printed", "published", "ours_by", "ours", "difference", "mc_error",
-    "in_mc_errors", "note",
+    "in_mc_errors", "posterior_sd", "in_posterior_sds", "note",
 )  # fmt: skip
 
 
@@ -83,6 +83,8 @@ class Pair:
         Our number, NaN where we have none.
     mc_error : float
         Monte Carlo standard error of the difference, NaN where neither side was drawn.
+    posterior_sd : float
+        Of a posterior mean that is compared with a likelihood estimate; NaN where no such comparison is made.
     note : str
         What ours is, where the heading does not say it.
     """
@@ -94,6 +96,7 @@ class Pair:
     ours_by: str = ""
     ours: float = NAN
     mc_error: float = NAN
+    posterior_sd: float = NAN
     note: str = ""
 
     @property
@@ -113,6 +116,11 @@ class Pair:
             return NAN
         beyond = max(abs(self.difference) - half_unit(self.printed), 0.0)
         return math.copysign(beyond, self.difference) / self.mc_error
+
+    @property
+    def in_posterior_sds(self) -> float:
+        """The difference in posterior standard deviations; NaN where there is none, or where it was printed as 0.00."""
+        return self.difference / self.posterior_sd if self.posterior_sd > 0.0 else NAN
 
 
 def by_term(table: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -157,7 +165,7 @@ def long_frame(tables: Iterable[tuple[str, Iterable[Pair]]]) -> pd.DataFrame:
     rows = [
         (
             title, p.term, p.quantity or "estimate", p.by, p.printed, p.published, p.ours_by, p.ours, p.difference,
-            p.mc_error, p.in_mc_errors, p.note,
+            p.mc_error, p.in_mc_errors, p.posterior_sd, p.in_posterior_sds, p.note,
         )
         for title, pairs in tables
         for p in pairs

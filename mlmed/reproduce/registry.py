@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlmed.errors import DatasetError
+from mlmed.reproduce.affect import affect_m1, affect_m2, affect_m3, affect_m4, affect_m5
 from mlmed.reproduce.bpg import stata_bpg
 from mlmed.reproduce.framing import framing
 from mlmed.reproduce.single import gpa, sleepstudy
@@ -41,6 +42,11 @@ _EXAMPLES = {
     ),
     "gpa": _Example("gpa", "lme4, brms", "mixed", gpa),
     "sleepstudy": _Example("sleepstudy", "none; reference: lme4", "mixed", sleepstudy),
+    "affect-m1": _Example("williams", "brms (in m3); reference: lme4", "mixed", affect_m1),
+    "affect-m2": _Example("williams", "brms; reference: nlme", "mixed, two responses", affect_m2),
+    "affect-m3": _Example("williams", "brms; reference: nlme", "mixed, two responses", affect_m3),
+    "affect-m4": _Example("williams", "brms", "location_scale", affect_m4),
+    "affect-m5": _Example("williams", "brms, did not converge", "location_scale", affect_m5),
 }
 
 

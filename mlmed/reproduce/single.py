@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from mlmed import datasets
@@ -21,7 +22,7 @@ def gpa() -> Reproduction:
     """Grade point averages: a line a student, by lme4 and by brms."""
     asked, data = published("gpa"), datasets.load("gpa")
     fit = mixed(asked["formula"], data, method=asked["method"])
-    brms = asked["brms"]
+    brms, theirs = asked["brms"], reference("gpa")
     rows = [*brms["population_level"], *brms["group_level"], *brms["family_specific"]]
     functions = {
         "sd(Intercept)": "sqrt(`var(Intercept)`)",
@@ -38,8 +39,10 @@ def gpa() -> Reproduction:
             Compared("lme4: every number of the printed summary", tuple(lmer_pairs(fit, asked["lmer"], data))),
             Compared("brms: posterior mean, sd and 95% interval", tuple(brms_pairs(rows, ours))),
             Compared("brms: the first ten random intercepts", tuple(_modes(fit, brms["random_effects"]))),
+            Compared(f"reference: conditional modes, {theirs['software']}", tuple(_lme4_modes(fit, theirs["ranef"]))),
         ),
         (
+            _farthest(fit, theirs["ranef"]),
             "lme4 prints a rounded optimum of the same criterion: differences are those of rounding.",
             "brms averages over a posterior distribution. Its intervals of standard deviations are quantiles; ours are "
             "estimate +- z standard errors of the delta method (fit.profile() has likelihood intervals).",
@@ -66,6 +69,28 @@ def _modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
             yield Pair(term, quantity, "brms", row[key], "ours", own[column])
 
 
+def _lme4_modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
+    """Conditional modes and conditional standard deviations of lme4."""
+    table = fit.ranef()
+    own = by_term(table.assign(term=table["effect"] + " " + table["group"].astype(str)))
+    for row in rows:
+        term = f"{row['effect']} {row['group']}"
+        yield Pair(term, "", "lme4", row["value"], "ours", own[term]["value"])
+        yield Pair(term, "SE", "lme4", row["se"], "ours", own[term]["se"])
+
+
+def _farthest(fit: MixedResults, rows: list[dict[str, str]]) -> str:
+    """Say how far ours are from lme4's, at most."""
+    pairs = list(_lme4_modes(fit, rows))
+    sd = {name: float(np.sqrt(fit.G.loc[name, name])) for name in fit.G.index}
+    modes = max(abs(p.difference) / sd[p.term.rpartition(" ")[0]] for p in pairs if not p.quantity)
+    errors = max(abs(p.difference) / p.published for p in pairs if p.quantity)
+    return (
+        f"The conditional modes of lme4 ({len(rows)} of them) and ours are at most {modes:.1e} standard deviations of "
+        f"the random effect apart, their errors {errors:.1e} of themselves."
+    )
+
+
 def sleepstudy() -> Reproduction:
     """Reaction times over days without sleep, against lme4."""
     asked, data = reference("sleepstudy"), datasets.load("sleepstudy")
@@ -74,8 +99,12 @@ def sleepstudy() -> Reproduction:
         "sleepstudy",
         "reaction times over days without sleep, one equation",
         asked["source"],
-        (Compared(f"reference: {asked['software']}", tuple(_reference(fit, asked))),),
         (
+            Compared(f"reference: {asked['software']}", tuple(_reference(fit, asked))),
+            Compared("reference: conditional modes and their sds, lme4", tuple(_lme4_modes(fit, asked["ranef"]))),
+        ),
+        (
+            _farthest(fit, asked["ranef"]),
             "The page shows the call of brms for this model and prints no result. What is compared is a reference run "
             "of lme4 at a tight tolerance, not a published number.",
         ),

@@ -93,7 +93,10 @@ def _cells(pairs: Sequence[Pair], quantity: str) -> Iterator[_Cell]:
         yield from (_Cell(name, pair.term, pair.difference, _short(pair.difference)) for pair in own)
         if any(pair.mc_error > 0.0 for pair in own):
             name = f"in MC errors {quantity}".rstrip() if len(compared) == 1 else f"{by} MC errors {quantity}".rstrip()
-            yield from (_Cell(name, pair.term, pair.in_mc_errors, _one(pair.in_mc_errors)) for pair in own)
+            yield from (_Cell(name, pair.term, pair.in_mc_errors, _rounded(pair.in_mc_errors, 1)) for pair in own)
+        if any(pair.posterior_sd > 0.0 for pair in own):
+            name = f"in posterior SDs {quantity}".rstrip()
+            yield from (_Cell(name, p.term, p.in_posterior_sds, _rounded(p.in_posterior_sds, 2)) for p in own)
     if any(pair.note for pair in pairs):
         yield from (_Cell("ours is", pair.term, pair.note, pair.note) for pair in pairs)
 
@@ -112,8 +115,8 @@ def _short(value: float) -> str:
     return "0" if abs(value) < 1e-14 else f"{value:.2g}"
 
 
-def _one(value: float) -> str:
-    return "-" if value != value else f"{round(value, 1) + 0.0:.1f}"  # the sum makes -0.0 a plain zero
+def _rounded(value: float, places: int) -> str:
+    return "-" if value != value else f"{round(value, places) + 0.0:.{places}f}"  # the sum makes -0.0 a plain zero
 
 
 def _shown(block: Sequence[_Cell]) -> pd.DataFrame:
@@ -171,7 +174,8 @@ class Reproduction:
     def to_frame(self) -> pd.DataFrame:
         """One row per number: table, term, quantity, published_by, printed, published, ours_by, ours, difference, ...
 
-        ``mc_error`` is the Monte Carlo standard error of the difference, where one of the two was drawn.
+        ``mc_error`` is the Monte Carlo standard error of the difference, where one of the two was drawn, and
+        ``posterior_sd`` that of a posterior mean beside a likelihood estimate.
         """
         return long_frame((table.title, table.pairs) for table in self.compared)
 
