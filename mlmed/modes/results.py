@@ -129,13 +129,13 @@ class MixedResults(Coefficients, Predictive, Presentation):
         ----------
         G : (q, q) array
             Covariance of the random effects, in the order of ``fit.G``; may be singular.
-        sigma2 : (R,) array
-            Residual variances.
+        sigma2 : (R,) or (R, R) array
+            Residual variances, or the residual covariance of a row (``fit.Sigma``).
 
         Raises
         ------
         EffectError
-            If the shapes are wrong, G has a negative eigenvalue, or a residual variance is not positive.
+            If the shapes are wrong, or G or the residual covariance is not a covariance matrix.
         """
         return loglik_at(self.fitted.working, G, sigma2, reml=self.fitted.reml)
 
@@ -143,7 +143,13 @@ class MixedResults(Coefficients, Predictive, Presentation):
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation."""
         names = [equation.name for equation in self.fitted.layout.equations]
-        return pd.Series(self.fitted.estimates.sigma2, index=names, name="sigma2")
+        return pd.Series(np.diag(self.fitted.estimates.Sigma), index=names, name="sigma2")
+
+    @property
+    def Sigma(self) -> pd.DataFrame:
+        """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
+        names = [equation.name for equation in self.fitted.layout.equations]
+        return pd.DataFrame(self.fitted.estimates.Sigma, index=names, columns=names)
 
     @cached_property
     def optimization(self) -> Optimization:
