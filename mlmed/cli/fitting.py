@@ -31,7 +31,9 @@ def mixed_model(options: argparse.Namespace) -> str:
     """``mlmed mixed``."""
     data = read(options.data)
     with scan_progress(data):
-        found = mixed(options.formula, data, method=options.method, covariance=options.covariance)
+        found = mixed(
+            options.formula, data, method=options.method, covariance=options.covariance, residual=options.residual
+        )
     return _present(found, options)
 
 

@@ -10,7 +10,7 @@ from mlmed.effects.delta import ORDERS
 from mlmed.effects.draws import METHODS as METHODS_OF_DRAWS
 from mlmed.glm.families import FAMILIES
 from mlmed.glm.robust import HC_KINDS
-from mlmed.model import METHODS, STRUCTURES
+from mlmed.model import METHODS, RESIDUALS, STRUCTURES
 from mlmed.modes.causal.intervals import INTERVALS as CAUSAL_INTERVALS
 from mlmed.modes.covariance import ALL_KINDS
 from mlmed.modes.intervals import INTERVALS
@@ -51,9 +51,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_fitting(effects)
     _add_intervals(effects)
     _add_schools(commands)
-    one = commands.add_parser("mixed", help="one equation")
+    one = commands.add_parser("mixed", help="one equation, or several responses at once")
     _add_data(one)
-    one.add_argument("--formula", required=True, help='e.g. "y ~ x + (1 + x | id)"')
+    one.add_argument(
+        "--formula", action="append", required=True, help='e.g. "y ~ x + (1 + x |c| id)"; once per response'
+    )
+    one.add_argument("--residual", choices=RESIDUALS, default="diagonal", help="correlated across responses, or not")
     _add_fitting(one)
     _add_printing(one)
     _add_tables(commands)

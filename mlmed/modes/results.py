@@ -16,6 +16,7 @@ from mlmed.modes.prediction import predict
 from mlmed.modes.predictive import Predictive
 from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
+from mlmed.modes.starts import fits_from_random_starts
 from mlmed.modes.tables import qualified, ranef_table
 from mlmed.reml.estimates import loglik_at
 from mlmed.report.optimization import Optimization
@@ -155,6 +156,31 @@ class MixedResults(Coefficients, Predictive, Presentation):
     def optimization(self) -> Optimization:
         """History of the optimization and the certificate of the optimum."""
         return optimization_record(self.fitted)
+
+    def check_starts(self, n: int = 5, *, seed: int) -> pd.DataFrame:
+        """Fit again from random starts, which should all end at this optimum.
+
+        Parameters
+        ----------
+        n : int
+            Starts.
+        seed : int
+            Of the random numbers.
+
+        Returns
+        -------
+        DataFrame
+            start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and how far ``apart``
+            the estimates are, in standard errors.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> bool(fit.check_starts(3, seed=1)["difference"].abs().max() < 1e-8)
+        True
+        """
+        return fits_from_random_starts(self.fitted, n, seed=seed)
 
     # -- covariance of the estimates -----------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natura
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.problem import Problem
 
-__all__ = ["natural_jacobian", "regression_variances", "start_theta", "warm_theta"]
+__all__ = ["natural_jacobian", "random_theta", "regression_variances", "start_theta", "warm_theta"]
 
 Array = NDArray[np.float64]
 
@@ -100,6 +100,21 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
     """
     level = _neutral_level(problem, blocks, _positive_variances(problem))
     return _scored(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
+
+
+def random_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator) -> Array:
+    """Start values (n,) far from the neutral guess: random covariance matrices around its size."""
+    variance, structure, q = _positive_variances(problem), problem.residual, problem.n_random
+    level = _neutral_level(problem, blocks, variance)
+    root = np.tril(rng.normal(0.0, 0.7, (q, q))) + np.diag(rng.uniform(0.1, 1.5, q))
+    unit = np.sqrt(np.outer(level, level))
+    G = sum((inside_cone(block, root @ root.T, floor=FLOOR) for block in blocks), np.zeros((q, q))) * unit
+    variances = variance * rng.uniform(0.1, 1.0, len(variance))
+    rows, columns = structure.at[structure.R :].T
+    covariances = rng.uniform(-0.8, 0.8, len(rows)) * np.sqrt(variances[rows] * variances[columns])
+    sigma2 = structure.inside(np.append(variances, covariances), variances)
+    factor = np.concatenate([factor_coordinates(block, G) for block in blocks])
+    return np.append(factor, structure.coordinates(sigma2))
 
 
 def _scored(
