@@ -131,12 +131,14 @@ def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
 
 
 def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
-    """Conditional modes with their standard deviations, one row per effect and cluster."""
+    """Conditional modes with their standard deviations and shrinkage, one row per effect and cluster."""
     check_level(level)
     optimum, working = fitted.optimum, fitted.working
     found = conditional_modes(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units.Z_map)
     value = found.modes.ravel()
-    se = np.sqrt(np.einsum("aaj->aj", found.covariances)).ravel()
+    variances, prior = np.einsum("aaj->aj", found.covariances), np.diag(fitted.estimates.G)[:, None]
+    se = np.sqrt(variances).ravel()
+    shrinkage = np.divide(variances, prior, out=np.full_like(variances, np.nan), where=prior > 0.0)
     names, J = qualified(fitted, "random"), len(fitted.clusters)
     z = float(ndtri(0.5 + level / 2.0))
     return pd.DataFrame(
@@ -148,6 +150,7 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
             "se": se,
             "lower": value - z * se,
             "upper": value + z * se,
+            "shrinkage": shrinkage.ravel(),
         }
     )
 
