@@ -33,10 +33,13 @@ class LinearCovariance:
         What its k rows are called.
     basis : (n, k, k) array
         The matrix is ``sum psi_i basis_i``.
+    floor : (k,) array
+        Variances that are 0 up to rounding.
     """
 
     names: tuple[str, ...]
     basis: Array
+    floor: Array
 
 
 def linear_covariance(names: Sequence[str], at: NDArray[np.intp], first: int, n: int) -> LinearCovariance:
@@ -45,7 +48,7 @@ def linear_covariance(names: Sequence[str], at: NDArray[np.intp], first: int, n:
     basis = np.zeros((n, k, k))
     for number, (i, j) in enumerate(at, start=first):
         basis[number, i, j] = basis[number, j, i] = 1.0
-    return LinearCovariance(tuple(names), basis)
+    return LinearCovariance(tuple(names), basis, np.zeros(k))
 
 
 def correlation_pairs(matrix: LinearCovariance) -> list[tuple[int, int]]:
@@ -66,27 +69,26 @@ def sdcor_quantities(matrix: LinearCovariance, psi: Array) -> dict[str, Quantity
         Where to take them.
     """
     names = matrix.names
-    found = [_sd(f"sd({name})", matrix.basis[:, k, k], psi) for k, name in enumerate(names)]
+    found = [_sd(f"sd({name})", matrix.basis[:, k, k], psi, matrix.floor[k]) for k, name in enumerate(names)]
     for i, j in correlation_pairs(matrix):
-        found.append(_correlation((names[i], names[j]), matrix.basis[:, [i, i, j], [j, i, j]].T, psi))
+        gone = [name for name, k in ((names[i], i), (names[j], j)) if matrix.basis[:, k, k] @ psi <= matrix.floor[k]]
+        term, rows = f"cor({names[i]},{names[j]})", matrix.basis[:, [i, i, j], [j, i, j]].T
+        why = NO_CORRELATION.format(name=" and ".join(gone))
+        found.append(_without_error(term, np.nan, len(psi), why) if gone else _correlation(term, rows, psi))
     return {quantity.term: quantity for quantity in found}
 
 
-def _sd(term: str, row: Array, psi: Array) -> Quantity:
+def _sd(term: str, row: Array, psi: Array, floor: float) -> Quantity:
     variance = float(row @ psi)
-    if variance <= 0.0:
+    if variance <= floor:
         return _without_error(term, 0.0, len(psi), NO_SD_ERROR)
     sd = float(np.sqrt(variance))
     return Quantity(term, sd, row / (2.0 * sd), np.outer(row, row) / (-4.0 * sd**3))
 
 
-def _correlation(names: tuple[str, str], rows: Array, psi: Array) -> Quantity:
+def _correlation(term: str, rows: Array, psi: Array) -> Quantity:
     """``rows`` (3, n) make the covariance c and the variances v and w of psi."""
-    term = f"cor({names[0]},{names[1]})"
     c, v, w = map(float, rows @ psi)
-    for name, variance in zip(names, (v, w), strict=True):
-        if variance <= 0.0:
-            return _without_error(term, float("nan"), len(psi), NO_CORRELATION.format(name=name))
     size = float(np.sqrt(v * w))
     r = c / size
     note = NO_CORRELATION_ERROR.format(value=r) if abs(r) > 1.0 - EDGE else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from mlmed.modes.influence import InfluenceResults, influence_of
 from mlmed.modes.likelihood import LRTest, compare_fits, test_constraint, test_variance, variance_in
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
-from mlmed.modes.sdcor import fit_sdcor_quantities
+from mlmed.modes.sdcor import fit_sdcor_quantities, variance_of_sd
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -103,9 +102,8 @@ class Inference:
         Parameters
         ----------
         expression : str, callable or mapping
-            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket may stand in backticks,
-            ``"`m:x` / `y:m`"``. Those of ``sdcor()`` are known, too. A callable gets a dict of values by name, without
-            ``sd()`` and ``cor()``. A mapping gives several, by label.
+            ``"a*b + cov_ab + cprime"``; names with a colon or bracket, those of ``sdcor()``, too, may stand in
+            backticks, ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Which covariance of the estimates.
         order : {"second", "first", "unbiased"}
@@ -154,7 +152,10 @@ class Inference:
         >>> [round(end, 3) for end in fit.profile("X").interval]
         [-0.038, 0.418]
         """
-        return profile_quantity(self.fitted, self.quantity_at(expression, at), level=level, points=points)
+        variance = variance_of_sd(expression, parameter_names(self.fitted))
+        asked = self.quantity_at(variance or expression, at)
+        found = profile_quantity(self.fitted, asked, level=level, points=points)
+        return found.root(expression.strip()) if variance else found
 
     def test(self, hypothesis: str, *, at: Mapping[str, Any] | None = None) -> LRTest:
         """Likelihood-ratio test of one restriction, everything else re-estimated.
@@ -188,7 +189,8 @@ class Inference:
         if value is not None and not np.isfinite(value):
             raise EffectError(f"a quantity cannot be tested to be {right.strip()}; found {hypothesis!r}")
         if value == 0.0:
-            effect = variance_in(self.fitted, re.sub(r"^sd\(", "var(", left.strip().strip("`")))
+            name = variance_of_sd(left, parameter_names(self.fitted)) or left
+            effect = variance_in(self.fitted, name.strip().strip("`"))
             if effect is not None:
                 return test_variance(self.fitted, hypothesis, effect)
         if value is None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from mlmed.data.frames import shorten
 from mlmed.errors import EffectError
 from mlmed.modes.curves import choose_clusters, cluster_lines, conditional_table, line_along, observed_points
@@ -100,7 +102,7 @@ class Pictures(Values):
         if unknown or not asked:
             found = f"no random effect {unknown[0]!r}" if unknown else "no random effect was named"
             raise EffectError(f"{found}; there are {shorten(known, 20)}")
-        return plot_caterpillar(table[table["effect"].isin(asked)], level=level)
+        return plot_caterpillar(pd.concat([table[table["effect"] == name] for name in asked]), level=level)
 
     def plot_correlations(self, *, vcov: str = "block", level: float = 0.95) -> Axes:
         """Forest plot of ``correlations``, between clusters and within.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -12,10 +13,10 @@ from mlmed.effects.delta import Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities, sdcor_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.tables import BOUNDARY_NOTE, qualified
+from mlmed.modes.tables import BOUNDARY_NOTE, qualified, variance_floor
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
+__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations", "variance_of_sd"]
 
 RESIDUAL = "Residual"
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
@@ -28,7 +29,7 @@ def _between(fitted: Fitted) -> LinearCovariance:
     p, T, S = len(estimates.beta), len(estimates.tau), len(estimates.sigma2)
     basis = np.zeros((p + T + S, *estimates.G.shape))
     basis[p : p + T] = estimates.tau_basis
-    return LinearCovariance(tuple(qualified(fitted, "random")), basis)
+    return LinearCovariance(tuple(qualified(fitted, "random")), basis, variance_floor(fitted))
 
 
 def _within(fitted: Fitted) -> LinearCovariance:
@@ -43,6 +44,13 @@ def fit_sdcor_quantities(fitted: Fitted, estimates: Estimates) -> dict[str, Quan
     """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit."""
     psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
     return {**sdcor_quantities(_between(fitted), psi), **sdcor_quantities(_within(fitted), psi)}
+
+
+def variance_of_sd(expression: str, names: Sequence[str]) -> str | None:
+    """``var(x)`` where an expression is ``sd(x)`` and ``names`` have that variance."""
+    text = expression.strip().strip("`") if isinstance(expression, str) else ""
+    variance = f"var({text[3:]}"
+    return variance if text.startswith("sd(") and variance in names else None
 
 
 def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
