@@ -17,8 +17,7 @@ from tests.tolerances import DERIVATIVE, SAME
 
 #: 0.975 quantile of the normal distribution.
 Z95 = 1.959963984540054
-#: brms prints posterior means and sds of two decimals; a mode of the likelihood lies within half a posterior sd of the
-#: mean (a quarter of a percent is rounding).
+#: brms prints posterior means and sds of two decimals; a mode of the likelihood lies within half a sd of the mean.
 HALF_SD = 0.5
 #: Printed with five decimals, last one rounded.
 FIVE_DECIMALS = 5.1e-6
@@ -123,8 +122,7 @@ def test_correlations(fit, correlated):
         ["between", "m", "y", "x", "w"],
         ["between", "y", "y", "Intercept", "w"],
     ]
-    G = fit.G.to_numpy()
-    np.testing.assert_allclose(table["estimate"], of_matrix(G)[4:], rtol=SAME)
+    np.testing.assert_allclose(table["estimate"], of_matrix(fit.G.to_numpy())[4:], rtol=SAME)
     both = correlated.correlations(level=0.5)
     assert both[first].values.tolist()[6:] == [["within", "m", "y", "Residual", "Residual"]]
     assert (both["conf_high"][:6] < table["conf_high"]).all()
@@ -276,7 +274,7 @@ def test_brms_and_lme4_gpa(dataset):
 
 
 def test_summary_shows_between_and_within(fit, correlated, data):
-    heading = "Correlations of responses: intercepts between clusters, residuals within"
+    heading = "Correlations of responses: intercepts"
     table = headline_correlations(correlated.fitted, vcov="block", level=0.95)
     assert table["correlation"].tolist() == ["between id: m, y", "within: m, y"]
     assert table["estimate"].tolist() == correlated.correlations()["estimate"].iloc[[1, 6]].tolist()
