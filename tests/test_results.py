@@ -76,7 +76,7 @@ def test_conditional_modes_are_the_blups(data, one):
         V = Z @ G @ Z.T + s2 * np.eye(len(rows))
         expected = G @ Z.T @ np.linalg.solve(V, rows["y"] - X @ one.params.to_numpy())
         np.testing.assert_allclose(ranef.loc[cluster, ["Intercept", "m"]], expected, rtol=1e-7, atol=1e-9)
-    assert list(one.ranef().columns) == ["group_var", "effect", "group", "value", "se", "lower", "upper"]
+    assert list(one.ranef().columns) == ["group_var", "effect", "group", "value", "se", "lower", "upper", "shrinkage"]
 
 
 def test_predictions(data, fit, one):

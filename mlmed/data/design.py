@@ -97,7 +97,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
     codes, clusters = _used_clusters(codes[kept], clusters)
     layout = Layout(spec.equations, tuple(columns.names), tuple(equations), dropped, len(table))
-    return Design(layout, tuple(columns.values), np.stack(complete)[:, kept], codes, clusters)
+    members = np.stack(complete)[:, kept]
+    return Design(layout, tuple(columns.values), members, codes, clusters, np.flatnonzero(kept))
 
 
 def refuse_intercept(variables: frozenset[str]) -> None:

@@ -139,6 +139,8 @@ class Design:
         Cluster of each row.
     clusters : Index
         Cluster ids.
+    at : (N,) int array
+        Position of each row in the table.
     """
 
     layout: Layout
@@ -146,3 +148,4 @@ class Design:
     members: NDArray[np.bool_]
     codes: NDArray[np.intp]
     clusters: pd.Index
+    at: NDArray[np.intp]

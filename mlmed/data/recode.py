@@ -20,7 +20,7 @@ from mlmed.errors import DataError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
 
-__all__ = ["Recode", "recodes", "used_rows"]
+__all__ = ["Recode", "recodes"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -123,7 +123,7 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
         return (None,) * len(derived)
     _refuse_unknown(grams.layout, derived, data)
     table = select_columns(data, frozenset().union(*(e.variables for e in spec.equations)), keep=spec.group)
-    kept = used_rows(spec, table)
+    kept = _used_rows(spec, table)
     if len(kept) != len(rows.order):
         raise DataError(
             f"the table has {len(kept)} usable rows, the design {len(rows.order)}: they are not of the same data; pass "
@@ -132,7 +132,7 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
     return tuple(_recode(spec, grams, rows, table.iloc[kept[rows.order]], own) if own else None for own in derived)
 
 
-def used_rows(spec: ModelSpec, data: Any) -> Indices:
+def _used_rows(spec: ModelSpec, data: Any) -> Indices:
     """Positions in a table of the rows that some equation uses: those of its design, in the same order."""
     names = [sorted(equation.variables - equation.group_columns) for equation in spec.equations]
     table = select_columns(data, {*spec.group}.union(*names), keep=spec.group)

@@ -74,12 +74,12 @@ class Quantity:
         return replace(self, term=term)
 
 
-def check_level(level: float) -> None:
-    """Refuse a coverage that is not a proportion."""
+def check_level(level: float, name: str = "level") -> None:
+    """Refuse a coverage that is not a proportion; ``name`` is what the caller's argument is called."""
     if not isinstance(level, Real) or isinstance(level, bool) or not 0.0 < level < 1.0:
-        raise EffectError(f"level must be a proportion between 0 and 1, such as 0.95; found {level!r}")
+        raise EffectError(f"{name} must be a proportion between 0 and 1, such as 0.95; found {level!r}")
     if not np.isfinite(ndtri(0.5 + level / 2.0)):
-        raise EffectError(f"level {level!r} cannot be told from 1; use one such as 0.999")
+        raise EffectError(f"{name} {level!r} cannot be told from 1; use one such as 0.999")
 
 
 def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:

@@ -21,8 +21,10 @@ from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import lazy_frame, pushed_grams
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
 from mlmed.model import ModelSpec
+from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum, optimize
+from mlmed.reml.posterior import ModeLaw, mode_law
 from mlmed.reml.working import Working, build_working
 
 __all__ = ["Fitted", "design_of", "fit_model", "known_columns", "make_grams"]
@@ -30,7 +32,7 @@ __all__ = ["Fitted", "design_of", "fit_model", "known_columns", "make_grams"]
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """One fitted model, before it is dressed as a result.
+    """One fitted model, before it is dressed as a result; called, it gives the fitted values of its rows.
 
     Attributes
     ----------
@@ -93,6 +95,41 @@ class Fitted:
     def converged(self) -> bool:
         """Whether the optimum is certified."""
         return self.optimum.certificate.converged
+
+    def law(self) -> ModeLaw:
+        """Random effects of every cluster given the data, as a function of the fixed effects."""
+        optimum, working = self.optimum, self.working
+        return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
+
+    def __call__(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Fitted values of the rows of the data: ``fit.fitted()``.
+
+        Parameters
+        ----------
+        level : {"cluster", "population"}
+            X beta + Z u, or X beta.
+
+        Returns
+        -------
+        Series (one equation) or DataFrame (a column per response)
+            With the index of the data; NaN where a row was not used in an equation.
+
+        Raises
+        ------
+        EffectError
+            Unknown level, or the fit has no rows.
+        """
+        check_prediction_level(level)
+        design = design_of(self, "fitted()", "use predict() with new rows")
+        law = self.law() if level == "cluster" else None
+        return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
+
+    def residuals(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Responses less the fitted values, in the shape of ``__call__``."""
+        check_prediction_level(level)
+        design = design_of(self, "resid()", "use predict() with new rows")
+        law = self.law() if level == "cluster" else None
+        return with_index(self.table, design, residual_values(design, self.estimates.beta, law))
 
     @property
     def n_parameters(self) -> int:

@@ -22,6 +22,7 @@ from mlmed.modes.influence import InfluenceResults, influence_of
 from mlmed.modes.likelihood import LRTest, compare_fits, test_constraint, test_variance, variance_in
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
+from mlmed.modes.sdcor import fit_sdcor_quantities, variance_of_sd
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -62,15 +63,22 @@ class Inference:
         """Everything that ``nlcom`` can name, with derivatives in psi."""
         return self.quantities_at(at)(self.fitted.estimates)
 
+    def _named_at(self, at: Mapping[str, Any] | None) -> Callable[[Estimates], dict[str, Quantity]]:
+        """What text can name: ``quantities_at``, and ``sd()`` and ``cor()``."""
+        every = self.quantities_at(at)
+        return lambda estimates: {**every(estimates), **fit_sdcor_quantities(self.fitted, estimates)}
+
     def quantity_at(self, expression: str, at: Mapping[str, Any] | None = None) -> QuantityAt:
         """One named quantity, or an expression of several, as a function of the estimates."""
         if not isinstance(expression, str):
             raise EffectError(f"a quantity is named by text such as 'indirect'; found {expression!r}")
-        every = self.quantities_at(at)
-        name = expression.strip().strip("`")
-        if name in every(self.fitted.estimates):
-            return lambda estimates: every(estimates)[name]
-        return lambda estimates: combine(expression, every(estimates))
+        every, name = self._named_at(at), expression.strip().strip("`")
+        here = every(self.fitted.estimates).get(name)
+        if here is None:
+            return lambda estimates: combine(expression, every(estimates))
+        if np.isnan(here.gradient).any():
+            raise EffectError(f"{name} cannot be moved from where it is: {here.note}")
+        return lambda estimates: every(estimates)[name]
 
     def draws_of(self, at: Mapping[str, Any] | None = None) -> Callable[[Array], dict[str, Array]]:
         """What is made of many parameter vectors (n, n_psi), by name, as a function that holds no fit.
@@ -94,8 +102,8 @@ class Inference:
         Parameters
         ----------
         expression : str, callable or mapping
-            For example ``"a*b + cov_ab + cprime"``; names with a colon or bracket may stand in backticks,
-            ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
+            ``"a*b + cov_ab + cprime"``; names with a colon or bracket, those of ``sdcor()``, too, may stand in
+            backticks, ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Which covariance of the estimates.
         order : {"second", "first", "unbiased"}
@@ -106,7 +114,8 @@ class Inference:
         at : mapping, optional
             Values of moderators at which effects named in the expression are taken.
         """
-        asked = combine_all(expression, self.quantities(at))
+        known = self.quantities(at) if callable(expression) else self._named_at(at)(self.fitted.estimates)
+        asked = combine_all(expression, known)
         V = self.parameter_vcov(vcov)
         return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason, note=V.note)
 
@@ -123,7 +132,7 @@ class Inference:
         Parameters
         ----------
         expression : str
-            For example ``"indirect"``, ``"cov_ab"``, ``"var(m:x)"`` or ``"indirect / total"``.
+            For example ``"indirect"``, ``"cov_ab"``, ``"var(m:x)"``, ``"cor(m:x,y:m)"`` or ``"indirect / total"``.
         level : float
             Coverage of the interval, a proportion.
         points : int
@@ -143,7 +152,10 @@ class Inference:
         >>> [round(end, 3) for end in fit.profile("X").interval]
         [-0.038, 0.418]
         """
-        return profile_quantity(self.fitted, self.quantity_at(expression, at), level=level, points=points)
+        variance = variance_of_sd(expression, parameter_names(self.fitted))
+        asked = self.quantity_at(variance or expression, at)
+        found = profile_quantity(self.fitted, asked, level=level, points=points)
+        return found.root(expression.strip()) if variance else found
 
     def test(self, hypothesis: str, *, at: Mapping[str, Any] | None = None) -> LRTest:
         """Likelihood-ratio test of one restriction, everything else re-estimated.
@@ -177,7 +189,8 @@ class Inference:
         if value is not None and not np.isfinite(value):
             raise EffectError(f"a quantity cannot be tested to be {right.strip()}; found {hypothesis!r}")
         if value == 0.0:
-            effect = variance_in(self.fitted, left.strip().strip("`"))
+            name = variance_of_sd(left, parameter_names(self.fitted)) or left
+            effect = variance_in(self.fitted, name.strip().strip("`"))
             if effect is not None:
                 return test_variance(self.fitted, hypothesis, effect)
         if value is None:

@@ -1,100 +1,96 @@
-"""Predictions for new rows from the encodings of a fit."""
+"""Predictions for new rows, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
-from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns, shorten
-from mlmed.data.layout import EquationLayout
-from mlmed.errors import DataError, EffectError
+from mlmed.effects.delta import check_level
+from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
+from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.newdata import NewRows, own_effects, read_rows
+from mlmed.modes.row_values import check_prediction_level
+from mlmed.reml.posterior import ModeLaw
 
-__all__ = ["predict"]
+__all__ = ["INTERVALS", "predict", "prediction_table", "row_means", "row_variances", "with_limits"]
 
 Array = NDArray[np.float64]
-LEVELS = ("population", "cluster")
+INTERVALS = ("confidence", "prediction")
 
 
-def predict(fitted: Fitted, newdata: Any, *, level: str, ranef: Callable[[], pd.DataFrame]) -> pd.DataFrame | pd.Series:
+def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Series:
     """X beta, plus Z u for ``level="cluster"``; one column per equation."""
-    if level not in LEVELS:
-        raise EffectError(f"level must be one of {', '.join(LEVELS)}; found {level!r}")
-    columns, first_p = {}, 0
+    law = _law_for(fitted, level)
+    columns = {}
     for number, equation in enumerate(fitted.layout.equations):
-        p = len(equation.fixed)
-        columns[equation.name] = _predict_equation(
-            fitted, number, newdata, fitted.estimates.beta[first_p : first_p + p], ranef if level == "cluster" else None
-        )
-        first_p += p
-    index = newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
-    out = pd.DataFrame(columns, index=index)
+        rows = read_rows(fitted, number, newdata, clusters=law is not None)
+        values = np.full(len(rows.complete), np.nan)
+        values[rows.complete] = row_means(fitted, number, rows, law)
+        columns[equation.name] = values
+    out = pd.DataFrame(columns, index=_index_of(newdata))
     return out if len(columns) > 1 else out.iloc[:, 0]
 
 
-def _predict_equation(
-    fitted: Fitted, number: int, newdata: Any, beta: Array, ranef: Callable[[], pd.DataFrame] | None
-) -> Array:
-    equation, wanted = fitted.layout.equations[number], fitted.spec.equations[number].predictors
-    group = fitted.spec.group if ranef is not None else ()
-    table = select_columns(newdata, {*wanted, *group}, keep=group)
-    refuse_infinite(table)
-    complete = ~table[sorted(wanted)].isna().to_numpy().any(axis=1) if wanted else np.ones(len(table), dtype=bool)
-    usable = table.loc[np.flatnonzero(complete)]
-    values = np.full(len(table), np.nan)
-    if not len(usable):
-        return values
-    encodable = to_encodable(_as_fitted(equation, usable, wanted))
-    predicted = encode(equation.encodings[0], encodable, where=f"equation {equation.name}")[0] @ beta
-    if ranef is not None:
-        predicted = predicted + _cluster_part(fitted, number, usable, encodable, ranef())
-    values[complete] = predicted
-    return values
+def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str, coverage: float) -> pd.DataFrame:
+    """row, response, estimate, std_error, lower, upper; one block of rows per response."""
+    if interval not in INTERVALS:
+        raise EffectError(f"interval must be None or one of {', '.join(INTERVALS)}; found {interval!r}")
+    check_level(coverage, "coverage")
+    law, index = _law_for(fitted, level), _index_of(newdata)
+    blocks = []
+    for number, equation in enumerate(fitted.layout.equations):
+        rows = read_rows(fitted, number, newdata, clusters=law is not None)
+        numbers = np.full((len(rows.complete), 2), np.nan)
+        variance = row_variances(fitted, number, rows, law, new_row=interval == "prediction")
+        numbers[rows.complete] = np.column_stack([row_means(fitted, number, rows, law), np.sqrt(variance)])
+        labels = pd.RangeIndex(len(numbers)) if index is None else index
+        block = pd.DataFrame({"row": labels.to_flat_index(), "response": equation.name})
+        blocks.append(block.assign(estimate=numbers[:, 0], std_error=numbers[:, 1]))
+    return with_limits(pd.concat(blocks, ignore_index=True), coverage)
 
 
-def _as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
-    """Give new columns the kinds and levels of the fit; refuse what was not there."""
-    changed: dict[str, Any] = {}
-    for name in sorted(wanted):
-        column, levels = table[name], equation.levels.get(name)
-        if levels is None:
-            if not pd.api.types.is_numeric_dtype(column.dtype):
-                raise DataError(
-                    f"column {name!r} held numbers in the data of equation {equation.name}; here it has "
-                    f"{str(column.iloc[0])!r} (type {column.dtype}); convert it"
-                )
-            continue
-        new = [value for value in pd.unique(column) if value not in levels]
-        if new:
-            raise DataError(
-                f"column {name!r} has the level {str(new[0])!r}, which was not in the data of equation "
-                f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
-            )
-        if not isinstance(levels[0], float):
-            changed[name] = pd.Categorical(column, categories=list(levels))
-    return table.assign(**changed)
+def with_limits(table: pd.DataFrame, coverage: float) -> pd.DataFrame:
+    """Add ``lower`` and ``upper``, normal limits around ``estimate``."""
+    half = float(ndtri(0.5 + coverage / 2.0)) * table["std_error"]
+    return table.assign(lower=table["estimate"] - half, upper=table["estimate"] + half)
 
 
-def _cluster_part(
-    fitted: Fitted, number: int, table: pd.DataFrame, encodable: pd.DataFrame, ranef: pd.DataFrame
-) -> Array:
-    """Z u for each row; 0 for clusters that were not in the data."""
-    equations = fitted.layout.equations
-    equation = equations[number]
-    first = sum(len(other.random) for other in equations[:number])
-    J = len(fitted.clusters)
-    modes = ranef["value"].to_numpy().reshape(-1, J)[first : first + len(equation.random)]
-    codes, labels = cluster_codes(table.reset_index(drop=True), fitted.spec.group)
-    known = np.append(fitted.clusters.get_indexer(labels) if len(labels) else np.empty(0, dtype=np.intp), -1)
-    at = known[codes]  # a missing id has the code -1, which is the last entry
-    Z = np.concatenate(
-        [encode(encoding, encodable, where=f"equation {equation.name}")[0] for encoding in equation.encodings[1:]],
-        axis=1,
-    )
-    u = np.where(at >= 0, modes[:, at], 0.0)
-    return np.einsum("nk,kn->n", Z, u)
+def _index_of(newdata: Any) -> pd.Index | None:
+    return newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
+
+
+def _law_for(fitted: Fitted, level: str) -> ModeLaw | None:
+    check_prediction_level(level)
+    return fitted.law() if level == "cluster" else None
+
+
+def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
+    """Expected responses, (n,); the population's where the cluster is unknown."""
+    fixed, random = own_effects(fitted, number)
+    found: Array = rows.X @ fitted.estimates.beta[fixed]
+    if law is not None:
+        known = rows.at >= 0
+        found[known] += np.vecdot(rows.Z[known], law.modes[rows.at[known], random])
+    return found
+
+
+def row_variances(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
+    """Variances of the error of ``row_means``, (n,); ``new_row``: as a prediction of a response and not of its mean.
+
+    A row of a new cluster differs from the population by its own z'u, at ``level="cluster"`` always, in the population
+    only where a single row is predicted.
+    """
+    estimates, own = fitted.estimates, own_effects(fitted, number)
+    fixed, random = own
+    out = mean_variance(rows.X, fixed, estimates.P_inv)
+    if law is not None or new_row:
+        out += quadratic(rows.Z, estimates.G[random, random])
+    if law is not None:
+        known = rows.at >= 0
+        out[known] = posterior_variance(rows.X[known], rows.Z[known], rows.at[known], own, law, estimates.P_inv)
+    return out + estimates.Sigma[number, number] if new_row else out

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.recode import used_rows
 from mlmed.effects.delta import check_level
 from mlmed.effects.predictive import (
     KINDS,
@@ -91,7 +90,7 @@ class Predictive:
         """
         n, seed = check_count(n, "sets of responses"), check_seed(seed, "simulate()")
         sampler = _sampler(self.fitted, level, "simulate()")
-        return _frame(self.fitted, replicate(sampler.draw, n, seed=seed))
+        return _frame(self.fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
     def predictive_check(
         self, n: int = 200, *, seed: int | None = None, level: Level = "population", interval: float = 0.95
@@ -195,7 +194,7 @@ def _sampler(fitted: Fitted, level: str, what: str) -> ResponseSampler:
     law = population_law(working, optimum) if level == "population" else cluster_law(working, optimum)
     at = [equation.response_at for equation in fitted.layout.equations]
     root = residual_root(fitted.estimates.Sigma, working.units.y_scale)
-    return ResponseSampler(model, law, root, grams.shift[at], grams.scale[at])
+    return ResponseSampler(model, law, root, grams.shift[at], grams.scale[at], design.at)
 
 
 def _responses(fitted: Fitted, sampler: ResponseSampler) -> tuple[ResponseClusters, ...]:
@@ -203,11 +202,11 @@ def _responses(fitted: Fitted, sampler: ResponseSampler) -> tuple[ResponseCluste
     return response_clusters(names, sampler.observed, sampler.codes)
 
 
-def _frame(fitted: Fitted, sets: list[Array]) -> pd.DataFrame:
-    """Sets (R, N) on the rows of the user's table."""
+def _frame(fitted: Fitted, at: NDArray[np.intp], sets: list[Array]) -> pd.DataFrame:
+    """Sets (R, N) on the rows ``at`` of the user's table."""
     names = [equation.name for equation in fitted.layout.equations]
     values = np.full((fitted.layout.total, len(sets) * len(names)), np.nan)
-    values[used_rows(fitted.spec, fitted.table)] = np.concatenate(sets).T
+    values[at] = np.concatenate(sets).T
     columns: Any = names
     if len(sets) > 1:
         columns = pd.MultiIndex.from_product([range(len(sets)), names], names=["draw", "response"])

@@ -12,6 +12,7 @@ from mlmed.effects.nlcom import combine
 from mlmed.errors import EffectError
 from mlmed.modes.export import flat_table, to_json
 from mlmed.modes.inference import Inference
+from mlmed.modes.sdcor import correlations_table, fit_sdcor_table
 from mlmed.modes.stata import stata_report
 from mlmed.modes.tables import (
     fixef_table,
@@ -53,6 +54,40 @@ class Presentation(Inference):
         the standard deviation or the correlation.
         """
         return varcorr_table(self.fitted, vcov=vcov, level=level)
+
+    def sdcor(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """Standard deviations and correlations of random effects and residuals, as brms prints them.
+
+        Errors are first-order; intervals of sds are formed on the log scale, those of correlations by Fisher's z.
+        ``block`` and ``joint`` agree here, as they differ in the fixed effects only. On the boundary there is no error,
+        and no correlation with an effect whose variance is 0: NaN, and the reason in ``note``.
+
+        Returns
+        -------
+        DataFrame
+            group, term (``sd(m:x)``, ``cor(m:Intercept,y:Intercept)``, ``sd(m:Residual)``), estimate, std_error,
+            conf_low, conf_high, note. ``nlcom``, ``profile`` and ``test`` know the terms, too.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+        >>> fit = mlmed.mixed(["Med ~ X + (1 |c| group)", "y ~ X + (1 |c| group)"], df)
+        >>> fit.sdcor().set_index("term")["estimate"].round(3).tail(3).to_dict()
+        {'cor(Med:Intercept,y:Intercept)': -0.136, 'sd(Med:Residual)': 1.774, 'sd(y:Residual)': 1.673}
+        """
+        return fit_sdcor_table(self.fitted, vcov=vcov, level=level)
+
+    def correlations(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
+        """The correlations of ``sdcor``, between clusters (random effects) and within (residuals of a row).
+
+        Returns
+        -------
+        DataFrame
+            level (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
+            conf_high, note; without rows where the model has no correlation.
+        """
+        return correlations_table(self.fitted, vcov=vcov, level=level)
 
     @cached_property
     def names(self) -> list[str]:
@@ -116,7 +151,8 @@ class Presentation(Inference):
         Raises
         ------
         EffectError
-            Unknown style, or the Stata layout with standard errors that Stata does not compute.
+            Unknown style, or the Stata layout with standard errors that Stata does not compute or for responses that
+            are not mediator and outcome.
         """
         if style == "stata":
             if vcov != "block" or ddf != "none":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,6 +56,12 @@ class ProfileResults:
     def note(self) -> str:
         """What is unusual about the interval; usually empty."""
         return "; ".join(dict.fromkeys(end.note for end in self.ends if end.note))
+
+    def root(self, term: str) -> ProfileResults:
+        """The profile of the square root, of a standard deviation where this is that of a variance."""
+        low, high = (replace(end, value=float(np.sqrt(end.value))) for end in self.ends)
+        curve = self.curve.assign(value=np.sqrt(self.curve["value"]))
+        return ProfileResults(term, float(np.sqrt(self.estimate)), self.level, (low, high), curve)
 
     def plot(self) -> Axes:
         """The curve with its interval (extra ``plots``)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +11,12 @@ from numpy.typing import ArrayLike
 
 from mlmed.errors import EffectError
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.prediction import predict
+from mlmed.modes.pictures import Pictures
 from mlmed.modes.predictive import Predictive
 from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
 from mlmed.modes.starts import fits_from_random_starts
-from mlmed.modes.tables import qualified, ranef_table
+from mlmed.modes.tables import qualified
 from mlmed.reml.estimates import loglik_at
 from mlmed.report.optimization import Optimization
 
@@ -25,13 +24,13 @@ __all__ = ["MixedResults"]
 
 
 @dataclass(frozen=True)
-class MixedResults(Coefficients, Predictive, Presentation):
+class MixedResults(Coefficients, Predictive, Presentation, Pictures):
     """A fitted linear mixed model.
 
     Attributes
     ----------
     fitted : Fitted
-        Specification, sufficient statistics and optimum behind the numbers.
+        Specification, sufficient statistics and optimum behind the numbers; called, ``fit.fitted()``, fitted values.
     """
 
     # -- estimates -----------------------------------------------------------------------------------------
@@ -205,30 +204,3 @@ class MixedResults(Coefficients, Predictive, Presentation):
     def cov_params(self) -> pd.DataFrame:
         """Covariance matrix of the fixed effects (statsmodels' name)."""
         return self.vcov(which="fixed")
-
-    # -- clusters and predictions --------------------------------------------------------------------------
-
-    def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Conditional modes: group_var, effect, group, value, se, lower, upper; one row per effect and cluster.
-
-        ``se`` is the conditional standard deviation given the estimates, as lme4's ``condsd``.
-        """
-        return ranef_table(self.fitted, level=level)
-
-    def predict(self, newdata: Any, *, level: str = "population") -> pd.DataFrame | pd.Series:
-        """Predicted responses for new rows.
-
-        Parameters
-        ----------
-        newdata : dataframe
-            Columns of the right-hand sides (for ``level="cluster"`` also the cluster variable).
-        level : {"population", "cluster"}
-            ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
-            data get the population value.
-
-        Returns
-        -------
-        Series (one equation) or DataFrame (a column per response)
-            NaN where a predictor is missing.
-        """
-        return predict(self.fitted, newdata, level=level, ranef=self.ranef)

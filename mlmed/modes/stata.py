@@ -9,6 +9,7 @@ from scipy.special import chdtrc
 
 from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import wald_table
+from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import fixef_table, varcorr_table
 from mlmed.reml.estimates import regression_loglik
@@ -21,8 +22,20 @@ __all__ = ["stata_report"]
 def stata_report(
     fitted: Fitted, *, level: float, effects: pd.DataFrame | None = None, notes: tuple[str, ...] = ()
 ) -> StataReport:
-    """Numbers of ``xtmixed`` for one equation, or of the stacked model for two (Bauer-Preacher-Gil)."""
+    """Numbers of ``xtmixed`` for one equation, or of the stacked model for two (Bauer-Preacher-Gil).
+
+    Raises
+    ------
+    EffectError
+        If there are several responses that are not mediator and outcome.
+    """
     stacked = len(fitted.layout.equations) > 1
+    if stacked and not fitted.spec.shared:
+        names = ", ".join(equation.name for equation in fitted.layout.equations)
+        raise EffectError(
+            "xtmixed has one response, and its stacked form (sm, sy) is that of a mediator and an outcome; this fit "
+            f"has the responses {names}. Use style='text'; varcorr() has the variance scale that Stata prints"
+        )
     fixed, random = _fixed_names(fitted), _random_names(fitted)
     table = fixef_table(fitted, vcov="block", level=level)
     order = _constant_last(fixed)

@@ -27,8 +27,11 @@ __all__ = [
     "shown_clusters",
     "tidy_table",
     "varcorr_table",
+    "variance_floor",
 ]
 
+#: An sd below this, where responses and columns have sd 1, is rounding.
+TINY = 1e-10
 BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
 
 
@@ -134,6 +137,12 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") ->
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
 
 
+def variance_floor(fitted: Fitted) -> NDArray[np.float64]:
+    """Variances (q,) of random effects up to which they are 0, as an optimum on the boundary leaves rounding."""
+    Z_map = fitted.working.units.Z_map
+    return TINY**2 * np.einsum("ab,ab->a", Z_map, Z_map)
+
+
 def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
     """Cluster ids as a column; the parts of a combined id joined by a colon."""
     if isinstance(clusters, pd.MultiIndex):
@@ -142,12 +151,15 @@ def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
 
 
 def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
-    """Conditional modes with their standard deviations, one row per effect and cluster."""
+    """Conditional modes with their standard deviations and shrinkage, one row per effect and cluster."""
     check_level(level)
     optimum, working = fitted.optimum, fitted.working
     found = conditional_modes(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units.Z_map)
     value = found.modes.ravel()
-    se = np.sqrt(np.einsum("aaj->aj", found.covariances)).ravel()
+    variances, prior = np.einsum("aaj->aj", found.covariances), np.diag(fitted.estimates.G)[:, None]
+    se = np.sqrt(variances).ravel()
+    known = prior > variance_floor(fitted)[:, None]
+    shrinkage = np.divide(variances, prior, out=np.full_like(variances, np.nan), where=known)
     names, J = qualified(fitted, "random"), len(fitted.clusters)
     z = float(ndtri(0.5 + level / 2.0))
     return pd.DataFrame(
@@ -159,6 +171,7 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
             "se": se,
             "lower": value - z * se,
             "upper": value + z * se,
+            "shrinkage": shrinkage.ravel(),
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.sdcor import headline_correlations
 from mlmed.modes.tables import sections
 from mlmed.report.text import format_number, render_pairs, render_table
 
@@ -12,7 +13,7 @@ __all__ = ["errors_named", "letter", "native_summary"]
 
 
 def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none") -> str:
-    """Header, fixed effects, variances, residual variances."""
+    """Header, fixed effects, variances, residual variances, correlations of responses."""
     tables = sections(fitted, vcov=vcov, level=level, ddf=ddf)
     lines = [
         title,
@@ -25,10 +26,22 @@ def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: 
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
         render_table(_without_tests(tables["varcorr"])),
         "",
-        "Residual variances",
+        "Residual variances and covariances" if fitted.spec.correlated else "Residual variances",
         render_table(_without_tests(tables["residual"])),
+        *_correlations(fitted, vcov=vcov, level=level),
     ]
     return "\n".join(lines)
+
+
+def _correlations(fitted: Fitted, *, vcov: str, level: float) -> list[str]:
+    """How several responses go together; nothing where the model has no such correlation."""
+    if fitted.spec.shared:
+        return []
+    table = headline_correlations(fitted, vcov=vcov, level=level)
+    if not len(table):
+        return []
+    heading = "Correlations of responses: intercepts between clusters, residuals within (all: correlations(), sdcor())"
+    return ["", heading, render_table(table)]
 
 
 def errors_named(vcov: str, ddf: str) -> str:

@@ -33,6 +33,8 @@ class ResponseSampler:
         A factor of Sigma in working units.
     shift, scale : (R,) arrays
         Units of the responses.
+    at : (N,) int array
+        Positions of the rows in the user's table.
     """
 
     model: RowModel
@@ -40,6 +42,7 @@ class ResponseSampler:
     residual_root: Array
     shift: Array
     scale: Array
+    at: NDArray[np.intp]
 
     def draw(self, rng: np.random.Generator) -> Array:
         """One set, (R, N) in the user's units and the order of the design; NaN on rows outside an equation.

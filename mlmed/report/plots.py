@@ -10,7 +10,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["new_axes", "plot_draws", "plot_influence", "plot_profile"]
+__all__ = ["new_axes", "new_panels", "plot_draws", "plot_influence", "plot_profile"]
 
 
 def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
@@ -19,6 +19,19 @@ def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
 
     axes: Axes = plt.subplots(figsize=(width, height), layout="constrained")[1]
     return axes
+
+
+def new_panels(n: int, *, columns: int, width: float, height: float, sharey: bool = False) -> list[Axes]:
+    """Axes of n panels of a size in inches, row by row; only those that are used are shown."""
+    import matplotlib.pyplot as plt
+
+    across = min(n, columns)
+    down = -(-n // across)
+    size = (width * across, height * down)
+    every = plt.subplots(down, across, figsize=size, squeeze=False, sharey=sharey, layout="constrained")[1].ravel()
+    for ax in every[n:]:
+        ax.set_visible(False)
+    return list(every[:n])
 
 
 def plot_profile(curve: pd.DataFrame, *, term: str, estimate: float, ends: tuple[float, float], level: float) -> Axes:

@@ -58,7 +58,7 @@ class Template:
         codes, clusters = pd.factorize(data["id"])
         values = (np.ones(len(data)), *(data[name].to_numpy() for name in layout.columns[1:]))
         members = np.ones((len(layout.equations), len(data)), dtype=bool)
-        grams = accumulate(Design(layout, values, members, codes, pd.Index(clusters)))
+        grams = accumulate(Design(layout, values, members, codes, pd.Index(clusters), np.arange(len(codes))))
         try:
             working = build_working(self.example.spec, layout, grams)
         except (DataError, NotIdentifiedError) as error:

@@ -24,7 +24,7 @@ from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.model import ModelSpec
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted, fit_model
-from mlmed.reml.posterior import ModeLaw, mode_law
+from mlmed.reml.posterior import ModeLaw
 
 __all__ = ["EquationFit", "Errors", "Grouping", "SharedRows", "fit_equation", "shared_rows", "warn_of_levels"]
 
@@ -160,8 +160,7 @@ class EquationFit:
         """Random effects of every cluster given the data; None in an ordinary regression."""
         if not isinstance(self.fit, Fitted):
             return None
-        working, optimum = self.fit.working, self.fit.optimum
-        return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
+        return self.fit.law()
 
     def columns(self, cases: Sequence[Mapping[str, Any]], *, random: bool = False) -> Array:
         """Columns of the fixed or of the random part with variables set to values, (cases, n, p or q)."""

@@ -1,0 +1,135 @@
+"""Standard deviations and correlations of a covariance matrix that is linear in the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.delta import Quantity, std_error, wald_table
+
+__all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
+
+Array = NDArray[np.float64]
+
+#: How near to 1 a correlation of an exactly singular matrix comes in double precision.
+EDGE = 1e-10
+NO_SD_ERROR = "the variance is 0, on the boundary: no standard error"
+NO_CORRELATION = "does not exist: the variance of {name} is 0"
+NO_CORRELATION_ERROR = "the correlation is {value:+.0f}, on the boundary: no standard error"
+
+
+@dataclass(frozen=True, slots=True)
+class LinearCovariance:
+    """A covariance matrix as a linear function of the parameters.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What its k rows are called.
+    basis : (n, k, k) array
+        The matrix is ``sum psi_i basis_i``.
+    floor : (k,) array
+        Variances that are 0 up to rounding.
+    """
+
+    names: tuple[str, ...]
+    basis: Array
+    floor: Array
+
+
+def linear_covariance(names: Sequence[str], at: NDArray[np.intp], first: int, n: int) -> LinearCovariance:
+    """The matrix whose entries ``at`` (m, 2) are the parameters from position ``first`` among n, others 0."""
+    k = len(names)
+    basis = np.zeros((n, k, k))
+    for number, (i, j) in enumerate(at, start=first):
+        basis[number, i, j] = basis[number, j, i] = 1.0
+    return LinearCovariance(tuple(names), basis, np.zeros(k))
+
+
+def correlation_pairs(matrix: LinearCovariance) -> list[tuple[int, int]]:
+    """Rows (i, j), i < j, whose covariance is a parameter, column by column of the lower triangle."""
+    free = np.any(matrix.basis != 0.0, axis=0)
+    k = len(matrix.names)
+    return [(i, j) for i in range(k) for j in range(i + 1, k) if free[i, j]]
+
+
+def sdcor_quantities(matrix: LinearCovariance, psi: Array) -> dict[str, Quantity]:
+    """``sd(a)`` of every row, then ``cor(a,b)`` of every pair with a covariance; both derivatives in psi.
+
+    Parameters
+    ----------
+    matrix : LinearCovariance
+        The covariance matrix.
+    psi : (n,) array
+        Where to take them.
+    """
+    names = matrix.names
+    found = [_sd(f"sd({name})", matrix.basis[:, k, k], psi, matrix.floor[k]) for k, name in enumerate(names)]
+    for i, j in correlation_pairs(matrix):
+        gone = [name for name, k in ((names[i], i), (names[j], j)) if matrix.basis[:, k, k] @ psi <= matrix.floor[k]]
+        term, rows = f"cor({names[i]},{names[j]})", matrix.basis[:, [i, i, j], [j, i, j]].T
+        why = NO_CORRELATION.format(name=" and ".join(gone))
+        found.append(_without_error(term, np.nan, len(psi), why) if gone else _correlation(term, rows, psi))
+    return {quantity.term: quantity for quantity in found}
+
+
+def _sd(term: str, row: Array, psi: Array, floor: float) -> Quantity:
+    variance = float(row @ psi)
+    if variance <= floor:
+        return _without_error(term, 0.0, len(psi), NO_SD_ERROR)
+    sd = float(np.sqrt(variance))
+    return Quantity(term, sd, row / (2.0 * sd), np.outer(row, row) / (-4.0 * sd**3))
+
+
+def _correlation(term: str, rows: Array, psi: Array) -> Quantity:
+    """``rows`` (3, n) make the covariance c and the variances v and w of psi."""
+    c, v, w = map(float, rows @ psi)
+    size = float(np.sqrt(v * w))
+    r = c / size
+    note = NO_CORRELATION_ERROR.format(value=r) if abs(r) > 1.0 - EDGE else ""
+    inner = np.array([1.0 / size, -r / (2.0 * v), -r / (2.0 * w)])
+    cv, cw, vw = -1.0 / (2.0 * size * v), -1.0 / (2.0 * size * w), r / (4.0 * v * w)
+    bend = np.array([[0.0, cv, cw], [cv, 0.75 * r / v**2, vw], [cw, vw, 0.75 * r / w**2]])
+    return Quantity(term, r, inner @ rows, rows.T @ bend @ rows, note)
+
+
+def _without_error(term: str, value: float, n: int, note: str) -> Quantity:
+    return Quantity(term, value, np.full(n, np.nan), note=note)
+
+
+def sdcor_table(
+    quantities: Sequence[Quantity], V: Array, *, level: float, reason: str = "", note: str = ""
+) -> pd.DataFrame:
+    """First-order errors; intervals of sds on the log scale, of correlations by Fisher's z.
+
+    Parameters
+    ----------
+    quantities : sequence of Quantity
+        From ``sdcor_quantities``.
+    V : (n, n) array
+        Covariance of psi.
+    level : float
+        Coverage, a proportion.
+    reason, note : str
+        Why entries of V are NaN; what a reader should know of V.
+    """
+    value = np.array([quantity.estimate for quantity in quantities])
+    is_sd = np.array([quantity.term.startswith("sd(") for quantity in quantities], dtype=bool)
+    on_edge = ~is_sd & (np.abs(value) > 1.0 - EDGE)
+    errors = [std_error(quantity, V, order="first") for quantity in quantities]
+    error = np.where(on_edge, np.nan, np.array(errors, dtype=np.float64))
+    notes = [q.note or (reason if np.isnan(e) else note) for q, e in zip(quantities, error, strict=True)]
+    terms = [quantity.term for quantity in quantities]
+    shown = wald_table(terms, value, error, level=level, notes=notes, log_scale=is_sd)
+    inner, half = np.where(is_sd, 0.0, value), float(ndtri(0.5 + level / 2.0)) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, spread = np.arctanh(inner), half / (1.0 - inner**2)
+    low, high = np.tanh(centre - spread), np.tanh(centre + spread)
+    return shown.assign(
+        conf_low=np.where(is_sd, shown["conf_low"], low), conf_high=np.where(is_sd, shown["conf_high"], high)
+    )

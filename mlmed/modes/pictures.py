@@ -1,0 +1,121 @@
+"""Pictures of a fitted model (extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mlmed.data.frames import shorten
+from mlmed.errors import EffectError
+from mlmed.modes.curves import choose_clusters, cluster_lines, conditional_table, line_along, observed_points
+from mlmed.modes.sdcor import correlations_table
+from mlmed.modes.values import Values
+from mlmed.report.curve_plots import plot_curves, plot_lines
+from mlmed.report.effect_plots import plot_caterpillar, plot_correlation_forest
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Pictures"]
+
+
+@dataclass(frozen=True)
+class Pictures(Values):
+    """Pictures; every method returns the axes that it drew on.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        Specification, sufficient statistics and optimum behind the numbers; called, ``fit.fitted()``, fitted values.
+    """
+
+    def plot_conditional(
+        self,
+        variable: str,
+        *,
+        at: Mapping[str, Any] | None = None,
+        level: float = 0.95,
+        points: int | Sequence[Any] = 50,
+        data: bool = False,
+    ) -> list[Axes]:
+        """Draw ``conditional_effects``, a panel per response; ``data``: with the rows that were used."""
+        line = line_along(self.fitted, variable, at=at, points=points)
+        rows = observed_points(self.fitted, line) if data else None
+        table = conditional_table(self.fitted, line, level=level)
+        return plot_curves(table, variable=variable, level=level, rows=rows)
+
+    def plot_spaghetti(
+        self,
+        variable: str,
+        *,
+        clusters: int | Sequence[Any] | None = None,
+        seed: int | None = None,
+        at: Mapping[str, Any] | None = None,
+        points: int | Sequence[Any] = 50,
+    ) -> list[Axes]:
+        """Expected responses of single clusters along one predictor, all others held; the population's on top.
+
+        Parameters
+        ----------
+        variable : str
+            The predictor. Responses whose equations do not have it are left out.
+        clusters : int or sequence, optional
+            Ids, or a number of clusters drawn at random; by default all. Up to 8 get a colour and a name each.
+        seed : int, optional
+            Required where clusters are drawn.
+        at, points
+            As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
+
+        Raises
+        ------
+        EffectError
+            Unknown predictor or cluster, or no seed where one is needed.
+        """
+        chosen = choose_clusters(self.fitted, clusters, seed)
+        line = line_along(self.fitted, variable, at=at, points=points)
+        population = conditional_table(self.fitted, line, level=0.95)
+        lines = cluster_lines(self.fitted, line, chosen)
+        return plot_lines(lines, population, variable=variable, group=self.fitted.group_name)
+
+    def plot_ranef(self, effect: str | Sequence[str] | None = None, *, level: float = 0.95) -> list[Axes]:
+        """Caterpillar plot of ``ranef``: clusters by rank with their intervals, a panel per effect.
+
+        Parameters
+        ----------
+        effect : str or sequence of str, optional
+            Random effects, named as in ``ranef()``; by default all.
+        level : float
+            Coverage of the intervals, a proportion.
+
+        Raises
+        ------
+        EffectError
+            Unknown effect.
+        """
+        table = self.ranef(level=level)
+        known = list(dict.fromkeys(table["effect"]))
+        asked = known if effect is None else [effect] if isinstance(effect, str) else list(effect)
+        unknown = [name for name in asked if name not in known]
+        if unknown or not asked:
+            found = f"no random effect {unknown[0]!r}" if unknown else "no random effect was named"
+            raise EffectError(f"{found}; there are {shorten(known, 20)}")
+        return plot_caterpillar(pd.concat([table[table["effect"] == name] for name in asked]), level=level)
+
+    def plot_correlations(self, *, vcov: str = "block", level: float = 0.95) -> Axes:
+        """Forest plot of ``correlations``, between clusters and within.
+
+        Raises
+        ------
+        EffectError
+            The model has no correlation.
+        """
+        table = correlations_table(self.fitted, vcov=vcov, level=level)
+        if not len(table):
+            raise EffectError(
+                "the model has no correlation: one random effect, or independent ones, and independent residuals; "
+                "write (1 + x | id), or the same label in two formulas, (1 |c| id)"
+            )
+        return plot_correlation_forest(table, group=self.fitted.group_name, level=level)

@@ -1,0 +1,101 @@
+"""Standard deviations and correlations of a fit, as brms prints them: between clusters and within."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from mlmed.data.layout import INTERCEPT
+from mlmed.effects.delta import Quantity
+from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities, sdcor_table
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.tables import BOUNDARY_NOTE, qualified, variance_floor
+from mlmed.reml.estimates import Estimates
+
+__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations", "variance_of_sd"]
+
+RESIDUAL = "Residual"
+NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
+PAIRS = ["level", "equation1", "equation2", "term1", "term2"]
+
+
+def _between(fitted: Fitted) -> LinearCovariance:
+    """G as a function of psi."""
+    estimates = fitted.estimates
+    p, T, S = len(estimates.beta), len(estimates.tau), len(estimates.sigma2)
+    basis = np.zeros((p + T + S, *estimates.G.shape))
+    basis[p : p + T] = estimates.tau_basis
+    return LinearCovariance(tuple(qualified(fitted, "random")), basis, variance_floor(fitted))
+
+
+def _within(fitted: Fitted) -> LinearCovariance:
+    """Sigma as a function of psi."""
+    estimates, equations = fitted.estimates, fitted.layout.equations
+    names = [f"{e.name}:{RESIDUAL}" if len(equations) > 1 else RESIDUAL for e in equations]
+    first = len(estimates.beta) + len(estimates.tau)
+    return linear_covariance(names, estimates.sigma_at, first, first + len(estimates.sigma2))
+
+
+def fit_sdcor_quantities(fitted: Fitted, estimates: Estimates) -> dict[str, Quantity]:
+    """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit."""
+    psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    return {**sdcor_quantities(_between(fitted), psi), **sdcor_quantities(_within(fitted), psi)}
+
+
+def variance_of_sd(expression: str, names: Sequence[str]) -> str | None:
+    """``var(x)`` where an expression is ``sd(x)`` and ``names`` have that variance."""
+    text = expression.strip().strip("`") if isinstance(expression, str) else ""
+    variance = f"var({text[3:]}"
+    return variance if text.startswith("sd(") and variance in names else None
+
+
+def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+    """group, term, estimate, std_error, conf_low, conf_high, note; random effects of a singular fit are flagged."""
+    found, V = fit_sdcor_quantities(fitted, fitted.estimates), covariance(fitted, vcov)
+    table = sdcor_table(list(found.values()), V.matrix, level=level, reason=V.reason, note=V.note)
+    n_random = len(fitted.estimates.G) + len(correlation_pairs(_between(fitted)))
+    table.insert(0, "group", np.where(np.arange(len(table)) < n_random, fitted.group_name, RESIDUAL))
+    if fitted.is_singular:
+        plain = (table["group"] != RESIDUAL) & (table["note"] == "")
+        table["note"] = table["note"].mask(plain, BOUNDARY_NOTE)
+    return table[["group", "term", *NUMBERS]]
+
+
+def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+    """The correlations with the equations and effects that each is of."""
+    table = fit_sdcor_table(fitted, vcov=vcov, level=level)
+    shown = table[table["term"].str.startswith("cor(")].reset_index(drop=True)
+    equations = fitted.layout.equations
+    own = [(e.name, name) for e in equations for name in e.random]
+    parts = [("between", own[i], own[j]) for i, j in correlation_pairs(_between(fitted))]
+    parts += [
+        ("within", (equations[i].name, RESIDUAL), (equations[j].name, RESIDUAL))
+        for i, j in correlation_pairs(_within(fitted))
+    ]
+    pairs = pd.DataFrame([(where, a[0], b[0], a[1], b[1]) for where, a, b in parts], columns=PAIRS, dtype=object)
+    return pd.concat([pairs, shown[NUMBERS]], axis=1)
+
+
+def headline_correlations(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+    """Of every pair of responses the correlation of their intercepts and that of their residuals.
+
+    Returns
+    -------
+    DataFrame
+        ``correlation`` (as in ``between id: m, y``), estimate, std_error, conf_low, conf_high, note; without rows where
+        the model has neither.
+    """
+    table = correlations_table(fitted, vcov=vcov, level=level)
+    names = [e.name for e in fitted.layout.equations]
+    plain = (table["term1"] == table["term2"]) & table["term1"].isin([INTERCEPT, RESIDUAL])
+    kept = table[plain & (table["equation1"] != table["equation2"])]
+    place = {pair: k for k, pair in enumerate(combinations(names, 2))}
+    order = [place[pair] for pair in zip(kept["equation1"], kept["equation2"], strict=True)]
+    kept = kept.iloc[np.argsort(order, kind="stable")]
+    where = [f"between {fitted.group_name}" if kind == "between" else "within" for kind in kept["level"]]
+    pairs = [f"{w}: {a}, {b}" for w, a, b in zip(where, kept["equation1"], kept["equation2"], strict=True)]
+    return kept[NUMBERS].reset_index(drop=True).assign(correlation=pairs)[["correlation", *NUMBERS]]

@@ -1,0 +1,120 @@
+"""Pictures of expected responses along one predictor (extra ``plots``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.report.plots import new_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_curves", "plot_lines"]
+
+#: Most clusters that get a colour and a name each.
+NAMED = 8
+#: Letters of all levels that fit side by side under a panel.
+WIDTH = 30
+
+
+def plot_curves(table: pd.DataFrame, *, variable: str, level: float, rows: pd.DataFrame | None = None) -> list[Axes]:
+    """A panel per response: the line with its band, or a mark with its bar per level.
+
+    Parameters
+    ----------
+    table : DataFrame
+        response, the variable, estimate, lower, upper.
+    variable : str
+        What is on the horizontal axis.
+    level : float
+        Coverage, for the caption.
+    rows : DataFrame, optional
+        response, the variable, value: points of the data.
+    """
+    axes, positions = _panels(table, variable)
+    for ax, (response, part) in zip(axes, table.groupby("response", sort=False), strict=True):
+        if rows is not None:
+            own = rows[rows["response"] == response]
+            ax.plot(positions(own[variable]), own["value"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
+        x = positions(part[variable])
+        if _is_factor(part[variable]):
+            ax.vlines(x, part["lower"], part["upper"], color="C0", lw=1.5)
+            ax.plot(x, part["estimate"], "o", color="C0")
+        else:
+            ax.fill_between(x, part["lower"], part["upper"], color="C0", alpha=0.25, lw=0)
+            ax.plot(x, part["estimate"], color="C0", lw=2)
+    axes[0].figure.suptitle(f"expected response, {100 * level:g}% intervals", fontsize="medium")
+    return axes
+
+
+def plot_lines(lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, group: str) -> list[Axes]:
+    """A panel per response: a line per cluster, the population's on top.
+
+    Parameters
+    ----------
+    lines : DataFrame
+        response, group, the variable, estimate; the rows of a group side by side, at the values of ``population``.
+    population : DataFrame
+        response, the variable, estimate.
+    variable, group : str
+        What is on the horizontal axis, and what the clusters are called.
+    """
+    axes, positions = _panels(population, variable)
+    names = list(dict.fromkeys(lines["group"]))
+    named = len(names) <= NAMED
+    for ax, (response, part) in zip(axes, population.groupby("response", sort=False), strict=True):
+        x = positions(part[variable])
+        curves = lines.loc[lines["response"] == response, "estimate"].to_numpy().reshape(len(names), len(x))
+        for k, curve in enumerate(curves if named else ()):
+            ax.plot(x, curve, lw=1, color=f"C{k + 1}", label=str(names[k]))
+        if not named:
+            ax.plot(x, curves.T, lw=1, color="C0", alpha=_faint(len(names)))
+        ax.plot(x, part["estimate"], color="k", lw=2.5, label="population")
+    if named:
+        axes[-1].legend(frameon=False, fontsize="small", title=group, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    count = f"{len(names)} cluster{'s' if len(names) > 1 else ''}"
+    axes[0].figure.suptitle(f"{count} ({group}), population in black", fontsize="medium")
+    return axes
+
+
+def _panels(table: pd.DataFrame, variable: str) -> tuple[list[Axes], _Positions]:
+    """A titled panel per response, and what puts values of the variable on the axis."""
+    responses = list(dict.fromkeys(table["response"]))
+    axes = new_panels(len(responses), columns=3, width=4.2, height=3.6)
+    positions = _Positions(table[variable])
+    for ax, response in zip(axes, responses, strict=True):
+        ax.set_title(response, fontsize="medium")
+        ax.set_xlabel(variable)
+        if positions.levels:
+            ax.set_xticks(range(len(positions.levels)), positions.levels, fontsize="small")
+            for label in ax.get_xticklabels() if sum(map(len, positions.levels)) > WIDTH else ():
+                label.set(rotation=35, ha="right", rotation_mode="anchor")
+            ax.margins(x=0.1)
+    axes[0].set_ylabel("expected response")
+    return axes, positions
+
+
+class _Positions:
+    """Numbers as they are; levels of a factor as 0, 1, ..."""
+
+    def __init__(self, column: pd.Series) -> None:
+        self.levels = list(dict.fromkeys(map(str, column))) if _is_factor(column) else []
+
+    def __call__(self, column: pd.Series) -> NDArray[np.float64]:
+        if not self.levels:
+            return column.to_numpy(dtype=np.float64)
+        place = {name: float(k) for k, name in enumerate(self.levels)}
+        return np.array([place.get(str(value), np.nan) for value in column])
+
+
+def _is_factor(column: pd.Series) -> bool:
+    return not pd.api.types.is_numeric_dtype(column.dtype)
+
+
+def _faint(n: int) -> float:
+    """Opacity at which n marks on top of each other still show a density."""
+    return float(np.clip(12.0 / n**0.75, 0.06, 0.6))

@@ -1,0 +1,91 @@
+"""Pictures of random effects and of correlations (extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mlmed.report.plots import new_axes, new_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_caterpillar", "plot_correlation_forest"]
+
+#: Most clusters whose ids fit beside their lines.
+LABELLED = 40
+COLOURS = {"between": "C0", "within": "C3"}
+
+
+def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
+    """A panel per effect: clusters by rank with their intervals, in colour where the interval leaves out 0.
+
+    Parameters
+    ----------
+    ranef : DataFrame
+        group_var, effect, group, value, lower, upper.
+    level : float
+        Coverage, for the caption.
+    """
+    effects, group = list(dict.fromkeys(ranef["effect"])), str(ranef["group_var"].iloc[0])
+    J = int((ranef["effect"] == effects[0]).sum())
+    labelled = J <= LABELLED
+    height = 1.0 + 0.16 * J if labelled else 4.5
+    axes = new_panels(len(effects), columns=3, width=3.4, height=height)
+    for ax, effect in zip(axes, effects, strict=True):
+        own = ranef[ranef["effect"] == effect].sort_values("value", kind="stable")
+        rank = np.arange(J)
+        colours = np.where((own["lower"] > 0.0) | (own["upper"] < 0.0), "C0", "0.65")
+        ax.hlines(rank, own["lower"], own["upper"], colors=list(colours), lw=1.5 if labelled else 0.8)
+        ax.plot(own["value"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
+        ax.axvline(0.0, color="0.4", lw=0.8, ls=":", zorder=0)
+        ax.set_yticks(rank if labelled else [], own["group"].astype(str) if labelled else [], fontsize="x-small")
+        ax.set_ylim(-1, J)
+        ax.set_title(effect, fontsize="medium")
+    for ax in axes[:: min(len(effects), 3)]:
+        ax.set_ylabel(group if labelled else f"{group}, by rank")
+    axes[0].figure.suptitle(f"difference from the population, {100 * level:g}% intervals", fontsize="medium")
+    return axes
+
+
+def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) -> Axes:
+    """A line per correlation from the top, between clusters first.
+
+    Parameters
+    ----------
+    table : DataFrame
+        level, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
+    group : str
+        What the clusters are called.
+    level : float
+        Coverage, for the caption.
+    """
+    n, named = len(table), len({*table["equation1"], *table["equation2"]}) > 1
+    labels = [_pair(row, named=named) for row in table.to_dict("records")]
+    ax = new_axes(4.2 + 0.055 * max(map(len, labels)), 1.3 + 0.26 * n)
+    names = {"between": f"between {group}", "within": "within (residuals)"}
+    for kind in dict.fromkeys(table["level"]):
+        at = np.flatnonzero(table["level"] == kind)
+        own = table.iloc[at]
+        ax.hlines(at, own["conf_low"], own["conf_high"], color=COLOURS[kind], lw=1.5)
+        ax.plot(own["estimate"], at, "o", color=COLOURS[kind], ms=4.5, label=names[kind])
+    ax.axvline(0.0, color="0.6", lw=0.8, ls=":", zorder=0)
+    ax.set_yticks(range(n), labels, fontsize="small")
+    ax.set_ylim(n - 0.5, -0.5)
+    ax.set_xlim(-1.02, 1.02)
+    ax.set_xlabel("correlation")
+    kinds = [names[kind] for kind in dict.fromkeys(table["level"])]
+    ax.set_title(f"Correlations {' and '.join(kinds)}, {100 * level:g}% intervals", fontsize="medium")
+    if len(kinds) > 1:
+        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax
+
+
+def _pair(row: Mapping[Hashable, str], *, named: bool) -> str:
+    first, second = row["term1"], row["term2"]
+    if row["level"] == "within":
+        return f"{row['equation1']}, {row['equation2']}"
+    return f"{row['equation1']}:{first}, {row['equation2']}:{second}" if named else f"{first}, {second}"

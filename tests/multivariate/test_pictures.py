@@ -1,0 +1,153 @@
+"""What stands in the pictures; how they look was seen by people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlmed
+from mlmed.errors import EffectError
+from tests.models import MEDIATOR, OUTCOME
+from tests.multivariate.models import TWO, two_responses, with_residual_covariance
+from tests.tolerances import SAME
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def fit():
+    return mlmed.mixed(TWO, two_responses(11, holes=False))
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
+
+
+def lines_of(ax) -> list[np.ndarray]:
+    """Heights of everything that was drawn as a line."""
+    return [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+
+
+def titles(axes) -> list[str]:
+    return [ax.get_title() for ax in axes]
+
+
+def test_conditional_effects(fit):
+    axes = fit.plot_conditional("x", points=7)
+    table = fit.conditional_effects("x", points=7)
+    assert titles(axes) == ["m", "y"]
+    for ax, (_, part) in zip(axes, table.groupby("response", sort=False), strict=True):
+        np.testing.assert_allclose(lines_of(ax)[0], part["estimate"], rtol=SAME)
+        band = ax.collections[0].get_paths()[0].vertices
+        assert band[:, 1].min() == pytest.approx(part["lower"].min(), rel=SAME)
+        assert band[:, 1].max() == pytest.approx(part["upper"].max(), rel=SAME)
+        assert ax.get_xlabel() == "x"
+    assert titles(fit.plot_conditional("w")) == ["y"]
+
+
+def test_points_of_the_data():
+    data = two_responses(11)
+    with pytest.warns(mlmed.errors.DroppedRowsWarning):
+        fit = mlmed.mixed(TWO, data)
+    for name, ax in zip(("m", "y"), fit.plot_conditional("x", data=True), strict=True):
+        used = data[data[name].notna()]
+        drawn = next(line for line in ax.lines if line.get_marker() == ".")
+        np.testing.assert_allclose(drawn.get_xdata(), used["x"], rtol=SAME)
+        np.testing.assert_allclose(drawn.get_ydata(), used[name], rtol=SAME, atol=SAME)
+
+
+def test_factors_have_marks_at_their_levels():
+    data = two_responses(5, holes=False)
+    data = data.assign(g=pd.cut(data["w"], [-9, -0.5, 0.5, 9], labels=["low", "middle", "high"]).astype(object))
+    fit = mlmed.mixed("y ~ g + (1 | id)", data)
+    (ax,) = fit.plot_conditional("g", data=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["high", "low", "middle"]
+    marks = next(line for line in ax.lines if line.get_marker() == "o")
+    assert list(marks.get_xdata()) == [0.0, 1.0, 2.0]
+    np.testing.assert_allclose(marks.get_ydata(), fit.conditional_effects("g")["estimate"], rtol=SAME)
+    points = next(line for line in ax.lines if line.get_marker() == ".")
+    assert list(points.get_xdata()) == [["high", "low", "middle"].index(value) for value in data["g"]]
+    (spaghetti,) = fit.plot_spaghetti("g", clusters=[1])
+    assert [len(heights) for heights in lines_of(spaghetti)] == [3, 3]
+
+
+def test_spaghetti(fit):
+    """A line is what predict says of that cluster; the last one is the population's."""
+    (ax,) = fit.plot_spaghetti("w", clusters=[4, 17], points=[-1.0, 0.5])
+    x = fit.fitted.layout.equations[1].typical["x"]
+    new = pd.DataFrame({"w": [-1.0, 0.5] * 2, "x": x, "id": [4, 4, 17, 17]})
+    expected = fit.predict(new, level="cluster")["y"].to_numpy().reshape(2, 2)
+    np.testing.assert_allclose(lines_of(ax)[:2], expected, rtol=SAME)
+    np.testing.assert_allclose(lines_of(ax)[2], fit.predict(new[:2])["y"], rtol=SAME)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["4", "17", "population"]
+    every = fit.plot_spaghetti("x")
+    assert titles(every) == ["m", "y"]
+    assert [len(ax.lines) for ax in every] == [31, 31]
+    assert every[0].get_legend() is None
+
+
+def test_drawn_clusters_depend_on_the_seed_only(fit):
+    first, again, other = (lines_of(fit.plot_spaghetti("w", clusters=5, seed=s)[0]) for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_spaghetti_refuses(fit):
+    with pytest.raises(EffectError, match="seed=1"):
+        fit.plot_spaghetti("x", clusters=5)
+    for wrong in (0, 31, True):
+        with pytest.raises(EffectError, match="from 1 to 30"):
+            fit.plot_spaghetti("x", clusters=wrong, seed=1)
+    with pytest.raises(EffectError, match=r"no cluster 99 in the fit \(id: 1, 2"):
+        fit.plot_spaghetti("x", clusters=[1, 99])
+    with pytest.raises(EffectError, match="a list of ids, such as"):
+        fit.plot_spaghetti("x", clusters="4")
+    with pytest.raises(EffectError, match="no equation has the predictor 'z'"):
+        fit.plot_spaghetti("z")
+
+
+def test_caterpillar(fit):
+    axes = fit.plot_ranef()
+    assert titles(axes) == list(fit.G.index)
+    (ax,) = fit.plot_ranef("m:x", level=0.5)
+    own = fit.ranef(level=0.5).query("effect == 'm:x'").sort_values("value")
+    marks = next(line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(marks.get_xdata(), own["value"], rtol=SAME)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(map(str, own["group"]))
+    bars = np.array([bar[:, 0] for bar in ax.collections[0].get_segments()])
+    np.testing.assert_allclose(bars, own[["lower", "upper"]], rtol=SAME)
+    assert titles(fit.plot_ranef(["y:w", "m:x"])) == ["y:w", "m:x"]
+    with pytest.raises(EffectError, match="no random effect 'x'; there are m:Intercept, m:x"):
+        fit.plot_ranef("x")
+
+
+def test_correlations(fit):
+    ax = fit.plot_correlations()
+    table = fit.correlations()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[0] == "m:Intercept, m:x"
+    assert len(labels) == 6
+    marks = next(line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(marks.get_xdata(), table["estimate"], rtol=SAME)
+    assert ax.get_legend() is None
+    both = with_residual_covariance(fit, value=0.2, error=0.03).plot_correlations()
+    assert [label.get_text() for label in both.get_yticklabels()][-1] == "m, y"
+    assert [text.get_text() for text in both.get_legend().get_texts()] == ["between id", "within (residuals)"]
+    alone = mlmed.mixed("y ~ x + (1 | id)", two_responses(11, holes=False))
+    with pytest.raises(EffectError, match="the model has no correlation"):
+        alone.plot_correlations()
+
+
+def test_mediation_has_the_pictures_too():
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(50, 6, seed=8).data)
+    assert titles(fit.plot_spaghetti("m", clusters=10, seed=1)) == ["y"]
+    assert titles(fit.plot_conditional("x")) == ["m", "y"]
+    assert len(fit.plot_ranef()) == 5
+    assert len(fit.plot_correlations().get_yticklabels()) == 10
