@@ -1,7 +1,8 @@
 """Multilevel mediation by mixed models: certified optima, indirect effects with their covariance.
 
 ``mediate`` fits the Bauer-Preacher-Gil model, ``piecewise`` separate equations (Krull and MacKinnon), ``causal``
-potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equation, ``stack`` shows the stacked table.
+potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equation or several responses,
+``location_scale`` residual sds that differ; ``stack`` shows the stacked table.
 """
 
 from mlmed import datasets, errors, reproduce, simulate

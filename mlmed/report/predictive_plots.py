@@ -85,9 +85,9 @@ def _draw(ax: Axes, panel: Panel, *, log: bool) -> None:
     margin = MARGIN * (high - low)
     grid = np.linspace(low - margin, high + margin, POINTS)
     at = np.exp(grid) if log else grid
-    for k, values in enumerate(sets[1:]):
-        label = "simulated" if k == 0 else None
-        ax.plot(at, _density(values, grid), color="C0", lw=0.6, alpha=0.4, label=label)
+    for values in sets[1:]:
+        ax.plot(at, _density(values, grid), color="C0", lw=0.6, alpha=0.4)
+    ax.plot([], [], color="C0", lw=1.2, label="simulated")  # one faint line would not be seen in the legend
     ax.plot(at, _density(sets[0], grid), color="k", lw=1.8, label="observed")
     ax.margins(x=0.0)
     if log:
