@@ -26,6 +26,8 @@ from tests.smallsample_models import (
     close,
     corrected,
     jacobian,
+    literal_adjustment,
+    literal_f,
     unbalanced,
 )
 from validation.checks import load_json
@@ -119,37 +121,6 @@ def dense_moments(X, Z, equation, codes, G, sigma2, basis) -> sums.Moments:
         np.array([[X.T @ Vi @ k @ Vi @ l @ Vi @ X for l in moves] for k in moves]),  # noqa: E741
         np.array([[np.trace(Vi @ k @ Vi @ l) for l in moves] for k in moves]),  # noqa: E741
     )
-
-
-def literal_adjustment(found: sums.Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Adjusted covariance and W, written out as in the paper."""
-    Phi, P, Q, K = found.P_inv, -found.moved, found.twice, range(len(found.moved))
-    information = np.zeros_like(found.trace)
-    for k in K:
-        for m in K:
-            information[k, m] = 0.5 * (
-                found.trace[k, m] - np.trace(2 * Phi @ Q[k, m] - Phi @ P[k] @ Phi @ P[m])
-            )  # fmt: skip
-    W = np.linalg.inv(information)
-    Lambda = sum(W[k, m] * Phi @ (Q[k, m] - P[k] @ Phi @ P[m]) @ Phi for k in K for m in K)
-    return Phi + 2 * Lambda, W
-
-
-def literal_f(contrasts, found: sums.Moments, W) -> tuple[float, float]:
-    """Lambda and m of the paper."""
-    Phi, P, K, d = found.P_inv, -found.moved, range(len(found.moved)), len(contrasts)
-    Theta = contrasts.T @ np.linalg.inv(contrasts @ Phi @ contrasts.T) @ contrasts
-    parts = [Theta @ Phi @ P[k] @ Phi for k in K]
-    A1 = sum(W[k, m] * np.trace(parts[k]) * np.trace(parts[m]) for k in K for m in K)
-    A2 = sum(W[k, m] * np.trace(parts[k] @ parts[m]) for k in K for m in K)
-    B = (A1 + 6 * A2) / (2 * d)
-    g = ((d + 1) * A1 - (d + 4) * A2) / ((d + 2) * A2)
-    c = np.array([g, d - g, d + 2 - g]) / (3 * d + 2 * (1 - g))
-    mean = 1 / (1 - A2 / d)
-    variance = 2 / d * (1 + c[0] * B) / ((1 - c[1] * B) ** 2 * (1 - c[2] * B))
-    rho = variance / (2 * mean**2)
-    m = 4 + (d + 2) / (d * rho - 1)
-    return m / (mean * (m - 2)), m
 
 
 def single_design(formula, data):
