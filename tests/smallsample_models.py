@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numdifftools as nd
 import numpy as np
 import pandas as pd
 
 import mlmed
+from mlmed.effects.delta import std_error
 from mlmed.effects.paths import effect_quantities, find_paths
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     satterthwaite_effects,
 )
 from mlmed.reml import kenward_roger as kr
+from mlmed.reml import moments as sums
+from mlmed.reml.criterion import evaluate
+from mlmed.reml.estimates import to_estimates
 from mlmed.reml.start import natural_jacobian
+from mlmed.reml.vcov import information_inverse, parameter_vcov
 
 #: Relative, against other software at its own optimum (lme4 with rhoend 1e-10). Estimates agree to 1e-5 or better
 #: there, degrees of freedom are ratios that move less; lmerTest's Hessian is numerical.
@@ -82,3 +90,56 @@ def unbalanced(seed: int, n_clusters: int = 12, n_rows: int = 5) -> pd.DataFrame
     data = mlmed.simulate.bpg(n_clusters, n_rows, seed=seed).data
     keep = np.random.default_rng(seed).random(len(data)) < 0.67
     return data[keep].reset_index(drop=True)
+
+
+def literal_adjustment(found: sums.Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Adjusted covariance and W, written out as in the paper."""
+    Phi, P, Q, K = found.P_inv, -found.moved, found.twice, range(len(found.moved))
+    information = np.zeros_like(found.trace)
+    for k in K:
+        for m in K:
+            information[k, m] = 0.5 * (
+                found.trace[k, m] - np.trace(2 * Phi @ Q[k, m] - Phi @ P[k] @ Phi @ P[m])
+            )  # fmt: skip
+    W = np.linalg.inv(information)
+    Lambda = sum(W[k, m] * Phi @ (Q[k, m] - P[k] @ Phi @ P[m]) @ Phi for k in K for m in K)
+    return Phi + 2 * Lambda, W
+
+
+def literal_f(contrasts, found: sums.Moments, W) -> tuple[float, float]:
+    """Lambda and m of the paper."""
+    Phi, P, K, d = found.P_inv, -found.moved, range(len(found.moved)), len(contrasts)
+    Theta = contrasts.T @ np.linalg.inv(contrasts @ Phi @ contrasts.T) @ contrasts
+    parts = [Theta @ Phi @ P[k] @ Phi for k in K]
+    A1 = sum(W[k, m] * np.trace(parts[k]) * np.trace(parts[m]) for k in K for m in K)
+    A2 = sum(W[k, m] * np.trace(parts[k] @ parts[m]) for k in K for m in K)
+    B = (A1 + 6 * A2) / (2 * d)
+    g = ((d + 1) * A1 - (d + 4) * A2) / ((d + 2) * A2)
+    c = np.array([g, d - g, d + 2 - g]) / (3 * d + 2 * (1 - g))
+    mean = 1 / (1 - A2 / d)
+    variance = 2 / d * (1 + c[0] * B) / ((1 - c[1] * B) ** 2 * (1 - c[2] * B))
+    rho = variance / (2 * mean**2)
+    m = 4 + (d + 2) / (d * rho - 1)
+    return m / (mean * (m - 2)), m
+
+
+def numdifftools_df(fit, quantities_at, vcov, order, *, share=4e-3) -> np.ndarray:
+    """df from central differences in the natural parameters themselves, steps a share of G's smallest eigenvalue."""
+    fitted = fit.fitted
+    working, optimum, J = fitted.working, fitted.optimum, jacobian(fit)
+    q = working.problem.n_random
+    start = np.linalg.lstsq(J, np.append(optimum.G, optimum.sigma2), rcond=None)[0]
+
+    def variances(theta):
+        at = J @ theta
+        G, sigma2 = at[: q * q].reshape(q, q), at[q * q :]
+        L = np.linalg.cholesky(G)
+        there = evaluate(working.problem, L, sigma2, reml=fitted.reml)
+        moved = to_estimates(working, replace(optimum, G=G, L=L, sigma2=sigma2, evaluation=there), reml=fitted.reml)
+        V = parameter_vcov(moved, vcov).matrix
+        return np.array([std_error(quantity, V, order=order) ** 2 for quantity in quantities_at(moved)])
+
+    # far enough inside the cone for an error of fourth order to vanish
+    slopes = nd.Jacobian(variances, step=share * float(np.linalg.eigvalsh(optimum.G)[0]), order=4)(start)
+    V = information_inverse(fitted.estimates.hessian)[0]
+    return 2.0 * variances(start) ** 2 / np.einsum("nk,kl,nl->n", slopes, V, slopes)

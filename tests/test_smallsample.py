@@ -13,6 +13,7 @@ from mlmed.effects.smallsample import (
     satterthwaite_linear,
 )
 from mlmed.reml import kenward_roger as kr
+from mlmed.reml import moments as sums
 from mlmed.reml.clusters import chunks
 from mlmed.reml.criterion import evaluate
 from tests.models import MEDIATOR, OUTCOME, stacked_matrices
@@ -25,6 +26,8 @@ from tests.smallsample_models import (
     close,
     corrected,
     jacobian,
+    literal_adjustment,
+    literal_f,
     unbalanced,
 )
 from validation.checks import load_json
@@ -106,49 +109,18 @@ def test_balanced_growth_curves_give_hotelling_s_test():
 # -- dense matrices ------------------------------------------------------------------------------------------------
 
 
-def dense_moments(X, Z, equation, codes, G, sigma2, basis) -> kr.Moments:
+def dense_moments(X, Z, equation, codes, G, sigma2, basis) -> sums.Moments:
     """The sums of Kenward and Roger from the covariance matrix of all rows."""
     same = codes[:, None] == codes[None]
     members = [np.diag((equation == r).astype(float)) for r in range(len(sigma2))]
     Vi = np.linalg.inv(np.where(same, Z @ G @ Z.T, 0.0) + sum(s * D for s, D in zip(sigma2, members, strict=True)))
     moves = [np.where(same, Z @ E @ Z.T, 0.0) for E in basis] + members
-    return kr.Moments(
+    return sums.Moments(
         np.linalg.inv(X.T @ Vi @ X),
         np.array([X.T @ Vi @ k @ Vi @ X for k in moves]),
         np.array([[X.T @ Vi @ k @ Vi @ l @ Vi @ X for l in moves] for k in moves]),  # noqa: E741
         np.array([[np.trace(Vi @ k @ Vi @ l) for l in moves] for k in moves]),  # noqa: E741
     )
-
-
-def literal_adjustment(found: kr.Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Adjusted covariance and W, written out as in the paper."""
-    Phi, P, Q, K = found.P_inv, -found.moved, found.twice, range(len(found.moved))
-    information = np.zeros_like(found.trace)
-    for k in K:
-        for m in K:
-            information[k, m] = 0.5 * (
-                found.trace[k, m] - np.trace(2 * Phi @ Q[k, m] - Phi @ P[k] @ Phi @ P[m])
-            )  # fmt: skip
-    W = np.linalg.inv(information)
-    Lambda = sum(W[k, m] * Phi @ (Q[k, m] - P[k] @ Phi @ P[m]) @ Phi for k in K for m in K)
-    return Phi + 2 * Lambda, W
-
-
-def literal_f(contrasts, found: kr.Moments, W) -> tuple[float, float]:
-    """Lambda and m of the paper."""
-    Phi, P, K, d = found.P_inv, -found.moved, range(len(found.moved)), len(contrasts)
-    Theta = contrasts.T @ np.linalg.inv(contrasts @ Phi @ contrasts.T) @ contrasts
-    parts = [Theta @ Phi @ P[k] @ Phi for k in K]
-    A1 = sum(W[k, m] * np.trace(parts[k]) * np.trace(parts[m]) for k in K for m in K)
-    A2 = sum(W[k, m] * np.trace(parts[k] @ parts[m]) for k in K for m in K)
-    B = (A1 + 6 * A2) / (2 * d)
-    g = ((d + 1) * A1 - (d + 4) * A2) / ((d + 2) * A2)
-    c = np.array([g, d - g, d + 2 - g]) / (3 * d + 2 * (1 - g))
-    mean = 1 / (1 - A2 / d)
-    variance = 2 / d * (1 + c[0] * B) / ((1 - c[1] * B) ** 2 * (1 - c[2] * B))
-    rho = variance / (2 * mean**2)
-    m = 4 + (d + 2) / (d * rho - 1)
-    return m / (mean * (m - 2)), m
 
 
 def single_design(formula, data):
@@ -181,10 +153,10 @@ def test_sums_and_adjustment_against_dense_matrices(design):
     dense = dense_moments(
         X @ units.X_map / scale, Z @ units.Z_map / scale, equation, codes, optimum.G, optimum.sigma2, basis
     )
-    found = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
+    found = sums.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
     for name in ("P_inv", "moved", "twice", "trace"):
         close(getattr(found, name), getattr(dense, name), DENSE)
-    close(kr.moved_crossproducts(working.problem, optimum.L, optimum.sigma2, jacobian(fit)), dense.moved, DENSE)
+    close(sums.moved_crossproducts(working.problem, optimum.L, optimum.sigma2, jacobian(fit)), dense.moved, DENSE)
     # in the user's units, where nothing but the estimates is shared
     estimates = fit.fitted.estimates
     user_basis = np.array([(np.outer(*np.eye(len(estimates.G))[[i, j]])) for i, j in estimates.tau_at])
@@ -203,7 +175,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
 def test_chunks_do_not_change_the_sums(monkeypatch):
     fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(40, 6, seed=3).data)
     whole = corrected(fit)
-    monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
+    monkeypatch.setattr(sums, "chunks", lambda problem: chunks(problem, 7))
     pieces = corrected(fit)
     close(pieces.adjusted, whole.adjusted, 1e-12)
 

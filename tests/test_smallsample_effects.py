@@ -5,14 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 
-import numdifftools as nd
 import numpy as np
 import pandas as pd
 import pytest
 
 import mlmed
 from mlmed.effects import smallsample
-from mlmed.effects.delta import Quantity, std_error
+from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine
 from mlmed.effects.paths import effect_quantities, find_paths
 from mlmed.effects.smallsample import (
@@ -25,9 +24,6 @@ from mlmed.effects.smallsample import (
 )
 from mlmed.errors import BoundaryWarning, DroppedRowsWarning, EffectError
 from mlmed.reml import kenward_roger as kr
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.estimates import to_estimates
-from mlmed.reml.vcov import information_inverse, parameter_vcov
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 from tests.smallsample_models import (
@@ -40,7 +36,7 @@ from tests.smallsample_models import (
     corrected,
     effects_of,
     fixed_parts,
-    jacobian,
+    numdifftools_df,
     terms_of,
     unbalanced,
 )
@@ -53,28 +49,6 @@ def fit():
     found = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(60, 8, seed=21).data)
     assert not found.is_singular
     return found
-
-
-def numdifftools_df(fit, quantities_at, vcov, order) -> np.ndarray:
-    """df from central differences in the natural parameters themselves."""
-    fitted = fit.fitted
-    working, optimum, J = fitted.working, fitted.optimum, jacobian(fit)
-    q = working.problem.n_random
-    start = np.linalg.lstsq(J, np.append(optimum.G, optimum.sigma2), rcond=None)[0]
-
-    def variances(theta):
-        at = J @ theta
-        G, sigma2 = at[: q * q].reshape(q, q), at[q * q :]
-        L = np.linalg.cholesky(G)
-        there = evaluate(working.problem, L, sigma2, reml=fitted.reml)
-        moved = to_estimates(working, replace(optimum, G=G, L=L, sigma2=sigma2, evaluation=there), reml=fitted.reml)
-        V = parameter_vcov(moved, vcov).matrix
-        return np.array([std_error(quantity, V, order=order) ** 2 for quantity in quantities_at(moved)])
-
-    # far enough inside the cone for an error of fourth order to vanish
-    slopes = nd.Jacobian(variances, step=4e-3 * float(np.linalg.eigvalsh(optimum.G)[0]), order=4)(start)
-    V = information_inverse(fitted.estimates.hessian)[0]
-    return 2.0 * variances(start) ** 2 / np.einsum("nk,kl,nl->n", slopes, V, slopes)
 
 
 @pytest.mark.parametrize("vcov", ["block", "joint"])

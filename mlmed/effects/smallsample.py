@@ -20,8 +20,10 @@ from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
-from mlmed.reml.kenward_roger import contrast_df, kenward_roger, moved_crossproducts
+from mlmed.reml.kenward_roger import contrast_df, kenward_roger
+from mlmed.reml.moments import moved_crossproducts
 from mlmed.reml.problem import Problem
+from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.vcov import information_inverse, parameter_vcov
 from mlmed.reml.working import Working
@@ -200,25 +202,40 @@ def _natural_slopes(
 
     To E_k of a covariance the variances that it joins are added: a diagonally dominant matrix is positive
     semidefinite, so G may be moved along it from the boundary too, and it belongs to the structure of E_k. V changes
-    noticeably over a distance at which tr(V^-1 V_k V^-1 V_k) comes to the number of clusters.
+    noticeably over a distance at which tr(V^-1 V_k V^-1 V_k) comes to the number of clusters. Sigma is moved likewise,
+    over distances at which it changes noticeably.
     """
-    q, R, n_tau = problem.n_random, problem.n_strata, len(estimates.tau)
+    q, S, n_tau = problem.n_random, problem.residual.size, len(estimates.tau)
     off_diagonal = np.abs(estimates.tau_basis) * (1.0 - np.eye(q))
     directions = estimates.tau_basis + off_diagonal.sum(axis=1)[:, :, None] * np.eye(q)
-    along = np.eye(n_tau + R)  # row m: direction m in natural parameters
+    along = np.zeros((n_tau + S, n_tau + S))  # row m: direction m in natural parameters
     along[:n_tau, :n_tau] = directions[:, estimates.tau_at[:, 0], estimates.tau_at[:, 1]]
+    along[n_tau:, n_tau:] = _residual_directions(problem.residual, optimum.sigma2)
     information = optimum.evaluation.information[: q * q, : q * q]
     found = []
     for direction in directions:
         size = float(np.sqrt(problem.n_clusters / (direction.ravel() @ information @ direction.ravel())))
         found.append(forward_slopes(_moving_G(variances, optimum, direction), start, size))
-    for r, size in enumerate(optimum.sigma2):
-        found.append(forward_slopes(_moving_sigma2(variances, optimum, r), start, float(size)))
-    slopes, errors = (np.array(part).reshape(n_tau + R, -1) for part in zip(*found, strict=True))
+    for direction in along[n_tau:, n_tau:]:
+        found.append(forward_slopes(_moving_sigma2(variances, optimum, direction), start, 1.0))
+    slopes, errors = (np.array(part).reshape(n_tau + S, -1) for part in zip(*found, strict=True))
     slopes[:, np.isinf(errors).any(axis=0)] = np.nan  # one direction lost is the gradient lost
     errors[:, np.isinf(errors).any(axis=0)] = np.nan
     back = np.linalg.inv(along)
     return back @ slopes, np.abs(back) @ errors
+
+
+def _residual_directions(structure: ResidualStructure, sigma2: Array) -> Array:
+    """Row s: a move of the residual parameters (S,) that changes Sigma noticeably and leaves it positive definite.
+
+    A variance moves by what the other responses leave of it; a covariance moves with the two variances it joins.
+    """
+    left = 1.0 / np.diag(np.linalg.inv(structure.matrix(sigma2)))
+    rows, columns = structure.at.T
+    out = np.diag(np.sqrt(left[rows] * left[columns]))
+    joint = np.flatnonzero(rows != columns)
+    out[joint, rows[joint]], out[joint, columns[joint]] = left[rows[joint]], left[columns[joint]]
+    return out
 
 
 def _moving_G(
@@ -227,9 +244,10 @@ def _moving_G(
     return lambda t: variances(psd_cholesky(optimum.G + t * direction, tol=ROUNDING), optimum.sigma2)
 
 
-def _moving_sigma2(variances: Callable[[Array, Array], Array], optimum: Optimum, r: int) -> Callable[[float], Array]:
-    unit = (np.arange(len(optimum.sigma2)) == r).astype(np.float64)
-    return lambda t: variances(optimum.L, optimum.sigma2 + t * unit)
+def _moving_sigma2(
+    variances: Callable[[Array, Array], Array], optimum: Optimum, direction: Array
+) -> Callable[[float], Array]:
+    return lambda t: variances(optimum.L, optimum.sigma2 + t * direction)
 
 
 def forward_slopes(function: Callable[[float], Array], start: Array, size: float) -> tuple[Array, Array]:

@@ -16,7 +16,15 @@ from mlmed.reml.clusters import Inverted, Sums
 from mlmed.reml.problem import Cross, Problem
 from mlmed.reml.weights import precisions, weighted_cross, weighted_tables
 
-__all__ = ["CrossSums", "CrossWeights", "ResidualTables", "cross_sums", "cross_tables", "cross_weights"]
+__all__ = [
+    "CrossSums",
+    "CrossWeights",
+    "ResidualTables",
+    "cross_sums",
+    "cross_tables",
+    "cross_weights",
+    "moved_tables",
+]
 
 Array = NDArray[np.float64]
 
@@ -108,6 +116,12 @@ def _by_equation(tables: Array, left: Array, right: Array) -> Array:
     return left @ tables @ right.T
 
 
+def moved_tables(problem: Problem, weights: CrossWeights, part: slice) -> tuple[Array, Array]:
+    """A_s, (S, n, q, q), and B_s, (S, n, q, p + 1), of one chunk of clusters (eq. 92)."""
+    tables = [weighted_tables(weights.cross, problem.stratum, moved, part) for moved in weights.moved]
+    return np.array([A for A, _ in tables]), np.array([B for _, B in tables])
+
+
 def cross_sums(
     problem: Problem, weights: CrossWeights, made: Inverted, weight: Array, part: slice, *, second: bool
 ) -> CrossSums:
@@ -116,9 +130,7 @@ def cross_sums(
     S = len(weights.moved)
     A_P, B_P, member = cross.A[:, part], cross.B[:, part], problem.member
     owner = (cross.owner == np.arange(problem.n_strata)[:, None]).astype(float)
-    tables = [weighted_tables(cross, problem.stratum, moved, part) for moved in weights.moved]
-    A = np.array([a for a, _ in tables])
-    B = np.array([b for _, b in tables])
+    A, B = moved_tables(problem, weights, part)
     U = B - A @ h
     lost = np.einsum("nai,snak->sik", h, B, optimize=True) + np.einsum("snai,nak->sik", U, h, optimize=True)
     hW = h @ weight

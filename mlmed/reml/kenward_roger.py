@@ -1,8 +1,7 @@
 """Kenward and Roger (1997): covariance and degrees of freedom of fixed effects in small samples.
 
 V is linear in its natural parameters (tau, sigma2), so the term with second derivatives of V is zero and all of it
-rests on three sums: X'V^-1 V_k V^-1 X, X'V^-1 V_k V^-1 V_l V^-1 X and tr(V^-1 V_k V^-1 V_l). They are formed from
-the cross-products of every cluster with the identities of eq. 5 and 6b (docs/math.md, "Small samples").
+rests on the sums of ``moments.py`` (docs/math.md, "Small samples").
 """
 
 from __future__ import annotations
@@ -12,49 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.clusters import chunks, factor_clusters, product
-from mlmed.reml.criterion import evaluate
+from mlmed.reml.moments import moments
 from mlmed.reml.problem import Problem
 from mlmed.reml.vcov import POSITIVE, information_inverse
 
-__all__ = [
-    "KenwardRoger",
-    "Moments",
-    "ScaledF",
-    "contrast_df",
-    "kenward_roger",
-    "moments",
-    "moved_crossproducts",
-    "scaled_f",
-]
+__all__ = ["KenwardRoger", "ScaledF", "contrast_df", "kenward_roger", "scaled_f"]
 
 Array = NDArray[np.float64]
 
 ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
 TOO_FEW = "the approximating F distribution has no mean: too few clusters for a test of so many contrasts"
 DEPENDENT = "the contrasts are linearly dependent"
-
-
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Sums over clusters for the K = n_tau + R natural parameters (tau, sigma2).
-
-    Attributes
-    ----------
-    P_inv : (p, p) array
-        (X'V^-1 X)^-1.
-    moved : (K, p, p) array
-        X'V^-1 V_k V^-1 X (the -P_k of the paper).
-    twice : (K, K, p, p) array
-        X'V^-1 V_k V^-1 V_l V^-1 X (its Q_kl).
-    trace : (K, K) array
-        tr(V^-1 V_k V^-1 V_l).
-    """
-
-    P_inv: Array
-    moved: Array
-    twice: Array
-    trace: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,104 +71,6 @@ class ScaledF:
     reason: str = ""
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Sums over clusters with U = Z'V^-1 X (q, p); the last three are empty where only ``moved`` is asked for."""
-
-    UU: Array  # (q*p, q*p)
-    residual: Array  # (R, p, p): h'I_r B + U'I_r h, what C_r / sigma2_r loses in eq. 6b
-    UQU: Array  # (q, q, q*p, q*p): [b, c, ai, di], U_ai Q_bc U_di
-    UY: Array  # (R, q*p, q*p): U_ai (F'I_r U)_bk
-    UNU: Array  # (R, R, p, p): U'I_r N I_s U
-
-    def add(self, other: _Sums) -> None:
-        """Add another chunk in place."""
-        for name in self.__slots__:
-            total = getattr(self, name)
-            total += getattr(other, name)
-
-
-def _chunk_sums(problem: Problem, L: Array, sigma2: Array, part: slice, second: bool) -> _Sums:
-    p, q, R = problem.n_fixed, problem.n_random, problem.n_strata
-    member = [np.flatnonzero(problem.stratum == r) for r in range(R)]
-    A, B, H = factor_clusters(problem, L, sigma2, part).cluster_last()
-    B = B[:, :p]
-    N = np.einsum("baj,bcj->acj", H, H)
-    h = product(N, B)
-    U = B - product(A, h)
-    flat = U.reshape(q * p, -1)
-    residual = np.array([_inner(h[own], B[own]) + _inner(U[own], h[own]) for own in member])
-    if not second:
-        return _Sums(flat @ flat.T, residual, *(np.zeros(0) for _ in range(3)))
-    NA = product(N, A)
-    Q = A - product(A, NA)
-    F = np.eye(q)[:, :, None] - NA
-    Y = [np.einsum("abj,aij->bij", F[own], U[own]).reshape(q * p, -1) for own in member]
-    return _Sums(
-        UU=flat @ flat.T,
-        residual=residual,
-        UQU=np.array([[(flat * Q[b, c]) @ flat.T for c in range(q)] for b in range(q)]),
-        UY=np.array([flat @ moved.T for moved in Y]),
-        UNU=np.array([[_inner(U[r], product(N[r][:, s], U[s])) for s in member] for r in member]),
-    )
-
-
-def _inner(left: Array, right: Array) -> Array:
-    """Sum over clusters of the cluster-wise products left'right: (a, i, J), (a, k, J) -> (i, k)."""
-    return np.tensordot(left, right, axes=([0, 2], [0, 2]))
-
-
-def _sums(problem: Problem, L: Array, sigma2: Array, *, second: bool) -> _Sums:
-    first, *others = chunks(problem)
-    total = _chunk_sums(problem, L, sigma2, first, second)
-    for part in others:
-        total.add(_chunk_sums(problem, L, sigma2, part, second))
-    return total
-
-
-def _moved(problem: Problem, sums: _Sums, sigma2: Array) -> Array:
-    """X'V^-1 V_k V^-1 X for (vec G, sigma2), (q*q + R, p, p): the leading block of eq. 11."""
-    p, q = problem.n_fixed, problem.n_random
-    of_G = sums.UU.reshape(q, p, q, p).transpose(0, 2, 1, 3).reshape(q * q, p, p)
-    own = (problem.C[:, :p, :p] / sigma2[:, None, None] - sums.residual) / sigma2[:, None, None]
-    return np.concatenate([of_G, 0.5 * (own + own.transpose(0, 2, 1))])
-
-
-def moved_crossproducts(problem: Problem, L: Array, sigma2: Array, J: Array) -> Array:
-    """X'V^-1 V_k V^-1 X for the natural parameters, (K, p, p); parameters as in ``kenward_roger``."""
-    moved = _moved(problem, _sums(problem, L, sigma2, second=False), sigma2)
-    return np.tensordot(J.T, moved, axes=1)
-
-
-def moments(problem: Problem, L: Array, sigma2: Array, J: Array) -> Moments:
-    """All sums of the correction; parameters as in ``kenward_roger``.
-
-    With V^-1 Z = R^-1 Z F, where F = I - N A, X'V^-1 V_k V^-1 V_l V^-1 X is, for G_ab and G_cd, U_a'Q_bc U_d; for
-    G_ab and sigma2_r, U_a'(F'I_r U)_b / sigma2_r; for sigma2_r and sigma2_s,
-    delta_rs O_r / sigma2_r - U'I_r N I_s U / (sigma2_r sigma2_s).
-    """
-    p, q, R = problem.n_fixed, problem.n_random, problem.n_strata
-    qq, inverse = q * q, 1.0 / sigma2
-    at = evaluate(problem, L, sigma2, order=2)
-    sums = _sums(problem, L, sigma2, second=True)
-    moved = _moved(problem, sums, sigma2)
-    twice = np.zeros((qq + R, qq + R, p, p))
-    twice[:qq, :qq] = sums.UQU.reshape(q, q, q, p, q, p).transpose(2, 0, 1, 4, 3, 5).reshape(qq, qq, p, p)
-    mixed = sums.UY.reshape(R, q, p, q, p).transpose(1, 3, 0, 2, 4).reshape(qq, R, p, p)
-    twice[:qq, qq:] = mixed * inverse[:, None, None]
-    twice[qq:, :qq] = twice[:qq, qq:].transpose(1, 0, 3, 2)  # holds after J, whose E_k are symmetric
-    twice[qq:, qq:] = -sums.UNU * np.outer(inverse, inverse)[:, :, None, None]
-    for r in range(R):
-        twice[qq + r, qq + r] += moved[qq + r] * inverse[r]
-    half = np.tensordot(J.T, twice, axes=1)
-    return Moments(
-        P_inv=at.P_inv,
-        moved=np.tensordot(J.T, moved, axes=1),
-        twice=np.einsum("kyij,yl->klij", half, J),
-        trace=J.T @ at.information @ J,
-    )
-
-
 def kenward_roger(problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: bool = True) -> KenwardRoger:
     """Adjusted covariance of the fixed effects (Kenward & Roger, 1997), and what degrees of freedom need.
 
@@ -209,12 +78,8 @@ def kenward_roger(problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: 
     ----------
     problem : Problem
         Cross-products of the model; results are in its units (see ``KenwardRoger.mapped``).
-    L : (q, q) array
-        Any factor of G at the estimates; G may be singular.
-    sigma2 : (R,) array
-        Residual variances.
-    J : (q*q + R, K) array
-        d(vec G, sigma2)/d(tau, sigma2), see ``natural_jacobian``.
+    L, sigma2, J : arrays
+        The estimates and d(vec G, sigma2)/d(tau, sigma2), as in ``moments``.
     reml : bool
         Whether the estimates are by REML; for others the correction does not exist.
     """
