@@ -73,7 +73,7 @@ def _cells(problem: Problem, sigma2: Array) -> _Cells:
         each, twice = np.arange(S), np.zeros((S, S, S))
         twice[each, each, each] = sigma2**-3
         return _Cells(sigma2, np.diag(sigma2**-2), twice, None)
-    weights = cross_weights(problem, problem.cross, sigma2)
+    weights = cross_weights(problem, sigma2)
     basis = problem.residual.basis
     pairs = np.einsum("kprs,lst,ptu->klpru", weights.moved, basis, weights.precision, optimize=True)
     return _Cells(sigma2, weights.moved.reshape(S, -1), pairs.reshape(S, S, -1), weights)
