@@ -120,11 +120,12 @@ def evaluate(
     """
     workers = worker_count() if problem.n_clusters >= MANY else 1
     slices = chunks(problem, chunk)
-    S, logdet, parts = _first_pass(problem, L, sigma2, slices, workers)
+    S, logdet, size, parts = _first_pass(problem, L, sigma2, slices, workers)
     solved = _generalized_least_squares(problem, S, logdet, reml, beta)
+    size = max(size, abs(solved.value))
     empty = np.empty((0, 0))
     if order == 0:
-        return Evaluation(solved.value, solved.beta, solved.P_inv, np.empty(0), empty, empty, empty)
+        return Evaluation(solved.value, solved.beta, solved.P_inv, np.empty(0), empty, empty, empty, size)
 
     weight = solved.contrast[:, None] * solved.contrast
     if reml:
@@ -134,7 +135,7 @@ def evaluate(
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
     if order == 1:
-        return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty)
+        return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size)
     information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
     beta_gradient = -solved.P_inv @ v
     if beta is None:
@@ -143,13 +144,16 @@ def evaluate(
         P = solved.P
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
         information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
-    return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, hessian, information, beta_gradient)
+    return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, hessian, information, beta_gradient, size)
 
 
 def _first_pass(
     problem: Problem, L: Array, sigma2: Array, slices: list[slice], workers: int
-) -> tuple[Array, float, Sequence[slice | Factored]]:
-    """S and log|M| over all clusters (eq. 5), and the parts of the second pass: a single chunk is kept factored."""
+) -> tuple[Array, float, float, Sequence[slice | Factored]]:
+    """S and log|V| over all clusters (eq. 5), the size of what S is made of, and the parts of the second pass.
+
+    A single chunk is kept factored.
+    """
     keep = len(slices) == 1
 
     def reduced(part: slice) -> tuple[Array, float, Factored | None]:
@@ -158,13 +162,14 @@ def _first_pass(
         return half.T @ half, factored.logdet, factored if keep else None
 
     S, logdet = _rows(problem, sigma2)
+    size = max(float(S[-1, -1]), 1.0)
     kept: list[slice | Factored] = []
     for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
         S -= removed
         logdet += part_logdet
         if factored is not None:
             kept.append(factored)
-    return S, logdet, kept or slices
+    return S, logdet, size, kept or slices
 
 
 def _rows(problem: Problem, sigma2: Array) -> tuple[Array, float]:

@@ -220,7 +220,8 @@ def _finish(
 ) -> tuple[Array, Array, ThetaEvaluation, tuple[Step, ...]]:
     """The point that is returned, evaluated there: one more Newton step, then the factor in its natural order.
 
-    Should the step not help, it is not taken.
+    Should the step not help, it is not taken. Where the gradient is not small in the natural order, whose pivots may be
+    smaller, another one is tried there, unless the optimum is on a face of the cone.
 
     Returns
     -------
@@ -228,17 +229,26 @@ def _finish(
         Factor, coordinates, criterion and derivatives there, the evaluations.
     """
     record: tuple[Step, ...] = ()
+    noise, bound = settings.noise * point.natural.size, max(_largest(point), SMALL_GRADIENT)
     moves = [last_step(point, settings.radius)] if settings.polish else []
     for move in [*moves, np.zeros_like(end)]:
         L, entries = canonical_factor(blocks, chart.factor(end + move))
         theta = np.append(entries, (end + move)[chart.n_factor :])
         found = objective.derivatives(theta)
         record += (evaluated(theta, found),)
-        risen = found.value - point.value > settings.noise * max(abs(point.value), 1.0)
-        gradient = float(np.abs(found.gradient).max())
-        if not risen and gradient <= max(float(np.abs(point.gradient).max()), SMALL_GRADIENT):
+        if found.value - point.value <= noise and _largest(found) <= bound:
             break
+    if _largest(found) > 0.1 * MAX_GRADIENT and chart.n_factor == objective.n_factor:
+        trial = theta + last_step(found, settings.radius)
+        other = objective.derivatives(trial)
+        record += (evaluated(trial, other),)
+        if other.value - found.value <= noise and _largest(other) < _largest(found):
+            return objective.factor(trial), trial, other, record
     return L, theta, found, record
+
+
+def _largest(point: ThetaEvaluation) -> float:
+    return float(np.abs(point.gradient).max())
 
 
 def _square(L: Array) -> Array:

@@ -34,7 +34,7 @@ class NewtonSettings:
     radius : float
         First trust radius, in units of theta.
     noise : float
-        Relative rounding error of the criterion: smaller changes are not evidence.
+        Rounding error of the criterion relative to the terms it adds up: smaller changes are not evidence.
     polish : bool
         Take one more Newton step from a stationary point.
     """
@@ -194,7 +194,7 @@ def newton(
         decrement = model.decrement
         move = model.step(radius)
         predicted = model.predicted(move)
-        noise = settings.noise * max(abs(point.value), 1.0)
+        noise = settings.noise * point.natural.size
         if decrement < settings.decrement and not settings.polish:
             break
         trial_theta = theta + move

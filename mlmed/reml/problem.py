@@ -172,6 +172,8 @@ class Evaluation:
         tr(V^-1 V_k V^-1 V_l), the expected second derivatives of the ML criterion; empty below order 2.
     beta_gradient : (p, q*q + S) array
         Derivative of beta with respect to (vec G, sigma2) (eq. 12); empty below order 2.
+    size : float
+        Size of the terms that add up to the value, y'R^-1 y among them; rounding errors are proportional to it.
     """
 
     value: float
@@ -181,3 +183,4 @@ class Evaluation:
     hessian: Array
     information: Array
     beta_gradient: Array
+    size: float = 1.0
