@@ -29,6 +29,8 @@ MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -
 NEARLY_SINGULAR = (0.3, 0.02)
 #: A singular optimum may have a log-likelihood this much below where the search ended, which is its precision there.
 FACE_TOLERANCE = 1e-7
+#: The coarse search ends where a step rises by less.
+COARSE_RISE = 0.01
 #: Newton steps with coarse and with all nodes.
 MOST_COARSE, MOST_FINE = 60, 30
 
@@ -130,7 +132,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     """
     d = problem.structure.d
     zero = centres_at_zero(problem.J, d)
-    near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE))
+    near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE, COARSE_RISE))
     count, theta, centres = near.evaluations, near.theta, near.centres
     hessian = near.hessian if hessian is None else hessian
     ladder = LADDER[d] if m is None else (m,)
@@ -176,12 +178,20 @@ def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
     """Columns of L, (d + q,), that may be zero: those with small pivots, together and alone; any if not at rest."""
     L = problem.structure.factor(found.theta[problem.p + problem.k :])
     pivots, sds = np.abs(np.diag(L)), np.sqrt((L**2).sum(axis=1))
-    resting = float(np.abs(found.gradient).max()) <= MAX_GRADIENT
+    resting = _is_resting(found)
     limits = NEARLY_SINGULAR[-1:] if resting else NEARLY_SINGULAR
     masks = [pivots <= limit * np.maximum(sds, 0.1) for limit in limits]
     alone = masks[-1] if resting else np.ones(len(L), dtype=bool)
     masks += [row for row, wanted in zip(np.eye(len(L), dtype=bool), alone, strict=True) if wanted]
     return [mask for k, mask in enumerate(masks) if mask.any() and not any((mask == m).all() for m in masks[:k])]
+
+
+def _is_resting(found: Climb) -> bool:
+    """A small gradient, or a Newton step that promises nothing where the likelihood is curved in every direction."""
+    if float(np.abs(found.gradient).max()) <= MAX_GRADIENT:
+        return True
+    curved = _scaled_curvature(found.hessian) > MIN_CURVATURE
+    return curved and newton_step(found.gradient, found.hessian)[1] < MAX_DECREMENT
 
 
 def _node_change(problem: Problem, theta: Array, centres: Centres, m: int) -> float:
