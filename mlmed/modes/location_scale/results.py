@@ -13,11 +13,11 @@ import pandas as pd
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.locscale.fit import Fit
-from mlmed.modes import locscale_tables as tables
+from mlmed.modes.location_scale import tables
 from mlmed.modes.checks import check_count, check_seed
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.export import plain, records
-from mlmed.modes.locscale_text import summary_text
+from mlmed.modes.location_scale.text import summary_text
 
 __all__ = ["LocationScaleResults"]
 
