@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 DIFFERENCE, LONGEST = 1e-4, 0.7
 #: Tolerance of the modes on the way and where the result is evaluated, in posterior sds.
 LOOSE, TIGHT = 0.05, 1e-7
-#: Relative change of the sum that loose centres make; a Newton step that promises less is taken as long as it costs less.
+#: Relative change of the sum that loose centres make; a Newton step may cost as much.
 NOISE = 1e-10
 
 

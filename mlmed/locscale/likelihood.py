@@ -16,25 +16,39 @@ from mlmed.locscale.conditional import Conditional, conditional, symmetric_map
 from mlmed.locscale.nodes import Nodes
 from mlmed.locscale.problem import Chunk, Parameters, Problem
 
-__all__ = ["Moments", "conditional_loglik", "loglik", "posterior_moments", "scores"]
+__all__ = ["Mixture", "conditional_loglik", "loglik", "posterior", "scores"]
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
-    """Posterior moments of the random effects, in working units.
+class Mixture:
+    """What the data say of the random effects, in working units: given a node, t is known and u is normal.
 
     Attributes
     ----------
-    mean : (J, d + q) array
-        Means in the order (t, u).
-    covariance : (J, d + q, d + q) array
-        Covariances.
+    share : (J, Q) array
+        Posterior weights of the nodes.
+    t : (J, d, Q) array
+        Scale effects at the nodes.
+    u, cov_u : (J, q, Q), (J, q, q, Q) arrays
+        Means and covariances of the location effects given t.
     """
 
-    mean: Array
-    covariance: Array
+    share: Array
+    t: Array
+    u: Array
+    cov_u: Array
+
+    def moments(self) -> tuple[Array, Array]:
+        """Means, (J, d + q), and covariances, (J, d + q, d + q), in the order (t, u)."""
+        d = self.t.shape[1]
+        b = np.concatenate([self.t, self.u], axis=1)
+        mean = np.einsum("jk,jak->ja", self.share, b)
+        off = b - mean[:, :, None]
+        covariance = (self.share[:, None] * off) @ off.transpose(0, 2, 1)
+        covariance[:, d:, d:] += np.einsum("jk,jabk->jab", self.share, self.cov_u)
+        return mean, covariance
 
 
 def conditional_loglik(problem: Problem, theta: Array, s: Array) -> Array:
@@ -111,18 +125,16 @@ def _moments_of_u(given: Conditional, at: Parameters) -> tuple[Array, Array]:
     return u, u[:, i] * u[:, j] + symmetric_map(at.L_uu) @ given.cov_w[:, i, j]
 
 
-def posterior_moments(problem: Problem, theta: Array, nodes: Nodes) -> Moments:
-    """Posterior means and covariances of (t, u), by the same quadrature."""
+def posterior(problem: Problem, theta: Array, nodes: Nodes) -> Mixture:
+    """Posterior of the random effects of every cluster, by the same quadrature."""
     at, (d, q) = problem.parameters(theta), (problem.structure.d, problem.structure.q)
-    mean, covariance = np.empty((problem.J, d + q)), np.empty((problem.J, d + q, d + q))
+    J, Q = nodes.log_weights.shape
+    out = Mixture(np.empty((J, Q)), np.empty((J, d, Q)), np.empty((J, q, Q)), np.empty((J, q, q, Q)))
     for chunk in problem.chunks:
         s = nodes.points[chunk.at]
         given = conditional(chunk, at, problem.offset, s)
-        share = _posterior(given.loglik, nodes, chunk.at)[1]
-        b = np.concatenate([at.L_tt @ s.transpose(0, 2, 1), given.shift + at.L_uu @ given.mean_w], axis=1)
-        centre = np.einsum("jk,jak->ja", share, b)
-        off = b - centre[:, :, None]
-        spread = (share[:, None] * off) @ off.transpose(0, 2, 1)
-        spread[:, d:, d:] += at.L_uu @ np.einsum("jk,jabk->jab", share, given.cov_w) @ at.L_uu.T
-        mean[chunk.at], covariance[chunk.at] = centre, spread
-    return Moments(mean, covariance)
+        out.share[chunk.at] = _posterior(given.loglik, nodes, chunk.at)[1]
+        out.t[chunk.at] = at.L_tt @ s.transpose(0, 2, 1)
+        out.u[chunk.at] = given.shift + at.L_uu @ given.mean_w
+        out.cov_u[chunk.at] = np.einsum("ab,jbck,dc->jadk", at.L_uu, given.cov_w, at.L_uu, optimize=True)
+    return out

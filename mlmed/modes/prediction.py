@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns, shorten
-from mlmed.data.layout import EquationLayout
-from mlmed.errors import DataError, EffectError
+from mlmed.data.frames import cluster_codes, refuse_infinite, select_columns
+from mlmed.data.newrows import as_fitted
+from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 
 __all__ = ["predict"]
@@ -49,35 +49,12 @@ def _predict_equation(
     values = np.full(len(table), np.nan)
     if not len(usable):
         return values
-    encodable = to_encodable(_as_fitted(equation, usable, wanted))
+    encodable = to_encodable(as_fitted(equation, usable, wanted))
     predicted = encode(equation.encodings[0], encodable, where=f"equation {equation.name}")[0] @ beta
     if ranef is not None:
         predicted = predicted + _cluster_part(fitted, number, usable, encodable, ranef())
     values[complete] = predicted
     return values
-
-
-def _as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
-    """Give new columns the kinds and levels of the fit; refuse what was not there."""
-    changed: dict[str, Any] = {}
-    for name in sorted(wanted):
-        column, levels = table[name], equation.levels.get(name)
-        if levels is None:
-            if not pd.api.types.is_numeric_dtype(column.dtype):
-                raise DataError(
-                    f"column {name!r} held numbers in the data of equation {equation.name}; here it has "
-                    f"{str(column.iloc[0])!r} (type {column.dtype}); convert it"
-                )
-            continue
-        new = [value for value in pd.unique(column) if value not in levels]
-        if new:
-            raise DataError(
-                f"column {name!r} has the level {str(new[0])!r}, which was not in the data of equation "
-                f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
-            )
-        if not isinstance(levels[0], float):
-            changed[name] = pd.Categorical(column, categories=list(levels))
-    return table.assign(**changed)
 
 
 def _cluster_part(
