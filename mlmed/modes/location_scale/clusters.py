@@ -88,7 +88,8 @@ def chosen_effect(fit: Fit, name: str) -> Chosen:
         return Chosen(name, names.index(name), f"{name}, difference from the population", 0.0)
     own = name.removeprefix(SCALE)
     centre = float(np.exp(_fixed_part(fit, own) @ fit.estimates.tau))
-    label = "residual sd" if own == INTERCEPT else f"factor of the residual sd per unit of {own}"
+    where = " where scale predictors are 0" if len(fit.rows.scale.fixed_names) > 1 else ""
+    label = f"residual sd{where}" if own == INTERCEPT else f"factor of the residual sd per unit of {own}"
     return Chosen(name, names.index(name), label, centre)
 
 

@@ -84,6 +84,7 @@ class Values:
         >>> import mlmed
         >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
         >>> fit = mlmed.location_scale("Med ~ X + (1 |c| group)", "~ X + (1 |c| group)", df)
-        >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "lower", "upper", "sd", "sd_lower", "sd_upper"]]
+        >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "lower", "upper", "sd"]].values.tolist()
+        [[2.01, 1.72, 2.31, 1.41], [2.18, 1.89, 2.48, 1.39]]
         """
         return predict_table(self.fit, self._law, newdata, level=level, interval=interval, coverage=coverage)
