@@ -99,7 +99,7 @@ def _chunk_scores(problem: Problem, chunk: Chunk, at: Parameters, given: Conditi
     weighted_s = share[:, None] * s.transpose(0, 2, 1)
     lower = np.zeros((J, d + q, d + q))
     lower[:, d:, :d] = into_mean @ weighted_s.transpose(0, 2, 1)
-    spread = (at.L_uu @ second.reshape(J, q, -1)).reshape(second.shape)
+    spread = (at.L_uu @ second.reshape(J, q, q * share.shape[1])).reshape(second.shape)
     lower[:, d:, d:] = (share[:, None] * given.c) @ w.transpose(0, 2, 1)
     lower[:, d:, d:] -= np.einsum("jabk,jbck->jac", share[:, None, None] * given.A, spread)
     # expected squared residuals are linear in (1, u, u u'); times 1 for tau, times s for L_tt

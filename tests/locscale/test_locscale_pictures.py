@@ -72,6 +72,10 @@ def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResult
     only = mlmed.location_scale("y ~ x + (1 | g)", "~ w", data)
     with pytest.raises(EffectError, match=r"the scale has no random effects"):
         only.plot_location_scale()
+    sds = mlmed.location_scale("y ~ x", "~ w + (1 | g)", data)
+    assert len(drawn(sds.plot_ranef())) == 40
+    with pytest.raises(EffectError, match=r"the location has no random effects"):
+        sds.plot_location_scale()
     with pytest.raises(EffectError, match=r"scale= one of the scale; found"):
         fit.plot_location_scale("sigma:Intercept")
 

@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy.stats import norm
 
 import mlmed
-from mlmed.errors import DataError, DroppedRowsWarning, EffectError
+from mlmed.errors import BoundaryWarning, DataError, DroppedRowsWarning, EffectError
 from tests.locscale_models import simulated
 from tests.tolerances import SAME
 
@@ -192,3 +192,20 @@ def test_starts_do_not_depend_on_workers(fit: mlmed.LocationScaleResults) -> Non
     assert alone["difference"].abs().max() < 1e-6
     with pytest.raises(EffectError, match="n_jobs is a number of workers"):
         fit.check_starts(2, seed=1, n_jobs=0)
+
+
+def test_only_scale_effects_and_singular_fits_predict_too(data: pd.DataFrame) -> None:
+    new = {"x": [0.0], "g": [3]}
+    only = mlmed.location_scale("y ~ x", "~ 1 + (1 | g)", data)
+    row = only.predict(new, level="cluster", interval="prediction").iloc[0]
+    assert row["estimate"] == pytest.approx(only.params["Intercept"], rel=SAME)
+    assert np.log(row["sd"]) == pytest.approx(only.params["sigma:Intercept"] + only.ranef()["value"].iloc[3], abs=1e-10)
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(30, 8))
+    e = (e - e.mean(axis=1, keepdims=True)) / e.std(axis=1, keepdims=True)
+    alike = pd.DataFrame({"g": np.repeat(np.arange(30), 8), "y": (rng.normal(size=(30, 1)) + e).ravel()})
+    with pytest.warns(BoundaryWarning):
+        flat = mlmed.location_scale("y ~ 1 + (1 | g)", "~ 1 + (1 | g)", alike)
+    found = flat.predict({"g": [0, 1, 99]}, level="cluster", interval="prediction")
+    assert found.notna().to_numpy().all()
+    np.testing.assert_allclose(found["sd"], np.exp(flat.params["sigma:Intercept"]))  # no scale effect, one sd for all

@@ -119,8 +119,8 @@ def main(replicates: int = 200) -> None:
         "with 200 clusters and -0.0006 with 1000. That is bias and not chance, a tenth of a standard error and less.",
         "",
         "The second condition was first run with seed 20, where its first 200 clusters are those of the first "
-        "condition, and so is their chance: the sds were -2.73 and -1.93 Monte Carlo errors away, drawn_bias -0.0031 "
-        "and -0.0012, own_bias -0.0005 and -0.0003. It has a seed of its own since.",
+        "condition, so that they share chance: the sds were -2.73 and -1.93 Monte Carlo errors away, drawn_bias "
+        "-0.0031 and -0.0012, own_bias -0.0005 and -0.0003. It has a seed of its own since.",
         "",
     ]
     for J, n, seed in CONDITIONS:
