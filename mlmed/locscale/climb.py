@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 #: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.
 DIFFERENCE, LONGEST = 1e-4, 0.7
 #: Tolerance of the modes on the way and where the result is evaluated, in posterior sds.
-LOOSE, TIGHT = 0.05, 1e-7
+LOOSE, TIGHT = 0.002, 1e-7
 #: Relative change of the sum that loose centres make; a Newton step may cost as much.
 NOISE = 1e-10
 

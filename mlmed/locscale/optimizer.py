@@ -27,8 +27,9 @@ MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -
 #: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
 #: tried in turn, the last one alone where the search came to rest.
 NEARLY_SINGULAR = (0.3, 0.02)
-#: A singular optimum may have a log-likelihood this much below where the search ended, which is its precision there.
-FACE_TOLERANCE = 1e-7
+#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
+#: rest, and the most that is allowed where a Newton step still promises something.
+FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
 #: The coarse search ends where a step rises by less.
 COARSE_RISE = 0.01
 #: Newton steps with coarse and with all nodes.
@@ -160,18 +161,27 @@ def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray
     climb, gone
         The point, and which of its coordinates, (n,), belong to columns of L that are zero.
     """
-    for zero in _candidates(problem, found):
+    candidates = _candidates(problem, found)
+    reached = _at_rest(problem, found, plan.m)[0] if candidates else found.value
+    left = newton_step(found.gradient, found.hessian)[1]
+    for zero in candidates:
         theta, gone = _canonical(problem, found.theta, zero)
         centres = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), LOOSE)
         face = climb(problem, theta, centres, plan, free=~gone)
-        if face.value < found.value - FACE_TOLERANCE:
+        value, nodes = _at_rest(problem, face, plan.m)
+        if value < reached - FACE_TOLERANCE - min(left, FACE_MOST):
             continue
-        nodes = make_nodes(centred(problem, face.theta, face.centres, TIGHT), plan.m)
         inward = hessian_at(problem, face.theta, nodes, free=gone)[np.ix_(gone, gone)]
         if float(np.linalg.eigvalsh(inward)[0]) > MIN_MULTIPLIER:
             return face, gone
     theta, gone = _canonical(problem, found.theta, np.zeros(problem.structure.d + problem.structure.q, dtype=bool))
     return replace(found, theta=theta), gone
+
+
+def _at_rest(problem: Problem, found: Climb, m: int) -> tuple[float, Nodes]:
+    """Log-likelihood where a search ended, free of the noise of loose centres, and its nodes."""
+    nodes = make_nodes(centred(problem, found.theta, found.centres, TIGHT), m)
+    return loglik(problem, found.theta, nodes), nodes
 
 
 def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
