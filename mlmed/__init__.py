@@ -11,8 +11,7 @@ from mlmed.modes.causal import causal
 from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.comparison import Comparison, compare
 from mlmed.modes.grams import Grams, grams, grams_sql
-from mlmed.modes.location_scale import location_scale
-from mlmed.modes.locscale_results import LocationScaleResults
+from mlmed.modes.location_scale import LocationScaleResults, location_scale
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.piecewise import PiecewiseResults, piecewise

@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 #: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.
 DIFFERENCE, LONGEST = 1e-4, 0.7
 #: Tolerance of the modes on the way and where the result is evaluated, in posterior sds.
-LOOSE, TIGHT = 0.05, 1e-7
+LOOSE, TIGHT = 0.002, 1e-7
+#: Relative change of the sum that loose centres make; a Newton step may cost as much.
+NOISE = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,15 @@ class Plan:
         Where to stop.
     most : int
         Most Newton steps.
+    rise : float
+        A step that rises by less is the last one. With few nodes the gradient is not quite that of the sum whose nodes
+        move along, so that searches would creep near the optimum.
     """
 
     m: int
     decrement: float
     most: int
+    rise: float = -np.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +154,13 @@ def climb(
                 break
             hessian, fresh, count = curvature(), True, count + len(theta)
             continue
-        share, value, centres = found
-        before = gradient
+        share, reached, centres = found
+        last, value, before = reached - value < plan.rise, reached, gradient
         theta, nodes = theta + share * step, make_nodes(centres, plan.m)
         gradient = scores(problem, theta, nodes)[1].sum(axis=0)
         count += 1
+        if last:
+            break
         if free_step(gradient, hessian, movable)[1] > 0.2 * left:
             hessian, fresh, count = curvature(), True, count + len(theta)
         else:
@@ -172,7 +180,7 @@ def _line(
 ) -> tuple[float, float, Centres] | None:
     """Share of the step that is taken, value and centres there; None if no share helps."""
     share = 1.0
-    noise = 1e-11 * max(abs(value), 1.0)
+    noise = NOISE * max(abs(value), 1.0)
     for _ in range(12):
         at = theta + share * step
         if np.isfinite(conditional_loglik(problem, at, centres.mode[:, None, :])).all():

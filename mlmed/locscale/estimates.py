@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.locscale.likelihood import posterior_moments
 from mlmed.locscale.optimizer import Optimum
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.units import Units
 
-__all__ = ["ClusterEffects", "Estimates", "cluster_effects", "to_estimates"]
+__all__ = ["Estimates", "effect_order", "to_estimates"]
 
 Array = NDArray[np.float64]
 
@@ -60,7 +59,7 @@ class Estimates:
         return BOUNDARY if self.rank < len(self.G) else ""
 
 
-def _order(problem: Problem) -> NDArray[np.intp]:
+def effect_order(problem: Problem) -> NDArray[np.intp]:
     """Positions in (t, u) of (u, t)."""
     d, q = problem.structure.d, problem.structure.q
     return np.concatenate([np.arange(d, d + q), np.arange(d)]).astype(np.intp)
@@ -69,7 +68,7 @@ def _order(problem: Problem) -> NDArray[np.intp]:
 def to_estimates(problem: Problem, units: Units, optimum: Optimum) -> Estimates:
     """Everything linear in (beta, tau, G), the covariance by the exact Jacobian in theta."""
     at, first = optimum.theta, problem.p + problem.k
-    structure, order = problem.structure, _order(problem)
+    structure, order = problem.structure, effect_order(problem)
     L = structure.factor(at[first:])
     T = units.random_map[order]
     G = T @ L @ L.T @ T.T
@@ -94,27 +93,3 @@ def to_estimates(problem: Problem, units: Units, optimum: Optimum) -> Estimates:
         vcov[first:, :] = vcov[:, first:] = np.nan
     psi = np.concatenate([beta, tau, G[rows, columns]])
     return Estimates(beta, tau, G, cov_at, psi, vcov, rank, optimum.loglik - problem.nobs * float(np.log(units.unit)))
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterEffects:
-    """Empirical Bayes estimates, in the user's units and the order (u, t).
-
-    Attributes
-    ----------
-    mean : (J, q + d) array
-        Posterior means given the estimates.
-    sd : (J, q + d) array
-        Posterior standard deviations.
-    """
-
-    mean: Array
-    sd: Array
-
-
-def cluster_effects(problem: Problem, units: Units, optimum: Optimum) -> ClusterEffects:
-    """Posterior means and standard deviations of every cluster's effects."""
-    found = posterior_moments(problem, optimum.theta, optimum.nodes)
-    T = units.random_map[_order(problem)]
-    covariance = T @ found.covariance @ T.T
-    return ClusterEffects(found.mean @ T.T, np.sqrt(np.einsum("jaa->ja", covariance)))

@@ -7,8 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.locscale.estimates import ClusterEffects, Estimates, cluster_effects, to_estimates
+from mlmed.locscale.estimates import Estimates, to_estimates
+from mlmed.locscale.likelihood import Mixture
 from mlmed.locscale.optimizer import Optimum, optimize
+from mlmed.locscale.posterior import (
+    ClusterEffects,
+    EffectsLaw,
+    cluster_effects,
+    effects_law,
+    prior_mixture,
+    user_mixture,
+)
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.rows import Rows
 from mlmed.locscale.start import random_start, start_theta
@@ -43,8 +52,17 @@ class Fit:
     estimates: Estimates
 
     def effects(self) -> ClusterEffects:
-        """Posterior means and sds of the clusters' random effects."""
+        """Posterior means and covariances of the clusters' random effects."""
         return cluster_effects(self.problem, self.units, self.optimum)
+
+    def law(self) -> EffectsLaw:
+        """Posterior of the clusters' random effects, and how it moves with the estimates."""
+        return effects_law(self.problem, self.units, self.optimum)
+
+    def mixtures(self) -> tuple[Mixture, Mixture]:
+        """The posterior of the clusters node by node, and that of a cluster without rows."""
+        own = self.problem, self.units, self.optimum
+        return user_mixture(*own), prior_mixture(*own)
 
     def from_other_start(self, rng: np.random.Generator) -> tuple[Optimum, float]:
         """The optimum found from a random start with as many nodes, and the distance of its estimates in std errors."""

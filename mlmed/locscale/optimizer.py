@@ -27,8 +27,11 @@ MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -
 #: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
 #: tried in turn, the last one alone where the search came to rest.
 NEARLY_SINGULAR = (0.3, 0.02)
-#: A singular optimum may have a log-likelihood this much below where the search ended, which is its precision there.
-FACE_TOLERANCE = 1e-7
+#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
+#: rest, and the most that is allowed where a Newton step still promises something.
+FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
+#: The coarse search ends where a step rises by less.
+COARSE_RISE = 0.01
 #: Newton steps with coarse and with all nodes.
 MOST_COARSE, MOST_FINE = 60, 30
 
@@ -130,7 +133,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     """
     d = problem.structure.d
     zero = centres_at_zero(problem.J, d)
-    near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE))
+    near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE, COARSE_RISE))
     count, theta, centres = near.evaluations, near.theta, near.centres
     hessian = near.hessian if hessian is None else hessian
     ladder = LADDER[d] if m is None else (m,)
@@ -158,13 +161,16 @@ def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray
     climb, gone
         The point, and which of its coordinates, (n,), belong to columns of L that are zero.
     """
-    for zero in _candidates(problem, found):
+    candidates = _candidates(problem, found)
+    reached = _at_rest(problem, found, plan.m)[0] if candidates else found.value
+    left = newton_step(found.gradient, found.hessian)[1]
+    for zero in candidates:
         theta, gone = _canonical(problem, found.theta, zero)
         centres = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), LOOSE)
         face = climb(problem, theta, centres, plan, free=~gone)
-        if face.value < found.value - FACE_TOLERANCE:
+        value, nodes = _at_rest(problem, face, plan.m)
+        if value < reached - FACE_TOLERANCE - min(left, FACE_MOST):
             continue
-        nodes = make_nodes(centred(problem, face.theta, face.centres, TIGHT), plan.m)
         inward = hessian_at(problem, face.theta, nodes, free=gone)[np.ix_(gone, gone)]
         if float(np.linalg.eigvalsh(inward)[0]) > MIN_MULTIPLIER:
             return face, gone
@@ -172,16 +178,30 @@ def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray
     return replace(found, theta=theta), gone
 
 
+def _at_rest(problem: Problem, found: Climb, m: int) -> tuple[float, Nodes]:
+    """Log-likelihood where a search ended, free of the noise of loose centres, and its nodes."""
+    nodes = make_nodes(centred(problem, found.theta, found.centres, TIGHT), m)
+    return loglik(problem, found.theta, nodes), nodes
+
+
 def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
     """Columns of L, (d + q,), that may be zero: those with small pivots, together and alone; any if not at rest."""
     L = problem.structure.factor(found.theta[problem.p + problem.k :])
     pivots, sds = np.abs(np.diag(L)), np.sqrt((L**2).sum(axis=1))
-    resting = float(np.abs(found.gradient).max()) <= MAX_GRADIENT
+    resting = _is_resting(found)
     limits = NEARLY_SINGULAR[-1:] if resting else NEARLY_SINGULAR
     masks = [pivots <= limit * np.maximum(sds, 0.1) for limit in limits]
     alone = masks[-1] if resting else np.ones(len(L), dtype=bool)
     masks += [row for row, wanted in zip(np.eye(len(L), dtype=bool), alone, strict=True) if wanted]
     return [mask for k, mask in enumerate(masks) if mask.any() and not any((mask == m).all() for m in masks[:k])]
+
+
+def _is_resting(found: Climb) -> bool:
+    """A small gradient, or a Newton step that promises nothing where the likelihood is curved in every direction."""
+    if float(np.abs(found.gradient).max()) <= MAX_GRADIENT:
+        return True
+    curved = _scaled_curvature(found.hessian) > MIN_CURVATURE
+    return curved and newton_step(found.gradient, found.hessian)[1] < MAX_DECREMENT
 
 
 def _node_change(problem: Problem, theta: Array, centres: Centres, m: int) -> float:

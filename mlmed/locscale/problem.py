@@ -33,6 +33,8 @@ class Chunk:
         Response.
     X, Z, W, V : (J, n, p), (J, n, q), (J, n, k), (J, n, d) arrays
         Fixed and random columns of the location, fixed and random columns of the scale.
+    ZZ : (J, q (q + 1) / 2, n) array
+        Lower triangle of z z' of every row.
     """
 
     at: Indices
@@ -42,6 +44,7 @@ class Chunk:
     Z: Array
     W: Array
     V: Array
+    ZZ: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,4 +192,6 @@ def _chunk(
         return out
 
     X, Z, W, V = map(padded, columns)
-    return Chunk(members, sizes[members].astype(np.float64), padded(y), X, Z, W, V)
+    i, j = np.tril_indices(Z.shape[2])
+    ZZ = np.ascontiguousarray((Z[..., i] * Z[..., j]).transpose(0, 2, 1))
+    return Chunk(members, sizes[members].astype(np.float64), padded(y), X, Z, W, V, ZZ)

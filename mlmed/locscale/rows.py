@@ -19,8 +19,9 @@ from mlmed.data.design import (
     to_encodable,
 )
 from mlmed.data.frames import cluster_codes, column_names
-from mlmed.data.layout import INTERCEPT, Dropped
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
 from mlmed.data.plain import complete_rows, read_columns
+from mlmed.data.predictors import typical_values
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
 from mlmed.formula import Equation, parse_equation
 from mlmed.names import display_name
@@ -46,15 +47,20 @@ class Part:
         Column labels.
     fixed, random : (N, p), (N, q) arrays
         The columns.
-    terms : tuple of int
-        The random term of each random column.
+    layout : EquationLayout
+        Encodings, typical values and levels, for new rows.
     """
 
     fixed_names: tuple[str, ...]
     random_names: tuple[str, ...]
     fixed: Array
     random: Array
-    terms: tuple[int, ...]
+    layout: EquationLayout
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """The random term of each random column."""
+        return self.layout.terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,10 @@ class Rows:
         Rows left out.
     table : DataFrame
         The complete rows themselves.
+    index : Index
+        Labels of all rows of the data.
+    kept : bool array
+        Which of them are complete.
     """
 
     equations: tuple[Equation, Equation]
@@ -90,6 +100,8 @@ class Rows:
     group: tuple[str, ...]
     dropped: Dropped | None
     table: pd.DataFrame
+    index: pd.Index
+    kept: NDArray[np.bool_]
 
     @property
     def constant_scale_slopes(self) -> tuple[str, ...]:
@@ -180,7 +192,8 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     parts = [_part(equation, table) for equation in equations]
     encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
     y = response_values(location, encodable)
-    found = Rows(equations, y, parts[0], parts[1], codes, clusters, group, dropped, table)
+    index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
+    found = Rows(equations, y, parts[0], parts[1], codes, clusters, group, dropped, table, index, rows)
     _check(found)
     return found
 
@@ -194,15 +207,31 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
     names: list[str] = []
     columns: list[Array] = []
     terms: list[int] = []
+    encodings = [spec]
     for number, term in enumerate(equation.random):
         values, term_spec = encode(term.formula, encodable, where=where)
+        encodings.append(term_spec)
         names += map(display_name, term_spec.column_names)
         columns.append(values)
         terms += [number] * values.shape[1]
     if equation.random:
         check_random(equation, names)
     random = np.concatenate(columns, axis=1) if columns else np.empty((len(table), 0))
-    return Part(tuple(map(display_name, spec.column_names)), tuple(names), fixed, random, tuple(terms))
+    typical, spread, levels = typical_values(equation, encodable)
+    layout = EquationLayout(
+        name=equation.name,
+        fixed=tuple(map(display_name, spec.column_names)),
+        random=tuple(names),
+        fixed_at=(),
+        random_at=(),
+        response_at=0,
+        terms=tuple(terms),
+        encodings=tuple(encodings),
+        typical=typical,
+        spread=spread,
+        levels=levels,
+    )
+    return Part(layout.fixed, layout.random, fixed, random, layout)
 
 
 def _check(rows: Rows) -> None:

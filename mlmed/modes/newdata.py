@@ -10,9 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, select_columns, shorten
-from mlmed.data.layout import EquationLayout
-from mlmed.errors import DataError
+from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, select_columns
+from mlmed.data.newrows import as_fitted
 from mlmed.modes.fitting import Fitted
 
 __all__ = ["NewRows", "own_effects", "read_rows"]
@@ -67,29 +66,6 @@ def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool) -> N
     if not complete.any():
         return NewRows(complete, np.empty((0, len(equation.fixed))), np.empty((0, len(equation.random))), at)
     usable = table.loc[np.flatnonzero(complete)]
-    encodable, where = to_encodable(_as_fitted(equation, usable, wanted)), f"equation {equation.name}"
+    encodable, where = to_encodable(as_fitted(equation, usable, wanted)), f"equation {equation.name}"
     X, *Z = (encode(encoding, encodable, where=where)[0] for encoding in equation.encodings)
     return NewRows(complete, X, np.concatenate(Z, axis=1), at)
-
-
-def _as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
-    """Give new columns the kinds and levels of the fit; refuse what was not there."""
-    changed: dict[str, Any] = {}
-    for name in sorted(wanted):
-        column, levels = table[name], equation.levels.get(name)
-        if levels is None:
-            if not pd.api.types.is_numeric_dtype(column.dtype):
-                raise DataError(
-                    f"column {name!r} held numbers in the data of equation {equation.name}; here it has "
-                    f"{str(column.iloc[0])!r} (type {column.dtype}); convert it"
-                )
-            continue
-        new = [value for value in pd.unique(column) if value not in levels]
-        if new:
-            raise DataError(
-                f"column {name!r} has the level {str(new[0])!r}, which was not in the data of equation "
-                f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
-            )
-        if not isinstance(levels[0], float):
-            changed[name] = pd.Categorical(column, categories=list(levels))
-    return table.assign(**changed)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mlmed import datasets
 from mlmed.modes.location_scale import location_scale
-from mlmed.modes.locscale_results import LocationScaleResults
+from mlmed.modes.location_scale.results import LocationScaleResults
 from mlmed.modes.mixed import mixed
 from mlmed.modes.results import MixedResults
 from mlmed.reproduce.pairs import Pair, by_term

@@ -1,6 +1,9 @@
 """Bias and coverage of the location-scale model over simulated data; writes validation/locscale/report.md.
 
-python validation/locscale/run.py [replicates] [clusters] [rows per cluster]
+python validation/locscale/run.py [replicates]
+
+Two conditions at the same truth. Sds of maximum likelihood are too small by a share of order 1 / clusters, and the
+Monte Carlo error falls with the root of the number of clusters: a bias that is only this must vanish in it.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ TRUTH = {
     "sd(sigma:Intercept)": 0.4,
     "cor(Intercept,sigma:Intercept)": -0.3,
 }
-SEED = 20
-
+#: Clusters, rows per cluster, seed. With one seed the first clusters of the second would be those of the first.
+CONDITIONS = ((200, 20, 20), (1000, 20, 21))
 
 #: Estimates of these from the effects themselves, which nobody sees: what chance did to the draws.
 RANDOM = ("sd(Intercept)", "sd(sigma:Intercept)", "cor(Intercept,sigma:Intercept)")
@@ -44,12 +47,12 @@ def simulated(J: int, n: int, rng: np.random.Generator) -> tuple[pd.DataFrame, d
     return pd.DataFrame({"g": g, "x": x, "w": w, "y": y}), drawn
 
 
-def study(replicates: int, J: int, n: int) -> tuple[pd.DataFrame, dict[str, float]]:
+def study(replicates: int, J: int, n: int, seed: int) -> tuple[pd.DataFrame, dict[str, float]]:
     """One row per parameter: mean, bias, its Monte Carlo error, mean std error, coverage; certificates and time."""
     found, drawn, uncertified, singular = [], [], 0, 0
     began = time.perf_counter()
-    for seed in np.random.SeedSequence(SEED).spawn(replicates):
-        data, effects = simulated(J, n, np.random.default_rng(seed))
+    for child in np.random.SeedSequence(seed).spawn(replicates):
+        data, effects = simulated(J, n, np.random.default_rng(child))
         drawn.append(effects)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MlmedWarning)
@@ -60,8 +63,9 @@ def study(replicates: int, J: int, n: int) -> tuple[pd.DataFrame, dict[str, floa
     rows = []
     for term, truth in TRUTH.items():
         part = pd.DataFrame([table.loc[term] for table in found])
-        estimate = part["estimate"].astype(float)
+        estimate = part["estimate"].astype(float).reset_index(drop=True)
         error = estimate.std() / np.sqrt(replicates)
+        seen = np.array([effects.get(term, np.nan) for effects in drawn])
         inside = (part["conf_low"] <= truth) & (truth <= part["conf_high"])
         rows.append(
             {
@@ -74,30 +78,53 @@ def study(replicates: int, J: int, n: int) -> tuple[pd.DataFrame, dict[str, floa
                 "sd": estimate.std(),
                 "mean_std_error": part["std_error"].astype(float).mean(),
                 "coverage": inside.mean(),
-                "drawn_bias": np.mean([effects[term] for effects in drawn]) - truth if term in RANDOM else np.nan,
+                "drawn_bias": seen.mean() - truth,
+                "own_bias": (estimate - seen).mean(),
+                "own_mc_error": (estimate - seen).std() / np.sqrt(replicates),
             }
         )
     return pd.DataFrame(rows), {"uncertified": uncertified, "singular": singular, "seconds": seconds}
 
 
-def main(replicates: int = 200, J: int = 200, n: int = 20) -> None:
-    table, extra = study(replicates, J, n)
-    header = "| " + " | ".join(table.columns) + " |"
-    lines = [
-        "# Location-scale model: simulated data",
+def section(replicates: int, J: int, n: int, seed: int) -> list[str]:
+    """Lines of the report on one condition."""
+    table, extra = study(replicates, J, n, seed)
+    worst = table.loc[table["bias_in_mc_errors"].abs().idxmax()]
+    return [
+        f"## {J} clusters of {n} rows",
         "",
-        f"{replicates} replicates of {J} clusters of {n} rows, seed {SEED}; {extra['uncertified']} not certified, "
-        f"{extra['singular']} singular; {extra['seconds']:.2f} s a fit. "
-        f"Nominal coverage 0.95; its Monte Carlo error is {np.sqrt(0.95 * 0.05 / replicates):.3f}.",
+        f"{replicates} replicates, seed {seed}; {extra['uncertified']} not certified, {extra['singular']} singular; "
+        f"{extra['seconds']:.2f} s a fit. Largest bias in Monte Carlo errors: {worst['bias_in_mc_errors']:.2f} "
+        f"({worst['term']}).",
         "",
-        header,
+        "| " + " | ".join(table.columns) + " |",
         "|" + "---|" * len(table.columns),
         *("| " + " | ".join(v if isinstance(v, str) else f"{v:.4f}" for v in row) + " |" for row in table.to_numpy()),
         "",
+    ]
+
+
+def main(replicates: int = 200) -> None:
+    lines = [
+        "# Location-scale model: simulated data",
+        "",
+        "y = 1 + 0.5 x + u, log residual sd = -0.3 + 0.2 w + t. Nominal coverage 0.95; its Monte Carlo error is "
+        f"{np.sqrt(0.95 * 0.05 / replicates):.3f}.",
+        "",
         "`drawn_bias` is the same mean for the effects that were drawn, had they been seen (divisor J, as ML has it): "
-        "the part of the bias that these draws and the divisor would give to anyone.",
+        "the part of the bias that these draws and the divisor would give to anyone. `own_bias` is the mean of "
+        "estimate less drawn value, what estimation adds; `own_mc_error` is its Monte Carlo error.",
+        "",
+        "Sds of maximum likelihood are too small: with the effects seen, by 3/(4 J) of an sd, which is -0.0030 of 0.8 "
+        "with 200 clusters and -0.0006 with 1000. That is bias and not chance, a tenth of a standard error and less.",
+        "",
+        "The second condition was first run with seed 20, where its first 200 clusters are those of the first "
+        "condition, so that they share chance: the sds were -2.73 and -1.93 Monte Carlo errors away, drawn_bias "
+        "-0.0031 and -0.0012, own_bias -0.0005 and -0.0003. It has a seed of its own since.",
         "",
     ]
+    for J, n, seed in CONDITIONS:
+        lines += section(replicates, J, n, seed)
     Path(__file__).with_name("report.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
 

@@ -12,18 +12,18 @@ import pandas as pd
 
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
-from mlmed.locscale.fit import Fit
-from mlmed.modes import locscale_tables as tables
-from mlmed.modes.checks import check_count, check_seed
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.export import plain, records
-from mlmed.modes.locscale_text import summary_text
+from mlmed.modes.location_scale import tables
+from mlmed.modes.location_scale.pictures import Pictures
+from mlmed.modes.location_scale.starts import starts_table
+from mlmed.modes.location_scale.text import summary_text
 
 __all__ = ["LocationScaleResults"]
 
 
 @dataclass(frozen=True)
-class LocationScaleResults(Coefficients):
+class LocationScaleResults(Coefficients, Pictures):
     """A fitted mixed-effects location-scale model.
 
     Attributes
@@ -31,8 +31,6 @@ class LocationScaleResults(Coefficients):
     fit : Fit
         Rows, arrays and optimum behind the numbers.
     """
-
-    fit: Fit
 
     # -- estimates -----------------------------------------------------------------------------------------
 
@@ -153,13 +151,6 @@ class LocationScaleResults(Coefficients):
         """One row: nobs, n_clusters, llf, aic, bic, the certificate and the quadrature."""
         return tables.glance_table(self.fit)
 
-    def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Empirical Bayes estimates: group_var, effect, group, value, se, lower, upper.
-
-        Posterior means and standard deviations given the estimates, by the quadrature of the fit.
-        """
-        return tables.ranef_table(self.fit, level=level)
-
     def quantities(self) -> dict[str, Quantity]:
         """Everything that ``nlcom`` can name, with derivatives."""
         return tables.quantities(self.fit)
@@ -191,7 +182,7 @@ class LocationScaleResults(Coefficients):
 
     # -- trust ---------------------------------------------------------------------------------------------
 
-    def check_starts(self, n: int = 5, *, seed: int) -> pd.DataFrame:
+    def check_starts(self, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
         """Fit again from random starts.
 
         Parameters
@@ -200,6 +191,9 @@ class LocationScaleResults(Coefficients):
             Starts.
         seed : int
             Of the random numbers.
+        n_jobs : int, optional
+            Workers; by default those of the surrounding ``joblib.parallel_config``, or one. Results do not depend on
+            their number.
 
         Returns
         -------
@@ -207,25 +201,7 @@ class LocationScaleResults(Coefficients):
             start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and how far apart the
             estimates are, in standard errors.
         """
-        check_count(n, "starts")
-        rng = np.random.default_rng(check_seed(seed, "check_starts()"))
-        shift = self.llf - self.fit.optimum.loglik
-        rows = []
-        for k in range(n):
-            found, apart = self.fit.from_other_start(rng)
-            certificate = found.certificate
-            rows.append(
-                {
-                    "start": k + 1,
-                    "llf": found.loglik + shift,
-                    "difference": found.loglik + shift - self.llf,
-                    "gradient_norm": certificate.gradient_norm,
-                    "newton_decrement": certificate.newton_decrement,
-                    "converged": certificate.converged,
-                    "apart": apart,
-                }
-            )
-        return pd.DataFrame(rows)
+        return starts_table(self.fit, n, seed=seed, n_jobs=n_jobs)
 
     # -- text ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.delta import COLUMNS, Quantity, check_level, wald_table
+from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
+from mlmed.effects.sdcor import sdcor_table as shared_table
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
 from mlmed.modes.tables import shown_clusters
@@ -45,31 +47,22 @@ def quantities(fit: Fit) -> dict[str, Quantity]:
     names = fixed_names(fit)
     first = len(names)
     found = {name: Quantity(name, float(estimates.psi[k]), unit[k]) for k, name in enumerate(names)}
-    var_at = {i: first + k for k, (i, j) in enumerate(estimates.cov_at) if i == j}
-    more: dict[str, Quantity] = {}
     for k, (i, j) in enumerate(estimates.cov_at, start=first):
-        value = float(estimates.psi[k])
-        if i == j:
-            name, sd = f"var({random[i]})", float(np.sqrt(value))
-            slope = unit[k] / (2.0 * sd) if sd > 0.0 else np.full(len(unit), np.nan)
-            shown = f"sd({random[i]})"
-            more[shown] = Quantity(shown, sd, slope)
-        else:
-            name = f"cov({random[j]},{random[i]})"
-            shown = f"cor({random[j]},{random[i]})"
-            more[shown] = _correlation(shown, value, estimates.psi, unit, (k, var_at[i], var_at[j]))
-        found[name] = Quantity(name, value, unit[k])
-    return found | more
+        name = f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})"
+        found[name] = Quantity(name, float(estimates.psi[k]), unit[k])
+    return found | _sdcor(fit)
 
 
-def _correlation(term: str, value: float, psi: Array, unit: Array, at: tuple[int, int, int]) -> Quantity:
-    k, first, second = at
-    size = float(np.sqrt(psi[first] * psi[second]))
-    if size == 0.0:
-        return Quantity(term, float("nan"), np.full(len(psi), np.nan), note="a variance is 0")
-    r = value / size
-    slope = unit[k] / size - 0.5 * r * (unit[first] / psi[first] + unit[second] / psi[second])
-    return Quantity(term, r, slope)
+def _sdcor(fit: Fit) -> dict[str, Quantity]:
+    """Standard deviations, then correlations of the random effects."""
+    estimates = fit.estimates
+    G = linear_covariance(
+        random_names(fit),
+        np.array(estimates.cov_at, dtype=np.intp).reshape(-1, 2),
+        len(fixed_names(fit)),
+        len(estimates.psi),
+    )
+    return sdcor_quantities(G, estimates.psi)
 
 
 def _table(fit: Fit, terms: list[str], level: float, *, log: bool | list[bool] = False) -> pd.DataFrame:
@@ -103,20 +96,8 @@ def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
 
 def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Standard deviations (interval on the log scale) and correlations (interval by Fisher's z)."""
-    known = [name for name in quantities(fit) if name not in fixed_names(fit)]
-    sds = [name for name in known if name.startswith("sd(")]
-    cors = [name for name in known if name.startswith("cor(")]
-    tables = [_table(fit, sds, level, log=True)]
-    if cors:
-        tables.append(_by_fisher_z(_table(fit, cors, level), level))
-    return pd.concat(tables, ignore_index=True)
-
-
-def _by_fisher_z(table: pd.DataFrame, level: float) -> pd.DataFrame:
-    r, error = table["estimate"].to_numpy(), table["std_error"].to_numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre, spread = np.arctanh(r), float(ndtri(0.5 + level / 2.0)) * error / (1.0 - r**2)
-    return table.assign(conf_low=np.tanh(centre - spread), conf_high=np.tanh(centre + spread))
+    estimates = fit.estimates
+    return shared_table(list(_sdcor(fit).values()), estimates.vcov, level=level, reason=estimates.reason)
 
 
 def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mlmed.locscale.fit import Fit
-from mlmed.modes import locscale_tables as tables
+from mlmed.modes.location_scale import tables
 from mlmed.report.text import format_number, render_pairs, render_table
 
 __all__ = ["summary_text"]

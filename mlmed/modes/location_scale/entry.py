@@ -13,7 +13,7 @@ from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
-from mlmed.modes.locscale_results import LocationScaleResults
+from mlmed.modes.location_scale.results import LocationScaleResults
 
 __all__ = ["location_scale"]
 

@@ -1,0 +1,106 @@
+"""Pictures of location-scale models (extra ``plots``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from mlmed.report.plots import new_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_along", "plot_ranked", "plot_scatter"]
+
+
+def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, level: float) -> Axes:
+    """Clusters from the smallest value to the largest, in colour where the interval leaves out the population's.
+
+    Parameters
+    ----------
+    table : DataFrame
+        group, value, lower, upper.
+    group, label : str
+        What the clusters are called, and what the values are.
+    centre : float
+        The population's value.
+    level : float
+        Coverage, for the caption.
+    """
+    ax = new_axes(7.0, 4.2)
+    own = table.sort_values("value", kind="stable")
+    rank = np.arange(1, len(own) + 1)
+    apart = (own["lower"] > centre) | (own["upper"] < centre)
+    ax.vlines(rank, own["lower"], own["upper"], colors=list(np.where(apart, "C0", "0.65")), lw=1.0)
+    ax.plot(rank, own["value"], "o", color="k", ms=2.0, zorder=3)
+    ax.axhline(centre, color="C3", lw=1.0, zorder=0, label=f"population {centre:.3g}")
+    ax.margins(x=0.02)
+    ax.set_xlabel(f"{group}, by rank")
+    ax.set_ylabel(label)
+    ax.set_title(f"{len(own)} clusters, {100 * level:g}% intervals", fontsize="medium")
+    ax.legend(frameon=False, fontsize="small", loc="upper left")
+    return ax
+
+
+def plot_scatter(table: pd.DataFrame, line: pd.DataFrame, *, labels: tuple[str, str], title: str) -> Axes:
+    """A point per cluster and the line of the model.
+
+    Parameters
+    ----------
+    table, line : DataFrame
+        location, sd.
+    labels : (str, str)
+        Of the axes.
+    title : str
+        What stands above.
+    """
+    ax = new_axes()
+    ax.plot(table["location"], table["sd"], "o", color="C0", ms=4, alpha=0.6, mew=0, label="clusters")
+    if len(line):
+        ax.plot(line["location"], line["sd"], color="C3", label="expected by the model")
+        ax.legend(frameon=False, fontsize="small")
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+    ax.set_title(title, fontsize="medium")
+    return ax
+
+
+def plot_along(table: pd.DataFrame, *, variable: str, response: str, interval: str, level: float) -> list[Axes]:
+    """Two panels, response and residual sd, over a predictor: lines with bands, or marks with bars for levels.
+
+    Parameters
+    ----------
+    table : DataFrame
+        The predictor, estimate, lower, upper, sd, sd_lower, sd_upper.
+    variable, response : str
+        Labels.
+    interval : str
+        ``"confidence"`` or ``"prediction"``, for the caption of the first panel.
+    level : float
+        Coverage, for the captions.
+    """
+    import matplotlib.pyplot as plt
+
+    axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")[1]
+    percent = f"{100 * level:g}%"
+    panels = (
+        (("estimate", "lower", "upper"), f"expected {response}", f"{percent} {interval} interval"),
+        (("sd", "sd_lower", "sd_upper"), f"residual sd of {response}", f"{percent} confidence interval"),
+    )
+    for ax, (columns, label, caption) in zip(axes, panels, strict=True):
+        middle, low, high = (table[name] for name in columns)
+        if pd.api.types.is_numeric_dtype(table[variable].dtype):
+            ax.fill_between(table[variable], low, high, color="C0", alpha=0.25, lw=0)
+            ax.plot(table[variable], middle, color="C0", lw=2)
+        else:
+            at = np.arange(len(table))
+            ax.vlines(at, low, high, color="C0", lw=1.5)
+            ax.plot(at, middle, "o", color="C0")
+            ax.set_xticks(at, table[variable].astype(str))
+            ax.margins(x=0.15)
+        ax.set_xlabel(variable)
+        ax.set_ylabel(label)
+        ax.set_title(caption, fontsize="medium")
+    return list(axes)
