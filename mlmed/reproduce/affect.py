@@ -28,8 +28,8 @@ MEANS = (
     "published posterior standard deviations, '-' where that was printed as 0.00."
 )
 WALD = (
-    "brms' intervals are quantiles. Ours of standard deviations and correlations are estimate +- z standard errors of "
-    "the delta method."
+    "brms' intervals are quantiles. Ours of standard deviations are formed on the log scale, those of correlations by "
+    "Fisher's z."
 )
 
 

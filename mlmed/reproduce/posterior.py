@@ -56,18 +56,8 @@ def printed_rows(asked: Mapping[str, Any], responses: Mapping[str, str]) -> list
 
 
 def sd_cor(fit: MixedResults) -> pd.DataFrame:
-    """Fixed effects, then sds and correlations of random effects and residuals, with delta-method errors.
-
-    One row per ``var()`` and ``cov()`` of the fit: term, estimate, std_error, conf_low, conf_high and more.
-    """
-    asked = {}
-    for name in fit.names:
-        if name.startswith("var("):
-            asked[f"sd({name[4:-1]})"] = f"sqrt(`{name}`)"
-        elif name.startswith("cov("):
-            first, second = name[4:-1].split(",")
-            asked[f"cor({first},{second})"] = f"`{name}` / sqrt(`var({first})` * `var({second})`)"
-    return pd.concat([fit.fixef(), fit.nlcom(asked, order="first")], ignore_index=True)
+    """Fixed effects, then sds and correlations of random effects and residuals: term, estimate, std_error, ends."""
+    return pd.concat([fit.fixef(), fit.sdcor().drop(columns="group")], ignore_index=True)
 
 
 def posterior_pairs(rows: list[dict[str, str]], ours: pd.DataFrame) -> Iterator[Pair]:
