@@ -13,7 +13,7 @@ from mlmed.report.plots import new_panels
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_curves", "plot_lines"]
+__all__ = ["Positions", "draw_band", "plot_curves", "plot_lines"]
 
 #: Most clusters that get a colour and a name each.
 NAMED = 8
@@ -40,13 +40,7 @@ def plot_curves(table: pd.DataFrame, *, variable: str, level: float, rows: pd.Da
         if rows is not None:
             own = rows[rows["response"] == response]
             ax.plot(positions(own[variable]), own["value"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
-        x = positions(part[variable])
-        if _is_factor(part[variable]):
-            ax.vlines(x, part["lower"], part["upper"], color="C0", lw=1.5)
-            ax.plot(x, part["estimate"], "o", color="C0")
-        else:
-            ax.fill_between(x, part["lower"], part["upper"], color="C0", alpha=0.25, lw=0)
-            ax.plot(x, part["estimate"], color="C0", lw=2)
+        draw_band(ax, positions, part[variable], part[["estimate", "lower", "upper"]])
     axes[0].figure.suptitle(f"expected response, {100 * level:g}% intervals", fontsize="medium")
     return axes
 
@@ -81,25 +75,31 @@ def plot_lines(lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, 
     return axes
 
 
-def _panels(table: pd.DataFrame, variable: str) -> tuple[list[Axes], _Positions]:
+def draw_band(ax: Axes, positions: Positions, column: pd.Series, ends: pd.DataFrame) -> None:
+    """A line with its band, or for the levels of a factor marks with bars; ``ends``: middle, lower, upper."""
+    x, (middle, low, high) = positions(column), (ends.iloc[:, k] for k in range(3))
+    if positions.levels:
+        ax.vlines(x, low, high, color="C0", lw=1.5)
+        ax.plot(x, middle, "o", color="C0")
+    else:
+        ax.fill_between(x, low, high, color="C0", alpha=0.25, lw=0)
+        ax.plot(x, middle, color="C0", lw=2)
+
+
+def _panels(table: pd.DataFrame, variable: str) -> tuple[list[Axes], Positions]:
     """A titled panel per response, and what puts values of the variable on the axis."""
     responses = list(dict.fromkeys(table["response"]))
     axes = new_panels(len(responses), columns=3, width=4.2, height=3.6)
-    positions = _Positions(table[variable])
+    positions = Positions(table[variable])
     for ax, response in zip(axes, responses, strict=True):
         ax.set_title(response, fontsize="medium")
-        ax.set_xlabel(variable)
-        if positions.levels:
-            ax.set_xticks(range(len(positions.levels)), positions.levels, fontsize="small")
-            for label in ax.get_xticklabels() if sum(map(len, positions.levels)) > WIDTH else ():
-                label.set(rotation=35, ha="right", rotation_mode="anchor")
-            ax.margins(x=0.1)
+        positions.label(ax, variable)
     axes[0].set_ylabel("expected response")
     return axes, positions
 
 
-class _Positions:
-    """Numbers as they are; levels of a factor as 0, 1, ..."""
+class Positions:
+    """Where values of a variable stand: numbers as they are, levels of a factor at 0, 1, ..."""
 
     def __init__(self, column: pd.Series) -> None:
         self.levels = list(dict.fromkeys(map(str, column))) if _is_factor(column) else []
@@ -109,6 +109,15 @@ class _Positions:
             return column.to_numpy(dtype=np.float64)
         place = {name: float(k) for k, name in enumerate(self.levels)}
         return np.array([place.get(str(value), np.nan) for value in column])
+
+    def label(self, ax: Axes, variable: str) -> None:
+        """The name of the variable, and the levels of a factor where they stand."""
+        ax.set_xlabel(variable)
+        if self.levels:
+            ax.set_xticks(range(len(self.levels)), self.levels, fontsize="small")
+            for text in ax.get_xticklabels() if sum(map(len, self.levels)) > WIDTH else ():
+                text.set(rotation=35, ha="right", rotation_mode="anchor")
+            ax.margins(x=0.1)
 
 
 def _is_factor(column: pd.Series) -> bool:

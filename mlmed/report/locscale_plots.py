@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.report.curve_plots import Positions, draw_band
 from mlmed.report.plots import new_axes
 
 if TYPE_CHECKING:
@@ -89,18 +90,10 @@ def plot_along(table: pd.DataFrame, *, variable: str, response: str, interval: s
         (("estimate", "lower", "upper"), f"expected {response}", f"{percent} {interval} interval"),
         (("sd", "sd_lower", "sd_upper"), f"residual sd of {response}", f"{percent} confidence interval"),
     )
+    positions = Positions(table[variable])
     for ax, (columns, label, caption) in zip(axes, panels, strict=True):
-        middle, low, high = (table[name] for name in columns)
-        if pd.api.types.is_numeric_dtype(table[variable].dtype):
-            ax.fill_between(table[variable], low, high, color="C0", alpha=0.25, lw=0)
-            ax.plot(table[variable], middle, color="C0", lw=2)
-        else:
-            at = np.arange(len(table))
-            ax.vlines(at, low, high, color="C0", lw=1.5)
-            ax.plot(at, middle, "o", color="C0")
-            ax.set_xticks(at, table[variable].astype(str))
-            ax.margins(x=0.15)
-        ax.set_xlabel(variable)
+        draw_band(ax, positions, table[variable], table[list(columns)])
+        positions.label(ax, variable)
         ax.set_ylabel(label)
         ax.set_title(caption, fontsize="medium")
     return list(axes)
