@@ -105,6 +105,7 @@ class Positions:
         self.levels = list(dict.fromkeys(map(str, column))) if _is_factor(column) else []
 
     def __call__(self, column: pd.Series) -> NDArray[np.float64]:
+        """Positions of the values, (n,)."""
         if not self.levels:
             return column.to_numpy(dtype=np.float64)
         place = {name: float(k) for k, name in enumerate(self.levels)}
