@@ -191,3 +191,21 @@ def test_reproduce(run: Run) -> None:
     assert "Notes" in out
     status, _, err = run("reproduce", "yuan")
     assert (status, "did you mean 'yuan-mackinnon'" in err) == (2, True)
+
+
+def test_location_scale(run: Run) -> None:
+    asked = ("yuan_mackinnon_sim", "--location", "Med ~ X + (1 |c| group)", "--scale", "~ 1 + (1 |c| group)")
+    status, out, _ = run("location-scale", *asked)
+    assert status == 0
+    assert "certified" in out
+    fit = mlmed.location_scale(*(asked[2], asked[4]), mlmed.datasets.load("yuan_mackinnon_sim"))
+    for form, read in (
+        ("csv", lambda text: len(text.splitlines()) - 1),
+        ("json", lambda text: len(json.loads(text)["fixef"])),
+    ):
+        status, out, _ = run("location-scale", *asked, "--format", form)
+        assert status == 0
+        assert read(out) == (len(fit.to_table()) if form == "csv" else len(fit.fixef()))
+    status, _, err = run("location-scale", *asked[:3], "--scale", "y ~ 1")
+    assert status == 2
+    assert "response" in err

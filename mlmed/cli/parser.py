@@ -59,8 +59,20 @@ def make_parser() -> argparse.ArgumentParser:
     one.add_argument("--residual", choices=RESIDUALS, default="diagonal", help="correlated across responses, or not")
     _add_fitting(one)
     _add_printing(one)
+    _add_location_scale(commands)
     _add_tables(commands)
     return parser
+
+
+def _add_location_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    both = commands.add_parser("location-scale", help="means and residual sds that differ between clusters")
+    _add_data(both)
+    both.add_argument("--location", required=True, metavar="FORMULA", help='e.g. "y ~ x + (1 |c| id)"')
+    both.add_argument("--scale", required=True, metavar="FORMULA", help='of the log residual sd: "~ x + (1 |c| id)"')
+    both.add_argument("--nodes", type=int, help="of the quadrature, per scale random effect (default: chosen)")
+    both.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
+    both.add_argument("--format", choices=("text", "json", "csv"), default="text")
+    both.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
 
 
 def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -11,7 +11,7 @@ from mlmed import datasets
 from mlmed.cli.fitting import compared, effects, fit, mixed_model
 from mlmed.cli.parser import make_parser
 from mlmed.cli.reading import read, scan_progress, write
-from mlmed.cli.schools import causal_model, piecewise_model
+from mlmed.cli.schools import causal_model, location_scale_model, piecewise_model
 from mlmed.data.readers import engine_errors
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError, MlmedError, MlmedWarning
@@ -64,6 +64,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
     "fit": fit,
     "effects": effects,
     "mixed": mixed_model,
+    "location-scale": location_scale_model,
     "piecewise": piecewise_model,
     "causal": causal_model,
     "compare": compared,

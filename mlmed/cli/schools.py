@@ -1,4 +1,4 @@
-"""Commands of the other schools: separate equations, potential outcomes."""
+"""Commands of the other schools: separate equations, potential outcomes; location-scale models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from mlmed.cli.fitting import as_format, described, watched
 from mlmed.cli.reading import given_at, given_pair, number_or_text, read
 from mlmed.errors import DataError
 from mlmed.modes.causal import CausalResults, causal
+from mlmed.modes.location_scale import location_scale
 from mlmed.modes.piecewise import piecewise
 
-__all__ = ["causal_model", "piecewise_model"]
+__all__ = ["causal_model", "location_scale_model", "piecewise_model"]
 
 
 def piecewise_model(options: argparse.Namespace) -> str:
@@ -77,3 +78,13 @@ def _sensitivity(found: CausalResults, options: argparse.Namespace, asked: dict[
         raise DataError(f"--sensitivity uses --interval, -n, --seed and --level only; leave out {', '.join(idle)}")
     result = found.sensitivity(level=options.level, **asked)
     return str(result) if options.format == "text" else as_format(result.table, options.format, "", "z")
+
+
+def location_scale_model(options: argparse.Namespace) -> str:
+    """``mlmed location-scale``."""
+    found = location_scale(options.location, options.scale, read(options.data), nodes=options.nodes)
+    if options.format == "json":
+        return found.to_json(level=options.level)
+    if options.format == "csv":
+        return found.to_table(level=options.level).to_csv(index=False).rstrip("\n")
+    return found.summary(level=options.level)

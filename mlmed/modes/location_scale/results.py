@@ -13,7 +13,7 @@ import pandas as pd
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.export import plain, records
+from mlmed.modes.export import flat_table, plain, records
 from mlmed.modes.location_scale import tables
 from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
@@ -217,6 +217,10 @@ class LocationScaleResults(Coefficients, Pictures):
             "sdcor": self.sdcor(level=level),
             "varcorr": self.varcorr(level=level),
         }
+
+    def to_table(self, *, level: float = 0.95) -> pd.DataFrame:
+        """All tables below each other (what ``mlmed location-scale --format csv`` prints)."""
+        return flat_table(self.sections(level=level))
 
     def to_json(self, *, level: float = 0.95) -> str:
         """All tables as JSON; a number that does not exist is null and its row's ``note`` says why."""
