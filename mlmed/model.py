@@ -59,8 +59,8 @@ class ModelSpec:
     Raises
     ------
     FormulaError
-        If the equations have no random term, different cluster variables, or an unknown structure; if residuals
-        are to be correlated where a response is also a predictor.
+        If the equations have no random term, different cluster variables, or an unknown structure; if they feed
+        back into each other; if residuals are to be correlated where a response is also a predictor.
     """
 
     equations: tuple[Equation, ...]
@@ -90,6 +90,7 @@ class ModelSpec:
         names = [equation.name for equation in self.equations]
         if len(set(names)) < len(names):
             raise FormulaError(f"two equations have the same response ({names[0]}); each needs its own")
+        self._check_feedback()
         if not isinstance(self.covariance, str | Mapping):
             raise FormulaError(
                 f"covariance must be one of {', '.join(STRUCTURES)}, or a mapping of label to one; found "
@@ -106,6 +107,19 @@ class ModelSpec:
                     f"covariance names the block {', '.join(sorted(unknown))}, but the random terms have the labels "
                     f"{', '.join(block.label for block in self.blocks)}; write (1 + x |label| id)"
                 )
+
+    def _check_feedback(self) -> None:
+        """The joint density is a product only if responses can be put in an order (docs/math.md, section 1)."""
+        left = list(self.equations)
+        while left:
+            first = [e for e in left if not any(e.predictors & other.response_columns for other in left)]
+            if not first:
+                raise FormulaError(
+                    f"the equations {'; '.join(repr(e.text) for e in left)} feed back into each other: each has the "
+                    "response of another as a predictor, so they are not a model of one equation given the other. "
+                    "Remove a response from a right-hand side"
+                )
+            left = [e for e in left if e not in first]
 
     def _check_residual(self) -> None:
         if self.residual not in RESIDUALS:

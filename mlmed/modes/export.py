@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a tidy table as plain values."""
-    rows = table[list(COLUMNS)].to_dict("records")
+    rows = table.reindex(columns=list(COLUMNS)).to_dict("records")
     return [{str(key): plain(value) for key, value in row.items()} for row in rows]
 
 
@@ -48,6 +48,8 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "schema": SCHEMA,
         "equations": [equation.text for equation in fitted.spec.equations],
         "method": fitted.spec.method,
+        "covariance": {block.label: block.structure for block in fitted.spec.blocks},
+        "residual": "unstructured" if fitted.spec.correlated else "diagonal",
         "nobs": fitted.nobs,
         "n_clusters": len(fitted.clusters),
         "cluster": fitted.group_name,
@@ -66,5 +68,7 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """All sections below each other, told apart by the column ``section``."""
-    parts = [table[list(COLUMNS)].assign(section=name) for name, table in sections.items() if len(table)]
+    parts = [
+        table.reindex(columns=list(COLUMNS)).assign(section=name) for name, table in sections.items() if len(table)
+    ]
     return pd.concat(parts, ignore_index=True)[["section", *COLUMNS]]

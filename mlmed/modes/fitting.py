@@ -30,7 +30,7 @@ from mlmed.reml.working import Working, build_working
 __all__ = ["Fitted", "design_of", "fit_model", "known_columns", "make_grams"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Fitted:
     """One fitted model, before it is dressed as a result; called, it gives the fitted values of its rows.
 
@@ -65,6 +65,12 @@ class Fitted:
         """Pickle everything but the rows."""
         kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
         return type(self), kept
+
+    def __repr__(self) -> str:
+        asked = "; ".join(equation.text for equation in self.spec.equations)
+        word = "certified" if self.converged else "NOT CERTIFIED"
+        counts = f"{self.nobs} observations in {len(self.clusters)} clusters"
+        return f"{asked}; {self.spec.method.upper()}, log-likelihood {self.estimates.loglik:.5f}, {word}; {counts}"
 
     @property
     def reml(self) -> bool:

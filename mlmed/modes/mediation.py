@@ -36,7 +36,7 @@ __all__ = ["MediationResults", "mediate"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MediationResults(MixedResults):
     """A fitted mediation model; adds effects to everything a mixed model has.
 

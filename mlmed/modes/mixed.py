@@ -39,7 +39,8 @@ def mixed(
         ``"unstructured"`` (default), ``"diagonal"``, ``"identity"`` (equal variances, no covariance) or
         ``"exchangeable"`` (equal variances, one covariance); a mapping gives one per block label.
     residual : {"diagonal", "unstructured"}
-        Whether the residuals of a row are independent across responses or correlated.
+        Whether the residuals of a row are independent across responses or correlated. With one response there is
+        one residual variance either way.
 
     Raises
     ------
@@ -56,6 +57,10 @@ def mixed(
     >>> round(fit.reml_criterion, 1)
     2647.9
     """
+    if not isinstance(formula, str | Sequence):
+        raise FormulaError(
+            f"a formula is text such as 'y ~ x + (1 + x | id)', or a list of such texts; found {type(formula).__name__}"
+        )
     texts = [formula] if isinstance(formula, str) else list(formula)
     if not texts:
         raise FormulaError("no formula was given; write one such as 'y ~ x + (1 + x | id)'")

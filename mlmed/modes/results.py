@@ -33,6 +33,9 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         Specification, sufficient statistics and optimum behind the numbers; called, ``fit.fitted()``, fitted values.
     """
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.fitted!r}>"
+
     # -- estimates -----------------------------------------------------------------------------------------
 
     @cached_property

@@ -34,7 +34,7 @@ def stata_report(
         names = ", ".join(equation.name for equation in fitted.layout.equations)
         raise EffectError(
             "xtmixed has one response, and its stacked form (sm, sy) is that of a mediator and an outcome; this fit "
-            f"has the responses {names}. Use style='text'; varcorr() has the variance scale that Stata prints"
+            f"has the responses {names}. The native summary has them; varcorr() has Stata's variance scale"
         )
     fixed, random = _fixed_names(fitted), _random_names(fitted)
     table = fixef_table(fitted, vcov="block", level=level)

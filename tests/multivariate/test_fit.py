@@ -168,6 +168,9 @@ def test_one_response_has_one_residual_variance(data):
         (["y0 ~ x + (1 | id)", "y1 ~ x"], {}, "no random term"),
         (["y0 ~ x + (1 | id)"], {"residual": "full"}, "residual must be one of diagonal, unstructured"),
         ([], {}, "no formula"),
+        (None, {}, "found NoneType"),
+        (["y0 ~ y1 + (1 | id)", "y1 ~ y0 + (1 | id)"], {}, "feed back into each other"),
+        (["cbind(y0, y1) ~ x + (1 | id)"], {}, "one formula for each"),
     ],
 )
 def test_bad_input(data, formulas, options, message):
@@ -233,3 +236,15 @@ def test_residuals_that_are_nearly_repeated_are_certified(seed):
     fit = mlmed.mixed(formulas, simulated(30, 7, seed=seed), residual="unstructured")
     assert fit.converged
     assert fit.check_starts(3, seed=1)["difference"].abs().max() < LOGLIK
+
+
+def test_a_fit_shows_itself_in_one_line(fit):
+    assert repr(fit).startswith("<MixedResults: y0 ~ x + (1 + x |c| id); y1")
+    assert "certified" in repr(fit.fitted)
+    assert len(repr(fit)) < 300
+
+
+def test_responses_in_causal_order_may_be_predictors(data):
+    """A chain is no feedback: y0 -> y1, in either order of the formulas, is one density."""
+    formulas = ["y0 ~ x + (1 | id)", "y1 ~ y0 + x + (1 | id)"]
+    assert mlmed.mixed(formulas, data).llf == pytest.approx(mlmed.mixed(formulas[::-1], data).llf, rel=LOGLIK)
