@@ -17,7 +17,7 @@ from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
 
-__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized"]
+__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized", "unpacked"]
 
 Array = NDArray[np.float64]
 
@@ -123,8 +123,12 @@ def _sum_products(
 def equation_gram(grams: Grams, equation: int) -> Array:
     """Cross-products of all rows of one equation, (K, K, J)."""
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
-    packed = grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0)
-    K = len(grams.columns)
+    return unpacked(grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0))
+
+
+def unpacked(packed: Array) -> Array:
+    """Lower triangles row by row, (K * (K + 1) / 2, J), as matrices, (K, K, J)."""
+    K = (int(np.sqrt(8 * len(packed) + 1)) - 1) // 2
     full = np.empty((K, K, packed.shape[1]))
     for i in range(K):
         for j in range(i + 1):

@@ -87,7 +87,7 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
     Parameters
     ----------
     equations : str or sequence of str
-        One formula, or mediator and outcome.
+        One formula, or one for each of several responses (mediator and outcome).
     data : dataframe
         pandas, Polars (eager or lazy), Arrow, a DuckDB relation, Dask, Spark, ...; only cluster sums come back
         from an engine.
@@ -101,7 +101,7 @@ def grams_sql(equations: str | Sequence[str], data: Any, *, dialect: str = "duck
     Parameters
     ----------
     equations : str or sequence of str
-        One formula, or mediator and outcome.
+        One formula, or one for each of several responses (mediator and outcome).
     data : DuckDB relation
         Rows with the same columns as the table that the SQL is for; units are taken from them.
     dialect : str

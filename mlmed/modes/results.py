@@ -132,8 +132,9 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         ----------
         G : (q, q) array
             Covariance of the random effects, in the order of ``fit.G``; may be singular.
-        sigma2 : (R,) or (R, R) array
-            Residual variances, or the residual covariance of a row (``fit.Sigma``).
+        sigma2 : (R, R) or (S,) array
+            Residual covariance of a row (``fit.Sigma``), or its entries: the variances and, if residuals are
+            correlated, the covariances in the order of ``fit.names``.
 
         Raises
         ------

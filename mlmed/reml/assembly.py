@@ -16,8 +16,9 @@ from mlmed.data.grams import Grams
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
 from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
+from mlmed.reml.cross_products import CrossMaps, cross_maps, summed_cross
 from mlmed.reml.maps import Entries, entries, sparse
-from mlmed.reml.problem import CrossProducts, Problem
+from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualStructure
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "assembly_for",
     "build_assembly",
     "cluster_cross",
-    "cross_products",
     "random_blocks",
 ]
 
@@ -81,9 +81,8 @@ class Assembly:
         1 where the rows of a pattern belong to an equation, else 0.
     stratum : (q,) int array
         The equation that each random effect belongs to.
-    cross : sparse array or None
-        ((q + p + R) ** 2, K * (K + 1) / 2): all products of the columns of [Z X Y], from those of one
-        pattern; None where residuals are independent.
+    cross : CrossMaps or None
+        Products across equations, from those of one pattern; None where residuals are independent.
     """
 
     equations: tuple[EquationMaps, ...]
@@ -91,7 +90,7 @@ class Assembly:
     C: csr_array
     member: Array
     stratum: NDArray[np.int64]
-    cross: csr_array | None = None
+    cross: CrossMaps | None = None
 
     @property
     def residual(self) -> ResidualStructure:
@@ -146,7 +145,13 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool)
         Z, Z_back = _random_map(equation, random, r, blocks, stratum, grams)
         maps.append(EquationMaps(fixed, random, X, Z, response, X_back, offset, Z_back))
     member = np.array(grams.patterns, dtype=np.float64).T
-    cross = _cross_map(maps) if correlated else None
+    cross = None
+    if correlated:
+        Z, X = (np.column_stack([getattr(one, name) for one in maps]) for name in ("Z", "X"))
+        owner = np.concatenate(
+            [np.repeat(np.arange(len(maps)), [one.X.shape[1] for one in maps]), np.arange(len(maps))]
+        )
+        cross = cross_maps(Z, np.column_stack([X, *(one.response for one in maps)]), owner, member.T.astype(bool))
     return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum, cross)
 
 
@@ -172,22 +177,8 @@ def assemble(assembly: Assembly, products: Array) -> Problem:
         C.reshape(R, k, k),
         nobs,
         assembly.stratum,
-        None if assembly.cross is None else cross_products(assembly, assembly.cross, products).summed(),
+        None if assembly.cross is None else summed_cross(assembly.cross, products, q),
     )
-
-
-def cross_products(assembly: Assembly, maps: csr_array, products: Array) -> CrossProducts:
-    """Products across equations of every pattern and cluster; ``maps`` is ``assembly.cross``."""
-    P, _, J = products.shape
-    q, p, R = len(assembly.stratum), assembly.n_fixed, len(assembly.equations)
-    size = q + p + R
-    whole = np.empty((P, J, size, size))
-    for target, packed in zip(whole, products, strict=True):
-        target[:] = np.asarray(maps @ packed).reshape(size, size, J).transpose(2, 0, 1)
-    lengths = [equation.X.shape[1] for equation in assembly.equations]
-    owner = np.concatenate([np.repeat(np.arange(R), lengths), np.arange(R)])
-    observed = assembly.member.T.astype(bool)
-    return CrossProducts(observed, whole[..., :q, :q], whole[..., :q, q:], whole[..., q:, q:], products[:, 0], owner)
 
 
 def cluster_cross(assembly: Assembly, products: Array) -> Array:
@@ -216,16 +207,6 @@ def _product_maps(maps: Sequence[EquationMaps], member: Array) -> tuple[csr_arra
                 target.append(Entries(first + own.row, pattern * n_products + own.product, own.weight))
     width = P * n_products
     return sparse(AB, (q * q + q * (p + 1), width)), sparse(C, (R * (p + 1) ** 2, width))
-
-
-def _cross_map(maps: Sequence[EquationMaps]) -> csr_array:
-    """Products of all columns of [Z X Y], Y the R responses."""
-    K = len(maps[0].response)
-    Z, X = (np.column_stack([getattr(equation, name) for equation in maps]) for name in ("Z", "X"))
-    columns = np.column_stack([Z, X, *(equation.response for equation in maps)])
-    size = columns.shape[1]
-    at = np.arange(size)
-    return sparse([entries(columns, columns, at, at, size)], (size * size, K * (K + 1) // 2))
 
 
 def _fixed_map(equation: EquationLayout, grams: Grams) -> tuple[Array, Array, Array, Array]:

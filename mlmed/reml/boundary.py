@@ -17,12 +17,14 @@ from mlmed.reml.objective import Objective, ThetaEvaluation
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
 from mlmed.reml.problem import Problem
 
-__all__ = ["Face", "multiplier", "on_face"]
+__all__ = ["Face", "factor_rank", "multiplier", "on_face"]
 
 Array = NDArray[np.float64]
 
 #: A pivot of G below this share of its variance may be zero; the criterion decides.
 SUSPECT = 1e-5
+#: Share of the largest sd below which that of a direction is the rounding error of zero.
+GONE = 1e-6
 #: How much -2l may rise when a suspect direction is set to zero.
 AGREES = 1e-8
 
@@ -44,6 +46,19 @@ class Face:
     basis: Array
     theta: Array
     rank: int
+
+
+def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
+    """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
+    rank = 0
+    for block in blocks:
+        own = L[np.ix_(block.index, block.index)]
+        size = float(np.abs(own).max())
+        if block.structure == "unstructured" or size == 0.0:
+            rank += int((np.abs(own).max(axis=0) > 0.0).sum())
+        else:  # a symmetric root: no column vanishes where a direction does
+            rank += int(np.linalg.matrix_rank(own, tol=GONE * size))
+    return rank
 
 
 def find_face(blocks: tuple[Block, ...], G: Array) -> Face:

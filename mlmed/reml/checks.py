@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.grams import Grams
+from mlmed.data.grams import Grams, unpacked
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.errors import DataError, NotIdentifiedError
 
@@ -16,6 +16,7 @@ __all__ = [
     "refuse_constant",
     "refuse_few_rows",
     "refuse_one_cluster",
+    "refuse_repeated",
     "refuse_too_many",
     "refuse_unpaired",
     "within_share",
@@ -25,6 +26,8 @@ Array = NDArray[np.float64]
 
 #: A column whose part not explained by others (or within clusters) is below this share does not count.
 COLLINEAR = 1e-11
+#: Share of a response within clusters that predictors and other responses leave, below which it repeats them.
+REPEATED = 1e-10
 #: A variance below this share of the mean square is the rounding error of zero.
 CONSTANT = 1e-13
 
@@ -122,3 +125,39 @@ def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: A
                     f"the responses {names[s]} and {names[r]} are complete together in {counts[r, s]:g} row(s), so "
                     "nothing is known of their residual correlation; use residual='diagonal'"
                 )
+
+
+def refuse_repeated(grams: Grams) -> None:
+    """A response that others and predictors make up within clusters: then residuals have no joint density."""
+    for pattern, packed in zip(grams.patterns, grams.products, strict=True):
+        equations = [e for e, own in zip(grams.layout.equations, pattern, strict=True) if own]
+        responses = [e.response_at for e in equations]
+        predictors = sorted({k for e in equations for k in (*e.fixed_at, *e.random_at)} - {0, *responses})
+        order = [*predictors, *responses]
+        full = unpacked(packed)[np.ix_([0, *order], [0, *order])]
+        if len(equations) < 2 or float(np.maximum(full[0, 0] - 1.0, 0.0).sum()) <= len(order):
+            continue
+        means = np.divide(full[0], full[0, 0], out=np.zeros_like(full[0]), where=full[0, 0] > 0.0)
+        within = (full - means[:, None] * full[0][None])[1:, 1:].sum(axis=2)
+        repeated = _made_up(within, len(predictors))
+        if repeated is not None:
+            names = [grams.columns[k] for k in order]
+            others = [name for name in names[len(predictors) :] if name != names[repeated]]
+            raise NotIdentifiedError(
+                f"the response {names[repeated]!r} is within clusters a linear combination of {', '.join(others)} and "
+                "the predictors, so their residual covariance is singular; remove one of these responses"
+            )
+
+
+def _made_up(cross: Array, first: int) -> int | None:
+    """The first column from ``first`` on that the columns before it make up."""
+    size = np.sqrt(np.diag(cross))
+    size = np.where(size > 0.0, size, 1.0)
+    rest = cross / np.outer(size, size)
+    for k in range(len(rest)):
+        if rest[k, k] < REPEATED:
+            if k >= first:
+                return k
+            continue
+        rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+    return None

@@ -140,7 +140,9 @@ def _residual_values(structure: ResidualStructure, given: ArrayLike) -> Array:
     if values.shape == (S,):
         return values
     if values.shape != (R, R):
-        raise EffectError(f"sigma2 must be ({S},), or the ({R}, {R}) residual covariance; found {values.shape}")
+        raise EffectError(
+            f"sigma2 must be ({S},), or the ({R}, {R}) residual covariance; found {values.shape}; fit.Sigma has it"
+        )
     rows, columns = structure.at.T
     own: Array = values[rows, columns]
     if not np.allclose(structure.matrix(own), values, rtol=1e-10, atol=0.0, equal_nan=True):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.reml.boundary import multiplier, on_face
+from mlmed.reml.boundary import factor_rank, multiplier, on_face
 from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates, pivoted_chart
 from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, evaluated, last_step, newton
@@ -27,14 +27,6 @@ SMALL_GRADIENT = 1e-8
 MIN_CURVATURE = 1e-6
 #: Newton steps before the factor is reordered.
 LEG = 5
-LOST = (
-    "the random effects fit a response exactly within clusters; use fewer random effects, or remove a predictor that "
-    "repeats it"
-)
-LOST_JOINT = (
-    "the random effects fit a response exactly within clusters, or a response is a linear combination of others; use "
-    "fewer random effects, or remove that response"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +36,9 @@ class Certificate:
     Attributes
     ----------
     gradient_norm : float
-        Largest entry of the gradient of -2l in theta.
+        Largest entry of the gradient of -2l in theta; an entry whose curvature exceeds the number of observations
+        (twice that is the curvature of a log sd), as where residuals are nearly collinear, is divided by the root of
+        the excess.
     newton_decrement : float
         g'H^-1 g: twice the drop of -2l that a Newton step still promises.
     smallest_curvature : float
@@ -165,10 +159,7 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
             chart, end, point, steps = face
             record += steps
         if chart.is_lost(end):
-            raise NotIdentifiedError(
-                "a residual variance goes to zero and the likelihood grows without bound: "
-                + (LOST_JOINT if problem.residual.correlated else LOST)
-            )
+            raise NotIdentifiedError(problem.residual.lost)
         L, theta_end, point, steps = _finish(objective, blocks, chart, end, point, settings)
         record += steps
         G = _square(L)
@@ -178,9 +169,8 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
         if lowest >= MIN_MULTIPLIER:
             break
         start = np.append(_factor_part(blocks, G + 0.01 * direction), theta_end[objective.n_factor :])
-    rank = int((np.abs(L).max(axis=0) > 0.0).sum())
     certificate = _certify(objective, theta_end, point, lowest)
-    return Optimum(G, L, objective.sigma2(theta_end), at, rank, certificate, record)
+    return Optimum(G, L, objective.sigma2(theta_end), at, factor_rank(blocks, L), certificate, record)
 
 
 def _search(
@@ -272,7 +262,8 @@ def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest:
     scale = max(float(np.abs(values).max()), 1.0)
     bent = values > 1e-10 * scale
     decrement = float((along[bent] ** 2 / values[bent]).sum())
-    gradient_norm = float(np.abs(point.gradient).max())
+    excess = np.maximum(np.diag(point.hessian) / (2.0 * objective.problem.nobs.sum()), 1.0)
+    gradient_norm = float(np.abs(point.gradient / np.sqrt(excess)).max())
     curvature = _smallest_curvature(objective, theta, point.hessian)
     converged = bool(
         gradient_norm < MAX_GRADIENT

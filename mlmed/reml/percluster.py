@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams
-from mlmed.reml.assembly import Assembly, build_assembly, cluster_cross, cross_products
+from mlmed.reml.assembly import Assembly, build_assembly, cluster_cross
 from mlmed.reml.clusters import factor_clusters, product
+from mlmed.reml.cross_products import cross_products
 from mlmed.reml.perresidual import ClusterProducts, Inverse, ResidualTerms, cross_terms, diagonal_terms
 from mlmed.reml.problem import Problem
 from mlmed.reml.working import Working
@@ -40,7 +41,7 @@ def cluster_products(working: Working, grams: Grams) -> ClusterProducts:
 def products_by_cluster(assembly: Assembly, products: Array) -> ClusterProducts:
     """The same from products (P, K * (K + 1) / 2, J) of any clusters."""
     rows = assembly.member @ products[:, 0]
-    cross = None if assembly.cross is None else cross_products(assembly, assembly.cross, products)
+    cross = None if assembly.cross is None else cross_products(assembly.cross, products, len(assembly.stratum))
     return ClusterProducts(cluster_cross(assembly, products), np.rint(rows).astype(np.int64), cross)
 
 

@@ -71,7 +71,7 @@ def mode_law(problem: Problem, L: Array, sigma2: Array, beta: Array, units: Unit
     ----------
     problem : Problem
         Cross-products in working units.
-    L, sigma2, beta : (q, q), (R,), (p,) arrays
+    L, sigma2, beta : (q, q), (S,), (p,) arrays
         Estimates in working units.
     units : Units
         The way back.

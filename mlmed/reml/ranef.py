@@ -38,7 +38,7 @@ def conditional_modes(problem: Problem, L: Array, sigma2: Array, beta: Array, Z_
     ----------
     problem : Problem
         Cross-products in working units.
-    L, sigma2, beta : (q, q), (R,), (p,) arrays
+    L, sigma2, beta : (q, q), (S,), (p,) arrays
         Estimates in working units.
     Z_map : (q, q) array
         ``u = Z_map @ u_w``.

@@ -63,7 +63,7 @@ class Refit:
         Those of the original fit.
     blocks : tuple of Block
         Covariance structures.
-    L, sigma2 : (q, q), (R,) arrays
+    L, sigma2 : (q, q), (S,) arrays
         The optimum of the original fit in working units, where searches start.
     reml : bool
         Criterion.

@@ -130,6 +130,20 @@ class ResidualStructure:
         variances = self.values(theta)[: self.R]
         return self.correlated and bool(np.any(np.exp(2.0 * theta[: self.R]) < EXPLAINED * variances))
 
+    @property
+    def lost(self) -> str:
+        """What a degenerate Sigma means."""
+        if not self.correlated:
+            return (
+                "a residual variance goes to zero and the likelihood grows without bound: the random effects fit a "
+                "response exactly within clusters; use fewer random effects, or remove a predictor that repeats it"
+            )
+        return (
+            "the residual covariance becomes singular: the random effects fit a response exactly within clusters, or a "
+            "response is a linear combination of others, or so few rows have all responses that their residual "
+            "correlations are not known together; use fewer random effects, remove a response, or residual='diagonal'"
+        )
+
     def inside(self, values: Array, floor: Array) -> Array:
         """Parameters (S,) moved to variances of at least ``floor`` (R,) and a correlation matrix away from singular."""
         variances = np.maximum(values[: self.R], floor)

@@ -27,7 +27,7 @@ class ParameterVcov:
 
     Attributes
     ----------
-    matrix : (p + n_tau + R,) * 2 array
+    matrix : (p + n_tau + S,) * 2 array
         Order: fixed effects, natural parameters of G, residual variances. NaN where it does not exist.
     reason : str
         Why entries are NaN; empty if none are.

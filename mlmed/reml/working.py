@@ -23,6 +23,7 @@ from mlmed.reml.checks import (
     refuse_constant,
     refuse_few_rows,
     refuse_one_cluster,
+    refuse_repeated,
     refuse_too_many,
     refuse_unpaired,
     within_share,
@@ -117,6 +118,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         refuse_between(equation.name, full, equation.response_at)
         refuse_collinear(problem.C[r, maps.fixed, maps.fixed], equation.name, equation.fixed)
     if problem.cross is not None:
+        refuse_repeated(grams)
         refuse_unpaired(tuple(e.name for e in layout.equations), problem.cross.observed, problem.cross.nobs)
     return Working(problem, blocks, _units(assembly, grams), tuple(between))
 

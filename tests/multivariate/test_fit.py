@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mlmed
@@ -178,12 +179,51 @@ def test_bad_input(data, formulas, options, message):
         mlmed.mixed(formulas, data, **options)
 
 
-def test_a_response_that_repeats_another(data):
-    """y1 = 2 y0: no joint density."""
-    with pytest.raises(NotIdentifiedError, match="linear combination of others"):
-        mlmed.mixed(
-            ["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"], data.assign(z=2 * data["y0"]), residual="unstructured"
+@pytest.mark.parametrize("factor", [1.0, 1.7, -2.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_response_that_repeats_another(factor, seed):
+    """z = f y0, up to a cluster's constant: no joint density."""
+    data = simulated(30, 6, seed=seed, R=2)
+    data = data.assign(z=factor * data["y0"] + (data["id"] % 3))
+    with pytest.raises(NotIdentifiedError, match="'z' is within clusters a linear combination of y0"):
+        mlmed.mixed(["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"], data, residual="unstructured")
+
+
+def test_residuals_that_nearly_repeat_each_other():
+    """A part of 1e-4 of its own is not seen in the cross-products; the search finds the singular Sigma."""
+    data, rng = simulated(30, 6, seed=1, R=2), np.random.default_rng(0)
+    data = data.assign(z=data["y0"] + 1e-4 * rng.normal(size=len(data)))
+    with pytest.raises(NotIdentifiedError, match="residual covariance becomes singular"):
+        mlmed.mixed(["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"], data, residual="unstructured")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_high_residual_correlations_are_certified(seed):
+    """Residuals that correlate .99995, random effects of their own: the slope along K has the units of its pivot."""
+    rng = np.random.default_rng(seed)
+    codes, x = np.repeat(np.arange(200), 6), rng.normal(size=1200)
+    u, e = rng.normal(size=(200, 2)), rng.normal(size=1200)
+    data = pd.DataFrame({"id": codes, "x": x, "y0": x + u[codes, 0] + e})
+    data = data.assign(y1=u[codes, 1] + e + 0.01 * rng.normal(size=1200))
+    fit = mlmed.mixed(["y0 ~ x + (1 |c| id)", "y1 ~ x + (1 |c| id)"], data, residual="unstructured")
+    assert fit.converged
+    assert fit.sdcor().set_index("term").loc["cor(y0:Residual,y1:Residual)", "estimate"] == pytest.approx(
+        0.99995, abs=2e-5
+    )
+
+
+def test_singular_exchangeable_blocks_are_singular():
+    """One variance and a correlation of 1 across equations: rank 1, flagged."""
+    rng = np.random.default_rng(0)
+    data = simulated(40, 8, seed=3, R=2)
+    shared = np.repeat(rng.normal(size=40), 8)
+    data = data.assign(y0=shared + rng.normal(size=320), y1=shared + rng.normal(size=320))
+    with pytest.warns(BoundaryWarning):
+        fit = mlmed.mixed(
+            ["y0 ~ x + (1 |c| id)", "y1 ~ x + (1 |c| id)"], data, covariance="exchangeable", residual="unstructured"
         )
+    assert fit.is_singular
+    assert fit.fitted.optimum.rank == 1
 
 
 def test_loglik_at_takes_the_matrix_or_its_entries(fit):
