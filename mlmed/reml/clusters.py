@@ -96,7 +96,8 @@ def weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array
     """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters."""
     if problem.cross is not None:
         precision = precisions(problem.cross, problem.residual.matrix(sigma2))
-        return weighted_tables(problem.cross, problem.stratum, precision, part)
+        A, B = weighted_tables(problem.cross, problem.stratum, precision[None], part)
+        return A[0], B[0]
     weight = (1.0 / sigma2)[problem.stratum][:, None]
     # weights of full shape: numpy then loops over whole matrices and not over their rows
     A = np.multiply(problem.A[:, :, part].transpose(2, 0, 1), weight.repeat(problem.A.shape[1], axis=1), order="C")

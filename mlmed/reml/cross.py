@@ -23,7 +23,6 @@ __all__ = [
     "cross_sums",
     "cross_tables",
     "cross_weights",
-    "moved_tables",
 ]
 
 Array = NDArray[np.float64]
@@ -116,12 +115,6 @@ def _by_equation(tables: Array, left: Array, right: Array) -> Array:
     return left @ tables @ right.T
 
 
-def moved_tables(problem: Problem, weights: CrossWeights, part: slice) -> tuple[Array, Array]:
-    """A_s, (S, n, q, q), and B_s, (S, n, q, p + 1), of one chunk of clusters (eq. 92)."""
-    tables = [weighted_tables(weights.cross, problem.stratum, moved, part) for moved in weights.moved]
-    return np.array([A for A, _ in tables]), np.array([B for _, B in tables])
-
-
 def cross_sums(
     problem: Problem, weights: CrossWeights, made: Inverted, weight: Array, part: slice, *, second: bool
 ) -> CrossSums:
@@ -130,7 +123,7 @@ def cross_sums(
     S = len(weights.moved)
     A_P, B_P, member = cross.A[:, part], cross.B[:, part], problem.member
     owner = (cross.owner == np.arange(problem.n_strata)[:, None]).astype(float)
-    A, B = moved_tables(problem, weights, part)
+    A, B = weighted_tables(cross, problem.stratum, weights.moved, part)
     U = B - A @ h
     lost = np.einsum("nai,snak->sik", h, B, optimize=True) + np.einsum("snai,nak->sik", U, h, optimize=True)
     hW = h @ weight

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from mlmed.reml.clusters import Sums, chunks, factor_clusters, product
 from mlmed.reml.criterion import evaluate
-from mlmed.reml.cross import CrossWeights, cross_weights, moved_tables
+from mlmed.reml.cross import CrossWeights, cross_weights
 from mlmed.reml.problem import Cross, Problem
+from mlmed.reml.weights import weighted_tables
 
 __all__ = ["Moments", "moments", "moved_crossproducts"]
 
@@ -128,7 +129,8 @@ def _by_parameter(problem: Problem, U: Array, sigma2: Array) -> Array:
 
 def _cross_moved(problem: Problem, weights: CrossWeights, h: Array, part: slice) -> Array:
     """U_s of eq. 92, (S, q, p, n)."""
-    A, B = (np.ascontiguousarray(table.transpose(0, 2, 3, 1)) for table in moved_tables(problem, weights, part))
+    tables = weighted_tables(weights.cross, problem.stratum, weights.moved, part)
+    A, B = (np.ascontiguousarray(table.transpose(0, 2, 3, 1)) for table in tables)
     return np.asarray(B[:, :, : h.shape[1]] - np.einsum("sabj,bij->saij", A, h))
 
 

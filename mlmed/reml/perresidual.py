@@ -124,9 +124,7 @@ def cross_terms(
     def whole(given: Array) -> Array:
         return weighted_clusters(cross, given, C_P).transpose(1, 2, 0)
 
-    tables = [weighted_tables(cross, stratum, moved, part) for moved in weights.moved]
-    A = np.array([a.transpose(1, 2, 0) for a, _ in tables])
-    B = np.array([b.transpose(1, 2, 0) for _, b in tables])
+    A, B = (tables.transpose(0, 2, 3, 1) for tables in weighted_tables(cross, stratum, weights.moved, part))
     U = B - np.einsum("sabj,bkj->sakj", A, made.h)
     lost = np.einsum("aij,samj->simj", made.h, B) + np.einsum("saij,amj->simj", U, made.h)
     moved = np.array([whole(one) for one in weights.moved]) - 0.5 * (lost + lost.transpose(0, 2, 1, 3))

@@ -157,7 +157,7 @@ def _whitened(problem: Problem, products: CrossProducts, sigma2: Array, part: sl
     cross = problem.cross
     assert cross is not None
     weights = precisions(cross, problem.residual.matrix(sigma2))
-    A, B = weighted_tables(cross, problem.stratum, weights, part)
+    A, B = (tables[0] for tables in weighted_tables(cross, problem.stratum, weights[None], part))
     C = weighted_clusters(cross, weights, products.C[:, part])
     return np.block([[A, B], [B.transpose(0, 2, 1), C]])
 

@@ -48,12 +48,37 @@ def log_residual(cross: Cross, Sigma: Array) -> float:
 
 
 def weighted_tables(cross: Cross, stratum: NDArray[np.int64], weights: Array, part: slice) -> tuple[Array, Array]:
-    """Z'(weights)Z, (n, q, q), and Z'(weights)[X y], (n, q, p + 1), of one chunk of clusters; weights (P, R, R)."""
-    of_A = weights[:, stratum[:, None], stratum]
-    of_B = weights[:, stratum[:, None], cross.owner]
-    A = np.einsum("pab,pnab->nab", of_A, cross.A[:, part])
-    B = np.einsum("pac,pnac->nac", of_B, cross.B[:, part])
-    return A, B @ cross.fold
+    """Z'(weights)Z, (S, n, q, q), and Z'(weights)[X y], (S, n, q, p + 1), of one chunk of clusters.
+
+    All S matrices of weights, (S, P, R, R), at once: for a pair of equations the sum over patterns is a product of
+    matrices.
+    """
+    R = cross.observed.shape[1]
+    p, effects = len(cross.owner) - R, [_run(stratum == r) for r in range(R)]
+    columns = [_run(cross.owner[:p] == r) for r in range(R)]
+    n, q = cross.A[0, part].shape[0], cross.A.shape[2]
+    A, B = np.zeros((len(weights), n, q, q)), np.zeros((len(weights), n, q, p + 1))
+    for r in range(R):
+        for s in range(R):
+            both = np.flatnonzero(cross.observed[:, r] & cross.observed[:, s])
+            if not len(both):
+                continue
+            w = weights[:, both, r, s]
+            A[:, :, effects[r], effects[s]] = _combined(w, cross.A[both, part, effects[r], effects[s]])
+            B[:, :, effects[r], columns[s]] = _combined(w, cross.B[both, part, effects[r], columns[s]])
+            B[:, :, effects[r], p] += _combined(w, cross.B[both, part, effects[r], p + s])
+    return A, B
+
+
+def _combined(weights: Array, tables: Array) -> Array:
+    """Sums over patterns: (S, P), (P, ...) -> (S, ...)."""
+    return (weights @ tables.reshape(len(tables), -1)).reshape(len(weights), *tables.shape[1:])
+
+
+def _run(mine: NDArray[np.bool_]) -> slice:
+    """Where a run of true values stands; empty if there is none."""
+    at = np.flatnonzero(mine)
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
 
 
 def weighted_cross(cross: Cross, weights: Array) -> Array:
