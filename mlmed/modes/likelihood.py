@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from mlmed.data.grams import equation_gram
+from mlmed.data.grams import equation_gram, unpacked
 from mlmed.effects.lrt import NO_DIFFERENCE, lr_statistic, mixture_p
 from mlmed.effects.profile import QuantityAt, constrained
 from mlmed.errors import EffectError, NotIdentifiedError
@@ -140,7 +140,12 @@ def compare_fits(first: Fitted, second: Fitted) -> pd.DataFrame:
 
 
 def _formula(fitted: Fitted) -> str:
-    return "; ".join(equation.text for equation in fitted.spec.equations)
+    """The formulas, and what of the covariance structures is not the default."""
+    text = "; ".join(equation.text for equation in fitted.spec.equations)
+    asked = fitted.spec.covariance
+    named = "" if asked == "unstructured" else f"covariance {asked if isinstance(asked, str) else dict(asked)}"
+    notes = [note for note in (named, "residuals correlated" if fitted.spec.correlated else "") if note]
+    return f"{text} ({', '.join(notes)})" if notes else text
 
 
 def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
@@ -176,6 +181,21 @@ def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float,
             correlation = float(centred[k, y] / (sd[k] * sd[y])) if sd[k] * sd[y] > 0.0 else 0.0
             moments = n, float(shift + scale * total[0, k] / n), float(scale * sd[k]), correlation
             found[number, fitted.grams.columns[k]] = moments
+    return found | _pairs_of_responses(fitted)
+
+
+def _pairs_of_responses(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float, float]]:
+    """Rows that have two responses and their correlation there: whose value stands beside whose."""
+    grams, equations, found = fitted.grams, fitted.layout.equations, {}
+    for r, first in enumerate(equations):
+        for s, second in enumerate(equations[:r]):
+            both = [p for p, pattern in enumerate(grams.patterns) if pattern[r] and pattern[s]]
+            at = [0, first.response_at, second.response_at]
+            total = unpacked(grams.products[both].sum(axis=(0, 2))[:, None])[np.ix_(at, at)][:, :, 0]
+            n = float(total[0, 0])
+            spread = total - np.outer(total[0], total[0]) / n if n else np.zeros((3, 3))
+            size = float(np.sqrt(spread[1, 1] * spread[2, 2]))
+            found[r, f"beside {second.name}"] = (n, 0.0, 1.0, float(spread[1, 2]) / size if size > 0.0 else 0.0)
     return found
 
 
@@ -212,6 +232,8 @@ def _nested_test(small: Fitted, large: Fitted) -> tuple[float, float, float, str
     df = large.n_parameters - small.n_parameters
     if df == 0:
         return np.nan, np.nan, np.nan, "the same number of parameters: compare by AIC or BIC"
+    if small.spec.correlated and not large.spec.correlated:
+        return np.nan, np.nan, np.nan, "not nested: compare by AIC or BIC"
     fixed_in = set(qualified(small, "fixed")) <= set(qualified(large, "fixed"))
     drop = large.estimates.loglik - small.estimates.loglik
     if not fixed_in or not _covariances_nested(small, large) or drop < -NO_DIFFERENCE:

@@ -231,3 +231,21 @@ def test_cluster_products_add_up(setting):
     products = cluster_products(fit.fitted.working, fit.fitted.grams)
     assert isinstance(products, ClusterProducts)
     assert products.cross.C.sum(axis=1) == pytest.approx(fit.fitted.working.problem.cross.C, rel=SAME, abs=SAME)
+
+
+@pytest.mark.filterwarnings("ignore::mlmed.errors.BoundaryWarning")
+def test_compare_knows_residuals_and_which_values_stand_together():
+    """Correlated residuals are not nested in independent ones; permuted responses are other data."""
+    data = simulated(30, 6, seed=8, R=2)
+    short = mlmed.mixed(["y0 ~ x + (1 | id)", "y1 ~ x + (1 | id)"], data, residual="unstructured")
+    other = mlmed.mixed(["y0 ~ x + (1 + x |c| id)", "y1 ~ x + (1 + x |c| id)"], data)
+    table = short.compare(other)
+    assert table["chi2"].isna().all()
+    assert "not nested" in table["note"].iloc[1]
+    assert table["model"].str.contains("residuals correlated").sum() == 1
+    plain = mlmed.mixed(["y0 ~ x + (1 | id)", "y1 ~ x + (1 | id)"], data)
+    assert plain.compare(short)["chi2"].iloc[1] == pytest.approx(2.0 * (short.llf - plain.llf), rel=1e-9)
+    rng = np.random.default_rng(1)
+    moved = data.assign(y1=data.groupby("id")["y1"].transform(lambda own: rng.permutation(own.to_numpy())))
+    with pytest.raises(mlmed.errors.EffectError, match="not of the same rows"):
+        plain.compare(mlmed.mixed(["y0 ~ x + (1 | id)", "y1 ~ x + (1 | id)"], moved, residual="unstructured"))
