@@ -1,16 +1,24 @@
-"""New rows with the kinds and levels that the rows of a fit had."""
+"""New rows with the kinds, levels and clusters that the rows of a fit had."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from formulaic import ModelSpec as Encoding
+from numpy.typing import NDArray
 
+from mlmed.data.design import encode, to_encodable
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
-from mlmed.errors import DataError
+from mlmed.errors import DataError, FormulaError
+from mlmed.names import display_name
 
-__all__ = ["as_fitted"]
+__all__ = ["as_fitted", "encode_as_fitted", "known_clusters"]
+
+#: What pandas calls the kinds of numbers that are equal to each other.
+NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 
 
 def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
@@ -34,3 +42,77 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
         if not isinstance(levels[0], float):
             changed[name] = pd.Categorical(column, categories=list(levels))
     return table.assign(**changed)
+
+
+def encode_as_fitted(
+    equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str], *, where: str
+) -> list[NDArray[np.float64]]:
+    """Complete new rows in the columns of the fixed part and of each random term, (n, columns) each.
+
+    Raises
+    ------
+    DataError
+        A column has another type than in the fit, a level that was not there, or a value beyond the ends of a spline.
+    FormulaError
+        If a formula cannot be evaluated on the new rows.
+    """
+    encodable = to_encodable(as_fitted(equation, table, wanted))
+    return [_encode_again(encoding, encodable, where) for encoding in equation.encodings]
+
+
+def _encode_again(encoding: Encoding, table: pd.DataFrame, where: str) -> NDArray[np.float64]:
+    try:
+        return encode(encoding, table, where=where)[0]
+    except FormulaError as error:
+        reason = _beyond_spline(encoding, error)
+        if not reason:
+            raise
+        raise DataError(f"{reason} in {where}; remove those rows") from error
+
+
+def _beyond_spline(encoding: Encoding, error: FormulaError) -> str:
+    """What is said of values outside the fitted range of a spline, which formulaic remembers; otherwise nothing."""
+    failed = error.__cause__
+    if failed is None or not isinstance(failed.__cause__, ValueError):
+        return ""
+    for call, state in encoding.transform_state.items():
+        if "lower_bound" in state and call in str(failed):
+            low, high = state["lower_bound"], state["upper_bound"]
+            return (
+                f"a new value is outside the range of the data that were fitted, {low:.6g} to {high:.6g}, where "
+                f"{display_name(call)} is not defined,"
+            )
+    return ""
+
+
+def known_clusters(clusters: pd.Index, labels: pd.Index) -> NDArray[np.intp]:
+    """Position of new cluster ids among those of the fit, (n,); -1 where they are new.
+
+    Raises
+    ------
+    DataError
+        No id is known, and the new ones are of another type, such as text for numbers.
+    """
+    if not len(labels):
+        return np.empty(0, dtype=np.intp)
+    at = np.asarray(clusters.get_indexer(labels), dtype=np.intp)
+    if (at >= 0).any():
+        return at
+    for k, name in enumerate(clusters.names):
+        old, new = clusters.get_level_values(k), labels.get_level_values(k)
+        if _kind(old) != _kind(new):
+            raise DataError(
+                f"no cluster of the new rows is in the fit: the ids in column {name!r} are {_kind(old)} in the fit "
+                f"({_some(old)}) and {_kind(new)} here ({_some(new)}); convert the column to the type of the fit"
+            )
+    return at
+
+
+def _kind(ids: pd.Index) -> str:
+    """A word for the type of ids; all kinds of numbers are one."""
+    found = str(pd.api.types.infer_dtype(ids, skipna=True))
+    return "numbers" if found in NUMBERS else "text" if found == "string" else f"of type {found}"
+
+
+def _some(ids: pd.Index) -> str:
+    return shorten(map(repr, pd.unique(ids)[:3].tolist()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import is_numeric, select_columns, shorten
+from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
+from mlmed.data.plain import complete_rows
 from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_seed
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.newdata import own_effects, read_rows
+from mlmed.modes.grid import check_held, check_points
+from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
 
-__all__ = ["Line", "choose_clusters", "cluster_lines", "conditional_table", "line_along", "observed_points"]
+__all__ = [
+    "Line",
+    "choose_clusters",
+    "cluster_lines",
+    "conditional_table",
+    "given_note",
+    "line_along",
+    "observed_points",
+]
 
 Indices = NDArray[np.intp]
 RESERVED = ("response", "group", "estimate", "std_error", "lower", "upper")
@@ -39,14 +49,11 @@ class Line:
         It and the others, which are constant.
     numbers : (int, ...)
         Equations that use the predictor.
-    is_factor : bool
-        Whether it has levels.
     """
 
     variable: str
     rows: pd.DataFrame
     numbers: tuple[int, ...]
-    is_factor: bool
 
 
 def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
@@ -55,49 +62,60 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
     Raises
     ------
     EffectError
-        No equation has the predictor, or ``at`` names something that is none.
+        No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
     """
-    equations = fitted.spec.equations
-    numbers = tuple(r for r, equation in enumerate(equations) if variable in equation.predictors)
-    used = sorted(frozenset().union(*(equations[r].predictors for r in numbers)))
+    numbers = _equations_with(fitted, variable)
+    layouts = [fitted.layout.equations[r] for r in reversed(numbers)]
+    typical = {name: value for layout in layouts for name, value in layout.typical.items()}
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    others = sorted(name for name in typical if name != variable)
+    held = check_held(at, others, levels, of=f" of the equations with {variable!r}")
+    grid = check_points(points, factor=variable in levels)
+    if isinstance(grid, int):
+        grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)
+    fixed = {name: held.get(name, typical[name]) for name in others}
+    return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers)
+
+
+def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
+    """Those that have the predictor."""
+    every = [equation.predictors for equation in fitted.spec.equations]
+    numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
     if not numbers:
-        every = sorted(frozenset().union(*(equation.predictors for equation in equations)))
-        raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(every, 20) or 'none'}")
+        known = sorted(frozenset().union(*every))
+        raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(known, 20) or 'none'}")
     if variable in RESERVED:
         raise EffectError(f"a predictor called {variable!r} cannot be told from a column of the table; rename it")
-    unknown = [name for name in at or {} if name not in used or name == variable]
-    if unknown:
-        others = [name for name in used if name != variable]
-        raise EffectError(
-            f"at= names {unknown[0]!r}, which is not another predictor of the equations with {variable!r}; there are "
-            f"{shorten(others, 20) or 'none'}"
-        )
-    levels = fitted.layout.equations[numbers[0]].levels.get(variable)
-    typical = {k: v for r in reversed(numbers) for k, v in fitted.layout.equations[r].typical.items()}
-    fixed = {name: (at or {}).get(name, typical[name]) for name in used if name != variable}
-    rows = pd.DataFrame({variable: _grid(fitted, numbers[0], variable, points), **fixed})
-    return Line(variable, rows, numbers, levels is not None)
+    return numbers
 
 
-def _grid(fitted: Fitted, number: int, variable: str, points: int | Sequence[Any]) -> list[Any]:
-    layout = fitted.layout.equations[number]
-    if isinstance(points, Sequence | np.ndarray) and not isinstance(points, str) and len(points):
-        return list(points)
-    if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 2:
-        raise EffectError(f"points is a number of points, at least 2, or their values; found {points!r}")
-    if variable in layout.levels:
-        return list(layout.levels[variable])
-    low, high = _range(fitted, number, variable)
-    return list(np.linspace(low, high, int(points)))
-
-
-def _range(fitted: Fitted, number: int, variable: str) -> tuple[float, float]:
+def _spaced(fitted: Fitted, numbers: tuple[int, ...], variable: str, points: int) -> list[Any]:
+    """Values over the range of the rows that the equations used; both truth values."""
     if fitted.table is None:
-        layout = fitted.layout.equations[number]
+        layout = fitted.layout.equations[numbers[0]]
         reach = REACH * layout.spread[variable]
-        return layout.typical[variable] - reach, layout.typical[variable] + reach
-    values = select_columns(fitted.table, {variable})[variable].to_numpy(dtype=np.float64, na_value=np.nan)
-    return float(np.nanmin(values)), float(np.nanmax(values))
+        return list(np.linspace(layout.typical[variable] - reach, layout.typical[variable] + reach, points))
+    equations = [fitted.spec.equations[r] for r in numbers]
+    table = select_columns(fitted.table, frozenset().union(*(e.variables for e in equations)), keep=fitted.spec.group)
+    used = np.logical_or.reduce([complete_rows(table, e.variables) for e in equations])
+    column = normalize(table[variable])[used]
+    if not is_numeric(column):
+        return [False, True]
+    return list(np.linspace(column.min(), column.max(), points))
+
+
+def given_note(fitted: Fitted, line: Line) -> str:
+    """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
+
+    The slope of x in the equation of y is then the direct effect.
+    """
+    notes = []
+    for number in line.numbers:
+        held = [name for name in given_responses(fitted, number) if name != line.variable]
+        values = [f"{name} = {line.rows[name].iloc[0]:.3g}" for name in held]
+        if values:
+            notes.append(f"{fitted.layout.equations[number].name} given {', '.join(values)}")
+    return "; ".join(notes)
 
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
@@ -115,27 +133,43 @@ def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFra
     return with_limits(pd.concat(blocks, ignore_index=True), level)
 
 
-def choose_clusters(fitted: Fitted, clusters: int | Sequence[Any] | None, seed: int | None) -> Indices:
-    """Positions of all clusters, of a number of them drawn at random, or of those with the given ids."""
+def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
+    """Positions of all clusters, of a number of them drawn at random, or of those with the given ids, each once.
+
+    An id may be given as tables show it: as text, ``"1:0"`` for the combination ``(1, 0)``.
+    """
     J = len(fitted.clusters)
     if clusters is None:
         return np.arange(J)
-    if isinstance(clusters, int | np.integer):
-        if isinstance(clusters, bool) or not 1 <= clusters <= J:
+    if isinstance(clusters, str):
+        raise EffectError(f"clusters is a list of ids, such as [{clusters!r}], or a number of them")
+    if not pd.api.types.is_list_like(clusters):
+        if not isinstance(clusters, int | np.integer) or isinstance(clusters, bool) or not 1 <= clusters <= J:
             raise EffectError(f"clusters is a number from 1 to {J}, or a list of ids; found {clusters!r}")
         rng = np.random.default_rng(check_seed(seed, "a choice of clusters"))
         return np.sort(rng.choice(J, size=int(clusters), replace=False))
-    if isinstance(clusters, str):
-        raise EffectError(f"clusters is a list of ids, such as [{clusters!r}], or a number of them")
-    wanted = list(clusters)
-    found = fitted.clusters.get_indexer(pd.Index(wanted))
-    if not wanted or np.any(found < 0):
-        missing = [name for name, k in zip(wanted, found, strict=True) if k < 0]
-        raise EffectError(
-            f"there is no cluster {shorten(missing)} in the fit ({fitted.group_name}: "
-            f"{shorten(shown_clusters(fitted.clusters))})"
+    return _positions(fitted, list(clusters))
+
+
+def _positions(fitted: Fitted, wanted: list[Any]) -> Indices:
+    """Where the ids stand, first as they are, then as they are shown."""
+    places = {name: k for k, name in enumerate(fitted.clusters)}
+    shown = [str(name) for name in shown_clusters(fitted.clusters)]
+    found: list[int] = []
+    missing: list[str] = []
+    for name in wanted:
+        exact = isinstance(name, Hashable) and name in places
+        alike = (
+            [places[name]] if exact else [k for k, text in enumerate(shown) if isinstance(name, str) and text == name]
         )
-    return np.asarray(found, dtype=np.intp)
+        if len(alike) == 1:
+            found += alike
+        else:
+            missing.append(repr(name))
+    if missing or not wanted:
+        what = f"there is no cluster {shorten(missing)} in the fit" if missing else "no cluster was named"
+        raise EffectError(f"{what} ({fitted.group_name}: {shorten(map(repr, fitted.clusters))})")
+    return np.array(list(dict.fromkeys(found)), dtype=np.intp)
 
 
 def cluster_lines(fitted: Fitted, line: Line, chosen: Indices) -> pd.DataFrame:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, select_columns
-from mlmed.data.newrows import as_fitted
+from mlmed.data.frames import cluster_codes, column_names, normalize, refuse_infinite, select_columns
+from mlmed.data.newrows import encode_as_fitted, known_clusters
+from mlmed.errors import DataError
 from mlmed.modes.fitting import Fitted
 
-__all__ = ["NewRows", "own_effects", "read_rows"]
+__all__ = ["NewRows", "given_responses", "own_effects", "read_rows"]
 
 Array = NDArray[np.float64]
 
@@ -52,20 +52,39 @@ def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool) -> N
     Raises
     ------
     DataError
-        A column is missing, has another type than in the fit, or a level that was not there.
+        A column is missing, has another type than in the fit, a level that was not there, or a value beyond the ends
+        of a spline; or all cluster ids are of another type.
     """
     equation, wanted = fitted.layout.equations[number], fitted.spec.equations[number].predictors
     group = fitted.spec.group if clusters else ()
+    _need_given_responses(fitted, number, newdata)
     table = select_columns(newdata, {*wanted, *group}, keep=group)
     refuse_infinite(table)
     codes, labels = cluster_codes(table, group) if clusters else (np.full(len(table), -1), pd.Index([]))
     table = table.assign(**{name: normalize(table[name]) for name in group if name in wanted})
     complete = np.logical_and.reduce(table[sorted(wanted)].notna().to_numpy(dtype=bool), axis=1)
-    known = np.append(fitted.clusters.get_indexer(labels) if len(labels) else np.empty(0, dtype=np.intp), -1)
+    known = np.append(known_clusters(fitted.clusters, labels), -1)
     at = known[codes[complete]]  # a missing id has the code -1, which is the last entry
     if not complete.any():
         return NewRows(complete, np.empty((0, len(equation.fixed))), np.empty((0, len(equation.random))), at)
     usable = table.loc[np.flatnonzero(complete)]
-    encodable, where = to_encodable(as_fitted(equation, usable, wanted)), f"equation {equation.name}"
-    X, *Z = (encode(encoding, encodable, where=where)[0] for encoding in equation.encodings)
+    X, *Z = encode_as_fitted(equation, usable, wanted, where=f"equation {equation.name}")
     return NewRows(complete, X, np.concatenate(Z, axis=1), at)
+
+
+def given_responses(fitted: Fitted, number: int) -> list[str]:
+    """Predictors of an equation that other equations have as their response, in the order of those equations."""
+    equations = fitted.spec.equations
+    own = equations[number].predictors
+    return [name for equation in equations for name in sorted(equation.response_columns & own)]
+
+
+def _need_given_responses(fitted: Fitted, number: int, newdata: Any) -> None:
+    """Say why the column of a mediator is needed, where it is missing."""
+    missing = [name for name in given_responses(fitted, number) if name not in column_names(newdata)]
+    if missing:
+        response = fitted.layout.equations[number].name
+        raise DataError(
+            f"column {missing[0]!r} is not in the data; it is a response of the fit and a predictor of {response}, "
+            f"which is predicted given {missing[0]}, so the new rows need its values, too"
+        )

@@ -10,7 +10,14 @@ import pandas as pd
 
 from mlmed.data.frames import shorten
 from mlmed.errors import EffectError
-from mlmed.modes.curves import choose_clusters, cluster_lines, conditional_table, line_along, observed_points
+from mlmed.modes.curves import (
+    choose_clusters,
+    cluster_lines,
+    conditional_table,
+    given_note,
+    line_along,
+    observed_points,
+)
 from mlmed.modes.sdcor import correlations_table
 from mlmed.modes.values import Values
 from mlmed.report.curve_plots import plot_curves, plot_lines
@@ -41,11 +48,14 @@ class Pictures(Values):
         points: int | Sequence[Any] = 50,
         data: bool = False,
     ) -> list[Axes]:
-        """Draw ``conditional_effects``, a panel per response; ``data``: with the rows that were used."""
+        """Draw ``conditional_effects``, a panel per response; ``data``: with the rows that were used.
+
+        A response that is a predictor of another one (a mediator) is held; the caption says at what.
+        """
         line = line_along(self.fitted, variable, at=at, points=points)
         rows = observed_points(self.fitted, line) if data else None
         table = conditional_table(self.fitted, line, level=level)
-        return plot_curves(table, variable=variable, level=level, rows=rows)
+        return plot_curves(table, variable=variable, level=level, rows=rows, note=given_note(self.fitted, line))
 
     def plot_spaghetti(
         self,
@@ -63,7 +73,8 @@ class Pictures(Values):
         variable : str
             The predictor. Responses whose equations do not have it are left out.
         clusters : int or sequence, optional
-            Ids, or a number of clusters drawn at random; by default all. Up to 8 get a colour and a name each.
+            Ids (also as ``ranef()`` shows them), or a number of clusters drawn at random; by default all. Up to 8 get a
+            colour and a name each.
         seed : int, optional
             Required where clusters are drawn.
         at, points
@@ -78,7 +89,8 @@ class Pictures(Values):
         line = line_along(self.fitted, variable, at=at, points=points)
         population = conditional_table(self.fitted, line, level=0.95)
         lines = cluster_lines(self.fitted, line, chosen)
-        return plot_lines(lines, population, variable=variable, group=self.fitted.group_name)
+        note = given_note(self.fitted, line)
+        return plot_lines(lines, population, variable=variable, group=self.fitted.group_name, note=note)
 
     def plot_ranef(self, effect: str | Sequence[str] | None = None, *, level: float = 0.95) -> list[Axes]:
         """Caterpillar plot of ``ranef``: clusters by rank with their intervals, a panel per effect.
@@ -97,12 +109,15 @@ class Pictures(Values):
         """
         table = self.ranef(level=level)
         known = list(dict.fromkeys(table["effect"]))
+        if effect is not None and not isinstance(effect, str) and not pd.api.types.is_list_like(effect):
+            raise EffectError(f"effect is the name of a random effect, or a list of names; found {effect!r}")
         asked = known if effect is None else [effect] if isinstance(effect, str) else list(effect)
         unknown = [name for name in asked if name not in known]
         if unknown or not asked:
             found = f"no random effect {unknown[0]!r}" if unknown else "no random effect was named"
             raise EffectError(f"{found}; there are {shorten(known, 20)}")
-        return plot_caterpillar(pd.concat([table[table["effect"] == name] for name in asked]), level=level)
+        parts = [table[table["effect"] == name] for name in dict.fromkeys(asked)]
+        return plot_caterpillar(pd.concat(parts), level=level)
 
     def plot_correlations(self, *, vcov: str = "block", level: float = 0.95) -> Axes:
         """Forest plot of ``correlations``, between clusters and within.

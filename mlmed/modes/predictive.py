@@ -30,6 +30,9 @@ from mlmed.reml.simulation import at_optimum
 from mlmed.replicate import replicate
 from mlmed.report.predictive_plots import Panel, plot_panels
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["Predictive"]
 
 Array = NDArray[np.float64]
@@ -93,7 +96,7 @@ class Predictive:
         return _frame(self.fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
     def predictive_check(
-        self, n: int = 200, *, seed: int | None = None, level: Level = "population", interval: float = 0.95
+        self, n: int = 200, *, seed: int | None = None, level: Level = "population", coverage: float = 0.95
     ) -> pd.DataFrame:
         """Statistics of the data beside those of simulated sets.
 
@@ -103,7 +106,7 @@ class Predictive:
             Simulated sets.
         seed, level
             As in ``simulate``.
-        interval : float
+        coverage : float
             Share of the simulated values between ``low`` and ``high``.
 
         Returns
@@ -129,16 +132,16 @@ class Predictive:
         True
         """
         n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
-        check_level(interval)
+        check_level(coverage, "coverage")
         sampler = _sampler(self.fitted, level, "predictive_check()")
         task = _Summary(sampler, _responses(self.fitted, sampler))
         notes = {(own.name, LOG_SDS): own.note for own in task.responses}
         observed = response_statistics(sampler.observed, task.responses)
-        return comparison(observed, replicate(task, n, seed=seed), notes, interval=interval)
+        return comparison(observed, replicate(task, n, seed=seed), notes, interval=coverage)
 
     def pp_check(
         self, n: int = 50, *, seed: int | None = None, kind: Kind = "density", level: Level = "population"
-    ) -> NDArray[Any]:
+    ) -> list[Axes]:
         """Density of every observed response over those of n simulated sets (extra ``plots``), as ``pp_check`` of brms.
 
         Parameters
@@ -153,7 +156,7 @@ class Predictive:
 
         Returns
         -------
-        (R,) array of Axes
+        list of Axes
             One panel per response.
         """
         if kind not in KINDS:

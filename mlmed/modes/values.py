@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlmed.errors import EffectError
 from mlmed.modes.curves import conditional_table, line_along
 from mlmed.modes.inference import Inference
 from mlmed.modes.prediction import predict, prediction_table
@@ -62,11 +63,13 @@ class Values(Inference):
         return self.fitted.residuals(level=level)
 
     def predict(
-        self, newdata: Any, *, level: str = "population", interval: str | None = None, coverage: float = 0.95
+        self, newdata: Any, *, level: str = "population", interval: str | None = None, coverage: float | None = None
     ) -> pd.DataFrame | pd.Series:
         """Predicted responses for new rows.
 
-        Standard errors take the variances as known, as those of ``fixef()`` do; intervals are normal.
+        Standard errors take the variances as known, as those of ``fixef()`` do; intervals are normal. A response that
+        is a predictor of another one (the mediator m of y) is taken from ``newdata``: y is predicted given m, so its
+        change with x is the direct effect.
 
         Parameters
         ----------
@@ -74,18 +77,27 @@ class Values(Inference):
             Columns of the right-hand sides (for ``level="cluster"`` also the cluster variable).
         level : {"population", "cluster"}
             ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
-            data get the population value, and the variance of a cluster of which nothing is known.
+            data get the population value, and the variance of a cluster of which nothing is known. To see which
+            are known, compare with ``ranef()["group"]``.
         interval : {"confidence", "prediction"}, optional
             For the expected response (of the population or of the cluster), or for a single new response: this adds the
             residual variance, and in the population that of the random effects.
-        coverage : float
-            Of the interval, a proportion.
+        coverage : float, optional
+            Of the interval, a proportion; .95 if not given. Without an interval it is refused.
 
         Returns
         -------
         Series (one equation) or DataFrame (a column per response)
             NaN where a predictor is missing. With ``interval`` a tidy table: row (the label in newdata), response,
             estimate, std_error, lower, upper; one block of rows per response.
+
+        Raises
+        ------
+        DataError
+            A column is missing, has another type than in the fit, or holds what the fit cannot know: a new level, a
+            value beyond the ends of a spline. Or no cluster is known, and their ids are of another type.
+        EffectError
+            Unknown level or interval, or a coverage without an interval.
 
         Examples
         --------
@@ -96,9 +108,15 @@ class Values(Inference):
         >>> fit.predict(new, level="cluster", interval="confidence").round(3).values.tolist()
         [[0, 'Med', 2.166, 0.173, 1.828, 2.504]]
         """
-        if interval is None:
-            return predict(self.fitted, newdata, level=level)
-        return prediction_table(self.fitted, newdata, level=level, interval=interval, coverage=coverage)
+        if interval is not None:
+            share = 0.95 if coverage is None else coverage
+            return prediction_table(self.fitted, newdata, level=level, interval=interval, coverage=share)
+        if coverage is not None:
+            raise EffectError(
+                f"coverage={coverage!r} is that of an interval, and none was asked for; give interval='confidence' or "
+                "'prediction' as well, or leave coverage out"
+            )
+        return predict(self.fitted, newdata, level=level)
 
     def conditional_effects(
         self,
@@ -110,17 +128,20 @@ class Values(Inference):
     ) -> pd.DataFrame:
         """Expected responses of the population along one predictor, all others held.
 
+        A response that is a predictor of another one (the mediator m of y) is held, too: along x, the line of y given
+        m has the slope of the direct effect. ``effects()`` of ``mlmed.mediate`` has the total one.
+
         Parameters
         ----------
         variable : str
             The predictor. Responses whose equations do not have it are left out.
         at : mapping, optional
-            Values at which other predictors are held; by default their mean or first level.
+            The value at which each of other predictors is held; by default its mean or first level.
         level : float
             Coverage of the intervals, a proportion.
         points : int or sequence
-            Number of values over the range of the data (a fit without rows: mean plus and minus two sds), or the values
-            themselves. A factor has its levels.
+            Number of values over the range of the rows that were used (a fit without rows: mean plus and minus two
+            sds), or the values themselves. A factor has its levels, a true/false predictor both values.
 
         Returns
         -------
@@ -130,7 +151,7 @@ class Values(Inference):
         Raises
         ------
         EffectError
-            No equation has the predictor, or ``at`` names something that is none.
+            No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
 
         Examples
         --------

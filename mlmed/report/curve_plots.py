@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.report.labels import MEDIUM, SMALL, figure_of, longest_line, put_caption, wrapped
 from mlmed.report.plots import new_panels
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ __all__ = ["Positions", "draw_band", "plot_curves", "plot_lines"]
 
 #: Most clusters that get a colour and a name each.
 NAMED = 8
-#: Letters of all levels that fit side by side under a panel.
-WIDTH = 30
+#: Panels side by side, and the size of one in inches.
+ACROSS, WIDTH, HEIGHT = 3, 4.2, 3.6
+#: Letters of all levels that fit side by side under a panel, the fewest of a line, and the most lines of one level.
+ROOM, LEAST, LINES = 34, 10, 3
+#: Letters of a line in the legend.
+NARROW = 20
 
 
-def plot_curves(table: pd.DataFrame, *, variable: str, level: float, rows: pd.DataFrame | None = None) -> list[Axes]:
+def plot_curves(
+    table: pd.DataFrame, *, variable: str, level: float, rows: pd.DataFrame | None = None, note: str = ""
+) -> list[Axes]:
     """A panel per response: the line with its band, or a mark with its bar per level.
 
     Parameters
@@ -34,6 +41,8 @@ def plot_curves(table: pd.DataFrame, *, variable: str, level: float, rows: pd.Da
         Coverage, for the caption.
     rows : DataFrame, optional
         response, the variable, value: points of the data.
+    note : str
+        Second line of the caption.
     """
     axes, positions = _panels(table, variable)
     for ax, (response, part) in zip(axes, table.groupby("response", sort=False), strict=True):
@@ -41,11 +50,13 @@ def plot_curves(table: pd.DataFrame, *, variable: str, level: float, rows: pd.Da
             own = rows[rows["response"] == response]
             ax.plot(positions(own[variable]), own["value"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
         draw_band(ax, positions, part[variable], part[["estimate", "lower", "upper"]])
-    axes[0].figure.suptitle(f"expected response, {100 * level:g}% intervals", fontsize="medium")
+    put_caption(axes[0], f"expected response, {100 * level:g}% intervals\n{note}")
     return axes
 
 
-def plot_lines(lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, group: str) -> list[Axes]:
+def plot_lines(
+    lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, group: str, note: str = ""
+) -> list[Axes]:
     """A panel per response: a line per cluster, the population's on top.
 
     Parameters
@@ -56,9 +67,13 @@ def plot_lines(lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, 
         response, the variable, estimate.
     variable, group : str
         What is on the horizontal axis, and what the clusters are called.
+    note : str
+        Second line of the caption.
     """
     axes, positions = _panels(population, variable)
-    names = list(dict.fromkeys(lines["group"]))
+    first = population["response"].iloc[0]
+    points = int((population["response"] == first).sum())
+    names = lines.loc[lines["response"] == first, "group"].tolist()[::points]
     named = len(names) <= NAMED
     for ax, (response, part) in zip(axes, population.groupby("response", sort=False), strict=True):
         x = positions(part[variable])
@@ -69,10 +84,21 @@ def plot_lines(lines: pd.DataFrame, population: pd.DataFrame, *, variable: str, 
             ax.plot(x, curves.T, lw=1, color="C0", alpha=_faint(len(names)))
         ax.plot(x, part["estimate"], color="k", lw=2.5, label="population")
     if named:
-        axes[-1].legend(frameon=False, fontsize="small", title=group, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend_beside(axes[min(len(axes), ACROSS) - 1], group)
     count = f"{len(names)} cluster{'s' if len(names) > 1 else ''}"
-    axes[0].figure.suptitle(f"{count} ({group}), population in black", fontsize="medium")
+    put_caption(axes[0], f"{count} ({group}), population in black\n{note}")
     return axes
+
+
+def _legend_beside(ax: Axes, title: str) -> None:
+    """The legend at the right end of a row of panels, and as much more width as it takes."""
+    handles, names = ax.get_legend_handles_labels()
+    title, labels = wrapped(title, NARROW), [wrapped(name, NARROW, most=2) for name in names]
+    figure = figure_of(ax)
+    figure.set_figwidth(figure.get_figwidth() + max(longest_line(labels) / SMALL + 0.5, longest_line([title]) / MEDIUM))
+    ax.legend(
+        handles, labels, frameon=False, fontsize="small", title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )
 
 
 def draw_band(ax: Axes, positions: Positions, column: pd.Series, ends: pd.DataFrame) -> None:
@@ -89,12 +115,13 @@ def draw_band(ax: Axes, positions: Positions, column: pd.Series, ends: pd.DataFr
 def _panels(table: pd.DataFrame, variable: str) -> tuple[list[Axes], Positions]:
     """A titled panel per response, and what puts values of the variable on the axis."""
     responses = list(dict.fromkeys(table["response"]))
-    axes = new_panels(len(responses), columns=3, width=4.2, height=3.6)
+    axes = new_panels(len(responses), columns=ACROSS, width=WIDTH, height=HEIGHT)
     positions = Positions(table[variable])
     for ax, response in zip(axes, responses, strict=True):
-        ax.set_title(response, fontsize="medium")
+        ax.set_title(wrapped(response, int(MEDIUM * (WIDTH - 0.8))), fontsize="medium")
         positions.label(ax, variable)
-    axes[0].set_ylabel("expected response")
+    for ax in axes[::ACROSS]:
+        ax.set_ylabel("expected response")
     return axes, positions
 
 
@@ -113,16 +140,28 @@ class Positions:
 
     def label(self, ax: Axes, variable: str) -> None:
         """The name of the variable, and the levels of a factor where they stand."""
-        ax.set_xlabel(variable)
+        ax.set_xlabel(wrapped(variable, int(MEDIUM * (WIDTH - 0.8))))
         if self.levels:
-            ax.set_xticks(range(len(self.levels)), self.levels, fontsize="small")
-            for text in ax.get_xticklabels() if sum(map(len, self.levels)) > WIDTH else ():
-                text.set(rotation=35, ha="right", rotation_mode="anchor")
+            self._label_levels(ax)
             ax.margins(x=0.1)
+
+    def _label_levels(self, ax: Axes) -> None:
+        """On one line if there is room, on several if they are few, otherwise aslant."""
+        share = ROOM // len(self.levels)
+        one_line = sum(map(len, self.levels)) <= ROOM
+        aslant = not one_line and share < LEAST
+        shown = (
+            self.levels
+            if one_line
+            else [wrapped(name, max(share, 2 * LEAST * aslant), most=LINES) for name in self.levels]
+        )
+        ax.set_xticks(range(len(shown)), shown, fontsize="small")
+        for text in ax.get_xticklabels() if aslant else ():
+            text.set(rotation=35, ha="right", rotation_mode="anchor")
 
 
 def _is_factor(column: pd.Series) -> bool:
-    return not pd.api.types.is_numeric_dtype(column.dtype)
+    return not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype)
 
 
 def _faint(n: int) -> float:

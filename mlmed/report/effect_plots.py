@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.report.labels import MEDIUM, SMALL, longest_line, put_caption, wrapped
 from mlmed.report.plots import new_axes, new_panels
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ __all__ = ["plot_caterpillar", "plot_correlation_forest"]
 
 #: Most clusters whose ids fit beside their lines.
 LABELLED = 40
+#: Caterpillar panels side by side, and the width of one in inches.
+ACROSS, WIDTH = 3, 3.4
+#: Letters of a line beside the axis of correlations, and in its legend; inches of the axis itself.
+BESIDE, NARROW, AXIS = 50, 24, 4.0
 COLOURS = {"between": "C0", "within": "C3"}
 
 
@@ -34,7 +39,7 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
     J = int((ranef["effect"] == effects[0]).sum())
     labelled = J <= LABELLED
     height = 1.0 + 0.16 * J if labelled else 4.5
-    axes = new_panels(len(effects), columns=3, width=3.4, height=height)
+    axes = new_panels(len(effects), columns=ACROSS, width=WIDTH, height=height)
     for ax, effect in zip(axes, effects, strict=True):
         own = ranef[ranef["effect"] == effect].sort_values("value", kind="stable")
         rank = np.arange(J)
@@ -44,10 +49,10 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
         ax.axvline(0.0, color="0.4", lw=0.8, ls=":", zorder=0)
         ax.set_yticks(rank if labelled else [], own["group"].astype(str) if labelled else [], fontsize="x-small")
         ax.set_ylim(-1, J)
-        ax.set_title(effect, fontsize="medium")
-    for ax in axes[:: min(len(effects), 3)]:
-        ax.set_ylabel(group if labelled else f"{group}, by rank")
-    axes[0].figure.suptitle(f"difference from the population, {100 * level:g}% intervals", fontsize="medium")
+        ax.set_title(wrapped(effect, int(MEDIUM * (WIDTH - 0.4))), fontsize="medium")
+    for ax in axes[:: min(len(effects), ACROSS)]:
+        ax.set_ylabel(wrapped(group if labelled else f"{group}, by rank", int(MEDIUM * (height - 1.0))))
+    put_caption(axes[0], f"difference from the population, {100 * level:g}% intervals")
     return axes
 
 
@@ -64,10 +69,14 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
         Coverage, for the caption.
     """
     n, named = len(table), len({*table["equation1"], *table["equation2"]}) > 1
-    labels = [_pair(row, named=named) for row in table.to_dict("records")]
-    ax = new_axes(4.2 + 0.055 * max(map(len, labels)), 1.3 + 0.26 * n)
+    labels = [wrapped(_pair(row, named=named), BESIDE) for row in table.to_dict("records")]
+    kinds = list(dict.fromkeys(table["level"]))
     names = {"between": f"between {group}", "within": "within (residuals)"}
-    for kind in dict.fromkeys(table["level"]):
+    legend = [wrapped(names[kind], NARROW) for kind in kinds] if len(kinds) > 1 else []
+    row_height = 0.1 + 0.16 * max(label.count("\n") + 1 for label in labels)
+    beside = longest_line(labels) / SMALL + (longest_line(legend) / SMALL + 0.6 if legend else 0.0)
+    ax = new_axes(AXIS + beside, 1.3 + row_height * n)
+    for kind in kinds:
         at = np.flatnonzero(table["level"] == kind)
         own = table.iloc[at]
         ax.hlines(at, own["conf_low"], own["conf_high"], color=COLOURS[kind], lw=1.5)
@@ -77,10 +86,10 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_xlim(-1.02, 1.02)
     ax.set_xlabel("correlation")
-    kinds = [names[kind] for kind in dict.fromkeys(table["level"])]
-    ax.set_title(f"Correlations {' and '.join(kinds)}, {100 * level:g}% intervals", fontsize="medium")
-    if len(kinds) > 1:
-        ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    put_caption(ax, f"Correlations {' and '.join(names[kind] for kind in kinds)}, {100 * level:g}% intervals")
+    if legend:
+        marks = ax.get_legend_handles_labels()[0]
+        ax.legend(marks, legend, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 

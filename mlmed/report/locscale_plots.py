@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 
 from mlmed.report.curve_plots import Positions, draw_band
+from mlmed.report.labels import MEDIUM, wrapped
 from mlmed.report.plots import new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_along", "plot_ranked", "plot_scatter"]
+
+#: Letters beside an axis, and below one.
+HIGH, WIDE = int(3.2 * MEDIUM), int(4.4 * MEDIUM)
 
 
 def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, level: float) -> Axes:
@@ -38,8 +42,8 @@ def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, l
     ax.plot(rank, own["value"], "o", color="k", ms=2.0, zorder=3)
     ax.axhline(centre, color="C3", lw=1.0, zorder=0, label=f"population {centre:.3g}")
     ax.margins(x=0.02)
-    ax.set_xlabel(f"{group}, by rank")
-    ax.set_ylabel(label)
+    ax.set_xlabel(wrapped(f"{group}, by rank", WIDE))
+    ax.set_ylabel(wrapped(label, HIGH))
     ax.set_title(f"{len(own)} clusters, {100 * level:g}% intervals", fontsize="medium")
     ax.legend(frameon=False, fontsize="small", loc="upper left")
     return ax
@@ -62,9 +66,9 @@ def plot_scatter(table: pd.DataFrame, line: pd.DataFrame, *, labels: tuple[str, 
     if len(line):
         ax.plot(line["location"], line["sd"], color="C3", label="expected by the model")
         ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel(labels[0])
-    ax.set_ylabel(labels[1])
-    ax.set_title(title, fontsize="medium")
+    ax.set_xlabel(wrapped(labels[0], WIDE))
+    ax.set_ylabel(wrapped(labels[1], HIGH))
+    ax.set_title(wrapped(title, WIDE), fontsize="medium")
     return ax
 
 
@@ -94,6 +98,6 @@ def plot_along(table: pd.DataFrame, *, variable: str, response: str, interval: s
     for ax, (columns, label, caption) in zip(axes, panels, strict=True):
         draw_band(ax, positions, table[variable], table[list(columns)])
         positions.label(ax, variable)
-        ax.set_ylabel(label)
+        ax.set_ylabel(wrapped(label, HIGH))
         ax.set_title(caption, fontsize="medium")
     return list(axes)

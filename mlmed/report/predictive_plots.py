@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
+from mlmed.report.labels import MEDIUM, put_caption, wrapped
+from mlmed.report.plots import new_panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +23,8 @@ Array = NDArray[np.float64]
 POINTS, MANY, BINS = 200, 5000, 2000
 #: How far beyond the data a density is drawn, as a share of their range.
 MARGIN = 0.05
+#: Panels side by side, and the size of one in inches.
+ACROSS, WIDTH, HEIGHT = 3, 4.2, 3.4
 LABELS = {"density": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster (log axis)"}
 
 
@@ -43,7 +47,7 @@ class Panel:
     simulated: tuple[Array, ...]
 
 
-def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> NDArray[Any]:
+def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]:
     """A panel per response: simulated sets as thin lines, the data as a thick one.
 
     Raises
@@ -51,22 +55,19 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> NDArray[An
     EffectError
         If there is nothing that a density could be drawn of.
     """
-    import matplotlib.pyplot as plt
-
     for panel in panels:
         _refuse_flat(panel, kind)
-    size = (1.0 + 4.2 * len(panels), 3.6)
-    figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-    for ax, panel in zip(axes[0], panels, strict=True):
+    axes = new_panels(len(panels), columns=ACROSS, width=WIDTH, height=HEIGHT)
+    for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel, log=kind == "cluster-sd")
-        ax.set_xlabel(LABELS[kind].format(panel.name))
+        ax.set_xlabel(wrapped(LABELS[kind].format(panel.name), int(MEDIUM * (WIDTH - 0.4))))
         ax.set_yticks([])
         ax.set_ylim(bottom=0.0)
-    axes[0, 0].set_ylabel("density")
-    axes[0, 0].legend(frameon=False, fontsize="small")
-    figure.suptitle(title, fontsize="medium")
-    found: NDArray[Any] = axes[0]
-    return found
+    for ax in axes[::ACROSS]:
+        ax.set_ylabel("density")
+    axes[0].legend(frameon=False, fontsize="small")
+    put_caption(axes[0], title)
+    return axes
 
 
 def _refuse_flat(panel: Panel, kind: str) -> None:

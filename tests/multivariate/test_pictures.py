@@ -8,6 +8,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import EffectError
+from mlmed.report.labels import wrapped
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.models import TWO, two_responses, with_residual_covariance
 from tests.tolerances import SAME
@@ -102,11 +103,15 @@ def test_drawn_clusters_depend_on_the_seed_only(fit):
 def test_spaghetti_refuses(fit):
     with pytest.raises(EffectError, match="seed=1"):
         fit.plot_spaghetti("x", clusters=5)
-    for wrong in (0, 31, True):
+    for wrong in (0, 31, True, 2.0, np.array(3)):
         with pytest.raises(EffectError, match="from 1 to 30"):
             fit.plot_spaghetti("x", clusters=wrong, seed=1)
     with pytest.raises(EffectError, match=r"no cluster 99 in the fit \(id: 1, 2"):
         fit.plot_spaghetti("x", clusters=[1, 99])
+    with pytest.raises(EffectError, match=r"no cluster 'nine', \[1\] in the fit \(id: 1, 2"):
+        fit.plot_spaghetti("x", clusters=["nine", [1]])
+    with pytest.raises(EffectError, match="no cluster was named"):
+        fit.plot_spaghetti("x", clusters=[])
     with pytest.raises(EffectError, match="a list of ids, such as"):
         fit.plot_spaghetti("x", clusters="4")
     with pytest.raises(EffectError, match="no equation has the predictor 'z'"):
@@ -126,6 +131,10 @@ def test_caterpillar(fit):
     assert titles(fit.plot_ranef(["y:w", "m:x"])) == ["y:w", "m:x"]
     with pytest.raises(EffectError, match="no random effect 'x'; there are m:Intercept, m:x"):
         fit.plot_ranef("x")
+    with pytest.raises(EffectError, match="a list of names; found 3"):
+        fit.plot_ranef(3)
+    (once,) = fit.plot_ranef(["m:x", "m:x"])
+    assert len(once.get_yticklabels()) == 30
 
 
 def test_correlations(fit):
@@ -151,3 +160,116 @@ def test_mediation_has_the_pictures_too():
     assert titles(fit.plot_conditional("x")) == ["m", "y"]
     assert len(fit.plot_ranef()) == 5
     assert len(fit.plot_correlations().get_yticklabels()) == 10
+
+
+def test_clusters_are_found_by_the_names_that_tables_show(fit):
+    """As text, and combined ids joined; named twice, a cluster is drawn once."""
+    (plain,) = fit.plot_spaghetti("w", clusters=[4, 17], points=2)
+    for same in (["4", "17"], [4, "17", 4], pd.Series([4, 17]), np.array([4.0, 17.0])):
+        (ax,) = fit.plot_spaghetti("w", clusters=same, points=2)
+        np.testing.assert_array_equal(lines_of(ax), lines_of(plain))
+    data = two_responses(11, holes=False)
+    data = data.assign(h=np.tile([0, 1], len(data) // 2))
+    both = mlmed.mixed("y ~ w + (1 | id:h)", data)
+    (plain,) = both.plot_spaghetti("w", clusters=[(4, 0), (17, 1)], points=2)
+    assert {"4:0", "17:1"} <= set(both.ranef()["group"])
+    (ax,) = both.plot_spaghetti("w", clusters=["4:0", "17:1"], points=2)
+    np.testing.assert_array_equal(lines_of(ax), lines_of(plain))
+    with pytest.raises(EffectError, match=r"no cluster '1:2' in the fit \(id:h: \(1, 0\), \(1, 1\)"):
+        both.plot_spaghetti("w", clusters=["1:2"])
+
+
+def test_ids_that_look_alike_have_a_line_each():
+    """("a:b", "c") and ("a", "b:c") are both shown as a:b:c, which names none of them."""
+    data = two_responses(11, holes=False)
+    first, second = data["id"] == 1, data["id"] == 2
+    g = data["id"].astype(str).mask(first, "a:b").mask(second, "a")
+    fit = mlmed.mixed(
+        "y ~ w + (1 | g:h)", data.assign(g=g, h=data["id"].astype(str).mask(first, "c").mask(second, "b:c"))
+    )
+    (ax,) = fit.plot_spaghetti("w", clusters=[("a:b", "c"), ("a", "b:c")], points=2)
+    assert len(ax.lines) == 3
+    with pytest.raises(EffectError, match="no cluster 'a:b:c'"):
+        fit.plot_spaghetti("w", clusters=["a:b:c"])
+
+
+def test_truth_values_have_marks(fit):
+    data = two_responses(5, holes=False)
+    up = mlmed.mixed("y ~ up + (1 | id)", data.assign(up=data["w"] > 0))
+    (ax,) = up.plot_conditional("up", data=True)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["False", "True"]
+    points = next(line for line in ax.lines if line.get_marker() == ".")
+    np.testing.assert_array_equal(points.get_xdata(), (data["w"] > 0).astype(float))
+
+
+def test_captions_say_what_is_held():
+    """A response that is a predictor: its mean, or what at= says; nothing where it is on the axis itself."""
+    data = mlmed.simulate.bpg(50, 6, seed=8).data
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
+    mean = f"y given m = {data['m'].mean():.3g}"
+    for axes in (fit.plot_conditional("x"), fit.plot_spaghetti("x", clusters=3, seed=1)):
+        assert axes[0].figure.get_suptitle().split("\n")[1] == mean
+    held = fit.plot_conditional("x", at={"m": 2.0})[0].figure.get_suptitle()
+    assert held == "expected response, 95% intervals\ny given m = 2"
+    assert "given" not in fit.plot_conditional("m")[0].figure.get_suptitle()
+
+
+# -- long names ------------------------------------------------------------------------------------------------------
+
+LONG = {
+    "m": "negative_affect_averaged_over_the_day",
+    "y": "positive_affect_averaged_over_the_day",
+    "x": "stress_reported_on_the_evening_before",
+    "id": "participant_identifier_in_the_study",
+}
+
+
+@pytest.fixture(scope="module")
+def long_names():
+    m, y, x, id_ = LONG.values()
+    formulas = [f"{name} ~ {x} + (1 + {x} |c| {id_})" for name in (m, y)]
+    return mlmed.mixed(formulas, two_responses(11, holes=False).rename(columns=LONG), residual="unstructured")
+
+
+DRAWN = {
+    "correlations": lambda fit: [fit.plot_correlations()],
+    "ranef": lambda fit: fit.plot_ranef(),
+    "one ranef": lambda fit: fit.plot_ranef(fit.G.index[3]),
+    "conditional": lambda fit: fit.plot_conditional(LONG["x"]),
+    "spaghetti": lambda fit: fit.plot_spaghetti(LONG["x"], clusters=4, seed=1),
+    "densities": lambda fit: fit.pp_check(3, seed=1, kind="cluster-sd"),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWN)
+def test_long_names_leave_room_for_the_data(long_names, kind):
+    """Axes stay wider than 2 inches; no text is cut off at the edge of the figure or runs into another panel's."""
+    axes = DRAWN[kind](long_names)
+    figure = axes[0].figure
+    figure.canvas.draw()
+    renderer, (width, height) = figure.canvas.get_renderer(), figure.canvas.get_width_height()
+    texts = [[ax.title, ax.xaxis.label, ax.yaxis.label] for ax in axes]
+    boxes = [[text.get_window_extent(renderer) for text in own if text.get_text()] for own in texts]
+    labels = [text.get_window_extent(renderer) for ax in axes for text in ax.get_yticklabels()]
+    legends = [ax.get_legend().get_window_extent(renderer) for ax in axes if ax.get_legend()]
+    caption = figure._suptitle.get_window_extent(renderer)
+    assert all(box.x0 >= 0.0 for box in labels)
+    for box in [*(box for own in boxes for box in own), *legends, caption]:
+        assert box.x0 >= 0.0
+        assert box.x1 <= width
+        assert box.y0 >= 0.0
+        assert box.y1 <= height
+    for k, own in enumerate(boxes):
+        others = [box for other in boxes[k + 1 :] for box in other]
+        assert not any(box.overlaps(other) for box in own for other in [*others, caption])
+    assert min(ax.get_window_extent(renderer).width for ax in axes) > 2.0 * figure.dpi
+
+
+def test_lines_of_text_are_no_longer_than_their_room():
+    text = "negative_affect:stress_reported_on_the_evening_before, positive_affect:Intercept"
+    for width in range(8, 90):
+        lines = wrapped(text, width, most=99).split("\n")
+        assert max(map(len, lines)) <= width
+        assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert wrapped(text, 40).split("\n")[0] == "negative_affect:"
+    assert wrapped("x" * 50, 10, most=2) == "xxxxxxxxxx\nxxxxxxx..."

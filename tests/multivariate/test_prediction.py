@@ -201,3 +201,62 @@ def test_conditional_effects_refuse(fit):
             fit.conditional_effects("x", points=points)
     with pytest.raises(EffectError, match="level must be a proportion"):
         fit.conditional_effects("x", level=95)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None, pd.NA, [1, 2], np.array([1.0, 2.0]), "1"])
+def test_numbers_are_held_and_asked_for_one_at_a_time(fit, value):
+    with pytest.raises(EffectError, match=r"at= holds 'w' at one finite number; found"):
+        fit.conditional_effects("x", at={"w": value}, points=2)
+    with pytest.raises(EffectError, match=r"each of points is one finite number; found"):
+        fit.conditional_effects("x", points=[1.0, value])
+
+
+def test_sequences_of_points_and_mappings_of_values(fit):
+    expected = fit.conditional_effects("x", points=[1.0, 2.0])
+    for points in (pd.Series([1.0, 2.0], index=[5, 5]), np.array([1, 2]), (1, 2.0), pd.Index([1, 2])):
+        pd.testing.assert_frame_equal(fit.conditional_effects("x", points=points), expected, check_dtype=False)
+    for at in (3, [("w", 1.0)], "w"):
+        with pytest.raises(EffectError, match=r"at= holds other predictors, as in at=\{'w': 2.0\}; found"):
+            fit.conditional_effects("x", at=at)
+    with pytest.raises(EffectError, match=r"no equation has the predictor \['x'\]"):
+        fit.conditional_effects(["x"])
+    for points in ({1.0, 2.0}, {"x": 1.0}):
+        with pytest.raises(EffectError, match="points is a number of points"):
+            fit.conditional_effects("x", points=points)
+
+
+def test_factors_are_held_at_one_level():
+    data = two_responses(5, holes=False)
+    fit = mlmed.mixed("y ~ g + x + (1 | id)", data.assign(g=np.where(data["w"] > 0.3, "high", "low")))
+    for value in (None, ["high", "low"], np.nan):
+        with pytest.raises(EffectError, match=r"at= holds 'g' at one level; found"):
+            fit.conditional_effects("x", at={"g": value})
+    with pytest.raises(EffectError, match="each of points is one level; found None"):
+        fit.conditional_effects("g", points=["high", None])
+
+
+def test_grids_cover_the_rows_that_were_fitted():
+    """Rows without response, another predictor or id do not stretch them; of several equations, any row counts."""
+    data = two_responses(5, holes=False).reset_index(drop=True)
+    far = data["x"].where(data.index >= 3, [1e3, -1e3, 2e3] + [0.0] * (len(data) - 3))
+    gaps = data.assign(
+        x=far,
+        y=data["y"].where(data.index != 0),
+        w=data["w"].where(data.index != 1),
+        id=data["id"].where(data.index != 2),
+    )
+    with pytest.warns(mlmed.errors.DroppedRowsWarning):
+        one = mlmed.mixed("y ~ x + w + (1 | id)", gaps)
+    kept = data["x"].iloc[3:]
+    assert one.conditional_effects("x", points=2)["x"].tolist() == [kept.min(), kept.max()]
+    with pytest.warns(mlmed.errors.DroppedRowsWarning):
+        two = mlmed.mixed(["m ~ x + (1 |c| id)", "y ~ x + w + (1 |c| id)"], gaps)
+    assert two.conditional_effects("x", points=2)["x"].tolist() == [-1e3, 1e3] * 2
+
+
+def test_truth_values_are_a_grid_of_two():
+    data = two_responses(5, holes=False)
+    fit = mlmed.mixed("y ~ up + x + (1 | id)", data.assign(up=data["w"] > 0))
+    table = fit.conditional_effects("up")
+    assert table["up"].tolist() == [False, True]
+    assert table["estimate"].diff().iloc[1] == pytest.approx(fit.params["up"], rel=1e-9)

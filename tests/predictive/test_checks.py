@@ -53,7 +53,7 @@ def gappy() -> pd.DataFrame:
 def test_statistics_are_those_of_pandas(gappy: pd.DataFrame) -> None:
     """Observed and simulated, on rows with gaps; the mean, the interval and the share over the sets."""
     fit = quietly(mlmed.mixed, TWO, gappy)
-    table = fit.predictive_check(99, seed=1, interval=0.9).set_index(["response", "statistic"])
+    table = fit.predictive_check(99, seed=1, coverage=0.9).set_index(["response", "statistic"])
     rows = gappy[gappy["id"].notna()]
     observed = by_hand(pd.DataFrame({"m": rows["m"].where(rows["w"].notna()), "y": rows["y"]}), gappy)
     sets = fit.simulate(99, seed=1)
@@ -137,6 +137,12 @@ def test_people_differ_in_their_spread(dataset) -> None:
     assert row["tail_share"] == pytest.approx(LEAST, rel=SAME)
 
 
+def test_coverage_is_checked_by_its_name() -> None:
+    fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", frame())
+    with pytest.raises(EffectError, match="coverage must be a proportion between 0 and 1"):
+        fit.predictive_check(10, seed=1, coverage=90)
+
+
 # -- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -202,3 +208,16 @@ def test_what_has_no_picture_is_refused(pyplot) -> None:
     few = quietly(mlmed.mixed, "y ~ x + (1 | id)", data[(data["id"] <= 2) | ~data["id"].duplicated()])
     with pytest.raises(EffectError, match="2 values of the sd of y in a cluster"):
         few.pp_check(5, seed=1, kind="cluster-sd")
+
+
+def test_six_responses_stand_in_two_rows(pyplot) -> None:
+    """Three panels to a row, as in every other picture, in a list."""
+    rng = np.random.default_rng(1)
+    data = frame().reset_index(drop=True)
+    data = data.assign(**{f"r{k}": data["y"] + rng.normal(size=len(data)) for k in range(6)})
+    fit = quietly(mlmed.mixed, [f"r{k} ~ x + (1 | id)" for k in range(6)], data)
+    axes = fit.pp_check(3, seed=1)
+    assert isinstance(axes, list)
+    assert [ax.get_xlabel() for ax in axes] == [f"r{k}" for k in range(6)]
+    assert axes[0].figure.get_figwidth() < 14.0
+    assert [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 0, 1, 1, 1]

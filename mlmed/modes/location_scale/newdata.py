@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode, to_encodable
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, select_columns, shorten
-from mlmed.data.newrows import as_fitted
+from mlmed.data.newrows import encode_as_fitted, known_clusters
 from mlmed.data.plain import complete_rows
 from mlmed.errors import EffectError
 from mlmed.formula import Equation
 from mlmed.locscale.prediction import NewColumns
 from mlmed.locscale.rows import Part, Rows
+from mlmed.modes.grid import check_held
 
 __all__ = ["line_along", "own_columns", "read_columns"]
 
@@ -40,7 +40,8 @@ def read_columns(rows: Rows, newdata: Any, *, clusters: bool) -> tuple[NewColumn
     Raises
     ------
     DataError
-        A column is missing, has another type than in the fit, or a level that was not there.
+        A column is missing, has another type than in the fit, a level that was not there, or a value beyond the ends
+        of a spline; or all cluster ids are of another type.
     """
     wanted = frozenset().union(*(equation.predictors for equation in rows.equations))
     group = rows.group if clusters else ()
@@ -49,7 +50,7 @@ def read_columns(rows: Rows, newdata: Any, *, clusters: bool) -> tuple[NewColumn
     codes, labels = cluster_codes(table, group) if clusters else (np.full(len(table), -1), pd.Index([]))
     table = table.assign(**{name: normalize(table[name]) for name in group if name in wanted})
     complete = complete_rows(table, wanted)
-    known = np.append(rows.clusters.get_indexer(labels) if len(labels) else np.empty(0, dtype=np.intp), -1)
+    known = np.append(known_clusters(rows.clusters, labels), -1)
     at = known[codes[complete]]  # a missing id has the code -1, which is the last entry
     usable = table.loc[np.flatnonzero(complete)]
     X, Z = _encoded(rows.equations[0], rows.location, usable)
@@ -61,8 +62,7 @@ def _encoded(equation: Equation, part: Part, table: pd.DataFrame) -> tuple[Array
     if not len(table):
         return np.empty((0, len(part.fixed_names))), np.empty((0, len(part.random_names)))
     wanted = equation.predictors
-    encodable = to_encodable(as_fitted(part.layout, table[sorted(wanted)], wanted))
-    X, *Z = (encode(one, encodable, where=repr(equation.text))[0] for one in part.layout.encodings)
+    X, *Z = encode_as_fitted(part.layout, table[sorted(wanted)], wanted, where=repr(equation.text))
     return X, np.concatenate(Z, axis=1) if Z else np.empty((len(table), 0))
 
 
@@ -72,17 +72,14 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     Raises
     ------
     EffectError
-        Neither formula has the predictor, or ``at`` names something that is none.
+        Neither formula has the predictor, or ``at`` names something that is none or holds it at no single value.
     """
     layouts = (rows.scale.layout, rows.location.layout)
     typical = {name: value for layout in layouts for name, value in layout.typical.items()}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
     if variable not in typical:
         raise EffectError(f"neither formula has the predictor {variable!r}; there are {_listed(typical)}")
-    unknown = [name for name in at or {} if name not in typical or name == variable]
-    if unknown:
-        others = {name for name in typical if name != variable}
-        raise EffectError(f"at= names {unknown[0]!r}, which is not another predictor; there are {_listed(others)}")
+    held = check_held(at, [name for name in typical if name != variable], levels)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise EffectError(f"points is a number of points, at least 2; found {points!r}")
     if variable in levels:
@@ -90,7 +87,7 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     else:
         column = rows.table[variable].to_numpy(dtype=np.float64)
         grid = np.linspace(column.min(), column.max(), points)
-    return pd.DataFrame({variable: grid, **{k: v for k, v in {**typical, **(at or {})}.items() if k != variable}})
+    return pd.DataFrame({variable: grid, **{k: v for k, v in {**typical, **held}.items() if k != variable}})
 
 
 def _listed(names: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlmed.effects.delta import check_level
 from mlmed.modes.location_scale.clusters import chosen_effect, cluster_table, default_effect, scatter_data
 from mlmed.modes.location_scale.newdata import line_along
 from mlmed.modes.location_scale.values import Values
@@ -96,6 +97,7 @@ class Pictures(Values):
         EffectError
             Neither formula has the predictor.
         """
+        check_level(level)
         line = line_along(self.fit.rows, variable, at=at, points=points)
         table = self.predict(line, interval=interval, coverage=level)
         table.insert(0, variable, line[variable])

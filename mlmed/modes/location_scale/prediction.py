@@ -29,7 +29,7 @@ def predict_table(
     """``PREDICTED`` of new rows with their index; NaN where a predictor is missing."""
     _check(level, LEVELS, "level")
     _check(interval, INTERVALS, "interval")
-    check_level(coverage)
+    check_level(coverage, "coverage")
     new, complete = read_columns(fit.rows, newdata, clusters=level == "cluster")
     found = predict_rows(new, _fixed(fit), fit.estimates.G, law)
     table = with_limits(found, coverage)
