@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types imports validate validate-locscale coverage bench clean
+.PHONY: help install demo test check lint types imports validate validate-locscale validate-predictions coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ validate: install     ## recompute every published and reference number, write v
 
 validate-locscale: install  ## bias and coverage of the location-scale model on simulated data (minutes)
 	$(BIN)/python validation/locscale/run.py
+
+validate-predictions: install  ## coverage of predictions by number of clusters (a minute)
+	$(BIN)/python validation/predictions/run.py
 
 coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
 	$(BIN)/python validation/coverage/run.py
