@@ -221,6 +221,27 @@ def test_no_test_of_what_does_not_exist(flat):
         flat.test(f"{R} = 0")
 
 
+def test_profile_of_a_correlation_with_hardly_any_variance():
+    """The profile was lost; -1 to 1 is what the model without the effect proves."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    data = data.assign(z=np.random.default_rng(1).normal(size=len(data)))
+    with pytest.warns(BoundaryWarning):
+        fit = mlmed.mixed(["Med ~ X + (1 |c| group)", "z ~ X + (1 |c| group)"], data)
+    found = fit.profile("cor(z:Intercept, Med:Intercept)", points=4)
+    assert found.interval == (-1.0, pytest.approx(1.0, abs=1e-6))  # the upper end was followed
+    without = fit.test("var(z:Intercept) = 0").chi2
+    assert found.ends[0].drop == pytest.approx(without, rel=SAME)
+    assert (
+        f"no correlation can be excluded: without z:Intercept the log-likelihood drops by {without / 2:.3g}"
+        in found.note
+    )
+    # at 0 the profile has not dropped by more than that bound
+    assert fit.test("cor(z:Intercept, Med:Intercept) = 0").chi2 <= without + 1e-6  # the search ends within 1e-8
+    half = fit.profile("cor(z:Intercept, Med:Intercept)", points=4, level=0.5).ends[0]
+    assert -1.0 < half.value < 1.0  # an end that exists stays where it is
+    assert half.drop == pytest.approx(0.6744897501960817**2, abs=1e-8)  # squared 0.75 quantile of the normal
+
+
 # -- side by side ---------------------------------------------------------------------------------------------
 
 
