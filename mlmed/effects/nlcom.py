@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import CodeType
 
@@ -14,9 +14,11 @@ import numpy as np
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 
-__all__ = ["combine", "combine_all"]
+__all__ = ["combine", "combine_all", "known_name"]
 
 CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
+#: Relative step that shows whether a quantity plays a part; smaller than those of the derivatives.
+NEAR = 1e-3
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "atanh": math.atanh, "abs": abs,
 }  # fmt: skip
@@ -26,13 +28,70 @@ _ALLOWED = (
 )  # fmt: skip
 
 
+#: Where a name such as ``cor(m:x,y:m)`` begins.
+_CALL = r"(?<![\w:.])(?:var|cov|sd|cor)\("
+
+
+def known_name(text: str, known: Collection[str]) -> str | None:
+    """The known name that a text is: in backticks or not, with spaces, both effects of ``cov()`` in either order.
+
+    Examples
+    --------
+    >>> known_name("cor(y:m, m:x)", ["m:x", "cor(m:x,y:m)"])
+    'cor(m:x,y:m)'
+    """
+    name = text.strip().strip("`").strip()
+    hit = re.fullmatch(r"(var|cov|sd|cor)\((.*)\)", name, re.DOTALL)
+    if name in known or hit is None:
+        return name if name in known else None
+    parts = [part.strip().strip("`") for part in _split(hit[2])]
+    spelled = (f"{hit[1]}({','.join(order)})" for order in (parts, parts[::-1]))
+    return next((one for one in spelled if one in known), None)
+
+
+def _split(text: str) -> list[str]:
+    """Parts between the commas that stand in no bracket."""
+    depth, parts = 0, [""]
+    for sign in text:
+        depth += (sign in "([") - (sign in ")]")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
+
+
+def _closing(text: str, start: int) -> int:
+    """Position after the bracket that closes one opened just before ``start``; ``start`` if there is none."""
+    depth = 1
+    for end, sign in enumerate(text[start:], start=start + 1):
+        depth += (sign == "(") - (sign == ")")
+        if depth == 0:
+            return end
+    return start
+
+
 def _quoted(text: str, known: Mapping[str, Quantity]) -> str:
-    """Backticks around known names such as ``m:x`` and ``var(m:x)`` that were typed without."""
+    """Backticks around names such as ``m:x`` and ``var(m:x)`` that were typed without, spelled as they are known."""
     odd = sorted((name for name in known if not name.isidentifier()), key=len, reverse=True)
-    if not odd:
-        return text
-    pattern = r"`[^`]*`|(?<![\w:.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w:.])"
-    return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)
+    exact = r"(?<![\w:.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w:.])|" if odd else ""
+    pattern = re.compile(rf"`[^`]*`|{exact}{_CALL}")
+    found, at = "", 0
+    while hit := pattern.search(text, at):
+        end = _closing(text, hit.end()) if hit[0].endswith("(") else hit.end()
+        typed = text[hit.start() : end]
+        name = known_name(typed, known)
+        if name is None and re.match(_CALL, typed) and typed.endswith(")"):
+            raise EffectError(f"cannot read {text!r}: {_unknown(typed, known)}")
+        found += text[at : hit.start()] + (f"`{name}`" if name else typed)
+        at = end
+    return found + text[at:]
+
+
+def _unknown(typed: str, known: Mapping[str, Quantity]) -> str:
+    kind = typed[: typed.index("(") + 1]
+    alike = [name for name in known if name.startswith(kind)]
+    return f"there is no {typed}; known are {', '.join(alike or known)}"
 
 
 def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[str, str]]:
@@ -82,6 +141,11 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     ------
     EffectError
         If the text names or calls something unknown, or the value is not a finite number.
+
+    Notes
+    -----
+    Notes of the quantities in it are carried over. It has no derivatives (NaN) where one of them has none, as a
+    standard deviation of 0, and is NaN where one of them does not exist.
     """
     if isinstance(expression, str):
         code, used = _compile(expression, known)
@@ -92,7 +156,11 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
             value: float = eval(code, {"__builtins__": {}, **FUNCTIONS}, scope)  # names and nodes were checked
             return value
 
-        return _chain(expression.strip(), of_text, [known[name] for name in names])
+        parts = [known[name] for name in names]
+        gone = [part for part in parts if np.isnan(part.estimate)]
+        if gone:
+            return _without_error(expression.strip(), np.nan, gone)
+        return _chain(expression.strip(), of_text, parts)
     if not callable(expression):
         raise EffectError(f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {expression!r}")
     return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()))
@@ -114,7 +182,9 @@ def _number(term: str, function: Callable[[dict[str, float]], float], values: di
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise EffectError(f"{term!r} cannot be evaluated: {error}; check names and domain") from error
     if isinstance(found, bool) or not isinstance(found, int | float | np.floating) or not np.isfinite(found):
-        raise EffectError(f"{term!r} gives {found!r} where a finite number is needed")
+        gone = ", ".join(name for name, value in values.items() if np.isnan(value))
+        why = f"; without a value in this fit: {gone}" if gone else ""
+        raise EffectError(f"{term!r} gives {found!r} where a finite number is needed{why}")
     return float(found)
 
 
@@ -126,23 +196,61 @@ def _chain(term: str, function: Callable[[dict[str, float]], float], parts: list
         raise EffectError(f"{term!r} contains no parameter")
     names = [part.term for part in parts]
     values = np.array([part.estimate for part in parts])
-    unit = np.where(values != 0.0, np.abs(values), 1.0)
+    unit = np.where(np.isfinite(values) & (values != 0.0), np.abs(values), 1.0)
 
     def of_steps(steps: np.ndarray) -> float:
         return _number(term, function, dict(zip(names, map(float, values + unit * steps), strict=True)))
 
-    start = np.zeros(len(values))
-    estimate = of_steps(start)
-    sizes = nd.MinStepGenerator(base_step=1e-4, step_ratio=2.0, num_steps=7)
-    outer_gradient = np.atleast_1d(nd.Gradient(of_steps, step=sizes)(start)) / unit
-    outer_hessian = np.atleast_2d(nd.Hessian(of_steps, step=sizes)(start)) / np.outer(unit, unit)
+    estimate = of_steps(np.zeros(len(values)))
+    used = _used(of_steps, len(values))
+    inside = [parts[k] for k in used]
+    if any(np.isnan(part.gradient).any() for part in inside):
+        return _without_error(term, estimate, [part for part in inside if np.isnan(part.gradient).any()])
+    if not inside:
+        return Quantity(term, estimate, np.zeros_like(parts[0].gradient), note=CONSTANT)
+
+    def of_used(steps: np.ndarray) -> float:
+        moved = np.zeros(len(values))
+        moved[used] = steps
+        return of_steps(moved)
+
+    sizes, start = nd.MinStepGenerator(base_step=1e-4, step_ratio=2.0, num_steps=7), np.zeros(len(used))
+    slopes = np.atleast_1d(nd.Gradient(of_used, step=sizes)(start)) / unit[used]
+    bends = np.atleast_2d(nd.Hessian(of_used, step=sizes)(start)) / np.outer(unit[used], unit[used])
+    found = _chained(term, estimate, slopes, bends, inside)
+    notes = [CONSTANT if found.is_fixed else "", _notes(term, inside)]
+    return replace(found, note="; ".join(filter(None, notes)))
+
+
+def _used(of_steps: Callable[[np.ndarray], float], n: int) -> list[int]:
+    """Which of n quantities change the value, beside a point where none of them is 0 or like another."""
+    near = NEAR * np.sin(np.arange(1.0, n + 1.0))
+    here = of_steps(near)
+    return [k for k in range(n) if of_steps(near + NEAR * (np.arange(n) == k)) != here]
+
+
+def _chained(term: str, estimate: float, slope: np.ndarray, bend: np.ndarray, parts: list[Quantity]) -> Quantity:
+    """Derivatives in psi from those in the parts (eq. 31)."""
     J = np.stack([part.gradient for part in parts])
-    hessian = J.T @ outer_hessian @ J
-    for weight, part in zip(outer_gradient, parts, strict=True):
+    hessian = J.T @ bend @ J
+    for weight, part in zip(slope, parts, strict=True):
         if part.hessian is not None:
             hessian = hessian + weight * part.hessian
-    found = Quantity(term, estimate, _clean(outer_gradient @ J), _clean(hessian))
-    return replace(found, note=CONSTANT) if found.is_fixed else found
+    return Quantity(term, estimate, _clean(slope @ J), _clean(hessian))
+
+
+def _without_error(term: str, estimate: float, parts: list[Quantity]) -> Quantity:
+    """What cannot be moved, because of some of its parts."""
+    return Quantity(term, estimate, np.full_like(parts[0].gradient, np.nan), note=_notes(term, parts))
+
+
+def _notes(term: str, parts: list[Quantity]) -> str:
+    """The notes of parts, each once, with the names of those that have it unless the term is that part."""
+    said: dict[str, list[str]] = {}
+    for part in parts:
+        said.setdefault(part.note, []).append(part.term)
+    named = {note: "" if names == [term.strip("`")] else f"{', '.join(names)}: " for note, names in said.items()}
+    return "; ".join(f"{names}{note}" for note, names in named.items() if note)
 
 
 def _clean(derivative: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from mlmed.effects.delta import Quantity, std_error, wald_table
 
@@ -58,7 +58,7 @@ def correlation_pairs(matrix: LinearCovariance) -> list[tuple[int, int]]:
     return [(i, j) for i in range(k) for j in range(i + 1, k) if free[i, j]]
 
 
-def sdcor_quantities(matrix: LinearCovariance, psi: Array) -> dict[str, Quantity]:
+def sdcor_quantities(matrix: LinearCovariance, psi: Array, *, moving: bool = False) -> dict[str, Quantity]:
     """``sd(a)`` of every row, then ``cor(a,b)`` of every pair with a covariance; both derivatives in psi.
 
     Parameters
@@ -67,6 +67,8 @@ def sdcor_quantities(matrix: LinearCovariance, psi: Array) -> dict[str, Quantity
         The covariance matrix.
     psi : (n,) array
         Where to take them.
+    moving : bool
+        Also the derivatives that a correlation of -1 or 1 has: a profile moves along them. They give no standard error.
     """
     names = matrix.names
     found = [_sd(f"sd({name})", matrix.basis[:, k, k], psi, matrix.floor[k]) for k, name in enumerate(names)]
@@ -74,7 +76,7 @@ def sdcor_quantities(matrix: LinearCovariance, psi: Array) -> dict[str, Quantity
         gone = [name for name, k in ((names[i], i), (names[j], j)) if matrix.basis[:, k, k] @ psi <= matrix.floor[k]]
         term, rows = f"cor({names[i]},{names[j]})", matrix.basis[:, [i, i, j], [j, i, j]].T
         why = NO_CORRELATION.format(name=" and ".join(gone))
-        found.append(_without_error(term, np.nan, len(psi), why) if gone else _correlation(term, rows, psi))
+        found.append(_without_error(term, np.nan, len(psi), why) if gone else _correlation(term, rows, psi, moving))
     return {quantity.term: quantity for quantity in found}
 
 
@@ -86,12 +88,14 @@ def _sd(term: str, row: Array, psi: Array, floor: float) -> Quantity:
     return Quantity(term, sd, row / (2.0 * sd), np.outer(row, row) / (-4.0 * sd**3))
 
 
-def _correlation(term: str, rows: Array, psi: Array) -> Quantity:
+def _correlation(term: str, rows: Array, psi: Array, moving: bool) -> Quantity:
     """``rows`` (3, n) make the covariance c and the variances v and w of psi."""
     c, v, w = map(float, rows @ psi)
     size = float(np.sqrt(v * w))
     r = c / size
     note = NO_CORRELATION_ERROR.format(value=r) if abs(r) > 1.0 - EDGE else ""
+    if note and not moving:
+        return _without_error(term, r, len(psi), note)
     inner = np.array([1.0 / size, -r / (2.0 * v), -r / (2.0 * w)])
     cv, cw, vw = -1.0 / (2.0 * size * v), -1.0 / (2.0 * size * w), r / (4.0 * v * w)
     bend = np.array([[0.0, cv, cw], [cv, 0.75 * r / v**2, vw], [cw, vw, 0.75 * r / w**2]])
@@ -105,7 +109,7 @@ def _without_error(term: str, value: float, n: int, note: str) -> Quantity:
 def sdcor_table(
     quantities: Sequence[Quantity], V: Array, *, level: float, reason: str = "", note: str = ""
 ) -> pd.DataFrame:
-    """First-order errors; intervals of sds on the log scale, of correlations by Fisher's z.
+    """First-order errors; intervals of sds on the log scale, intervals and tests of correlations by Fisher's z.
 
     Parameters
     ----------
@@ -120,16 +124,18 @@ def sdcor_table(
     """
     value = np.array([quantity.estimate for quantity in quantities])
     is_sd = np.array([quantity.term.startswith("sd(") for quantity in quantities], dtype=bool)
-    on_edge = ~is_sd & (np.abs(value) > 1.0 - EDGE)
-    errors = [std_error(quantity, V, order="first") for quantity in quantities]
-    error = np.where(on_edge, np.nan, np.array(errors, dtype=np.float64))
+    error = np.array([std_error(quantity, V, order="first") for quantity in quantities], dtype=np.float64)
     notes = [q.note or (reason if np.isnan(e) else note) for q, e in zip(quantities, error, strict=True)]
     terms = [quantity.term for quantity in quantities]
     shown = wald_table(terms, value, error, level=level, notes=notes, log_scale=is_sd)
-    inner, half = np.where(is_sd, 0.0, value), float(ndtri(0.5 + level / 2.0)) * error
+    inner = np.where(is_sd, 0.0, value)
     with np.errstate(divide="ignore", invalid="ignore"):
-        centre, spread = np.arctanh(inner), half / (1.0 - inner**2)
-    low, high = np.tanh(centre - spread), np.tanh(centre + spread)
+        centre, spread = np.arctanh(inner), error / (1.0 - inner**2)
+        statistic = np.where(is_sd, np.nan, centre / spread)
+    half = float(ndtri(0.5 + level / 2.0)) * spread
     return shown.assign(
-        conf_low=np.where(is_sd, shown["conf_low"], low), conf_high=np.where(is_sd, shown["conf_high"], high)
+        statistic=statistic,
+        p_value=2.0 * ndtr(-np.abs(statistic)),
+        conf_low=np.where(is_sd, shown["conf_low"], np.tanh(centre - half)),
+        conf_high=np.where(is_sd, shown["conf_high"], np.tanh(centre + half)),
     )

@@ -11,18 +11,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, delta_table
-from mlmed.effects.nlcom import combine, combine_all
+from mlmed.effects.delta import Quantity
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.functions import (
+    Expression,
+    QuantitiesAt,
+    function_table,
+    parameters_at,
+    quantity_of,
+    variance_of_sd,
+)
+from mlmed.modes.hypotheses import test_equation
 from mlmed.modes.influence import InfluenceResults, influence_of
-from mlmed.modes.likelihood import LRTest, compare_fits, test_constraint, test_variance, variance_in
+from mlmed.modes.likelihood import LRTest, compare_fits
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
-from mlmed.modes.sdcor import fit_sdcor_quantities, variance_of_sd
+from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -57,28 +65,20 @@ class Inference:
         """Everything that can be named, as a function of the estimates."""
         if at:
             raise EffectError("a single equation has no moderated effects; leave out at=")
-        return partial(_parameters, parameter_names(self.fitted))
+        return partial(parameters_at, parameter_names(self.fitted))
 
     def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """Everything that ``nlcom`` can name, with derivatives in psi."""
         return self.quantities_at(at)(self.fitted.estimates)
 
-    def _named_at(self, at: Mapping[str, Any] | None) -> Callable[[Estimates], dict[str, Quantity]]:
-        """What text can name: ``quantities_at``, and ``sd()`` and ``cor()``."""
+    def _named_at(self, at: Mapping[str, Any] | None, *, moving: bool = False) -> QuantitiesAt:
+        """What can be named: ``quantities_at``, and ``sd()`` and ``cor()``; ``moving`` as in ``sdcor_quantities``."""
         every = self.quantities_at(at)
-        return lambda estimates: {**every(estimates), **fit_sdcor_quantities(self.fitted, estimates)}
+        return lambda estimates: {**every(estimates), **fit_sdcor_quantities(self.fitted, estimates, moving=moving)}
 
     def quantity_at(self, expression: str, at: Mapping[str, Any] | None = None) -> QuantityAt:
         """One named quantity, or an expression of several, as a function of the estimates."""
-        if not isinstance(expression, str):
-            raise EffectError(f"a quantity is named by text such as 'indirect'; found {expression!r}")
-        every, name = self._named_at(at), expression.strip().strip("`")
-        here = every(self.fitted.estimates).get(name)
-        if here is None:
-            return lambda estimates: combine(expression, every(estimates))
-        if np.isnan(here.gradient).any():
-            raise EffectError(f"{name} cannot be moved from where it is: {here.note}")
-        return lambda estimates: every(estimates)[name]
+        return quantity_of(expression, self._named_at(at, moving=True), self.fitted.estimates)
 
     def draws_of(self, at: Mapping[str, Any] | None = None) -> Callable[[Array], dict[str, Array]]:
         """What is made of many parameter vectors (n, n_psi), by name, as a function that holds no fit.
@@ -90,7 +90,7 @@ class Inference:
 
     def nlcom(
         self,
-        expression: str | Callable[[dict[str, float]], float] | Mapping[str, str],
+        expression: Expression,
         *,
         vcov: str = "block",
         order: str = "second",
@@ -102,8 +102,11 @@ class Inference:
         Parameters
         ----------
         expression : str, callable or mapping
-            ``"a*b + cov_ab + cprime"``; names with a colon or bracket, those of ``sdcor()``, too, may stand in
-            backticks, ``"`m:x` / `y:m`"``. A callable gets a dict of values by name. A mapping gives several, by label.
+            ``"a*b + cov_ab + cprime"``; names with a colon or bracket may stand in backticks, ``"`m:x` / `y:m`"``, and
+            ``cov(a,b)`` and ``cor(a,b)`` name their effects in either order. A callable gets a dict of values by name.
+            All parameters, effects, and ``sd()`` and ``cor()`` of ``sdcor()`` have names. A mapping gives several
+            expressions, by label. An ``sd()`` or ``cor()`` alone is shown as in ``sdcor()``: first-order error,
+            interval on the log scale or by Fisher's z.
         vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
             Which covariance of the estimates.
         order : {"second", "first", "unbiased"}
@@ -114,10 +117,8 @@ class Inference:
         at : mapping, optional
             Values of moderators at which effects named in the expression are taken.
         """
-        known = self.quantities(at) if callable(expression) else self._named_at(at)(self.fitted.estimates)
-        asked = combine_all(expression, known)
-        V = self.parameter_vcov(vcov)
-        return delta_table(asked, V.matrix, order=order, level=level, reason=V.reason, note=V.note)
+        known, V = self._named_at(at)(self.fitted.estimates), self.parameter_vcov(vcov)
+        return function_table(self.fitted, expression, known, V, order=order, level=level)
 
     # -- likelihood ----------------------------------------------------------------------------------------
 
@@ -166,7 +167,7 @@ class Inference:
         Parameters
         ----------
         hypothesis : str
-            For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m:x) = 0"``.
+            For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m:x) = 0"``, ``"cor(m:x,y:m) = 0"``.
         at : mapping, optional
             Values of moderators.
 
@@ -182,20 +183,7 @@ class Inference:
         >>> print(fit.test("X = 0"))
         LR test of X = 0: chi2(1) = 2.7061, p = 0.09996
         """
-        left, equals, right = hypothesis.partition("=") if isinstance(hypothesis, str) else ("", "", "")
-        if not equals or "=" in right or not left.strip() or not right.strip():
-            raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {hypothesis!r}")
-        value = _number(right)
-        if value is not None and not np.isfinite(value):
-            raise EffectError(f"a quantity cannot be tested to be {right.strip()}; found {hypothesis!r}")
-        if value == 0.0:
-            name = variance_of_sd(left, parameter_names(self.fitted)) or left
-            effect = variance_in(self.fitted, name.strip().strip("`"))
-            if effect is not None:
-                return test_variance(self.fitted, hypothesis, effect)
-        if value is None:
-            return test_constraint(self.fitted, hypothesis, self.quantity_at(f"({left}) - ({right})", at), 0.0)
-        return test_constraint(self.fitted, hypothesis, self.quantity_at(left, at), value)
+        return test_equation(self.fitted, hypothesis, lambda text: self.quantity_at(text, at))
 
     def compare(self, other: MixedResults) -> pd.DataFrame:
         """Set this fit beside another of the same data: log-likelihoods, AIC, BIC, LR test where one is nested.
@@ -281,19 +269,5 @@ class Inference:
         return bootstrap_fit(self.fitted, self.quantities(at), make, plan)
 
 
-def _parameters(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
-    """Every entry of psi as a quantity."""
-    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    unit = np.eye(len(values))
-    return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(names)}
-
-
 def _nothing(psi: Array) -> dict[str, Array]:
     return {}
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from mlmed.data.grams import equation_gram, unpacked
 from mlmed.effects.lrt import NO_DIFFERENCE, lr_statistic, mixture_p
 from mlmed.effects.profile import QuantityAt, constrained
-from mlmed.errors import EffectError, NotIdentifiedError
+from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.left_out import loglik_without
 from mlmed.modes.profiles import profiler_of
 from mlmed.modes.tables import parameter_names, qualified
-from mlmed.reml.estimates import regression_loglik
-from mlmed.reml.fit import optimize
-from mlmed.reml.reduced import only_effects
 
 __all__ = ["LRTest", "compare_fits", "test_constraint", "test_variance", "variance_in"]
 
@@ -84,35 +81,15 @@ def variance_in(fitted: Fitted, name: str) -> int | None:
 
 def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
     """Test that a random effect has variance 0: the fit without it (Self & Liang 1987, Stram & Lee 1994)."""
-    working, reml = fitted.working, fitted.reml
-    block = next(block for block in working.blocks if effect in block.index)
+    block = next(block for block in fitted.working.blocks if effect in block.index)
     if block.structure == "exchangeable" and len(block.index) > 1:
         raise EffectError("an exchangeable block has one variance and covariance for all; compare() two fits")
     gone = block.index if block.structure == "identity" else (effect,)
     df = len(block.index) if block.structure == "unstructured" else 1
-    keep = np.array([k for k in range(working.problem.n_random) if k not in gone], dtype=int)
-    if not len(keep):
-        if working.problem.n_strata > 1:
-            raise EffectError("without these effects no random effect is left in two equations; compare() two fits")
-        llf = regression_loglik(working.problem, working.units, reml=reml)
-    else:
-        llf = _loglik_without(fitted, keep)
+    llf = loglik_without(fitted, gone)
     chi2 = lr_statistic(fitted.estimates.loglik - llf)
     note = MIXTURE_NOTE.format(low=df - 1, high=df)
     return LRTest(hypothesis, chi2, df, mixture_p(chi2, df), llf, note)
-
-
-def _loglik_without(fitted: Fitted, keep: NDArray[np.intp]) -> float:
-    """Log-likelihood of the model with only some of its random effects."""
-    working = only_effects(fitted.working, keep)
-    try:
-        optimum = optimize(working.problem, working.blocks, reml=fitted.reml)
-    except NotIdentifiedError as error:
-        raise EffectError(f"the model under the hypothesis cannot be fitted: {error}") from error
-    if not optimum.certificate.converged:
-        raise EffectError(f"the fit under the hypothesis is not certified: {optimum.certificate.complaint}")
-    shift = working.units.criterion_shift(working.problem.nobs, reml=fitted.reml)
-    return -0.5 * (optimum.evaluation.value + shift)
 
 
 def compare_fits(first: Fitted, second: Fitted) -> pd.DataFrame:

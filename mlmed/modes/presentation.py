@@ -7,10 +7,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from mlmed.effects.delta import COLUMNS, delta_table
-from mlmed.effects.nlcom import combine
+from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
 from mlmed.modes.export import flat_table, to_json
+from mlmed.modes.functions import function_table, shared_names
 from mlmed.modes.inference import Inference
 from mlmed.modes.sdcor import correlations_table, fit_sdcor_table
 from mlmed.modes.stata import stata_report
@@ -129,7 +129,9 @@ class Presentation(Inference):
     @property
     def label(self) -> str:
         """What a comparison calls this fit."""
-        return f"{'joint' if len(self.fitted.layout.equations) > 1 else 'mixed'} {self.fitted.spec.method.upper()}"
+        kind = "joint" if len(self.fitted.layout.equations) > 1 else "mixed"
+        residual = f", residual {self.fitted.spec.residual}" if self.fitted.spec.correlated else ""
+        return f"{kind} {self.fitted.spec.method.upper()}{residual}"
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
         """All estimates under the names that every method shares, ``m:x`` and ``var(m:x)`` (``mlmed.compare``)."""
@@ -137,11 +139,8 @@ class Presentation(Inference):
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
         """``nlcom`` with the names of ``comparable``."""
-        known = dict(self.quantities())
-        shared = parameter_names(self.fitted, always=True)
-        known |= {new: known[old].named(new) for new, old in zip(shared, self.names, strict=True)}
-        V = self.parameter_vcov()
-        return delta_table([combine(expression, known)], V.matrix, level=level, reason=V.reason, note=V.note)
+        known = shared_names(self.fitted, self._named_at(None)(self.fitted.estimates))
+        return function_table(self.fitted, expression, known, self.parameter_vcov(), level=level)
 
     # -- text ----------------------------------------------------------------------------------------------
 

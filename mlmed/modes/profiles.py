@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from mlmed.effects.curve import check_points, curve_points
 from mlmed.effects.delta import COLUMNS, Quantity, std_error
 from mlmed.effects.profile import End, Profiler, QuantityAt, constrained, find_end, profiler_for
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.left_out import loglik_without
+from mlmed.modes.tables import qualified
 from mlmed.report.plots import plot_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ProfileResults", "profile_quantity", "profile_table", "profiler_of"]
+
+
+#: Why no correlation is outside of an interval.
+ANY = (
+    "no correlation can be excluded: without {name} the log-likelihood drops by {drop:.3g} only (not {target:.3g}), "
+    "and where its variance goes to 0 the correlation can have any value"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,39 @@ def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, p
     check_points(points, level)
     profiler = profiler_of(fitted, quantity_at)
     ends = (find_end(profiler, -1, level=level), find_end(profiler, 1, level=level))
+    ends = _any_correlation(fitted, profiler.term, ends, level=level)
     return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))
+
+
+def _any_correlation(fitted: Fitted, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:
+    """Ends of a correlation that could not be followed there: -1 and 1, if a variance of 0 cannot be excluded.
+
+    As the variance of one effect goes to 0 the correlation can have any value, and the model becomes that without the
+    effect, so its log-likelihood bounds the whole profile from below.
+    """
+    names, blocks = qualified(fitted, "random"), fitted.working.blocks
+    pairs = [(i, j) for b in blocks if b.structure == "unstructured" for i in b.index for j in b.index]
+    effects = next((pair for pair in pairs if term == f"cor({names[pair[0]]},{names[pair[1]]})"), None)
+    if effects is None or not any(np.isnan(end.value) for end in ends):
+        return ends
+    drops = {names[k]: _drop_without(fitted, k) for k in effects}
+    least, target = min(drops, key=lambda name: drops[name]), float(ndtri(0.5 + level / 2.0)) ** 2
+    if drops[least] >= target:
+        return ends
+    note = ANY.format(name=least, drop=0.5 * drops[least], target=0.5 * target)
+    low, high = (
+        End(edge, drops[least], np.empty(0), note) if np.isnan(end.value) else end
+        for edge, end in zip((-1.0, 1.0), ends, strict=True)
+    )
+    return low, high
+
+
+def _drop_without(fitted: Fitted, effect: int) -> float:
+    """Drop of -2l without one random effect; infinite, as of no use, if that model cannot be fitted."""
+    try:
+        return 2.0 * (fitted.estimates.loglik - loglik_without(fitted, {effect}))
+    except EffectError:
+        return np.inf
 
 
 def profile_table(

@@ -16,41 +16,52 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import BOUNDARY_NOTE, qualified, variance_floor
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations", "variance_of_sd"]
+__all__ = ["boundary_noted", "correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
 
 RESIDUAL = "Residual"
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
 PAIRS = ["level", "equation1", "equation2", "term1", "term2"]
 
 
-def _between(fitted: Fitted) -> LinearCovariance:
+def _between(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
     """G as a function of psi."""
     estimates = fitted.estimates
     p, T, S = len(estimates.beta), len(estimates.tau), len(estimates.sigma2)
     basis = np.zeros((p + T + S, *estimates.G.shape))
     basis[p : p + T] = estimates.tau_basis
-    return LinearCovariance(tuple(qualified(fitted, "random")), basis, variance_floor(fitted))
+    return LinearCovariance(tuple(qualified(fitted, "random", always=always)), basis, variance_floor(fitted))
 
 
-def _within(fitted: Fitted) -> LinearCovariance:
+def _within(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
     """Sigma as a function of psi."""
     estimates, equations = fitted.estimates, fitted.layout.equations
-    names = [f"{e.name}:{RESIDUAL}" if len(equations) > 1 else RESIDUAL for e in equations]
+    names = [f"{e.name}:{RESIDUAL}" if always or len(equations) > 1 else RESIDUAL for e in equations]
     first = len(estimates.beta) + len(estimates.tau)
     return linear_covariance(names, estimates.sigma_at, first, first + len(estimates.sigma2))
 
 
-def fit_sdcor_quantities(fitted: Fitted, estimates: Estimates) -> dict[str, Quantity]:
-    """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit."""
+def fit_sdcor_quantities(
+    fitted: Fitted, estimates: Estimates, *, moving: bool = False, always: bool = False
+) -> dict[str, Quantity]:
+    """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit.
+
+    ``moving`` as in ``sdcor_quantities``; ``always``: named by their equation also where there is only one.
+    """
     psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    return {**sdcor_quantities(_between(fitted), psi), **sdcor_quantities(_within(fitted), psi)}
+    matrices = (part(fitted, always=always) for part in (_between, _within))
+    return {term: q for matrix in matrices for term, q in sdcor_quantities(matrix, psi, moving=moving).items()}
 
 
-def variance_of_sd(expression: str, names: Sequence[str]) -> str | None:
-    """``var(x)`` where an expression is ``sd(x)`` and ``names`` have that variance."""
-    text = expression.strip().strip("`") if isinstance(expression, str) else ""
-    variance = f"var({text[3:]}"
-    return variance if text.startswith("sd(") and variance in names else None
+def boundary_noted(fitted: Fitted, quantities: Sequence[Quantity], table: pd.DataFrame) -> pd.DataFrame:
+    """The table of quantities with a note where a standard error of a singular fit rests on G."""
+    if not fitted.is_singular:
+        return table
+    p, T = len(fitted.estimates.beta), len(fitted.estimates.tau)
+    on_G = np.array([bool(np.any(quantity.gradient[p : p + T])) for quantity in quantities], dtype=bool)
+    flagged = on_G & table["std_error"].notna().to_numpy()
+    added = np.where(flagged, BOUNDARY_NOTE, "")
+    joined = ["; ".join(filter(None, notes)) for notes in zip(table["note"], added, strict=True)]
+    return table.assign(note=joined)
 
 
 def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
@@ -59,10 +70,7 @@ def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     table = sdcor_table(list(found.values()), V.matrix, level=level, reason=V.reason, note=V.note)
     n_random = len(fitted.estimates.G) + len(correlation_pairs(_between(fitted)))
     table.insert(0, "group", np.where(np.arange(len(table)) < n_random, fitted.group_name, RESIDUAL))
-    if fitted.is_singular:
-        plain = (table["group"] != RESIDUAL) & (table["note"] == "")
-        table["note"] = table["note"].mask(plain, BOUNDARY_NOTE)
-    return table[["group", "term", *NUMBERS]]
+    return boundary_noted(fitted, list(found.values()), table)[["group", "term", *NUMBERS]]
 
 
 def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:

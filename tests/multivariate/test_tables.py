@@ -135,9 +135,9 @@ def test_correlations(fit, correlated):
 def test_names_are_known_everywhere(fit):
     """sd() and cor() in nlcom, profile and test are the same functions of the parameters as written out."""
     r, long = "cor(m:Intercept,y:Intercept)", "cov(m:Intercept,y:Intercept) / sqrt(var(m:Intercept) * var(y:Intercept))"
-    short = fit.nlcom(r).drop(columns="term")
+    short = fit.nlcom(f"1 * {r}").drop(columns="term")
     pd.testing.assert_frame_equal(short, fit.nlcom(long).drop(columns="term"), rtol=DERIVATIVE)
-    assert fit.nlcom(r, order="first")["std_error"][0] == pytest.approx(
+    assert fit.nlcom(f"1 * {r}", order="first")["std_error"][0] == pytest.approx(
         fit.sdcor().set_index("term").loc[r, "std_error"], rel=SAME
     )
     np.testing.assert_allclose(fit.profile(r).interval, fit.profile(long).interval, rtol=1e-5)

@@ -1,0 +1,120 @@
+"""Functions of the parameters of a fit: what text can name, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.nlcom import combine, known_name
+from mlmed.effects.profile import QuantityAt
+from mlmed.effects.sdcor import sdcor_table
+from mlmed.errors import EffectError
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.sdcor import boundary_noted, fit_sdcor_quantities
+from mlmed.modes.tables import parameter_names
+from mlmed.reml.estimates import Estimates
+from mlmed.reml.vcov import ParameterVcov
+
+__all__ = [
+    "Expression",
+    "QuantitiesAt",
+    "function_table",
+    "parameters_at",
+    "quantity_of",
+    "shared_names",
+    "variance_of_sd",
+]
+
+Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
+#: Everything that can be named, as a function of the estimates.
+QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
+
+
+def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
+    """Every entry of psi as a quantity."""
+    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    unit = np.eye(len(values))
+    return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(names)}
+
+
+def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """What is known, also under the names that several fits share: by the equation where there is only one, too."""
+    own, shared = ([*parameter_names(fitted, always=a), *_sdcor_names(fitted, always=a)] for a in (False, True))
+    return {**known, **{new: known[old].named(new) for new, old in zip(shared, own, strict=True)}}
+
+
+def _sdcor_names(fitted: Fitted, *, always: bool) -> list[str]:
+    return list(fit_sdcor_quantities(fitted, fitted.estimates, always=always))
+
+
+def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> QuantityAt:
+    """One named quantity, or an expression of several, as a function of the estimates.
+
+    Raises
+    ------
+    EffectError
+        If it cannot be read, or has no derivatives where it is.
+    """
+    if not isinstance(expression, str):
+        raise EffectError(f"a quantity is named by text such as 'indirect'; found {expression!r}")
+    known = every(estimates)
+    name = known_name(expression, known)
+    here = combine(expression, known) if name is None else known[name]
+    if np.isnan(here.gradient).any():
+        raise EffectError(f"{here.term} cannot be moved from where it is: {here.note}")
+    if name is None:
+        return lambda estimates: combine(expression, every(estimates))
+    return lambda estimates: every(estimates)[name]
+
+
+def variance_of_sd(expression: str, names: Collection[str]) -> str | None:
+    """``var(x)`` where an expression is ``sd(x)`` and ``names`` have that variance."""
+    text = expression.strip().strip("`").strip() if isinstance(expression, str) else ""
+    return known_name(f"var({text[3:]}", names) if text.startswith("sd(") else None
+
+
+def function_table(
+    fitted: Fitted,
+    expression: Expression,
+    known: Mapping[str, Quantity],
+    V: ParameterVcov,
+    *,
+    order: str = "second",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Functions of known quantities by the delta method; a bare ``sd()`` or ``cor()`` as in ``sdcor()``.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    expression : str, callable or mapping
+        One expression, or several by label.
+    known : mapping
+        What they can name.
+    V : ParameterVcov
+        Covariance of psi.
+    order, level
+        As in ``delta_table``.
+    """
+    several = isinstance(expression, Mapping)
+    asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
+    rows = [delta_table([], V.matrix, level=level)]
+    for label, one in asked.items():
+        bare = _bare(one, known)
+        found = bare or combine(one, known)
+        row = delta_table([found], V.matrix, order=order, level=level, reason=V.reason, note=V.note)
+        if bare:
+            row = sdcor_table([found], V.matrix, level=level, reason=V.reason, note=V.note)
+        row = boundary_noted(fitted, [found], row)
+        rows.append(row.assign(term=label) if several else row)
+    return pd.concat(rows[1:] or rows, ignore_index=True)
+
+
+def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:
+    """The standard deviation or correlation that an expression is, if it is one."""
+    name = known_name(expression, known) if isinstance(expression, str) else None
+    return known[name] if name is not None and name.startswith(("sd(", "cor(")) else None

@@ -1,0 +1,112 @@
+"""Likelihood-ratio tests of what is written as one equation: ``"cov_ab = 0"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from mlmed.effects.nlcom import known_name
+from mlmed.effects.profile import QuantityAt
+from mlmed.errors import EffectError
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.functions import variance_of_sd
+from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
+from mlmed.modes.sdcor import fit_sdcor_quantities
+from mlmed.modes.tables import parameter_names, psi
+
+__all__ = ["test_equation"]
+
+#: What a quantity can be, by the beginning of its name.
+RANGES = {
+    "var(": (0.0, np.inf, "a variance is 0 or more"),
+    "sd(": (0.0, np.inf, "a standard deviation is 0 or more"),
+    "cor(": (-1.0, 1.0, "a correlation lies between -1 and 1"),
+}
+WAY_OUT = " That a random effect has no variance can be tested, as 'var(...) = 0'"
+
+
+def test_equation(fitted: Fitted, hypothesis: str, quantity_at: Callable[[str], QuantityAt]) -> LRTest:
+    """Test one restriction, everything else re-estimated.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    hypothesis : str
+        Two expressions, or an expression and a number.
+    quantity_at : callable
+        What a text names, as a function of the estimates.
+
+    Raises
+    ------
+    EffectError
+        If the text is not a restriction, or the quantity cannot take the value.
+    """
+    left, right = _sides(hypothesis)
+    value = _number(right)
+    if value is None:
+        return test_constraint(fitted, hypothesis, quantity_at(f"({left}) - ({right})"), 0.0)
+    if not np.isfinite(value):
+        raise EffectError(f"a quantity cannot be tested to be {right}; found {hypothesis!r}")
+    name = known_name(left, _values(fitted))
+    if name is None:
+        return test_constraint(fitted, hypothesis, quantity_at(left), value)
+    _check_range(fitted, name, value)
+    name, value = _as_parameter(fitted, name, value, quantity_at)
+    effect = variance_in(fitted, name) if value == 0.0 else None
+    if effect is not None:
+        return test_variance(fitted, hypothesis, effect)
+    return test_constraint(fitted, hypothesis, quantity_at(name), value)
+
+
+def _sides(hypothesis: str) -> tuple[str, str]:
+    """Left and right of the sign; a number stands on the right."""
+    left, equals, right = hypothesis.partition("=") if isinstance(hypothesis, str) else ("", "", "")
+    left, right = left.strip(), right.strip()
+    if not equals or "=" in right or not left or not right:
+        raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {hypothesis!r}")
+    return (right, left) if _number(left) is not None and _number(right) is None else (left, right)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _values(fitted: Fitted) -> dict[str, float]:
+    """Every parameter, standard deviation and correlation by name."""
+    shown = {term: q.estimate for term, q in fit_sdcor_quantities(fitted, fitted.estimates).items()}
+    return {**shown, **dict(zip(parameter_names(fitted), map(float, psi(fitted)), strict=True))}
+
+
+def _check_range(fitted: Fitted, name: str, value: float) -> None:
+    """Refuse a value that a variance, standard deviation or correlation cannot have."""
+    kind = name[: name.find("(") + 1]
+    if kind not in RANGES:
+        return
+    low, high, allowed = RANGES[kind]
+    wrong = f"{name} could not be brought to {value:g}: "
+    here = f"it is {_values(fitted)[name]:.4g} in the fit"
+    if not low <= value <= high:
+        raise EffectError(f"{wrong}{allowed}; {here}.{WAY_OUT if kind != 'cor(' else ''}")
+    residual = parameter_names(fitted)[-len(fitted.estimates.sigma2) :]
+    if value == 0.0 and kind != "cor(" and (variance_of_sd(name, residual) or name) in residual:
+        raise EffectError(f"{wrong}without residuals the model would have to fit every row exactly; {here}.{WAY_OUT}")
+
+
+def _as_parameter(
+    fitted: Fitted, name: str, value: float, quantity_at: Callable[[str], QuantityAt]
+) -> tuple[str, float]:
+    """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
+    names = parameter_names(fitted)
+    variance = variance_of_sd(name, names)
+    if variance is not None:
+        return variance, value * value
+    covariance = known_name(f"cov({name[4:]}", names) if name.startswith("cor(") and value == 0.0 else None
+    if covariance is None:
+        return name, value
+    quantity_at(name)  # refuses a correlation that does not exist
+    return covariance, value
