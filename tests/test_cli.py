@@ -104,7 +104,7 @@ def test_csv_is_the_json_in_one_table(run: Run, csv: Path) -> None:
     table = pd.read_csv(io.StringIO(out), keep_default_na=True)
     document = json.loads(run("fit", csv, *FIT, "--format", "json")[1])
     assert {"section", *ROW_KEYS} <= set(table.columns)
-    assert list(table["section"].unique()) == ["fixef", "varcorr", "residual", "effects"]
+    assert list(table["section"].unique()) == ["fixef", "varcorr", "residual", "sdcor", "effects"]
     for section in table["section"].unique():
         rows = table[table["section"] == section]
         assert list(rows["term"]) == [row["term"] for row in document[section]]

@@ -48,8 +48,10 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "schema": SCHEMA,
         "equations": [equation.text for equation in fitted.spec.equations],
         "method": fitted.spec.method,
-        "covariance": {block.label: block.structure for block in fitted.spec.blocks},
-        "residual": "unstructured" if fitted.spec.correlated else "diagonal",
+        "structures": {
+            "random": {block.label: block.structure for block in fitted.spec.blocks},
+            "residual": "unstructured" if fitted.spec.correlated else "diagonal",
+        },
         "nobs": fitted.nobs,
         "n_clusters": len(fitted.clusters),
         "cluster": fitted.group_name,

@@ -170,8 +170,9 @@ class Presentation(Inference):
         return native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title="Linear mixed model")
 
     def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
-        """The tables that are exported, by name: fixef, varcorr, residual."""
-        return sections(self.fitted, vcov=vcov, level=level, ddf=ddf)
+        """The tables that are exported, by name: fixef, varcorr, residual, sdcor."""
+        tables = sections(self.fitted, vcov=vcov, level=level, ddf=ddf)
+        return {**tables, "sdcor": self.sdcor(vcov=vcov, level=level)}
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
         """All tables as JSON (what ``mlmed fit --format json`` prints)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import numpy as np
@@ -266,7 +267,13 @@ def test_command_line(data, tmp_path, capsys):
     data.to_csv(path, index=False)
     asked = [part for formula in TWO for part in ("--formula", formula)]
     assert main(["mixed", str(path), *asked, "--residual", "unstructured", "--format", "csv"]) == 0
-    assert "cov(y0:Residual,y1:Residual)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "cov(y0:Residual,y1:Residual)" in printed
+    assert "cor(y0:Residual,y1:Residual)" in printed
+    assert main(["mixed", str(path), *asked, "--residual", "unstructured", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["structures"] == {"random": {"c": "unstructured"}, "residual": "unstructured"}
+    assert any(row["term"] == "cor(y0:Residual,y1:Residual)" for row in document["sdcor"])
 
 
 @pytest.mark.parametrize("seed", [6, 26])
