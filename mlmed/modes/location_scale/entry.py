@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.data.frames import shorten
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.locscale.checks import exact_fits
 from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
@@ -88,6 +90,21 @@ def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
 
 
+def _exact(rows: Rows) -> list[str]:
+    """Clusters that are constant and do not make the model unbounded where fixed effects leave residuals."""
+    if not rows.scale.random_names:
+        return []
+    at = exact_fits(rows).bounded
+    if not len(at):
+        return []
+    return [
+        f"the response {rows.equations[0].name} is constant within {len(at)} of {len(rows.clusters)} clusters "
+        f"({':'.join(rows.group)}: {shorten(rows.clusters[at])}), or their location effects fit it exactly: they have "
+        "residuals only by the fixed effects, so these decide their residual sd, and the log-likelihood has no upper "
+        "end where those are 0; this is a maximum apart from that. See how the fit changes without these clusters"
+    ]
+
+
 def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
     rows, estimates = fit.rows, fit.estimates
     found: list[tuple[str, type[Warning]]] = []
@@ -102,6 +119,7 @@ def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
                 LevelWarning,
             )
         )
+    found += [(message, ConvergenceWarning) for message in _exact(rows)]
     certificate = fit.optimum.certificate
     if not certificate.converged:
         found.append((f"the optimum is not certified: {certificate.complaint}", ConvergenceWarning))
