@@ -75,7 +75,7 @@ class Certificate:
             )
         if abs(self.node_change) >= NODES_TOLERANCE:
             return (
-                f"doubling the quadrature nodes moves the log-likelihood by {self.node_change:.2g}; give more nodes "
+                f"doubling the quadrature nodes moves the log-likelihood by {self.node_change:.1e}; give more nodes "
                 "(nodes=), or remove a scale random effect"
             )
         if self.smallest_curvature <= MIN_CURVATURE:

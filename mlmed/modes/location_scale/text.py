@@ -68,7 +68,7 @@ def _quadrature(fit: Fit) -> str:
     m = fit.optimum.nodes_per_dimension
     change = abs(fit.optimum.certificate.node_change)
     grid = f"{m} adaptive nodes" if d == 1 else f"{m} x {m} adaptive nodes"
-    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.0e}"
+    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.1e}"
 
 
 def _optimum(fit: Fit) -> str:
