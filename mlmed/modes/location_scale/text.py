@@ -41,6 +41,8 @@ def _header(fit: Fit) -> list[tuple[str, str]]:
     first, second = fit.rows.equations
     sizes = np.bincount(fit.rows.codes)
     spread = f"{sizes.min()} to {sizes.max()} rows, mean {sizes.mean():.1f}"
+    if fit.rows.scale.random_names and sizes.min() == 1:
+        spread += f"; {int((sizes == 1).sum())} with 1 row, which says nothing of its own residual sd"
     row = tables.glance_table(fit).iloc[0]
     pairs = [
         ("Location", first.text),
