@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +153,8 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
             f"the scale formula {scale!r} {found}: it describes the log residual sd of the location's response, so "
             f"write only the right-hand side, '~ {(right if tilde else scale).strip()}'"
         )
-    second = parse_equation(f"{location.partition('~')[0].strip()} ~ {right}", columns)
+    with _as_scale(text := f"{location.partition('~')[0].strip()} ~ {right}"):
+        second = parse_equation(text, columns)
     groups = {term.group for term in (*first.random, *second.random)}
     if not groups:
         raise FormulaError(
@@ -162,6 +165,16 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
         found = " and ".join(sorted(":".join(group) for group in groups))
         raise FormulaError(f"different cluster variables: {found}; all random terms must have the same one, use one")
     return first, second
+
+
+@contextmanager
+def _as_scale(text: str) -> Iterator[None]:
+    """Errors name the scale's formula as it was given, and not with the location's response before it."""
+    try:
+        yield
+    except (DataError, FormulaError) as error:
+        shown = f"the scale formula {'~ ' + text.partition('~')[2].strip()!r}"
+        raise type(error)(str(error).replace(repr(text), shown)) from error.__cause__
 
 
 def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
@@ -188,11 +201,13 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     table = table.loc[rows].reset_index(drop=True)
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
-    parts = [_part(equation, table) for equation in equations]
+    first = _part(location, table)
+    with _as_scale(scale.text):
+        second = _part(scale, table)
     encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
     y = response_values(location, encodable)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
-    found = Rows(equations, y, parts[0], parts[1], codes, clusters, group, dropped, table, index, rows)
+    found = Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
     refuse_unidentified(found)
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     >>> fit.params.round(2).to_dict()
     {'Intercept': 2.03, 'X': 0.17, 'sigma:Intercept': 0.35}
     """
-    _check_nodes(nodes)
+    nodes = _check_nodes(nodes)
     rows = read_rows(read_equations(location, scale, data), data)
     if nodes is not None and not rows.scale.random_names:
         raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
@@ -69,11 +70,13 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     return LocationScaleResults(fit)
 
 
-def _check_nodes(nodes: Any) -> None:
+def _check_nodes(nodes: Any) -> int | None:
     if nodes is None:
-        return
-    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 3 <= nodes <= 101:
+        return None
+    number = int(nodes) if isinstance(nodes, Integral) and not isinstance(nodes, bool) else 0
+    if not 3 <= number <= 101:
         raise EffectError(f"nodes is a whole number from 3 to 101, or leave it out; found {nodes!r}")
+    return number
 
 
 def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
