@@ -18,8 +18,8 @@ STENCIL = 0.05
 #: Longest move of a centre in one step, in posterior sds or in prior sds, whichever is more. The first are tiny where a
 #: cluster's residuals are large for the present sd and log f falls like -exp(-2t).
 LONGEST = 3.0
-#: Relative loss that is no loss: sums of squares up to 1e6 cancel in log f.
-ROUNDING = 1e-9
+#: Relative loss that is no loss: sums of squares up to 1e6 cancel in log f, which leaves 1e-9 and more of its digits.
+ROUNDING = 1e-8
 #: Steps towards the modes; they are few because log f(y | s) is close to concave.
 MOST_STEPS = 200
 

@@ -133,7 +133,7 @@ def main(replicates: int = 200) -> None:
         "with 200 clusters and -0.0006 with 1000. That much of `drawn_bias` is bias, a tenth of a standard error and "
         "less. The rest of it is the chance of these draws: in the first condition most of the -0.0084 of "
         "sd(Intercept), while estimation adds 0.0002 with an error of 0.0009. So the sds that miss the bar there miss "
-        "it by the draws. With shorter or fewer clusters estimation adds more than this divisor.",
+        "it mostly by the draws. With shorter or fewer clusters estimation adds more than this divisor.",
         "",
         "The second condition was first run with seed 20, where its first 200 clusters are those of the first "
         "condition, so that they share chance: the sds were -2.73 and -1.93 Monte Carlo errors away, drawn_bias "
