@@ -107,19 +107,11 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
         values = conditional(points) - 0.5 * (points**2).sum(axis=-1)
         worse = ~(values[:, 0] >= last - ROUNDING * np.maximum(np.abs(last), 1.0)) & np.isfinite(last)
         usable = np.isfinite(values).all(axis=1) & ~worse
-        gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), d)
-        bend, axes = np.linalg.eigh(-curvature)
-        bend = np.where(bend > 0.05, bend, np.where(usable[:, None], 0.25, 1.0))
-        step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
-        length = np.sqrt((step**2).sum(axis=1))
-        far = np.minimum(length, np.sqrt(((C @ step[..., None]) ** 2).sum(axis=(1, 2))))
-        step = step * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None]
+        step, length, shape = _newton(values, C, usable)
         # a step that made it worse, or left what can be evaluated, is taken back by half
         half = 0.5 * move
         mode = np.where(usable[:, None], mode, mode - half)
-        moved = np.where(usable[:, None], (C @ step[..., None])[..., 0], 0.0)
-        root = axes / np.sqrt(bend)[:, None, :]
-        shape = root @ root.transpose(0, 2, 1)
+        moved = np.where(usable[:, None], step, 0.0)
         last = np.where(usable, values[:, 0], last)
         C = np.where(usable[:, None, None], C @ np.linalg.cholesky(shape), C)
         mode = mode + moved
@@ -128,6 +120,25 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
         if left.max() < tolerance:
             break
     return Centres(mode, C, left)
+
+
+def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    """Newton steps from the values on the stencil.
+
+    Returns
+    -------
+    step, length, shape
+        The steps, (J, d), no longer than ``LONGEST``; their whole lengths, (J,), in posterior sds; and the inverse
+        curvatures, (J, d, d), in units of C.
+    """
+    gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), C.shape[1])
+    bend, axes = np.linalg.eigh(-curvature)
+    bend = np.where(bend > 0.05, bend, np.where(usable[:, None], 0.25, 1.0))
+    step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
+    length, moved = np.sqrt((step**2).sum(axis=1)), (C @ step[..., None])[..., 0]
+    far = np.minimum(length, np.sqrt((moved**2).sum(axis=1)))
+    root = axes / np.sqrt(bend)[:, None, :]
+    return moved * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None], length, root @ root.transpose(0, 2, 1)
 
 
 def better_of(conditional: Callable[[Array], Array], first: Centres, second: Centres) -> Centres:
