@@ -70,8 +70,8 @@ class Certificate:
         if self.off_centre:
             return (
                 f"the mode of the scale effects was not found in {self.off_centre} of {self.clusters} clusters, so the "
-                "log-likelihood may be wrong; look for clusters with responses far from all others, or remove "
-                "the scale random effects"
+                "log-likelihood may be wrong; look for clusters whose responses are far from all others or all alike, "
+                "or remove the scale random effects"
             )
         if abs(self.node_change) >= NODES_TOLERANCE:
             return (

@@ -151,7 +151,7 @@ def better_of(conditional: Callable[[Array], Array], first: Centres, second: Cen
         return found
 
     one, other = height(first), height(second)
-    better = other > one + 1e-9 * np.maximum(np.abs(one), 1.0)
+    better = other > one + ROUNDING * np.maximum(np.abs(np.where(np.isfinite(one), one, 0.0)), 1.0)
     return Centres(
         np.where(better[:, None], second.mode, first.mode),
         np.where(better[:, None, None], second.factor, first.factor),

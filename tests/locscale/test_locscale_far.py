@@ -94,15 +94,17 @@ def test_modes_that_were_not_found_are_reported(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_better_centres_are_taken_cluster_by_cluster() -> None:
-    def conditional(s: np.ndarray) -> np.ndarray:
-        return -((s[..., 0] - 1.0) ** 2)
+    """Also where the first cannot be evaluated."""
 
-    one = Centres(np.array([[0.6], [0.0]]), np.ones((2, 1, 1)), np.zeros(2))
-    two = Centres(np.array([[0.0], [0.7]]), 2.0 * np.ones((2, 1, 1)), np.ones(2))
+    def conditional(s: np.ndarray) -> np.ndarray:
+        return np.where(s[..., 0] < -5.0, -np.inf, -((s[..., 0] - 1.0) ** 2))
+
+    one = Centres(np.array([[0.6], [0.0], [-9.0]]), np.ones((3, 1, 1)), np.zeros(3))
+    two = Centres(np.array([[0.0], [0.7], [0.1]]), 2.0 * np.ones((3, 1, 1)), np.ones(3))
     found = better_of(conditional, one, two)
-    np.testing.assert_array_equal(found.mode, [[0.6], [0.7]])
-    np.testing.assert_array_equal(found.factor[:, 0, 0], [1.0, 2.0])
-    np.testing.assert_array_equal(found.left, [0.0, 1.0])
+    np.testing.assert_array_equal(found.mode, [[0.6], [0.7], [0.1]])
+    np.testing.assert_array_equal(found.factor[:, 0, 0], [1.0, 2.0, 2.0])
+    np.testing.assert_array_equal(found.left, [0.0, 1.0, 1.0])
 
 
 def test_a_point_below_the_fit_with_one_sd_is_not_returned() -> None:

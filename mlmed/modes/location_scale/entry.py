@@ -104,7 +104,8 @@ def _exact(rows: Rows) -> list[str]:
         f"the response {rows.equations[0].name} is constant within {len(at)} of {len(rows.clusters)} clusters "
         f"({':'.join(rows.group)}: {shorten(rows.clusters[at])}), or their location effects fit it exactly: they have "
         "residuals only by the fixed effects, so these decide their residual sd, and the log-likelihood has no upper "
-        "end where those are 0; this is a maximum apart from that. See how the fit changes without these clusters"
+        "end where those are 0: what was found is a maximum apart from that. See how the fit changes without these "
+        "clusters"
     ]
 
 
