@@ -12,7 +12,7 @@ from mlmed.locscale.likelihood import conditional_loglik, loglik, scores
 from mlmed.locscale.nodes import Centres, Nodes, adapt, make_nodes
 from mlmed.locscale.problem import Problem
 
-__all__ = ["Climb", "Plan", "centred", "climb", "free_step", "hessian_at", "newton_step"]
+__all__ = ["LOOSE", "NOISE", "TIGHT", "Climb", "Plan", "centred", "climb", "free_step", "hessian_at", "newton_step"]
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlmed.locscale.estimates import Estimates, to_estimates
 from mlmed.locscale.likelihood import Mixture
-from mlmed.locscale.optimizer import Optimum, optimize
+from mlmed.locscale.optimizer import Optimum, not_below, optimize
 from mlmed.locscale.posterior import (
     ClusterEffects,
     EffectsLaw,
@@ -20,7 +20,7 @@ from mlmed.locscale.posterior import (
 )
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.rows import Rows
-from mlmed.locscale.start import random_start, start_theta
+from mlmed.locscale.start import plain_theta, random_start, start_theta
 from mlmed.locscale.units import Units, build_problem
 
 __all__ = ["Fit", "fit_rows"]
@@ -88,5 +88,5 @@ def fit_rows(rows: Rows, beta: Array, G: Array, sigma2: float, *, nodes: int | N
     """
     problem, units = build_problem(rows)
     start = start_theta(problem, units, beta, G, sigma2)
-    optimum = optimize(problem, start, m=nodes)
+    optimum = not_below(problem, optimize(problem, start, m=nodes), plain_theta(problem, units, beta, G, sigma2))
     return Fit(rows, problem, units, start, optimum, to_estimates(problem, units, optimum))

@@ -9,16 +9,19 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Centres", "Nodes", "adapt", "centres_at_zero", "make_nodes"]
+__all__ = ["Centres", "Nodes", "adapt", "better_of", "centres_at_zero", "make_nodes"]
 
 Array = NDArray[np.float64]
 
 #: Differences are taken over this share of the current posterior sd.
 STENCIL = 0.05
-#: Longest move of a centre in one step, in posterior sds.
+#: Longest move of a centre in one step, in posterior sds or in prior sds, whichever is more. The first are tiny where a
+#: cluster's residuals are large for the present sd and log f falls like -exp(-2t).
 LONGEST = 3.0
+#: Relative loss that is no loss: sums of squares up to 1e6 cancel in log f, which leaves 1e-9 and more of its digits.
+ROUNDING = 1e-8
 #: Steps towards the modes; they are few because log f(y | s) is close to concave.
-MOST_STEPS = 60
+MOST_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +34,13 @@ class Centres:
         Mode of s given y.
     factor : (J, d, d) array
         Lower-triangular C with C C' = inverse curvature there.
+    left : (J,) array
+        Newton step that is left, in posterior sds; infinite where no mode was looked for, or none found.
     """
 
     mode: Array
     factor: Array
+    left: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,8 @@ class Nodes:
 
 def centres_at_zero(J: int, d: int) -> Centres:
     """Where nothing is known yet: the prior."""
-    return Centres(np.zeros((J, d)), np.broadcast_to(np.eye(d), (J, d, d)).copy())
+    left = np.full(J, np.inf if d else 0.0)
+    return Centres(np.zeros((J, d)), np.broadcast_to(np.eye(d), (J, d, d)).copy(), left)
 
 
 def make_nodes(centres: Centres, m: int) -> Nodes:
@@ -83,37 +90,73 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
     tolerance : float
         Largest Newton step that is left, in posterior sds. The integral does not depend on the centres once there are
         enough nodes, so that this needs to be small only where the same digits are wanted again.
+
+    Returns
+    -------
+    Centres
+        ``left`` says which clusters did not get there.
     """
     J, d = start.mode.shape
     if d == 0:
         return start
     offsets = _stencil(d)
     mode, C = start.mode, start.factor
-    last, move = np.full(J, -np.inf), np.zeros((J, d))
+    last, move, left = np.full(J, -np.inf), np.zeros((J, d)), np.full(J, np.inf)
     for _ in range(MOST_STEPS):
         points = mode[:, None, :] + offsets @ C.transpose(0, 2, 1)
         values = conditional(points) - 0.5 * (points**2).sum(axis=-1)
-        worse = ~(values[:, 0] >= last - 1e-9 * np.abs(last)) & np.isfinite(last)
+        worse = ~(values[:, 0] >= last - ROUNDING * np.maximum(np.abs(last), 1.0)) & np.isfinite(last)
         usable = np.isfinite(values).all(axis=1) & ~worse
-        gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), d)
-        bend, axes = np.linalg.eigh(-curvature)
-        bend = np.where(bend > 0.05, bend, np.where(usable[:, None], 0.25, 1.0))
-        step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
-        length = np.sqrt((step**2).sum(axis=1))
-        step = step * np.minimum(1.0, LONGEST / np.maximum(length, LONGEST))[:, None]
+        step, length, shape = _newton(values, C, usable)
         # a step that made it worse, or left what can be evaluated, is taken back by half
         half = 0.5 * move
         mode = np.where(usable[:, None], mode, mode - half)
-        moved = np.where(usable[:, None], (C @ step[..., None])[..., 0], 0.0)
-        root = axes / np.sqrt(bend)[:, None, :]
-        shape = root @ root.transpose(0, 2, 1)
+        moved = np.where(usable[:, None], step, 0.0)
         last = np.where(usable, values[:, 0], last)
         C = np.where(usable[:, None, None], C @ np.linalg.cholesky(shape), C)
         mode = mode + moved
         move = np.where(usable[:, None], moved, half)
-        if usable.all() and length.max() < tolerance:
+        left = np.where(usable, length, np.inf)
+        if left.max() < tolerance:
             break
-    return Centres(mode, C)
+    return Centres(mode, C, left)
+
+
+def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    """Newton steps from the values on the stencil.
+
+    Returns
+    -------
+    step, length, shape
+        The steps, (J, d), no longer than ``LONGEST``; their whole lengths, (J,), in posterior sds; and the inverse
+        curvatures, (J, d, d), in units of C.
+    """
+    gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), C.shape[1])
+    bend, axes = np.linalg.eigh(-curvature)
+    bend = np.where(bend > 0.05, bend, np.where(usable[:, None], 0.25, 1.0))
+    step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
+    length, moved = np.sqrt((step**2).sum(axis=1)), (C @ step[..., None])[..., 0]
+    far = np.minimum(length, np.sqrt((moved**2).sum(axis=1)))
+    root = axes / np.sqrt(bend)[:, None, :]
+    return moved * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None], length, root @ root.transpose(0, 2, 1)
+
+
+def better_of(conditional: Callable[[Array], Array], first: Centres, second: Centres) -> Centres:
+    """Cluster by cluster the centres where f(s | y) is larger; the first ones where it is the same."""
+    if first.mode.shape[1] == 0:
+        return first
+
+    def height(centres: Centres) -> Array:
+        found: Array = conditional(centres.mode[:, None, :])[:, 0] - 0.5 * (centres.mode**2).sum(axis=1)
+        return found
+
+    one, other = height(first), height(second)
+    better = other > one + ROUNDING * np.maximum(np.abs(np.where(np.isfinite(one), one, 0.0)), 1.0)
+    return Centres(
+        np.where(better[:, None], second.mode, first.mode),
+        np.where(better[:, None, None], second.factor, first.factor),
+        np.where(better, second.left, first.left),
+    )
 
 
 def _stencil(d: int) -> Array:

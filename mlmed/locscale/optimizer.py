@@ -3,85 +3,59 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.locscale.climb import LOOSE, TIGHT, Climb, Plan, centred, climb, free_step, hessian_at, newton_step
-from mlmed.locscale.likelihood import loglik, scores
-from mlmed.locscale.nodes import Centres, Nodes, centres_at_zero, make_nodes
+from mlmed.locscale.certificate import (
+    MAX_DECREMENT,
+    MAX_GRADIENT,
+    MIN_CURVATURE,
+    MIN_MULTIPLIER,
+    NODES_TOLERANCE,
+    Certificate,
+    certify,
+    scaled_curvature,
+)
+from mlmed.locscale.climb import (
+    LOOSE,
+    NOISE,
+    TIGHT,
+    Climb,
+    Plan,
+    centred,
+    climb,
+    free_step,
+    hessian_at,
+    newton_step,
+)
+from mlmed.locscale.likelihood import conditional_loglik, loglik, scores
+from mlmed.locscale.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.locscale.problem import Problem
 
-__all__ = ["LADDER", "NODES_TOLERANCE", "Certificate", "Optimum", "optimize"]
+__all__ = ["LADDER", "Optimum", "not_below", "optimize"]
 
 Array = NDArray[np.float64]
 
-#: Doubling the nodes may move the log-likelihood by this much.
-NODES_TOLERANCE = 1e-4
 #: Nodes per dimension to choose from, by the number of dimensions.
-LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31)}
+LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
 #: Nodes per dimension on the way to the neighbourhood of the optimum.
 COARSE = {0: 1, 1: 5, 2: 3}
-#: Bounds of the certificate, on the scale of -l in working units.
-MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
 #: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
 #: tried in turn, the last one alone where the search came to rest.
 NEARLY_SINGULAR = (0.3, 0.02)
 #: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
 #: rest, and the most that is allowed where a Newton step still promises something.
 FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
+#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
+SMALL_SD = 0.02
 #: The coarse search ends where a step rises by less.
 COARSE_RISE = 0.01
+#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
+BELOW = 1e-9
 #: Newton steps with coarse and with all nodes.
 MOST_COARSE, MOST_FINE = 60, 30
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What was recomputed at the returned point.
-
-    Attributes
-    ----------
-    gradient_norm : float
-        Largest entry of the gradient of the log-likelihood in theta.
-    newton_decrement : float
-        g'H^-1 g: twice the rise that a Newton step still promises.
-    smallest_curvature : float
-        Smallest eigenvalue of the Hessian of -l in theta, scaled to unit diagonal, without columns of L that are zero.
-    multiplier : float
-        At a singular optimum, the smallest slope of -2l into the interior of the cone; 0 otherwise.
-    node_change : float
-        Change of the log-likelihood when the nodes per dimension are doubled.
-    converged : bool
-        All of these are within their bounds.
-    """
-
-    gradient_norm: float
-    newton_decrement: float
-    smallest_curvature: float
-    multiplier: float
-    node_change: float
-    converged: bool
-
-    @property
-    def complaint(self) -> str:
-        """What is wrong, in words; empty if the optimum is certified."""
-        if self.converged:
-            return ""
-        if abs(self.node_change) >= NODES_TOLERANCE:
-            return (
-                f"doubling the quadrature nodes moves the log-likelihood by {self.node_change:.1e}; give more nodes "
-                "(nodes=), or remove a scale random effect"
-            )
-        if self.smallest_curvature <= MIN_CURVATURE:
-            return (
-                f"the likelihood is flat in some direction (scaled curvature {self.smallest_curvature:.1e}), so some "
-                "parameters cannot be told apart and their values are arbitrary; simplify the model"
-            )
-        return (
-            f"gradient {self.gradient_norm:.1e}, Newton decrement {self.newton_decrement:.1e}, multiplier "
-            f"{self.multiplier:.1e}; simplify the model, or look at check_starts()"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +111,47 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     count, theta, centres = near.evaluations, near.theta, near.centres
     hessian = near.hessian if hessian is None else hessian
     ladder = LADDER[d] if m is None else (m,)
-    chosen = _choose(problem, theta, centres, ladder)
+    chosen, retry = _choose(problem, theta, centres, ladder), True
     while True:
         plan = Plan(ladder[chosen], 1e-11, MOST_FINE)
         fine, gone = _on_face(problem, climb(problem, theta, centres, plan, hessian=hessian), plan)
         theta, centres = fine.theta, centred(problem, fine.theta, fine.centres, TIGHT)
         count += fine.evaluations
-        change = _node_change(problem, theta, centres, ladder[chosen])
-        if abs(change) < NODES_TOLERANCE or chosen == len(ladder) - 1:
-            break
+        last = chosen == len(ladder) - 1
+        if last or abs(_node_change(problem, theta, centres, plan.m)) < NODES_TOLERANCE:
+            found = _certified(problem, fine, gone, plan.m, count)
+            enough = abs(found.certificate.node_change) < NODES_TOLERANCE
+            if last or found.certificate.converged or (enough and not retry):
+                return found
+            # more nodes may also give a gradient that is closer to that of the integral: tried once
+            retry, count = retry and not enough, found.evaluations
         chosen, hessian = chosen + 1, None if gone.any() else fine.hessian
-    return _certified(problem, fine, gone, plan.m, count)
+
+
+def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
+    """The optimum, or a better point if it is below ``plain``, which lies in the model.
+
+    Parameters
+    ----------
+    found : Optimum
+        Where the search ended.
+    plain : (n,) array
+        The fit with one residual sd and scale effects of 0, in working units.
+    """
+    d, m = problem.structure.d, found.nodes_per_dimension
+    zero = centres_at_zero(problem.J, d)
+    floor = loglik(problem, plain, make_nodes(zero, 1))
+    if found.loglik >= floor - BELOW * abs(floor):
+        return found
+    own = np.flatnonzero((problem.structure.rows == problem.structure.columns) & (problem.structure.rows < d))
+    start = plain.copy()
+    start[problem.p + problem.k + own] = SMALL_SD
+    other = optimize(problem, start, m=m)
+    if other.loglik >= floor:
+        return other
+    theta, gone = _canonical(problem, plain, np.arange(d + problem.structure.q) < d)
+    plan = Plan(m, 1e-11, MOST_FINE)
+    return _certified(problem, climb(problem, theta, zero, plan, free=~gone), gone, m, other.evaluations)
 
 
 def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray[np.bool_]]:
@@ -200,7 +204,7 @@ def _is_resting(found: Climb) -> bool:
     """A small gradient, or a Newton step that promises nothing where the likelihood is curved in every direction."""
     if float(np.abs(found.gradient).max()) <= MAX_GRADIENT:
         return True
-    curved = _scaled_curvature(found.hessian) > MIN_CURVATURE
+    curved = scaled_curvature(found.hessian) > MIN_CURVATURE
     return curved and newton_step(found.gradient, found.hessian)[1] < MAX_DECREMENT
 
 
@@ -246,10 +250,13 @@ def _canonical(problem: Problem, theta: Array, zero: NDArray[np.bool_]) -> tuple
 def _certified(problem: Problem, found: Climb, gone: NDArray[np.bool_], m: int, count: int) -> Optimum:
     """Evaluate the point once more, after Newton steps with the final Hessian as long as they help."""
     theta = found.theta
-    centres = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), TIGHT)
+    cold = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), TIGHT)
+    warm = centred(problem, theta, found.centres, TIGHT)
+    centres = better_of(partial(conditional_loglik, problem, theta), cold, warm)
     nodes = make_nodes(centres, m)
     hessian = hessian_at(problem, theta, nodes)
-    gradient = scores(problem, theta, nodes)[1].sum(axis=0)
+    values, parts = scores(problem, theta, nodes)
+    value, gradient = float(values.sum()), parts.sum(axis=0)
     count += 2 * len(theta) + 1
     for _ in range(4):
         step, left = free_step(gradient, hessian, ~gone)
@@ -257,33 +264,13 @@ def _certified(problem: Problem, found: Climb, gone: NDArray[np.bool_], m: int, 
             break
         there = centred(problem, theta + step, centres, TIGHT)
         again = make_nodes(there, m)
-        slope = scores(problem, theta + step, again)[1].sum(axis=0)
+        values, parts = scores(problem, theta + step, again)
+        reached, slope = float(values.sum()), parts.sum(axis=0)
         count += 1
-        if np.abs(slope).max() >= np.abs(gradient).max():
+        falls = not reached >= value - NOISE * max(abs(value), 1.0)
+        if falls or np.abs(slope).max() >= np.abs(gradient).max():
             break
-        theta, centres, nodes, gradient = theta + step, there, again, slope
-    certificate = _certificate(gradient, hessian, gone, _node_change(problem, theta, centres, m))
-    return Optimum(theta, loglik(problem, theta, nodes), hessian, gone, nodes, m, certificate, count)
-
-
-def _certificate(gradient: Array, hessian: Array, gone: NDArray[np.bool_], change: float) -> Certificate:
-    inside = hessian[np.ix_(~gone, ~gone)]
-    left = newton_step(gradient[~gone], inside)[1]
-    curvature = _scaled_curvature(inside)
-    # where a column of L is zero, the curvature in it is twice the slope of -l into the interior of the cone
-    multiplier = float(np.linalg.eigvalsh(hessian[np.ix_(gone, gone)])[0]) if gone.any() else 0.0
-    norm = float(np.abs(gradient).max())
-    converged = (
-        norm < MAX_GRADIENT
-        and left < MAX_DECREMENT
-        and curvature > MIN_CURVATURE
-        and multiplier > MIN_MULTIPLIER
-        and abs(change) < NODES_TOLERANCE
-    )
-    return Certificate(norm, left, curvature, multiplier, change, bool(converged))
-
-
-def _scaled_curvature(hessian: Array) -> float:
-    diagonal = np.abs(np.diag(hessian))
-    size = np.sqrt(np.maximum(diagonal, 1e-9 * diagonal.max()))
-    return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])
+        theta, centres, nodes, value, gradient = theta + step, there, again, reached, slope
+    change = _node_change(problem, theta, centres, m)
+    certificate = certify(gradient, hessian, gone, centres=centres, node_change=change)
+    return Optimum(theta, value, hessian, gone, nodes, m, certificate, count)

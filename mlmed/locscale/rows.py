@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +24,16 @@ from mlmed.data.frames import cluster_codes, column_names
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
 from mlmed.data.plain import complete_rows, read_columns
 from mlmed.data.predictors import typical_values
-from mlmed.errors import DataError, FormulaError, NotIdentifiedError
+from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, parse_equation
+from mlmed.locscale.checks import refuse_unidentified
 from mlmed.names import display_name
 from mlmed.reml.checks import COLLINEAR, refuse_one_cluster
 
-__all__ = ["MOST_DIMENSIONS", "SCALE", "Part", "Rows", "read_equations", "read_rows"]
+__all__ = ["SCALE", "Part", "Rows", "read_equations", "read_rows"]
 
 Array = NDArray[np.float64]
 
-#: Scale random effects that quadrature is offered for.
-MOST_DIMENSIONS = 2
 #: What stands before the names of scale effects.
 SCALE = "sigma:"
 
@@ -152,7 +153,8 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
             f"the scale formula {scale!r} {found}: it describes the log residual sd of the location's response, so "
             f"write only the right-hand side, '~ {(right if tilde else scale).strip()}'"
         )
-    second = parse_equation(f"{location.partition('~')[0].strip()} ~ {right}", columns)
+    with _as_scale(text := f"{location.partition('~')[0].strip()} ~ {right}"):
+        second = parse_equation(text, columns)
     groups = {term.group for term in (*first.random, *second.random)}
     if not groups:
         raise FormulaError(
@@ -163,6 +165,16 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
         found = " and ".join(sorted(":".join(group) for group in groups))
         raise FormulaError(f"different cluster variables: {found}; all random terms must have the same one, use one")
     return first, second
+
+
+@contextmanager
+def _as_scale(text: str) -> Iterator[None]:
+    """Errors name the scale's formula as it was given, and not with the location's response before it."""
+    try:
+        yield
+    except (DataError, FormulaError) as error:
+        shown = f"the scale formula {'~ ' + text.partition('~')[2].strip()!r}"
+        raise type(error)(str(error).replace(repr(text), shown)) from error.__cause__
 
 
 def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
@@ -189,12 +201,14 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     table = table.loc[rows].reset_index(drop=True)
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
-    parts = [_part(equation, table) for equation in equations]
+    first = _part(location, table)
+    with _as_scale(scale.text):
+        second = _part(scale, table)
     encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
     y = response_values(location, encodable)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
-    found = Rows(equations, y, parts[0], parts[1], codes, clusters, group, dropped, table, index, rows)
-    _check(found)
+    found = Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
+    refuse_unidentified(found)
     return found
 
 
@@ -232,45 +246,3 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
         levels=levels,
     )
     return Part(layout.fixed, layout.random, fixed, random, layout)
-
-
-def _check(rows: Rows) -> None:
-    name, group = rows.equations[0].name, ":".join(rows.group)
-    scale = rows.scale.random_names
-    if len(scale) > MOST_DIMENSIONS:
-        nodes = " and ".join(f"11^{k} = {11**k}" for k in (MOST_DIMENSIONS, len(scale)))
-        raise FormulaError(
-            f"the scale has {len(scale)} random effects ({', '.join(scale)}): the likelihood is integrated over them "
-            f"by quadrature, which is offered for at most {MOST_DIMENSIONS}. The cost is a power: with 11 nodes each, "
-            f"every row is evaluated {nodes} times. Remove random effects from the scale formula"
-        )
-    sizes = np.bincount(rows.codes)
-    if scale and (sizes > 1).sum() < 2:
-        raise NotIdentifiedError(
-            f"{int((sizes == 1).sum())} of {len(sizes)} clusters ({group}) have 1 row: within one row the residual sd "
-            "of a cluster cannot be told from its location effect, so the variance of the scale random effects is not "
-            "identified. Remove them from the scale formula, or use clusters with at least two rows"
-        )
-    centred = rows.y - rows.y.mean()
-    within = centred - (np.bincount(rows.codes, weights=centred) / sizes)[rows.codes]
-    if within @ within <= COLLINEAR * max(centred @ centred, np.finfo(float).tiny):
-        raise NotIdentifiedError(
-            f"the response {name} does not vary within clusters ({group}), so it has no residual sd to model; use one "
-            "row per cluster and an ordinary regression"
-        )
-    _refuse_fitted_exactly(rows, within)
-
-
-def _refuse_fitted_exactly(rows: Rows, within: Array) -> None:
-    """Clusters without variation have a residual sd of zero; where they are many there is no finite optimum."""
-    if not rows.scale.random_names:
-        return
-    sizes = np.bincount(rows.codes)
-    own = np.bincount(rows.codes, weights=within**2) / sizes
-    flat = (sizes > 1) & (own <= COLLINEAR * own.max())
-    if flat.sum() > 0.5 * (sizes > 1).sum():
-        raise NotIdentifiedError(
-            f"the response {rows.equations[0].name} is constant within {int(flat.sum())} of {len(sizes)} clusters: "
-            "their residual sd is 0 and its logarithm has no lower end; remove the scale random effects, or use a "
-            "response measured more finely"
-        )

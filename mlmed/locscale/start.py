@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.units import Units
 
-__all__ = ["random_start", "start_theta"]
+__all__ = ["plain_theta", "random_start", "start_theta"]
 
 Array = NDArray[np.float64]
 
@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 SLOPE_SD, LEAST_SD = 0.1, 0.1
 #: Pivots of the location's covariance are at least this sd, in working units: zero is a saddle of the factor.
 LEAST_LOCATION_SD = 0.05
+#: The same where a singular covariance shall only be factored.
+LEAST_PIVOT = 1e-6
 
 
 def start_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float) -> Array:
@@ -26,17 +28,27 @@ def start_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: f
     beta, G, sigma2 : (p,), (q, q) arrays, float
         Fixed effects, covariance of the location effects and residual variance, in the user's units.
     """
+    d = problem.structure.d
+    log_sd, out = 0.5 * np.log(sigma2), _with_location(problem, units, beta, G, sigma2, LEAST_LOCATION_SD)
+    own = (problem.structure.rows == problem.structure.columns) & (problem.structure.rows < d)
+    out[problem.p + problem.k :][own] = _scale_sds(problem, out[: problem.p], log_sd)
+    return out
+
+
+def plain_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float) -> Array:
+    """Theta of a homoscedastic fit itself, without scale random effects: a point of every model that has them."""
+    return _with_location(problem, units, beta, G, sigma2, LEAST_PIVOT)
+
+
+def _with_location(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float, least: float) -> Array:
     d, q = problem.structure.d, problem.structure.q
     working = np.asarray(np.linalg.solve(units.beta_map, beta - units.shift * units.intercept), dtype=np.float64)
     L = np.zeros((d + q, d + q))
-    back = np.linalg.inv(units.random_map[d:, d:])
     if q:
-        own = back @ G @ back.T
-        L[d:, d:] = np.linalg.cholesky(own + LEAST_LOCATION_SD**2 * np.eye(q))
-    log_sd = 0.5 * np.log(sigma2)
-    L[range(d), range(d)] = _scale_sds(problem, working, log_sd)
+        back = np.linalg.inv(units.random_map[d:, d:])
+        L[d:, d:] = np.linalg.cholesky(back @ G @ back.T + least**2 * np.eye(q))
     free = L[problem.structure.rows, problem.structure.columns]
-    return np.concatenate([working, _constant(problem, log_sd), free])
+    return np.concatenate([working, _constant(problem, 0.5 * np.log(sigma2)), free])
 
 
 def _constant(problem: Problem, log_sd: float) -> Array:

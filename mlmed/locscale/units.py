@@ -55,8 +55,8 @@ def build_problem(rows: Rows) -> tuple[Problem, Units]:
     W, W_map = _fixed(rows.scale, f"{name}, scale")
     blocks, diagonal = rows.blocks
     d = len(rows.scale.random_names)
-    V, V_map = _random(rows.scale, [block in diagonal for block in blocks[:d]])
-    Z, Z_map = _random(rows.location, [block in diagonal for block in blocks[d:]])
+    V, V_map = _random(rows.scale, blocks[:d], diagonal)
+    Z, Z_map = _random(rows.location, blocks[d:], diagonal)
     intercept = np.array([float(column == INTERCEPT) for column in rows.location.fixed_names])
     shift = float(rows.y.mean()) if intercept.any() else 0.0
     centred = rows.y - shift
@@ -102,14 +102,24 @@ def _fixed(part: Part, where: str) -> tuple[Array, Array]:
     return scaled, back
 
 
-def _random(part: Part, diagonal: list[bool]) -> tuple[Array, Array]:
-    """Random columns, slopes centred where they may correlate with an intercept of their term; the map back."""
-    names, terms = part.random_names, part.terms
+def _random(part: Part, blocks: list[str], diagonal: frozenset[str]) -> tuple[Array, Array]:
+    """Random columns, slopes centred where they may correlate with an intercept of their block; the map back.
+
+    Parameters
+    ----------
+    part : Part
+        Location or scale.
+    blocks : list of str
+        Block of each random column.
+    diagonal : frozenset of str
+        Blocks without covariances.
+    """
+    names = part.random_names
     back = np.eye(len(names))
     out = part.random.copy()
     for k in range(len(names)):
-        partner = [j for j in range(len(names)) if terms[j] == terms[k] and names[j] == INTERCEPT and j != k]
-        mean = float(out[:, k].mean()) if partner and not diagonal[k] else 0.0
+        partner = [j for j in range(len(names)) if blocks[j] == blocks[k] and names[j] == INTERCEPT and j != k]
+        mean = float(out[:, k].mean()) if partner and blocks[k] not in diagonal else 0.0
         size = float(np.sqrt(np.mean((out[:, k] - mean) ** 2)))
         if size <= 1e-7 * float(np.abs(part.random[:, k]).max(initial=np.finfo(float).tiny)):
             shown = names[k]

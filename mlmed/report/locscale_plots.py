@@ -55,7 +55,7 @@ def plot_scatter(table: pd.DataFrame, line: pd.DataFrame, *, labels: tuple[str, 
     Parameters
     ----------
     table, line : DataFrame
-        location, sd.
+        location, sd; the line has the median sd of clusters with that location.
     labels : (str, str)
         Of the axes.
     title : str
@@ -64,7 +64,7 @@ def plot_scatter(table: pd.DataFrame, line: pd.DataFrame, *, labels: tuple[str, 
     ax = new_axes()
     ax.plot(table["location"], table["sd"], "o", color="C0", ms=4, alpha=0.6, mew=0, label="clusters")
     if len(line):
-        ax.plot(line["location"], line["sd"], color="C3", label="expected by the model")
+        ax.plot(line["location"], line["sd"], color="C3", label="median by the model")
         ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel(wrapped(labels[0], WIDE))
     ax.set_ylabel(wrapped(labels[1], HIGH))

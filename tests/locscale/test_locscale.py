@@ -258,6 +258,9 @@ def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
     document = json.loads(m4.to_json())
     assert document["llf"] == pytest.approx(m4.llf)
     assert {row["term"] for row in document["fixef"]} == {"Intercept", "sigma:Intercept"}
+    assert document["scale"] == "~ 1 + (1 |c| id)"
+    assert [row["term"] for row in document["scale_effects"]] == ["exp(sigma:Intercept)"]
+    assert "scale_effects" in m4.to_table()["section"].unique()
     assert "certified" in str(m4)
     pd.testing.assert_series_equal(m4.conf_int()[0], m4.fixef().set_index("term")["conf_low"], check_names=False)
 

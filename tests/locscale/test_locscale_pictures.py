@@ -65,6 +65,8 @@ def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResult
     x, y = ax.lines[1].get_xydata().T
     slope = fit.G.iloc[0, 1] / fit.G.iloc[0, 0]
     np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(x), slope, rtol=1e-8)
+    np.testing.assert_allclose(np.log(y) - slope * x, fit.params["sigma:Intercept"], rtol=1e-8)  # not of the mean sd
+    assert ax.lines[1].get_label() == "median by the model"
     apart = mlmed.location_scale("y ~ x + (1 | g)", "~ w + (1 | g)", data)
     ax = apart.plot_location_scale()
     assert "independent" in ax.get_title()

@@ -32,6 +32,9 @@ TRUTH = {
 #: Clusters, rows per cluster, seed. With one seed the first clusters of the second would be those of the first.
 CONDITIONS = ((200, 20, 20), (1000, 20, 21))
 
+#: What was asked: bias in Monte Carlo errors at most, coverage from and to.
+MOST_BIAS, LEAST_COVERAGE, MOST_COVERAGE = 2.0, 0.93, 0.97
+
 #: Estimates of these from the effects themselves, which nobody sees: what chance did to the draws.
 RANDOM = ("sd(Intercept)", "sd(sigma:Intercept)", "cor(Intercept,sigma:Intercept)")
 
@@ -86,16 +89,27 @@ def study(replicates: int, J: int, n: int, seed: int) -> tuple[pd.DataFrame, dic
     return pd.DataFrame(rows), {"uncertified": uncertified, "singular": singular, "seconds": seconds}
 
 
+def verdict(table: pd.DataFrame) -> str:
+    """What was asked of a condition, and which parameters miss it."""
+    far = table.loc[table["bias_in_mc_errors"].abs() > MOST_BIAS]
+    outside = table.loc[~table["coverage"].round(4).between(LEAST_COVERAGE, MOST_COVERAGE)]
+    bias = ", ".join(f"{row.term} ({row.bias_in_mc_errors:.2f})" for row in far.itertuples())
+    coverage = ", ".join(f"{row.term} ({100 * row.coverage:.1f}%)" for row in outside.itertuples())
+    return (
+        f"Asked: bias within {MOST_BIAS:g} Monte Carlo errors: {f'missed by {bias}' if bias else 'met by all'}. Asked: "
+        f"coverage of {100 * LEAST_COVERAGE:g} to {100 * MOST_COVERAGE:g}%: "
+        f"{f'missed by {coverage}' if coverage else 'met by all'}."
+    )
+
+
 def section(replicates: int, J: int, n: int, seed: int) -> list[str]:
     """Lines of the report on one condition."""
     table, extra = study(replicates, J, n, seed)
-    worst = table.loc[table["bias_in_mc_errors"].abs().idxmax()]
     return [
         f"## {J} clusters of {n} rows",
         "",
         f"{replicates} replicates, seed {seed}; {extra['uncertified']} not certified, {extra['singular']} singular; "
-        f"{extra['seconds']:.2f} s a fit. Largest bias in Monte Carlo errors: {worst['bias_in_mc_errors']:.2f} "
-        f"({worst['term']}).",
+        f"{extra['seconds']:.2f} s a fit. {verdict(table)}",
         "",
         "| " + " | ".join(table.columns) + " |",
         "|" + "---|" * len(table.columns),
@@ -116,7 +130,10 @@ def main(replicates: int = 200) -> None:
         "estimate less drawn value, what estimation adds; `own_mc_error` is its Monte Carlo error.",
         "",
         "Sds of maximum likelihood are too small: with the effects seen, by 3/(4 J) of an sd, which is -0.0030 of 0.8 "
-        "with 200 clusters and -0.0006 with 1000. That is bias and not chance, a tenth of a standard error and less.",
+        "with 200 clusters and -0.0006 with 1000. That much of `drawn_bias` is bias, a tenth of a standard error and "
+        "less. The rest of it is the chance of these draws: in the first condition most of the -0.0084 of "
+        "sd(Intercept), while estimation adds 0.0002 with an error of 0.0009. So the sds that miss the bar there miss "
+        "it mostly by the draws. With shorter or fewer clusters estimation adds more than this divisor.",
         "",
         "The second condition was first run with seed 20, where its first 200 clusters are those of the first "
         "condition, so that they share chance: the sds were -2.73 and -1.93 Monte Carlo errors away, drawn_bias "

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.data.frames import shorten
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.locscale.checks import exact_fits
 from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
@@ -57,7 +60,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     >>> fit.params.round(2).to_dict()
     {'Intercept': 2.03, 'X': 0.17, 'sigma:Intercept': 0.35}
     """
-    _check_nodes(nodes)
+    nodes = _check_nodes(nodes)
     rows = read_rows(read_equations(location, scale, data), data)
     if nodes is not None and not rows.scale.random_names:
         raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
@@ -67,11 +70,13 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     return LocationScaleResults(fit)
 
 
-def _check_nodes(nodes: Any) -> None:
+def _check_nodes(nodes: Any) -> int | None:
     if nodes is None:
-        return
-    if isinstance(nodes, bool) or not isinstance(nodes, int) or not 3 <= nodes <= 101:
+        return None
+    number = int(nodes) if isinstance(nodes, Integral) and not isinstance(nodes, bool) else 0
+    if not 3 <= number <= 101:
         raise EffectError(f"nodes is a whole number from 3 to 101, or leave it out; found {nodes!r}")
+    return number
 
 
 def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
@@ -88,6 +93,22 @@ def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]
     return fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
 
 
+def _exact(rows: Rows) -> list[str]:
+    """Clusters that are constant and do not make the model unbounded where fixed effects leave residuals."""
+    if not rows.scale.random_names:
+        return []
+    at = exact_fits(rows).bounded
+    if not len(at):
+        return []
+    return [
+        f"the response {rows.equations[0].name} is constant within {len(at)} of {len(rows.clusters)} clusters "
+        f"({':'.join(rows.group)}: {shorten(rows.clusters[at])}), or their location effects fit it exactly: they have "
+        "residuals only by the fixed effects, so these decide their residual sd, and the log-likelihood has no upper "
+        "end where those are 0: what was found is a maximum apart from that. See how the fit changes without these "
+        "clusters"
+    ]
+
+
 def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
     rows, estimates = fit.rows, fit.estimates
     found: list[tuple[str, type[Warning]]] = []
@@ -102,6 +123,7 @@ def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
                 LevelWarning,
             )
         )
+    found += [(message, ConvergenceWarning) for message in _exact(rows)]
     certificate = fit.optimum.certificate
     if not certificate.converged:
         found.append((f"the optimum is not certified: {certificate.complaint}", ConvergenceWarning))

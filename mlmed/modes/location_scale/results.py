@@ -213,7 +213,7 @@ class LocationScaleResults(Coefficients, Pictures):
         """The tables that are exported, by name."""
         return {
             "fixef": self.fixef(level=level),
-            "scale": self.effects(level=level),
+            "scale_effects": self.effects(level=level),
             "sdcor": self.sdcor(level=level),
             "varcorr": self.varcorr(level=level),
         }

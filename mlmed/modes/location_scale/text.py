@@ -41,6 +41,8 @@ def _header(fit: Fit) -> list[tuple[str, str]]:
     first, second = fit.rows.equations
     sizes = np.bincount(fit.rows.codes)
     spread = f"{sizes.min()} to {sizes.max()} rows, mean {sizes.mean():.1f}"
+    if fit.rows.scale.random_names and sizes.min() == 1:
+        spread += f"; {int((sizes == 1).sum())} with 1 row, which says nothing of its own residual sd"
     row = tables.glance_table(fit).iloc[0]
     pairs = [
         ("Location", first.text),
@@ -68,7 +70,7 @@ def _quadrature(fit: Fit) -> str:
     m = fit.optimum.nodes_per_dimension
     change = abs(fit.optimum.certificate.node_change)
     grid = f"{m} adaptive nodes" if d == 1 else f"{m} x {m} adaptive nodes"
-    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.0e}"
+    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.1e}"
 
 
 def _optimum(fit: Fit) -> str:
