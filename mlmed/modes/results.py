@@ -160,7 +160,7 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         """History of the optimization and the certificate of the optimum."""
         return optimization_record(self.fitted)
 
-    def check_starts(self, n: int = 5, *, seed: int) -> pd.DataFrame:
+    def check_starts(self, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
         """Fit again from random starts, which should all end at this optimum.
 
         Parameters
@@ -169,6 +169,9 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
             Starts.
         seed : int
             Of the random numbers.
+        n_jobs : int, optional
+            Workers; by default those of the surrounding ``joblib.parallel_config``, or one. Results do not depend on
+            their number.
 
         Returns
         -------
@@ -183,7 +186,7 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         >>> bool(fit.check_starts(3, seed=1)["difference"].abs().max() < 1e-8)
         True
         """
-        return fits_from_random_starts(self.fitted, n, seed=seed)
+        return fits_from_random_starts(self.fitted, n, seed=seed, n_jobs=n_jobs)
 
     # -- covariance of the estimates -----------------------------------------------------------------------
 

@@ -1,43 +1,83 @@
-"""The same fit from random starts."""
+"""The same fit from random starts, as a table."""
 
 from __future__ import annotations
+
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from mlmed.modes.checks import check_count, check_seed
+from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import psi
 from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import optimize
+from mlmed.reml.fit import Certificate, optimize
 from mlmed.reml.start import random_theta
 from mlmed.reml.vcov import parameter_vcov
+from mlmed.replicate import replicate
 
-__all__ = ["fits_from_random_starts"]
+__all__ = ["End", "Evidence", "fits_from_random_starts", "table_of_starts"]
 
 
-def fits_from_random_starts(fitted: Fitted, n: int, *, seed: int) -> pd.DataFrame:
-    """One row per start: where it ended, its certificate, and how far its estimates are from the fit's."""
-    check_count(n, "starts")
-    rng = np.random.default_rng(check_seed(seed, "check_starts()"))
+class Evidence(Protocol):
+    """What a table of starts takes from a certificate."""
+
+    @property
+    def gradient_norm(self) -> float:
+        """Largest entry of the gradient."""
+        ...
+
+    @property
+    def newton_decrement(self) -> float:
+        """What a Newton step still promises."""
+        ...
+
+    @property
+    def converged(self) -> bool:
+        """Whether the point is certified."""
+        ...
+
+
+#: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
+End = tuple[float, Evidence, float]
+
+
+class Search(Protocol):
+    """One fit from a random start."""
+
+    def __call__(self, rng: np.random.Generator, /) -> End: ...
+
+
+def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
+    """A row per start; start k has child k of the seed, so results do not depend on the number of workers."""
+    n, seed, n_jobs = check_count(n, "starts"), check_seed(seed, "check_starts()"), check_jobs(n_jobs)
+    rows = [
+        {
+            "start": k + 1,
+            "llf": found,
+            "difference": found - llf,
+            "gradient_norm": certificate.gradient_norm,
+            "newton_decrement": certificate.newton_decrement,
+            "converged": certificate.converged,
+            "apart": apart,
+        }
+        for k, (found, certificate, apart) in enumerate(replicate(search, n, seed=seed, n_jobs=n_jobs))
+    ]
+    return pd.DataFrame(rows)
+
+
+def fits_from_random_starts(fitted: Fitted, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
+    """``table_of_starts`` of a mixed model."""
+    return table_of_starts(partial(_from_random_start, fitted), fitted.estimates.loglik, n, seed=seed, n_jobs=n_jobs)
+
+
+def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float, Certificate, float]:
     working, reml = fitted.working, fitted.reml
+    start = random_theta(working.problem, working.blocks, rng)
+    found = optimize(working.problem, working.blocks, reml=reml, theta=start)
+    made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(parameter_vcov(fitted.estimates).matrix))
-    rows = []
-    for k in range(n):
-        start = random_theta(working.problem, working.blocks, rng)
-        found = optimize(working.problem, working.blocks, reml=reml, theta=start)
-        made, certificate = to_estimates(working, found, reml=reml), found.certificate
-        away = np.abs(np.concatenate([made.beta, made.tau, made.sigma2]) - psi(fitted)) / errors
-        rows.append(
-            {
-                "start": k + 1,
-                "llf": made.loglik,
-                "difference": made.loglik - fitted.estimates.loglik,
-                "gradient_norm": certificate.gradient_norm,
-                "newton_decrement": certificate.newton_decrement,
-                "converged": certificate.converged,
-                "apart": float(np.nanmax(away)),
-            }
-        )
-    return pd.DataFrame(rows)
+    away = np.abs(np.concatenate([made.beta, made.tau, made.sigma2]) - psi(fitted)) / errors
+    return made.loglik, found.certificate, float(np.nanmax(away))

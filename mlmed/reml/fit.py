@@ -36,9 +36,7 @@ class Certificate:
     Attributes
     ----------
     gradient_norm : float
-        Largest entry of the gradient of -2l in theta; an entry whose curvature exceeds the number of observations
-        (twice that is the curvature of a log sd), as where residuals are nearly collinear, is divided by the root of
-        the excess.
+        Largest entry of the gradient of -2l in theta.
     newton_decrement : float
         g'H^-1 g: twice the drop of -2l that a Newton step still promises.
     smallest_curvature : float
@@ -262,8 +260,7 @@ def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest:
     scale = max(float(np.abs(values).max()), 1.0)
     bent = values > 1e-10 * scale
     decrement = float((along[bent] ** 2 / values[bent]).sum())
-    excess = np.maximum(np.diag(point.hessian) / (2.0 * objective.problem.nobs.sum()), 1.0)
-    gradient_norm = float(np.abs(point.gradient / np.sqrt(excess)).max())
+    gradient_norm = _largest(point)
     curvature = _smallest_curvature(objective, theta, point.hessian)
     converged = bool(
         gradient_norm < MAX_GRADIENT

@@ -174,8 +174,7 @@ def row_parametric_resampler(
 ) -> RowParametricResampler:
     """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
     model = row_model(spec, grams, point, design, data)
-    root = np.asarray(np.linalg.cholesky(model.assembly.residual.matrix(point.sigma2)), dtype=np.float64)
-    return RowParametricResampler(model, point.L, root)
+    return RowParametricResampler(model, point.L, model.assembly.residual.root(point.sigma2))
 
 
 @dataclass(frozen=True, slots=True)

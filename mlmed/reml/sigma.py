@@ -65,6 +65,10 @@ class ResidualStructure:
         out[rows, columns] = out[columns, rows] = values
         return out
 
+    def root(self, values: Array) -> Array:
+        """Lower-triangular factor of Sigma, (R, R), from natural parameters (S,)."""
+        return np.asarray(np.linalg.cholesky(self.matrix(values)), dtype=np.float64)
+
     def factor(self, theta: Array) -> Array:
         """Lower-triangular K with Sigma = K K', (R, R), from coordinates (S,)."""
         K = np.diag(np.exp(theta[: self.R]))

@@ -22,8 +22,9 @@ from tests.tolerances import DENSE, DERIVATIVE, SAME
 FORMULAS = ["y0 ~ x + (1 + x |c| id)", "y1 ~ x + w + (1 |c| id)"]
 #: Monte Carlo errors that the mean of independent draws may be away from its expectation.
 ERRORS = 4.5
-#: Correlation of one-step changes with those of refits; variances bend, and there are 25 clusters.
-NEAR = 0.85
+#: Correlation of one-step changes with those of refits, of every parameter: complete rows, and rows with gaps, where
+#: one of the 25 clusters moves a variance by a third of its standard error more than the step says.
+NEAR = {0: 0.99, 1: 0.9}
 
 
 @pytest.fixture(scope="module", params=[0.0, 0.2], ids=["complete", "gaps"])
@@ -122,11 +123,11 @@ def test_cr0_and_cr2_against_dense_sandwich(setting):
 
 
 def test_influence_one_step_is_near_the_refit(setting):
-    fit, _, _ = setting
-    names = fit.names
+    fit, data, _ = setting
+    names, near = fit.names, NEAR[int(data["y0"].isna().any())]
     step, refit = (fit.influence(refit=asked).changes[names] for asked in (False, True))
     for name in names:
-        assert np.corrcoef(step[name], refit[name])[0, 1] > NEAR, name
+        assert np.corrcoef(step[name], refit[name])[0, 1] > near, name
 
 
 def test_leaving_out_a_cluster_is_the_fit_without_it(setting):

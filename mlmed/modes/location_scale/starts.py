@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
 
+from mlmed.locscale.certificate import Certificate
 from mlmed.locscale.fit import Fit
-from mlmed.modes.checks import check_count, check_jobs, check_seed
-from mlmed.replicate import replicate
+from mlmed.modes.starts import table_of_starts
 
 __all__ = ["starts_table"]
 
 
 def starts_table(fit: Fit, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
-    """A row per start; start k has child k of the seed, so results do not depend on the number of workers."""
-    n, seed, n_jobs = check_count(n, "starts"), check_seed(seed, "check_starts()"), check_jobs(n_jobs)
-    shift = fit.estimates.loglik - fit.optimum.loglik
-    rows = []
-    for k, (found, apart) in enumerate(replicate(fit.from_other_start, n, seed=seed, n_jobs=n_jobs)):
-        certificate = found.certificate
-        rows.append(
-            {
-                "start": k + 1,
-                "llf": found.loglik + shift,
-                "difference": found.loglik - fit.optimum.loglik,
-                "gradient_norm": certificate.gradient_norm,
-                "newton_decrement": certificate.newton_decrement,
-                "converged": certificate.converged,
-                "apart": apart,
-            }
-        )
-    return pd.DataFrame(rows)
+    """``table_of_starts`` of a location-scale model."""
+    return table_of_starts(partial(_from_random_start, fit), fit.estimates.loglik, n, seed=seed, n_jobs=n_jobs)
+
+
+def _from_random_start(fit: Fit, rng: np.random.Generator) -> tuple[float, Certificate, float]:
+    found, apart = fit.from_other_start(rng)
+    return fit.estimates.loglik + (found.loglik - fit.optimum.loglik), found.certificate, apart
