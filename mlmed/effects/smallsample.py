@@ -26,23 +26,26 @@ from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.vcov import information_inverse, parameter_vcov
+from mlmed.reml.weights import residual_units
 from mlmed.reml.working import Working
 
 __all__ = [
     "DegreesOfFreedom",
-    "forward_slopes",
     "infinite_df",
     "kenward_roger_linear",
     "residual_df",
     "satterthwaite_effects",
     "satterthwaite_linear",
+    "slopes_at",
 ]
 
 Array = NDArray[np.float64]
 
-#: Forward differences start at this share of the distance over which V changes, and halve their step until the
-#: change of the variance over that distance is known to this share of the variance, or so often.
+#: Differences start at this share of the distance over which V changes, and halve their step until the change of the
+#: variance over that distance is known to this share of the variance, or so often.
 LONGEST, EXACT_ENOUGH, LEVELS = 0.2, 1e-9, 14
+#: Share of a covariance matrix that a step may take away.
+MARGIN = 0.7
 #: Relative error of the degrees of freedom above which differences count as failed.
 LARGEST_ERROR = 1e-3
 
@@ -148,7 +151,7 @@ def satterthwaite_effects(
 
     The variance is a function of (tau, sigma2) alone: beta, (X'V^-1 X)^-1, the information matrix and the derivative of
     beta are computed anew wherever it is evaluated. Its gradient is taken along directions that no G, singular or
-    not, has to leave the cone for, and then expressed in natural parameters.
+    not, has to leave the cone for, and the covariance of (tau, sigma2) is taken along the same directions.
 
     Parameters
     ----------
@@ -184,21 +187,22 @@ def satterthwaite_effects(
     V, reason = information_inverse(estimates.hessian)
     df = np.full(len(start), np.nan)
     if not reason:
-        slopes, errors = _natural_slopes(variances, start, estimates, working.problem, optimum)
+        along, slopes, errors = _slopes_along(variances, start, estimates, working.problem, optimum)
+        V, _ = information_inverse(along @ estimates.hessian @ along.T)
         spread, noise = (np.einsum("kn,kl,ln->n", part, V, part) for part in (slopes, errors))
         usable = (spread > 0.0) & (4.0 * noise <= LARGEST_ERROR**2 * spread)
         np.divide(2.0 * start**2, spread, out=df, where=usable)
     return _explained(df, (fixed, FIXED), (np.isnan(start), reason or NO_VARIANCE), otherwise=reason or ABRUPT)
 
 
-def _natural_slopes(
+def _slopes_along(
     variances: Callable[[Array, Array], Array],
     start: Array,
     estimates: Estimates,
     problem: Problem,
     optimum: Optimum,
-) -> tuple[Array, Array]:
-    """Gradient of every variance in working (tau, sigma2) and its numerical error, both (K, n).
+) -> tuple[Array, Array, Array]:
+    """Directions in working (tau, sigma2), (K, K), slopes of every variance along them and their errors, both (K, n).
 
     To E_k of a covariance the variances that it joins are added: a diagonally dominant matrix is positive
     semidefinite, so G may be moved along it from the boundary too, and it belongs to the structure of E_k. V changes
@@ -210,32 +214,48 @@ def _natural_slopes(
     directions = estimates.tau_basis + off_diagonal.sum(axis=1)[:, :, None] * np.eye(q)
     along = np.zeros((n_tau + S, n_tau + S))  # row m: direction m in natural parameters
     along[:n_tau, :n_tau] = directions[:, estimates.tau_at[:, 0], estimates.tau_at[:, 1]]
-    along[n_tau:, n_tau:] = _residual_directions(problem.residual, optimum.sigma2)
+    root = problem.residual.root(optimum.sigma2)
+    units = root if problem.cross is None else residual_units(problem.cross, root)
+    along[n_tau:, n_tau:] = _residual_directions(problem.residual, units)
     information = optimum.evaluation.information[: q * q, : q * q]
     found = []
     for direction in directions:
         size = float(np.sqrt(problem.n_clusters / (direction.ravel() @ information @ direction.ravel())))
-        found.append(forward_slopes(_moving_G(variances, optimum, direction), start, size))
+        both = _may_go_back(optimum.L, direction, size)
+        found.append(slopes_at(_moving_G(variances, optimum, direction), start, size, both_ways=both))
     for direction in along[n_tau:, n_tau:]:
-        found.append(forward_slopes(_moving_sigma2(variances, optimum, direction), start, 1.0))
+        both = _may_go_back(root, problem.residual.matrix(direction), 1.0)
+        found.append(slopes_at(_moving_sigma2(variances, optimum, direction), start, 1.0, both_ways=both))
     slopes, errors = (np.array(part).reshape(n_tau + S, -1) for part in zip(*found, strict=True))
     slopes[:, np.isinf(errors).any(axis=0)] = np.nan  # one direction lost is the gradient lost
     errors[:, np.isinf(errors).any(axis=0)] = np.nan
-    back = np.linalg.inv(along)
-    return back @ slopes, np.abs(back) @ errors
+    return along, slopes, errors
 
 
-def _residual_directions(structure: ResidualStructure, sigma2: Array) -> Array:
+def _residual_directions(structure: ResidualStructure, units: Array) -> Array:
     """Row s: a move of the residual parameters (S,) that changes Sigma noticeably and leaves it positive definite.
 
-    A variance moves by what the other responses leave of it; a covariance moves with the two variances it joins.
+    Moves are v v' with v a column of ``units`` or, for a covariance, the sum of two: in the units of the data, where
+    raw variances and covariances of responses that hardly differ would have to be moved by next to nothing.
+
+    Parameters
+    ----------
+    structure : ResidualStructure
+        Which parameters there are.
+    units : (R, R) array
+        Regular B with B B' about Sigma.
     """
-    left = 1.0 / np.diag(np.linalg.inv(structure.matrix(sigma2)))
     rows, columns = structure.at.T
-    out = np.diag(np.sqrt(left[rows] * left[columns]))
-    joint = np.flatnonzero(rows != columns)
-    out[joint, rows[joint]], out[joint, columns[joint]] = left[rows[joint]], left[columns[joint]]
-    return out
+    moves = units.T[rows] + units.T[columns] * (rows != columns)[:, None]
+    return np.asarray(moves[:, rows] * moves[:, columns])
+
+
+def _may_go_back(root: Array, direction: Array, size: float) -> bool:
+    """Whether ``root @ root.T`` less the longest step along a direction, both (n, n), is safely positive definite."""
+    if np.abs(root.diagonal()).min() <= ROUNDING * np.abs(root).max():
+        return False
+    half = np.linalg.solve(root, direction)
+    return bool(LONGEST * size * np.linalg.eigvalsh(np.linalg.solve(root, half.T))[-1] < MARGIN)
 
 
 def _moving_G(
@@ -250,12 +270,15 @@ def _moving_sigma2(
     return lambda t: variances(optimum.L, optimum.sigma2 + t * direction)
 
 
-def forward_slopes(function: Callable[[float], Array], start: Array, size: float) -> tuple[Array, Array]:
-    """Derivatives at 0 of a vector-valued function of t >= 0, and their errors, by Richardson extrapolation.
+def slopes_at(
+    function: Callable[[float], Array], start: Array, size: float, *, both_ways: bool = False
+) -> tuple[Array, Array]:
+    """Derivatives at 0 of a vector-valued function of t, and their errors, by Richardson extrapolation.
 
-    Forward differences at steps that halve have an error of all powers of the step; each column of the tableau removes
-    one more. As in Ridders' method, every entry is compared with those that it was made from, and the entry that
-    agrees best is taken, so steps that are too long (also those where the function is NaN) or too short drop out.
+    Differences at steps that halve have an error of all powers of the step (even ones if they are taken both ways);
+    each column of the tableau removes one more. As in Ridders' method, every entry is compared with those that it was
+    made from, and the entry that agrees best is taken, so steps that are too long (also those where the function is
+    NaN) or too short drop out.
 
     Parameters
     ----------
@@ -265,6 +288,8 @@ def forward_slopes(function: Callable[[float], Array], start: Array, size: float
         Its value at 0.
     size : float
         Distance over which the function changes.
+    both_ways : bool
+        Whether the function may be taken at t < 0: the differences are more accurate then.
 
     Returns
     -------
@@ -273,11 +298,13 @@ def forward_slopes(function: Callable[[float], Array], start: Array, size: float
     """
     slopes, errors = np.full(len(start), np.nan), np.full(len(start), np.inf)
     above: list[Array] = []
+    order = 4.0 if both_ways else 2.0
     for level in range(LEVELS):
         step = LONGEST * size * 0.5**level
-        row = [(function(step) - start) / step]
+        ahead = function(step)
+        row = [(ahead - function(-step)) / (2.0 * step) if both_ways else (ahead - start) / step]
         for k, earlier in enumerate(above):
-            better = row[k] + (row[k] - earlier) / (2.0 ** (k + 1) - 1.0)
+            better = row[k] + (row[k] - earlier) / (order ** (k + 1) - 1.0)
             error = np.maximum(np.abs(better - row[k]), np.abs(better - earlier))
             taken = error < errors
             slopes, errors = np.where(taken, better, slopes), np.where(taken, error, errors)

@@ -12,12 +12,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.covariance import Block, factor_basis, factor_coordinates, pivoted_order, psd_cholesky
+from mlmed.reml.covariance import (
+    Block,
+    factor_basis,
+    factor_coordinates,
+    pivoted_order,
+    psd_cholesky,
+    whitened_block,
+)
+from mlmed.reml.directions import along
 from mlmed.reml.objective import Objective, ThetaEvaluation
 from mlmed.reml.optimizer import NewtonSettings, Step, newton
-from mlmed.reml.problem import Problem
+from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.sigma import ResidualChart, symmetric_slope
 
-__all__ = ["Face", "factor_rank", "multiplier", "on_face"]
+__all__ = ["Face", "factor_rank", "multiplier", "on_face", "on_residual_face", "residual_multiplier"]
 
 Array = NDArray[np.float64]
 
@@ -61,20 +70,23 @@ def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
     return rank
 
 
-def find_face(blocks: tuple[Block, ...], G: Array) -> Face:
-    """The face that G lies on or close to."""
-    q = len(G)
+def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
+    """The face that G lies on or close to; arguments and units as in ``pivoted_chart``."""
+    q = len(factor)
     bases, coordinates, rank = [], [], 0
     for block in blocks:
         if block.structure == "unstructured":
-            order, k = pivoted_order(G, block.index, tol=SUSPECT)
-            L = psd_cholesky(G[np.ix_(order, order)])
-            bases.append(factor_basis(block, q, order=order, rank=k))
+            whole, own = whitened_block(block, factor, metric)
+            W = own @ own.T
+            order, k = pivoted_order(W, tuple(range(len(W))), tol=SUSPECT)
+            L = psd_cholesky(W[np.ix_(order, order)])
+            at = tuple(block.index[i] for i in order)
+            bases.append(whole @ factor_basis(block, q, order=at, rank=k))
             coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
             rank += k
             continue
         basis = factor_basis(block, q)
-        theta = factor_coordinates(block, G)
+        theta = factor_coordinates(block, factor @ factor.T)
         keep = theta**2 > SUSPECT * max(float((theta**2).max()), SUSPECT)
         bases.append(basis[keep])
         coordinates.append(theta[keep])
@@ -98,45 +110,90 @@ def on_face(
     steps : tuple of Step
         The extra evaluations.
     """
-    L = objective.factor(theta)
-    face = find_face(blocks, L @ L.T)
+    L, natural = objective.factor(theta), point.natural
+    face = find_face(blocks, L, natural.spread / objective.problem.n_clusters)
     if face.rank == len(L):
         return None
     restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
     end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
-    return None if found.value > point.value + AGREES else (restricted, end, found, steps)
+    rounding = NewtonSettings().noise * natural.size
+    return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
 
 
-def multiplier(problem: Problem, blocks: tuple[Block, ...], G: Array, slope: Array) -> tuple[float, Array]:
+def on_residual_face(
+    objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
+) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+    """The same for Sigma, which may be singular if no row has all responses; returns as ``on_face``."""
+    if objective.problem.cross is None:
+        return None
+    chart, part = objective.chart.on_face(objective.residual_root(theta), tol=SUSPECT)
+    if chart.rank == objective.problem.n_strata:
+        return None
+    restricted = replace(objective, chart=chart)
+    start = np.concatenate([theta[: objective.n_factor], part, objective.free_part(theta)])
+    try:
+        end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
+    except np.linalg.LinAlgError:  # rows have all the responses of the face: Sigma is small there, not singular
+        return None
+    rounding = NewtonSettings().noise * point.natural.size
+    return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
+
+
+def residual_multiplier(chart: ResidualChart, theta: Array, at: Evaluation) -> tuple[float, Array]:
+    """Smallest slope of -2l along a direction that Sigma lacks, and that direction in sigma2, (S,).
+
+    Directions have the units of ``ResidualChart``. Infinite where Sigma is regular.
+    """
+    structure = chart.structure
+    if chart.rank is None or chart.base is None:
+        return np.inf, np.zeros(structure.size)
+    slope = symmetric_slope(structure, along(at, structure, chart.base).gradient[at.spread.size :][: structure.size])
+    null = np.linalg.svd(chart.factor(theta))[0][:, chart.rank :]
+    values, vectors = np.linalg.eigh(null.T @ slope @ null)
+    direction = chart.base @ null @ vectors[:, :1]
+    return float(values[0]), structure.squared(direction)
+
+
+def multiplier(
+    problem: Problem, blocks: tuple[Block, ...], factor: Array, slope: Array, spread: Array
+) -> tuple[float, Array]:
     """Smallest slope of -2l along a direction that G lacks (eq. 17), and that direction (q, q).
 
-    Zero where G is interior. Each direction is scaled to add, on average over rows, a variance of 1 to
-    the response in working units, so the number has no units.
+    Infinite where G is interior. Unstructured blocks have the units of ``pivoted_chart``; in others each direction
+    adds, on average over rows, a variance of 1 to the response in working units. Either way the number has no units.
+
+    Parameters
+    ----------
+    problem : Problem
+        Cross-products.
+    blocks : tuple of Block
+        Covariance structures.
+    factor : (q, q) array
+        Factor of G, with columns of zeros for what is missing.
+    slope, spread : (q, q) arrays
+        Gradient of -2l in G, and Z'V^-1 Z summed over clusters.
     """
-    q = len(G)
-    spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]
-    unit = 1.0 / np.sqrt(np.where(spread > 0.0, spread, 1.0))
-    worst, direction = np.inf, np.zeros((q, q))
+    q = len(factor)
+    found = [(np.inf, np.zeros((q, q)))]
     for block in blocks:
         index = list(block.index)
+        at = np.ix_(index, index)
         if block.structure == "unstructured":
-            scale = unit[index]
-            values, vectors = np.linalg.eigh(G[np.ix_(index, index)] / np.outer(scale, scale))
-            null = vectors[:, values <= 1e-9 * max(float(values.max()), 1e-9)] * scale[:, None]
+            whole, own = whitened_block(block, factor, spread / problem.n_clusters)
+            rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
+            null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
             if not null.shape[1]:
                 continue
-            inner, turned = np.linalg.eigh(null.T @ slope[np.ix_(index, index)] @ null)
+            inner, turned = np.linalg.eigh(null.T @ slope[at] @ null)
             candidates = [(float(inner[0]), null @ np.outer(turned[:, 0], turned[:, 0]) @ null.T)]
         else:
-            theta = factor_coordinates(block, G)
-            squares = [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
-            square_scale = unit[index].min() ** 2
-            candidates = [
-                (float((slope * m).sum()) * square_scale, (m * square_scale)[np.ix_(index, index)]) for m in squares
-            ]
+            rows = np.einsum("aaj->a", problem.A)[index] / problem.nobs[problem.stratum[index]]
+            scale = 1.0 / np.max(np.where(rows > 0.0, rows, 1.0))
+            theta = factor_coordinates(block, factor @ factor.T)
+            squares = [scale * matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
+            candidates = [(float((slope * m).sum()), m[at]) for m in squares]
         for value, part in candidates:
-            if value < worst:
-                worst, direction = value, np.zeros((q, q))
-                direction[np.ix_(index, index)] = part
-    return (worst if np.isfinite(worst) else 0.0), direction
+            found.append((value, np.zeros((q, q))))
+            found[-1][1][at] = part
+    return min(found, key=lambda pair: pair[0])

@@ -26,8 +26,9 @@ Array = NDArray[np.float64]
 
 #: A column whose part not explained by others (or within clusters) is below this share does not count.
 COLLINEAR = 1e-11
-#: Share of a response within clusters that predictors and other responses leave, below which it repeats them.
-REPEATED = 1e-10
+#: Share of a response within clusters that predictors and other responses leave, below which it repeats them: a
+#: correlation of .9999995. Cross-products hold such a share to a billionth of itself, so no order of rows decides.
+REPEATED = 1e-6
 #: A variance below this share of the mean square is the rounding error of zero.
 CONSTANT = 1e-13
 

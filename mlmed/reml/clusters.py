@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.reml.problem import Problem
-from mlmed.reml.weights import precisions, weighted_tables
+from mlmed.reml.weights import weighted_tables, whitener
 
 __all__ = [
     "MANY",
@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 #: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
 #: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
 ENTRIES = 28_160
+#: Pivot of Z'R^-1 Z of one cluster, as a share of its diagonal entry, that is the rounding error of zero.
+DEPENDENT = 1e-13
 #: Clusters from which chunks twice as large pay (and threads may).
 MANY = 65_536
 
@@ -92,10 +94,11 @@ def product(left: Array, right: Array) -> Array:
     return np.einsum("abj,bcj->acj", left, right)
 
 
-def weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
-    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters."""
+def weighted(problem: Problem, sigma2: Array, part: slice, precision: Array | None = None) -> tuple[Array, Array]:
+    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters; ``precision`` as in ``Whitener``, where it is known."""
     if problem.cross is not None:
-        precision = precisions(problem.cross, problem.residual.matrix(sigma2))
+        if precision is None:
+            precision = whitener(problem.cross, problem.residual.root(sigma2)).precision
         A, B = weighted_tables(problem.cross, problem.stratum, precision[None], part)
         return A[0], B[0]
     weight = (1.0 / sigma2)[problem.stratum][:, None]
@@ -105,9 +108,9 @@ def weighted(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array
     return A, B
 
 
-def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice) -> Factored:
+def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice, precision: Array | None = None) -> Factored:
     """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
-    A, B = weighted(problem, sigma2, part)
+    A, B = weighted(problem, sigma2, part, precision)
     n, q, k = B.shape
     work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
     half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)
@@ -210,20 +213,53 @@ def _cross(left: Array, right: Array) -> Array:
     return np.matmul(left.transpose(1, 2, 0), right.transpose(1, 0, 2))
 
 
-def inverted(part: Factored, weight: Array) -> Inverted:
-    """One chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z."""
+def inverted(part: Factored, weight: Array, L: Array | None = None) -> Inverted:
+    """One chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z.
+
+    With ``L`` (q, q) Q and V are computed by eq. 95c, for residuals that may be nearly the same: there A is large and
+    A - A N A cancels.
+    """
     n, q, k = part.B.shape
     product = _transposed(part.H) @ part.both
     N, h = product[:, :, :q], product[:, :, q:]
     NA = N @ part.A
-    V = part.B - part.A @ h  # Z'V^-1 [X y]
     tables = np.empty((n, 3, q, q))
     Q, T, F = tables[:, 0], tables[:, 1], tables[:, 2]
-    np.subtract(part.A, part.A @ NA, out=Q)  # Z'V^-1 Z
+    if L is None:
+        V = part.B - part.A @ h  # Z'V^-1 [X y]
+        np.subtract(part.A, part.A @ NA, out=Q)  # Z'V^-1 Z
+    else:
+        Q[:], V = _without_cancellation(part, L)
     # a copy: the last factor of a batched product is read much faster as it lies than transposed
     np.matmul((V.reshape(n * q, k) @ weight).reshape(n, q, k), _transposed(V).copy(), out=T)
     np.subtract(np.eye(q), NA, out=F)  # V^-1 Z = R^-1 Z F
     return Inverted(part, N, NA, h, V, tables)
+
+
+def _without_cancellation(part: Factored, L: Array) -> tuple[Array, Array]:
+    """Q = S S' and V = S K^-1 C^-1 B with A = C C', K K' = I + C'G C and S = C K^-T (eq. 95c)."""
+    C, reduced = _semidefinite_roots(part.A, part.B)
+    half = L.T @ C
+    K = np.linalg.cholesky(np.eye(len(L)) + _transposed(half) @ half)
+    solved = np.linalg.solve(K, np.concatenate([_transposed(C), reduced], axis=2))
+    S = _transposed(solved[:, :, : len(L)])
+    return S @ _transposed(S), S @ solved[:, :, len(L) :]
+
+
+def _semidefinite_roots(A: Array, B: Array) -> tuple[Array, Array]:
+    """C with C C' = A, and C^-1 B, both zero in the rows and columns of pivots that are rounding errors of zero."""
+    q = A.shape[1]
+    rest, C, reduced = A.copy(), np.zeros_like(A), B.copy()
+    for k in range(q):
+        pivot, size = rest[:, k, k], A[:, k, k]
+        real = pivot > DEPENDENT * size
+        scale = np.divide(1.0, np.sqrt(np.where(real, pivot, 1.0)), out=np.zeros_like(pivot), where=real)
+        C[:, k:, k] = rest[:, k:, k] * scale[:, None]
+        reduced[:, k] *= scale[:, None]
+        below = C[:, k + 1 :, k]
+        rest[:, k + 1 :, k + 1 :] -= below[:, :, None] * below[:, None, :]
+        reduced[:, k + 1 :] -= below[:, :, None] * reduced[:, None, k]
+    return C, reduced
 
 
 def chunk_sums(made: Inverted, *, second: bool) -> ClusterSums:

@@ -28,6 +28,7 @@ __all__ = [
     "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
+    "whitened_block",
 ]
 
 Array = NDArray[np.float64]
@@ -204,8 +205,8 @@ def factor_coordinates(block: Block, G: Array) -> Array:
     return np.sqrt(np.clip(eigenvalues, 0.0, None))
 
 
-def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> tuple[Array, Array]:
-    """The lower-trapezoidal factor of ``factor @ factor.T`` with as many columns as that has, and its coordinates.
+def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> Array:
+    """The lower-trapezoidal factor of ``factor @ factor.T`` with as many columns as that has.
 
     By QR, without forming G: the rank of a factor on a face of the cone stays what it is, where a Cholesky
     factorization of G would have to guess which pivots are rounding errors.
@@ -221,11 +222,8 @@ def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> tuple[Array, A
     -------
     L : (q, q) array
         The factor, pivots positive, zero columns last in every unstructured block.
-    theta : (K,) array
-        Its entries in the order of ``factor_basis``.
     """
     L = np.zeros_like(factor)
-    theta = []
     for block in blocks:
         at = np.ix_(block.index, block.index)
         own = factor[at]
@@ -236,12 +234,10 @@ def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> tuple[Array, A
             lower = np.zeros_like(own)
             lower[:, : len(upper)] = (upper * np.sign(pivots)[:, None]).T + 0.0  # no zero with a sign
             L[at] = lower
-            theta.append(np.concatenate([lower[j:, j] for j in range(len(own))]))
             continue
         entries = factor_coordinates(block, factor @ factor.T)
         L += np.einsum("k,kab->ab", entries, factor_basis(block, len(factor)))
-        theta.append(entries)
-    return L, np.concatenate(theta)
+    return L
 
 
 def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
@@ -268,24 +264,51 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
     return out
 
 
-def pivoted_chart(blocks: tuple[Block, ...], G: Array) -> tuple[Array, Array]:
-    """Factor basis with the rows of each unstructured block in order of decreasing pivots, and G's coordinates.
+def pivoted_chart(blocks: tuple[Block, ...], factor: Array, metric: Array) -> tuple[Array, Array]:
+    """Coordinates of G for the search: unstructured blocks in the units of the data, pivots in decreasing order.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        Covariance structures.
+    factor : (q, q) array
+        Any factor of G.
+    metric : (q, q) array
+        Z'V^-1 Z, averaged over clusters.
 
     Returns
     -------
     basis : (K, q, q) array
-        Matrices Lambda_k.
+        Matrices Lambda_k: A times those of a triangular factor, with A A' the inverse of the metric (eq. 89c).
     coordinates : (K,) array
         theta with ``L L' = G``.
     """
     bases, coordinates = [], []
     for block in blocks:
         if block.structure != "unstructured":
-            bases.append(factor_basis(block, len(G)))
-            coordinates.append(factor_coordinates(block, G))
+            bases.append(factor_basis(block, len(factor)))
+            coordinates.append(factor_coordinates(block, factor @ factor.T))
             continue
-        order, _ = pivoted_order(G, block.index, tol=ROUNDING)
-        L = psd_cholesky(G[np.ix_(order, order)], tol=ROUNDING)
-        bases.append(factor_basis(block, len(G), order=order))
-        coordinates.append(np.concatenate([L[j:, j] for j in range(len(order))]))
+        whole, own = whitened_block(block, factor, metric)
+        order, _ = pivoted_order(own @ own.T, tuple(range(len(own))), tol=ROUNDING)
+        upper = np.asarray(np.linalg.qr(own[list(order)].T, mode="r"))
+        lower = upper.T * np.where(upper.diagonal() < 0.0, -1.0, 1.0)
+        bases.append(whole @ factor_basis(block, len(factor), order=tuple(block.index[k] for k in order)))
+        coordinates.append(np.concatenate([lower[j:, j] for j in range(len(order))]))
     return np.concatenate(bases), np.concatenate(coordinates)
+
+
+def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, Array]:
+    """Units A of a block, (q, q) with ones elsewhere, and A^-1 times its part of the factor, (size, size).
+
+    A A' is the inverse of the block's part of the metric: a variance of 1 in these units is what the data leave
+    uncertain of one cluster. Where responses hardly differ, so do the units of their random effects.
+    """
+    at = np.ix_(block.index, block.index)
+    size = np.sqrt(np.maximum(metric[at].diagonal(), np.finfo(float).tiny))
+    values, vectors = np.linalg.eigh(metric[at] / np.outer(size, size))
+    # only units: where rounding leaves a direction without information, it takes that of the smallest that is seen
+    root = np.sqrt(np.maximum(values, ROUNDING * max(float(values[-1]), 1.0)))
+    whole = np.eye(len(factor))
+    whole[at] = vectors / root / size[:, None]
+    return whole, np.asarray((vectors * root).T @ (size[:, None] * factor[at]))

@@ -7,7 +7,7 @@ Everything is computed from per-cluster cross-products, summed in ``clusters.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,11 @@ from mlmed.reml.clusters import (
     factor_clusters,
     inverted,
 )
-from mlmed.reml.cross import CrossSums, ResidualTables, cross_sums, cross_tables, cross_weights
+from mlmed.reml.cross import CrossSums, CrossWeights, ResidualTables, cross_sums, cross_tables, weights_along
+from mlmed.reml.directions import with_natural
 from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
-from mlmed.reml.weights import log_residual, precisions, weighted_cross
+from mlmed.reml.weights import Whitener, weighted_cross, whitener
 
 __all__ = ["evaluate"]
 
@@ -91,6 +92,8 @@ def evaluate(
     order: int = 2,
     chunk: int | None = None,
     beta: Array | None = None,
+    root: Array | None = None,
+    base: Array | None = None,
 ) -> Evaluation:
     """Evaluate -2l (eq. 7) and its derivatives up to ``order`` at G = L L'.
 
@@ -112,6 +115,11 @@ def evaluate(
     beta : (p,) array, optional
         Fixed effects; by default the best ones given (G, sigma2). With beta the derivatives are those of a
         function of (vec G, sigma2, beta), in this order (eq. 37, 38).
+    root : (R, R) array, optional
+        Lower-triangular factor of Sigma where residuals are correlated; by default that of ``sigma2``, which has
+        lost what responses hardly differ in.
+    base : (R, R) array, optional
+        Take derivatives in Sigma along B E_s B' first (eq. 95b), where residuals are correlated.
 
     Raises
     ------
@@ -119,8 +127,8 @@ def evaluate(
         If X'V^-1 X or Sigma is not positive definite, or a residual variance so small that sums overflow.
     """
     workers = worker_count() if problem.n_clusters >= MANY else 1
-    slices = chunks(problem, chunk)
-    S, logdet, size, parts = _first_pass(problem, L, sigma2, slices, workers)
+    slices, made = chunks(problem, chunk), _whitener(problem, sigma2, root)
+    S, logdet, size, parts = _first_pass(problem, L, sigma2, made, slices, workers)
     solved = _generalized_least_squares(problem, S, logdet, reml, beta)
     size = max(size, abs(solved.value))
     empty = np.empty((0, 0))
@@ -130,39 +138,67 @@ def evaluate(
     weight = solved.contrast[:, None] * solved.contrast
     if reml:
         weight[: problem.n_fixed, : problem.n_fixed] += solved.P_inv
-    sums, residual = _second_pass(problem, L, sigma2, weight, slices, parts, workers, second=order > 1)
+    weights = _directions(problem, made, base)
+    sums, residual = _second_pass(problem, L, sigma2, weights, weight, slices, parts, workers, second=order > 1)
     gradient = _gradient(sums, residual, weight)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
-    if order == 1:
-        return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size)
+    found = Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size, sums.QTF[0])
+    if order > 1:
+        found = _with_second(found, problem, sums, residual, solved, reml, given=beta is not None)
+    return found if base is None or weights is None else with_natural(found, problem.residual, base)
+
+
+def _whitener(problem: Problem, sigma2: Array, root: Array | None) -> Whitener | None:
+    if problem.cross is None:
+        return None
+    return whitener(problem.cross, problem.residual.root(sigma2) if root is None else root)
+
+
+def _directions(problem: Problem, made: Whitener | None, base: Array | None) -> CrossWeights | None:
+    if problem.cross is None or made is None:
+        return None
+    basis = problem.residual.basis
+    return weights_along(problem.cross, made, basis if base is None else base @ basis @ base.T)
+
+
+def _with_second(
+    at: Evaluation,
+    problem: Problem,
+    sums: ClusterSums,
+    residual: ResidualTables,
+    solved: _Solved,
+    reml: bool,
+    *,
+    given: bool,
+) -> Evaluation:
+    """Add second derivatives; ``given``: at a given beta, which is a coordinate then."""
     information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
     beta_gradient = -solved.P_inv @ v
-    if beta is None:
+    if not given:
         hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
     else:
         P = solved.P
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
         information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
-    return Evaluation(solved.value, solved.beta, solved.P_inv, gradient, hessian, information, beta_gradient, size)
+    return replace(at, hessian=hessian, information=information, beta_gradient=beta_gradient)
 
 
 def _first_pass(
-    problem: Problem, L: Array, sigma2: Array, slices: list[slice], workers: int
+    problem: Problem, L: Array, sigma2: Array, made: Whitener | None, slices: list[slice], workers: int
 ) -> tuple[Array, float, float, Sequence[slice | Factored]]:
     """S and log|V| over all clusters (eq. 5), the size of what S is made of, and the parts of the second pass.
 
     A single chunk is kept factored.
     """
-    keep = len(slices) == 1
+    keep, precision = len(slices) == 1, None if made is None else made.precision
 
     def reduced(part: slice) -> tuple[Array, float, Factored | None]:
-        factored = factor_clusters(problem, L, sigma2, part)
+        factored = factor_clusters(problem, L, sigma2, part, precision)
         half = factored.both.reshape(-1, factored.both.shape[2])[:, problem.n_random :]
         return half.T @ half, factored.logdet, factored if keep else None
 
-    S, logdet = _rows(problem, sigma2)
-    size = max(float(S[-1, -1]), 1.0)
+    S, logdet, size = _rows(problem, sigma2, made)
     kept: list[slice | Factored] = []
     for removed, part_logdet, factored in ordered_map(reduced, slices, workers):
         S -= removed
@@ -172,21 +208,22 @@ def _first_pass(
     return S, logdet, size, kept or slices
 
 
-def _rows(problem: Problem, sigma2: Array) -> tuple[Array, float]:
-    """[X y]'R^-1 [X y] and log|R|."""
-    if problem.cross is not None:
-        Sigma = problem.residual.matrix(sigma2)
-        logdet = log_residual(problem.cross, Sigma)
-        return weighted_cross(problem.cross, precisions(problem.cross, Sigma)), logdet
+def _rows(problem: Problem, sigma2: Array, made: Whitener | None) -> tuple[Array, float, float]:
+    """[X y]'R^-1 [X y], log|R| and the size of the terms that add up to y'R^-1 y."""
+    if problem.cross is not None and made is not None:
+        cross, p = problem.cross, problem.n_fixed
+        size = float((np.abs(made.precision) * np.abs(cross.C[:, p:, p:])).sum())
+        return weighted_cross(cross, made.precision), made.logdet, max(size, 1.0)
     C = problem.C
     S = ((1.0 / sigma2) @ C.reshape(len(C), -1)).reshape(C.shape[1:])
-    return S, float(problem.nobs @ np.log(sigma2))
+    return S, float(problem.nobs @ np.log(sigma2)), max(float(S[-1, -1]), 1.0)
 
 
 def _second_pass(
     problem: Problem,
     L: Array,
     sigma2: Array,
+    weights: CrossWeights | None,
     weight: Array,
     slices: list[slice],
     parts: Sequence[slice | Factored],
@@ -195,12 +232,12 @@ def _second_pass(
     second: bool,
 ) -> tuple[ClusterSums, ResidualTables]:
     """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters."""
-    weights = None if problem.cross is None else cross_weights(problem, sigma2)
+    precision = None if weights is None else weights.precision
 
     def summed(part: tuple[slice, slice | Factored]) -> tuple[ClusterSums, DiagonalSums | CrossSums]:
         at, given = part
-        factored = given if isinstance(given, Factored) else factor_clusters(problem, L, sigma2, at)
-        made = inverted(factored, weight)
+        factored = given if isinstance(given, Factored) else factor_clusters(problem, L, sigma2, at, precision)
+        made = inverted(factored, weight, None if weights is None else L)
         if weights is None:
             return chunk_sums(made, second=second), diagonal_sums(made, second=second)
         return chunk_sums(made, second=second), cross_sums(problem, weights, made, weight, at, second=second)

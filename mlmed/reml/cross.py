@@ -2,7 +2,8 @@
 
 V is linear in the natural parameters of Sigma, with D_s = dSigma/dsigma_s repeated over rows. With the weights
 W = Sigma_OO^-1 of a pattern, R^-1 D_s R^-1 is once more a matrix of weights, W D_s W: everything is made of the
-cross-products of the patterns.
+cross-products of the patterns. Derivatives may be taken along other directions, D_s = K E_s K' with K K' close to
+Sigma (eq. 95b): where responses hardly differ these have one size, and natural ones cancel.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlmed.reml.clusters import Inverted, Sums
 from mlmed.reml.problem import Cross, Problem
-from mlmed.reml.weights import precisions, weighted_cross, weighted_tables
+from mlmed.reml.weights import Whitener, weighted_cross, weighted_tables, whitener
 
 __all__ = [
     "CrossSums",
@@ -23,6 +24,7 @@ __all__ = [
     "cross_sums",
     "cross_tables",
     "cross_weights",
+    "weights_along",
 ]
 
 Array = NDArray[np.float64]
@@ -60,6 +62,8 @@ class CrossWeights:
         The cross-products they are for.
     precision : (P, R, R) array
         W of every pattern.
+    inner : (S, P, R, R) array
+        D_s with whitened rows, C^-1 D_s C^-T with C C' = Sigma_OO.
     moved : (S, P, R, R) array
         W D_s W.
     twice : (S, S, P, R, R) array
@@ -68,19 +72,36 @@ class CrossWeights:
 
     cross: Cross
     precision: Array
+    inner: Array
     moved: Array
     twice: Array
 
+    @property
+    def traces(self) -> Array:
+        """tr(W D_s) of every pattern, (S, P)."""
+        return np.einsum("sprr->sp", self.inner)
+
+    @property
+    def pairs(self) -> Array:
+        """tr(W D_s W D_t) of every pattern, (S, S, P)."""
+        return np.einsum("kpru,lpru->klp", self.inner, self.inner)
+
 
 def cross_weights(problem: Problem, sigma2: Array) -> CrossWeights:
-    """Weights that derivatives need; the problem has ``cross``."""
-    structure, cross = problem.residual, problem.cross
-    assert cross is not None
-    W, D = precisions(cross, structure.matrix(sigma2)), structure.basis
-    half = np.einsum("prs,ksu->kpru", W, D)
-    moved = half @ W
-    twice = np.einsum("kpru,lpuv->klprv", half, moved)
-    return CrossWeights(cross, W, moved, 0.5 * (twice + twice.swapaxes(-1, -2)))
+    """Weights for derivatives in the natural parameters (S,); the problem has ``cross``."""
+    assert problem.cross is not None
+    made = whitener(problem.cross, problem.residual.root(sigma2))
+    return weights_along(problem.cross, made, problem.residual.basis)
+
+
+def weights_along(cross: Cross, made: Whitener, directions: Array) -> CrossWeights:
+    """Weights for derivatives along D_s, (S, R, R)."""
+    half = made.half
+    inner = half @ directions[:, None] @ half.swapaxes(1, 2)
+    right = inner @ half
+    moved = half.swapaxes(1, 2) @ right
+    twice = np.einsum("kpur,lpuv->klprv", right, right)
+    return CrossWeights(cross, made.precision, inner, moved, 0.5 * (twice + twice.swapaxes(-1, -2)))
 
 
 @dataclass(slots=True)
@@ -152,17 +173,16 @@ def cross_sums(
 
 def cross_tables(problem: Problem, weights: CrossWeights, sums: CrossSums, weight: Array) -> ResidualTables:
     """What gradient and Hessian are assembled from."""
-    structure, cross, nobs = problem.residual, weights.cross, weights.cross.nobs
+    cross, nobs = weights.cross, weights.cross.nobs
     owner = (cross.owner == np.arange(problem.n_strata)[:, None]).astype(float)
     own = np.array([weighted_cross(cross, moved) for moved in weights.moved]) - sums.lost
-    half = np.einsum("prs,ksu->kpru", weights.precision, structure.basis)
-    trace = np.einsum("kprr,p->k", half, nobs) - np.einsum("kprs,prs->k", weights.moved, sums.NA)
+    trace = weights.traces @ nobs - np.einsum("kprs,prs->k", weights.moved, sums.NA)
     empty = np.zeros(0)
     own = 0.5 * (own + own.transpose(0, 2, 1))
     if not sums.FQ.size:
         return ResidualTables(trace, own, empty, empty)
     mixed = np.stack([sums.FQ, sums.FT])
-    expected = np.einsum("kpru,lpur,p->kl", half, half, nobs, optimize=True)
+    expected = weights.pairs @ nobs
     expected += sums.NN - 2.0 * np.einsum("klprs,prs->kl", weights.twice, sums.NA, optimize=True)
     wide = cross.fold @ weight @ cross.fold.T
     omega = _by_equation(wide * cross.C, owner, owner) - sums.omega

@@ -8,25 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.reml.boundary import factor_rank, multiplier, on_face
-from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates, pivoted_chart
-from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
+from mlmed.reml.boundary import factor_rank, multiplier, on_face, on_residual_face, residual_multiplier
+from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates
+from mlmed.reml.objective import FLAT, Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.sigma import ResidualChart
 from mlmed.reml.start import start_theta
 
 __all__ = ["Certificate", "Optimum", "coordinates", "minimize", "optimize"]
 
 Array = NDArray[np.float64]
 
-#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates.
-MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-4, 1e-8, -1e-4
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: the gradient in standard errors.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-6, 1e-8, -1e-5
 #: Gradient that needs no improvement.
-SMALL_GRADIENT = 1e-8
+SMALL_GRADIENT = 1e-9
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
-#: Newton steps before the factor is reordered.
+#: Newton steps before the coordinates take the units of the data anew.
 LEG = 5
+#: How far a face of the cone is left again, in the units of its multiplier.
+LEAVING = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ class Certificate:
     Attributes
     ----------
     gradient_norm : float
-        Largest entry of the gradient of -2l in theta.
+        Largest entry of the gradient of -2l, each over the root of its own second derivative (eq. 34a): how many
+        standard errors (times the root of 2) a coordinate is away from where it would be stationary alone.
     newton_decrement : float
         g'H^-1 g: twice the drop of -2l that a Newton step still promises.
     smallest_curvature : float
@@ -90,6 +94,9 @@ class Optimum:
         Evidence that this is an optimum.
     steps : tuple of Step
         Every evaluation of criterion and derivatives, the start first.
+    residual_rank : int
+        Rank of Sigma; less than the number of equations where responses of which no row has all leave nothing of a
+        combination.
     """
 
     G: Array
@@ -99,6 +106,7 @@ class Optimum:
     rank: int
     certificate: Certificate
     steps: tuple[Step, ...]
+    residual_rank: int
 
 
 def optimize(
@@ -152,23 +160,31 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
     for _ in range(4):  # more than once only if a face has to be left again
         chart, end, point, steps = _search(objective, blocks, start, settings)
         record += steps
-        face = None if chart.is_lost(end) else on_face(chart, blocks, end, point)
-        if face is not None:
-            chart, end, point, steps = face
-            record += steps
         if chart.is_lost(end):
             raise NotIdentifiedError(problem.residual.lost)
-        L, theta_end, point, steps = _finish(objective, blocks, chart, end, point, settings)
+        for face in (on_residual_face, on_face):
+            found = face(chart, blocks, end, point)
+            if found is not None:
+                chart, end, point, steps = found
+                record += steps
+        if chart.is_lost(end):
+            raise NotIdentifiedError(problem.residual.lost)
+        L, end, point, steps = _finish(blocks, chart, end, point, settings)
         record += steps
-        G = _square(L)
-        at = point.natural
-        slope = at.gradient[: G.size].reshape(G.shape)
-        lowest, direction = multiplier(problem, blocks, G, slope)
+        slope = point.natural.gradient[: L.size].reshape(L.shape)
+        (of_G, more), (of_Sigma, also) = (
+            multiplier(problem, blocks, L, slope, point.natural.spread),
+            residual_multiplier(chart.chart, chart.residual_part(end), point.natural),
+        )
+        lowest = min(of_G, of_Sigma)
         if lowest >= MIN_MULTIPLIER:
             break
-        start = np.append(_factor_part(blocks, G + 0.01 * direction), theta_end[objective.n_factor :])
-    certificate = _certify(objective, theta_end, point, lowest)
-    return Optimum(G, L, objective.sigma2(theta_end), at, factor_rank(blocks, L), certificate, record)
+        sigma2 = chart.sigma2(end) + LEAVING * (of_Sigma < MIN_MULTIPLIER) * also
+        moved = L @ L.T + LEAVING * (of_G < MIN_MULTIPLIER) * more
+        start = np.append(coordinates(problem, blocks, moved, sigma2), chart.free_part(end))
+    rank, residual_rank = factor_rank(blocks, L), chart.chart.rank or problem.n_strata
+    certificate = _certify(point, lowest if np.isfinite(lowest) else 0.0)
+    return Optimum(L @ L.T, L, chart.sigma2(end), point.natural, rank, certificate, record, residual_rank)
 
 
 def _search(
@@ -177,39 +193,32 @@ def _search(
     theta: Array,
     settings: NewtonSettings,
 ) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]:
-    """Newton in legs; between legs the factor's rows are reordered by the size of their pivots.
+    """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
 
-    A triangular factor whose leading pivots shrink towards zero makes a curved valley of the criterion; in
-    pivoted order the vanishing directions come last, and the way to a singular optimum is short.
+    Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
+    towards zero makes a curved valley of the criterion; in pivoted order the vanishing directions come last, and the
+    way to a singular optimum is short. Responses that hardly differ make such a valley in any units but the data's.
     """
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
-    point: ThetaEvaluation | None = None
+    point, ended = objective.derivatives(theta), False
     while True:
+        objective, theta = objective.recharted(blocks, theta, point.natural.spread)
+        point = objective.in_chart(theta, point.natural)
+        if ended or objective.is_lost(theta):
+            return objective, theta, point, record
         theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, point=point)
         record += steps[1:] if record else steps
         stationary = record[-1].accepted and record[-1].decrement < settings.decrement
-        if stationary or objective.is_lost(theta) or len(steps) == 1 or len(record) > settings.max_steps:
-            return objective, theta, point, record
-        L = objective.factor(theta)
-        basis, reordered = pivoted_chart(blocks, L @ L.T)
-        theta = np.append(reordered, theta[objective.n_factor :])
-        objective = replace(objective, basis=basis)
-        point = objective.in_chart(theta, point.natural)
+        ended = stationary or len(steps) == 1 or len(record) > settings.max_steps
 
 
 def _finish(
-    objective: Objective,
-    blocks: tuple[Block, ...],
-    chart: Objective,
-    end: Array,
-    point: ThetaEvaluation,
-    settings: NewtonSettings,
+    blocks: tuple[Block, ...], chart: Objective, end: Array, point: ThetaEvaluation, settings: NewtonSettings
 ) -> tuple[Array, Array, ThetaEvaluation, tuple[Step, ...]]:
     """The point that is returned, evaluated there: one more Newton step, then the factor in its natural order.
 
-    Should the step not help, it is not taken. Where the gradient is not small in the natural order, whose pivots may be
-    smaller, another one is tried there, unless the optimum is on a face of the cone.
+    Should the step not help, it is not taken.
 
     Returns
     -------
@@ -217,30 +226,16 @@ def _finish(
         Factor, coordinates, criterion and derivatives there, the evaluations.
     """
     record: tuple[Step, ...] = ()
-    noise, bound = settings.noise * point.natural.size, max(_largest(point), SMALL_GRADIENT)
+    noise, bound = settings.noise * point.natural.size, max(point.steepness, SMALL_GRADIENT)
     moves = [last_step(point, settings.radius)] if settings.polish else []
     for move in [*moves, np.zeros_like(end)]:
-        L, entries = canonical_factor(blocks, chart.factor(end + move))
-        theta = np.append(entries, (end + move)[chart.n_factor :])
-        found = objective.derivatives(theta)
+        theta = end + move
+        L = canonical_factor(blocks, chart.factor(theta))
+        found = chart.derivatives(theta, L)
         record += (evaluated(theta, found),)
-        if found.value - point.value <= noise and _largest(found) <= bound:
+        if found.value - point.value <= noise and found.steepness <= bound:
             break
-    if _largest(found) > 0.1 * MAX_GRADIENT and chart.n_factor == objective.n_factor:
-        trial = theta + last_step(found, settings.radius)
-        other = objective.derivatives(trial)
-        record += (evaluated(trial, other),)
-        if other.value - found.value <= noise and _largest(other) < _largest(found):
-            return objective.factor(trial), trial, other, record
     return L, theta, found, record
-
-
-def _largest(point: ThetaEvaluation) -> float:
-    return float(np.abs(point.gradient).max())
-
-
-def _square(L: Array) -> Array:
-    return L @ L.T
 
 
 def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
@@ -249,39 +244,33 @@ def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
 
 
 def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
-    """Theta of a covariance matrix and residual parameters."""
-    return np.append(_factor_part(blocks, G), problem.residual.coordinates(sigma2))
+    """Theta of a covariance matrix and residual parameters; a singular Sigma is moved inside the cone."""
+    structure = problem.residual
+    root = structure.lifted(structure.root(sigma2))
+    return np.append(_factor_part(blocks, G), ResidualChart(structure).coordinates(root))
 
 
-def _certify(objective: Objective, theta: Array, point: ThetaEvaluation, lowest: float) -> Certificate:
-    """Gradient, decrement and curvature at the returned point itself."""
+def _certify(point: ThetaEvaluation, lowest: float) -> Certificate:
+    """Gradient, decrement and curvature at the returned point itself, on the face of the cone where it lies."""
     values, vectors = np.linalg.eigh(point.hessian)
     along = vectors.T @ point.gradient
     scale = max(float(np.abs(values).max()), 1.0)
     bent = values > 1e-10 * scale
     decrement = float((along[bent] ** 2 / values[bent]).sum())
-    gradient_norm = _largest(point)
-    curvature = _smallest_curvature(objective, theta, point.hessian)
+    curvature = _smallest_curvature(point.hessian)
     converged = bool(
-        gradient_norm < MAX_GRADIENT
+        point.steepness < MAX_GRADIENT
         and decrement < MAX_DECREMENT
         and values[0] > -1e-7 * scale
         and curvature > MIN_CURVATURE
         and lowest >= MIN_MULTIPLIER
     )
-    return Certificate(gradient_norm, decrement, curvature, lowest, converged)
+    return Certificate(point.steepness, decrement, curvature, lowest, converged)
 
 
-def _smallest_curvature(objective: Objective, theta: Array, hessian: Array) -> float:
-    """Smallest eigenvalue of the Hessian, scaled to unit diagonal, over directions that stay on the face.
-
-    A column of L that is zero stays zero there; its curvature is the multiplier's business.
-    """
-    gone = np.abs(objective.factor(theta)).max(axis=0) == 0.0
-    keep = np.ones(len(theta), dtype=bool)
-    keep[: objective.n_factor] = np.abs(objective.basis).max(axis=1) @ gone == 0.0
-    part = hessian[keep][:, keep]
-    diagonal = np.abs(np.diag(part))
+def _smallest_curvature(hessian: Array) -> float:
+    """Smallest eigenvalue of the Hessian, scaled to unit diagonal."""
+    diagonal = np.abs(hessian.diagonal())
     # an entry far below the others is rounding noise of zero, which scaling must not blow up
-    size = np.sqrt(np.maximum(diagonal, 1e-9 * max(float(diagonal.max()), 1.0)))
-    return float(np.linalg.eigvalsh(part / np.outer(size, size))[0])
+    size = np.sqrt(np.maximum(diagonal, FLAT * max(float(diagonal.max()), 1.0)))
+    return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])

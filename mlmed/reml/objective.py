@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.covariance import Block, factor_basis
+from mlmed.reml.covariance import Block, factor_basis, pivoted_chart
 from mlmed.reml.criterion import evaluate
+from mlmed.reml.directions import along
 from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.sigma import ResidualChart, degenerate
+from mlmed.reml.weights import residual_units
 
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
 
 Array = NDArray[np.float64]
+
+#: Curvature of a coordinate, against the largest, below which it is the rounding error of none.
+FLAT = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,18 @@ class ThetaEvaluation:
     hessian: Array
     natural: Evaluation
 
+    @property
+    def steepness(self) -> float:
+        """Largest |g_k| / sqrt(|H_kk|) (eq. 34a): the same in any units of the coordinates."""
+        diagonal = np.abs(self.hessian.diagonal())
+        # an entry far below the others is rounding noise of zero, which scaling must not blow up
+        size = np.sqrt(np.maximum(diagonal, FLAT * max(float(diagonal.max()), 1.0)))
+        return float((np.abs(self.gradient) / size).max())
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """-2l as a function of theta = (l, log-Cholesky entries of Sigma), with L = sum_k l_k Lambda_k.
+    """-2l as a function of theta: L = sum_k l_k Lambda_k, then coordinates of Sigma, then (rarely) beta.
 
     Attributes
     ----------
@@ -50,6 +64,8 @@ class Objective:
         The matrices Lambda_k.
     reml : bool
         Restricted likelihood or not.
+    chart : ResidualChart
+        The coordinates of Sigma.
 
     Notes
     -----
@@ -59,6 +75,7 @@ class Objective:
     problem: Problem
     basis: Array
     reml: bool
+    chart: ResidualChart
 
     @property
     def n_factor(self) -> int:
@@ -71,53 +88,85 @@ class Objective:
         return (theta[:K] @ self.basis.reshape(K, q * q)).reshape(q, q)
 
     def residual_part(self, theta: Array) -> Array:
-        """The entries of theta that make up Sigma, (S,)."""
-        return theta[self.n_factor : self.n_factor + self.problem.residual.size]
+        """The entries of theta that make up Sigma."""
+        return theta[self.n_factor : self.n_factor + self.chart.size]
+
+    def free_part(self, theta: Array) -> Array:
+        """The entries of theta that stand for themselves (beta, where it is given)."""
+        return theta[self.n_factor + self.chart.size :]
+
+    def residual_root(self, theta: Array) -> Array:
+        """A factor of Sigma at theta, (R, R)."""
+        return self.chart.root(self.residual_part(theta))
 
     def sigma2(self, theta: Array) -> Array:
         """Residual parameters at theta, (S,)."""
-        return self.problem.residual.values(self.residual_part(theta))
+        return self.chart.values(self.residual_part(theta))
 
     def is_lost(self, theta: Array) -> bool:
-        """Whether a residual variance has gone to zero: the criterion has no minimum that way."""
-        return self.problem.residual.degenerate(self.residual_part(theta))
+        """Whether a residual variance, or what responses of one row leave of it, has gone to zero.
+
+        The criterion has no minimum that way.
+        """
+        root, cross = self.residual_root(theta), self.problem.cross
+        if cross is None:
+            return any(degenerate(row[None]) for row in root)
+        return any(degenerate(root[own]) for own, rows in zip(cross.observed, cross.nobs, strict=True) if rows)
 
     def __call__(self, theta: Array) -> float:
         """-2l at theta; infinite where the residual variances leave the range of floating point."""
-        return evaluate(self.problem, self.factor(theta), self.sigma2(theta), reml=self.reml, order=0).value
+        return self.evaluation(theta, self.factor(theta), order=0).value
 
-    def derivatives(self, theta: Array) -> ThetaEvaluation:
-        """Value, gradient and Hessian at theta."""
-        natural = evaluate(self.problem, self.factor(theta), self.sigma2(theta), reml=self.reml, order=2)
-        return self.in_chart(theta, natural)
+    def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
+        """Criterion and natural derivatives at theta, with ``L`` in the place of its factor."""
+        root, at = self.residual_root(theta), self.sigma2(theta)
+        return evaluate(self.problem, L, at, reml=self.reml, order=order, root=root, base=self.chart.base)
+
+    def derivatives(self, theta: Array, factor: Array | None = None) -> ThetaEvaluation:
+        """Value, gradient and Hessian at theta; ``factor`` (q, q) is L in another order of columns."""
+        return self.in_chart(theta, self.evaluation(theta, self.factor(theta) if factor is None else factor))
 
     def in_chart(self, theta: Array, natural: Evaluation) -> ThetaEvaluation:
         """Derivatives in theta from those in natural parameters at the same point; no cluster is visited."""
         L, structure, part = self.factor(theta), self.problem.residual, self.residual_part(theta)
+        own = natural if self.chart.base is None else along(natural, structure, self.chart.base)
         J = self.jacobian(theta)
-        hessian = J.T @ natural.hessian @ J
-        K, S, q, qq = self.n_factor, structure.size, len(L), L.size
-        slope = natural.gradient[:qq].reshape(q, q)
+        hessian = J.T @ own.hessian @ J
+        K, S, n, q, qq = self.n_factor, structure.size, self.chart.size, len(L), L.size
+        slope = own.gradient[:qq].reshape(q, q)
         # eq. 16: d2G/dl_k dl_m = Lambda_k Lambda_m' + Lambda_m Lambda_k'
         turned = (slope @ self.basis).reshape(K, qq)
         hessian[:K, :K] += 2.0 * (self.basis.reshape(K, qq) @ turned.T)
-        hessian[K : K + S, K : K + S] += structure.curvature(part, natural.gradient[qq : qq + S])
-        return ThetaEvaluation(natural.value, natural.gradient @ J, hessian, natural)
+        hessian[K : K + n, K : K + n] += self.chart.curvature(part, own.gradient[qq : qq + S])
+        return ThetaEvaluation(natural.value, own.gradient @ J, hessian, natural)
 
     def jacobian(self, theta: Array) -> Array:
-        """d(vec G, sigma2)/d theta, (q*q + S, n) (eq. 15); coordinates after those (beta) stand for themselves."""
-        L, structure, part = self.factor(theta), self.problem.residual, self.residual_part(theta)
-        K, S, q = self.n_factor, structure.size, len(L)
-        free = len(theta) - K - S
-        J = np.zeros((q * q + S + free, K + S + free))
+        """d(vec G, natural parameters of M)/d theta (eq. 15); coordinates after those (beta) stand for themselves."""
+        L, part = self.factor(theta), self.residual_part(theta)
+        K, S, n, q = self.n_factor, self.problem.residual.size, self.chart.size, len(L)
+        free = len(theta) - K - n
+        J = np.zeros((q * q + S + free, K + n + free))
         half = (self.basis.reshape(K * q, q) @ L.T).reshape(K, q, q)
         J[: q * q, :K] = (half + half.transpose(0, 2, 1)).reshape(K, q * q).T
-        J[q * q : q * q + S, K : K + S] = structure.jacobian(part)
-        J[q * q + S :, K + S :] = np.eye(free)
+        J[q * q : q * q + S, K : K + n] = self.chart.jacobian(part)
+        J[q * q + S :, K + n :] = np.eye(free)
         return J
+
+    def recharted(self, blocks: tuple[Block, ...], theta: Array, spread: Array) -> tuple[Objective, Array]:
+        """The same criterion in the units of the data at theta, and theta in its coordinates (eq. 89b, 89c).
+
+        For an objective over the whole cone. ``spread`` (q, q) is Z'V^-1 Z at theta, summed over clusters.
+        """
+        basis, entries = pivoted_chart(blocks, self.factor(theta), spread / self.problem.n_clusters)
+        chart, part = self.chart, self.residual_part(theta)
+        if self.problem.cross is not None:
+            root = self.residual_root(theta)
+            chart = replace(chart, base=residual_units(self.problem.cross, root))
+            part = chart.coordinates(root)
+        return replace(self, basis=basis, chart=chart), np.concatenate([entries, part, self.free_part(theta)])
 
 
 def objective_for(problem: Problem, blocks: tuple[Block, ...], *, reml: bool) -> Objective:
     """The criterion over the whole cone of the given covariance structures."""
     basis = [factor_basis(block, problem.n_random) for block in blocks]
-    return Objective(problem, np.concatenate(basis), reml)
+    return Objective(problem, np.concatenate(basis), reml, ResidualChart(problem.residual))

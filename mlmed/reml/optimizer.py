@@ -57,7 +57,7 @@ class Step:
     value : float
         -2l there.
     gradient_norm : float
-        Largest absolute entry of the gradient in theta.
+        Largest entry of the gradient in theta, each over the root of its own second derivative.
     decrement : float
         Newton decrement g'H^-1 g (infinite where H is not positive definite).
     accepted : bool
@@ -207,11 +207,13 @@ def newton(
         gained = trial.value - point.value
         trial_model = _Model.of(trial)
         if decrement < settings.decrement or abs(predicted) < noise:
-            # the last step: the value can no longer judge, the gradient can
-            better = _norm(trial) <= _norm(point) and gained <= noise
+            # the value can no longer judge, the gradient can
+            better = trial.steepness <= point.steepness and gained <= noise
             steps.append(_record(trial_theta, trial, trial_model, better))
             if better:
-                theta, point = trial_theta, trial
+                theta, point, model = trial_theta, trial, trial_model
+            if better and decrement >= settings.decrement:
+                continue
             break
         ratio = gained / predicted
         accepted = ratio > 1e-4
@@ -245,14 +247,10 @@ def _length(vector: Array) -> float:
     return math.sqrt(vector @ vector)
 
 
-def _norm(point: ThetaEvaluation) -> float:
-    return float(np.abs(point.gradient).max())
-
-
 def evaluated(theta: Array, point: ThetaEvaluation) -> Step:
     """An accepted evaluation."""
     return _record(theta, point, _Model.of(point), True)
 
 
 def _record(theta: Array, point: ThetaEvaluation, model: _Model, accepted: bool) -> Step:
-    return Step(theta, point.value, _norm(point), model.decrement, accepted)
+    return Step(theta, point.value, point.steepness, model.decrement, accepted)

@@ -128,14 +128,13 @@ def cross_terms(
     U = B - np.einsum("sabj,bkj->sakj", A, made.h)
     lost = np.einsum("aij,samj->simj", made.h, B) + np.einsum("saij,amj->simj", U, made.h)
     moved = np.array([whole(one) for one in weights.moved]) - 0.5 * (lost + lost.transpose(0, 2, 1, 3))
-    half = np.einsum("prs,ksu->kpru", weights.precision, problem.residual.basis)
-    trace = np.einsum("kprr,pj->kj", half, rows) - np.einsum("abj,sabj->sj", made.N, A)
+    trace = weights.traces @ rows - np.einsum("abj,sabj->sj", made.N, A)
     if not information:
         return ResidualTerms(whole(weights.precision), trace, moved, np.empty(0), np.empty(0))
     F = np.eye(len(made.NA))[:, :, None] - made.NA
     mixed = np.array([product(F.transpose(1, 0, 2), product(one, F)) for one in A])
     G = np.einsum("abj,sbcj->sacj", made.N, A)
-    of_rows = np.einsum("kpru,lpur->klp", half, half) @ rows
+    of_rows = weights.pairs @ rows
     twice = weights.twice[..., stratum[:, None], stratum]  # (S, S, P, q, q)
     inside = np.einsum("klpab,pjab,abj->klj", twice, A_P, made.N, optimize=True)
     pairs = of_rows - 2.0 * inside + np.einsum("sabj,tbaj->stj", G, G, optimize=True)

@@ -174,6 +174,12 @@ class Evaluation:
         Derivative of beta with respect to (vec G, sigma2) (eq. 12); empty below order 2.
     size : float
         Size of the terms that add up to the value, y'R^-1 y among them; rounding errors are proportional to it.
+    spread : (q, q) array
+        Z'V^-1 Z summed over clusters: what the data know of the random effects; empty below order 1.
+    base : (R, R) array or None
+        Where derivatives in Sigma were taken along B E_s B' with this B (eq. 95b), else None.
+    along : Evaluation or None
+        The same with derivatives in the coordinates of ``base`` in the place of sigma2, as they were computed.
     """
 
     value: float
@@ -184,3 +190,6 @@ class Evaluation:
     information: Array
     beta_gradient: Array
     size: float = 1.0
+    spread: Array = field(default_factory=lambda: np.empty((0, 0)))
+    base: Array | None = None
+    along: Evaluation | None = None

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from mlmed.reml.covariance import Block
 from mlmed.reml.criterion import evaluate
+from mlmed.reml.directions import plus
 from mlmed.reml.fit import Optimum, coordinates, minimize
-from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
+from mlmed.reml.objective import Objective, objective_for
 from mlmed.reml.optimizer import NewtonSettings
 from mlmed.reml.problem import Evaluation
+from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.working import Units, Working
 
 __all__ = ["PsiMap", "Pull", "PulledObjective", "PulledPoint", "Target", "psi_map", "pulled_optimum"]
@@ -82,7 +84,7 @@ class Pull:
     towards: float
     strength: float
 
-    def added_to(self, at: Evaluation, G: Array, sigma2: Array) -> Evaluation:
+    def added_to(self, at: Evaluation, structure: ResidualStructure, G: Array, sigma2: Array) -> Evaluation:
         """An evaluation in (vec G, sigma2, beta) with this term and its derivatives."""
         value, gradient, hessian = self.target(self.psi(G, sigma2, at.beta))
         slope = self.psi.matrix.T @ gradient
@@ -90,12 +92,14 @@ class Pull:
         bend = np.outer(slope, slope)
         if hessian is not None:
             bend += gap * (self.psi.matrix.T @ hessian @ self.psi.matrix)
-        return replace(
+        own = replace(
             at,
-            value=at.value + 0.5 * self.strength * gap**2,
-            gradient=at.gradient + self.strength * gap * slope,
-            hessian=at.hessian + self.strength * bend,
+            value=0.5 * self.strength * gap**2,
+            gradient=self.strength * gap * slope,
+            hessian=self.strength * bend,
+            information=np.zeros_like(bend),
         )
+        return plus(at, own, structure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +114,20 @@ class PulledObjective(Objective):
 
     pull: Pull
 
-    def derivatives(self, theta: Array) -> ThetaEvaluation:
-        """Value, gradient and Hessian at theta."""
-        L, sigma2 = self.factor(theta), self.sigma2(theta)
-        beta = theta[self.n_factor + self.problem.residual.size :]
-        at = evaluate(self.problem, L, sigma2, reml=self.reml, order=2, beta=beta)
-        return self.in_chart(theta, self.pull.added_to(at, L @ L.T, sigma2))
-
-    def __call__(self, theta: Array) -> float:
-        """Value at theta."""
-        return self.derivatives(theta).value
+    def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
+        """Criterion with its pull and natural derivatives at theta; always of second order."""
+        root, sigma2 = self.residual_root(theta), self.sigma2(theta)
+        at = evaluate(
+            self.problem,
+            L,
+            sigma2,
+            reml=self.reml,
+            order=2,
+            beta=self.free_part(theta),
+            root=root,
+            base=self.chart.base,
+        )
+        return self.pull.added_to(at, self.problem.residual, L @ L.T, sigma2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +160,7 @@ def pulled_optimum(
 ) -> PulledPoint:
     """Minimize the pulled criterion from ``start``, with the search that fits models."""
     base = objective_for(working.problem, blocks, reml=reml)
-    objective = PulledObjective(base.problem, base.basis, reml, pull)
+    objective = PulledObjective(base.problem, base.basis, reml, base.chart, pull)
     theta = np.append(coordinates(working.problem, blocks, start.G, start.sigma2), start.evaluation.beta)
     found = minimize(objective, blocks, theta, NewtonSettings())
     psi = pull.psi(found.G, found.sigma2, found.evaluation.beta)

@@ -20,7 +20,7 @@ from mlmed.reml.problem import CrossProducts, Problem
 from mlmed.reml.scores import scores_at
 from mlmed.reml.start import natural_jacobian
 from mlmed.reml.vcov import ParameterVcov, information_inverse
-from mlmed.reml.weights import precisions, weighted_clusters, weighted_tables
+from mlmed.reml.weights import weighted_clusters, weighted_tables, whitener
 from mlmed.reml.working import Working
 
 __all__ = ["FULL_LEVERAGE", "ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
@@ -156,7 +156,7 @@ def _whitened(problem: Problem, products: CrossProducts, sigma2: Array, part: sl
     """[Z X y]'R^-1 [Z X y] of every cluster, (n, q + p + 1, q + p + 1)."""
     cross = problem.cross
     assert cross is not None
-    weights = precisions(cross, problem.residual.matrix(sigma2))
+    weights = whitener(cross, problem.residual.root(sigma2)).precision
     A, B = (tables[0] for tables in weighted_tables(cross, problem.stratum, weights[None], part))
     C = weighted_clusters(cross, weights, products.C[:, part])
     return np.block([[A, B], [B.transpose(0, 2, 1), C]])

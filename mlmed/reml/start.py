@@ -8,7 +8,10 @@ from numpy.typing import NDArray
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natural_basis
 from mlmed.reml.criterion import evaluate
-from mlmed.reml.problem import Problem
+from mlmed.reml.directions import along
+from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.sigma import ResidualChart, ResidualStructure
+from mlmed.reml.weights import residual_units
 
 __all__ = ["natural_jacobian", "random_theta", "regression_variances", "start_theta", "warm_theta"]
 
@@ -114,7 +117,7 @@ def random_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Gen
     covariances = rng.uniform(-0.8, 0.8, len(rows)) * np.sqrt(variances[rows] * variances[columns])
     sigma2 = structure.inside(np.append(variances, covariances), variances)
     factor = np.concatenate([factor_coordinates(block, G) for block in blocks])
-    return np.append(factor, structure.coordinates(sigma2))
+    return np.append(factor, ResidualChart(structure).coordinates(structure.root(sigma2)))
 
 
 def _scored(
@@ -133,18 +136,36 @@ def _scored(
     A point inside the cone: on its boundary columns of the factor are zero, and so are their slopes.
     """
     q, structure = problem.n_random, problem.residual
-    at = evaluate(problem, L, sigma2, reml=reml, order=2)
+    at, units = _in_units(problem, L, sigma2, reml)
     J = natural_jacobian(problem, blocks)
     information = J.T @ at.information @ J
     _refuse_unidentified(information, J, names or tuple(f"u{k}" for k in range(q)))
-    move = np.linalg.solve(information, J.T @ at.gradient)
+    move: Array = np.asarray(np.linalg.solve(information, J.T @ at.gradient), dtype=np.float64)
     n_tau = J.shape[1] - structure.size
     free = L @ L.T - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
-    sigma2 = structure.inside(sigma2 - move[n_tau:], 0.1 * sigma2[: structure.R])
+    root = _moved_root(structure, sigma2, units, move[n_tau:])
     unit = np.sqrt(np.outer(level, level))
     G = sum((inside_cone(block, free / unit, floor=floor) for block in blocks), np.zeros((q, q))) * unit
     theta = np.concatenate([factor_coordinates(block, G) for block in blocks])
-    return np.append(theta, structure.coordinates(sigma2))
+    return np.append(theta, ResidualChart(structure).coordinates(root))
+
+
+def _in_units(problem: Problem, L: Array, sigma2: Array, reml: bool) -> tuple[Evaluation, Array | None]:
+    """The criterion, with derivatives in the units of the data where residuals are correlated; these units (R, R)."""
+    if problem.cross is None:
+        return evaluate(problem, L, sigma2, reml=reml, order=2), None
+    root = problem.residual.root(sigma2)
+    base = residual_units(problem.cross, root)
+    at = evaluate(problem, L, sigma2, reml=reml, order=2, root=root, base=base)
+    return along(at, problem.residual, base), base
+
+
+def _moved_root(structure: ResidualStructure, sigma2: Array, units: Array | None, move: Array) -> Array:
+    """Factor of Sigma after a step, at least a tenth of the variances and correlations away from singular, (R, R)."""
+    if units is None:
+        return structure.root(structure.inside(sigma2 - move, 0.1 * sigma2))
+    own = structure.squared(np.asarray(np.linalg.solve(units, structure.root(sigma2)), dtype=np.float64))
+    return units @ structure.root(structure.inside(own - move, 0.1 * own[: structure.R]))
 
 
 def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:

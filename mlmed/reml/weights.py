@@ -7,44 +7,80 @@ the entry belongs to.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dtrtri
 
 from mlmed.reml.problem import Cross
 
-__all__ = ["log_residual", "precisions", "weighted_clusters", "weighted_cross", "weighted_tables"]
+__all__ = ["Whitener", "residual_units", "weighted_clusters", "weighted_cross", "weighted_tables", "whitener"]
 
 Array = NDArray[np.float64]
 
+#: Share of a response's residual sd that the others leave, below which Sigma_OO counts as singular.
+SINGULAR = 1e-13
 
-def precisions(cross: Cross, Sigma: Array) -> Array:
-    """Sigma_OO^-1 of every pattern in the rows and columns O of a (R, R) matrix, zero elsewhere, (P, R, R).
+
+@dataclass(frozen=True, slots=True)
+class Whitener:
+    """What makes the residuals of the rows of every pattern independent with variance 1, at one Sigma (eq. 91).
+
+    Attributes
+    ----------
+    half : (P, R, R) array
+        C^-1 with C C' = Sigma_OO, C lower triangular, in the rows and columns O of every pattern, zero elsewhere.
+    precision : (P, R, R) array
+        Sigma_OO^-1 = C^-T C^-1, likewise.
+    logdet : float
+        log|R| of all rows.
+    """
+
+    half: Array
+    precision: Array
+    logdet: float
+
+
+def whitener(cross: Cross, root: Array) -> Whitener:
+    """The whitener of Sigma = ``root @ root.T``.
+
+    Sigma is not formed: that would lose what responses hardly differ in.
+
+    Parameters
+    ----------
+    cross : Cross
+        The patterns and their rows.
+    root : (R, R) array
+        A factor of Sigma. A column may be zero as long as Sigma_OO of every pattern is regular.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        If Sigma is singular.
+        If Sigma_OO of a pattern is singular.
     """
-    out = np.zeros((len(cross.observed), *Sigma.shape))
-    for target, own in zip(out, cross.observed, strict=True):
-        at = np.ix_(own, own)
-        target[at] = np.linalg.inv(Sigma[at])
-    return out
+    half = np.zeros((len(cross.observed), *root.shape))
+    logdet = 0.0
+    for target, own, nobs in zip(half, cross.observed, cross.nobs, strict=True):
+        mine = root[own]
+        lower = root if own.all() and not np.triu(root, 1).any() else np.asarray(np.linalg.qr(mine.T, mode="r")).T
+        pivots = np.abs(lower.diagonal())
+        if pivots.min() <= SINGULAR * np.sqrt((mine**2).sum(axis=1).max()):
+            raise np.linalg.LinAlgError("the residual covariance of responses observed together is singular")
+        target[np.ix_(own, own)] = dtrtri(lower, lower=1)[0]
+        logdet += 2.0 * float(nobs) * float(np.log(pivots).sum())
+    return Whitener(half, half.swapaxes(1, 2) @ half, logdet)
 
 
-def log_residual(cross: Cross, Sigma: Array) -> float:
-    """log|R| of all rows.
+def residual_units(cross: Cross, root: Array) -> Array:
+    """Regular lower-triangular B with B B' the inverse of the average precision of rows, (R, R) (eq. 89b).
 
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If Sigma is not positive definite.
+    With complete rows B B' = Sigma. Where Sigma is singular and no row has all responses, B is regular still.
     """
-    total = 0.0
-    for own, nobs in zip(cross.observed, cross.nobs, strict=True):
-        factor = np.linalg.cholesky(Sigma[np.ix_(own, own)])
-        total += 2.0 * float(nobs) * float(np.log(np.diag(factor)).sum())
-    return total
+    average = np.einsum("prs,p->rs", whitener(cross, root).precision, cross.nobs) / cross.nobs.sum()
+    # with J the exchange of rows, J A J = U U' gives A = (J U J)(J U J)', upper triangular, and its inverse is lower
+    upper = np.linalg.cholesky(average[::-1, ::-1])[::-1, ::-1]
+    return np.asarray(np.linalg.inv(upper).T, dtype=np.float64)
 
 
 def weighted_tables(cross: Cross, stratum: NDArray[np.int64], weights: Array, part: slice) -> tuple[Array, Array]:

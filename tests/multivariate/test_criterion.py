@@ -12,7 +12,7 @@ import pytest
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import loglik_at
 from mlmed.reml.objective import objective_for
-from mlmed.reml.sigma import ResidualStructure
+from mlmed.reml.sigma import ResidualChart, ResidualStructure
 from tests.models import random_point
 from tests.multivariate.dense import made, simulated
 from tests.tolerances import DENSE, DERIVATIVE, SAME
@@ -123,13 +123,26 @@ def test_expected_information_against_dense_traces(formulas, missing):
     assert found[qq:, :qq] @ np.eye(q).ravel() == pytest.approx(np.array(mixed), rel=DENSE)
 
 
+@pytest.mark.parametrize("units", ["natural", "of the data", "face"])
 @pytest.mark.parametrize(("formulas", "missing"), CASES)
-def test_theta_derivatives_against_numdifftools(formulas, missing):
-    """Gradient and Hessian in theta = (entries of L, log-Cholesky entries of Sigma)."""
+def test_theta_derivatives_against_numdifftools(formulas, missing, units):
+    """Gradient and Hessian in theta = (entries of L, coordinates of Sigma), in all charts of the search."""
     working, _ = made(simulated(12, 6, seed=9, missing=missing), *formulas)
     objective = objective_for(working.problem, working.blocks, reml=True)
     rng = np.random.default_rng(7)
     theta = np.append(rng.normal(0.5, 0.2, objective.n_factor), rng.normal(-0.2, 0.2, working.problem.residual.size))
+    if units != "natural":
+        spread = objective.derivatives(theta).natural.spread
+        value, sigma2 = objective(theta), objective.sigma2(theta)
+        objective, theta = objective.recharted(working.blocks, theta, spread)
+        assert objective(theta) == pytest.approx(value, rel=SAME)
+        assert objective.sigma2(theta) == pytest.approx(sigma2, rel=SAME)
+        theta = theta + rng.normal(0.0, 0.05, len(theta))
+    if units == "face":  # all columns of the factors kept: linear coordinates of Sigma
+        chart, part = objective.chart.on_face(objective.residual_root(theta), tol=1e-5)
+        value, theta = objective(theta), np.append(theta[: objective.n_factor], part)
+        objective = replace(objective, chart=chart)
+        assert objective(theta) == pytest.approx(value, rel=SAME)
     exact = objective.derivatives(theta)
     gradient = nd.Gradient(objective, step=1e-3, order=4)(theta)
     assert exact.gradient == pytest.approx(gradient, rel=DERIVATIVE, abs=DERIVATIVE * np.abs(gradient).max())
@@ -166,14 +179,19 @@ def test_no_covariance_is_the_diagonal_criterion():
 def test_coordinates_of_sigma(R, correlated):
     """Theta and back, first and second derivatives, for every number of equations."""
     structure, rng = ResidualStructure(R, correlated), np.random.default_rng(R)
+    chart = ResidualChart(structure)
     theta = rng.normal(0.0, 0.5, structure.size)
-    values = structure.values(theta)
-    assert structure.coordinates(values) == pytest.approx(theta, rel=SAME, abs=SAME)
+    values = chart.values(theta)
+    assert chart.coordinates(structure.root(values)) == pytest.approx(theta, rel=SAME, abs=SAME)
     assert np.einsum("s,sab->ab", values, structure.basis) == pytest.approx(structure.matrix(values), rel=SAME)
-    jacobian = nd.Jacobian(structure.values)(theta).reshape(structure.size, -1)
-    assert structure.jacobian(theta) == pytest.approx(jacobian, rel=DERIVATIVE, abs=DERIVATIVE)
+    jacobian = nd.Jacobian(chart.values)(theta).reshape(structure.size, -1)
+    assert chart.jacobian(theta) == pytest.approx(jacobian, rel=DERIVATIVE, abs=DERIVATIVE)
     slope = rng.normal(size=structure.size)
-    hessian = nd.Hessian(lambda t: slope @ structure.values(t))(theta)
-    assert structure.curvature(theta, slope) == pytest.approx(hessian, rel=DERIVATIVE, abs=DERIVATIVE)
+    hessian = nd.Hessian(lambda t: slope @ chart.values(t))(theta)
+    assert chart.curvature(theta, slope) == pytest.approx(hessian, rel=DERIVATIVE, abs=DERIVATIVE)
+    C = rng.normal(size=(R, R)) if correlated else np.diag(rng.normal(size=R))
+    moved = C @ structure.matrix(slope) @ C.T
+    rows, columns = structure.at.T
+    assert slope @ structure.congruence(C) == pytest.approx(moved[rows, columns], rel=SAME, abs=SAME)
     moved = structure.inside(rng.normal(0.0, 3.0, structure.size), np.full(R, 0.1))
     assert np.linalg.eigvalsh(structure.matrix(moved))[0] > 0.0

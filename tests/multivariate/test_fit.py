@@ -191,29 +191,6 @@ def test_a_response_that_repeats_another(factor, seed):
         mlmed.mixed(["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"], data, residual="unstructured")
 
 
-def test_residuals_that_nearly_repeat_each_other():
-    """A part of 1e-4 of its own is not seen in the cross-products; the search finds the singular Sigma."""
-    data, rng = simulated(30, 6, seed=1, R=2), np.random.default_rng(0)
-    data = data.assign(z=data["y0"] + 1e-4 * rng.normal(size=len(data)))
-    with pytest.raises(NotIdentifiedError, match="residual covariance becomes singular"):
-        mlmed.mixed(["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"], data, residual="unstructured")
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_high_residual_correlations_are_certified(seed):
-    """Residuals that correlate .9998, random effects of their own (above .9999: docs/limitations.md)."""
-    rng = np.random.default_rng(seed)
-    codes, x = np.repeat(np.arange(200), 6), rng.normal(size=1200)
-    u, e = rng.normal(size=(200, 2)), rng.normal(size=1200)
-    data = pd.DataFrame({"id": codes, "x": x, "y0": x + u[codes, 0] + e})
-    data = data.assign(y1=u[codes, 1] + e + 0.02 * rng.normal(size=1200))
-    fit = mlmed.mixed(["y0 ~ x + (1 |c| id)", "y1 ~ x + (1 |c| id)"], data, residual="unstructured")
-    assert fit.converged
-    assert fit.sdcor().set_index("term").loc["cor(y0:Residual,y1:Residual)", "estimate"] == pytest.approx(
-        0.9998, abs=5e-5
-    )
-
-
 def test_singular_exchangeable_blocks_are_singular():
     """One variance and a correlation of 1 across equations: rank 1, flagged."""
     rng = np.random.default_rng(0)
@@ -275,15 +252,6 @@ def test_command_line(data, tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["structures"] == {"random": {"c": "unstructured"}, "residual": "unstructured"}
     assert any(row["term"] == "cor(y0:Residual,y1:Residual)" for row in document["sdcor"])
-
-
-@pytest.mark.parametrize("seed", [6, 26])
-def test_residuals_that_are_nearly_repeated_are_certified(seed):
-    """A residual correlation of .9996 (6), a residual sd of .004 (26): rounding errors are larger, not the answer."""
-    formulas = ["y0 ~ x + (1 + x |c| id)", "y1 ~ w + (1 |c| id)", "y2 ~ 0 + x + (0 + x |d| id)"]
-    fit = mlmed.mixed(formulas, simulated(30, 7, seed=seed), residual="unstructured")
-    assert fit.converged
-    assert fit.check_starts(3, seed=1)["difference"].abs().max() < LOGLIK
 
 
 def test_a_fit_shows_itself_in_one_line(fit):

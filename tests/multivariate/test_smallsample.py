@@ -194,7 +194,7 @@ def test_moves_of_sigma_stay_inside_and_span(R, correlated):
     root = np.tril(np.random.default_rng(R).normal(size=(R, R)))
     Sigma = root @ root.T + 1e-3 * np.eye(R) if correlated else np.diag(np.diag(root) ** 2)
     rows, columns = structure.at.T
-    found = smallsample._residual_directions(structure, Sigma[rows, columns])
+    found = smallsample._residual_directions(structure, structure.root(Sigma[rows, columns]))
     assert np.linalg.matrix_rank(found / np.abs(found).max(axis=1, keepdims=True)) == structure.size
     for k, move in enumerate(found):
         D = structure.matrix(move)
