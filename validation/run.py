@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import mlmed
 from validation.affect_checks import affect_checks
 from validation.causal_checks import causal_checks
+from validation.centred_checks import centred_checks
 from validation.checks import Check
 from validation.comparison_checks import comparison_checks
 from validation.interval_checks import interval_checks
@@ -93,6 +94,7 @@ def main() -> int:
         *piecewise_checks(),
         *causal_checks(),
         *affect_checks(),
+        *centred_checks(),
     ]
     text = report(checks)
     REPORT.write_text(text, encoding="utf-8")

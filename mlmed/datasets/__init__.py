@@ -95,6 +95,10 @@ _RECORDS: dict[str, Dataset] = {record.name: record for record in (
                 "steps.pmd": 0.028391595, "NA.std": -0.075450932},
         f"{_RAW}/sjweston/uobayes/refs/heads/main/files/data/external_data/williams.csv",
         constant=("female", "id")),
+    Dataset("blch9", "diary of 100 people over 21 days, x, m and y centred within people, as in R package bmlm",
+        "Bolger and Laurenceau (2013), Intensive Longitudinal Methods, chapter 9",
+        2100, {"id": 150.5, "time": 11.0, "fwkstrs": 2.9685714, "fwkdis": 5.2306278, "freldis": 4.6353768,
+               "x": 0.0, "m": 0.0, "y": 0.0}),
     Dataset("framing", "experiment on the framing of news about immigration, 265 people",
         "Brader, Valentino and Suhay (2008), American Journal of Political Science 52, 959-978",
         265, {"cond": 2.4716981, "anx": None, "age": 47.766038, "educ": None, "gender": None,
@@ -151,7 +155,7 @@ def describe() -> pd.DataFrame:
     """
     records = pd.DataFrame([asdict(record) for record in _RECORDS.values()])
     records["columns"] = records["columns"].map(len)
-    records["source"] = records["address"].where(~records["shipped"], "the package")
+    records["source"] = records["address"].fillna("no public address").where(~records["shipped"], "the package")
     return records[["name", "rows", "columns", "shipped", "source", "what", "citation"]]
 
 

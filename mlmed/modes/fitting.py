@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ from mlmed.reml.fit import Optimum, optimize
 from mlmed.reml.posterior import ModeLaw, mode_law
 from mlmed.reml.working import Working, build_working
 
-__all__ = ["Fitted", "design_of", "fit_model", "known_columns", "make_grams"]
+__all__ = ["Fitted", "boundary_text", "design_of", "empty_text", "fit_model", "known_columns", "make_grams"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,8 +95,8 @@ class Fitted:
 
     @property
     def is_singular(self) -> bool:
-        """Whether the optimum lies on the boundary: G has less than full rank."""
-        return self.optimum.rank < len(self.estimates.G)
+        """Whether the optimum lies on the boundary: G, or the residual covariance, has less than full rank."""
+        return self.optimum.is_singular
 
     @property
     def converged(self) -> bool:
@@ -222,6 +223,24 @@ def _same_data(left: Grams, right: Grams) -> bool:
     return all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in pairs)
 
 
+def empty_text(empty: Sequence[str]) -> str:
+    """What is said of random intercepts that were left out."""
+    return (
+        f"random intercept {', '.join(empty)} is left out (its variance is 0): no column of the equation has a mean "
+        "that differs between clusters, as after centring within clusters; the slopes are not affected"
+    )
+
+
+def boundary_text(fitted: Fitted) -> str:
+    """Which covariance matrices of a singular fit lack what."""
+    optimum, R, found = fitted.optimum, fitted.working.problem.n_strata, []
+    if optimum.rank < optimum.size:
+        found.append(f"the covariance of the random effects has rank {optimum.rank} of {optimum.size}")
+    if optimum.residual_lost:
+        found.append(f"the residual covariance has rank {R - optimum.residual_lost} of {R}")
+    return " and ".join(found)
+
+
 def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
     found: list[tuple[str, type[Warning]]] = []
     if fitted.layout.dropped:
@@ -234,6 +253,8 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
                 LevelWarning,
             )
         )
+    if fitted.working.empty:
+        found.append((empty_text(fitted.working.empty), LevelWarning))
     optimum = fitted.optimum
     if not optimum.certificate.converged:
         found.append(
@@ -242,11 +263,11 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
                 ConvergenceWarning,
             )
         )
-    elif optimum.rank < len(optimum.G):
+    elif optimum.is_singular:
         found.append(
             (
-                f"boundary (singular) fit: the covariance of the random effects has rank {optimum.rank} of "
-                f"{len(optimum.G)}; estimates are the exact optimum, standard errors are flagged; see docs/singular.md",
+                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are the exact optimum, standard errors "
+                "are flagged; see docs/singular.md",
                 BoundaryWarning,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mlmed.modes.fitting import Fitted
+from mlmed.modes.fitting import Fitted, boundary_text, empty_text
 from mlmed.modes.sdcor import headline_correlations
 from mlmed.modes.tables import sections
 from mlmed.report.text import format_number, render_pairs, render_table
@@ -74,10 +74,12 @@ def header(fitted: Fitted) -> list[tuple[str, str]]:
     pairs.append(("Optimum", _optimum_line(fitted)))
     if fitted.is_singular:
         text = (
-            f"boundary (singular) fit: G has rank {fitted.optimum.rank} of {len(fitted.estimates.G)}, so at least one "
-            "random effect has variance 0 or is a linear combination of others; see docs/singular.md"
+            f"singular fit: {boundary_text(fitted)}, so at least one effect has variance 0 or is a linear combination "
+            "of others; see docs/singular.md"
         )
         pairs.append(("Boundary", text))
+    if fitted.working.empty:
+        pairs.append(("Left out", empty_text(fitted.working.empty)))
     pairs += [("Left out", str(dropped)) for dropped in fitted.layout.dropped]
     return pairs
 

@@ -5,7 +5,7 @@ A fit needs them once, a resampled problem every time; both call ``assemble``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
 from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
 from mlmed.reml.cross_products import CrossMaps, cross_maps, summed_cross
+from mlmed.reml.empty import empty_intercepts
 from mlmed.reml.maps import Entries, entries, sparse
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualStructure
@@ -33,6 +34,9 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+
+#: Structures in which every random effect has a variance of its own.
+OWN_VARIANCES = ("unstructured", "diagonal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,12 @@ class Assembly:
         return int(self.equations[-1].fixed.stop)
 
 
-def random_blocks(spec: ModelSpec, layout: Layout) -> tuple[Block, ...]:
-    """Positions in u (equation by equation, as typed) of every covariance block."""
+def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
+    """Positions in u (equation by equation, as typed) of every covariance block.
+
+    Effects ``without`` information are left out of blocks in which each effect has a variance of its own and that have
+    others.
+    """
     starts = np.cumsum([0, *(len(equation.random) for equation in layout.equations)])
     blocks = []
     for block in spec.blocks:
@@ -112,13 +120,15 @@ def random_blocks(spec: ModelSpec, layout: Layout) -> tuple[Block, ...]:
         for e, t in block.terms:
             terms = layout.equations[e].terms
             index += [int(starts[e]) + k for k, term in enumerate(terms) if term == t]
-        blocks.append(Block(tuple(sorted(index)), block.structure))
+        kept = [k for k in index if k not in without] if block.structure in OWN_VARIANCES else index
+        blocks.append(Block(tuple(sorted(kept or index)), block.structure))
     return tuple(blocks)
 
 
 def assembly_for(spec: ModelSpec, grams: Grams) -> Assembly:
     """The maps of a model whose working units are those of ``grams``."""
-    return build_assembly(random_blocks(spec, grams.layout), grams, correlated=spec.correlated)
+    blocks = random_blocks(spec, grams.layout, empty_intercepts(grams))
+    return build_assembly(blocks, grams, correlated=spec.correlated)
 
 
 def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool) -> Assembly:
@@ -251,7 +261,9 @@ def _random_map(
     y_scales = grams.scale[[other.response_at for other in grams.layout.equations]]
     K, n = len(grams.columns), len(names)
     forward, back = np.zeros((K, n)), np.zeros((n, n))
-    for block in blocks:
+    known = {k for block in blocks for k in block.index}
+    alone = tuple(Block((k,)) for k in range(random.start, random.stop) if k not in known)
+    for block in (*blocks, *alone):
         mine = [i for i in range(n) if random.start + i in block.index]
         if not mine:
             continue

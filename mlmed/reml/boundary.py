@@ -112,7 +112,7 @@ def on_face(
     """
     L, natural = objective.factor(theta), point.natural
     face = find_face(blocks, L, natural.spread / objective.problem.n_clusters)
-    if face.rank == len(L):
+    if face.rank == sum(len(block.index) for block in blocks):
         return None
     restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])

@@ -11,13 +11,13 @@ from mlmed.errors import DataError, NotIdentifiedError
 
 __all__ = [
     "COLLINEAR",
+    "refuse_absorbed",
     "refuse_between",
     "refuse_collinear",
     "refuse_constant",
     "refuse_few_rows",
     "refuse_one_cluster",
     "refuse_repeated",
-    "refuse_too_many",
     "refuse_unpaired",
     "within_share",
 ]
@@ -29,6 +29,8 @@ COLLINEAR = 1e-11
 #: Share of a response within clusters that predictors and other responses leave, below which it repeats them: a
 #: correlation of .9999995. Cross-products hold such a share to a billionth of itself, so no order of rows decides.
 REPEATED = 1e-6
+#: Share of a random effect's columns, of all clusters together, that fixed effects leave, below which they leave none.
+ABSORBED = 1e-9
 #: A variance below this share of the mean square is the rounding error of zero.
 CONSTANT = 1e-13
 
@@ -91,6 +93,13 @@ def within_share(full: Array, k: int) -> float:
 
 def refuse_between(equation: str, full: Array, response_at: int) -> None:
     """A response without variation inside clusters belongs to the clusters, not to their rows."""
+    rows, clusters = float(full[0, 0].sum()), int((full[0, 0] > 0.0).sum())
+    if rows == clusters:
+        raise NotIdentifiedError(
+            f"equation {equation} has {clusters} rows in {clusters} clusters, one each, so what differs between "
+            "clusters cannot be told from what differs within them; check the cluster variable, or use an ordinary "
+            "regression"
+        )
     if within_share(full, response_at) <= COLLINEAR:
         raise NotIdentifiedError(
             f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
@@ -106,14 +115,29 @@ def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
         )
 
 
-def refuse_too_many(equation: str, names: tuple[str, ...], nobs: int, clusters: int) -> None:
-    """More rows than random effects."""
-    if nobs <= clusters * len(names):
-        raise NotIdentifiedError(
-            f"equation {equation} has {nobs} rows in {clusters} clusters and {len(names)} random effects per cluster "
-            f"({', '.join(names)}): {clusters * len(names)} random effects cannot be told from {nobs} residuals. "
-            "Use fewer random effects"
-        )
+def refuse_absorbed(equation: str, names: tuple[str, ...], A: Array, B: Array, cross: Array) -> None:
+    """A random effect whose columns, one a cluster, the fixed effects make up: REML does not depend on its variance.
+
+    Parameters
+    ----------
+    equation : str
+        The response.
+    names : tuple of q_r str
+        Its random effects.
+    A, B : (q_r, J), (q_r, p_r, J) arrays
+        Squares of the columns of Z_r by cluster, and Z_r'X_r.
+    cross : (p_r, p_r) array
+        X_r'X_r.
+    """
+    wide = B.transpose(1, 0, 2).reshape(len(cross), -1)  # X'Z, all clusters side by side
+    made = (wide * np.linalg.solve(cross, wide)).sum(axis=0).reshape(len(names), -1).sum(axis=1)
+    for name, share in zip(names, 1.0 - made / A.sum(axis=1), strict=True):
+        if share < ABSORBED:
+            raise NotIdentifiedError(
+                f"equation {equation}: the fixed effects hold {name} of every cluster, so under REML nothing is left "
+                f"to tell the variance of the random effect {name} from; remove the random effect, or the fixed "
+                "effects of the clusters"
+            )
 
 
 def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: Array) -> None:

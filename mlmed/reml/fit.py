@@ -94,9 +94,10 @@ class Optimum:
         Evidence that this is an optimum.
     steps : tuple of Step
         Every evaluation of criterion and derivatives, the start first.
-    residual_rank : int
-        Rank of Sigma; less than the number of equations where responses of which no row has all leave nothing of a
-        combination.
+    size : int
+        Random effects that may vary: rank of G where it is not singular.
+    residual_lost : int
+        Dimensions that Sigma lacks: not 0 where responses of which no row has all leave nothing of a combination.
     """
 
     G: Array
@@ -106,7 +107,13 @@ class Optimum:
     rank: int
     certificate: Certificate
     steps: tuple[Step, ...]
-    residual_rank: int
+    size: int
+    residual_lost: int
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether G or Sigma is singular."""
+        return self.rank < self.size or self.residual_lost > 0
 
 
 def optimize(
@@ -182,9 +189,10 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
         sigma2 = chart.sigma2(end) + LEAVING * (of_Sigma < MIN_MULTIPLIER) * also
         moved = L @ L.T + LEAVING * (of_G < MIN_MULTIPLIER) * more
         start = np.append(coordinates(problem, blocks, moved, sigma2), chart.free_part(end))
-    rank, residual_rank = factor_rank(blocks, L), chart.chart.rank or problem.n_strata
     certificate = _certify(point, lowest if np.isfinite(lowest) else 0.0)
-    return Optimum(L @ L.T, L, chart.sigma2(end), point.natural, rank, certificate, record, residual_rank)
+    size, lost = sum(len(block.index) for block in blocks), problem.n_strata - (chart.chart.rank or problem.n_strata)
+    rank = factor_rank(blocks, L)
+    return Optimum(L @ L.T, L, chart.sigma2(end), point.natural, rank, certificate, record, size, lost)
 
 
 def _search(

@@ -111,7 +111,7 @@ class Refit:
             return self._failed(f"not certified: {optimum.certificate.complaint}")
         made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
         psi = np.concatenate([made.beta, made.tau, made.sigma2])
-        return Refitted(psi, optimum.rank < len(optimum.G))
+        return Refitted(psi, optimum.is_singular)
 
     def _failed(self, reason: str) -> Refitted:
         return Refitted(np.full(self.n_psi, np.nan), False, reason)

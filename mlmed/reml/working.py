@@ -18,17 +18,18 @@ from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
     COLLINEAR,
+    refuse_absorbed,
     refuse_between,
     refuse_collinear,
     refuse_constant,
     refuse_few_rows,
     refuse_one_cluster,
     refuse_repeated,
-    refuse_too_many,
     refuse_unpaired,
     within_share,
 )
 from mlmed.reml.covariance import Block
+from mlmed.reml.empty import empty_intercepts
 from mlmed.reml.problem import Problem
 
 __all__ = ["Units", "Working", "build_working"]
@@ -82,12 +83,16 @@ class Working:
         The way back.
     between : tuple of str
         Random effects (not intercepts) of variables that do not vary within clusters.
+    empty : tuple of str
+        Random intercepts that are left out of every block, because all columns of their equations are centred within
+        clusters.
     """
 
     problem: Problem
     blocks: tuple[Block, ...]
     units: Units
     between: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
 
 
 def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
@@ -96,9 +101,10 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     Raises
     ------
     NotIdentifiedError
-        Collinear fixed effects (refused, not dropped), or as many random effects as rows.
+        Collinear fixed effects (refused, not dropped), or random effects that the fixed ones make up.
     """
-    blocks = random_blocks(spec, layout)
+    without = empty_intercepts(grams)
+    blocks = random_blocks(spec, layout, without)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
     problem = assemble(assembly, grams.products)
     between: list[str] = []
@@ -113,14 +119,20 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         clusters = int((full[0, 0] > 0).sum())
         refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
         refuse_constant(equation, full.sum(axis=2), grams)
-        refuse_too_many(equation.name, equation.random, nobs, clusters)
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, full, equation.response_at)
-        refuse_collinear(problem.C[r, maps.fixed, maps.fixed], equation.name, equation.fixed)
+        own = problem.C[r, maps.fixed, maps.fixed]
+        refuse_collinear(own, equation.name, equation.fixed)
+        if spec.method == "reml":
+            squares = np.einsum("kkj->kj", problem.A[maps.random, maps.random])
+            refuse_absorbed(equation.name, equation.random, squares, problem.B[maps.random, maps.fixed], own)
     if problem.cross is not None:
         refuse_repeated(grams)
         refuse_unpaired(tuple(e.name for e in layout.equations), problem.cross.observed, problem.cross.nobs)
-    return Working(problem, blocks, _units(assembly, grams), tuple(between))
+    known = {k for block in blocks for k in block.index}
+    names = [f"{equation.name}:{name}" for equation in layout.equations for name in equation.random]
+    empty = tuple(names[k] for k in without if k not in known)
+    return Working(problem, blocks, _units(assembly, grams), tuple(between), empty)
 
 
 def _units(assembly: Assembly, grams: Grams) -> Units:
