@@ -117,7 +117,7 @@ def influence_of(
     moved = {**make(here + found.changes), **dict(zip(names, (here + found.changes).T, strict=True))}
     index = pd.Index(shown_clusters(fitted.clusters), name=fitted.group_name)
     changes = pd.DataFrame({term: values - quantities[term].estimate for term, values in moved.items()}, index=index)
-    errors = {term: std_error(quantities[term], V.matrix) for term in moved}
+    errors = {term: std_error(quantities[term], V) for term in moved}
     return InfluenceResults(
         changes,
         pd.Series(errors, name="std_error"),

@@ -123,7 +123,9 @@ def pair_of(results: CausalResults) -> Pair:
 def _equation(fit: EquationFit) -> Equation:
     n, p = fit.design.X.shape
     scale = 1.0 if fit.family == "probit" else fit.sigma
-    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, fit.vcov, scale, float(n - p))
+    V = fit.covariance
+    whole = V.matrix if V.whole is None else V.whole
+    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, whole, scale, float(n - p), V.lost)
 
 
 def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
