@@ -43,7 +43,7 @@ LEAST_DF = 0.99
 USELESS = ": too few to be of use"
 NO_DF = "no degrees of freedom: {}"
 NO_INTERVAL = (
-    "no test and no interval: {df:.2f} df ({name}) are fewer than 1, so t has no quantiles of use; use profile or "
+    "no test and no interval: {df:.2g} df ({name}) are fewer than 1, so t has no quantiles of use; use profile or "
     "bootstrap intervals, or a simpler covariance structure"
 )
 NOT_LINEAR = "Satterthwaite: Kenward and Roger's is for fixed effects only"
