@@ -1,4 +1,4 @@
-"""What one cluster alone gives has no robust error: against matrices of all rows, other codings, deletion, simulation."""
+"""What one cluster alone gives has no robust error: against matrices of all rows, other codings and simulation."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def test_separate_equations(data, interval):
 
 
 def test_what_these_intervals_covered():
-    """12 clusters, one treated: the sandwich against the t interval of two groups of cluster means, one of them of one."""
+    """12 clusters, one treated: the sandwich against the t interval of two groups of means, one of them of one."""
     rng, codes, R = np.random.default_rng(5), np.repeat(np.arange(12), 6), 200
     X = np.column_stack([np.ones(len(codes)), codes == 0]).astype(np.float64)
     covered = dict.fromkeys(("sandwich", "t"), 0)
