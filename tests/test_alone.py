@@ -19,6 +19,7 @@ from mlmed.glm.robust import cluster_vcov
 from mlmed.reml.alone import moves_of_one
 from mlmed.reml.percluster import cluster_products
 from mlmed.reml.sandwich import ROBUST_KINDS
+from mlmed.reml.vcov import Directions, said_along
 from tests.tolerances import SAME
 
 #: The same model in another coding; optima agree up to a Newton decrement of 1e-12 or less.
@@ -291,3 +292,17 @@ def test_least_squares_errors_of_statsmodels(data):
     np.testing.assert_allclose(found.iloc[:2], np.sqrt(14 / 13) * theirs.bse[:2], rtol=SAME)
     assert np.isnan(found.iloc[2])
     assert theirs.bse[2] > 0.0
+
+
+def test_owners_are_listed_and_counted():
+    """Each text once, with all that it is said of."""
+    text, unit = "without {owners}", np.eye(8)
+    one = Directions(unit[:, :7], text, tuple("abcdefg"))
+    other = Directions(unit[:, 7:], text, ("a",))
+    assert said_along((one, other), np.ones(8)) == "without a, b, c, d, e or 2 more"
+    assert said_along((one, other), unit[0] + unit[3]) == "without a or d"
+    assert said_along((other,), unit[7]) == "without a"
+    assert said_along((one, other), np.zeros(8), np.outer(unit[2], unit[2])) == "without c"
+    assert said_along((one, other), np.full(8, np.nan)) == ""
+    cancels = Directions(np.array([[0.1], [-0.3]]), text, ("a",))
+    assert said_along((cancels,), np.array([0.3, 0.1])) == ""  # up to rounding

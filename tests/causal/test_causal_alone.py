@@ -77,7 +77,7 @@ def test_effects_of_a_treatment_of_one_cluster(data, name):
 
 @pytest.mark.parametrize("groups", ["modes", "population"])
 def test_a_treatment_that_every_cluster_has_keeps_its_effects(data, groups):
-    """The covariate of one cluster is part of no effect; least squares is the same with it as a column of statsmodels."""
+    """The covariate of one cluster is part of no effect; statsmodels has the same errors of a and b."""
     fit = ask("m ~ z + one", "y ~ m + z + one", data, treatment="z", cluster="id")
     table = fit.effects().set_index("term")
     assert table["std_error"].notna().all()
