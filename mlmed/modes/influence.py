@@ -72,7 +72,9 @@ class InfluenceResults:
         change = self.changes.to_numpy().T.ravel()
         errors = self.std_errors[self.changes.columns].to_numpy(dtype=np.float64)
         why = {term: f"scaled: {reason}" for term, reason in self.unscaled.items()}
-        notes = ["; ".join(filter(None, [note, why.get(term, "")])) for term in self.changes for note in self.notes]
+        notes = [
+            "; ".join(filter(None, [note, why.get(term, "")])) for term in map(str, self.changes) for note in self.notes
+        ]
         return pd.DataFrame(
             {
                 "cluster": np.tile(self.changes.index.to_numpy(), K),
