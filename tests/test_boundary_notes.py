@@ -135,6 +135,16 @@ def test_fewer_than_one_degree_of_freedom_make_no_interval():
     assert document["fixef"][0]["conf_low"] is None
 
 
+def test_kenward_and_roger_have_the_same_line():
+    """Degrees of freedom of 3.4, 1.8 and .41."""
+    fit = quiet(mlmed.mixed, "y ~ m + x + (1 + m + x | id)", mlmed.simulate.bpg(6, 5, seed=19).data)
+    table = fit.fixef(ddf="kenward-roger").set_index("term")
+    assert table["conf_low"].notna().tolist() == [True, True, False]
+    assert table["p_value"].notna().tolist() == [True, True, False]
+    assert table.loc["m", "note"].endswith("df (Kenward-Roger): too few to be of use")
+    assert "df (Kenward-Roger) are fewer than 1" in table.loc["x", "note"]
+
+
 def test_effects_with_too_few():
     """The line is the same for effects: an interval exists where there is at least one degree of freedom."""
     fit = quiet(mlmed.mediate, MEDIATOR, OUTCOME, mlmed.simulate.bpg(15, 6, seed=11).data)

@@ -95,7 +95,7 @@ class ParameterVcov:
     edge : tuple of Directions
         Of which a reader should know more.
     whole : array of the same shape, or None
-        The matrix before the parameters that ``lost`` touches became NaN, for functions in which their moves cancel.
+        The matrix before the parameters that ``lost`` touches became NaN, where there are any.
     """
 
     matrix: Array
@@ -105,19 +105,23 @@ class ParameterVcov:
     edge: tuple[Directions, ...] = ()
     whole: Array | None = None
 
+    @property
+    def entire(self) -> Array:
+        """The matrix with the entries of which nothing is known, for functions in which these cancel."""
+        return self.matrix if self.whole is None else self.whole
+
     def of(self, gradient: Array, hessian: Array | None = None) -> Array:
         """The matrix for a quantity with these derivatives; all NaN if nothing is known of it."""
         if said_along(self.lost, gradient, hessian):
             return np.full_like(self.matrix, np.nan)
-        return self.matrix if self.whole is None else self.whole
+        return self.entire
 
     def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
         """Why a quantity that has no standard error has none."""
         used = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
-        whole = self.matrix if self.whole is None else self.whole
         said = said_along(self.lost, gradient, hessian)
         # what is without derivatives has its own reason
-        unknown = not said or np.isnan(whole[np.ix_(used, used)]).any()
+        unknown = not said or np.isnan(self.entire[np.ix_(used, used)]).any()
         return "; ".join(filter(None, [said, self.reason if unknown else ""]))
 
     def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
@@ -153,7 +157,7 @@ def without(V: ParameterVcov, lost: Directions) -> ParameterVcov:
         return V
     matrix = V.matrix.copy()
     matrix[touched], matrix[:, touched] = np.nan, np.nan
-    return replace(V, matrix=matrix, whole=V.matrix if V.whole is None else V.whole, lost=(*V.lost, lost))
+    return replace(V, matrix=matrix, whole=V.entire, lost=(*V.lost, lost))
 
 
 def check_vcov_kind(kind: str) -> None:

@@ -124,8 +124,7 @@ def _equation(fit: EquationFit) -> Equation:
     n, p = fit.design.X.shape
     scale = 1.0 if fit.family == "probit" else fit.sigma
     V = fit.covariance
-    whole = V.matrix if V.whole is None else V.whole
-    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, whole, scale, float(n - p), V.lost)
+    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, V.entire, scale, float(n - p), V.lost)
 
 
 def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:

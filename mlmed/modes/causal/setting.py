@@ -172,8 +172,7 @@ class Chain:
         if law is not None and question.ranef_draws == "independent":
             law = law.independent()
         V = equation.covariance
-        whole = V.matrix if V.whole is None else V.whole
-        return Law(equation.beta, whole, None if law is None else self._in_order(equation, law), V.lost, V.note)
+        return Law(equation.beta, V.entire, None if law is None else self._in_order(equation, law), V.lost, V.note)
 
     def _in_order(self, equation: EquationFit, law: ModeLaw) -> ModeLaw:
         """Clusters as the rows number them."""
