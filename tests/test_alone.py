@@ -155,6 +155,22 @@ def test_moves_do_not_depend_on_units(data):
         assert touched == [shift != 0.0, False, True]  # the mean of the others is that at one = shift
 
 
+def test_nearly_collinear_columns_do_not_hide_it(data):
+    """What two columns have apart is 1e-10 of their variance, which makes rounding of leverages large."""
+    near = data.assign(v=data["x"] + 1e-5 * data["w"])
+    fitted = mixed("y ~ x + v + one + (1 | id)", near).fitted
+    found = moves_of_one(fitted.working, fitted.optimum, cluster_products(fitted.working, fitted.grams))
+    assert found.owners.tolist() == [3]
+    assert (found.moves[:, 0] != 0.0).tolist() == [False, False, False, True]
+
+
+def test_a_cluster_with_nearly_everything_is_not_alone(data):
+    """x is 100 times larger in one cluster, which leaves 1e-3 of what is known of it to the others."""
+    large = data.assign(x=data["x"] * np.where(data["id"] == 3, 100.0, 1.0))
+    table = mixed("y ~ x + (1 | id)", large).fixef(vcov="CR2")
+    assert table["std_error"].notna().all()
+
+
 # -- effects ---------------------------------------------------------------------------------------------------
 
 

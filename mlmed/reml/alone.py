@@ -23,8 +23,9 @@ __all__ = ["FULL_LEVERAGE", "Alone", "gathered", "leverages", "moves_of_one", "w
 
 Array = NDArray[np.float64]
 
-#: A leverage this close to 1 is 1: rounding leaves 1e-12, and a cluster with more than that has all but everything.
-FULL_LEVERAGE = 1e-8
+#: A leverage this close to 1 is 1. Rounding leaves 1e-14 to 5e-9, the latter with columns that are collinear but for
+#: 1e-10 of their variance; and what rests on other clusters for a millionth rests on one.
+FULL_LEVERAGE = 1e-6
 #: Entries of a move below this share of the standard errors of their coefficients are the rounding error of zero.
 NO_MOVE = 1e-6
 
