@@ -31,8 +31,11 @@ class Curve(Protocol):
     def cells(self, rho: float) -> Array:
         """At the estimates, (4,)."""
 
+    def slopes(self, rho: float) -> Array:
+        """Derivatives (4, P) of the cells in the parameters."""
+
     def delta(self, rho: float) -> tuple[Array, Array]:
-        """Derivatives (4, P) in the parameters, and the covariance of these, (P, P)."""
+        """The same, and the covariance of the parameters, (P, P)."""
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
         """Cells (R, n, 4) of n draws, the same for every rho."""
@@ -81,14 +84,17 @@ class Factored:
         """At the estimates, (4,)."""
         return np.asarray(cell_means(self.pair.columns, self.pair.families, self._estimates(rho))[0, 0])
 
+    def slopes(self, rho: float) -> Array:
+        """Derivatives (4, P) in (alpha, beta, log sigma_m, log sigma_y)."""
+        return cell_gradients(self.pair.columns, self.pair.families, self._estimates(rho))
+
     def delta(self, rho: float) -> tuple[Array, Array]:
         """Derivatives (4, P) in (alpha, beta, log sigma_m, log sigma_y), and the covariance of these."""
         if self.medsens:
             raise EffectError("the delta method belongs to the exact formula")
         mediator, outcome = self.pair.mediator, self.pair.outcome
-        G = cell_gradients(self.pair.columns, self.pair.families, self._estimates(rho))
         scales = [0.5 / mediator.df, 0.5 / outcome.df if outcome.family == "linear" else 0.0]
-        return G, block_diag(mediator.vcov, outcome.vcov, np.diag(scales))
+        return self.slopes(rho), block_diag(mediator.vcov, outcome.vcov, np.diag(scales))
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
         """Cells (R, n, 4): coefficients normal, degrees of freedom over chi-square times the variances (eq. 86)."""
@@ -199,13 +205,17 @@ class Jointly:
         """At the estimates, (4,)."""
         return np.asarray(cell_means(self.pair.columns, self.pair.families, self._estimates(rho))[0, 0])
 
-    def delta(self, rho: float) -> tuple[Array, Array]:
-        """Derivatives (4, P) in (alpha, beta, log scales), and the covariance of these."""
-        G, order = cell_gradients(self.pair.columns, self.pair.families, self._estimates(rho)), self._order()
+    def slopes(self, rho: float) -> Array:
+        """Derivatives (4, P) in (alpha, beta, log scales)."""
         k = len(self.pair.mediator.beta) + len(self.pair.outcome.beta)
         present = [*range(k), *(k + i for i, family in enumerate(self.pair.families) if family == "linear")]
-        K = self.roots[rho][:, order]
-        return G[:, present], K.T @ K
+        return cell_gradients(self.pair.columns, self.pair.families, self._estimates(rho))[:, present]
+
+    def delta(self, rho: float) -> tuple[Array, Array]:
+        """Derivatives (4, P) in (alpha, beta, log scales), and the covariance of these."""
+        G = self.slopes(rho)
+        K = self.roots[rho][:, self._order()]
+        return G, K.T @ K
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
         """Cells (R, n, 4) of normal draws of all parameters of each fit, from the same standard normal numbers."""

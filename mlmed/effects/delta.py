@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,18 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.errors import EffectError
 
-__all__ = ["COLUMNS", "ORDERS", "Order", "Quantity", "delta_table", "missing_reason", "std_error", "wald_table"]
+__all__ = [
+    "COLUMNS",
+    "ORDERS",
+    "Covariance",
+    "Order",
+    "Quantity",
+    "check_order",
+    "delta_table",
+    "said_of",
+    "std_error",
+    "wald_table",
+]
 
 Array = NDArray[np.float64]
 Order = Literal["first", "second", "unbiased"]
@@ -74,6 +85,19 @@ class Quantity:
         return replace(self, term=term)
 
 
+class Covariance(Protocol):
+    """Covariance of psi that knows of what it says nothing, and why (``mlmed.reml.vcov.ParameterVcov``)."""
+
+    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
+        """The matrix for a quantity with these derivatives; NaN if nothing is known of it."""
+
+    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """Why a quantity that has no standard error has none."""
+
+    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """What a reader should know of the standard error of a quantity."""
+
+
 def check_level(level: float, name: str = "level") -> None:
     """Refuse a coverage that is not a proportion; ``name`` is what the caller's argument is called."""
     if not isinstance(level, Real) or isinstance(level, bool) or not 0.0 < level < 1.0:
@@ -82,7 +106,13 @@ def check_level(level: float, name: str = "level") -> None:
         raise EffectError(f"{name} {level!r} cannot be told from 1; use one such as 0.999")
 
 
-def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
+def check_order(order: str) -> None:
+    """Refuse anything but the three orders."""
+    if order not in ORDERS:
+        raise EffectError(f"order must be one of {', '.join(ORDERS)}; found {order!r}")
+
+
+def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second") -> float:
     """Delta-method standard error: sqrt(g'Vg), in second order plus, unbiased minus tr(HVHV)/2 (eq. 28, 29, 63).
 
     For ``a b + cov_ab`` that term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. The three orders are the tests of
@@ -94,14 +124,14 @@ def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
     EffectError
         Unknown order.
     """
-    if order not in ORDERS:
-        raise EffectError(f"order must be one of {', '.join(ORDERS)}; found {order!r}")
+    check_order(order)
     used = quantity.gradient != 0.0
     if quantity.hessian is not None:
         used = used | np.any(quantity.hessian != 0.0, axis=0)
     if not used.any():
         return float("nan")
-    part = V[np.ix_(used, used)]
+    matrix = V if isinstance(V, np.ndarray) else V.of(quantity.gradient, quantity.hessian)
+    part = matrix[np.ix_(used, used)]
     g = quantity.gradient[used]
     variance = g @ part @ g
     if order != "first" and quantity.hessian is not None:
@@ -110,11 +140,15 @@ def std_error(quantity: Quantity, V: Array, *, order: str = "second") -> float:
     return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
 
 
-def missing_reason(quantity: Quantity, V: Array, *, order: str, reason: str) -> str:
-    """Why a quantity has no standard error: ``reason``, that of NaN in V, unless its unbiased variance is negative."""
+def said_of(quantity: Quantity, V: Covariance, *, order: str) -> str:
+    """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it."""
+    if quantity.is_fixed:
+        return ""
+    if np.isfinite(std_error(quantity, V, order=order)):
+        return V.note_for(quantity.gradient, quantity.hessian)
     if order == "unbiased" and np.isfinite(std_error(quantity, V, order="first")):
         return NEGATIVE
-    return reason
+    return V.reason_for(quantity.gradient, quantity.hessian)
 
 
 def wald_table(
@@ -172,13 +206,7 @@ def _cumulative(df: Array, statistic: Array) -> Array:
 
 
 def delta_table(
-    quantities: Sequence[Quantity],
-    V: Array,
-    *,
-    order: str = "second",
-    level: float = 0.95,
-    reason: str = "",
-    note: str = "",
+    quantities: Sequence[Quantity], V: Covariance, *, order: str = "second", level: float = 0.95
 ) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
 
@@ -186,22 +214,14 @@ def delta_table(
     ----------
     quantities : sequence of Quantity
         What to tabulate.
-    V : (n, n) array
-        Covariance of psi.
+    V : Covariance
+        Of psi; what it says of a quantity stands in its row.
     order : {"second", "first", "unbiased"}
         Second order adds the variance of the product term, ``unbiased`` subtracts it.
     level : float
         Coverage, a proportion.
-    reason : str
-        Why entries of V are NaN; put beside the rows they spoil.
-    note : str
-        What a reader should know of V; put beside every row that it serves.
     """
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
     estimates = np.array([quantity.estimate for quantity in quantities])
-    said = [
-        "" if q.is_fixed else missing_reason(q, V, order=order, reason=reason) if np.isnan(e) else note
-        for q, e in zip(quantities, errors, strict=True)
-    ]
-    notes = ["; ".join(filter(None, [q.note, more])) for q, more in zip(quantities, said, strict=True)]
+    notes = ["; ".join(filter(None, [q.note, said_of(q, V, order=order)])) for q in quantities]
     return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from mlmed.effects.delta import Quantity, std_error, wald_table
+from mlmed.effects.delta import Covariance, Quantity, said_of, std_error, wald_table
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
 
@@ -106,26 +106,22 @@ def _without_error(term: str, value: float, n: int, note: str) -> Quantity:
     return Quantity(term, value, np.full(n, np.nan), note=note)
 
 
-def sdcor_table(
-    quantities: Sequence[Quantity], V: Array, *, level: float, reason: str = "", note: str = ""
-) -> pd.DataFrame:
+def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) -> pd.DataFrame:
     """First-order errors; intervals of sds on the log scale, intervals and tests of correlations by Fisher's z.
 
     Parameters
     ----------
     quantities : sequence of Quantity
         From ``sdcor_quantities``.
-    V : (n, n) array
-        Covariance of psi.
+    V : Covariance
+        Of psi; what it says of a quantity stands in its row.
     level : float
         Coverage, a proportion.
-    reason, note : str
-        Why entries of V are NaN; what a reader should know of V.
     """
     value = np.array([quantity.estimate for quantity in quantities])
     is_sd = np.array([quantity.term.startswith("sd(") for quantity in quantities], dtype=bool)
     error = np.array([std_error(quantity, V, order="first") for quantity in quantities], dtype=np.float64)
-    notes = [q.note or (reason if np.isnan(e) else note) for q, e in zip(quantities, error, strict=True)]
+    notes = [q.note or said_of(q, V, order="first") for q in quantities]
     terms = [quantity.term for quantity in quantities]
     shown = wald_table(terms, value, error, level=level, notes=notes, log_scale=is_sd)
     inner = np.where(is_sd, 0.0, value)

@@ -14,6 +14,7 @@ from scipy.special import ndtr
 
 from mlmed.effects.potential import Counterfactual
 from mlmed.glm.families import normal_density
+from mlmed.reml.vcov import Directions
 
 __all__ = [
     "CONTRASTS",
@@ -53,6 +54,8 @@ class Equation:
         Residual standard deviation; 1 for ``probit``.
     df : float
         Its degrees of freedom, n - p.
+    lost : tuple of Directions
+        Of the coefficients along which ``vcov`` says nothing.
     """
 
     family: str
@@ -62,6 +65,7 @@ class Equation:
     vcov: Array
     scale: float
     df: float
+    lost: tuple[Directions, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,15 @@ class Pair:
     def families(self) -> tuple[str, str]:
         """Of mediator and outcome."""
         return self.mediator.family, self.outcome.family
+
+    def lost(self, n: int) -> tuple[Directions, ...]:
+        """Directions of n parameters (alpha, beta, scales) of whose covariance nothing is known, at any rho.
+
+        Which clusters notice a move of the coefficients does not depend on the weights of rows, hence not on rho.
+        """
+        p = len(self.mediator.beta)
+        parts = ((self.mediator, 0), (self.outcome, p))
+        return tuple(one.below(n, before) for equation, before in parts for one in equation.lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
+from mlmed.effects.delta import Covariance, Quantity, said_of, std_error, wald_table
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import find_paths
@@ -55,46 +55,52 @@ class SeparateVcov:
 
     Attributes
     ----------
-    matrix : (n, n) array
-        The three blocks; 0 between the first two, NaN between the third and the others.
+    blocks : tuple of 3 ParameterVcov
+        Those of the fits.
     parts : tuple of 3 slices
         Where each fit has its parameters.
-    reasons, notes : tuple of 3 str
-        Why entries of a block are NaN, and what a reader should know of it.
     """
 
-    matrix: Array
+    blocks: tuple[ParameterVcov, ...]
     parts: tuple[slice, ...]
-    reasons: tuple[str, ...]
-    notes: tuple[str, ...]
 
-    def uses(self, quantity: Quantity) -> list[int]:
+    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
+        """The matrix for a quantity: 0 between the first two fits, NaN between the third and the others."""
+        matrix = np.zeros((self.parts[-1].stop,) * 2)
+        matrix[self.parts[2], :] = matrix[:, self.parts[2]] = np.nan
+        for block, part in zip(self.blocks, self.parts, strict=True):
+            matrix[part, part] = block.of(*_of_part(part, gradient, hessian))
+        return matrix
+
+    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """Why a quantity has no standard error, if it is for want of a covariance."""
+        used = self._uses(gradient, hessian)
+        if 2 in used and len(used) > 1:
+            return UNKNOWN_COVARIANCE
+        return _joined(*(self.blocks[k].reason_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
+
+    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """What a reader should know of the covariance behind a quantity."""
+        used = self._uses(gradient, hessian)
+        return _joined(*(self.blocks[k].note_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
+
+    def _uses(self, gradient: Array, hessian: Array | None) -> list[int]:
         """Numbers of the fits that a quantity depends on."""
-        touched = quantity.gradient != 0.0
-        if quantity.hessian is not None:
-            touched = touched | np.any(quantity.hessian != 0.0, axis=0)
+        touched = gradient != 0.0
+        if hessian is not None:
+            touched = touched | np.any(hessian != 0.0, axis=0)
         return [k for k, part in enumerate(self.parts) if touched[part].any()]
 
-    def reason(self, quantity: Quantity) -> str:
-        """Why the quantity has no standard error, if it is for want of a covariance."""
-        used = self.uses(quantity)
-        said = dict.fromkeys(self.reasons[k] for k in used if self.reasons[k])
-        return "; ".join([UNKNOWN_COVARIANCE] if 2 in used and len(used) > 1 else said)
 
-    def note(self, quantity: Quantity) -> str:
-        """What a reader should know of the covariance behind a quantity."""
-        return "; ".join(dict.fromkeys(self.notes[k] for k in self.uses(quantity) if self.notes[k]))
+def _of_part(part: slice, gradient: Array, hessian: Array | None) -> tuple[Array, Array | None]:
+    """Derivatives in the parameters of one fit; second ones in one of them and in any."""
+    return gradient[part], None if hessian is None else hessian[:, part]
 
 
 def separate_vcov(blocks: Sequence[ParameterVcov]) -> SeparateVcov:
     """Put the covariances of the three fits together (eq. 60)."""
     ends = np.cumsum([0, *(len(block.matrix) for block in blocks)])
-    parts = tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends))
-    matrix = np.zeros((ends[-1], ends[-1]))
-    matrix[parts[2], :] = matrix[:, parts[2]] = np.nan
-    for part, block in zip(parts, blocks, strict=True):
-        matrix[part, part] = block.matrix
-    return SeparateVcov(matrix, parts, tuple(b.reason for b in blocks), tuple(b.note for b in blocks))
+    return SeparateVcov(tuple(blocks), tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +221,18 @@ def effect_draws(linear: Array, *, has_c: bool = True) -> dict[str, Array]:
     return dict(zip(EFFECTS, (a, b, cprime, c, indirect, cprime, total, c - cprime, *ratios), strict=True))
 
 
-def covariance_of_linear(slopes: Slopes, V: Array) -> Array:
+def covariance_of_linear(slopes: Slopes, V: Covariance) -> Array:
     """Covariance (4, 4) of a, b, cprime and c; NaN where V is, also for entries that would only add 0 times NaN."""
     out = np.empty((4, 4))
     for i, left in enumerate(slopes.weights):
+        matrix = V.of(left)
         for k, right in enumerate(slopes.weights):
             rows, columns = left != 0.0, right != 0.0
-            out[i, k] = left[rows] @ V[np.ix_(rows, columns)] @ right[columns]
+            out[i, k] = left[rows] @ matrix[np.ix_(rows, columns)] @ right[columns]
     return out
 
 
-def linear_monte_carlo(slopes: Slopes, psi: Array, V: Array, *, n: int, rng: np.random.Generator) -> Array:
+def linear_monte_carlo(slopes: Slopes, psi: Array, V: Covariance, *, n: int, rng: np.random.Generator) -> Array:
     """Draws (n, 4) of a, b, cprime and c from their normal distributions.
 
     c is drawn apart, as its covariance with the others is not known: nothing may be made of it and another. A path
@@ -241,16 +248,10 @@ def linear_monte_carlo(slopes: Slopes, psi: Array, V: Array, *, n: int, rng: np.
 
 
 def separate_table(
-    quantities: Sequence[Quantity], V: SeparateVcov, *, order: str, level: float, more: Mapping[str, str] | None = None
+    quantities: Sequence[Quantity], V: Covariance, *, order: str, level: float, more: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     """The delta method for functions of separate fits; ``more`` has further notes by term."""
-    errors = np.array([std_error(quantity, V.matrix, order=order) for quantity in quantities])
-    notes = []
-    for quantity, error in zip(quantities, errors, strict=True):
-        why = ""
-        if not quantity.is_fixed:
-            why = missing_reason(quantity, V.matrix, order=order, reason=V.reason(quantity))
-            why = why if np.isnan(error) else V.note(quantity)
-        notes.append(_joined(quantity.note, why, (more or {}).get(quantity.term, "")))
+    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
+    notes = [_joined(q.note, said_of(q, V, order=order), (more or {}).get(q.term, "")) for q in quantities]
     estimates = np.array([quantity.estimate for quantity in quantities])
     return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from mlmed.effects.average import (
     pieces,
 )
 from mlmed.effects.draws import normal_draws
+from mlmed.reml.alone import without_rounding
 from mlmed.reml.posterior import ModeLaw
+from mlmed.reml.vcov import Directions, ParameterVcov, without
 
 __all__ = [
     "ContrastCovariance",
@@ -25,6 +28,8 @@ __all__ = [
     "cluster_covariance",
     "contrast_covariance",
     "draw_contrasts",
+    "lost_coefficients",
+    "note_of",
     "parameters_of",
     "slopes_at",
 ]
@@ -44,11 +49,17 @@ class Law:
         Their covariance.
     modes : ModeLaw or None
         Random effects given the data and beta; None where none enter.
+    lost : tuple of Directions
+        Of beta along which ``vcov`` says nothing.
+    note : str
+        What a reader should know of ``vcov``.
     """
 
     beta: Array
     vcov: Array
     modes: ModeLaw | None = None
+    lost: tuple[Directions, ...] = ()
+    note: str = ""
 
     def at(self, shift: Array, J: int, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
         """Fixed effects (d, p) and random effects (d, J, q) for steps of beta; modes without a generator."""
@@ -84,18 +95,32 @@ class ContrastCovariance:
         First-order covariance.
     random : (2, 5) bool array
         Whether random effects of the mediator, and of the outcome, enter each contrast.
+    slopes : (5, p_m + p_y) array
+        Derivatives of the contrasts in the coefficients, the modes following.
+    lost : tuple of Directions
+        Of the contrasts and coefficients along which ``matrix`` says nothing.
+    note : str
+        What a reader should know of ``matrix``.
     """
 
     values: Array
     matrix: Array
     random: NDArray[np.bool_]
+    slopes: Array
+    lost: tuple[Directions, ...] = ()
+    note: str = ""
+
+    @property
+    def vcov(self) -> ParameterVcov:
+        """The covariance, NaN where it says nothing."""
+        return reduce(without, self.lost, ParameterVcov(self.matrix, note=self.note))
 
 
 def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> ContrastCovariance:
     """Delta method: beta moves, the modes move with it, and vary around that (eq. 74)."""
     p = len(mediator.beta)
     values = np.concatenate([slopes.average(), mediator.beta, outcome.beta])
-    matrix = np.zeros((len(values), len(values)))
+    matrix, moved = np.zeros((len(values), len(values))), np.zeros((5, len(values) - 5))
     random = [
         np.any(slopes.mediator[:, :, p:], axis=(1, 2)),
         np.any(slopes.outcome[:, :, len(outcome.beta) :], axis=(1, 2)),
@@ -108,12 +133,34 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
         matrix[:5, first:stop] = fixed @ law.vcov
         matrix[first:stop, :5] = matrix[:5, first:stop].T
         matrix[first:stop, first:stop] = law.vcov
-    return ContrastCovariance(values, matrix, np.array(random))
+        moved[:, first - 5 : stop - 5] = fixed
+    found = ContrastCovariance(values, matrix, np.array(random), moved)
+    return replace(found, lost=_lost_contrasts(found, mediator, outcome), note=note_of(mediator, outcome))
 
 
-def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Array:
-    """The same for the contrasts of every cluster by itself, (J, 5, 5)."""
-    total = np.zeros((slopes.values.shape[1], 5, 5))
+def note_of(mediator: Law, outcome: Law) -> str:
+    """What a reader should know of covariances from the same clusters: that of the one with more coefficients."""
+    return max((mediator, outcome), key=lambda law: len(law.beta)).note
+
+
+def _lost_contrasts(found: ContrastCovariance, mediator: Law, outcome: Law) -> tuple[Directions, ...]:
+    """Directions of the contrasts and coefficients that follow those of the coefficients."""
+    every = np.vstack([found.slopes, np.eye(found.slopes.shape[1])])
+    errors = np.sqrt(np.diag(found.matrix))
+    errors[5:] = 0.0  # of the coefficients they are exact already
+    moves = (one.through(every) for one in lost_coefficients(mediator, outcome))
+    return tuple(replace(one, matrix=without_rounding(one.matrix, errors)) for one in moves)
+
+
+def lost_coefficients(mediator: Law, outcome: Law) -> tuple[Directions, ...]:
+    """Directions of the coefficients of both equations, the mediator's first."""
+    p, n = len(mediator.beta), len(mediator.beta) + len(outcome.beta)
+    return tuple(one.below(n, before) for law, before in ((mediator, 0), (outcome, p)) for one in law.lost)
+
+
+def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> tuple[Array, Array]:
+    """The same for the contrasts of every cluster by itself, (J, 5, 5), and their slopes (J, 5, p_m + p_y)."""
+    total, moved = np.zeros((slopes.values.shape[1], 5, 5)), []
     for law, derivatives in ((mediator, slopes.mediator), (outcome, slopes.outcome)):
         p = len(law.beta)
         fixed = derivatives[:, :, :p].transpose(1, 0, 2)
@@ -121,7 +168,8 @@ def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Ar
             fixed = fixed - np.einsum("eja,jap->jep", derivatives[:, :, p:], law.modes.slide)
             total += _around(derivatives, law)
         total += np.einsum("jep,pq,jfq->jef", fixed, law.vcov, fixed, optimize=True)
-    return total
+        moved.append(fixed)
+    return total, np.concatenate(moved, axis=2)
 
 
 def _moved(whole: Array, own: Array, law: Law) -> tuple[Array, Array]:

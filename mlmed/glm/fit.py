@@ -42,6 +42,8 @@ class GlmFit:
         (X'WX)^-1, with W = 1 for ``linear``; ``bread @ X.T @ score`` is the first-order change of beta.
     score : (n,) array
         Derivative of each row's log-likelihood in its linear predictor, for ``linear`` times sigma^2: the residual.
+    information : (n,) array
+        Expected information of each row in its linear predictor, W above.
     leverage : (n,) array
         Diagonal of the hat matrix.
     X : (n, p) array
@@ -58,6 +60,7 @@ class GlmFit:
     vcov: Array
     bread: Array
     score: Array
+    information: Array
     leverage: Array
     X: Array
     sigma2: float
@@ -146,7 +149,9 @@ def fit_glm(
     leverage = information * np.einsum("ni,ij,nj->n", scaled.X, bread, scaled.X)
     bread = scaled.back @ bread @ scaled.back.T
     loglik = float(counts @ at.loglik)
-    return GlmFit(family, names, scaled.back @ beta, bread, bread, at.score, leverage, X, float("nan"), loglik)
+    return GlmFit(
+        family, names, scaled.back @ beta, bread, bread, at.score, information, leverage, X, float("nan"), loglik
+    )
 
 
 def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _Scaled:
@@ -195,7 +200,7 @@ def _least_squares(y: Array, X: Array, scaled: _Scaled, names: tuple[str, ...], 
     bread = scaled.back @ bread @ scaled.back.T
     loglik = -0.5 * n * (np.log(2.0 * np.pi * rss / n) + 1.0)
     return GlmFit(
-        "linear", names, scaled.back @ beta, sigma2 * bread, bread, residual, leverage, X, sigma2, float(loglik)
+        "linear", names, scaled.back @ beta, sigma2 * bread, bread, residual, counts, leverage, X, sigma2, float(loglik)
     )
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import EffectError, NotIdentifiedError
+from mlmed.errors import EffectError
 from mlmed.glm.fit import GlmFit
+from mlmed.reml.alone import FULL_LEVERAGE, Alone, gathered, leverages
 
-__all__ = ["HC_KINDS", "HcKind", "cluster_vcov", "hc_vcov"]
+__all__ = ["HC_KINDS", "HcKind", "cluster_vcov", "hc_vcov", "moves_of_one"]
 
 Array = NDArray[np.float64]
 HcKind = Literal["HC0", "HC1", "HC2", "HC3"]
 HC_KINDS: tuple[str, ...] = get_args(HcKind)
-#: A leverage this close to 1 is 1 up to rounding: a coefficient is estimated from that row alone.
-FULL_LEVERAGE = 1e-10
 
 
 def hc_vcov(fit: GlmFit, kind: str) -> Array:
@@ -34,18 +34,17 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
     ------
     EffectError
         Unknown kind.
-    NotIdentifiedError
-        A row with leverage 1, for ``HC2`` and ``HC3``.
+
+    Notes
+    -----
+    A row with leverage 1 fits itself, and its score is 0. It moves what it alone gives (``moves_of_one``), whose
+    variance here says nothing, and nothing else, so it is left out.
     """
     if kind not in HC_KINDS:
         raise EffectError(f"a robust covariance is one of {', '.join(HC_KINDS)}; found {kind!r}")
     n, p = fit.X.shape
-    free = 1.0 - fit.leverage
-    if kind in ("HC2", "HC3") and free.min() < FULL_LEVERAGE:
-        raise NotIdentifiedError(
-            f"{kind} divides by 1 - leverage, but row {int(free.argmin())} has leverage 1 (it alone gives a "
-            "coefficient); use HC0 or HC1"
-        )
+    alone = fit.leverage > 1.0 - FULL_LEVERAGE
+    free = np.where(alone, np.inf, 1.0 - fit.leverage)
     weight = fit.score**2
     if kind == "HC1":
         weight = weight * (n / (n - p))
@@ -75,6 +74,32 @@ def cluster_vcov(fit: GlmFit, codes: NDArray[np.intp]) -> Array:
     rows = fit.X * fit.score[:, None]
     sums = np.column_stack([np.bincount(codes, weights=column, minlength=J) for column in rows.T])
     return _sandwich(fit.bread, np.asarray(sums.T @ sums * (J / (J - 1.0)), dtype=np.float64))
+
+
+def moves_of_one(fit: GlmFit, codes: NDArray[np.intp] | None = None) -> Alone:
+    """What single clusters, or rows, alone notice.
+
+    Parameters
+    ----------
+    fit : GlmFit
+        The regression.
+    codes : (n,) int array, optional
+        Cluster of each row, 0 to J - 1; by default every row is one.
+    """
+    codes = np.arange(fit.nobs) if codes is None else codes
+    weighted = fit.X * np.sqrt(fit.information)[:, None]
+    size = np.linalg.norm(weighted, axis=0)
+    Q, R = np.linalg.qr(weighted / size)  # orthogonal columns: the precision is the identity
+    p = len(size)
+
+    def found() -> Iterator[tuple[int, Array]]:
+        # the largest leverage of a cluster is at most the sum of those of its rows
+        for owner in np.flatnonzero(np.bincount(codes, weights=(Q * Q).sum(axis=1)) > 1.0 - FULL_LEVERAGE):
+            own = Q[codes == owner]
+            values, vectors = leverages((own.T @ own)[None], np.eye(p))
+            yield int(owner), vectors[0][:, values[0] > 1.0 - FULL_LEVERAGE]
+
+    return gathered(found(), np.linalg.inv(R) / size[:, None], np.sqrt(np.diag(fit.bread)))
 
 
 def _sandwich(bread: Array, meat: Array) -> Array:

@@ -82,6 +82,8 @@ class BootstrapResults:
         Terms that the model fixes, and why.
     notes : dict of str to str
         What a reader should know of the other terms, such as values of moderators.
+    lost : dict of str to str
+        Terms that have draws but no interval, as one cluster alone gives them, and why.
 
     Examples
     --------
@@ -104,6 +106,7 @@ class BootstrapResults:
     fixed: dict[str, str]
     notes: dict[str, str]
     _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
+    lost: dict[str, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -155,7 +158,8 @@ class BootstrapResults:
             level=level,
             method=method,
             notes=notes,
-            missing=self.fixed,
+            missing=self.fixed
+            | {term: _joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
             jackknife=jackknife,
         )
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.delta import Quantity, check_order, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.effects.sdcor import sdcor_table
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.sdcor import boundary_noted, fit_sdcor_quantities
+from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -100,16 +100,14 @@ def function_table(
     order, level
         As in ``delta_table``.
     """
+    check_order(order)
     several = isinstance(expression, Mapping)
     asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
-    rows = [delta_table([], V.matrix, level=level)]
+    rows = [delta_table([], V, level=level)]
     for label, one in asked.items():
         bare = _bare(one, known)
         found = bare or combine(one, known)
-        row = delta_table([found], V.matrix, order=order, level=level, reason=V.reason, note=V.note)
-        if bare:
-            row = sdcor_table([found], V.matrix, level=level, reason=V.reason, note=V.note)
-        row = boundary_noted(fitted, [found], row)
+        row = sdcor_table([found], V, level=level) if bare else delta_table([found], V, order=order, level=level)
         rows.append(row.assign(term=label) if several else row)
     return pd.concat(rows[1:] or rows, ignore_index=True)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, std_error
+from mlmed.effects.delta import Quantity, said_of, std_error
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_jobs
 from mlmed.modes.fitting import Fitted
@@ -46,6 +46,8 @@ class InfluenceResults:
         Why the row of a cluster is missing; empty strings otherwise.
     refitted : bool
         Exact refits, or one Newton step from the fit.
+    unscaled : dict of str to str
+        Terms without a standard error, and why.
 
     Examples
     --------
@@ -62,12 +64,17 @@ class InfluenceResults:
     cooks: pd.Series
     notes: pd.Series
     refitted: bool
+    unscaled: dict[str, str] = field(default_factory=dict)
 
     def tidy(self) -> pd.DataFrame:
         """One row per cluster and term: cluster, term, change, scaled (in standard errors), cooks, note."""
         J, K = self.changes.shape
         change = self.changes.to_numpy().T.ravel()
         errors = self.std_errors[self.changes.columns].to_numpy(dtype=np.float64)
+        why = {term: f"scaled: {reason}" for term, reason in self.unscaled.items()}
+        notes = [
+            "; ".join(filter(None, [note, why.get(term, "")])) for term in map(str, self.changes) for note in self.notes
+        ]
         return pd.DataFrame(
             {
                 "cluster": np.tile(self.changes.index.to_numpy(), K),
@@ -75,7 +82,7 @@ class InfluenceResults:
                 "change": change,
                 "scaled": change / np.repeat(np.where(errors > 0.0, errors, np.nan), J),
                 "cooks": np.tile(self.cooks.to_numpy(), K),
-                "note": np.tile(self.notes.to_numpy(dtype=object), K),
+                "note": notes,
             }
         )
 
@@ -117,11 +124,13 @@ def influence_of(
     moved = {**make(here + found.changes), **dict(zip(names, (here + found.changes).T, strict=True))}
     index = pd.Index(shown_clusters(fitted.clusters), name=fitted.group_name)
     changes = pd.DataFrame({term: values - quantities[term].estimate for term, values in moved.items()}, index=index)
-    errors = {term: std_error(quantities[term], V.matrix) for term in moved}
+    errors = {term: std_error(quantities[term], V) for term in moved}
+    said = {term: said_of(quantities[term], V, order="second") for term in moved if np.isnan(errors[term])}
     return InfluenceResults(
         changes,
         pd.Series(errors, name="std_error"),
         pd.Series(found.cooks, index=index, name="cooks"),
         pd.Series(list(found.reasons), index=index, name="note"),
         refit,
+        {term: why for term, why in said.items() if why},
     )

@@ -43,26 +43,29 @@ def effects_table(
         boot = results.bootstrap(options.pop("n"), at=at, **options)
         return boot.tidy(method=method, level=level, terms=list(results.effect_quantities(at)))
     quantities = results.effect_quantities(at)
-    flagged = {term: results.flagged(quantity) for term, quantity in quantities.items()}
     if interval == "monte-carlo":
-        return _monte_carlo(results, flagged, options, level=level)
+        return _monte_carlo(results, quantities, options, level=level)
     if interval == "profile":
-        V = results.parameter_vcov(options["vcov"]).matrix
+        V = results.parameter_vcov(options["vcov"])
         asked = {term: (quantity, results.quantity_at(term, at)) for term, quantity in quantities.items()}
         return profile_table(results.fitted, asked, V, level=level)
-    return delta_with_df(results, flagged, at=at, level=level, **options)
+    return delta_with_df(results, quantities, at=at, level=level, **options)
 
 
 def _monte_carlo(
     results: MediationResults, quantities: Mapping[str, Quantity], options: dict[str, Any], *, level: float
 ) -> pd.DataFrame:
     V, n = results.parameter_vcov(options["vcov"]), options["n"]
-    draws = monte_carlo_draws(quantities, V.matrix, n=n, rng=np.random.default_rng(options["seed"]))
+    draws = monte_carlo_draws(quantities, V, n=n, rng=np.random.default_rng(options["seed"]))
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {
-        term: quantity.note if quantity.is_fixed else V.reason
+        term: _joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))
         for term, quantity in quantities.items()
         if quantity.is_fixed or np.isnan(draws[term]).any()
     }
-    notes = {term: quantity.note for term, quantity in quantities.items()}
+    notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
     return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))

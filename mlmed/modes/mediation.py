@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.delta import Quantity, wald_table
 from mlmed.effects.montecarlo import effect_draws, linear_draws
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
 from mlmed.errors import EffectError
@@ -25,7 +25,6 @@ from mlmed.modes.intervals import OPTIONS, Interval, effects_table
 from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
-from mlmed.modes.tables import BOUNDARY_NOTE
 from mlmed.modes.text import errors_named, letter, native_summary
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
@@ -120,13 +119,6 @@ class MediationResults(MixedResults):
         }  # fmt: skip
         return effects_table(self, interval, check_options(OPTIONS, interval, given), level=level, at=at)
 
-    def flagged(self, quantity: Quantity) -> Quantity:
-        """Say so where a standard error rests on a variance or covariance at the boundary."""
-        on_G = slice(len(self.fitted.estimates.beta), len(self.fitted.estimates.beta) + len(self.fitted.estimates.tau))
-        if not self.is_singular or not np.any(quantity.gradient[on_G]):
-            return quantity
-        return replace(quantity, note="; ".join(filter(None, [quantity.note, BOUNDARY_NOTE])))
-
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named: effects (where the model defines them), then every parameter."""
         parameters = super().quantities_at()
@@ -165,7 +157,7 @@ class MediationResults(MixedResults):
     def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
         """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""
         tables = super().sections(vcov=vcov, level=level, ddf=ddf)
-        none = delta_table([], np.empty((0, 0)))
+        none = wald_table([], np.empty(0), np.empty(0))
         return {**tables, "effects": none if self.effects_reason else self.effects(vcov=vcov, level=level, ddf=ddf)}
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from mlmed.effects.curve import check_points, curve_points
-from mlmed.effects.delta import COLUMNS, Quantity, std_error
+from mlmed.effects.delta import COLUMNS, Covariance, Quantity, said_of, std_error
 from mlmed.effects.profile import End, Profiler, QuantityAt, constrained, find_end, profiler_for
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
@@ -129,7 +129,7 @@ def _drop_without(fitted: Fitted, effect: int) -> float:
 
 
 def profile_table(
-    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: np.ndarray, *, level: float
+    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Covariance, *, level: float
 ) -> pd.DataFrame:
     """Profile intervals of several quantities; the statistic is the signed root of the LR test of 0.
 
@@ -139,8 +139,8 @@ def profile_table(
         The fit.
     quantities : dict of term to (Quantity, function)
         Each at the optimum, and as a function of the estimates.
-    V : (n, n) array
-        Covariance for the standard errors that stand beside the intervals.
+    V : Covariance
+        For the standard errors that stand beside the intervals.
     level : float
         Coverage, a proportion.
     """
@@ -153,7 +153,9 @@ def profile_table(
         profiler = profiler_of(fitted, quantity_at)
         low, high = (find_end(profiler, side, level=level) for side in (-1, 1))
         root, why = _root_at_zero(profiler)
-        notes = dict.fromkeys(filter(None, [quantity.note, low.note, high.note, why]))
+        error = said_of(quantity, V, order="second")
+        said = f"std_error: {error}" if error else ""
+        notes = dict.fromkeys(filter(None, [quantity.note, low.note, high.note, why, said]))
         se = std_error(quantity, V)
         rows.append(
             (term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, "; ".join(notes))

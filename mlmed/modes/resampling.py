@@ -15,6 +15,7 @@ from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults, count_failures
 from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
 from mlmed.reml.fit import Optimum
@@ -24,6 +25,7 @@ from mlmed.reml.refit import Refit, Refitted, Resampler
 from mlmed.reml.resample import CaseResampler, case_resampler, within_case_resampler
 from mlmed.reml.residual import residual_resampler, row_parametric_resampler
 from mlmed.reml.simulation import at_optimum, parametric_resampler
+from mlmed.reml.vcov import said_along
 from mlmed.reml.working import Working
 from mlmed.replicate import replicate
 
@@ -155,7 +157,16 @@ def bootstrap_fit(
         _leave_out=Jackknife(
             working, optimum, _products(fitted, source), reml, fitted.clusters, names, make, plan.n_jobs
         ),
+        lost=_lost(fitted, quantities) if plan.kind == "case" else {},
     )
+
+
+def _lost(fitted: Fitted, quantities: Mapping[str, Quantity]) -> dict[str, str]:
+    """Terms that one cluster alone gives, and why draws of clusters do not show how they vary."""
+    text = lost_in_replicates("use kind='parametric' or a profile interval")
+    directions = alone_in(fitted, text).below(len(parameter_names(fitted)))
+    said = {term: said_along((directions,), q.gradient, q.hessian) for term, q in quantities.items()}
+    return {term: why for term, why in said.items() if why}
 
 
 def _products(fitted: Fitted, source: Resampler) -> ClusterProducts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -13,10 +12,10 @@ from mlmed.effects.delta import Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities, sdcor_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.tables import BOUNDARY_NOTE, qualified, variance_floor
+from mlmed.modes.tables import qualified, variance_floor
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["boundary_noted", "correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
+__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
 
 RESIDUAL = "Residual"
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
@@ -52,25 +51,13 @@ def fit_sdcor_quantities(
     return {term: q for matrix in matrices for term, q in sdcor_quantities(matrix, psi, moving=moving).items()}
 
 
-def boundary_noted(fitted: Fitted, quantities: Sequence[Quantity], table: pd.DataFrame) -> pd.DataFrame:
-    """The table of quantities with a note where a standard error of a singular fit rests on G."""
-    if not fitted.is_singular:
-        return table
-    p, T = len(fitted.estimates.beta), len(fitted.estimates.tau)
-    on_G = np.array([bool(np.any(quantity.gradient[p : p + T])) for quantity in quantities], dtype=bool)
-    flagged = on_G & table["std_error"].notna().to_numpy()
-    added = np.where(flagged, BOUNDARY_NOTE, "")
-    joined = ["; ".join(filter(None, notes)) for notes in zip(table["note"], added, strict=True)]
-    return table.assign(note=joined)
-
-
 def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
-    """group, term, estimate, std_error, conf_low, conf_high, note; random effects of a singular fit are flagged."""
+    """group, term, estimate, std_error, conf_low, conf_high, note."""
     found, V = fit_sdcor_quantities(fitted, fitted.estimates), covariance(fitted, vcov)
-    table = sdcor_table(list(found.values()), V.matrix, level=level, reason=V.reason, note=V.note)
+    table = sdcor_table(list(found.values()), V, level=level)
     n_random = len(fitted.estimates.G) + len(correlation_pairs(_between(fitted)))
     table.insert(0, "group", np.where(np.arange(len(table)) < n_random, fitted.group_name, RESIDUAL))
-    return boundary_noted(fitted, list(found.values()), table)[["group", "term", *NUMBERS]]
+    return table[["group", "term", *NUMBERS]]
 
 
 def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
+from mlmed.effects.delta import Quantity, said_of, std_error, wald_table
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     infinite_df,
@@ -36,6 +36,16 @@ DDF_KINDS: tuple[str, ...] = get_args(Ddf)
 NAMES = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "residual": "residual"}
 #: Degrees of freedom below which the t distribution has no variance.
 FEWEST_DF = 2.0
+#: The fewest that a variance can be estimated from are those of two values, 1, up to the error of approximated ones.
+#: With fewer the chi-squared distribution that they are matched to is that of no sum of squares, and the quantiles of t
+#: leave all bounds (12.7 standard errors at 1, 165 at .5, 6,582 at .3).
+LEAST_DF = 0.99
+USELESS = ": too few to be of use"
+NO_DF = "no degrees of freedom: {}"
+NO_INTERVAL = (
+    "no test and no interval: {df:.2g} df ({name}) are fewer than 1, so t has no quantiles of use; use profile or "
+    "bootstrap intervals, or a simpler covariance structure"
+)
 NOT_LINEAR = "Satterthwaite: Kenward and Roger's is for fixed effects only"
 
 
@@ -57,6 +67,11 @@ class ErrorsAndDf:
     df: Array
     notes: tuple[str, ...]
 
+    @property
+    def usable(self) -> Array:
+        """Those that a test and an interval are made with, NaN where they are too few; (n,)."""
+        return np.where(self.df < LEAST_DF, np.nan, self.df)
+
 
 def errors_and_df(
     fitted: Fitted,
@@ -76,19 +91,16 @@ def errors_and_df(
     """
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
-    errors = np.array([std_error(quantity, V.matrix, order=order) for quantity in quantities])
-    missing = [
-        "" if q.is_fixed else missing_reason(q, V.matrix, order=order, reason=V.reason) if np.isnan(e) else V.note
-        for q, e in zip(quantities, errors, strict=True)
-    ]
+    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
+    said = [said_of(quantity, V, order=order) for quantity in quantities]
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])
     linear = np.array([q.hessian is None and not q.gradient[p:].any() for q in quantities])
     if ddf == "none":
-        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(missing))
+        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(said))
     if ddf == "residual":
         found = residual_df(slopes[:, :p], fitted.working.problem)
-        return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, missing))
+        return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, errors, said))
     if vcov == "block" and linear.all():
         found = satterthwaite_linear(slopes[:, :p], fitted.working, fitted.optimum)
     else:
@@ -96,11 +108,11 @@ def errors_and_df(
             quantities_at, fitted.working, fitted.optimum, reml=fitted.reml, vcov=vcov, order=order
         )
     if ddf == "satterthwaite":
-        return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, missing))
+        return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, errors, said))
     adjusted, exact = kenward_roger_linear(slopes[:, :p], fitted.working, fitted.optimum, reml=fitted.reml)
     reasons = [e if one else f for e, f, one in zip(exact.reasons, found.reasons, linear, strict=True)]
     both = DegreesOfFreedom(np.where(linear, exact.values, found.values), tuple(reasons))
-    notes = _notes(quantities, both, ddf, missing, [None if one else NOT_LINEAR for one in linear])
+    notes = _notes(quantities, both, ddf, errors, said, [None if one else NOT_LINEAR for one in linear])
     corrected = linear & slopes.any(axis=1)  # an effect that the model fixes has no error to correct
     return ErrorsAndDf(np.where(corrected, adjusted, errors), both.values, notes)
 
@@ -118,20 +130,25 @@ def _notes(
     quantities: Sequence[Quantity],
     found: DegreesOfFreedom,
     ddf: str,
-    missing: Sequence[str],
+    errors: Array,
+    said: Sequence[str],
     names: Sequence[str | None] | None = None,
 ) -> tuple[str, ...]:
+    """What stands beside every quantity: its degrees of freedom or why there are none, and what V says of it."""
     notes = []
     for k, quantity in enumerate(quantities):
         name = (names[k] if names else None) or NAMES[ddf]
-        if quantity.is_fixed:
-            notes.append("")
-        elif np.isfinite(found.values[k]):
-            useless = ": too few to be of use" if found.values[k] < FEWEST_DF else ""
-            notes.append("; ".join(filter(None, [f"t with {found.values[k]:.1f} df ({name}){useless}", missing[k]])))
-        else:
-            notes.append(missing[k] or f"no degrees of freedom: {found.reasons[k]}")
+        own = _of_df(found.values[k], name) if np.isfinite(found.values[k]) else NO_DF.format(found.reasons[k])
+        if quantity.is_fixed or (np.isnan(errors[k]) and said[k]):
+            own = ""
+        notes.append("; ".join(filter(None, [own, said[k]])))
     return tuple(notes)
+
+
+def _of_df(df: float, name: str) -> str:
+    if df < LEAST_DF:
+        return NO_INTERVAL.format(df=df, name=name)
+    return f"t with {df:.1f} df ({name}){USELESS if df < FEWEST_DF else ''}"
 
 
 def delta_with_df(
@@ -155,4 +172,4 @@ def delta_with_df(
     found = errors_and_df(results.fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
     notes = ["; ".join(filter(None, [q.note, note])) for q, note in zip(listed, found.notes, strict=True)]
     estimates = np.array([quantity.estimate for quantity in listed])
-    return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.df)
+    return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.usable)

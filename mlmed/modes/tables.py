@@ -32,7 +32,6 @@ __all__ = [
 
 #: An sd below this, where responses and columns have sd 1, is rounding.
 TINY = 1e-10
-BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
 
 
 def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
@@ -64,15 +63,12 @@ def psi(fitted: Fitted) -> NDArray[np.float64]:
 def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
     estimates, V = fitted.estimates, covariance(fitted, kind)
     values, names = psi(fitted), parameter_names(fitted)
-    p, n_tau = len(estimates.beta), len(estimates.tau)
+    p = len(estimates.beta)
     log = np.array([k >= p and name.startswith("var(") for k, name in enumerate(names)])
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(V.matrix))
-    at_boundary = fitted.is_singular
-    notes = [
-        V.reason if np.isnan(error) else V.note or (BOUNDARY_NOTE if at_boundary and p <= k < p + n_tau else "")
-        for k, error in enumerate(errors)
-    ]
+    units = np.eye(len(values))
+    notes = [(V.reason_for if np.isnan(error) else V.note_for)(unit) for unit, error in zip(units, errors, strict=True)]
     return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)
 
 
@@ -93,7 +89,7 @@ def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd
         return [Quantity(name, float(b), row) for name, b, row in zip(names, estimates.beta, unit, strict=True)]
 
     found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
-    return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.df), found.df
+    return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.usable), found.df
 
 
 def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.reml.alone import FULL_LEVERAGE, leverages
 from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms
 from mlmed.reml.refit import DEFICIENT, Refit, Refitted
 from mlmed.reml.resample import CaseResampler
-from mlmed.reml.sandwich import FULL_LEVERAGE
 from mlmed.reml.scores import psi_basis
 from mlmed.reml.vcov import POSITIVE, information_inverse
 from mlmed.reml.working import Working
@@ -102,9 +102,9 @@ def _deleted(terms: ClusterTerms, optimum: Optimum) -> _Deleted:
     """(P - P_j)^-1 by the leverages of the cluster, the eigenvalues of P_j relative to P."""
     at = optimum.evaluation
     p = len(at.beta)
-    root = np.linalg.cholesky(at.P_inv)
+    root = np.asarray(np.linalg.cholesky(at.P_inv), dtype=np.float64)
     own = terms.cross[:p, :p].transpose(2, 0, 1)
-    leverage, vectors = np.linalg.eigh(root.T @ own @ root)
+    leverage, vectors = leverages(own, root)
     alone = leverage[:, -1] > 1.0 - FULL_LEVERAGE
     left = np.where(alone[:, None], np.nan, 1.0 - leverage)
     spread = root @ vectors

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
+from mlmed.reml.alone import FULL_LEVERAGE
 from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
@@ -23,14 +24,12 @@ from mlmed.reml.vcov import ParameterVcov, information_inverse
 from mlmed.reml.weights import weighted_clusters, weighted_tables, whitener
 from mlmed.reml.working import Working
 
-__all__ = ["FULL_LEVERAGE", "ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
+__all__ = ["ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
 
 Array = NDArray[np.float64]
 RobustKind = Literal["CR0", "CR1", "CR2", "cluster"]
 ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
 
-#: A leverage this close to 1 is 1 up to rounding: some fixed effect is estimated from that cluster alone.
-FULL_LEVERAGE = 1e-10
 #: Eigenvalues of a cluster's cross-products below this share of the largest are the rounding error of zero.
 DEPENDENT = 1e-14
 
@@ -61,6 +60,9 @@ def sandwich_vcov(
     -----
     Scores of (tau, sigma2) are centred. At an interior optimum they sum to zero anyway; at a singular one
     they do not, and their common part is no evidence of variation between clusters.
+
+    What one cluster alone gives (``mlmed.reml.alone``) comes out with a variance that says nothing: its score is 0. The
+    caller removes it.
 
     Raises
     ------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 from mlmed.errors import EffectError
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["VCOV_KINDS", "ParameterVcov", "VcovKind", "parameter_vcov"]
+__all__ = [
+    "VCOV_KINDS",
+    "Directions",
+    "ParameterVcov",
+    "VcovKind",
+    "leading",
+    "parameter_vcov",
+    "said_along",
+    "without",
+]
 
 Array = NDArray[np.float64]
 VcovKind = Literal["block", "joint"]
@@ -19,6 +29,53 @@ VCOV_KINDS: tuple[str, ...] = get_args(VcovKind)
 
 #: Smallest eigenvalue of the Hessian, scaled to unit diagonal, that still counts as positive.
 POSITIVE = 1e-10
+
+
+#: A derivative along a direction whose parts cancel to this share of their size is the rounding error of zero.
+CANCELLED = 1e-8
+#: Owners of directions that are named before they are counted.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Directions of the parameters, and what is to be said of everything that changes along one of them.
+
+    Attributes
+    ----------
+    matrix : (n, k) array
+        A direction a column; exact zeros for the parameters that do not move.
+    text : str
+        What is said; ``{owners}`` stands for the owners of the directions that are touched.
+    owners : tuple of str, (k,)
+        What a direction belongs to, such as a cluster.
+    """
+
+    matrix: Array
+    text: str
+    owners: tuple[str, ...]
+
+    def owners_of(self, gradient: Array, hessian: Array | None = None) -> list[str]:
+        """Owners of the directions along which a quantity with these derivatives (n,), (n, n) changes."""
+        touched = self.changed(gradient)
+        if hessian is not None:
+            touched = touched | np.any(self.changed(hessian), axis=0)
+        return [self.owners[k] for k in np.flatnonzero(touched)]
+
+    def changed(self, derivatives: Array) -> NDArray[np.bool_]:
+        """Whether functions with derivatives (..., n) change along each direction by more than rounding, (..., k)."""
+        found = np.abs(derivatives @ self.matrix) > CANCELLED * (np.abs(derivatives) @ np.abs(self.matrix))
+        return np.asarray(found, dtype=np.bool_)
+
+    def through(self, derivatives: Array) -> Directions:
+        """The directions in which functions with derivatives (m, n) of the parameters move."""
+        return replace(self, matrix=np.where(self.changed(derivatives), derivatives @ self.matrix, 0.0))
+
+    def below(self, n: int, before: int = 0) -> Directions:
+        """The same among n parameters, of which these are those after the first ``before``."""
+        matrix = np.zeros((n, self.matrix.shape[1]))
+        matrix[before : before + len(self.matrix)] = self.matrix
+        return replace(self, matrix=matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +87,77 @@ class ParameterVcov:
     matrix : (p + n_tau + S,) * 2 array
         Order: fixed effects, natural parameters of G, residual variances. NaN where it does not exist.
     reason : str
-        Why entries are NaN; empty if none are.
+        Why entries are NaN; empty if none are, or if ``lost`` says it.
     note : str
         What a reader should know of the others; usually empty.
+    lost : tuple of Directions
+        Along which nothing is known: what changes along them has no standard error.
+    edge : tuple of Directions
+        Of which a reader should know more.
+    whole : array of the same shape, or None
+        The matrix before the parameters that ``lost`` touches became NaN, where there are any.
     """
 
     matrix: Array
     reason: str = ""
     note: str = ""
+    lost: tuple[Directions, ...] = ()
+    edge: tuple[Directions, ...] = ()
+    whole: Array | None = None
+
+    @property
+    def entire(self) -> Array:
+        """The matrix with the entries of which nothing is known, for functions in which these cancel."""
+        return self.matrix if self.whole is None else self.whole
+
+    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
+        """The matrix for a quantity with these derivatives; all NaN if nothing is known of it."""
+        if said_along(self.lost, gradient, hessian):
+            return np.full_like(self.matrix, np.nan)
+        return self.entire
+
+    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """Why a quantity that has no standard error has none."""
+        used = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
+        said = said_along(self.lost, gradient, hessian)
+        # what is without derivatives has its own reason
+        unknown = not said or np.isnan(self.entire[np.ix_(used, used)]).any()
+        return "; ".join(filter(None, [said, self.reason if unknown else ""]))
+
+    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
+        """What a reader should know of the standard error of a quantity."""
+        return "; ".join(filter(None, [self.note, said_along(self.edge, gradient, hessian)]))
+
+
+def said_along(many: Sequence[Directions], gradient: Array, hessian: Array | None = None) -> str:
+    """What is said of a quantity with these derivatives, each text once; empty if it moves along no direction."""
+    found: dict[str, dict[str, None]] = {}
+    for one in many:
+        for owner in one.owners_of(gradient, hessian):
+            found.setdefault(one.text, {})[owner] = None
+    return "; ".join(text.format(owners=_listed(list(owners))) for text, owners in found.items())
+
+
+def _listed(names: list[str]) -> str:
+    shown = names if len(names) <= NAMED else [*names[:NAMED], f"{len(names) - NAMED} more"]
+    return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def leading(V: ParameterVcov, n: int) -> ParameterVcov:
+    """The covariance of the first n parameters."""
+    lost, edge = (tuple(replace(one, matrix=one.matrix[:n]) for one in part) for part in (V.lost, V.edge))
+    whole = None if V.whole is None else V.whole[:n, :n]
+    return replace(V, matrix=V.matrix[:n, :n], lost=lost, edge=edge, whole=whole)
+
+
+def without(V: ParameterVcov, lost: Directions) -> ParameterVcov:
+    """The covariance without what changes along directions of which nothing is known."""
+    touched = np.any(lost.matrix != 0.0, axis=1)
+    if not touched.any():
+        return V
+    matrix = V.matrix.copy()
+    matrix[touched], matrix[:, touched] = np.nan, np.nan
+    return replace(V, matrix=matrix, whole=V.entire, lost=(*V.lost, lost))
 
 
 def check_vcov_kind(kind: str) -> None:

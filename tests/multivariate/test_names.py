@@ -9,7 +9,7 @@ import mlmed
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.tables import BOUNDARY_NOTE
+from mlmed.modes.covariance import BOUNDARY_NOTE
 from tests.multivariate.models import TWO, two_responses
 from tests.tolerances import OPTIMUM, SAME
 

@@ -6,17 +6,16 @@ import json
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import mlmed
 from mlmed.effects.delta import COLUMNS
-from mlmed.errors import (
-    EffectError,
-    NotIdentifiedError,
-)
+from mlmed.errors import EffectError
 from mlmed.modes.piecewise import PIECEWISE_INTERVALS, piecewise
 from mlmed.modes.tables import parameter_names
+from mlmed.reml.sandwich import ROBUST_KINDS
 from tests.piecewise_models import MEDIATOR, OUTCOME, estimates
 from tests.tolerances import SAME
 
@@ -70,11 +69,22 @@ def test_a_response_with_the_name_reduced(data):
     assert fit.nlcom("`reduced_:x`").iloc[0]["estimate"] == pytest.approx(fit.reduced.params["x"], rel=SAME)
 
 
-def test_one_cluster_alone_gives_a_coefficient(upper, data):
-    fit = piecewise("q ~ z + k", "y ~ q + z + k + (1 | id)", data.assign(k=1.0 * (data["id"] == 3)), treatment="z")
-    with pytest.raises(NotIdentifiedError, match=r"cluster 3 \(id\) has leverage 1.*Use 'CR0' or 'CR1'"):
-        fit.effects(vcov="CR2")
-    assert fit.effects(vcov="CR1")["std_error"].notna().sum() == upper.effects()["std_error"].notna().sum()
+@pytest.mark.parametrize("kind", ROBUST_KINDS)
+def test_one_cluster_alone_gives_a_coefficient(upper, data, kind):
+    """That coefficient has no robust error; the others have those without the cluster, which moves nothing else."""
+    lonely = data.assign(k=1.0 * (data["id"] == 3))
+    fit = piecewise("q ~ z + k", "y ~ q + z + k + (1 | id)", lonely, treatment="z")
+    table = fit.mediator.fixef(vcov=kind).set_index("term")
+    assert np.isnan(table.loc["k", ["std_error", "p_value", "conf_low", "conf_high"]].astype(float)).all()
+    assert "without cluster 3 (id) it cannot be estimated" in table.loc["k", "note"]
+    assert table["note"].drop("k").str.startswith("t with").all()
+    others = piecewise("q ~ z", "y ~ q + z + (1 | id)", data[data["id"] != 3], treatment="z")
+    J = fit.mediator.nobs
+    factor = J / (J - 1) * (J - 2) / (J - 1) if kind in ("CR1", "cluster") else 1.0
+    expected = factor * others.mediator.vcov(kind)
+    np.testing.assert_allclose(fit.mediator.vcov(kind).drop("k").drop(columns="k"), expected, rtol=SAME)
+    assert fit.effects(vcov=kind)["std_error"].notna().sum() == upper.effects()["std_error"].notna().sum()
+    assert "cluster 3 (id)" in fit.nlcom("`q:k` + `q:z`", vcov=kind).iloc[0]["note"]
 
 
 def test_stata_names(yuan, upper):

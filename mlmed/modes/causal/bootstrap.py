@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from mlmed.effects.average import Parameters, Setting, average_effects
 from mlmed.effects.delta import Quantity
 from mlmed.effects.potential import all_effects
+from mlmed.effects.uncertainty import contrast_covariance, slopes_at
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.modes.bootstrap import BootstrapResults
-from mlmed.modes.causal.fit import EquationFit, Grouping
+from mlmed.modes.causal.fit import EquationFit, Grouping, alone_of
 from mlmed.modes.causal.setting import Chain, Prepared
 from mlmed.modes.causal.tables import without_spread
+from mlmed.modes.covariance import lost_in_replicates
 from mlmed.modes.fitting import Fitted
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import Refit
 from mlmed.reml.resample import CaseResampler, case_resampler
+from mlmed.reml.vcov import Directions, said_along
 from mlmed.replicate import replicate
 
 __all__ = ["CausalBootstrap", "CausalReplicate", "bootstrap_causal"]
@@ -235,6 +238,8 @@ def bootstrap_causal(
     progress: bool,
 ) -> CausalBootstrap:
     """Run the replicates: clusters where a column names them, otherwise rows."""
+    lost = _lost(chain, prepared)
+    said = {term: said_along(lost, quantity.gradient) for term, quantity in estimates.items()}
     task = _task(chain, prepared)
     found = replicate(task, n, seed=seed, n_jobs=n_jobs, progress=progress)
     fixed = {term: quantity.note for term, quantity in estimates.items() if quantity.is_fixed}
@@ -248,7 +253,21 @@ def bootstrap_causal(
         fixed=fixed,
         notes={term: quantity.note for term, quantity in estimates.items() if term not in fixed},
         _leave_out=partial(_jackknife, task),
+        lost={term: why for term, why in said.items() if why},
     )
+
+
+def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
+    """Directions of the contrasts that single clusters, or rows, alone notice."""
+    delta = "use interval='delta' without robust="
+    if chain.grouping is not None:
+        delta = "use interval='delta' of equations with random terms, without cluster="
+    text = lost_in_replicates(delta, "row" if chain.grouping is None else "cluster")
+    laws = [
+        replace(law, lost=(alone_of(equation.fit, chain.grouping, text),))
+        for law, equation in ((prepared.mediator, chain.mediator), (prepared.outcome, chain.outcome))
+    ]
+    return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).lost
 
 
 def _jackknife(task: CausalTask) -> pd.DataFrame:

@@ -107,7 +107,9 @@ class CausalEffects(CausalFit):
         if kind == "delta":
             return delta_effects(found, estimates, level=level)
         contrasts = draw_effects(prepared, n=options["n"], seed=options["seed"])
-        return drawn_effects(contrasts, estimates, self.fixed, closed=prepared.setting.is_closed, level=level)
+        return drawn_effects(
+            contrasts, estimates, found.vcov, self.fixed, closed=prepared.setting.is_closed, level=level
+        )
 
     def bootstrap(
         self,
@@ -215,8 +217,9 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
         question = self.question(at, groups, ranef_draws)
         prepared = self.prepared(question)
-        about = self.about(prepared, self.covariance_of(prepared), question)
-        return interaction_table(prepared, about, n=count, seed=start, level=level)
+        found = self.covariance_of(prepared)
+        about = self.about(prepared, found, question)
+        return interaction_table(prepared, found, about, n=count, seed=start, level=level)
 
     def test_moderation(
         self,
@@ -249,5 +252,6 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
-        about = self.about(prepared[0], self.covariance_of(prepared[0]), questions[0])
-        return moderation_table(prepared, questions, about, n=count, seed=start, level=level)
+        found = [self.covariance_of(one) for one in prepared]
+        about = self.about(prepared[0], found[0], questions[0])
+        return moderation_table(prepared, found, questions, about, n=count, seed=start, level=level)

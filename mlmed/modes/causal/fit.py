@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,13 +20,23 @@ from mlmed.errors import DataError, DroppedRowsWarning, LevelWarning
 from mlmed.formula import Equation
 from mlmed.glm.families import BINARY
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.glm.robust import cluster_vcov, hc_vcov, moves_of_one
 from mlmed.model import ModelSpec
-from mlmed.modes.covariance import covariance
+from mlmed.modes.covariance import alone_in, covariance, lost_along, named, too_few
 from mlmed.modes.fitting import Fitted, fit_model
 from mlmed.reml.posterior import ModeLaw
+from mlmed.reml.vcov import Directions, ParameterVcov, leading, without
 
-__all__ = ["EquationFit", "Errors", "Grouping", "SharedRows", "fit_equation", "shared_rows", "warn_of_levels"]
+__all__ = [
+    "EquationFit",
+    "Errors",
+    "Grouping",
+    "SharedRows",
+    "alone_of",
+    "fit_equation",
+    "shared_rows",
+    "warn_of_levels",
+]
 
 Array = NDArray[np.float64]
 
@@ -100,7 +110,7 @@ class EquationFit:
         Of its response.
     fit : GlmFit or Fitted
         An ordinary regression, or a mixed model of our engine.
-    vcov : (p, p) array
+    covariance : ParameterVcov
         Covariance of the fixed effects, as it was asked for.
     design : PlainDesign
         Response and fixed-effects columns of the rows.
@@ -110,7 +120,7 @@ class EquationFit:
 
     family: str
     fit: GlmFit | Fitted
-    vcov: Array
+    covariance: ParameterVcov
     design: PlainDesign
     coding: tuple[Any, Any] | None = None
 
@@ -138,6 +148,11 @@ class EquationFit:
     def beta(self) -> Array:
         """Fixed effects, (p,)."""
         return self.fit.estimates.beta if isinstance(self.fit, Fitted) else self.fit.beta
+
+    @property
+    def vcov(self) -> Array:
+        """Covariance of the fixed effects, (p, p); NaN where it does not exist."""
+        return self.covariance.matrix
 
     @property
     def sigma(self) -> float:
@@ -213,9 +228,7 @@ def fit_equation(
         fit = fit_glm(family, design.y, design.X, names=design.names, response=equation.name)
         return EquationFit(family, fit, _plain_vcov(fit, rows, errors), design, _coding(equation, rows.table))
     fitted = fit_model(ModelSpec((equation,), method), rows.table, stacklevel=stacklevel)  # type: ignore[arg-type]
-    p = len(fitted.estimates.beta)
-    V = covariance(fitted, "CR1" if errors.cluster else "block").matrix[:p, :p]
-    return EquationFit(family, fitted, V, design)
+    return EquationFit(family, fitted, _mixed_vcov(fitted, errors), design)
 
 
 def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
@@ -224,12 +237,40 @@ def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
     return two_levels(table[name]) if is_factor else None
 
 
-def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> Array:
+def _mixed_vcov(fitted: Fitted, errors: Errors) -> ParameterVcov:
+    p = len(fitted.estimates.beta)
+    if not errors.cluster:
+        return leading(covariance(fitted, "block"), p)
+    V = leading(covariance(fitted, "CR1"), p)
+    note = too_few("a robust covariance", len(fitted.clusters), p, "coefficients")
+    text = lost_along("leave out cluster=", "clusters")
+    return replace(V, lost=tuple(replace(one, text=text) for one in V.lost), note=note)
+
+
+def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> ParameterVcov:
     if errors.robust:
-        return hc_vcov(fit, errors.robust)
+        lost = alone_of(fit, None, lost_along("leave out robust=", "rows"))
+        return without(ParameterVcov(hc_vcov(fit, errors.robust)), lost)
     if errors.cluster and rows.grouping is not None:
-        return cluster_vcov(fit, rows.grouping.codes)
-    return fit.vcov
+        note = too_few("a robust covariance", len(rows.grouping.clusters), len(fit.beta), "coefficients")
+        V = ParameterVcov(cluster_vcov(fit, rows.grouping.codes), note=note)
+        return without(
+            V,
+            alone_of(
+                fit, rows.grouping, lost_along("give the equation random terms and leave out cluster=", "clusters")
+            ),
+        )
+    return ParameterVcov(fit.vcov)
+
+
+def alone_of(fit: GlmFit | Fitted, grouping: Grouping | None, text: str) -> Directions:
+    """Directions of the fixed effects that a single cluster, or without clusters a row, alone notices."""
+    if isinstance(fit, Fitted):
+        return alone_in(fit, text)
+    found = moves_of_one(fit, None if grouping is None else grouping.codes)
+    if grouping is None:
+        return named(found, text, [f"row {k + 1} of those used" for k in found.owners])
+    return named(found, text, [f"cluster {grouping.clusters[k]} ({grouping.name})" for k in found.owners])
 
 
 def warn_of_levels(mediator: EquationFit, rows: SharedRows, errors: Errors, *, stacklevel: int = 3) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import COLUMNS, wald_table
-from mlmed.effects.uncertainty import cluster_covariance, slopes_at
+from mlmed.effects.uncertainty import cluster_covariance, lost_coefficients, note_of, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared
 from mlmed.modes.causal.tables import draw_effects
 from mlmed.modes.tables import shown_clusters
+from mlmed.reml.vcov import Directions, said_along
 
 __all__ = ["group_effects"]
 
@@ -51,35 +52,52 @@ def group_effects(
             "'quasi-bayes'"
         )
     prepared = prepare()
-    slopes = slopes_at(prepared.setting, prepared.mediator, prepared.outcome)
+    laws = prepared.mediator, prepared.outcome
+    slopes = slopes_at(prepared.setting, *laws)
     values = MEANS @ slopes.values
+    covariances, moved = cluster_covariance(slopes, *laws)
+    lost = _lost(np.einsum("ke,jep->kjp", MEANS, moved), lost_coefficients(*laws))
+    said = [[fixed[term]] * len(why) if term in fixed else why for term, why in zip(TERMS, lost, strict=True)]
+    note = note_of(*laws)
     if interval == "delta":
-        covariances = cluster_covariance(slopes, prepared.mediator, prepared.outcome)
         errors = np.sqrt(np.einsum("ke,jef,kf->kj", MEANS, covariances, MEANS, optimize=True))
-        parts = [
-            _delta_part(*row, note=fixed.get(row[0], ""), level=level)
-            for row in zip(TERMS, values, errors, strict=True)
-        ]
+        parts = [_delta_part(*row, note=note, level=level) for row in zip(TERMS, values, errors, said, strict=True)]
     else:
         draws = draw_effects(prepared, n=options["n"], seed=options["seed"], by_cluster=True) @ MEANS.T
         known = values if prepared.setting.is_closed else draws.mean(axis=0).T
         parts = [
-            _drawn_part(term, known[k], draws[:, :, k], note=fixed.get(term, ""), level=level)
-            for k, term in enumerate(TERMS)
+            _drawn_part(term, known[k], draws[:, :, k], said[k], note=note, level=level) for k, term in enumerate(TERMS)
         ]
     return _by_cluster(chain, parts)
 
 
-def _delta_part(term: str, values: Array, errors: Array, *, note: str, level: float) -> pd.DataFrame:
-    errors = np.full_like(errors, np.nan) if note else errors
-    return wald_table([term] * len(values), values, errors, level=level, notes=[note] * len(values))
+def _lost(moved: Array, lost: Sequence[Directions]) -> list[list[str]]:
+    """Why effects with slopes (effects, J, p) have no standard error, by effect and cluster; empty where they have."""
+    touched = np.zeros(moved.shape[:2], dtype=bool)
+    for one in lost:
+        touched |= one.changed(moved).any(axis=2)
+    return [
+        [said_along(lost, slope) if hit else "" for slope, hit in zip(*part, strict=True)]
+        for part in zip(moved, touched, strict=True)
+    ]
 
 
-def _drawn_part(term: str, values: Array, draws: Array, *, note: str, level: float) -> pd.DataFrame:
+def _delta_part(
+    term: str, values: Array, errors: Array, missing: list[str], *, note: str, level: float
+) -> pd.DataFrame:
+    known = np.array([not why for why in missing])
+    notes = [why or note for why in missing]
+    return wald_table([term] * len(values), values, np.where(known, errors, np.nan), level=level, notes=notes)
+
+
+def _drawn_part(term: str, values: Array, draws: Array, missing: list[str], *, note: str, level: float) -> pd.DataFrame:
     names = [str(k) for k in range(len(values))]
-    missing = dict.fromkeys(names, note) if note else {}
     table = draws_table(
-        pd.DataFrame(draws, columns=names), pd.Series(values, index=names), level=level, notes={}, missing=missing
+        pd.DataFrame(draws, columns=names),
+        pd.Series(values, index=names),
+        level=level,
+        notes=dict.fromkeys(names, note),
+        missing={name: why for name, why in zip(names, missing, strict=True) if why},
     )
     return table.assign(term=term)
 

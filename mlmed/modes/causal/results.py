@@ -20,6 +20,7 @@ from mlmed.modes.causal.tables import coefficient_table
 from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
+from mlmed.reml.vcov import ParameterVcov
 from mlmed.report.causal_plots import plot_effects
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class CausalResults(CausalEffects):
         """What a comparison calls this fit."""
         return "potential outcomes"
 
-    def _shared_quantities(self) -> tuple[dict[str, Quantity], np.ndarray]:
+    def _shared_quantities(self) -> tuple[dict[str, Quantity], ParameterVcov]:
         """Effects and coefficients under the names that all methods share, with their covariance."""
         question = self.question(None, None)
         prepared = self.prepared(question)
@@ -98,7 +99,7 @@ class CausalResults(CausalEffects):
         named = {new: own[old].named(new) for new, old in SHARED.items()}
         names = [f"{equation.name}:{name}" for equation in (self.mediator, self.outcome) for name in equation.names]
         coefficients = {name: Quantity(name, float(found.values[5 + k]), unit[5 + k]) for k, name in enumerate(names)}
-        return {**named, **own, **coefficients}, found.matrix
+        return {**named, **own, **coefficients}, found.vcov
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
         """``indirect`` (ACME), ``direct`` (ADE) and ``total`` by the delta method, then estimates (``compare``)."""

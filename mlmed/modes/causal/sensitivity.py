@@ -22,7 +22,7 @@ from mlmed.modes.causal.sensitivity_setup import (
     interval_of,
     pair_of,
 )
-from mlmed.modes.causal.sensitivity_tables import delta_rows, drawn_rows
+from mlmed.modes.causal.sensitivity_tables import delta_rows, drawn_rows, lost_cells
 
 if TYPE_CHECKING:
     from mlmed.modes.causal.results import CausalResults
@@ -87,12 +87,13 @@ def sensitivity_of(
     curve, notes = curve_of(results, pair, formula)
     draws = _Draws(curve, CONTRASTS[effect], count, seed)
     effects = draws.means if formula == "medsens" else _Estimates(curve, CONTRASTS[effect])
+    missing = lost_cells(curve, pair, CONTRASTS[effect], rhos)
     if chosen == "delta":
-        table = delta_rows(curve, CONTRASTS[effect], rhos, effects(rhos), level, TERMS[effect])
+        table = delta_rows(curve, CONTRASTS[effect], rhos, effects(rhos), missing, level, TERMS[effect])
     else:
         drawn = draws(rhos)
         estimates = drawn.mean(axis=1) if formula == "medsens" else effects(rhos)
-        table = drawn_rows(drawn, rhos, estimates, level, TERMS[effect])
+        table = drawn_rows(drawn, rhos, estimates, missing, level, TERMS[effect])
     unexplained = (1.0 - explained(pair.mediator), 1.0 - explained(pair.outcome))
     return SensitivityResults(
         table=_with_shares(table, unexplained),

@@ -123,7 +123,8 @@ def pair_of(results: CausalResults) -> Pair:
 def _equation(fit: EquationFit) -> Equation:
     n, p = fit.design.X.shape
     scale = 1.0 if fit.family == "probit" else fit.sigma
-    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, fit.vcov, scale, float(n - p))
+    V = fit.covariance
+    return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, V.entire, scale, float(n - p), V.lost)
 
 
 def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:

@@ -12,12 +12,14 @@ from scipy.special import ndtri
 
 from mlmed.effects.confounding import Curve
 from mlmed.effects.draws import draw_interval
+from mlmed.effects.sensitivity import Pair
+from mlmed.reml.vcov import said_along
 from mlmed.report.text import render_pairs, render_table
 
 if TYPE_CHECKING:
     from mlmed.modes.causal.sensitivity_results import SensitivityResults
 
-__all__ = ["delta_rows", "drawn_rows", "report", "root_of"]
+__all__ = ["delta_rows", "drawn_rows", "lost_cells", "report", "root_of"]
 
 Array = NDArray[np.float64]
 COLUMNS = ("rho", "term", "estimate", "std_error", "conf_low", "conf_high", "note")
@@ -25,27 +27,49 @@ COLUMNS = ("rho", "term", "estimate", "std_error", "conf_low", "conf_high", "not
 NOTHING = 1e-12
 
 
+def lost_cells(curve: Curve, pair: Pair, contrast: Array, rhos: Array) -> list[list[str]]:
+    """Why effects have no standard error, by rho and effect; empty where they have one."""
+    found = []
+    for rho in map(float, rhos):
+        cells = curve.slopes(rho)
+        lost, slopes = pair.lost(cells.shape[1]), contrast @ cells
+        slopes = np.where(np.abs(slopes) > NOTHING * (np.abs(contrast) @ np.abs(cells)), slopes, 0.0)
+        found.append([said_along(lost, slope) for slope in slopes])
+    return found
+
+
 def delta_rows(
-    curve: Curve, contrast: Array, rhos: Array, estimates: Array, level: float, terms: Sequence[str]
+    curve: Curve,
+    contrast: Array,
+    rhos: Array,
+    estimates: Array,
+    missing: list[list[str]],
+    level: float,
+    terms: Sequence[str],
 ) -> pd.DataFrame:
-    """Estimates with first-order standard errors and normal intervals (eq. 85)."""
+    """Estimates with first-order standard errors and normal intervals (eq. 85); ``missing`` from ``lost_cells``."""
     z, rows = float(ndtri(0.5 + level / 2.0)), []
-    for rho, effects in zip(map(float, rhos), estimates, strict=True):
+    for rho, effects, why in zip(map(float, rhos), estimates, missing, strict=True):
         G, V = curve.delta(rho)
         H = contrast @ G
-        errors = np.sqrt(np.einsum("ij,jk,ik->i", H, V, H))
+        errors = np.where([not one for one in why], np.sqrt(np.einsum("ij,jk,ik->i", H, V, H)), np.nan)
         rows += [
-            (rho, term, float(estimate), float(se), float(estimate - z * se), float(estimate + z * se), "")
-            for term, estimate, se in zip(terms, effects, errors, strict=True)
+            (rho, term, float(estimate), float(se), float(estimate - z * se), float(estimate + z * se), note)
+            for term, estimate, se, note in zip(terms, effects, errors, why, strict=True)
         ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def drawn_rows(draws: Array, rhos: Array, estimates: Array, level: float, terms: Sequence[str]) -> pd.DataFrame:
-    """Estimates with standard deviations and percentiles of draws (R, n, 3) (eq. 86)."""
+def drawn_rows(
+    draws: Array, rhos: Array, estimates: Array, missing: list[list[str]], level: float, terms: Sequence[str]
+) -> pd.DataFrame:
+    """Estimates with standard deviations and percentiles of draws (R, n, 3) (eq. 86); ``missing`` as above."""
     rows = []
     for r, rho in enumerate(map(float, rhos)):
         for k, (term, estimate) in enumerate(zip(terms, estimates[r], strict=True)):
+            if missing[r][k]:
+                rows.append((rho, term, float(estimate), *[np.nan] * 3, missing[r][k]))
+                continue
             found = draw_interval(draws[r, :, k], float(estimate), level=level)
             rows.append((rho, term, float(estimate), found.std_error, found.low, found.high, found.note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -103,9 +127,12 @@ def report(results: SensitivityResults) -> str:
     region = results.region()
     region = region[region["term"].isin(terms)].sort_values(["term", "rho"], kind="stable")
     lines = [title, "=" * len(title), render_pairs(pairs), "", "Where the estimate is zero", render_table(shown), ""]
-    if region.empty:
+    unknown = results.table.loc[results.table["term"].isin(terms) & results.table["conf_low"].isna(), "note"]
+    if len(unknown):
+        lines += [f"Without an interval at {len(unknown)} places: {note}" for note in dict.fromkeys(unknown)]
+    elif region.empty:
         lines.append(f"No interval contains zero at any of the {rho.nunique()} values of rho.")
-    else:
+    if not region.empty:
         lines += ["Where the interval contains zero", _rounded(region)]
     return "\n".join(lines)
 

@@ -171,7 +171,8 @@ class Chain:
         law = equation.law if modes else None
         if law is not None and question.ranef_draws == "independent":
             law = law.independent()
-        return Law(equation.beta, equation.vcov, None if law is None else self._in_order(equation, law))
+        V = equation.covariance
+        return Law(equation.beta, V.entire, None if law is None else self._in_order(equation, law), V.lost, V.note)
 
     def _in_order(self, equation: EquationFit, law: ModeLaw) -> ModeLaw:
         """Clusters as the rows number them."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, delta_table, wald_table
+from mlmed.effects.delta import Covariance, Quantity, delta_table, said_of, std_error, wald_table
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
 from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
 from mlmed.glm.fit import GlmFit
@@ -24,6 +24,7 @@ __all__ = [
     "draw_effects",
     "drawn_effects",
     "fixed_effects",
+    "lost_effects",
     "without_spread",
 ]
 
@@ -46,12 +47,17 @@ CLOSED = "estimate in closed form (sums of products of coefficients), not a mean
 
 def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
     """Fixed effects; t tests with n - p degrees of freedom for least squares, normal tests otherwise."""
-    errors = np.sqrt(np.diag(equation.vcov))
-    df, note = None, ""
+    V, units = equation.covariance, np.eye(len(equation.beta))
+    errors = np.sqrt(np.diag(V.matrix))
+    df, own = None, ""
     if isinstance(equation.fit, GlmFit) and equation.family == "linear":
         free = equation.fit.nobs - len(equation.beta)
-        df, note = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
-    return wald_table(equation.names, equation.beta, errors, level=level, notes=[note] * len(errors), df=df)
+        df, own = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
+    notes = [
+        V.reason_for(unit) if np.isnan(error) else "; ".join(filter(None, [own, V.note_for(unit)]))
+        for unit, error in zip(units, errors, strict=True)
+    ]
+    return wald_table(equation.names, equation.beta, errors, level=level, notes=notes, df=df)
 
 
 def fixed_effects(has_direct: bool) -> dict[str, str]:
@@ -96,7 +102,7 @@ def contrast_quantities(
         (low, by_low), (high, by_high) = contrast[f"{kind}_control"], contrast[f"{kind}_treated"]
         contrast[mean] = 0.5 * (low + high), 0.5 * (by_low + by_high)
     total, by_total = contrast["total"]
-    note = _share_note(float(total), float(np.sqrt(by_total @ found.matrix @ by_total)))
+    note = _share_note(float(total), std_error(Quantity("total", float(total), by_total), found.vcov, order="first"))
     out: dict[str, Quantity] = {}
     for term in EFFECTS:
         if term in fixed:
@@ -117,14 +123,14 @@ def contrast_quantities(
 
 def _share_note(total: float, error: float) -> str:
     """Warn of a denominator that may be zero."""
-    if abs(total) >= CLEAR * error:
+    if not abs(total) < CLEAR * error:
         return ""
     return f"unstable: the total effect is {abs(total) / error:.1f} standard errors from 0, and this is a share of it"
 
 
 def delta_effects(found: ContrastCovariance, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
     """The table of the delta method, first order (eq. 74); ``quantities`` as ``contrast_quantities`` gives them."""
-    return delta_table([quantities[term] for term in EFFECTS], found.matrix, order="first", level=level)
+    return delta_table([quantities[term] for term in EFFECTS], found.vcov, order="first", level=level)
 
 
 def draw_effects(prepared: Prepared, *, n: int, seed: int, by_cluster: bool = False) -> Array:
@@ -134,7 +140,13 @@ def draw_effects(prepared: Prepared, *, n: int, seed: int, by_cluster: bool = Fa
 
 
 def drawn_effects(
-    contrasts: Array, estimates: Mapping[str, Quantity], fixed: Mapping[str, str], *, closed: bool, level: float
+    contrasts: Array,
+    estimates: Mapping[str, Quantity],
+    V: Covariance,
+    fixed: Mapping[str, str],
+    *,
+    closed: bool,
+    level: float,
 ) -> pd.DataFrame:
     """The table of quasi-Bayesian draws (eq. 75): means, medians of ratios, quantiles.
 
@@ -144,6 +156,8 @@ def drawn_effects(
         Draws.
     estimates : mapping
         The effects at the estimates.
+    V : Covariance
+        Of the contrasts and coefficients, which says which effects it knows nothing of.
     fixed : mapping
         Effects that the formulas fix, and why.
     closed : bool
@@ -157,9 +171,11 @@ def drawn_effects(
     if lost:
         reason = f"{lost} of {len(contrasts)} draws give an expected outcome too large for a number"
         missing |= {term: reason for term in EFFECTS if term not in fixed}
+    unknown, said = lost_effects(estimates, V)
+    missing = {term: "; ".join(filter(None, [estimates[term].note, why])) for term, why in unknown.items()} | missing
     values, notes = {}, {}
     for term in EFFECTS:
-        at_estimates, note = estimates[term].estimate, estimates[term].note
+        at_estimates, note = estimates[term].estimate, "; ".join(filter(None, [estimates[term].note, said[term]]))
         if closed or term in missing:
             values[term] = float("nan") if lost and term not in fixed else at_estimates
         else:
@@ -167,6 +183,14 @@ def drawn_effects(
         notes[term] = "; ".join(filter(None, [CLOSED if closed else "", note]))
     table = draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing)
     return without_spread(table)
+
+
+def lost_effects(estimates: Mapping[str, Quantity], V: Covariance) -> tuple[dict[str, str], dict[str, str]]:
+    """Effects that a covariance knows nothing of, and why; what a reader should know of the others."""
+    said = {term: said_of(quantity, V, order="first") for term, quantity in estimates.items()}
+    free = {term for term, quantity in estimates.items() if not quantity.is_fixed}
+    lost = {term: said[term] for term in free if np.isnan(std_error(estimates[term], V, order="first"))}
+    return lost, {term: "" if term in lost else note for term, note in said.items()}
 
 
 def without_spread(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,16 +9,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
-from mlmed.effects.uncertainty import slopes_at
+from mlmed.effects.uncertainty import ContrastCovariance, lost_coefficients, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared, Question
 from mlmed.modes.causal.tables import CLOSED, draw_effects
+from mlmed.reml.vcov import said_along
 
 __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
 
 Array = NDArray[np.float64]
 ACME_DIFFERENCE, ADE_DIFFERENCE = "acme_treated - acme_control", "ade_treated - ade_control"
+#: Derivatives that differ by less than this share are the same.
+SAME = 1e-10
 #: Effects whose differences between covariate values are reported.
 MODERATED = tuple(term for term in EFFECTS if term not in RATIOS)
 
@@ -38,26 +41,42 @@ def _at_estimates(prepared: Prepared) -> Array:
     return slopes_at(prepared.setting, prepared.mediator, prepared.outcome).average()
 
 
-def interaction_table(prepared: Prepared, about: Mapping[str, str], *, n: int, seed: int, level: float) -> pd.DataFrame:
-    """ACME(1) - ACME(0), and the same for ADE; ``about`` as ``cluster_notes`` gives it."""
+def interaction_table(
+    prepared: Prepared, found: ContrastCovariance, about: Mapping[str, str], *, n: int, seed: int, level: float
+) -> pd.DataFrame:
+    """ACME(1) - ACME(0), and the same for ADE; ``about`` as ``cluster_notes`` gives it, ``found`` at the estimates."""
     by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
     exact = dict(zip(CONTRASTS, _at_estimates(prepared), strict=True)) if prepared.setting.is_closed else {}
-    draws, estimates, notes = {}, {}, {}
+    draws, estimates, notes, missing = {}, {}, {}, {}
+    slopes = dict(zip(CONTRASTS, found.slopes, strict=True))
+    lost = lost_coefficients(prepared.mediator, prepared.outcome)
     for term, kind in ((ACME_DIFFERENCE, "acme"), (ADE_DIFFERENCE, "ade")):
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-        notes[term] = _note(CLOSED if exact else "", about.get(kind, ""))
-    return _differences(draws, estimates, notes, level=level)
+        notes[term] = _joined(_note(CLOSED if exact else "", about.get(kind, "")), found.note)
+        missing[term] = said_along(lost, _difference(slopes[f"{kind}_treated"], slopes[f"{kind}_control"]))
+    return _differences(draws, estimates, notes, missing, level=level)
 
 
 def _note(first: str, about: str) -> str:
     """Without the advice, which is for single effects."""
-    return "; ".join(filter(None, [first, about.split(": ")[0]]))
+    return _joined(first, about.split(": ")[0])
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _difference(left: Array, right: Array) -> Array:
+    """Difference of derivatives, without the rounding error of zero."""
+    found = left - right
+    return np.where(np.abs(found) > SAME * np.maximum(np.abs(left), np.abs(right)), found, 0.0)
 
 
 def moderation_table(
     prepared: Sequence[Prepared],
+    covariances: Sequence[ContrastCovariance],
     questions: Sequence[Question],
     about: Mapping[str, str],
     *,
@@ -67,7 +86,7 @@ def moderation_table(
 ) -> pd.DataFrame:
     """Differences of effects between two settings; the seed makes their coefficients the same.
 
-    ``about`` is what ``cluster_notes`` says of the effects.
+    ``covariances`` are those of both settings at the estimates, ``about`` is what ``cluster_notes`` says of effects.
 
     Raises
     ------
@@ -78,15 +97,19 @@ def moderation_table(
     if first == second:
         raise EffectError(f"at1 and at2 are the same ({first}), so there is no difference; give different values")
     found = [all_effects(draw_effects(one, n=n, seed=seed)) for one in prepared]
-    draws = {f"{term}(at1) - {term}(at2)": found[0][term] - found[1][term] for term in MODERATED}
+    name = {term: f"{term}(at1) - {term}(at2)" for term in MODERATED}
+    draws = {name[term]: found[0][term] - found[1][term] for term in MODERATED}
     estimates = {}
     if prepared[0].setting.is_closed:
         exact = [all_effects(_at_estimates(one)) for one in prepared]
-        estimates = {f"{term}(at1) - {term}(at2)": float(exact[0][term] - exact[1][term]) for term in MODERATED}
+        estimates = {name[term]: float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_shown(first)}; at2: {_shown(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    notes = {f"{term}(at1) - {term}(at2)": _note(note, about.get(term, "")) for term in MODERATED}
-    return _differences(draws, estimates, notes, level=level)
+    notes = {name[term]: _joined(_note(note, about.get(term, "")), covariances[0].note) for term in MODERATED}
+    lost = lost_coefficients(prepared[0].mediator, prepared[0].outcome)
+    slopes = all_effects(_difference(covariances[0].slopes, covariances[1].slopes).T)
+    missing = {name[term]: said_along(lost, slopes[term]) for term in MODERATED}
+    return _differences(draws, estimates, notes, missing, level=level)
 
 
 def _shown(at: Mapping[str, object]) -> str:
@@ -95,7 +118,13 @@ def _shown(at: Mapping[str, object]) -> str:
 
 
 def _differences(
-    draws: Mapping[str, Array], estimates: Mapping[str, float], notes: Mapping[str, str], *, level: float
+    draws: Mapping[str, Array],
+    estimates: Mapping[str, float],
+    notes: Mapping[str, str],
+    missing: Mapping[str, str],
+    *,
+    level: float,
 ) -> pd.DataFrame:
     values = {term: estimates.get(term, float(np.mean(found))) for term, found in draws.items()}
-    return draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing={})
+    gone = {term: _joined(notes[term], why) for term, why in missing.items() if why}
+    return draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=gone)

@@ -18,6 +18,7 @@ from mlmed.modes.location_scale import tables
 from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
+from mlmed.reml.vcov import ParameterVcov
 
 __all__ = ["LocationScaleResults"]
 
@@ -178,7 +179,7 @@ class LocationScaleResults(Coefficients, Pictures):
             asked = [combine(text, known).named(label) for label, text in expression.items()]
         else:
             asked = [combine(expression, known)]
-        return delta_table(asked, estimates.vcov, order=order, level=level, reason=estimates.reason)
+        return delta_table(asked, ParameterVcov(estimates.vcov, estimates.reason), order=order, level=level)
 
     # -- trust ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from mlmed.effects.sdcor import sdcor_table as shared_table
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
 from mlmed.modes.tables import shown_clusters
+from mlmed.reml.vcov import ParameterVcov
 
 __all__ = [
     "fixed_names",
@@ -97,7 +98,7 @@ def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
 def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Standard deviations (interval on the log scale) and correlations (interval by Fisher's z)."""
     estimates = fit.estimates
-    return shared_table(list(_sdcor(fit).values()), estimates.vcov, level=level, reason=estimates.reason)
+    return shared_table(list(_sdcor(fit).values()), ParameterVcov(estimates.vcov, estimates.reason), level=level)
 
 
 def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:

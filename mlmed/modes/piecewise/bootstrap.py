@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +16,16 @@ from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
+from mlmed.reml.vcov import Directions, said_along
 from mlmed.replicate import replicate
 
-__all__ = ["PiecewiseRefit", "bootstrap_separately", "refit_of", "strata_of"]
+__all__ = ["PiecewiseRefit", "bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
 Array = NDArray[np.float64]
 BOTH_SIGNS = (
@@ -171,6 +173,13 @@ def refit_of(
     return PiecewiseRefit(tuple(equations), names, tuple(places), tuple(group for group in groups if len(group)))
 
 
+def lost_of(fits: tuple[MixedResults | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
+    """Directions of the parameters of three equations, one after the other, that single clusters alone notice."""
+    text = lost_in_replicates("use another interval, with vcov='block'")
+    own = [fit.alone_in(text) if isinstance(fit, ClusterRegression) else alone_in(fit.fitted, text) for fit in fits]
+    return tuple(one.below(parts[-1].stop, part.start) for one, part in zip(own, parts, strict=True))
+
+
 def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index) -> tuple[Indices, ...]:
     """Clusters by the value of a column, (J,) positions each.
 
@@ -257,13 +266,15 @@ def bootstrap_separately(
     *,
     names: list[str],
     clusters: pd.Index,
+    lost: Sequence[Directions],
     kind: str,
     n: int,
     seed: int,
     n_jobs: int | None,
     progress: bool,
 ) -> BootstrapResults:
-    """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects by name."""
+    """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects, ``lost`` is from ``lost_of``."""
+    said = {term: said_along(lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
     found = replicate(task, n, seed=seed, n_jobs=n_jobs, progress=progress)
     draws = _frame(found, names, make)
     free = {term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed}
@@ -277,6 +288,7 @@ def bootstrap_separately(
         fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
         notes=free | _of_quotients(draws, free),
         _leave_out=Jackknife(task, clusters, names, make, n_jobs),
+        lost={term: why for term, why in said.items() if why},
     )
 
 

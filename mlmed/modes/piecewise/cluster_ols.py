@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from mlmed.data.levels import cluster_table
 from mlmed.data.plain import PlainDesign, complete_rows, plain_design
 from mlmed.effects.delta import wald_table
-from mlmed.errors import DataError, EffectError, NotIdentifiedError
+from mlmed.errors import DataError, EffectError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import FULL_LEVERAGE, hc_vcov
+from mlmed.glm.robust import hc_vcov, moves_of_one
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.covariance import ALL_KINDS
-from mlmed.reml.vcov import VCOV_KINDS, ParameterVcov
+from mlmed.modes.covariance import ALL_KINDS, lost_along, named
+from mlmed.reml.vcov import VCOV_KINDS, Directions, ParameterVcov, without
 from mlmed.report.text import render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
@@ -99,22 +99,19 @@ class ClusterRegression(Coefficients):
         ------
         EffectError
             Unknown kind.
-        NotIdentifiedError
-            ``CR2`` where one cluster alone gives a coefficient.
         """
         if kind in VCOV_KINDS:
             return ParameterVcov(self.fit.vcov)
         if kind not in HC_OF:
             raise EffectError(f"vcov must be one of {', '.join(ALL_KINDS)}; found {kind!r}")
-        alone = 1.0 - self.fit.leverage < FULL_LEVERAGE
-        if kind == "CR2" and alone.any():
-            raise NotIdentifiedError(
-                f"vcov='CR2' of equation {self.design.equation.name} divides by 1 - leverage, but cluster "
-                f"{self.clusters[int(alone.argmax())]} ({self.group_name}) has leverage 1: it alone gives a "
-                "coefficient. Use 'CR0' or 'CR1', or remove that predictor"
-            )
         factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
-        return ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
+        found = ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
+        return without(found, self.alone_in(lost_along("use vcov='block'", "clusters")))
+
+    def alone_in(self, text: str) -> Directions:
+        """Directions of the coefficients that a single cluster alone notices, and what is said of them."""
+        found = moves_of_one(self.fit)
+        return named(found, text, [f"cluster {self.clusters[j]} ({self.group_name})" for j in found.owners])
 
     def vcov(self, kind: str = "block") -> pd.DataFrame:
         """Covariance matrix of the coefficients.
@@ -129,9 +126,11 @@ class ClusterRegression(Coefficients):
 
     def fixef(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients with t tests, ``df_resid`` degrees of freedom."""
-        errors = np.sqrt(np.diag(self.parameter_vcov(vcov).matrix))
+        V, units = self.parameter_vcov(vcov), np.eye(len(self.fit.beta))
+        errors = np.sqrt(np.diag(V.matrix))
         df = np.full(len(errors), float(self.df_resid))
-        notes = [f"t with {self.df_resid} df"] * len(errors)
+        own = f"t with {self.df_resid} df"
+        notes = [V.reason_for(unit) if np.isnan(e) else own for unit, e in zip(units, errors, strict=True)]
         return wald_table(self.design.names, self.fit.beta, errors, level=level, notes=notes, df=df)
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:

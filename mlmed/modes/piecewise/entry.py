@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import COLUMNS, check_level, delta_table
+from mlmed.effects.delta import COLUMNS, check_level, wald_table
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
@@ -147,7 +147,7 @@ class PiecewiseResults(PiecewiseInference):
         tables = []
         for prefix, fit in parts:
             tables.append(fit.tidy(level=level)[list(COLUMNS)].assign(term=names_of(fit, prefix)))
-        effects = delta_table([], np.empty((0, 0))) if self.effects_reason else self.effects(level=level)
+        effects = wald_table([], np.empty(0), np.empty(0)) if self.effects_reason else self.effects(level=level)
         return pd.concat([table for table in (effects, *tables) if len(table)], ignore_index=True)
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:

@@ -26,7 +26,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.options import check_options
-from mlmed.modes.piecewise.bootstrap import bootstrap_separately, refit_of, strata_of
+from mlmed.modes.piecewise.bootstrap import bootstrap_separately, lost_of, refit_of, strata_of
 from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, layout_of, names_of, parts_of, psi_of
@@ -240,6 +240,7 @@ class PiecewiseInference:
             make,
             names=self.names,
             clusters=clusters,
+            lost=lost_of(self._three, parts_of(self._three)),
             kind="case" if strata is None else f"case within {strata}",
             n=n,
             seed=seed,

@@ -72,7 +72,7 @@ def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, 
     """What to say of quotients whose denominator may be 0."""
     said = {}
     for term, below in QUOTIENTS.items():
-        error = std_error(quantities[below], V.matrix)
+        error = std_error(quantities[below], V)
         if np.isfinite(quantities[term].estimate) and abs(quantities[below].estimate) < NEAR_ZERO * error:
             said[term] = CAUTION.format(name=below)
     return said
@@ -88,15 +88,15 @@ def _monte_carlo(
     n: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    linear = linear_monte_carlo(slopes, psi, V.matrix, n=n, rng=rng)
+    linear = linear_monte_carlo(slopes, psi, V, n=n, rng=rng)
     draws = effect_draws(linear, has_c=False) | {"c": linear[:, 3]}  # nothing may be made of c and another
     missing = {}
     for term, quantity in quantities.items():
         if quantity.is_fixed:
             missing[term] = quantity.note
         elif np.isnan(draws[term]).any():
-            missing[term] = _joined(quantity.note, V.reason(quantity))
-    notes = {term: _joined(q.note, V.note(q)) for term, q in quantities.items()}
+            missing[term] = _joined(quantity.note, V.reason_for(quantity.gradient, quantity.hessian))
+    notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     table = draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
     quotients = table["term"].isin(list(QUOTIENTS)) & table["std_error"].notna()
@@ -119,7 +119,7 @@ def _with_products(
     level: float,
 ) -> pd.DataFrame:
     """Replace the normal intervals of products by exact ones; quotients have none (eq. 65)."""
-    mean, covariance = (slopes.weights @ psi)[:3], covariance_of_linear(slopes, V.matrix)[:3, :3]
+    mean, covariance = (slopes.weights @ psi)[:3], covariance_of_linear(slopes, V)[:3, :3]
     out, numbers = table.set_index("term"), list(COLUMNS[2:-1])
     for term, k in PRODUCTS.items():
         if np.isfinite(out["std_error"][term]):
