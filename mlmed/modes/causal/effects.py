@@ -215,8 +215,7 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
         question = self.question(at, groups, ranef_draws)
         prepared = self.prepared(question)
-        about = self.about(prepared, self.covariance_of(prepared), question)
-        return interaction_table(prepared, about, n=count, seed=start, level=level)
+        return interaction_table(prepared, self.subject(prepared, question), n=count, seed=start, level=level)
 
     def test_moderation(
         self,
@@ -249,5 +248,5 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
-        about = self.about(prepared[0], self.covariance_of(prepared[0]), questions[0])
-        return moderation_table(prepared, questions, about, n=count, seed=start, level=level)
+        subject = self.subject(prepared[0], questions[0])
+        return moderation_table(prepared, questions, subject, n=count, seed=start, level=level)
