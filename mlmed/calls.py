@@ -48,13 +48,14 @@ def check_call(node: ast.Call, expression: str) -> None:
 
 def _check_coding(coding: ast.expr, shown: str) -> None:
     known = sorted(name for name in vars(ContrastsRegistry) if not name.startswith("_"))
+    called = coding.func if isinstance(coding, ast.Call) else coding
     found = ""
     if isinstance(coding, ast.Name) and coding.id not in CODINGS:
         found = display_name(coding.id)
-    called = coding.func if isinstance(coding, ast.Call) else coding
-    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-        whole = f"{display_name(called.value.id)}.{called.attr}"
-        found = whole if called.value.id == "contr" and called.attr not in known else found
+    elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        base = called.value.id
+        allowed = base == "np" or (base == "contr" and called.attr in known)
+        found = "" if allowed else f"{display_name(base)}.{called.attr}"
     if found == "Treatment":
         raise FormulaError(
             f"cannot read {shown!r}: C() codes by treatment without being told, so leave Treatment out; to choose the "

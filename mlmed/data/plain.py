@@ -130,7 +130,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     y = _response(equation, table, encodable, binary)
     if len(y) and np.all(y == y[0]):
         raise DataError(
-            f"the response {equation.name!r} is constant ({y[0]:g}) in the rows of its equation; choose another response"
+            f"the response {equation.name!r} is constant ({y[0]:g}) in the rows of its equation; choose another one"
         )
     return PlainDesign(equation, layout, y, X, encodable)
 

@@ -114,20 +114,23 @@ def pair_of(results: CausalResults) -> Pair:
     if (mediator.family, outcome.family) not in SUPPORTED:
         raise EffectError(
             f"no sensitivity analysis for the families {mediator.family} (mediator) and {outcome.family} (outcome); it "
-            f"needs {supported}. {_other_families(mediator.family, outcome.family)}"
+            f"needs {supported}. {_other_families(mediator, outcome)}"
         )
     return Pair(_equation(mediator), _equation(outcome), results.counterfactual())
 
 
-def _other_families(mediator: str, outcome: str) -> str:
+def _other_families(mediator: EquationFit, outcome: EquationFit) -> str:
     """Families of the same responses for which there is an analysis."""
-    m, y = (NORMAL.get(family, family) for family in (mediator, outcome))
+    m, y = (NORMAL.get(equation.family, equation.family) for equation in (mediator, outcome))
     if (m, y) not in SUPPORTED:
         y = "linear"
-    changed = {option: new for option, old, new in (("family_m", mediator, m), ("family_y", outcome, y)) if new != old}
-    words = " and ".join(f"{option}={family!r}" for option, family in changed.items())
-    rough = "; a line through counts or two values is an approximation" if "linear" in changed.values() else ""
-    return f"Errors that can correlate are normal: refit with {words}{rough}"
+    asked = (("family_m", mediator, m), ("family_y", outcome, y))
+    changed = [(option, equation, new) for option, equation, new in asked if new != equation.family]
+    words = " and ".join(f"{option}={new!r}" for option, _, new in changed)
+    lines = [equation for _, equation, new in changed if new == "linear"]
+    rough = "; a line through counts or two values is an approximation" if lines else ""
+    coded = ["; code {} as 0 ({}) and 1 ({})".format(one.name, *one.coding) for one in lines if one.coding is not None]
+    return f"Errors that can correlate are normal: refit with {words}{rough}{''.join(coded)}"
 
 
 def _equation(fit: EquationFit) -> Equation:
