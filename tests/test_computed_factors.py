@@ -66,6 +66,15 @@ def test_fits_and_predictions(data: pd.DataFrame, formula: str, computed: str, c
         np.testing.assert_allclose(left.predict(data.tail(1), level=level), expected.tail(1), rtol=VALUE, atol=1e-8)
 
 
+def test_rows_with_more_values_than_levels_are_remembered() -> None:
+    """1,500 different values of x are no levels of C(x > 0)."""
+    made = mlmed.simulate.bpg(50, 30, seed=3).data
+    fit = mlmed.mixed("m ~ C(x > 0) + (1 | id)", made)
+    by_hand = mlmed.mixed("m ~ up + (1 | id)", made.assign(up=1.0 * (made["x"] > 0)))
+    expected = by_hand.predict(made.assign(up=1.0 * (made["x"] > 0)))
+    np.testing.assert_allclose(fit.predict(made), expected, rtol=VALUE, atol=1e-8)
+
+
 def test_conditional_effects(data: pd.DataFrame) -> None:
     """The age is a number with a range, not a factor of 50 levels held at its minimum."""
     fit, hand = mlmed.mixed("m ~ y + C(age >= 65) + (1 | id)", data), mlmed.mixed("m ~ y + old + (1 | id)", data)
@@ -152,7 +161,7 @@ def test_levels_that_were_not_in_the_fit(data: pd.DataFrame) -> None:
     ]
     for ask in asked:
         with pytest.raises(
-            DataError, match=r"level that it did not have.*C\(np.floor\(age / 10\)\): 4, 5, 6, 7, 8.*choose"
+            FormulaError, match=r"level that it did not have.*C\(np.floor\(age / 10\)\): 4, 5, 6, 7, 8.*choose"
         ):
             ask()
 

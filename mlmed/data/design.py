@@ -173,9 +173,10 @@ def encode(
     Raises
     ------
     FormulaError
-        If formulaic cannot evaluate the formula, or it yields values that are not finite.
+        If formulaic cannot evaluate the formula, it yields values that are not finite, or a factor has a level that it
+        did not have when it was learned.
     DataError
-        If a factor has a single level when it is learned, or later a level that it did not have then.
+        If a factor has a single level when it is learned.
     """
     try:
         source = formula_of(text) if isinstance(text, str) else text

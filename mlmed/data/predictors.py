@@ -97,16 +97,15 @@ def refuse_one_level(encoding: Encoding, where: str) -> None:
             )
 
 
-def unknown_level(source: str | Formula | Encoding, where: str) -> DataError:
+def unknown_level(source: str | Formula | Encoding, where: str) -> FormulaError:
     """The error for values at which a factor has a level that is not among its own."""
     if not isinstance(source, Encoding):
-        shown = display_name(str(source))
-        return DataError(
-            f"a factor of {shown!r} in {where} has values that are not among its levels=; name all of them, or remove "
-            "those rows"
+        return FormulaError(
+            f"a factor of {display_name(str(source))!r} in {where} has values that are not among its levels=; name all "
+            "of them, or remove those rows"
         )
     known = [f"{display_name(text)}: {_shown(levels)}" for text, levels in computed_levels(source).items()]
-    return DataError(
+    return FormulaError(
         f"a factor in {where} has a level that it did not have in the rows of the fit, so its effect is unknown "
         f"(levels of the fit, {'; '.join(known)}); choose values with one of these levels, or remove those rows"
     )

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlmed.effects.delta import check_level
 from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
+from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.groups import group_effects
 from mlmed.modes.causal.intervals import OPTIONS, Interval
@@ -215,7 +216,8 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
         question = self.question(at, groups, ranef_draws)
         prepared = self.prepared(question)
-        return interaction_table(prepared, self.subject(prepared, question), n=count, seed=start, level=level)
+        about = interaction_notes(prepared, self.subject(prepared, question))
+        return interaction_table(prepared, about, n=count, seed=start, level=level)
 
     def test_moderation(
         self,
@@ -248,5 +250,5 @@ class CausalEffects(CausalFit):
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
-        subject = self.subject(prepared[0], questions[0])
-        return moderation_table(prepared, questions, subject, n=count, seed=start, level=level)
+        about = moderation_notes(prepared, self.subject(prepared[0], questions[0]))
+        return moderation_table(prepared, questions, about, n=count, seed=start, level=level)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law
-from mlmed.errors import DataError, EffectError, FormulaError
+from mlmed.errors import EffectError, FormulaError
 from mlmed.modes.causal.fit import EquationFit, Grouping
 from mlmed.modes.fitting import Fitted
 from mlmed.reml.posterior import ModeLaw
@@ -203,7 +203,7 @@ def check_linear(chain: Chain) -> None:
     for random in (False, True) if outcome.is_mixed else (False,):
         try:
             zero, one, seen = outcome.columns([{name: level} for level in chain.levels] + [{}], random=random)
-        except (DataError, FormulaError) as error:  # not defined at 0 or 1, or a factor without such a level
+        except FormulaError as error:
             raise _curved(outcome, name) from error
         line = zero + m[:, None] * (one - zero)
         if np.any(np.abs(seen - line) > LINEAR * np.maximum(np.abs(seen), np.abs(line)).max(axis=0)):

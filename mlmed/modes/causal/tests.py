@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.potential import CONTRASTS, all_effects
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
 from mlmed.effects.uncertainty import slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
@@ -19,13 +19,8 @@ __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
 
 Array = NDArray[np.float64]
 ACME_DIFFERENCE, ADE_DIFFERENCE = "acme_treated - acme_control", "ade_treated - ade_control"
-#: Weights of the five contrasts in the effects whose differences are reported.
-MODERATED = {term: weight for term, weight in zip(CONTRASTS, np.eye(5), strict=True)} | {
-    "acme": np.array([0.5, 0.5, 0.0, 0.0, 0.0]),
-    "ade": np.array([0.0, 0.0, 0.5, 0.5, 0.0]),
-}
-#: Derivatives of two effects closer than this, relative to their size, cancel in the difference.
-CANCELLED = 1e-9
+#: Effects whose differences between covariate values are reported.
+MODERATED = tuple(term for term in EFFECTS if term not in RATIOS)
 
 
 def refuse_no_interaction(chain: Chain, interaction: bool) -> None:
@@ -43,41 +38,27 @@ def _at_estimates(prepared: Prepared) -> Array:
     return slopes_at(prepared.setting, prepared.mediator, prepared.outcome).average()
 
 
-def _by_random_effects(prepared: Prepared) -> tuple[Array, Array]:
-    """Derivatives (5, J, q) of the contrasts in the random effects of the mediator and of the outcome."""
-    slopes = slopes_at(prepared.setting, prepared.mediator, prepared.outcome)
-    p_m, p_y = len(prepared.mediator.beta), len(prepared.outcome.beta)
-    return slopes.mediator[:, :, p_m:], slopes.outcome[:, :, p_y:]
-
-
-def _differ(first: Array, second: Array) -> bool:
-    """Whether two derivatives do not cancel."""
-    size = max(np.abs(first).max(initial=0.0), np.abs(second).max(initial=0.0))
-    return bool(np.abs(first - second).max(initial=0.0) > CANCELLED * size)
-
-
-def interaction_table(prepared: Prepared, subject: str, *, n: int, seed: int, level: float) -> pd.DataFrame:
-    """ACME(1) - ACME(0), and ADE(1) - ADE(0), which is the same number.
-
-    ``subject`` is what the interval is about if random effects enter.
-    """
+def interaction_table(prepared: Prepared, about: Mapping[str, str], *, n: int, seed: int, level: float) -> pd.DataFrame:
+    """ACME(1) - ACME(0), and the same for ADE; ``about`` as ``interaction_notes`` gives it."""
     by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
     exact = dict(zip(CONTRASTS, _at_estimates(prepared), strict=True)) if prepared.setting.is_closed else {}
-    enter = any(_differ(found[0], found[1]) for found in _by_random_effects(prepared))
-    note = "; ".join(filter(None, [CLOSED if exact else "", subject if enter else ""]))
     draws, estimates, notes = {}, {}, {}
     for term, kind in ((ACME_DIFFERENCE, "acme"), (ADE_DIFFERENCE, "ade")):
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-        notes[term] = note
+        notes[term] = _note(CLOSED if exact else "", about.get(kind, ""))
     return _differences(draws, estimates, notes, level=level)
+
+
+def _note(first: str, about: str) -> str:
+    return "; ".join(filter(None, [first, about]))
 
 
 def moderation_table(
     prepared: Sequence[Prepared],
     questions: Sequence[Question],
-    subject: str,
+    about: Mapping[str, str],
     *,
     n: int,
     seed: int,
@@ -85,7 +66,7 @@ def moderation_table(
 ) -> pd.DataFrame:
     """Differences of effects between two settings; the seed makes their coefficients the same.
 
-    ``subject`` is what an interval is about if random effects enter.
+    ``about`` is what ``moderation_notes`` says of the effects.
 
     Raises
     ------
@@ -103,11 +84,7 @@ def moderation_table(
         estimates = {f"{term}(at1) - {term}(at2)": float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_shown(first)}; at2: {_shown(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    pairs = list(zip(*map(_by_random_effects, prepared), strict=True))  # of each equation: at1, at2
-    notes = {}
-    for term, weight in MODERATED.items():
-        enter = any(_differ(*(np.einsum("e,eja->ja", weight, part) for part in pair)) for pair in pairs)
-        notes[f"{term}(at1) - {term}(at2)"] = f"{note}; {subject}" if enter else note
+    notes = {f"{term}(at1) - {term}(at2)": _note(note, about.get(term, "")) for term in MODERATED}
     return _differences(draws, estimates, notes, level=level)
 
 
