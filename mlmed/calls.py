@@ -17,7 +17,7 @@ CODINGS = frozenset({"Sum", "Helmert", "Diff", "Poly"})
 
 #: Calls that formulaic or Python know and that do not do what they seem to, with what to do.
 _INSTEAD = {
-    "lag": "lag() would shift the rows of the whole table, from one cluster into the next; make the column before the "
+    "lag": "lag() would shift the rows of the whole table, from one cluster into the next; add the column before the "
     "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
     "float": "columns of numbers are double precision already; write the column without float()",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",

@@ -172,8 +172,8 @@ def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
     tokens = tokens_of(right, whole)
     if any(token.token == "." for token in tokens):
         raise FormulaError(
-            f"cannot read {whole!r}: '.' would stand for every other column, ids and unused ones among them; name the "
-            "predictors"
+            f"cannot read {whole!r}: '.' would stand for every other column, ids and unused ones among them; write "
+            "the names of the predictors"
         )
     terms: list[RandomTerm] = []
     cuts: list[tuple[int, int]] = []

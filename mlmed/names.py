@@ -24,7 +24,7 @@ __all__ = [
     "safe_name",
 ]
 
-#: What a formula can call: formulaic's transforms, numpy, and element-wise built-ins.
+#: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.calls``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
 #: Beginning of the names of columns that mlmed makes inside an engine.
@@ -73,7 +73,7 @@ def safe_name(name: str) -> str:
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
     shown = _SAFE.sub(lambda hit: bytes.fromhex(hit[1]).decode(), text.replace("`", ""))
-    return re.sub(r"(\[(?:T\.)?-?\d+)\.0\]", r"\1]", shown)
+    return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
 
 
 def quoted_name(text: str) -> str:

@@ -379,9 +379,9 @@ def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
         ("m ~ 'x' + (1 | id)", "String literals"),
         ("m ~ x + x + (1 | id)", "has the term x twice"),
         ("m ~ x + `x` + (1 | id)", "has the term x twice"),
-        ("m ~ . + (1 | id)", "'.' would stand for every other column.*name the predictors"),
-        ("m ~ x + (. | id)", "'.' would stand for every other column.*name the predictors"),
-        ("m ~ x*. + (1 | id)", "'.' would stand for every other column.*name the predictors"),
+        ("m ~ . + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),
+        ("m ~ x + (. | id)", "'.' would stand for every other column.*write the names of the predictors"),
+        ("m ~ x*. + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),
         ("m ~ lag(x) + (1 | id)", r"cannot use 'lag\(x\)'.*from one cluster into the next.*groupby.*shift"),
         ("m ~ I(x - lag(x, 2)) + (1 | id)", "from one cluster into the next.*groupby.*shift"),
         ("m ~ float(x) + (1 | id)", r"cannot use 'float\(x\)'.*write the column without float"),
@@ -625,6 +625,9 @@ def test_a_column_called_like_a_coding_is_not_taken_for_it(data: pd.DataFrame) -
 def test_levels_of_integer_factors_are_labelled_as_integers(data: pd.DataFrame) -> None:
     """``C(k)[T.2]`` as in R and pandas, not ``C(k)[T.2.0]``."""
     assert list(mlmed.mixed("m ~ C(k) + (1 | id)", data).params.index) == ["Intercept", "C(k)[T.2]"]
+    for coding, letter, level in (("Sum", "S", 1), ("Helmert", "H", 2), ("Diff", "D", 2)):
+        fit = mlmed.mixed(f"m ~ C(k, {coding}) + (1 | id)", data)
+        assert fit.params.index[1] == f"C(k, {coding})[{letter}.{level}]"
 
 
 def test_labels_say_which_effects_covary(data: pd.DataFrame) -> None:
