@@ -20,6 +20,7 @@ _INSTEAD = {
     "lag": "lag() would shift the rows of the whole table, from one cluster into the next; add the column before the "
     "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
     "float": "columns of numbers are double precision already; write the column without float()",
+    "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",
 }
 
@@ -52,6 +53,8 @@ def _check_coding(coding: ast.expr, shown: str) -> None:
     found = ""
     if isinstance(coding, ast.Name) and coding.id not in CODINGS:
         found = display_name(coding.id)
+    elif isinstance(coding, ast.Constant) and coding.value is not None:
+        found = repr(coding.value)
     elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
         base = called.value.id
         allowed = base == "np" or (base == "contr" and called.attr in known)
@@ -90,14 +93,19 @@ def coded_columns(expression: str) -> frozenset[str]:
     >>> sorted(coded_columns("C(k, Treatment(2))")), sorted(coded_columns("C(age >= 65)"))
     (['k'], [])
     """
-    coded = [call.args[0] for call in _coded_calls(ast.parse(expression, mode="eval")) if call.args]
-    return frozenset(display_name(node.id) for node in coded if isinstance(node, ast.Name))
+    return frozenset(display_name(node.id) for node in _coded(expression) if isinstance(node, ast.Name))
 
 
 def has_coded_expression(expression: str) -> bool:
     """Whether C() makes a factor of something that is computed, as in ``C(age >= 65)``."""
-    coded = [call.args[0] for call in _coded_calls(ast.parse(expression, mode="eval")) if call.args]
-    return any(not isinstance(node, ast.Name) for node in coded)
+    return any(not isinstance(node, ast.Name) for node in _coded(expression))
+
+
+def _coded(expression: str) -> list[ast.expr]:
+    """What every C() in an expression makes a factor of."""
+    calls = list(_coded_calls(ast.parse(expression, mode="eval")))
+    named = [word.value for call in calls for word in call.keywords if word.arg == "data"]
+    return [*(call.args[0] for call in calls if call.args), *named]
 
 
 def _coded_calls(tree: ast.AST) -> Iterator[ast.Call]:

@@ -44,6 +44,7 @@ SPELLINGS = [
     ("C((age >= 65) & (x > 0))", "both"),
     ("I(C(decade))", "C(decade)"),
     ("C(C(decade))", "C(decade)"),
+    ("C(data=decade)", "C(decade)"),
 ]
 
 

@@ -384,10 +384,12 @@ def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
         ("m ~ x*. + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),
         ("m ~ lag(x) + (1 | id)", r"cannot use 'lag\(x\)'.*from one cluster into the next.*groupby.*shift"),
         ("m ~ I(x - lag(x, 2)) + (1 | id)", "from one cluster into the next.*groupby.*shift"),
+        ("m ~ Q(x) + (1 | id)", r"cannot use 'Q\(x\)'.*between quotes, Q\('my x'\), or in backticks"),
         ("m ~ float(x) + (1 | id)", r"cannot use 'float\(x\)'.*write the column without float"),
         ("m ~ int(x) + (1 | id)", r"cannot use 'int\(x\)'.*write np.trunc"),
         ("m ~ C(g, Treatment) + (1 | id)", r"codes by treatment without being told.*write Treatment\('level'\)"),
         ("m ~ C(g, sum) + (1 | id)", "sum is no coding of a factor; write one of Diff, Helmert, Poly, Sum, or contr"),
+        ("m ~ C(g, 'sum') + (1 | id)", "'sum' is no coding of a factor; write one of"),
         ("m ~ C(g, contr.sas) + (1 | id)", "contr.sas is no coding of a factor; write one of.*contr.SAS"),
         ("m ~ C(g, x.sum) + (1 | id)", "x.sum is no coding of a factor"),
         ("m ~ 1 + x + 1 + (1 | id)", "has the term 1 twice"),
@@ -612,6 +614,13 @@ def test_codings_of_factors_are_those_of_patsy_and_r(data: pd.DataFrame, spellin
             np.testing.assert_allclose(fit.predict(table), expected.predict(made), rtol=1e-6, atol=1e-8)
     by_hand = mlmed.mixed(f"m ~ x + C(g, np.array({rows})) + (1 | id)", data)
     same_fit(by_hand, expected)
+
+
+@pytest.mark.parametrize("coding", ["[1, 2]", "np.eye(2)", "Treatment('z')", "contr.poly(scores=[1])"])
+def test_codings_that_do_not_fit_the_levels(data: pd.DataFrame, coding: str) -> None:
+    """What formulaic and numpy raise inside is named with the term."""
+    with pytest.raises(FormulaError, match=r"cannot evaluate .*C\(g.*check the formula"):
+        mlmed.mixed(f"m ~ C(g, {coding}) + (1 | id)", data)
 
 
 def test_a_column_called_like_a_coding_is_not_taken_for_it(data: pd.DataFrame) -> None:

@@ -37,6 +37,7 @@ _EVALUATION_ERRORS = (
     FormulaicError,
     ArithmeticError,
     AttributeError,
+    LookupError,
     NameError,
     TypeError,
     ValueError,
