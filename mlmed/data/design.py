@@ -13,16 +13,10 @@ from formulaic import ModelSpec as Encoding
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
+from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import (
-    check_fixed,
-    check_predictors,
-    check_random,
-    refuse_one_level,
-    typical_values,
-    unknown_level,
-)
+from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec

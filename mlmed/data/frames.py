@@ -16,17 +16,7 @@ from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = [
-    "cluster_codes",
-    "column_named",
-    "column_names",
-    "is_numeric",
-    "normalize",
-    "refuse_infinite",
-    "select_columns",
-    "shorten",
-    "unknown_column",
-]
+__all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:

@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.encoding import encodings_of, stand_in
+from mlmed.data.factors import computed_levels
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
 from mlmed.data.planning import STATEFUL
-from mlmed.data.predictors import computed_levels
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
 from mlmed.names import display_name
