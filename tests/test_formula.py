@@ -336,6 +336,14 @@ def test_names_with_a_dollar(data: pd.DataFrame, name: str) -> None:
             mlmed.mixed(f"m ~ {text.format(name)} + (1 | id)", renamed)
 
 
+@pytest.mark.parametrize("engine", ["eager", "lazy"])
+def test_a_column_called_as_all_columns(data: pd.DataFrame, engine: str) -> None:
+    """Polars reads ``*`` as every column."""
+    made = pl.from_pandas(data[["id", "m", "x"]].rename(columns={"x": "*"}))
+    fit = mlmed.mixed("m ~ `*` + (1 | id)", made if engine == "eager" else made.lazy())
+    same_fit(fit, mlmed.mixed("m ~ x + (1 | id)", data))
+
+
 def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
     """Treatment, mediator, parameter names, documents."""
     renamed = data.rename(columns={"x": "$1_$2", "m": "^m$"})

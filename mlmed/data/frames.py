@@ -94,8 +94,8 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
 
 
 def column_named(name: str, present: list[Any]) -> nw.Expr:
-    """A column by its name as it stands; Polars would read a name such as ``^x$`` as a pattern."""
-    is_pattern = isinstance(name, str) and name.startswith("^") and name.endswith("$")
+    """A column by its name as it stands; Polars would read ``*`` and ``^x$`` as patterns."""
+    is_pattern = name == "*" or (isinstance(name, str) and name.startswith("^") and name.endswith("$"))
     return nw.nth(present.index(name)) if is_pattern else nw.col(name)
 
 
