@@ -47,14 +47,15 @@ def _is_word(name: str) -> bool:
 
 
 def needing_backticks(columns: Iterable[str]) -> list[str]:
-    """Columns that cannot be found in a formula without backticks, such as ``my x`` or ``$1``, the longest first.
+    """Columns with letters that cannot be found in a formula without backticks, such as ``my x``, the longest first.
 
     Examples
     --------
-    >>> needing_backticks(["x", "my x", "NA.std"])
+    >>> needing_backticks(["x", "my x", "NA.std", "0"])
     ['my x']
     """
-    return [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and not _is_word(c)]
+    odd = [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and not _is_word(c)]
+    return [c for c in odd if re.search(r"[^\W\d]", c)]
 
 
 def safe_name(name: str) -> str:

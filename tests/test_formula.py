@@ -336,6 +336,13 @@ def test_names_with_a_dollar(data: pd.DataFrame, name: str) -> None:
             mlmed.mixed(f"m ~ {text.format(name)} + (1 | id)", renamed)
 
 
+def test_columns_without_letters_are_no_hint(data: pd.DataFrame) -> None:
+    """A 0 in a formula that cannot be read is not the column ``0``."""
+    with pytest.raises(FormulaError, match="Missing operator") as caught:
+        mlmed.mixed("m ~ 0 + x w + (1 | id)", data.assign(**{"0": 1.0, " ": 1.0}))
+    assert "backticks" not in str(caught.value)
+
+
 @pytest.mark.parametrize("engine", ["eager", "lazy"])
 def test_a_column_called_as_all_columns(data: pd.DataFrame, engine: str) -> None:
     """Polars reads ``*`` as every column."""
