@@ -1,7 +1,7 @@
 """A 1-1-1 mediation model with random slopes, from the fit to the Stata layout.
 
 Run it with ``python examples/bpg.py``. The data ship with the package: 1,000 rows in 50 groups, simulated by a
-published recipe (``mlmed.datasets.describe("yuan_mackinnon_sim")``).
+published recipe (``mlmed.datasets.describe()``).
 """
 
 import mlmed

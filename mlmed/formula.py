@@ -15,9 +15,10 @@ from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term, Token
 
+from mlmed.calls import check_call, coding_names
 from mlmed.errors import FormulaError
-from mlmed.names import FUNCTIONS, display_name, encode_quoted, quote_columns
-from mlmed.tokens import first_line, is_token, refuse_duplicates, tokens_of
+from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
+from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_squares, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
 
@@ -114,7 +115,14 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """
     if not isinstance(text, str):
         raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
-    return _parse(text, quote_columns(text, columns))
+    columns = list(columns)
+    try:
+        return _parse(text, quote_columns(text, columns))
+    except FormulaError as error:
+        bare = [name for name in needing_backticks(columns) if name in text and f"`{name}`" not in text]
+        if not bare:
+            raise
+        raise FormulaError(f"{error}; the column {bare[0]!r} is written `{bare[0]}`, in backticks") from error
 
 
 @lru_cache(maxsize=1024)
@@ -134,6 +142,7 @@ def _parse(text: str, quoted: str) -> Equation:
     fixed, random = _split_random(right, text)
     for part in (fixed, *(term.formula for term in random)):
         refuse_duplicates(part, text)
+        refuse_squares(part, text)
     equation = Equation(text, _one_response(left, text), fixed, random)
     own = formula_variables(equation.response) & equation.predictors
     if own:
@@ -161,6 +170,11 @@ def _one_response(left: str, whole: str) -> str:
 def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
     """Cut the parentheses that hold a bar out of the right-hand side."""
     tokens = tokens_of(right, whole)
+    if any(token.token == "." for token in tokens):
+        raise FormulaError(
+            f"cannot read {whole!r}: '.' would stand for every other column, ids and unused ones among them; write "
+            "the names of the predictors"
+        )
     terms: list[RandomTerm] = []
     cuts: list[tuple[int, int]] = []
     depth, opened = 0, 0
@@ -269,15 +283,10 @@ def _factor_variables(factor: Factor) -> frozenset[str]:
     if factor.eval_method.value != "python":
         return frozenset()
     tree = ast.parse(factor.expr, mode="eval")
-    called: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called.add(node.func.id)
-            if node.func.id not in FUNCTIONS:
-                raise FormulaError(
-                    f"cannot read {display_name(factor.expr)!r}: the function {node.func.id}() is unknown; use a "
-                    "function of numpy, I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
-                )
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in calls:
+        check_call(call, factor.expr)
+    called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
-    return frozenset(display_name(name) for name in names - called - (bases & FUNCTIONS))
+    return frozenset(display_name(name) for name in names - called - coding_names(tree) - (bases & FUNCTIONS))

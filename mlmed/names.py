@@ -1,26 +1,61 @@
 """Column names that are not Python names, and what they are called inside formulas.
 
-A name such as ``NA.std``, ``my x`` or ``C`` (which would hide the function ``C()``) is replaced by a name that
-formulaic reads without quotes; the code is reversible, so nothing has to be remembered.
+A name such as ``NA.std``, ``my x``, ``C`` (which would hide the function ``C()``) or ``µg`` (whose first letter Python
+replaces by another) is replaced by a name that formulaic reads without quotes; the code is reversible, so nothing has
+to be remembered.
 """
 
 from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from formulaic.transforms import TRANSFORMS
 
-__all__ = ["FUNCTIONS", "display_name", "encode_quoted", "quote_columns", "safe_name"]
+__all__ = [
+    "FUNCTIONS",
+    "display_name",
+    "encode_quoted",
+    "needing_backticks",
+    "quote_columns",
+    "quoted_name",
+    "safe_name",
+]
 
-#: What a formula can call: formulaic's transforms, numpy, and element-wise built-ins.
+#: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.calls``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
 #: Beginning of the names of columns that mlmed makes inside an engine.
 RESERVED = "mlmed_"
 
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
+#: A quoted name, or patsy's way to quote one.
+_QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)(?P=mark)\s*\)""")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether Python reads the name as it stands, and as a column."""
+    same = unicodedata.normalize("NFKC", name) == name
+    return name.isidentifier() and same and not keyword.iskeyword(name) and name not in FUNCTIONS
+
+
+def _is_word(name: str) -> bool:
+    """Whether a name is told from its surroundings in a formula."""
+    return bool(name.isidentifier() or re.fullmatch(r"[\w.]+", name)) and not name[0].isdigit()
+
+
+def needing_backticks(columns: Iterable[str]) -> list[str]:
+    """Columns with letters that cannot be found in a formula without backticks, such as ``my x``, the longest first.
+
+    Examples
+    --------
+    >>> needing_backticks(["x", "my x", "NA.std", "0"])
+    ['my x']
+    """
+    odd = [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and not _is_word(c)]
+    return [c for c in odd if re.search(r"[^\W\d]", c)]
 
 
 def safe_name(name: str) -> str:
@@ -31,8 +66,7 @@ def safe_name(name: str) -> str:
     >>> safe_name("x"), display_name(safe_name("NA.std")), display_name(safe_name("C"))
     ('x', 'NA.std', 'C')
     """
-    reserved = name in FUNCTIONS or name.startswith(RESERVED)
-    if name.isidentifier() and not keyword.iskeyword(name) and not reserved:
+    if _is_plain(name) and not name.startswith(RESERVED):
         return name
     return f"Q_{name.encode().hex()}_Q"
 
@@ -40,24 +74,40 @@ def safe_name(name: str) -> str:
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
     shown = _SAFE.sub(lambda hit: bytes.fromhex(hit[1]).decode(), text.replace("`", ""))
-    return re.sub(r"(\[(?:T\.)?-?\d+)\.0\]", r"\1]", shown)
+    return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
 
 
-def encode_quoted(text: str) -> str:
-    """Replace names in backticks by their safe names."""
-    return re.sub(r"`([^`]*)`", lambda hit: safe_name(hit[1]), text)
-
-
-def quote_columns(text: str, columns: Iterable[str]) -> str:
-    """Put backticks around columns with dots, or named like functions or words of Python.
+def quoted_name(text: str) -> str:
+    """Names as they can be typed in a formula: in backticks where that is needed.
 
     Examples
     --------
-    >>> quote_columns("np.log(NA.std) + class", ["NA.std", "class", "y"])
-    'np.log(`NA.std`) + `class`'
+    >>> quoted_name(safe_name("x")), quoted_name(safe_name("my x"))
+    ('x', '`my x`')
     """
-    unclear = {c for c in columns if not c.isidentifier() or keyword.iskeyword(c) or c in FUNCTIONS}
-    odd = [c for c in sorted(unclear, key=len, reverse=True) if re.fullmatch(r"[\w.]+", c) and not c[0].isdigit()]
+    return _SAFE.sub(lambda hit: f"`{bytes.fromhex(hit[1]).decode()}`", text)
+
+
+def encode_quoted(text: str) -> str:
+    """Replace names in backticks, or in Q('...'), by their safe names."""
+    return re.sub(r"`([^`]*)`", lambda hit: safe_name(hit[1]), _with_backticks(text))
+
+
+def _with_backticks(text: str) -> str:
+    """``Q('my x')`` of patsy and statsmodels as ```my x```."""
+    return _QUOTED.sub(lambda hit: hit[0] if hit["name"] is None else f"`{hit['name']}`", text)
+
+
+def quote_columns(text: str, columns: Iterable[str]) -> str:
+    """Put backticks around columns with dots, or that Python would read as something else, and names in Q('...').
+
+    Examples
+    --------
+    >>> quote_columns("np.log(NA.std) + class + Q('my x')", ["NA.std", "class", "my x", "y"])
+    'np.log(`NA.std`) + `class` + `my x`'
+    """
+    text = _with_backticks(text)
+    odd = [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
     if not odd:
         return text
     pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w.(])"

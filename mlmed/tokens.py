@@ -1,17 +1,22 @@
-"""Formulas as formulaic's tokens: reading them, and one spelling of every term."""
+"""Formulas as formulaic's tokens: reading them, one spelling of every term, products that would vanish."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 
 from formulaic.errors import FormulaicError
+from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
-from formulaic.parser.types import Token
+from formulaic.parser.types import ASTNode, Factor, Term, Token
 
 from mlmed.errors import FormulaError
-from mlmed.names import display_name
+from mlmed.names import display_name, quoted_name
 
-__all__ = ["first_line", "is_token", "refuse_duplicates", "tokens_of"]
+__all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_squares", "tokens_of"]
+
+_POWERS = ("**", "^")
+_PRODUCTS = ("*", ":", "/", "in")
 
 
 def first_line(error: Exception) -> str:
@@ -73,3 +78,57 @@ def _canonical_piece(piece: list[str]) -> str:
     if ":" in piece and not {"(", "*", "^", "**", "/"} & set(piece):
         return ":".join(sorted(part for part in piece if part != ":"))
     return "".join(piece)
+
+
+def refuse_squares(text: str, whole: str) -> None:
+    """Formulaic reads a factor times itself (``x**2``, ``x*x``, ``x:x``) as the factor alone; a mistake should be seen.
+
+    A power of a sum stays what it is: the interactions of its terms up to that order.
+
+    Raises
+    ------
+    FormulaError
+        If a factor is multiplied by itself, or the text cannot be read.
+    """
+    try:
+        tree = DefaultFormulaParser().get_ast(text)
+    except (FormulaicError, SyntaxError) as error:
+        raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
+    for node in _products(tree):
+        repeated = sorted({str(factor.expr) for factor in _repeated_factors(node)})
+        if repeated:
+            symbol, power = node.operator.symbol, node.args[1]
+            degree = power.token if symbol in _POWERS and isinstance(power, Token) else "2"
+            base = "*".join(map(quoted_name, repeated))
+            shown = display_name(":".join(repeated))
+            raise FormulaError(
+                f"{whole!r} multiplies {shown} by itself ({symbol}), which formulas read as {shown} alone; write "
+                f"I({base if len(repeated) == 1 else f'({base})'}**{degree}) for the power, or each term once"
+            )
+
+
+def _products(tree: Token | ASTNode[Term] | None) -> Iterator[ASTNode[Term]]:
+    """Products and powers anywhere in a formula, the outermost first."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ASTNode):
+            waiting += node.args
+            if node.operator.symbol in (*_POWERS, *_PRODUCTS):
+                yield node
+
+
+def _repeated_factors(node: ASTNode[Term]) -> set[Factor]:
+    """Factors of both operands of a product, or of the only term that a power above 1 is taken of."""
+    left, right = node.args
+    if node.operator.symbol in _PRODUCTS:
+        return set().union(*_factors(left)) & set().union(*_factors(right))
+    terms = _factors(left)
+    once = isinstance(right, Token) and right.token == "1"
+    return terms[0] if len(terms) == 1 and not once else set()
+
+
+def _factors(operand: Token | ASTNode[Term]) -> list[set[Factor]]:
+    """Factors of every term of an operand, numbers left out."""
+    found = [{f for f in term.factors if f.eval_method.value != "literal"} for term in operand.to_terms()]
+    return [factors for factors in found if factors]

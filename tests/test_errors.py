@@ -226,6 +226,19 @@ BAD: dict[str, Bad] = {
         "m ~ x + center(m) + (1 | id)", same, FormulaError, ("response m", "remove it there")
     ),
     "response as a random slope": Bad("m ~ x + (1 + m | id)", same, FormulaError, ("response m", "remove it there")),
+    "square": Bad("m ~ x + x**2 + (1 | id)", same, FormulaError, ("multiplies x by itself", "write I(x**2)")),
+    "product with itself": Bad("m ~ x*x + (1 | id)", same, FormulaError, ("multiplies x by itself", "write I(x**2)")),
+    "random square": Bad("m ~ x + (1 + x^2 | id)", same, FormulaError, ("multiplies x by itself", "write I(x**2)")),
+    "all other columns": Bad("m ~ x + . + (1 | id)", same, FormulaError, ("'.'", "write the names")),
+    "lag": Bad("m ~ x + lag(x) + (1 | id)", same, FormulaError, ("lag(x)", "one cluster into the next", "groupby")),
+    "float": Bad("m ~ x + float(x) + (1 | id)", same, FormulaError, ("float(x)", "write the column")),
+    "factor with one level": Bad(
+        "m ~ x + C(x < 99) + (1 | id)", same, DataError, ("C(x < 99)", "constant", "remove it")
+    ),
+    "coding that is none": Bad("m ~ x + C(x > 0, sum) + (1 | id)", same, FormulaError, ("sum", "contr.sum", "write")),
+    "dollar without backticks": Bad(
+        "m ~ x + $w + (1 | id)", lambda d: d.assign(**{"$w": d.x}), FormulaError, ("'$w'", "`$w`", "backticks")
+    ),
     "no random term": Bad("m ~ x", same, FormulaError, ("no random term", "add one such as (1 + x | id)")),
     "two cluster variables": Bad(
         "m ~ x + (1 | id) + (0 + x | g)",

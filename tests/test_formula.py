@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import duckdb
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import mlmed
-from mlmed.errors import EffectError, FormulaError
+from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import display_name, formula_variables, parse_equation, quote_columns
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import INVARIANT, SAME
@@ -257,6 +259,113 @@ def test_a_column_called_intercept_is_not_the_constant(data: pd.DataFrame) -> No
         same_fit(fit, mlmed.mixed("m ~ 0 + x + (1 | id)", data))
 
 
+@pytest.mark.parametrize("quote", ["Q('{}')", 'Q("{}")', "Q( '{}' )"])
+@pytest.mark.parametrize("name", ["my x", "NA.std", "x", "class", "a(b", "Q", "x + w", "µg"])
+def test_the_quotes_of_patsy(data: pd.DataFrame, name: str, quote: str) -> None:
+    """``Q('my x')`` is the column, in every place a column can stand."""
+    renamed, q = data.drop(columns="w").rename(columns={"x": name}), quote.format(name)
+    reference = mlmed.mixed("m ~ x + I(x**2) + (1 + x | id)", data)
+    fit = mlmed.mixed(f"m ~ {q} + I({q}**2) + (1 + {q} | id)", renamed)
+    same_fit(fit, reference)
+    assert fit.params.index[1] == name
+    treated = mlmed.mediate(f"m ~ {q} + (1 | id)", f"y ~ m + {q} + (1 | id)", renamed, treatment=q)
+    assert treated.treatment == name
+
+
+def test_the_quotes_of_patsy_in_other_roles(data: pd.DataFrame) -> None:
+    """Response and cluster; a quoted name that only looks like them is left alone."""
+    reference = mlmed.mixed("m ~ x + (1 | id)", data)
+    same_fit(mlmed.mixed("Q('a b') ~ x + (1 | id)", data.rename(columns={"m": "a b"})), reference)
+    same_fit(mlmed.mixed("m ~ x + (1 | Q('a b'))", data.rename(columns={"id": "a b"})), reference)
+    same_fit(mlmed.mixed("m ~ `Q('x')` + (1 | id)", data.rename(columns={"x": "Q('x')"})), reference)
+
+
+#: Names that Python reads as others: the micro sign (as the letter mu), a ligature, decomposed and raised letters.
+NORMALIZED = ["µg", "ﬁt", "gro\u0308sse", "xª", "Å", "Ｘ"]
+
+
+@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.parametrize("spelling", ["{}", "`{}`", "np.exp({})", "np.exp(`{}`)", "I({}**2):y"])
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_names_that_python_normalizes(data: pd.DataFrame, name: str, spelling: str, engine: str) -> None:
+    """The column is found as it is written, alone and in calls, and shown so."""
+    renamed = data.rename(columns={"x": name})
+    fit = mlmed.mixed(
+        f"m ~ {spelling.format(name)} + (1 | id)", renamed if engine == "pandas" else pl.from_pandas(renamed).lazy()
+    )
+    same_fit(fit, mlmed.mixed(f"m ~ {spelling.format('x')} + (1 | id)", data))
+    assert name in fit.params.index[1]
+
+
+@pytest.mark.parametrize(
+    ("column", "asked", "said"),
+    [
+        ("µg", "μg", "'µg' is, which looks alike but is written with MICRO SIGN"),
+        ("dose", "Dose", "did you mean dose. Upper and lower case count"),
+        ("DOSE", "dose", "did you mean DOSE. Upper and lower case count"),
+        ("X", "x", "did you mean X. Upper and lower case count"),
+        ("dose", "doze", "did you mean dose"),
+    ],
+)
+@pytest.mark.parametrize("formula", ["m ~ {} + (1 | id)", "m ~ np.exp({}) + (1 | id)"])
+@pytest.mark.parametrize("engine", ["pandas", "polars"])
+def test_a_name_that_is_nearly_there(
+    data: pd.DataFrame, column: str, asked: str, said: str, formula: str, engine: str
+) -> None:
+    """The column that was meant is named, with what is different."""
+    renamed = data[["id", "m", "x"]].rename(columns={"x": column})
+    with pytest.raises(DataError, match=f"column '{asked}' is not in the data; {said}"):
+        mlmed.mixed(formula.format(asked), renamed if engine == "pandas" else pl.from_pandas(renamed).lazy())
+
+
+DOLLARS = ["$1_$2", "$x", "x$", "^x$", "$x$", "a$b"]
+
+
+@pytest.mark.parametrize("name", DOLLARS)
+def test_names_with_a_dollar(data: pd.DataFrame, name: str) -> None:
+    """In backticks they are columns, in every engine (Polars reads ``^x$`` as a pattern); bare ones are explained."""
+    renamed = data.rename(columns={"x": name})
+    for made in (renamed, pl.from_pandas(renamed), pl.from_pandas(renamed).lazy(), duckdb.from_df(renamed)):
+        for text in ("`{}`", "I(`{}`**2)"):
+            same_fit(
+                mlmed.mixed(f"m ~ {text.format(name)} + (1 | id)", made),
+                mlmed.mixed(f"m ~ {text.format('x')} + (1 | id)", data),
+            )
+    for text in ("{}", "I({}**2)", "np.exp({})"):
+        with pytest.raises(FormulaError, match=re.escape(f"the column {name!r} is written `{name}`, in backticks")):
+            mlmed.mixed(f"m ~ {text.format(name)} + (1 | id)", renamed)
+
+
+def test_columns_without_letters_are_no_hint(data: pd.DataFrame) -> None:
+    """A 0 in a formula that cannot be read is not the column ``0``."""
+    with pytest.raises(FormulaError, match="Missing operator") as caught:
+        mlmed.mixed("m ~ 0 + x w + (1 | id)", data.assign(**{"0": 1.0, " ": 1.0}))
+    assert "backticks" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["eager", "lazy"])
+def test_a_column_called_as_all_columns(data: pd.DataFrame, engine: str) -> None:
+    """Polars reads ``*`` as every column."""
+    made = pl.from_pandas(data[["id", "m", "x"]].rename(columns={"x": "*"}))
+    fit = mlmed.mixed("m ~ `*` + (1 | id)", made if engine == "eager" else made.lazy())
+    same_fit(fit, mlmed.mixed("m ~ x + (1 | id)", data))
+
+
+def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
+    """Treatment, mediator, parameter names, documents."""
+    renamed = data.rename(columns={"x": "$1_$2", "m": "^m$"})
+    fit = mlmed.mediate("`^m$` ~ `$1_$2` + (1 | id)", "y ~ `^m$` + `$1_$2` + (1 | id)", renamed)
+    reference = mlmed.mediate("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)
+    np.testing.assert_allclose(effect(fit), effect(reference), rtol=1e-6, atol=1e-9)
+    assert "$1_$2" in fit.summary()
+    ratio = fit.nlcom({"r": "`y:$1_$2` / `^m$:$1_$2`"})["estimate"][0]
+    assert ratio == pytest.approx(reference.nlcom({"r": "`y:x` / `m:x`"})["estimate"][0], rel=1e-6)
+    separate = mlmed.piecewise("`^m$` ~ `$1_$2` + (1 | id)", "y ~ `^m$` + `$1_$2` + (1 | id)", renamed)
+    np.testing.assert_allclose(
+        effect(separate), effect(mlmed.piecewise("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)), rtol=1e-6
+    )
+
+
 # -- what is refused -----------------------------------------------------------------------------------------
 
 
@@ -285,6 +394,19 @@ def test_a_column_called_intercept_is_not_the_constant(data: pd.DataFrame) -> No
         ("m ~ 'x' + (1 | id)", "String literals"),
         ("m ~ x + x + (1 | id)", "has the term x twice"),
         ("m ~ x + `x` + (1 | id)", "has the term x twice"),
+        ("m ~ . + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),
+        ("m ~ x + (. | id)", "'.' would stand for every other column.*write the names of the predictors"),
+        ("m ~ x*. + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),
+        ("m ~ lag(x) + (1 | id)", r"cannot use 'lag\(x\)'.*from one cluster into the next.*groupby.*shift"),
+        ("m ~ I(x - lag(x, 2)) + (1 | id)", "from one cluster into the next.*groupby.*shift"),
+        ("m ~ Q(x) + (1 | id)", r"cannot use 'Q\(x\)'.*between quotes, Q\('my x'\), or in backticks"),
+        ("m ~ float(x) + (1 | id)", r"cannot use 'float\(x\)'.*write the column without float"),
+        ("m ~ int(x) + (1 | id)", r"cannot use 'int\(x\)'.*write np.trunc"),
+        ("m ~ C(g, Treatment) + (1 | id)", r"codes by treatment without being told.*write Treatment\('level'\)"),
+        ("m ~ C(g, sum) + (1 | id)", "sum is no coding of a factor; write one of Diff, Helmert, Poly, Sum, or contr"),
+        ("m ~ C(g, 'sum') + (1 | id)", "'sum' is no coding of a factor; write one of"),
+        ("m ~ C(g, contr.sas) + (1 | id)", "contr.sas is no coding of a factor; write one of.*contr.SAS"),
+        ("m ~ C(g, x.sum) + (1 | id)", "x.sum is no coding of a factor"),
         ("m ~ 1 + x + 1 + (1 | id)", "has the term 1 twice"),
         ("m ~ x + (1 + x + x | id)", "has the term x twice"),
         ("m ~ m + (1 | id)", "response m on its own right-hand side; remove"),
@@ -359,6 +481,75 @@ def test_duplicate_terms_in_another_spelling(data: pd.DataFrame, fixed: str) -> 
         mlmed.mixed(f"m ~ {fixed} + (1 | id)", data)
 
 
+SQUARES = [
+    ("x**2", "x", "I(x**2)"),
+    ("x^2", "x", "I(x**2)"),
+    ("x**3", "x", "I(x**3)"),
+    ("x + x**2", "x", "I(x**2)"),
+    ("x*x", "x", "I(x**2)"),
+    ("x:x", "x", "I(x**2)"),
+    ("x/x", "x", "I(x**2)"),
+    ("w + x:w:x", "x", "I(x**2)"),
+    ("(1 + x)**2", "x", "I(x**2)"),
+    ("(x:w)**2", "w:x", "I((w*x)**2)"),
+    ("(x + w)*(x + g)", "x", "I(x**2)"),
+    ("w*(x + x:x)", "x", "I(x**2)"),
+    ("np.exp(x):np.exp( x )", "np.exp(x)", "I(np.exp(x)**2)"),
+    ("`my x`**2", "my x", "I(`my x`**2)"),
+    ("center(x)*center(x)", "center(x)", "I(center(x)**2)"),
+]
+
+
+@pytest.mark.parametrize(("term", "factor", "instead"), SQUARES)
+@pytest.mark.parametrize("formula", ["m ~ {} + (1 | id)", "m ~ 1 + (1 + {} | id)", "m ~ {} + (1 |c| id)"])
+def test_a_factor_times_itself_is_refused(
+    data: pd.DataFrame, formula: str, term: str, factor: str, instead: str
+) -> None:
+    """Formulaic reads it as the factor alone; a square is written I(x**2), and then it is one."""
+    with pytest.raises(FormulaError, match=re.escape(f"multiplies {factor} by itself")) as caught:
+        mlmed.mixed(formula.format(term), data.assign(**{"my x": data["w"]}))
+    assert f"write {instead} for the power" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["mediate", "piecewise", "causal", "location", "scale", "grams"])
+def test_a_factor_times_itself_is_refused_in_every_mode(data: pd.DataFrame, mode: str) -> None:
+    """All read formulas in one place."""
+    ask = {
+        "mediate": lambda: mlmed.mediate("m ~ x + x**2 + (1 | id)", OUTCOME, data),
+        "piecewise": lambda: mlmed.piecewise(MEDIATOR, "y ~ m + x*x + (1 | id)", data),
+        "causal": lambda: mlmed.causal("m ~ x", "y ~ m + x + x^2", data),
+        "location": lambda: mlmed.location_scale("y ~ x:x + (1 | id)", "~ 1", data),
+        "scale": lambda: mlmed.location_scale("y ~ x + (1 | id)", "~ x**2", data),
+        "grams": lambda: mlmed.grams("m ~ x**2 + (1 | id)", data),
+    }
+    with pytest.raises(FormulaError, match=r"multiplies x by itself.*write I\(x\*\*2\)"):
+        ask[mode]()
+
+
+@pytest.mark.parametrize(
+    ("fixed", "by_hand"),
+    [
+        ("(x + w)**2", "x + w + x:w"),
+        ("(x + w + g)^2", "x + w + g + x:w + x:g + w:g"),
+        ("(x*w)**2", "x*w"),
+        ("x**1 + w", "x + w"),
+        ("x*I(x**2)", "x + I(x**2) + I(x**3)"),
+        ("x + w %in% g", "x + g + w:g"),
+    ],
+)
+def test_powers_of_sums_are_interactions(data: pd.DataFrame, fixed: str, by_hand: str) -> None:
+    """As in R: a sum to a power has the interactions of its terms, and other products stay what they were."""
+    same = (mlmed.mixed(f"m ~ {text} + (1 | id)", data) for text in (fixed, by_hand))
+    assert next(same).llf == pytest.approx(next(same).llf, rel=INVARIANT)
+
+
+@pytest.mark.parametrize("power", ["x**-1", "x**0", "(x + w)**1.5", "(x + w)**w"])
+def test_other_powers_are_no_bare_error(data: pd.DataFrame, power: str) -> None:
+    """Only whole numbers above 0 are powers of a formula."""
+    with pytest.raises(FormulaError, match="cannot read"):
+        mlmed.mixed(f"m ~ {power} + (1 | id)", data)
+
+
 @pytest.mark.parametrize(
     "random", ["(1 | id) + (1 | id)", "(1 + x | id) + (0 + x | id)", "(1 |i| id) + (1 + x |j| id)"]
 )
@@ -411,9 +602,56 @@ def test_transformations_equal_hand_made_columns(data: pd.DataFrame, text: str, 
     np.testing.assert_allclose(np.sort(left.params), np.sort(right.params), rtol=1e-5, atol=1e-7)
 
 
+def contrast_columns(codes: pd.Series, rows: list[list[float]]) -> dict[str, np.ndarray]:
+    """Columns of a contrast matrix, one row per level of a, b, c."""
+    place = codes.map({"a": 0, "b": 1, "c": 2}).to_numpy()
+    return {f"c{k}": np.array(rows)[place, k] for k in range(2)}
+
+
+@pytest.mark.parametrize(
+    ("spellings", "rows"),
+    [
+        (("Sum", "contr.sum"), [[1, 0], [0, 1], [-1, -1]]),
+        (("Helmert", "contr.helmert"), [[-1, -1], [1, -1], [0, 2]]),
+        (("Diff", "contr.diff"), [[-2 / 3, -1 / 3], [1 / 3, -1 / 3], [1 / 3, 2 / 3]]),
+        (("Poly", "contr.poly"), [[-(0.5**0.5), 6**-0.5], [0, -2 * 6**-0.5], [0.5**0.5, 6**-0.5]]),
+        (("Treatment('b')", "contr.treatment('b')", "Treatment(reference='b')"), [[1, 0], [0, 0], [0, 1]]),
+    ],
+)
+def test_codings_of_factors_are_those_of_patsy_and_r(data: pd.DataFrame, spellings: tuple, rows: list) -> None:
+    """Each spelling of a coding against the columns of its matrix, also where a column is called like it."""
+    made = data.assign(**contrast_columns(data["g"], rows))
+    expected = mlmed.mixed("m ~ x + c0 + c1 + (1 | id)", made)
+    for coding in spellings:
+        for table in (data, data.assign(contr=data["w"], Treatment=data["w"])):
+            fit = mlmed.mixed(f"m ~ x + C(g, {coding}) + (1 | id)", table)
+            same_fit(fit, expected)
+            np.testing.assert_allclose(fit.predict(table), expected.predict(made), rtol=1e-6, atol=1e-8)
+    by_hand = mlmed.mixed(f"m ~ x + C(g, np.array({rows})) + (1 | id)", data)
+    same_fit(by_hand, expected)
+
+
+@pytest.mark.parametrize("coding", ["[1, 2]", "np.eye(2)", "Treatment('z')", "contr.poly(scores=[1])"])
+def test_codings_that_do_not_fit_the_levels(data: pd.DataFrame, coding: str) -> None:
+    """What formulaic and numpy raise inside is named with the term."""
+    with pytest.raises(FormulaError, match=r"cannot evaluate .*C\(g.*check the formula"):
+        mlmed.mixed(f"m ~ C(g, {coding}) + (1 | id)", data)
+
+
+def test_a_column_called_like_a_coding_is_not_taken_for_it(data: pd.DataFrame) -> None:
+    """It hides the coding, which has another spelling; as a predictor it is a column."""
+    clash = data.assign(Sum=data["w"])
+    with pytest.raises(FormulaError, match=r"Sum is no coding of a factor; write.*contr\.sum"):
+        mlmed.mixed("m ~ C(g, Sum) + (1 | id)", clash)
+    same_fit(mlmed.mixed("m ~ Sum + (1 | id)", clash), mlmed.mixed("m ~ w + (1 | id)", data))
+
+
 def test_levels_of_integer_factors_are_labelled_as_integers(data: pd.DataFrame) -> None:
     """``C(k)[T.2]`` as in R and pandas, not ``C(k)[T.2.0]``."""
     assert list(mlmed.mixed("m ~ C(k) + (1 | id)", data).params.index) == ["Intercept", "C(k)[T.2]"]
+    for coding, letter, level in (("Sum", "S", 1), ("Helmert", "H", 2), ("Diff", "D", 2)):
+        fit = mlmed.mixed(f"m ~ C(k, {coding}) + (1 | id)", data)
+        assert fit.params.index[1] == f"C(k, {coding})[{letter}.{level}]"
 
 
 def test_labels_say_which_effects_covary(data: pd.DataFrame) -> None:

@@ -135,10 +135,26 @@ def test_boolean_predictors_are_zero_and_one(frame: pd.DataFrame, kind: str, gap
             same_fit(mlmed.mixed("m ~ w + (1 + w | id)", pl.from_pandas(frame.assign(w=column))), expected)
 
 
+def arrow_dictionary(column: pd.Series, levels: list[str] | None = None) -> Any:
+    """Text as Arrow's dictionary type in a pandas column; with levels these are its order."""
+    values = column.astype(object).where(column.notna(), None).tolist()
+    if levels is None:
+        return pd.arrays.ArrowExtensionArray(pa.array(values, pa.string()).dictionary_encode())
+    codes = pa.array([None if value is None else levels.index(value) for value in values], pa.int8())
+    return pd.arrays.ArrowExtensionArray(pa.DictionaryArray.from_arrays(codes, pa.array(levels), ordered=True))
+
+
 TEXTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "objects": lambda d: d.assign(g=d["g"].astype(object)),
     "pandas string": lambda d: d.assign(g=d["g"].astype("string")),
     "arrow string": lambda d: d.assign(g=d["g"].astype(pd.ArrowDtype(pa.string()))),
+    "arrow dictionary in pandas": lambda d: d.assign(g=arrow_dictionary(d["g"])),
+    "arrow dictionary in Dask": lambda d: pytest.importorskip("dask.dataframe").from_pandas(
+        d.assign(g=arrow_dictionary(d["g"])), npartitions=2
+    ),
+    "arrow dictionaries of two files": lambda d: pd.concat(
+        [part.assign(g=arrow_dictionary(part["g"])) for part in (d[:100], d[100:])]
+    ),
     "categories": lambda d: d.assign(g=pd.Categorical(d["g"])),
     "unused category": lambda d: d.assign(g=pd.Categorical(d["g"], ["a", "b", "c", "z"])),
     "polars": pl.from_pandas,
@@ -163,7 +179,9 @@ def test_every_kind_of_text_is_the_same_factor(factors: pd.DataFrame, kind: str)
     same_fit(mlmed.mixed("m ~ g + x + (1 | id) + (0 + x | id)", TEXTS[kind](factors)), expected)
 
 
-@pytest.mark.parametrize("kind", ["objects", "pandas string", "categories", "polars", "polars enum"])
+@pytest.mark.parametrize(
+    "kind", ["objects", "pandas string", "arrow dictionary in pandas", "categories", "polars", "polars enum"]
+)
 def test_missing_levels_are_missing(factors: pd.DataFrame, kind: str) -> None:
     """None in a text column drops the row, and is no level."""
     gap = factors.assign(g=factors["g"].where(factors.index % 10 != 0, None))
@@ -176,6 +194,33 @@ def test_order_of_categories_chooses_the_reference(factors: pd.DataFrame) -> Non
     """The first category is the reference, also if it is not the first of the alphabet."""
     fit = mlmed.mixed("m ~ g + (1 | id)", factors.assign(g=pd.Categorical(factors["g"], ["c", "a", "b"])))
     assert list(fit.params.index) == ["Intercept", "g[T.a]", "g[T.b]"]
+
+
+def test_an_ordered_dictionary_of_arrow_has_its_own_order(factors: pd.DataFrame) -> None:
+    """One that is not ordered lists its values as they came, which says nothing, so they are sorted."""
+    ordered = factors.assign(g=arrow_dictionary(factors["g"], ["c", "unused", "a", "b"]))
+    assert list(mlmed.mixed("m ~ g + (1 | id)", ordered).params.index) == ["Intercept", "g[T.a]", "g[T.b]"]
+    turned = factors[::-1].reset_index(drop=True)
+    fits = [mlmed.mixed("m ~ g + (1 | id)", t.assign(g=arrow_dictionary(t["g"]))) for t in (factors, turned)]
+    assert [list(fit.params.index) for fit in fits] == [["Intercept", "g[T.b]", "g[T.c]"]] * 2
+
+
+@pytest.mark.parametrize("values", ["numbers", "text"])
+def test_dictionaries_of_arrow_in_other_roles(factors: pd.DataFrame, values: str) -> None:
+    """Cluster ids, new rows, and numbers, which are levels as in pandas' categories."""
+    k = factors["id"] % 3 if values == "numbers" else "k" + (factors["id"] % 3).astype(str)
+    plain = factors.assign(k=pd.Categorical(k))
+    coded = plain.assign(**{name: _encoded(plain[name]) for name in ("k", "id")})
+    formula = "m ~ k + x + (1 | id)"
+    left, right = mlmed.mixed(formula, coded), mlmed.mixed(formula, plain)
+    same_fit(left, right)
+    expected = right.predict(plain, level="cluster")
+    np.testing.assert_allclose(left.predict(coded, level="cluster"), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(left.predict(plain, level="cluster"), expected, rtol=1e-9, atol=1e-12)
+
+
+def _encoded(column: pd.Series) -> Any:
+    return pd.arrays.ArrowExtensionArray(pa.array(column.tolist()).dictionary_encode())
 
 
 def test_a_category_whose_rows_are_all_dropped(factors: pd.DataFrame) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mlmed
 from mlmed.data.plain import encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedError
 from mlmed.formula import parse_equation
@@ -171,3 +172,11 @@ def test_responses_with_three_levels_are_refused():
     equation = parse_equation("y ~ 0", data.columns)
     with pytest.raises(FormulaError, match="no fixed effect"):
         plain_design(equation, read_columns((equation,), data))
+
+
+@pytest.mark.parametrize("family", ["linear", "poisson", "logit"])
+def test_a_constant_response_is_called_constant(family: str) -> None:
+    """Counts that are all 3 are not "separated"."""
+    data = pd.DataFrame({"x": np.arange(20.0) % 2, "m": np.ones(20), "y": np.sin(np.arange(20.0))})
+    with pytest.raises(DataError, match=r"the response 'm' is constant \(1\) in the rows of its equation; choose"):
+        mlmed.causal("m ~ x", "y ~ m + x", data, family_m=family)

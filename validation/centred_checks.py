@@ -16,7 +16,7 @@ EFFECTS = {
 VARIANCES = {
     "var(m:x)": ".067", "var(y:m)": ".046", "var(y:x)": ".008", "var(m:Residual)": "1.187", "var(y:Residual)": ".855",
 }  # fmt: skip
-#: Mplus does not keep the covariance of the three slopes inside the cone, where the optimum is singular: the last digit.
+#: The last digit: Mplus does not keep the covariance of the slopes inside the cone, and the optimum is singular.
 UNIT = 1.001e-3
 
 

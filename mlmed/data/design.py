@@ -13,6 +13,7 @@ from formulaic import ModelSpec as Encoding
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
+from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
@@ -28,9 +29,9 @@ Array = NDArray[np.float64]
 #: What user formulas raise inside formulaic and numpy.
 _EVALUATION_ERRORS = (
     FormulaicError,
-    DataMismatchWarning,
     ArithmeticError,
     AttributeError,
+    LookupError,
     NameError,
     TypeError,
     ValueError,
@@ -167,7 +168,10 @@ def encode(
     Raises
     ------
     FormulaError
-        If formulaic cannot evaluate the formula, or it yields values that are not finite.
+        If formulaic cannot evaluate the formula, it yields values that are not finite, or a factor has a level that it
+        did not have when it was learned.
+    DataError
+        If a factor has a single level when it is learned.
     """
     try:
         source = formula_of(text) if isinstance(text, str) else text
@@ -175,10 +179,14 @@ def encode(
             warnings.simplefilter("ignore", RuntimeWarning)
             warnings.simplefilter("error", DataMismatchWarning)
             matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
+    except DataMismatchWarning as error:
+        raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:
         shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
+    if not isinstance(text, Encoding):
+        refuse_one_level(matrix.model_spec, where)
     numbers = np.asarray(matrix, dtype=np.float64).reshape(len(table), -1)
     names = matrix.model_spec.column_names
     for k, name in enumerate(names if finite else ()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -79,7 +80,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present)
-    chosen = frame.select([nw.col(name) for name in wanted or present[:1]])
+    chosen = frame.select([column_named(name, present) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
     if isinstance(native, pd.DataFrame):
@@ -92,6 +93,12 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     return table.assign(**{name: normalize(table[name]) for name in wanted if name not in keep})
 
 
+def column_named(name: str, present: list[Any]) -> nw.Expr:
+    """A column by its name as it stands; Polars would read ``*`` and ``^x$`` as patterns."""
+    is_pattern = name == "*" or (isinstance(name, str) and name.startswith("^") and name.endswith("$"))
+    return nw.nth(present.index(name)) if is_pattern else nw.col(name)
+
+
 def unknown_column(name: str, present: list[Any]) -> DataError:
     """The error for a column that is not there, with what it may have been."""
     return DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
@@ -100,8 +107,20 @@ def unknown_column(name: str, present: list[Any]) -> DataError:
 def _hint(name: str, present: list[Any]) -> str:
     if not all(isinstance(column, str) for column in present) and name in map(str, present):
         return f"it is there as a number, not as text; rename the columns to text (the columns are {shorten(present)})"
-    close = difflib.get_close_matches(name, list(map(str, present)), n=3)
+    texts = list(map(str, present))
+    twin = next((text for text in texts if _folded(text) == _folded(name)), None)
+    if twin is not None and twin.lower() == name.lower():
+        return f"did you mean {twin}? Upper and lower case count"
+    if twin is not None:
+        odd = [unicodedata.name(letter, repr(letter)) for letter in twin if letter not in name]
+        return f"{twin!r} is, which looks alike but is written with {shorten(odd)}; rename it, or copy its name"
+    close = difflib.get_close_matches(name, texts, n=3)
     return f"did you mean {' or '.join(close)}?" if close else f"the columns are {shorten(present, 20)}"
+
+
+def _folded(name: str) -> str:
+    """One spelling for names that differ in case, or in characters that look alike."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _to_pandas(series: nw.Series[Any]) -> pd.Series:
@@ -124,9 +143,20 @@ def normalize(column: pd.Series) -> pd.Series:
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), name=column.name)
     if isinstance(kind, pd.CategoricalDtype):
         return column
+    if isinstance(kind, pd.ArrowDtype) and hasattr(kind.pyarrow_dtype, "index_type"):
+        return _from_dictionary(column, kind.pyarrow_dtype.ordered)
     if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
         return _as_category(column.astype(object))
     return _normalize_objects(column) if pd.api.types.is_object_dtype(kind) else column
+
+
+def _from_dictionary(column: pd.Series, ordered: bool) -> pd.Series:
+    """A dictionary of Arrow as a factor; one that is not ordered lists its values as they came, so they are sorted."""
+    if ordered:
+        levels = column.array.__arrow_array__().combine_chunks().dictionary.to_pylist()
+    else:
+        levels = sorted(pd.unique(column.dropna()).tolist())
+    return pd.Series(pd.Categorical(column.to_list(), categories=levels), name=column.name)
 
 
 def _normalize_objects(column: pd.Series) -> pd.Series:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmed.data.frames import shorten
 from mlmed.errors import DataError
 
-__all__ = ["Roles", "check_design", "cluster_table", "levels_of"]
+__all__ = ["Roles", "check_design", "cluster_table", "levels_of", "refuse_constant"]
 
 Codes = NDArray[np.intp]
 #: A variable whose variation within clusters is below this share of all is constant there, as it is for the engine.
@@ -97,13 +97,18 @@ class Roles:
     @property
     def variables(self) -> tuple[str, ...]:
         """Every column that has a level."""
-        return self.treatment, *self.columns[self.mediator], *self.columns[self.outcome], *self.covariates
+        return tuple(name for name, _ in self.listed)
+
+    @property
+    def listed(self) -> list[tuple[str, str]]:
+        """Every column that has a level, and its role."""
+        rows = [(self.treatment, "treatment")]
+        rows += [(name, role) for role in ("mediator", "outcome") for name in self.columns[getattr(self, role)]]
+        return rows + [(name, "covariate") for name in self.covariates]
 
     def table(self, levels: Mapping[str, int]) -> pd.DataFrame:
         """variable, role, level."""
-        rows = [(self.treatment, "treatment")]
-        rows += [(name, role) for role in ("mediator", "outcome") for name in self.columns[getattr(self, role)]]
-        rows += [(name, "covariate") for name in self.covariates]
+        rows = self.listed
         return pd.DataFrame(
             {
                 "variable": [name for name, _ in rows],
@@ -111,6 +116,25 @@ class Roles:
                 "level": [levels[name] for name, _ in rows],
             }
         )
+
+
+def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
+    """Refuse a column that has one value: it would pass for a variable of the clusters.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    for name, role in roles.listed:
+        values = table[name].dropna().unique()
+        if len(values) < 2:
+            known = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+            found = f"is constant ({known[0]})" if known else "has only missing values"
+            raise DataError(
+                f"the {role} {name!r} {found}, so it has neither causes nor effects in these data; check how the "
+                "column was read or selected, or choose another"
+            )
 
 
 def check_design(roles: Roles, levels: Mapping[str, int]) -> str:

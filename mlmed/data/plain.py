@@ -127,7 +127,12 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         spread=spread,
         levels=levels,
     )
-    return PlainDesign(equation, layout, _response(equation, table, encodable, binary), X, encodable)
+    y = _response(equation, table, encodable, binary)
+    if len(y) and np.all(y == y[0]):
+        raise DataError(
+            f"the response {equation.name!r} is constant ({y[0]:g}) in the rows of its equation; choose another one"
+        )
+    return PlainDesign(equation, layout, y, X, encodable)
 
 
 def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, binary: bool) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
-from mlmed.data.frames import shorten, unknown_column
+from mlmed.data.frames import column_named, shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import check_fixed, check_random, coded_variables
@@ -75,7 +75,7 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     if frame.implementation is nw.Implementation.DUCKDB:  # narwhals would read a dot as table.column
         quoted = ", ".join('"{}" AS {}'.format(name.replace('"', '""'), safe_name(name)) for name in wanted)
         return nw.from_native(frame.to_native().project(quoted))
-    return frame.select(*(nw.col(name).alias(safe_name(name)) for name in wanted))
+    return frame.select(*(column_named(name, present).alias(safe_name(name)) for name in wanted))
 
 
 def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:

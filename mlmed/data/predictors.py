@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.calls import coded_columns
 from mlmed.data.frames import is_numeric, shorten
 from mlmed.errors import DataError, FormulaError
-from mlmed.formula import Equation, formula_of, formula_variables
+from mlmed.formula import Equation, formula_of
 from mlmed.names import safe_name
 
 __all__ = ["check_fixed", "check_predictors", "check_random", "coded_variables", "typical_values"]
@@ -53,16 +54,10 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
 
 @lru_cache(maxsize=1024)
 def coded_variables(equation: Equation) -> frozenset[str]:
-    """Variables that stand inside C()."""
+    """Variables that C() makes factors of, as in ``C(k)``; those inside ``C(k > 1)`` are not among them."""
     texts = [equation.fixed, *(term.formula for term in equation.random)]
-    calls = [
-        factor.expr
-        for text in texts
-        for term in formula_of(text)
-        for factor in term.factors
-        if factor.eval_method.value == "python" and factor.expr.startswith("C(")
-    ]
-    return frozenset().union(*map(formula_variables, calls))
+    factors = [factor for text in texts for term in formula_of(text) for factor in term.factors]
+    return frozenset().union(*(coded_columns(f.expr) for f in factors if f.eval_method.value == "python"))
 
 
 def check_predictors(equation: Equation, table: pd.DataFrame) -> None:

@@ -12,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.encoding import encodings_of, stand_in
+from mlmed.data.factors import computed_levels
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
 from mlmed.data.planning import STATEFUL
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
+from mlmed.names import display_name
 
 __all__ = ["SCHEMA", "add_grams", "load_grams", "save_grams"]
 
@@ -30,7 +32,7 @@ _METADATA = b"mlmed"
 def _refuse_means(grams: Grams) -> None:
     """center() and scale() mean other numbers in every shard."""
     for equation in grams.layout.asked:
-        for call in (*STATEFUL, "poly(", "bs(", "cs(", "cr(", "cc(", "lag("):
+        for call in (*STATEFUL, "poly(", "bs(", "cs(", "cr(", "cc("):
             if call in equation.text:
                 raise DataError(
                     f"{call}...) in {equation.text!r} means other numbers in every shard, so the Grams "
@@ -48,7 +50,10 @@ def add_grams(left: Grams, right: Grams) -> Grams:
     """
     if not isinstance(right, Grams):
         raise DataError(f"Grams can be added to Grams; found {type(right).__name__}")
-    coding = [[(e.fixed, e.random, e.levels) for e in grams.layout.equations] for grams in (left, right)]
+    coding = [
+        [(e.fixed, e.random, e.levels, list(map(computed_levels, e.encodings))) for e in grams.layout.equations]
+        for grams in (left, right)
+    ]
     texts = [[e.text for e in grams.layout.asked] for grams in (left, right)]
     if left.columns != right.columns or coding[0] != coding[1] or texts[0] != texts[1]:
         differing = sorted({*left.columns} ^ {*right.columns})
@@ -150,8 +155,14 @@ def _plain_layout(equation: EquationLayout) -> dict[str, Any]:
 
 
 def _refuse_other_state(grams: Grams) -> None:
+    for layout in grams.layout.equations:
+        for text in (text for encoding in layout.encodings for text in computed_levels(encoding)):
+            raise DataError(
+                f"the levels of {display_name(text)} in equation {layout.name} cannot be stored, as they are computed; "
+                "make it a column first"
+            )
     for equation in grams.layout.asked:
-        for call in ("standardize(", "poly(", "bs(", "cs(", "cr(", "cc(", "hashed(", "lag("):
+        for call in ("standardize(", "poly(", "bs(", "cs(", "cr(", "cc(", "hashed("):
             if call in equation.text:
                 raise DataError(
                     f"the state of {call}...) in {equation.text!r} cannot be stored; make it a column first"

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
+from mlmed.data.frames import column_named
 from mlmed.errors import DataError
 
 __all__ = ["stack"]
@@ -150,7 +151,7 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
             close = difflib.get_close_matches(str(name), map(str, there), n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise DataError(f"There is no column {name!r} in the data.{hint} The columns are {there}.")
-    chosen = frame.select([nw.col(name) for name in wanted])
+    chosen = frame.select([column_named(name, there) for name in wanted])
     return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
 
 

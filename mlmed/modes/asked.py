@@ -8,7 +8,7 @@ from formulaic import Formula
 
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation, formula_variables
-from mlmed.names import display_name
+from mlmed.names import display_name, encode_quoted
 
 __all__ = ["check_contrast", "check_mediator", "treatment_of"]
 
@@ -43,7 +43,7 @@ def treatment_of(first: Equation, treatment: str | None) -> str:
     """The predictor of the mediator that plays x: the one that was named, or the only one."""
     candidates = sorted(formula_variables(first.fixed))
     if isinstance(treatment, str):
-        treatment = display_name(treatment)
+        treatment = display_name(encode_quoted(treatment))
     if treatment is not None:
         if treatment not in candidates:
             raise FormulaError(

@@ -247,3 +247,36 @@ def test_no_word_about_clusters_where_their_effects_do_not_enter():
     assert notes["acme"] == ""
     assert THESE in notes["ade"]
     assert THESE in notes["total"]
+
+
+@pytest.mark.parametrize(("random_m", "random_y"), [("1", "1"), ("1 + X", "1"), ("1", "1 + Med")])
+def test_differences_say_it_only_where_random_effects_enter_them(random_m, random_y):
+    """ADE(1) - ADE(0) is ACME(1) - ACME(0), here c3 times the slope of X: random intercepts of m cancel in it."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    data = data.assign(w=np.sin(np.arange(len(data))))
+    fit = causal(f"Med ~ X*w + ({random_m} | group)", f"y ~ X*Med + w + ({random_y} | group)", data, treatment="X")
+    table = fit.test_interaction(50, seed=1)
+    assert table["estimate"][0] == pytest.approx(table["estimate"][1], rel=1e-9)  # a difference of near numbers
+    assert (table["note"].str.contains(THESE) == ("X" in random_m)).all()
+    moved = column(fit.test_moderation({"w": 0.0}, {"w": 1.0}, 50, seed=1), "note")
+    # the effects of w: ACME = (a + a3 w + u)(b + c3 t + v), ADE = c' + c3 (a0 + a2 w + (a + a3 w) t)
+    assert moved.str.contains(THESE).to_dict() == {
+        f"{term}(at1) - {term}(at2)": random_y == "1 + Med" and not term.startswith("ade")
+        for term in ("acme_control", "acme_treated", "ade_control", "ade_treated", "total", "acme", "ade")
+    }
+    assert "covariance" not in fit.summary()  # of slopes, where at most one varies
+
+
+def test_the_covariance_of_slopes_is_named_where_both_vary(mixed):
+    """It is what two separate fits do not have."""
+    assert "Two separate fits do not estimate the covariance" in " ".join(mixed.summary().split())
+
+
+def test_the_spread_of_a_mediator_in_the_population_is_not_its_residual_sd():
+    """Random effects that are averaged out are part of s."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    data = data.assign(z=1.0 * (data["y"] > 0))
+    fit = causal("Med ~ X + (1 | group)", "z ~ X + Med", data, family_y="probit")
+    assert "the residual sd of Med, is kept at its estimate" in " ".join(fit.summary().split())
+    text = " ".join(fit.summary(groups="population").split())
+    assert "s, from the variances of the random effects and residuals of Med, is kept at its estimate" in text

@@ -134,13 +134,26 @@ def test_refused(case, data):
     pd.testing.assert_frame_equal(data, before)
 
 
+@pytest.mark.parametrize(
+    ("name", "role"), [("x", "treatment"), ("m", "mediator"), ("y", "outcome"), ("v", "covariate")]
+)
+@pytest.mark.parametrize(("value", "found"), [(3.0, r"is constant \(3\)"), (np.nan, "has only missing values")])
+def test_a_constant_is_no_variable_of_the_clusters(data, name, role, value, found):
+    """It has one value in every cluster, but nothing is an upward effect of it."""
+    with pytest.raises(DataError, match=f"the {role} '{name}' {found}.*check how the column was read"):
+        piecewise("m ~ x + v + (1 | id)", "y ~ m + x + v + (1 | id)", data.assign(**{name: value}), treatment="x")
+
+
 def test_refused_data(data):
     with pytest.raises(DataError, match="stored Grams have none"):
         piecewise(MEDIATOR, OUTCOME, mlmed.grams([MEDIATOR, OUTCOME], data))
     with pytest.raises(DataError, match="'q' is constant"):
         piecewise(UPPER, LOWER, data.assign(q=1.0))
-    with pytest.raises(DataError, match=r"no cluster with all its values \(missing q: 40\)"):
+    with pytest.raises(DataError, match=r"the mediator 'q' has only missing values.*check how the column was read"):
         piecewise(UPPER, LOWER, data.assign(q=np.nan))
+    half = data["id"] < 20
+    with pytest.raises(DataError, match=r"no cluster with all its values \(missing q: 20, z: 20\)"):
+        piecewise(UPPER, LOWER, data.assign(q=data["q"].where(half), z=data["z"].where(~half)))
     with pytest.raises(NotIdentifiedError, match="2 rows for 2 fixed effects"):
         piecewise(UPPER, LOWER, data[data["id"].isin([0, 1 + int(data["z"][0] == data["z"][6])])])
     one_each = data.groupby("id").head(1)

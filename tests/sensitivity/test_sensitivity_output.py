@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +11,9 @@ import pytest
 import mlmed
 from mlmed.effects.confounding import Factored
 from mlmed.errors import EffectError
-from mlmed.modes.causal.sensitivity_setup import grid_of
+from mlmed.modes.causal.sensitivity_setup import SUPPORTED, grid_of
 from mlmed.modes.causal.sensitivity_tables import root_of
+from tests.causal_models import PAIRS, simulated
 from tests.sensitivity_models import (
     COVARIATES,
     probit_fit,
@@ -92,17 +95,41 @@ def test_unsupported_pairs_are_refused(framing, dataset):
     supported = "linear and linear or linear and probit or probit and linear"
     outcome = f"cong_mesg ~ emo + {COVARIATES}"
     logit = mlmed.causal(f"emo ~ {COVARIATES}", outcome, framing, treatment="treat", family_y="logit")
-    with pytest.raises(EffectError, match=f"linear .mediator. and logit .outcome.; it needs {supported}; a logit has"):
+    with pytest.raises(EffectError, match=f"linear .mediator. and logit .outcome.; it needs {supported}"):
         logit.sensitivity()
     both = mlmed.causal(
         "anti_info ~ treat", "cong_mesg ~ anti_info + treat", framing, family_m="probit", family_y="probit"
     )
-    with pytest.raises(EffectError, match=f"probit .mediator. and probit .outcome.; it needs {supported}$"):
+    with pytest.raises(EffectError, match=f"probit .mediator. and probit .outcome.; it needs {supported}"):
         both.sensitivity()
     data = dataset("yuan_mackinnon_sim")
     mixed = mlmed.causal("Med ~ X + (1 | group)", "y ~ Med + X + (1 | group)", data)
     with pytest.raises(EffectError, match="not supported for mixed models, and the equation of Med and y has random"):
         mixed.sensitivity()
+
+
+@pytest.mark.parametrize(("family_m", "family_y"), PAIRS)
+def test_the_families_that_are_advised_have_an_analysis(family_m, family_y):
+    """Doing what the message says is not refused again, also where the response was text."""
+    data = simulated(family_m, family_y)
+    data = data.assign(**{name: data[name].map({0.0: "no", 1.0: "yes"}) for name in "my" if _is_binary(data[name])})
+    families = {"family_m": family_m, "family_y": family_y}
+    fit = mlmed.causal("m ~ x + w", "y ~ m + x + w", data, treatment="x", **families)
+    try:
+        fit.sensitivity(rho=[0.1])
+    except EffectError as error:
+        advised = dict(re.findall(r"(family_[my])='(\w+)'", str(error)))
+        assert advised
+        for name, zero, one in re.findall(r"code (\w) as 0 \((\w+)\) and 1 \((\w+)\)", str(error)):
+            data = data.assign(**{name: data[name].map({zero: 0.0, one: 1.0})})
+        again = mlmed.causal("m ~ x + w", "y ~ m + x + w", data, treatment="x", **(families | advised))
+        assert np.isfinite(again.sensitivity(rho=[0.1]).table["estimate"]).all()
+    else:
+        assert (family_m, family_y) in SUPPORTED
+
+
+def _is_binary(column):
+    return set(column.unique()) == {0.0, 1.0}
 
 
 def test_medsens_is_refused_where_r_has_none(framing):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlmed.effects.delta import check_level
 from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
+from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.groups import group_effects
 from mlmed.modes.causal.intervals import OPTIONS, Interval
@@ -218,7 +219,7 @@ class CausalEffects(CausalFit):
         question = self.question(at, groups, ranef_draws)
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
-        about = self.about(prepared, found, question)
+        about = interaction_notes(prepared, self.subject(prepared, question))
         return interaction_table(prepared, found, about, n=count, seed=start, level=level)
 
     def test_moderation(
@@ -253,5 +254,5 @@ class CausalEffects(CausalFit):
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
         found = [self.covariance_of(one) for one in prepared]
-        about = self.about(prepared[0], found[0], questions[0])
+        about = moderation_notes(prepared, self.subject(prepared[0], questions[0]))
         return moderation_table(prepared, found, questions, about, n=count, seed=start, level=level)

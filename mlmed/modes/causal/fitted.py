@@ -17,7 +17,7 @@ from mlmed.modes.causal.checks import check_at
 from mlmed.modes.causal.fit import EquationFit, Errors
 from mlmed.modes.causal.intervals import question_of
 from mlmed.modes.causal.setting import Chain, Columns, Prepared, Question
-from mlmed.modes.causal.tables import cluster_notes, contrast_quantities, fixed_effects
+from mlmed.modes.causal.tables import cluster_notes, contrast_quantities, fixed_effects, interval_subject
 
 __all__ = ["CausalFit"]
 
@@ -116,6 +116,16 @@ class CausalFit:
         """Contrasts and coefficients with their first-order covariance."""
         laws = prepared.mediator, prepared.outcome
         return contrast_covariance(slopes_at(prepared.setting, *laws), *laws)
+
+    @property
+    def both_slopes_vary(self) -> bool:
+        """Whether the slopes of the treatment (on the mediator) and of the mediator both vary over clusters."""
+        random = self._columns.random
+        return bool(np.any(random.mediator[0] != random.mediator[1]) and np.any(random.slope))
+
+    def subject(self, prepared: Prepared, question: Question) -> str:
+        """What an interval is about if it rests on random effects."""
+        return interval_subject(len(prepared.setting.starts), joint=question.ranef_draws == "joint")
 
     def about(self, prepared: Prepared, found: ContrastCovariance, question: Question) -> dict[str, str]:
         """What intervals of effects that rest on random effects are about, by term."""

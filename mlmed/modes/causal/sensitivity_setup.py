@@ -24,6 +24,8 @@ Array = NDArray[np.float64]
 INTERVALS = ("delta", "quasi-bayes")
 #: Families of mediator and outcome for which the correlation of the errors means something here.
 SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))
+#: The family with normal errors, seen or not, that is next to one without.
+NORMAL = {"logit": "probit", "poisson": "linear"}
 DRAWS, STEP, SMALLEST_STEP = 1000, 0.1, 0.001
 
 
@@ -110,14 +112,25 @@ def pair_of(results: CausalResults) -> Pair:
             "instead"
         )
     if (mediator.family, outcome.family) not in SUPPORTED:
-        remedy = ""
-        if "logit" in (mediator.family, outcome.family):
-            remedy = "; a logit has no normal error to correlate with another: refit with family 'probit'"
         raise EffectError(
             f"no sensitivity analysis for the families {mediator.family} (mediator) and {outcome.family} (outcome); it "
-            f"needs {supported}{remedy}"
+            f"needs {supported}. {_other_families(mediator, outcome)}"
         )
     return Pair(_equation(mediator), _equation(outcome), results.counterfactual())
+
+
+def _other_families(mediator: EquationFit, outcome: EquationFit) -> str:
+    """Families of the same responses for which there is an analysis."""
+    m, y = (NORMAL.get(equation.family, equation.family) for equation in (mediator, outcome))
+    if (m, y) not in SUPPORTED:
+        y = "linear"
+    asked = (("family_m", mediator, m), ("family_y", outcome, y))
+    changed = [(option, equation, new) for option, equation, new in asked if new != equation.family]
+    words = " and ".join(f"{option}={new!r}" for option, _, new in changed)
+    lines = [equation for _, equation, new in changed if new == "linear"]
+    rough = "; a line through counts or two values is an approximation" if lines else ""
+    coded = ["; code {} as 0 ({}) and 1 ({})".format(one.name, *one.coding) for one in lines if one.coding is not None]
+    return f"Errors that can correlate are normal: refit with {words}{rough}{''.join(coded)}"
 
 
 def _equation(fit: EquationFit) -> Equation:

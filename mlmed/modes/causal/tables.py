@@ -24,6 +24,7 @@ __all__ = [
     "draw_effects",
     "drawn_effects",
     "fixed_effects",
+    "interval_subject",
     "lost_effects",
     "without_spread",
 ]
@@ -36,10 +37,9 @@ NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
 ALL_MEDIATED = "fixed at 1: the treatment is not in the outcome equation"
 ZERO_TOTAL = "not defined: the total effect is 0"
 #: What effects with conditional modes in them are about, and what to do about it.
-THESE = "about these {J} clusters only: for clusters in general use "
-NEITHER = (
-    "an interval neither about these {J} clusters nor about others, as in R's mediation: for clusters in general use "
-)
+THESE = "about these {J} clusters only"
+NEITHER = "an interval neither about these {J} clusters nor about others, as in R's mediation"
+GENERAL = ": for clusters in general use "
 EITHER = "interval='bootstrap' or groups='population'"
 COVARYING = "interval='bootstrap', or mlmed.mediate (groups='population' leaves out cov(a_j, b_j))"
 CLOSED = "estimate in closed form (sums of products of coefficients), not a mean of draws"
@@ -67,6 +67,14 @@ def fixed_effects(has_direct: bool) -> dict[str, str]:
     return {"ade_control": NO_DIRECT, "ade_treated": NO_DIRECT, "ade": NO_DIRECT} | dict.fromkeys(RATIOS, ALL_MEDIATED)
 
 
+def interval_subject(J: int, *, joint: bool) -> str:
+    """What an interval is about if it rests on the random effects of J clusters.
+
+    ``joint`` says whether these are drawn given the coefficients.
+    """
+    return (THESE if joint else NEITHER).format(J=J)
+
+
 def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str, str]:
     """Which effects rest on the random effects of the J clusters in the data, and what that means.
 
@@ -84,7 +92,7 @@ def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str
         enters[kind] = enters[f"{kind}_control"] | enters[f"{kind}_treated"]
     for term in RATIOS:
         enters[term] = enters[term.replace("prop_mediated", "acme")] | enters["total"]
-    start = (THESE if joint else NEITHER).format(J=J)
+    start = interval_subject(J, joint=joint) + GENERAL
     return {term: start + (COVARYING if both.all() else EITHER) for term, both in enters.items() if both.any()}
 
 

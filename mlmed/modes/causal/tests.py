@@ -44,7 +44,7 @@ def _at_estimates(prepared: Prepared) -> Array:
 def interaction_table(
     prepared: Prepared, found: ContrastCovariance, about: Mapping[str, str], *, n: int, seed: int, level: float
 ) -> pd.DataFrame:
-    """ACME(1) - ACME(0), and the same for ADE; ``about`` as ``cluster_notes`` gives it, ``found`` at the estimates."""
+    """ACME(1) - ACME(0), and the same for ADE; ``about``: ``interaction_notes``, ``found`` at the estimates."""
     by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
     exact = dict(zip(CONTRASTS, _at_estimates(prepared), strict=True)) if prepared.setting.is_closed else {}
     draws, estimates, notes, missing = {}, {}, {}, {}
@@ -54,14 +54,9 @@ def interaction_table(
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-        notes[term] = _joined(_note(CLOSED if exact else "", about.get(kind, "")), found.note)
+        notes[term] = _joined(CLOSED if exact else "", about.get(kind, ""), found.note)
         missing[term] = said_along(lost, _difference(slopes[f"{kind}_treated"], slopes[f"{kind}_control"]))
     return _differences(draws, estimates, notes, missing, level=level)
-
-
-def _note(first: str, about: str) -> str:
-    """Without the advice, which is for single effects."""
-    return _joined(first, about.split(": ")[0])
 
 
 def _joined(*notes: str) -> str:
@@ -86,7 +81,7 @@ def moderation_table(
 ) -> pd.DataFrame:
     """Differences of effects between two settings; the seed makes their coefficients the same.
 
-    ``covariances`` are those of both settings at the estimates, ``about`` is what ``cluster_notes`` says of effects.
+    ``covariances`` are those of both settings at the estimates, ``about`` is what ``moderation_notes`` says of effects.
 
     Raises
     ------
@@ -105,7 +100,7 @@ def moderation_table(
         estimates = {name[term]: float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_shown(first)}; at2: {_shown(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    notes = {name[term]: _joined(_note(note, about.get(term, "")), covariances[0].note) for term in MODERATED}
+    notes = {name[term]: _joined(note, about.get(term, ""), covariances[0].note) for term in MODERATED}
     lost = lost_coefficients(prepared[0].mediator, prepared[0].outcome)
     slopes = all_effects(_difference(covariances[0].slopes, covariances[1].slopes).T)
     missing = {name[term]: said_along(lost, slopes[term]) for term in MODERATED}

@@ -124,14 +124,17 @@ def _averages(results: CausalFit, shown: Shown) -> str:
     mediator, outcome = results.mediator, results.outcome
     text = f"averages over the rows; given the coefficients, {how_exact(mediator.family, outcome.family)}"
     if mediator.family == "linear" and outcome.family != "linear":
-        text += f" (s = {format_number(mediator.sigma)}, the residual sd of {mediator.name}, is kept at its estimate)"
+        spread = f"s = {format_number(mediator.sigma)}, the residual sd of {mediator.name},"
+        if mediator.is_mixed and shown.groups == "population":
+            spread = f"s, from the variances of the random effects and residuals of {mediator.name},"
+        text += f" ({spread} is kept at its estimate)"
     if not results.chain.is_mixed:
         return text
     if shown.groups == "population":
         text += "; random effects averaged out over the population of clusters"
     else:
         text += "; random effects at their conditional modes, of these clusters"
-    if mediator.is_mixed and outcome.is_mixed:
+    if results.both_slopes_vary:
         text += ". Two separate fits do not estimate the covariance of their random slopes (mlmed.mediate does)"
     return text
 

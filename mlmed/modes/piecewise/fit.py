@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams
-from mlmed.data.levels import Roles, check_design, levels_of
+from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
 from mlmed.data.plain import complete_rows, read_columns
 from mlmed.errors import DataError, DroppedRowsWarning, FormulaError, LevelWarning
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
@@ -209,6 +209,7 @@ def fit_separately(asked: Asked, data: Any) -> Fits:
     table = read_columns((first, second, third), data, keep=asked.group)
     codes, clusters = cluster_codes(table, asked.group)
     roles = _roles(asked)
+    refuse_constant(roles, table)
     levels = levels_of(table, codes, roles.variables)
     design = check_design(roles, levels)
     if not first.random and design != "2-2-1":

@@ -1,0 +1,116 @@
+"""Calls inside formulas: those that cannot be meant, with what to write instead; what C() is asked to code."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from formulaic.transforms import ContrastsRegistry
+
+from mlmed.errors import FormulaError
+from mlmed.names import FUNCTIONS, display_name
+
+__all__ = ["check_call", "coded_columns", "coding_names", "has_coded_expression"]
+
+#: Contrasts that can be named without parentheses, as in patsy: C(g, Sum).
+CODINGS = frozenset({"Sum", "Helmert", "Diff", "Poly"})
+
+#: Calls that formulaic or Python know and that do not do what they seem to, with what to do.
+_INSTEAD = {
+    "lag": "lag() would shift the rows of the whole table, from one cluster into the next; add the column before the "
+    "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
+    "float": "columns of numbers are double precision already; write the column without float()",
+    "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
+    "int": "int() is for single numbers; write np.trunc() or np.floor()",
+}
+
+
+def check_call(node: ast.Call, expression: str) -> None:
+    """Refuse a call of a plain name (``f(x)``) that is unknown or cannot be meant.
+
+    Raises
+    ------
+    FormulaError
+        With what to write instead.
+    """
+    if not isinstance(node.func, ast.Name):
+        return
+    name, shown = node.func.id, display_name(expression)
+    if name in _INSTEAD:
+        raise FormulaError(f"cannot use {shown!r}: {_INSTEAD[name]}")
+    if name not in FUNCTIONS:
+        raise FormulaError(
+            f"cannot read {shown!r}: the function {name}() is unknown; use a function of numpy, I(), C(), center(), "
+            "scale(), poly() or bs(), or make the column before the fit"
+        )
+    for coding in _codings(node):
+        _check_coding(coding, shown)
+
+
+def _check_coding(coding: ast.expr, shown: str) -> None:
+    known = sorted(name for name in vars(ContrastsRegistry) if not name.startswith("_"))
+    called = coding.func if isinstance(coding, ast.Call) else coding
+    found = ""
+    if isinstance(coding, ast.Name) and coding.id not in CODINGS:
+        found = display_name(coding.id)
+    elif isinstance(coding, ast.Constant) and coding.value is not None:
+        found = repr(coding.value)
+    elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        base = called.value.id
+        allowed = base == "np" or (base == "contr" and called.attr in known)
+        found = "" if allowed else f"{display_name(base)}.{called.attr}"
+    if found == "Treatment":
+        raise FormulaError(
+            f"cannot read {shown!r}: C() codes by treatment without being told, so leave Treatment out; to choose the "
+            "reference write Treatment('level')"
+        )
+    if found:
+        raise FormulaError(
+            f"cannot read {shown!r}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
+            f"{', '.join(f'contr.{name}' for name in known)}"
+        )
+
+
+def _codings(call: ast.Call) -> list[ast.expr]:
+    """The second argument of C(), if there is one."""
+    if not _is_coded(call):
+        return []
+    return [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "contrasts")]
+
+
+def coding_names(tree: ast.AST) -> frozenset[str]:
+    """Names in an expression that are codings of a factor, not columns."""
+    return frozenset(
+        coding.id for call in _coded_calls(tree) for coding in _codings(call) if isinstance(coding, ast.Name)
+    )
+
+
+def coded_columns(expression: str) -> frozenset[str]:
+    """Columns that C() makes a factor of as they are; those inside ``C(x > 0)`` stay what they are.
+
+    Examples
+    --------
+    >>> sorted(coded_columns("C(k, Treatment(2))")), sorted(coded_columns("C(age >= 65)"))
+    (['k'], [])
+    """
+    return frozenset(display_name(node.id) for node in _coded(expression) if isinstance(node, ast.Name))
+
+
+def has_coded_expression(expression: str) -> bool:
+    """Whether C() makes a factor of something that is computed, as in ``C(age >= 65)``."""
+    return any(not isinstance(node, ast.Name) for node in _coded(expression))
+
+
+def _coded(expression: str) -> list[ast.expr]:
+    """What every C() in an expression makes a factor of."""
+    calls = list(_coded_calls(ast.parse(expression, mode="eval")))
+    named = [word.value for call in calls for word in call.keywords if word.arg == "data"]
+    return [*(call.args[0] for call in calls if call.args), *named]
+
+
+def _coded_calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_coded(node))
+
+
+def _is_coded(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "C"

@@ -1,0 +1,59 @@
+"""Levels of factors as a formula learned them; those that a formula computes, as ``C(age >= 65)``, have no column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from formulaic import Formula
+from formulaic import ModelSpec as Encoding
+
+from mlmed.calls import has_coded_expression
+from mlmed.data.frames import shorten
+from mlmed.errors import DataError, FormulaError
+from mlmed.names import display_name
+
+__all__ = ["computed_levels", "refuse_one_level", "unknown_level"]
+
+
+def _factor_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
+    """Levels that a spec has learned of every factor, by the factor's expression."""
+    states = {expression: state for expression, (_, state) in encoding.encoder_state.items()}
+    return {expression: tuple(state["categories"]) for expression, state in states.items() if "categories" in state}
+
+
+def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
+    """Levels of factors that are computed from columns, as in ``C(age >= 65)``."""
+    return {text: levels for text, levels in _factor_levels(encoding).items() if has_coded_expression(text)}
+
+
+def refuse_one_level(encoding: Encoding, where: str) -> None:
+    """Formulaic drops a factor with a single level silently; a mistake should be seen.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    for expression, levels in _factor_levels(encoding).items():
+        if len(levels) < 2:
+            raise DataError(
+                f"{display_name(expression)} in {where} is constant (its only level is {_shown(levels)}); remove it"
+            )
+
+
+def unknown_level(source: str | Formula | Encoding, where: str) -> FormulaError:
+    """The error for values at which a factor has a level that is not among its own."""
+    if not isinstance(source, Encoding):
+        return FormulaError(
+            f"a factor of {display_name(str(source))!r} in {where} has values that are not among its levels=; name all "
+            "of them, or remove those rows"
+        )
+    known = [f"{display_name(text)}: {_shown(levels)}" for text, levels in computed_levels(source).items()]
+    return FormulaError(
+        f"a factor in {where} has a level that it did not have in the rows of the fit, so its effect is unknown "
+        f"(levels of the fit, {'; '.join(known)}); choose values with one of these levels, or remove those rows"
+    )
+
+
+def _shown(levels: tuple[Any, ...]) -> str:
+    return shorten(f"{level:g}" if isinstance(level, float) else level for level in levels) or "missing"
