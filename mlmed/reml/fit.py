@@ -21,7 +21,7 @@ __all__ = ["Certificate", "Optimum", "coordinates", "minimize", "optimize"]
 Array = NDArray[np.float64]
 
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: the gradient in standard errors.
-MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-6, 1e-8, -1e-5
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-5
 #: Gradient that needs no improvement.
 SMALL_GRADIENT = 1e-9
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
