@@ -10,6 +10,8 @@ __all__ = [
     "DroppedRowsWarning",
     "EffectError",
     "FormulaError",
+    "IdWarning",
+    "LabelWarning",
     "LevelWarning",
     "MlmedError",
     "MlmedWarning",
@@ -47,6 +49,14 @@ class MlmedWarning(UserWarning):
 
 class DroppedRowsWarning(MlmedWarning):
     """Rows were left out of an equation (missing values, missing cluster id)."""
+
+
+class IdWarning(MlmedWarning):
+    """Cluster ids look alike, or are used again in every upper group: rows may be in the wrong cluster."""
+
+
+class LabelWarning(MlmedWarning):
+    """Value labels of a file became the levels of factors, or could not."""
 
 
 class BoundaryWarning(MlmedWarning):

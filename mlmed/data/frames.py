@@ -13,6 +13,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
 
 __all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
@@ -184,8 +185,10 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
     Raises
     ------
     DataError
-        If ids cannot be compared (lists).
+        If ids cannot be compared (lists), or are floats of a size at which different ids are one float.
     """
+    for name in group:
+        refuse_rounded(table[name])
     parts = [_factorize(table[name]) for name in group]
     if len(parts) == 1:
         codes, labels = parts[0]
@@ -225,6 +228,6 @@ def _as_integer(labels: pd.Index) -> pd.Index:
     """Ids that are whole numbers in a float column (because some are missing) are shown as such."""
     if labels.dtype == np.float64:
         values = labels.to_numpy()
-        if np.all(values == np.floor(values)) and np.abs(values).max(initial=0) < 2**53:
+        if np.all(values == np.floor(values)):
             return pd.Index(values.astype(np.int64), name=labels.name)
     return labels

@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
+from mlmed.data.frames import select_columns
+from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
 
 __all__ = ["stack"]
@@ -63,7 +65,7 @@ def stack(
     ------
     DataError
         If a column is unknown, not numeric or infinite, if a name is used twice or is one that `stack`
-        generates, or if nothing is left of an equation.
+        generates, if ids are floats too large to be told apart, or if nothing is left of an equation.
 
     Notes
     -----
@@ -93,6 +95,7 @@ def stack(
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     values = {name: _numbers(frame.get_column(name)) for name in (x, m, y, *covariates)}
+    refuse_rounded(select_columns(frame, [cluster], keep=[cluster])[cluster])
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
     in_m = in_cluster & _present(values, (x, m, *covariates))

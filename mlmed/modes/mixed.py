@@ -9,6 +9,7 @@ from mlmed.errors import FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec, Residual
 from mlmed.modes.fitting import fit_model, known_columns
+from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.results import MixedResults
 
 __all__ = ["mixed"]
@@ -67,4 +68,6 @@ def mixed(
     columns = known_columns(data)
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
-    return MixedResults(fit_model(spec, data))
+    fitted = fit_model(spec, data)
+    warn_of_ids(data, equations, fitted.clusters)
+    return MixedResults(fitted)

@@ -16,6 +16,7 @@ from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.fitting import design_of, known_columns
+from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
@@ -248,4 +249,6 @@ def piecewise(
     check_mediator(first, second)
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
-    return PiecewiseResults(asked, fit_separately(asked, data), pair, data)
+    fits = fit_separately(asked, data)
+    warn_of_ids(data, (first, second), fits.clusters)
+    return PiecewiseResults(asked, fits, pair, data)
