@@ -71,8 +71,8 @@ def _asked_columns(table: pd.DataFrame, options: argparse.Namespace) -> tuple[fr
         roles = frozenset({options.x, options.m, options.y, *options.covariates})
         return roles | {options.cluster}, roles
     if options.command == "location-scale":
-        equations = read_equations(options.location, options.scale, table)
-        return equations[0].variables | equations[1].variables, equations[0].response_columns
+        location, scale = read_equations(options.location, options.scale, table)
+        return location.variables | scale.variables, location.response_columns
     texts = options.formula if "formula" in options else (options.mediator, options.outcome)
     equations = tuple(parse_equation(text, column_names(table)) for text in texts)
     families = [getattr(options, name, "linear") for name in ("family_m", "family_y")]

@@ -168,7 +168,7 @@ def _exact(column: pd.Series, texts: pd.Series) -> pd.Series:
         if low <= min(numbers) and max(numbers) < high:
             values = np.zeros(len(texts), dtype=kind)
             values[~gaps] = np.array(numbers, dtype=kind)
-            whole = pd.arrays.IntegerArray(values, gaps) if gaps.any() else values  # type: ignore[type-var]
+            whole = pd.arrays.IntegerArray(values, gaps) if gaps.any() else values
             return pd.Series(whole, index=texts.index)
     out = pd.Series(pd.NA, index=texts.index, dtype=object)
     out[texts.notna()] = numbers

@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
 
-__all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
+__all__ = [
+    "cluster_codes",
+    "column_names",
+    "index_names",
+    "is_numeric",
+    "normalize",
+    "refuse_infinite",
+    "select_columns",
+    "shorten",
+]
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:
@@ -79,7 +88,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     present = _schema_names(frame)
     for name in wanted:
         if name not in present:
-            raise unknown_column(name, present)
+            raise unknown_column(name, present, index_names(frame))
     chosen = frame.select([nw.col(name) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
@@ -93,12 +102,22 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     return table.assign(**{name: normalize(table[name]) for name in wanted if name not in keep})
 
 
-def unknown_column(name: str, present: list[Any]) -> DataError:
-    """The error for a column that is not there, with what it may have been."""
-    return DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
+def index_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[str]:
+    """Names of the index of a pandas or Dask frame; other tables have none."""
+    native = frame.to_native()
+    if isinstance(native, pd.DataFrame):
+        return [str(name) for name in native.index.names if name is not None]
+    return [str(native.index.name)] if frame.implementation.is_dask() else []
 
 
-def _hint(name: str, present: list[Any]) -> str:
+def unknown_column(name: str, present: list[Any], index: Iterable[str] = ()) -> DataError:
+    """The error for a column that is not there, with what it may have been; ``index``: names of the index."""
+    return DataError(f"column {name!r} is not in the data; {_hint(name, present, index)}")
+
+
+def _hint(name: str, present: list[Any], index: Iterable[str]) -> str:
+    if name in index:
+        return "it is the index of the table, not a column; make it one with data.reset_index()"
     if not all(isinstance(column, str) for column in present) and name in map(str, present):
         return f"it is there as a number, not as text; rename the columns to text (the columns are {shorten(present)})"
     close = difflib.get_close_matches(name, list(map(str, present)), n=3)

@@ -49,8 +49,7 @@ def _floats(column: pd.Series) -> tuple[NDArray[np.float64], int]:
     if isinstance(known.dtype, pd.CategoricalDtype):
         known = pd.Series(known.cat.categories)
     if pd.api.types.is_float_dtype(known.dtype):
-        plain = known.dtype if isinstance(known.dtype, np.dtype) else known.dtype.numpy_dtype
-        return known.to_numpy(dtype=np.float64), np.finfo(plain).nmant + 1
+        return known.to_numpy(dtype=np.float64), np.finfo(known.to_numpy().dtype).nmant + 1
     if not pd.api.types.is_object_dtype(known.dtype):
         return np.empty(0), 53
     found = [value for value in known if isinstance(value, float | np.floating)]

@@ -242,7 +242,9 @@ def _read_parquet(file: Path, options: TextOptions) -> _Read:
     content = pq.read_table(file)
     nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
     table = content.to_pandas(types_mapper=nullable.get)
-    whole = [k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()]
+    whole = [
+        k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()
+    ]
     return table.astype({name: table[name].dtype.numpy_dtype for name in whole}), {}
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
-from mlmed.data.frames import select_columns
+from mlmed.data.frames import index_names, select_columns, unknown_column
 from mlmed.data.ids import refuse_rounded
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 
 __all__ = ["stack"]
@@ -150,6 +151,8 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
     there = list(frame.collect_schema().names())
     for name in wanted:
         if name not in there:
+            if name in index_names(frame):
+                raise unknown_column(name, there, index_names(frame))
             close = difflib.get_close_matches(str(name), map(str, there), n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise DataError(f"There is no column {name!r} in the data.{hint} The columns are {there}.")
@@ -179,6 +182,9 @@ def _untyped_numbers(column: nw.Series[Any]) -> np.ndarray:
     typed = column.dtype not in (nw.Object, nw.Unknown)  # categories may be coded 0 and 1, but are no numbers
     wrong = [item for item in there if typed or not isinstance(item, Real | Decimal)]
     if wrong:
+        if (found := written_numbers(dict.fromkeys(there))) is not None:
+            counts = value_counts(pd.Series(there))
+            raise DataError(f"Column {refusal_of_text(found, column.name, counts)}.")
         raise DataError(
             f"Column {column.name!r} holds {column.dtype} and not numbers (for example {wrong[0]!r}). "
             f"Recode it to numbers before stacking."
