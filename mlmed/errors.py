@@ -13,6 +13,7 @@ __all__ = [
     "IdWarning",
     "LabelWarning",
     "LevelWarning",
+    "MissingMarkWarning",
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
@@ -57,6 +58,10 @@ class IdWarning(MlmedWarning):
 
 class LabelWarning(MlmedWarning):
     """Value labels of a file became the levels of factors, or could not."""
+
+
+class MissingMarkWarning(MlmedWarning):
+    """A mark of missing values, such as ".", is a level of a factor."""
 
 
 class BoundaryWarning(MlmedWarning):

@@ -60,8 +60,11 @@ def _with_labels(table: pd.DataFrame, labels: Labels, options: argparse.Namespac
     used, numbers = _asked_columns(table, options)
     chosen: bool | set[str] = True if options.codes == [] else {*(options.codes or ()), *numbers}
     table, shown = with_levels(table, labels, chosen)
-    if message := labels_message(shown, used):
-        warnings.warn(f"{message}; --codes keeps numbers", LabelWarning, stacklevel=2)
+    said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, used)) else []
+    if options.codes is None and (kept := sorted(numbers & set(labels.complete))):
+        said.append(f"labelled, but numbers are needed: {', '.join(kept)}")
+    if said:
+        warnings.warn("; ".join(said), LabelWarning, stacklevel=2)
     return table
 
 

@@ -80,6 +80,11 @@ def read_delimited(file: Path, usual: str, *, encoding: str | None, missing: Seq
 def _decoded(raw: bytes, file: Path, encoding: str | None) -> str:
     marked = next((name for mark, name in MARKS if raw.startswith(mark)), None)
     chosen = encoding or marked or "utf-8"
+    if chosen == "utf-8" and b"\0" in raw:
+        raise DataError(
+            f"{file} cannot be read as {file.suffix}: it has zero bytes, as text in UTF-16 without a mark at its start "
+            "has. Save it as UTF-8, or say its encoding, encoding='utf-16-le' in read_table() or --encoding utf-16-le"
+        )
     try:
         content = raw.decode(chosen)
     except LookupError as error:
@@ -91,11 +96,6 @@ def _decoded(raw: bytes, file: Path, encoding: str | None) -> str:
             f"0x{raw[error.start]:02x}). Save it as UTF-8, or say its encoding, encoding='latin-1' in read_table() or "
             "--encoding latin-1, often right for files of Excel or older programs"
         ) from error
-    if "\0" in content:
-        raise DataError(
-            f"{file} cannot be read as {file.suffix}: it has zero bytes, as text in UTF-16 without a mark at its start "
-            "has. Save it as UTF-8, or say its encoding, encoding='utf-16-le' in read_table() or --encoding utf-16-le"
-        )
     return content.removeprefix("\ufeff")
 
 

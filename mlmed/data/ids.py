@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,7 @@ def refuse_rounded(column: pd.Series) -> None:
         return
     if np.isinf(large).any():
         raise DataError(
-            f"the ids in column {column.name!r} have infinite value(s) ({int(np.isinf(values).sum())} of "
-            f"{len(values)}); replace or remove them"
+            f"column {column.name!r} has {int(np.isinf(values).sum())} infinite value(s); replace or remove them"
         )
     raise DataError(
         f"the ids in column {column.name!r} are floating-point numbers of 2^{bits} ({2**bits:,}) and more (e.g. "
@@ -64,16 +62,22 @@ def whole_number(text: str) -> int | None:
     return int(stripped) if digits.isascii() and digits.isdigit() else None
 
 
-def lookalikes(ids: Iterable[Any]) -> tuple[str, str] | None:
-    """Two text ids that differ only in blanks around them or in zeros in front, or None."""
-    seen: dict[str, str] = {}
-    for text in ids:
-        if not isinstance(text, str):
+def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
+    """Two ids that differ only in blanks around them, in zeros in front, or as number and text; or None."""
+    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
+        return None
+    seen: dict[str, Any] = {}
+    for value in ids:
+        if isinstance(value, str):
+            number = whole_number(value)
+            key = value.strip() if number is None else str(number)
+        elif isinstance(value, int | np.integer) and not isinstance(value, bool):
+            key = str(value)
+        else:
             continue
-        number = whole_number(text)
-        first = seen.setdefault(text.strip() if number is None else str(number), text)
-        if first != text:
-            return first, text
+        first = seen.setdefault(key, value)
+        if isinstance(first, str) != isinstance(value, str) or first != value:
+            return first, value
     return None
 
 

@@ -80,7 +80,7 @@ def _persists(column: pd.Series, runs: Codes, ids: Codes, passes: Codes) -> bool
     means = np.bincount(runs[known], weights=values[known], minlength=len(ids))[size > 0] / size[size > 0]
     distinct = len(np.unique(values[known]))
     whole = np.array_equal(values[known], np.round(values[known]))
-    if distinct == int(known.sum()) and whole or distinct == len(means) == len(np.unique(means)):
+    if (distinct == int(known.sum()) and whole) or distinct == len(means) == len(np.unique(means)):
         return False
     own, at = np.unique(ids[size > 0], return_inverse=True)[1], passes[size > 0]
     within = means - _means(means, at)[at]

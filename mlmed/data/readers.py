@@ -197,7 +197,10 @@ def _read_stata(file: Path, options: TextOptions) -> _Read:
 
 
 def _stata_labels(file: Path, table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
-    """Code -> label by column. pandas tells label sets but not whose they are, so both forms of a column are compared."""
+    """Code -> label by column.
+
+    pandas tells the label sets but not which column has which, so the two forms of a column are compared.
+    """
     found = {}
     for name, shown in _stata_shown(file, table).items():
         pairs = pd.DataFrame({"code": table[name], "label": shown.astype(object)}).dropna().drop_duplicates()

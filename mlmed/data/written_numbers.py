@@ -13,7 +13,15 @@ import pandas as pd
 from mlmed.data.frames import shorten
 from mlmed.errors import DataError
 
-__all__ = ["NUMBER", "WrittenNumbers", "refusal_of_response", "refusal_of_text", "value_counts", "written_numbers"]
+__all__ = [
+    "MARKS",
+    "NUMBER",
+    "WrittenNumbers",
+    "refusal_of_response",
+    "refusal_of_text",
+    "value_counts",
+    "written_numbers",
+]
 
 #: What converts to a number as it stands.
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -21,14 +29,15 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 READ_AS_NUMBER = re.compile(
     r"[+-]?[$€£]?\s?[+-]?(\d{1,3}([ ,.'\u00a0\u202f]\d{3})+([.,]\d+)?|\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s?[%€$£]?"
 )
-#: Marks of a missing value, in lower case; ``.a`` to ``.z`` are Stata's.
-MISSING = frozenset(
+#: Marks of missing values that are no words, in lower case; ``.a`` to ``.z`` are Stata's, ``#...`` SPSS's and Excel's.
+MARKS = frozenset(
     [
-        *("", ".", "..", "-", "--", "?", "*", "na", "n/a", "nan", "none", "null", "(null)", "missing", "inf", "-inf"),
-        *("#n/a", "#null!", "#value!", "#div/0!", "#num!", "#ref!", "#name?"),
+        *(".", "..", "-", "--", "?", "*", "#n/a", "#null!", "#value!", "#div/0!", "#num!", "#ref!", "#name?"),
         *(f".{letter}" for letter in string.ascii_lowercase),
     ]
 )
+#: Among numbers, these words are none either.
+MISSING = MARKS | {"", "na", "n/a", "nan", "none", "null", "(null)", "missing", "inf", "-inf"}
 
 
 @dataclass(frozen=True, slots=True)

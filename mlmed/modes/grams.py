@@ -17,7 +17,7 @@ from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import make_grams
-from mlmed.modes.ids import warn_of_ids
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["Grams", "grams", "grams_sql"]
 
@@ -95,7 +95,7 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
     """
     spec = _spec(equations, data)
     made = make_grams(spec, data)
-    warn_of_ids(data, spec.equations, made.clusters)
+    warn_of_table(data, spec.equations, made.layout.equations, made.clusters)
     return Grams(made)
 
 

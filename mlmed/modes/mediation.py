@@ -21,11 +21,11 @@ from mlmed.model import Method, ModelSpec
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
-from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.intervals import OPTIONS, Interval, effects_table
 from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
+from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.tables import BOUNDARY_NOTE
 from mlmed.modes.text import errors_named, letter, native_summary
 from mlmed.reml.estimates import Estimates
@@ -261,5 +261,5 @@ def mediate(
     pair = check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
-    warn_of_ids(data, spec.equations, fitted.clusters)
+    warn_of_table(data, spec.equations, fitted.layout.equations, fitted.clusters)
     return MediationResults(fitted, treatment, pair)

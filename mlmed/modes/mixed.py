@@ -9,8 +9,8 @@ from mlmed.errors import FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec, Residual
 from mlmed.modes.fitting import fit_model, known_columns
-from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.results import MixedResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["mixed"]
 
@@ -69,5 +69,5 @@ def mixed(
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
-    warn_of_ids(data, equations, fitted.clusters)
+    warn_of_table(data, equations, fitted.layout.equations, fitted.clusters)
     return MixedResults(fitted)

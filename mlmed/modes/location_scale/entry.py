@@ -16,8 +16,8 @@ from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
-from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.location_scale.results import LocationScaleResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["location_scale"]
 
@@ -68,7 +68,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)
     for message, category in _warnings(fit):
         warnings.warn(message, category, stacklevel=2)
-    warn_of_ids(data, rows.equations, rows.clusters)
+    warn_of_table(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
     return LocationScaleResults(fit)
 
 

@@ -16,15 +16,15 @@ from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.fitting import design_of, known_columns
-from mlmed.modes.ids import warn_of_ids
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
 from mlmed.modes.piecewise.inference import PiecewiseInference
 from mlmed.modes.piecewise.intervals import PIECEWISE_INTERVALS
-from mlmed.modes.piecewise.parts import names_of
+from mlmed.modes.piecewise.parts import layout_of, names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
@@ -250,5 +250,5 @@ def piecewise(
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
     fits = fit_separately(asked, data)
-    warn_of_ids(data, (first, second), fits.clusters)
+    warn_of_table(data, (first, second), map(layout_of, (fits.mediator, fits.outcome)), fits.clusters)
     return PiecewiseResults(asked, fits, pair, data)
