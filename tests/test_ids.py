@@ -22,6 +22,8 @@ from mlmed.data.frames import cluster_codes
 from mlmed.data.ids import lookalikes, numbering_passes
 from mlmed.data.numbering import reused_ids
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
+from mlmed.formula import parse_equation
+from mlmed.modes.causal.fit import shared_rows
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import SAME
 
@@ -137,6 +139,10 @@ def test_a_cluster_that_is_a_predictor_is_read_exactly() -> None:
     small = data.assign(id=(data["id"] - LONG) / 61)
     long, short = (mlmed.causal("m ~ x", "y ~ m + x", d, cluster="id").effects() for d in (data, small))
     np.testing.assert_allclose(long["std_error"], short["std_error"], rtol=SAME)
+    equations = [parse_equation(text, list(data)) for text in ("m ~ x", "y ~ m + x + id")]
+    grouping = shared_rows(equations, data, "id").grouping
+    assert grouping is not None
+    assert list(grouping.clusters) == list(LONG + 61 * np.arange(4))
     with pytest.raises(DataError, match=r"C\(id\) is a factor of numbers of 2\^53"):
         mlmed.causal("m ~ x + C(id)", "y ~ m + x", data, cluster="id", treatment="x")
 

@@ -271,11 +271,19 @@ def test_other_marks_of_missing_values(tmp_path):
     assert result.isna().tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("option", [{"encoding": "latin-1"}, {"missing": ["."]}])
-def test_options_of_text_are_refused_elsewhere(table, tmp_path, option):
-    table.to_parquet(tmp_path / "table.parquet")
-    with pytest.raises(DataError, match="is for delimited text"):
-        read_table(tmp_path / "table.parquet", **option)
+@pytest.mark.parametrize(
+    ("suffix", "option"),
+    [
+        (".parquet", {"encoding": "latin-1"}),
+        (".sav", {"missing": ["."]}),
+        (".csv", {"codes": True}),
+        (".parquet", {"codes": ["x"]}),
+    ],
+)
+def test_options_are_refused_where_they_have_no_use(table, tmp_path, suffix, option):
+    WRITERS[suffix](table, tmp_path / f"table{suffix}")
+    with pytest.raises(DataError, match=rf"{next(iter(option))} is for files in .*table\{suffix} is none"):
+        read_table(tmp_path / f"table{suffix}", **option)
 
 
 # -- refusals ------------------------------------------------------------------------------------------------

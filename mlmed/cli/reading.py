@@ -17,7 +17,7 @@ import pandas as pd
 from mlmed import datasets
 from mlmed.data.frames import column_names
 from mlmed.data.labels import Labels, labels_message, with_levels
-from mlmed.data.readers import TextOptions, is_grams, open_parquet, read_labelled
+from mlmed.data.readers import ReadOptions, is_grams, open_parquet, read_labelled
 from mlmed.errors import DataError, LabelWarning
 from mlmed.formula import parse_equation
 from mlmed.glm.families import BINARY
@@ -29,15 +29,14 @@ __all__ = ["given_at", "given_pair", "number_or_text", "read", "scan_progress", 
 
 def read(options: argparse.Namespace) -> Any:
     """Grams, Parquet through DuckDB, another file, or an example data set."""
-    source, text = options.data, TextOptions(options.encoding, tuple(options.missing))
-    other = _other_source(source)
+    codes = True if options.codes == [] else tuple(options.codes or ())
+    given = ReadOptions(options.encoding, tuple(options.missing), codes)
+    other = _other_source(options.data)
     if other is not None:
-        text.refuse(source)
-        if options.codes is not None:
-            raise DataError(f"codes is for .dta and .sav files, and {source} is none; leave it out")
+        given.refuse(options.data)
         return other
-    table, labels = read_labelled(source, encoding=text.encoding, missing=text.missing)
-    return _with_labels(table, labels, options) if labels.complete or labels.partial else table
+    table, labels = read_labelled(options.data, given)
+    return _with_labels(table, labels, options, codes) if labels.complete or labels.partial else table
 
 
 def _other_source(source: str) -> Any | None:
@@ -55,13 +54,14 @@ def _other_source(source: str) -> Any | None:
     return None
 
 
-def _with_labels(table: pd.DataFrame, labels: Labels, options: argparse.Namespace) -> pd.DataFrame:
+def _with_labels(
+    table: pd.DataFrame, labels: Labels, options: argparse.Namespace, codes: bool | tuple[str, ...]
+) -> pd.DataFrame:
     """Labelled columns as factors, but for those that have to be numbers; warns of the columns that are asked for."""
     used, numbers = _asked_columns(table, options)
-    chosen: bool | set[str] = True if options.codes == [] else {*(options.codes or ()), *numbers}
-    table, shown = with_levels(table, labels, chosen)
+    table, shown = with_levels(table, labels, True if codes is True else {*(codes or ()), *numbers})
     said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, used)) else []
-    if options.codes is None and (kept := sorted(numbers & set(labels.complete))):
+    if not codes and (kept := sorted(numbers & set(labels.complete))):
         said.append(f"labelled, but numbers are needed: {', '.join(kept)}")
     if said:
         warnings.warn("; ".join(said), LabelWarning, stacklevel=2)

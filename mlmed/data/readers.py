@@ -21,8 +21,9 @@ from mlmed.data.delimited import read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
 from mlmed.errors import DataError, LabelWarning
 
-__all__ = ["TextOptions", "engine_errors", "is_grams", "open_parquet", "read_labelled", "read_table"]
+__all__ = ["ReadOptions", "engine_errors", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
+#: A table, and code -> label by column.
 _Read = tuple[pd.DataFrame, Mapping[str, Mapping[Any, Any]]]
 
 # What the readers raise on bytes that are not what the extension says.
@@ -30,25 +31,32 @@ _UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
-class TextOptions:
-    """Options that only delimited text has.
+class ReadOptions:
+    """Options that only some kinds of files have.
 
     Attributes
     ----------
     encoding : str or None
-        None for the one that the file says.
+        Delimited text; None for the one that the file says.
     missing : tuple of str
-        Values that are missing.
+        Delimited text: values that are missing.
+    codes : bool or collection of str
+        Stata and SPSS: columns that stay numbers; True for all.
     """
 
     encoding: str | None = None
     missing: tuple[str, ...] = ()
+    codes: bool | Collection[str] = False
 
-    def refuse(self, source: object) -> None:
-        """Raise for data that have no use of them."""
-        given = [name for name, value in (("encoding", self.encoding), ("missing", self.missing)) if value]
-        if given:
-            raise DataError(f"{' and '.join(given)} is for delimited text, and {source} is none; leave it out")
+    def refuse(self, source: object, suffix: str = "") -> None:
+        """Raise if an option is not for files of this extension, or for other data."""
+        for name, value, kinds in (
+            ("encoding", self.encoding, _DELIMITED),
+            ("missing", self.missing, _DELIMITED),
+            ("codes", self.codes, _WITH_LABELS),
+        ):
+            if value and suffix not in kinds:
+                raise DataError(f"{name} is for files in {', '.join(kinds)}, and {source} is none; leave it out")
 
 
 def read_table(
@@ -107,23 +115,20 @@ def read_table(
     >>> table["x"].tolist()
     [0.5, 1.5]
     """
-    table, labels = read_labelled(path, encoding=encoding, missing=missing)
+    marks = (missing,) if isinstance(missing, str) else tuple(missing)
+    table, labels = read_labelled(path, ReadOptions(encoding, marks, codes))
     table, shown = with_levels(table, labels, codes)
     if text := labels_message(shown):
         warnings.warn(f"{text}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
     return table
 
 
-def read_labelled(
-    path: str | os.PathLike[str], *, encoding: str | None = None, missing: Sequence[str] = ()
-) -> tuple[pd.DataFrame, Labels]:
+def read_labelled(path: str | os.PathLike[str], options: ReadOptions) -> tuple[pd.DataFrame, Labels]:
     """Read a table with the codes of labelled values, and their labels; see ``read_table``."""
     file = Path(path).expanduser()
     suffix, reader = _reader(file)
     _check_file(file)
-    options = TextOptions(encoding, (missing,) if isinstance(missing, str) else tuple(missing))
-    if suffix not in _DELIMITED:
-        options.refuse(file)
+    options.refuse(file, suffix)
     try:
         table, labels = reader(file, options)
     except DataError:  # a ValueError, already worded
@@ -137,7 +142,7 @@ def read_labelled(
     return table, labelled(table, labels)
 
 
-def _reader(file: Path) -> tuple[str, Callable[[Path, TextOptions], _Read]]:
+def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
     for suffix, reader in _READERS.items():
         if file.name.lower().endswith(suffix):
             return suffix, reader
@@ -180,15 +185,15 @@ def _need(package: str, suffix: str) -> ModuleType:
         ) from error
 
 
-def _read_csv(file: Path, options: TextOptions) -> _Read:
+def _read_csv(file: Path, options: ReadOptions) -> _Read:
     return read_delimited(file, ",", encoding=options.encoding, missing=options.missing), {}
 
 
-def _read_tsv(file: Path, options: TextOptions) -> _Read:
+def _read_tsv(file: Path, options: ReadOptions) -> _Read:
     return read_delimited(file, "\t", encoding=options.encoding, missing=options.missing), {}
 
 
-def _read_stata(file: Path, options: TextOptions) -> _Read:
+def _read_stata(file: Path, options: ReadOptions) -> _Read:
     table = pd.read_stata(file, convert_categoricals=False)
     with pd.read_stata(file, iterator=True) as content:
         table.attrs["value_labels"] = content.value_labels()
@@ -221,7 +226,7 @@ def _stata_shown(file: Path, table: pd.DataFrame) -> dict[Any, pd.Series]:
     return {name: shown[name] for name in numbers if isinstance(shown[name].dtype, pd.CategoricalDtype)}
 
 
-def _read_spss(file: Path, options: TextOptions) -> _Read:
+def _read_spss(file: Path, options: ReadOptions) -> _Read:
     pyreadstat = _need("pyreadstat", ".sav")
     try:
         table, content = pyreadstat.read_sav(str(file), apply_value_formats=False)
@@ -236,7 +241,7 @@ def _described(labels: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text for name, text in labels.items() if text}
 
 
-def _read_parquet(file: Path, options: TextOptions) -> _Read:
+def _read_parquet(file: Path, options: ReadOptions) -> _Read:
     """Whole numbers with missing values as pandas' nullable ones: as floats, long ids would be rounded."""
     _need("pyarrow", ".parquet")
     import pyarrow as pa
@@ -252,7 +257,8 @@ def _read_parquet(file: Path, options: TextOptions) -> _Read:
 
 
 _DELIMITED = (".csv", ".csv.gz", ".tsv")
-_READERS: dict[str, Callable[[Path, TextOptions], _Read]] = {
+_WITH_LABELS = (".dta", ".sav")
+_READERS: dict[str, Callable[[Path, ReadOptions], _Read]] = {
     ".csv": _read_csv,
     ".csv.gz": _read_csv,
     ".tsv": _read_tsv,
