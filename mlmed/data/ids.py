@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = ["lookalikes", "numbering_passes", "refuse_rounded", "whole_number"]
+__all__ = ["Passes", "lookalikes", "numbering_passes", "refuse_rounded", "whole_number"]
 
 Codes = NDArray[np.intp]
 #: Share of the numbers from the lowest to its highest that a pass must have to be a numbering that starts anew.
@@ -81,50 +82,63 @@ def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
     return None
 
 
-def numbering_passes(codes: Codes, ids: pd.Index) -> tuple[Codes, Codes] | None:
-    """Runs of rows with one id, if the ids are numbers that are counted up again and again in the order of the rows.
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """Runs of rows with one id, in the order of the rows; ids are counted up again and again.
+
+    Attributes
+    ----------
+    starts : (R,) int array
+        First row of each run.
+    ids : (R,) int array
+        Its id.
+    number : (R,) int array
+        The pass that it belongs to, from 0.
+    """
+
+    starts: Codes
+    ids: NDArray[np.int64]
+    number: Codes
+
+
+def numbering_passes(ids: pd.Series) -> Passes | None:
+    """Passes of ids that are numbers and are counted up again and again in the order of the rows; otherwise None.
 
     A run is a stretch of rows with one id, a pass a stretch of runs with ascending ids. The numbering starts anew
     if there are at least two passes, every pass has most of the numbers from the lowest of all to its own highest,
-    and the median run has at least two rows (a diary sorted by day has runs of one row).
+    and runs have at least two rows on average (a diary sorted by day has runs of one row).
 
     Parameters
     ----------
-    codes : (n,) int array
-        Position of each row's id in ``ids``; -1 where it is missing.
-    ids : Index of length J
-        Numbers, or texts that write whole numbers.
-
-    Returns
-    -------
-    (rows, passes) or None
-        First row of each run, and the pass of each run, (runs,) each, among rows with an id.
+    ids : Series of n values
+        None missing; numbers, or texts that write whole numbers.
     """
-    own = codes[codes >= 0]
-    starts = np.flatnonzero(np.append(True, own[1:] != own[:-1])) if len(own) else np.empty(0, dtype=np.intp)
-    if len(starts) <= len(ids):  # every id has one run
+    values = ids.to_numpy()
+    if not len(values):
         return None
-    numbers = _whole_numbers(ids)
-    if numbers is None or np.median(np.diff(np.append(starts, len(own)))) < 2:
+    starts = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    if len(values) < 2 * len(starts):
         return None
-    counted = numbers[own[starts]]
-    passes = np.cumsum(np.append(False, counted[1:] < counted[:-1]))
-    sizes = np.bincount(passes)
-    highest = np.full(len(sizes), counted.min())
-    np.maximum.at(highest, passes, counted)
-    dense = sizes >= DENSE * (highest - counted.min() + 1)
-    return (starts, passes) if len(sizes) > 1 and sizes.min() > 1 and dense.all() else None
+    numbers = _whole_numbers(pd.Index(values[starts]))
+    if numbers is None or len(np.unique(numbers)) == len(numbers):  # every id has one run
+        return None
+    lowest = numbers.min()
+    number = np.cumsum(np.append(False, numbers[1:] < numbers[:-1]))
+    sizes = np.bincount(number)
+    highest = np.full(len(sizes), lowest)
+    np.maximum.at(highest, number, numbers)
+    dense = sizes >= DENSE * (highest - lowest + 1)
+    return Passes(starts, numbers, number) if sizes.min() > 1 and dense.all() else None
 
 
 def _whole_numbers(ids: pd.Index) -> NDArray[np.int64] | None:
-    """Ids as whole numbers, (J,); None if they are anything else."""
+    """Ids as whole numbers; None if they are anything else."""
     if pd.api.types.is_bool_dtype(ids.dtype):
         return None
     if pd.api.types.is_numeric_dtype(ids.dtype):
         values = ids.to_numpy(dtype=np.float64)
         found = values.astype(np.int64) if np.all(np.abs(values) < 2**53) else None
         return found if found is not None and np.array_equal(found, values) else None
-    numbers = [whole_number(text) if isinstance(text, str) else None for text in ids]
-    if any(number is None or abs(number) >= 2**53 for number in numbers):
-        return None
-    return np.array(numbers, dtype=np.int64)
+    numbers = [whole_number(value) if isinstance(value, str) else value for value in ids]
+    exact = [int(number) for number in numbers if isinstance(number, int | np.integer) and -(2**53) < number < 2**53]
+    return np.array(exact, dtype=np.int64) if len(exact) == len(numbers) else None

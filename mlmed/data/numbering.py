@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mlmed.data.frames import cluster_codes, column_names, is_numeric, select_columns
-from mlmed.data.ids import numbering_passes
+from mlmed.data.frames import column_names, is_numeric, select_columns
+from mlmed.data.ids import Passes, numbering_passes
 
 __all__ = ["reused_ids"]
 
@@ -36,22 +36,21 @@ def reused_ids(data: Any, name: str, asked: frozenset[str]) -> str:
     asked : set of str
         Columns that the model uses.
     """
-    ids = select_columns(data, [name], keep=[name])
-    codes, labels = cluster_codes(ids, (name,))
-    found = numbering_passes(codes, labels)
+    ids = select_columns(data, [name], keep=[name])[name]
+    known = np.asarray(ids.notna())
+    found = numbering_passes(ids[known])
     if found is None:
         return ""
-    starts, passes = found
     others = [column for column in column_names(data) if column != name]
-    table = select_columns(data, others, keep=others).iloc[np.flatnonzero(codes >= 0)]
-    runs = np.searchsorted(starts, np.arange(len(table)), side="right") - 1
-    upper = [column for column in others if column not in asked and _names_passes(table[column], passes[runs])]
-    own = codes[codes >= 0][starts]
-    if not upper or any(_persists(table[column], runs, own, passes) for column in others if column not in upper):
+    table = select_columns(data, others, keep=others).loc[known]
+    runs = np.searchsorted(found.starts, np.arange(len(table)), side="right") - 1
+    rows = found.number[runs]
+    upper = [column for column in others if column not in asked and _names_passes(table[column], rows)]
+    if not upper or any(_persists(table[column], runs, found) for column in others if column not in upper):
         return ""
     return (
-        f"the ids in column {name!r} are numbered anew {int(passes[-1]) + 1} times, whenever {upper[0]!r} changes; if "
-        f"{name} 1 of one {upper[0]} is not {name} 1 of the next, rows of different clusters are taken for one: write "
+        f"the ids in column {name!r} are numbered anew {int(found.number[-1]) + 1} times, whenever {upper[0]!r} changes; "
+        f"if {name} 1 of one {upper[0]} is not {name} 1 of the next, rows of different clusters are taken for one: write "
         f"(1 | {upper[0]}:{name}). If they are the same, measured again, sort the rows by {name}"
     )
 
@@ -67,22 +66,22 @@ def _names_passes(column: pd.Series, passes: Codes) -> bool:
     return int(number.max()) == last and len(np.unique(number * (last + 1) + passes)) == last + 1
 
 
-def _persists(column: pd.Series, runs: Codes, ids: Codes, passes: Codes) -> bool:
+def _persists(column: pd.Series, runs: Codes, found: Passes) -> bool:
     """Whether the means of the runs differ between ids beyond chance, passes apart: a two-way analysis of variance.
 
     Columns that are keys, one value a run or a row, say nothing of that.
     """
-    values = _as_numbers(column)
+    values, number = _as_numbers(column), len(found.starts)
     known = np.isfinite(values)
     if not known.any():
         return False
-    size = np.bincount(runs[known], minlength=len(ids))
-    means = np.bincount(runs[known], weights=values[known], minlength=len(ids))[size > 0] / size[size > 0]
+    size = np.bincount(runs[known], minlength=number)
+    means = np.bincount(runs[known], weights=values[known], minlength=number)[size > 0] / size[size > 0]
     distinct = len(np.unique(values[known]))
     whole = np.array_equal(values[known], np.round(values[known]))
     if (distinct == int(known.sum()) and whole) or distinct == len(means) == len(np.unique(means)):
         return False
-    own, at = np.unique(ids[size > 0], return_inverse=True)[1], passes[size > 0]
+    own, at = np.unique(found.ids[size > 0], return_inverse=True)[1], found.number[size > 0]
     within = means - _means(means, at)[at]
     total = float(within @ within)
     freedom = len(means) - len(np.unique(at)) - int(own.max())
