@@ -48,10 +48,11 @@ def reused_ids(data: Any, name: str, asked: frozenset[str]) -> str:
     upper = [column for column in others if column not in asked and _names_passes(table[column], rows)]
     if not upper or any(_persists(table[column], runs, found) for column in others if column not in upper):
         return ""
+    group, times = upper[0], int(found.number[-1]) + 1
     return (
-        f"the ids in column {name!r} are numbered anew {int(found.number[-1]) + 1} times, whenever {upper[0]!r} changes; "
-        f"if {name} 1 of one {upper[0]} is not {name} 1 of the next, rows of different clusters are taken for one: write "
-        f"(1 | {upper[0]}:{name}). If they are the same, measured again, sort the rows by {name}"
+        f"the ids in column {name!r} are numbered anew {times} times, whenever {group!r} changes; if {name} 1 of one "
+        f"{group} is not {name} 1 of the next, rows of different clusters are taken for one: write "
+        f"(1 | {group}:{name}). If they are the same, measured again, sort the rows by {name}"
     )
 
 
