@@ -90,6 +90,16 @@ def test_partly_labelled_values_stay_numbers_and_are_named(labelled):
         assert result[name].tolist() == CODES[name]
 
 
+def test_two_codes_with_one_label_in_stata(tmp_path):
+    """Such a column is a number; it does not hide the labels of the others."""
+    path = tmp_path / "same.dta"
+    pyreadstat.write_dta(pd.DataFrame(CODES), str(path), variable_value_labels=LABELS)
+    with pytest.warns(LabelWarning, match=r"levels of cond \(0 control, 1 workshop, 2 both\), sex"):
+        result = read_table(path)
+    assert result["same"].tolist() == CODES["same"]
+    assert list(result["cond"].cat.categories) == ["control", "workshop", "both"]
+
+
 @pytest.mark.parametrize("codes", [True, list(LABELS), ("cond", "sex", "stress", "children", "same")])
 def test_codes_on_request(labelled, codes):
     """Numbers as they are, and no warning."""
