@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from mlmed.data.frames import column_names, is_numeric, select_columns
 from mlmed.data.ids import Passes, numbering_passes
@@ -90,7 +90,7 @@ def _persists(column: pd.Series, runs: Codes, found: Passes) -> bool:
         return False
     between = float(np.bincount(own) @ _means(within, own) ** 2)
     F = (between / own.max()) / max((total - between) / freedom, np.finfo(float).tiny)
-    return bool(stats.f.sf(F, own.max(), freedom) < SAME_CLUSTERS)
+    return bool(special.fdtrc(own.max(), freedom, F) < SAME_CLUSTERS)
 
 
 def _means(values: NDArray[np.float64], groups: Codes) -> NDArray[np.float64]:
