@@ -10,7 +10,10 @@ __all__ = [
     "DroppedRowsWarning",
     "EffectError",
     "FormulaError",
+    "IdWarning",
+    "LabelWarning",
     "LevelWarning",
+    "MissingMarkWarning",
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
@@ -47,6 +50,18 @@ class MlmedWarning(UserWarning):
 
 class DroppedRowsWarning(MlmedWarning):
     """Rows were left out of an equation (missing values, missing cluster id)."""
+
+
+class IdWarning(MlmedWarning):
+    """Cluster ids look alike, or are used again in every upper group: rows may be in the wrong cluster."""
+
+
+class LabelWarning(MlmedWarning):
+    """Value labels of a file became the levels of factors, or could not."""
+
+
+class MissingMarkWarning(MlmedWarning):
+    """A mark of missing values, such as ".", is a level of a factor."""
 
 
 class BoundaryWarning(MlmedWarning):

@@ -246,6 +246,108 @@ def test_a_file_with_the_name_of_an_example_comes_first(
     assert "extension" in err
 
 
+@pytest.fixture(params=[".dta", ".sav"])
+def labelled(request: pytest.FixtureRequest, frame: pd.DataFrame, tmp_path: Path) -> Path:
+    """A condition of three levels, a scale of which the ends are labelled, a labelled response and treatment."""
+    every = np.arange(len(frame))
+    data = frame.assign(
+        cond=every % 3.0, scale=1.0 + every % 5, agree=1.0 + (every * 7) % 11 % 3, arm=(every // 2) % 2.0
+    )
+    labels = {
+        "cond": {0: "control", 1: "workshop", 2: "both"},
+        "scale": {1: "never", 5: "always"},
+        "agree": {1: "no", 2: "perhaps", 3: "yes"},
+        "arm": {0: "usual", 1: "new"},
+    }
+    path = tmp_path / f"labelled{request.param}"
+    if request.param == ".sav":
+        pyreadstat.write_sav(data, str(path), variable_value_labels=labels)
+    else:
+        data.to_stata(path, write_index=False, value_labels=labels)
+    return path
+
+
+def estimates(out: str) -> dict[str, float]:
+    """Fixed effects of a CSV."""
+    table = pd.read_csv(io.StringIO(out))
+    return dict(table[table["section"] == "fixef"][["term", "estimate"]].to_numpy().tolist())
+
+
+def test_value_labels_are_levels_and_said(run: Run, labelled: Path) -> None:
+    """Dummies of the codes; only columns of the model are spoken of; --codes keeps one slope."""
+    command = ("mixed", labelled, "--formula", "m ~ cond + scale + (1 | id)", "--format", "csv")
+    status, out, err = run(*command)
+    assert status == 0
+    assert "levels of cond (0 control, 1 workshop, 2 both); the first is the reference" in err
+    assert "stayed numbers, because some value has no label or two have the same: scale (1 never, 5 always)" in err
+    assert "agree" not in err
+    data = pd.read_stata(labelled, convert_categoricals=False) if labelled.suffix == ".dta" else None
+    data = pyreadstat.read_sav(str(labelled))[0] if data is None else data
+    dummies = data.assign(one=(data["cond"] == 1) * 1.0, two=(data["cond"] == 2) * 1.0)
+    expected = mlmed.mixed("m ~ one + two + scale + (1 | id)", dummies).params
+    found = estimates(out)
+    assert list(found) == ["Intercept", "cond[T.workshop]", "cond[T.both]", "scale"]
+    np.testing.assert_allclose(list(found.values()), expected, rtol=SAME, atol=SAME)
+    for codes in (("--codes",), ("--codes", "cond", "scale")):
+        status, out, err = run(*command, *codes)
+        assert (status, err) == (0, "")
+        assert list(estimates(out)) == ["Intercept", "cond", "scale"]
+
+
+def test_a_labelled_response_stays_a_number_and_that_is_said(run: Run, labelled: Path) -> None:
+    status, out, err = run("mixed", labelled, "--formula", "agree ~ cond + (1 | id)", "--format", "csv")
+    assert status == 0
+    assert "labelled, but numbers are needed: agree" in err
+    status, out, err = run("stack", labelled, "--x", "arm", "--m", "m", "--y", "y", "--cluster", "id")
+    assert status == 0
+    assert set(pd.read_csv(io.StringIO(out))["arm"]) == {0.0, 1.0}
+    assert "labelled, but numbers are needed: arm" in err
+
+
+def test_a_labelled_treatment_in_every_command(run: Run, labelled: Path, frame: pd.DataFrame) -> None:
+    """Two levels: the effects of the codes 0 and 1."""
+    asked = ("--mediator", "m ~ arm + (1 | id)", "--outcome", "y ~ m + arm + (1 | id)", "--format", "csv")
+    for command, more in (("effects", ()), ("piecewise", ()), ("causal", ("--control", "usual", "--treated", "new"))):
+        status, out, err = run(command, labelled, *asked, *more)
+        assert status == 0, err
+        assert "levels of arm (0 usual, 1 new)" in err
+        numbers = run(command, labelled, *asked, "--codes")[1]
+        left, right = (pd.read_csv(io.StringIO(text))["estimate"] for text in (out, numbers))
+        np.testing.assert_allclose(left, right, rtol=1e-6)  # another parametrization of one model
+    plain = ("--mediator", "m ~ x + (1 | id)", "--outcome", "arm ~ m + x + (1 | id)")
+    assert run("causal", labelled, "--mediator", "m ~ x", "--outcome", "arm ~ m + x", "--family-y", "logit")[0] == 0
+    assert "numbers are needed: arm" in run("compare", labelled, *plain)[2]
+    scale = ("--location", "m ~ cond + (1 | id)", "--scale", "~ arm")
+    assert "cond (0 control, 1 workshop, 2 both), arm (0 usual, 1 new)" in run("location-scale", labelled, *scale)[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "options"),
+    [("utf-16", "utf-16", ()), ("latin-1", "latin-1", ("--encoding", "latin-1"))],
+)
+def test_semicolons_decimal_commas_and_encodings(
+    run: Run, frame: pd.DataFrame, tmp_path: Path, name: str, encoding: str, options: tuple[str, ...]
+) -> None:
+    """The numbers of the plain file."""
+    file = tmp_path / f"{name}.csv"
+    frame.rename(columns={"x": "größe"}).to_csv(file, index=False, sep=";", decimal=",", encoding=encoding)
+    status, out, err = run("mixed", file, "--formula", "m ~ größe + (1 | id)", "--format", "csv", *options)
+    assert (status, err) == (0, "")
+    expected = mlmed.mixed("m ~ x + (1 | id)", frame).params
+    np.testing.assert_allclose(list(estimates(out).values()), expected, rtol=SAME)
+
+
+@pytest.mark.parametrize(
+    ("option", "source"),
+    [("--encoding", "yuan_mackinnon_sim"), ("--missing", "yuan_mackinnon_sim"), ("--codes", "DATA")],
+)
+def test_options_of_other_files_are_refused(run: Run, csv: Path, option: str, source: str) -> None:
+    arguments = ("mixed", csv if source == "DATA" else source, "--formula", MEDIATOR, option, "x")
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert f"{option.removeprefix('--')} is for files in" in err
+
+
 # -- stack and datasets --------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ BOTH: tuple[Method, ...] = ("reml", "ml")
 
 def mixed_model(options: argparse.Namespace) -> str:
     """``mlmed mixed``."""
-    data = read(options.data)
+    data = read(options)
     with scan_progress(data):
         found = mixed(
             options.formula, data, method=options.method, covariance=options.covariance, residual=options.residual
@@ -38,7 +38,7 @@ def mixed_model(options: argparse.Namespace) -> str:
 
 
 def _mediate(options: argparse.Namespace) -> MediationResults:
-    data = read(options.data)
+    data = read(options)
     with scan_progress(data):
         return mediate(
             options.mediator,
@@ -113,7 +113,7 @@ def as_format(table: pd.DataFrame, form: str, heading: str, statistic: str) -> s
 
 def compared(options: argparse.Namespace) -> str:
     """``mlmed compare``: the same two equations by every method that the design allows."""
-    data, asked = read(options.data), (options.mediator, options.outcome)
+    data, asked = read(options), (options.mediator, options.outcome)
     separate = [piecewise(*asked, data, treatment=options.treatment, method=method) for method in BOTH]
     fits: list[Comparable] = [*separate]
     if separate[0].design == "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows

@@ -141,8 +141,13 @@ def _add_tables(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    known = "a .csv, .dta, .sav or .parquet file (also 'part-*.parquet'), stored Grams, or an example data set"
+    known = "a .csv, .tsv, .dta, .sav or .parquet file (also 'part-*.parquet'), stored Grams, or an example data set"
     parser.add_argument("data", metavar="DATA", help=known)
+    parser.add_argument("--encoding", metavar="NAME", help="of delimited text (default: its mark, or UTF-8)")
+    parser.add_argument("--missing", nargs="+", default=(), metavar="VALUE", help='missing values of text, e.g. "."')
+    parser.add_argument(
+        "--codes", nargs="*", metavar="COLUMN", help=".dta and .sav: numbers instead of labels (all, or these columns)"
+    )
 
 
 def _add_mediation(parser: argparse.ArgumentParser) -> None:

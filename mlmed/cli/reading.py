@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mlmed import datasets
-from mlmed.data.readers import is_grams, open_parquet, read_table
-from mlmed.errors import DataError
+from mlmed.data.frames import column_names
+from mlmed.data.labels import Labels, labels_message, with_levels
+from mlmed.data.readers import ReadOptions, is_grams, open_parquet, read_labelled
+from mlmed.errors import DataError, LabelWarning
+from mlmed.formula import parse_equation
+from mlmed.glm.families import BINARY
+from mlmed.locscale.rows import read_equations
 from mlmed.modes.grams import Grams
 
 __all__ = ["given_at", "given_pair", "number_or_text", "read", "scan_progress", "write"]
 
 
-def read(source: str) -> Any:
+def read(options: argparse.Namespace) -> Any:
     """Grams, Parquet through DuckDB, another file, or an example data set."""
+    codes = True if options.codes == [] else tuple(options.codes or ())
+    given = ReadOptions(options.encoding, tuple(options.missing), codes)
+    other = _other_source(options.data)
+    if other is not None:
+        given.refuse(options.data)
+        return other
+    table, labels = read_labelled(options.data, given)
+    return _with_labels(table, labels, options, codes) if labels.complete or labels.partial else table
+
+
+def _other_source(source: str) -> Any | None:
+    """Data that are no file to be read into memory; None if it is, or is to be refused as one."""
     if is_grams(source):
         return Grams.load(source)
     if source.endswith(".parquet") and (relation := open_parquet(source)) is not None:
         return relation
-    if Path(source).exists():
-        return read_table(source)
-    if source in datasets.names():
-        return datasets.load(source)
-    close = difflib.get_close_matches(source, datasets.names(), n=1)
-    if close and not Path(source).suffix:
-        raise DataError(f"there is no file or data set {source!r}; did you mean {close[0]}?")
-    return read_table(source)
+    if not Path(source).exists():
+        if source in datasets.names():
+            return datasets.load(source)
+        close = difflib.get_close_matches(source, datasets.names(), n=1)
+        if close and not Path(source).suffix:
+            raise DataError(f"there is no file or data set {source!r}; did you mean {close[0]}?")
+    return None
+
+
+def _with_labels(
+    table: pd.DataFrame, labels: Labels, options: argparse.Namespace, codes: bool | tuple[str, ...]
+) -> pd.DataFrame:
+    """Labelled columns as factors, but for those that have to be numbers; warns of the columns that are asked for."""
+    used, numbers = _asked_columns(table, options)
+    table, shown = with_levels(table, labels, True if codes is True else {*(codes or ()), *numbers})
+    said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, used)) else []
+    if not codes and (kept := sorted(numbers & set(labels.complete))):
+        said.append(f"labelled, but numbers are needed: {', '.join(kept)}")
+    if said:
+        warnings.warn("; ".join(said), LabelWarning, stacklevel=2)
+    return table
+
+
+def _asked_columns(table: pd.DataFrame, options: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
+    """Columns that a command reads, and those of them that have to be numbers: responses, and all of ``stack``."""
+    if options.command == "stack":
+        roles = frozenset({options.x, options.m, options.y, *options.covariates})
+        return roles | {options.cluster}, roles
+    if options.command == "location-scale":
+        location, scale = read_equations(options.location, options.scale, table)
+        return location.variables | scale.variables, location.response_columns
+    texts = options.formula if "formula" in options else (options.mediator, options.outcome)
+    equations = tuple(parse_equation(text, column_names(table)) for text in texts)
+    families = [getattr(options, name, "linear") for name in ("family_m", "family_y")]
+    binary = [family in BINARY for family in families] if "mediator" in options else [False] * len(equations)
+    numbers = [e.response_columns for e, two in zip(equations, binary, strict=True) if not two]
+    return frozenset().union(*(e.variables for e in equations)), frozenset().union(*numbers)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def _grams(options: argparse.Namespace) -> str:
-    data = read(options.data)
+    data = read(options)
     if options.sql:
         return grams_sql(options.formula, data, dialect=options.sql)
     if options.out is None:
@@ -34,7 +34,7 @@ def _grams(options: argparse.Namespace) -> str:
 
 def _stack(options: argparse.Namespace) -> str:
     table = stack(
-        read(options.data),
+        read(options),
         x=options.x,
         m=options.m,
         y=options.y,

@@ -20,7 +20,7 @@ def piecewise_model(options: argparse.Namespace) -> str:
     found = piecewise(
         options.mediator,
         options.outcome,
-        read(options.data),
+        read(options),
         treatment=options.treatment,
         method=options.method,
         covariance=options.covariance,
@@ -49,7 +49,7 @@ def causal_model(options: argparse.Namespace) -> str:
     found = causal(
         options.mediator,
         options.outcome,
-        read(options.data),
+        read(options),
         treatment=options.treatment,
         control_value=number_or_text(options.control),
         treat_value=number_or_text(options.treated),
@@ -82,7 +82,7 @@ def _sensitivity(found: CausalResults, options: argparse.Namespace, asked: dict[
 
 def location_scale_model(options: argparse.Namespace) -> str:
     """``mlmed location-scale``."""
-    found = location_scale(options.location, options.scale, read(options.data), nodes=options.nodes)
+    found = location_scale(options.location, options.scale, read(options), nodes=options.nodes)
     if options.format == "json":
         return found.to_json(level=options.level)
     if options.format == "csv":

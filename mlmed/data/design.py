@@ -17,6 +17,7 @@ from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
+from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec
@@ -216,13 +217,13 @@ def response_values(equation: Equation, table: pd.DataFrame) -> Array:
 
 
 def check_response(equation: Equation, table: pd.DataFrame) -> None:
-    """Refuse a response that is not numeric."""
-    if equation.name in table.columns and not is_numeric(table[equation.name]):
-        column = table[equation.name].dropna()
-        raise DataError(
-            f"the response {equation.name!r} is not numeric (type {column.dtype}, first value "
-            f"{str(column.iloc[0])!r}); linear mixed models need numbers, so convert it"
-        )
+    """Refuse a response that is not numeric, and one that is computed from text that holds numbers."""
+    for name in sorted(equation.response_columns):
+        column = table[name]
+        if name == equation.name and not is_numeric(column):
+            raise refusal_of_response(column)
+        if isinstance(column.dtype, pd.CategoricalDtype) and written_numbers(value_counts(column)) is not None:
+            raise refusal_of_response(column)
 
 
 def _design_equation(

@@ -14,9 +14,19 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
 
-__all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
+__all__ = [
+    "cluster_codes",
+    "column_names",
+    "index_names",
+    "is_numeric",
+    "normalize",
+    "refuse_infinite",
+    "select_columns",
+    "shorten",
+]
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:
@@ -79,7 +89,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     present = _schema_names(frame)
     for name in wanted:
         if name not in present:
-            raise unknown_column(name, present)
+            raise unknown_column(name, present, index_names(frame))
     chosen = frame.select([column_named(name, present) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
@@ -99,12 +109,22 @@ def column_named(name: str, present: list[Any]) -> nw.Expr:
     return nw.nth(present.index(name)) if is_pattern else nw.col(name)
 
 
-def unknown_column(name: str, present: list[Any]) -> DataError:
-    """The error for a column that is not there, with what it may have been."""
-    return DataError(f"column {name!r} is not in the data; {_hint(name, present)}")
+def index_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[str]:
+    """Names of the index of a pandas or Dask frame; other tables have none."""
+    native = frame.to_native()
+    if isinstance(native, pd.DataFrame):
+        return [str(name) for name in native.index.names if name is not None]
+    return [str(native.index.name)] if frame.implementation.is_dask() else []
 
 
-def _hint(name: str, present: list[Any]) -> str:
+def unknown_column(name: str, present: list[Any], index: Iterable[str] = ()) -> DataError:
+    """The error for a column that is not there, with what it may have been; ``index``: names of the index."""
+    return DataError(f"column {name!r} is not in the data; {_hint(name, present, index)}")
+
+
+def _hint(name: str, present: list[Any], index: Iterable[str]) -> str:
+    if name in index:
+        return "it is the index of the table, not a column; make it one with data.reset_index()"
     if not all(isinstance(column, str) for column in present) and name in map(str, present):
         return f"it is there as a number, not as text; rename the columns to text (the columns are {shorten(present)})"
     texts = list(map(str, present))
@@ -214,8 +234,10 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
     Raises
     ------
     DataError
-        If ids cannot be compared (lists).
+        If ids cannot be compared (lists), or are floats of a size at which different ids are one float.
     """
+    for name in group:
+        refuse_rounded(table[name])
     parts = [_factorize(table[name]) for name in group]
     if len(parts) == 1:
         codes, labels = parts[0]
@@ -255,6 +277,6 @@ def _as_integer(labels: pd.Index) -> pd.Index:
     """Ids that are whole numbers in a float column (because some are missing) are shown as such."""
     if labels.dtype == np.float64:
         values = labels.to_numpy()
-        if np.all(values == np.floor(values)) and np.abs(values).max(initial=0) < 2**53:
+        if np.all(values == np.floor(values)):
             return pd.Index(values.astype(np.int64), name=labels.name)
     return labels

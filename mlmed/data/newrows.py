@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlmed.data.design import encode, to_encodable
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.names import display_name
 
@@ -28,6 +29,12 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
         column, levels = table[name], equation.levels.get(name)
         if levels is None:
             if not pd.api.types.is_numeric_dtype(column.dtype):
+                if isinstance(column.dtype, pd.CategoricalDtype):
+                    counts = value_counts(column)
+                    if (found := written_numbers(counts)) is not None:
+                        raise DataError(
+                            f"column {refusal_of_text(found, name, counts)}, as in the data of equation {equation.name}"
+                        )
                 raise DataError(
                     f"column {name!r} held numbers in the data of equation {equation.name}; here it has "
                     f"{str(column.iloc[0])!r} (type {column.dtype}); convert it"

@@ -15,6 +15,7 @@ from mlmed.data.design import encode, refuse_intercept, response_values, to_enco
 from mlmed.data.frames import refuse_infinite, select_columns
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import check_fixed, check_predictors, typical_values
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
@@ -140,11 +141,15 @@ def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, 
     column = table[name] if name in table.columns else None
     if column is None or pd.api.types.is_float_dtype(column.dtype):
         return response_values(equation, encodable)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        counts = value_counts(column)
+        if (found := written_numbers(counts)) is not None:
+            raise DataError(f"the response {refusal_of_text(found, name, counts)}")
     levels = two_levels(column) if binary else None
     if levels is None:
-        found = f"type {column.dtype}, first value {str(column.iloc[0])!r}"
+        shown = f"type {column.dtype}, first value {str(column.iloc[0])!r}"
         raise DataError(
-            f"the response {name!r} is not numeric ({found}"
+            f"the response {name!r} is not numeric ({shown}"
             + (f", {column.nunique()} categories" if binary else "")
             + "); convert it to numbers, or, with two categories, use mlmed.causal with family 'logit' or 'probit'"
         )

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
-from mlmed.data.frames import column_named, shorten, unknown_column
+from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_random, coded_variables
+from mlmed.data.predictors import check_fixed, check_random, coded_variables, refuse_rounded_levels
+from mlmed.data.written_numbers import NUMBER, WrittenNumbers, refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError
 from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
@@ -69,7 +70,7 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     refuse_intercept(frozenset(wanted))
     for name in wanted:
         if name not in present:
-            raise unknown_column(name, present)
+            raise unknown_column(name, present, index_names(frame))
     if all(safe_name(name) == name for name in wanted):
         return frame.select(*wanted)
     if frame.implementation is nw.Implementation.DUCKDB:  # narwhals would read a dot as table.column
@@ -210,6 +211,9 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     for name in sorted(equation.predictors | formula_variables(equation.response)):
         kind = schema[safe_name(name)]
         if isinstance(kind, nw.String | nw.Categorical | nw.Enum):
+            if name not in coded and (numbers := _written_numbers(usable, name)) is not None:
+                said = refusal_of_text(numbers, name)
+                raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
             levels[name] = _levels(usable, name, nw.col(safe_name(name)).cast(nw.String), str, kind)
         elif not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
             raise DataError(
@@ -217,6 +221,7 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
             )
         elif name in coded:
             levels[name] = _levels(usable, name, variable_expression(name), float, kind)
+            refuse_rounded_levels(name, max(map(abs, levels[name])))
         else:
             numeric.append(name)
     subtracted = any(call in equation.text for call in STATEFUL)
@@ -231,6 +236,14 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
         {name: found[f"s{k}"] for k, name in enumerate(numeric)},
         levels,
     )
+
+
+def _written_numbers(rows: nw.LazyFrame[Any], name: str) -> WrittenNumbers | None:
+    """Whether a column of text holds numbers: some of its values, and those that do not convert."""
+    texts = rows.select(nw.col(safe_name(name)).cast(nw.String).alias("text")).filter(~nw.col("text").is_null())
+    others = texts.filter(~nw.col("text").str.contains(rf"^\s*(?:{NUMBER.pattern})\s*$"))
+    found = [part.unique().head(MOST_LEVELS).collect().to_pandas()["text"] for part in (texts, others)]
+    return written_numbers(sorted({str(value) for part in found for value in part}))
 
 
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:
@@ -249,6 +262,11 @@ def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, d
 
 def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
     schema = frame.collect_schema()
+    for name in sorted(equation.response_columns):
+        if isinstance(schema[safe_name(name)], nw.String | nw.Categorical | nw.Enum):
+            found = _written_numbers(frame, name)
+            if found is not None:
+                raise DataError(f"the response {refusal_of_text(found, name)}")
     if equation.response in schema.names() and not schema[equation.response].is_numeric():
         raise DataError(
             f"the response {equation.name!r} is not numeric (type {schema[equation.response]}); linear mixed models "

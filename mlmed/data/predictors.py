@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 
 from mlmed.calls import coded_columns
 from mlmed.data.frames import is_numeric, shorten
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
 from mlmed.names import safe_name
 
-__all__ = ["check_fixed", "check_predictors", "check_random", "coded_variables", "typical_values"]
+__all__ = [
+    "check_fixed",
+    "check_predictors",
+    "check_random",
+    "coded_variables",
+    "refuse_rounded_levels",
+    "typical_values",
+]
 
 Array = NDArray[np.float64]
 
@@ -62,10 +70,14 @@ def coded_variables(equation: Equation) -> frozenset[str]:
 
 def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
     """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
+    coded = coded_variables(equation)
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]
         if isinstance(column.dtype, pd.CategoricalDtype):
             levels = column.cat.categories
+            if name not in coded and (found := written_numbers(levels)) is not None:
+                said = refusal_of_text(found, name, value_counts(column))
+                raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
             if len(levels) == 1:
                 raise DataError(
                     f"the predictor {name!r} is constant ({levels[0]}) in equation {equation.name}; remove it"
@@ -75,11 +87,23 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
                     f"column {name!r} is text with {len(levels)} different values ({shorten(levels, 3)}); if these are "
                     "numbers (decimal commas?), convert them; a factor cannot have that many levels"
                 )
-        elif not is_numeric(column):
+        elif is_numeric(column):
+            if name in coded:
+                refuse_rounded_levels(name, float(column.abs().max()))
+        else:
             raise DataError(
                 f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
                 "numbers nor text; convert it to numbers"
             )
+
+
+def refuse_rounded_levels(name: str, largest: float) -> None:
+    """Refuse a factor of numbers so large that different levels become one float."""
+    if largest >= 2.0**53:
+        raise DataError(
+            f"C({name}) is a factor of numbers of 2^53 and more (up to {largest:.6g}), where different whole numbers "
+            "become the same float; convert the column to text"
+        )
 
 
 def check_fixed(equation: Equation, names: list[str]) -> None:

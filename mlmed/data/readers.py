@@ -2,27 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import struct
 import sys
+import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pandas as pd
 
-from mlmed.errors import DataError
+from mlmed.data.delimited import read_delimited
+from mlmed.data.labels import Labels, labelled, labels_message, with_levels
+from mlmed.errors import DataError, LabelWarning
 
-__all__ = ["engine_errors", "is_grams", "open_parquet", "read_table"]
+__all__ = ["ReadOptions", "engine_errors", "is_grams", "open_parquet", "read_labelled", "read_table"]
+
+#: A table, and code -> label by column.
+_Read = tuple[pd.DataFrame, Mapping[str, Mapping[Any, Any]]]
 
 # What the readers raise on bytes that are not what the extension says.
 _UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
 
 
-def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Options that only some kinds of files have.
+
+    Attributes
+    ----------
+    encoding : str or None
+        Delimited text; None for the one that the file says.
+    missing : tuple of str
+        Delimited text: values that are missing.
+    codes : bool or collection of str
+        Stata and SPSS: columns that stay numbers; True for all.
+    """
+
+    encoding: str | None = None
+    missing: tuple[str, ...] = ()
+    codes: bool | Collection[str] = False
+
+    def refuse(self, source: object, suffix: str = "") -> None:
+        """Raise if an option is not for files of this extension, or for other data."""
+        for name, value, kinds in (
+            ("encoding", self.encoding, _DELIMITED),
+            ("missing", self.missing, _DELIMITED),
+            ("codes", self.codes, _WITH_LABELS),
+        ):
+            if value and suffix not in kinds:
+                raise DataError(f"{name} is for files in {', '.join(kinds)}, and {source} is none; leave it out")
+
+
+def read_table(
+    path: str | os.PathLike[str],
+    *,
+    codes: bool | Collection[str] = False,
+    encoding: str | None = None,
+    missing: Sequence[str] = (),
+) -> pd.DataFrame:
     r"""Read a table; the extension decides how.
 
     Parameters
@@ -30,6 +73,12 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     path : str or path
         A file ending in ``.csv``, ``.csv.gz``, ``.tsv``, ``.dta`` (Stata), ``.sav`` (SPSS) or ``.parquet``,
         in lower or upper case. The last two need the extra ``io``.
+    codes : bool or collection of str
+        Stata and SPSS: columns that stay the numbers they are although their values are labelled; True for all.
+    encoding : str, optional
+        Delimited text: by default what the mark at its start says, or UTF-8.
+    missing : sequence of str
+        Delimited text: values that are missing, such as ``"."``, besides empty cells, ``NA`` and the like.
 
     Returns
     -------
@@ -38,16 +87,22 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Notes
     -----
-    Labelled values of Stata and SPSS stay the numbers they are, since a treatment coded 0/1 is wanted as 0/1
-    in a model. The labels are kept in ``attrs["value_labels"]`` as ``{name: {value: label}}``, where the name
-    is that of the column for SPSS and that of the label set for Stata, and the descriptions of the columns
-    in ``attrs["variable_labels"]`` as ``{column: text}``.
+    *Delimited text.* If the separator that the extension promises does not split the lines evenly, a semicolon, a tab
+    or a bar does so instead, and decimal commas are then understood. Whole numbers are never rounded: with missing
+    values among them, large ones are pandas' ``Int64``. Numbers that differ only in leading zeros (7 and 007) stay
+    text, since as ids they may be two.
+
+    *Value labels* of Stata and SPSS become the levels of a factor, in the order of their codes, if every value that
+    occurs has its own; a ``LabelWarning`` says so. A scale of which only the ends are labelled stays a number. All
+    labels are kept in ``attrs["value_labels"]`` as ``{name: {value: label}}``, where the name is that of the column
+    for SPSS and that of the label set for Stata, and the descriptions of the columns in ``attrs["variable_labels"]``
+    as ``{column: text}``.
 
     Raises
     ------
     DataError
         If the file is missing, empty, without rows, of an unknown extension or not readable as what its
-        extension says, or if the package that reads it is not installed.
+        extension says, if the package that reads it is not installed, or if an option is not for such a file.
 
     Examples
     --------
@@ -55,16 +110,27 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     >>> from mlmed.data.readers import read_table
     >>> with tempfile.TemporaryDirectory() as place:
     ...     path = Path(place) / "small.csv"
-    ...     _ = path.write_text("id,x\n1,0.5\n1,1.5\n")
+    ...     _ = path.write_text("id;x\n1;0,5\n1;1,5\n")
     ...     table = read_table(path)
     >>> table["x"].tolist()
     [0.5, 1.5]
     """
+    marks = (missing,) if isinstance(missing, str) else tuple(missing)
+    table, labels = read_labelled(path, ReadOptions(encoding, marks, codes))
+    table, shown = with_levels(table, labels, codes)
+    if text := labels_message(shown):
+        warnings.warn(f"{text}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
+    return table
+
+
+def read_labelled(path: str | os.PathLike[str], options: ReadOptions) -> tuple[pd.DataFrame, Labels]:
+    """Read a table with the codes of labelled values, and their labels; see ``read_table``."""
     file = Path(path).expanduser()
     suffix, reader = _reader(file)
     _check_file(file)
+    options.refuse(file, suffix)
     try:
-        table = reader(file)
+        table, labels = reader(file, options)
     except DataError:  # a ValueError, already worded
         raise
     except pd.errors.EmptyDataError as error:
@@ -73,10 +139,10 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise _unreadable(file, suffix, error) from error
     if table.empty:
         raise _without_rows(file)
-    return table
+    return table, labelled(table, labels)
 
 
-def _reader(file: Path) -> tuple[str, Callable[[Path], pd.DataFrame]]:
+def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
     for suffix, reader in _READERS.items():
         if file.name.lower().endswith(suffix):
             return suffix, reader
@@ -119,23 +185,48 @@ def _need(package: str, suffix: str) -> ModuleType:
         ) from error
 
 
-def _read_csv(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file)
+def _read_csv(file: Path, options: ReadOptions) -> _Read:
+    return read_delimited(file, ",", encoding=options.encoding, missing=options.missing), {}
 
 
-def _read_tsv(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, sep="\t")
+def _read_tsv(file: Path, options: ReadOptions) -> _Read:
+    return read_delimited(file, "\t", encoding=options.encoding, missing=options.missing), {}
 
 
-def _read_stata(file: Path) -> pd.DataFrame:
+def _read_stata(file: Path, options: ReadOptions) -> _Read:
     table = pd.read_stata(file, convert_categoricals=False)
     with pd.read_stata(file, iterator=True) as content:
         table.attrs["value_labels"] = content.value_labels()
         table.attrs["variable_labels"] = _described(content.variable_labels())
-    return table
+    return table, _stata_labels(file, table) if table.attrs["value_labels"] else {}
 
 
-def _read_spss(file: Path) -> pd.DataFrame:
+def _stata_labels(file: Path, table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
+    """Code -> label by column.
+
+    pandas tells the label sets but not which column has which, so the two forms of a column are compared.
+    """
+    found = {}
+    for name, shown in _stata_shown(file, table).items():
+        pairs = pd.DataFrame({"code": table[name], "label": shown.astype(object)}).dropna().drop_duplicates()
+        found[str(name)] = dict(zip(pairs["code"], pairs["label"], strict=True))
+    return found
+
+
+def _stata_shown(file: Path, table: pd.DataFrame) -> dict[Any, pd.Series]:
+    """Labelled columns as pandas shows them: categories, values without a label as they are."""
+    try:
+        shown = {name: column for name, column in pd.read_stata(file).items()}
+    except ValueError:  # two codes of some column have the same label
+        shown = {}
+        for name in table.columns:
+            with contextlib.suppress(ValueError):
+                shown[name] = pd.read_stata(file, columns=[name])[name]
+    numbers = [name for name in shown if pd.api.types.is_numeric_dtype(table[name].dtype)]
+    return {name: shown[name] for name in numbers if isinstance(shown[name].dtype, pd.CategoricalDtype)}
+
+
+def _read_spss(file: Path, options: ReadOptions) -> _Read:
     pyreadstat = _need("pyreadstat", ".sav")
     try:
         table, content = pyreadstat.read_sav(str(file), apply_value_formats=False)
@@ -143,19 +234,31 @@ def _read_spss(file: Path) -> pd.DataFrame:
         raise _unreadable(file, ".sav", error) from error
     table.attrs["value_labels"] = content.variable_value_labels
     table.attrs["variable_labels"] = _described(content.column_names_to_labels)
-    return table
+    return table, content.variable_value_labels
 
 
 def _described(labels: Mapping[str, str | None]) -> dict[str, str]:
     return {name: text for name, text in labels.items() if text}
 
 
-def _read_parquet(file: Path) -> pd.DataFrame:
+def _read_parquet(file: Path, options: ReadOptions) -> _Read:
+    """Whole numbers with missing values as pandas' nullable ones: as floats, long ids would be rounded."""
     _need("pyarrow", ".parquet")
-    return pd.read_parquet(file, engine="pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = pq.read_table(file)
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    table = content.to_pandas(types_mapper=nullable.get)
+    whole = [
+        k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()
+    ]
+    return table.astype({name: table[name].dtype.numpy_dtype for name in whole}), {}
 
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+_DELIMITED = (".csv", ".csv.gz", ".tsv")
+_WITH_LABELS = (".dta", ".sav")
+_READERS: dict[str, Callable[[Path, ReadOptions], _Read]] = {
     ".csv": _read_csv,
     ".csv.gz": _read_csv,
     ".tsv": _read_tsv,

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
-from mlmed.data.frames import column_named
+from mlmed.data.frames import column_named, index_names, select_columns, unknown_column
+from mlmed.data.ids import refuse_rounded
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 
 __all__ = ["stack"]
@@ -64,7 +66,7 @@ def stack(
     ------
     DataError
         If a column is unknown, not numeric or infinite, if a name is used twice or is one that `stack`
-        generates, or if nothing is left of an equation.
+        generates, if ids are floats too large to be told apart, or if nothing is left of an equation.
 
     Notes
     -----
@@ -94,6 +96,7 @@ def stack(
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     values = {name: _numbers(frame.get_column(name)) for name in (x, m, y, *covariates)}
+    refuse_rounded(select_columns(frame, [cluster], keep=[cluster])[cluster])
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
     in_m = in_cluster & _present(values, (x, m, *covariates))
@@ -148,6 +151,8 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
     there = list(frame.collect_schema().names())
     for name in wanted:
         if name not in there:
+            if name in index_names(frame):
+                raise unknown_column(name, there, index_names(frame))
             close = difflib.get_close_matches(str(name), map(str, there), n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise DataError(f"There is no column {name!r} in the data.{hint} The columns are {there}.")
@@ -177,6 +182,9 @@ def _untyped_numbers(column: nw.Series[Any]) -> np.ndarray:
     typed = column.dtype not in (nw.Object, nw.Unknown)  # categories may be coded 0 and 1, but are no numbers
     wrong = [item for item in there if typed or not isinstance(item, Real | Decimal)]
     if wrong:
+        if (found := written_numbers(dict.fromkeys(there))) is not None:
+            counts = value_counts(pd.Series(there))
+            raise DataError(f"Column {refusal_of_text(found, column.name, counts)}.")
         raise DataError(
             f"Column {column.name!r} holds {column.dtype} and not numbers (for example {wrong[0]!r}). "
             f"Recode it to numbers before stacking."

@@ -17,6 +17,7 @@ from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import make_grams
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["Grams", "grams", "grams_sql"]
 
@@ -92,7 +93,10 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
         pandas, Polars (eager or lazy), Arrow, a DuckDB relation, Dask, Spark, ...; only cluster sums come back
         from an engine.
     """
-    return Grams(make_grams(_spec(equations, data), data))
+    spec = _spec(equations, data)
+    made = make_grams(spec, data)
+    warn_of_table(data, spec.equations, made.layout.equations, made.clusters)
+    return Grams(made)
 
 
 def grams_sql(equations: str | Sequence[str], data: Any, *, dialect: str = "duckdb") -> str:

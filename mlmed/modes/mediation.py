@@ -25,6 +25,7 @@ from mlmed.modes.intervals import OPTIONS, Interval, effects_table
 from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
+from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.text import errors_named, letter, native_summary
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
@@ -252,4 +253,5 @@ def mediate(
     pair = check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
+    warn_of_table(data, spec.equations, fitted.layout.equations, fitted.clusters)
     return MediationResults(fitted, treatment, pair)

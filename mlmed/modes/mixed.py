@@ -10,6 +10,7 @@ from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec, Residual
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["mixed"]
 
@@ -67,4 +68,6 @@ def mixed(
     columns = known_columns(data)
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
-    return MixedResults(fit_model(spec, data))
+    fitted = fit_model(spec, data)
+    warn_of_table(data, equations, fitted.layout.equations, fitted.clusters)
+    return MixedResults(fitted)

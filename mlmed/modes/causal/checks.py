@@ -12,6 +12,7 @@ from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
+from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
 from mlmed.glm.families import check_family
@@ -105,6 +106,9 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
     else:
         pair = _as_number(name, control, "control_value"), _as_number(name, treated, "treat_value")
         known = np.unique(column.to_numpy(dtype=np.float64)).tolist()
+    coded = any(name in coded_variables(equation) for equation in equations)
+    if not coded and (found := written_numbers(known)) is not None:
+        raise DataError(f"the treatment {refusal_of_text(found, name, value_counts(column))}")
     if len(known) < 2:
         raise DataError(
             f"the treatment {name} has the value {_shown(known[0])} in every row that can be used, so there is nothing "
@@ -112,7 +116,6 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
         )
     if pair[0] == pair[1]:
         raise DataError(f"control_value and treat_value are both {control!r}, so there is nothing to compare; {remedy}")
-    coded = any(name in coded_variables(equation) for equation in equations)
     if isinstance(column.dtype, pd.CategoricalDtype) or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:

@@ -14,6 +14,7 @@ from mlmed.modes.causal.fit import Errors, fit_equation, shared_rows, warn_of_le
 from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.causal.setting import Chain, check_linear
 from mlmed.modes.fitting import known_columns
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["causal"]
 
@@ -95,6 +96,8 @@ def causal(
     fit_m = fit_equation(first, family_m, rows, errors, method=method)
     fit_y = fit_equation(second, family_y, rows, errors, method=method)
     warn_of_levels(fit_m, rows, errors)
+    clusters = None if rows.grouping is None else rows.grouping.clusters
+    warn_of_table(data, (first, second), (fit_m.layout, fit_y.layout), clusters)
     chain = Chain(fit_m, fit_y, name, values, rows.grouping)
     check_linear(chain)
     return CausalResults(chain, errors, rows.dropped)

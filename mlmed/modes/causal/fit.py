@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes
+from mlmed.data.frames import cluster_codes, normalize
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
 from mlmed.data.plain import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
@@ -194,7 +194,7 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
     group = next((equation.random[0].group for equation in equations if equation.random), ())
     keep = group or ((cluster,) if cluster else ())
     is_predictor = not group and any(cluster in equation.variables for equation in equations)
-    table = read_columns(equations, data, keep=() if is_predictor else keep)  # formulas need it as a factor
+    table = read_columns(equations, data, keep=keep)
     names = sorted(map(str, table.columns))
     rows = complete_rows(table, names)
     dropped = None
@@ -214,6 +214,8 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
     if not keep:
         return SharedRows(table, dropped, None)
     codes, clusters = cluster_codes(table, tuple(keep))
+    if is_predictor:
+        table = table.assign(**{name: normalize(table[name]) for name in keep})
     if len(clusters) < 2:
         raise DataError(f"{':'.join(keep)} has one value only, so there are no clusters; choose another column")
     return SharedRows(table, dropped, Grouping(":".join(keep), codes, clusters))

@@ -17,6 +17,7 @@ from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.location_scale.results import LocationScaleResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["location_scale"]
 
@@ -67,6 +68,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)
     for message, category in _warnings(fit):
         warnings.warn(message, category, stacklevel=2)
+    warn_of_table(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
     return LocationScaleResults(fit)
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.frames import cluster_codes, select_columns
+from mlmed.data.ids import refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
@@ -194,7 +195,7 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
         raise EffectError("strata= reads a column of the data, but a fit from a pickle has no rows; fit it again")
     if not isinstance(column, str):
         raise EffectError(f"strata is the name of a column; found {column!r}")
-    table = select_columns(data, {column, *group}, keep=group)
+    table = select_columns(data, {column, *group}, keep=(column, *group))
     codes, found = cluster_codes(table, group)
     if not found.equals(clusters):
         raise EffectError("strata= reads a column of the data, but the data were changed after the fit; fit it again")
@@ -205,6 +206,7 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
             f"strata={column!r} {wrong}; strata hold whole clusters, so they need a column that is constant within "
             "clusters, such as treatment arms"
         )
+    refuse_rounded(table[column])
     values = cluster_table(table, codes, [column])[column]
     if values.isna().any():
         raise DataError(

@@ -21,9 +21,10 @@ from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
 from mlmed.modes.piecewise.inference import PiecewiseInference
 from mlmed.modes.piecewise.intervals import PIECEWISE_INTERVALS
-from mlmed.modes.piecewise.parts import names_of
+from mlmed.modes.piecewise.parts import layout_of, names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
+from mlmed.modes.table_warnings import warn_of_table
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
@@ -248,4 +249,6 @@ def piecewise(
     check_mediator(first, second)
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
-    return PiecewiseResults(asked, fit_separately(asked, data), pair, data)
+    fits = fit_separately(asked, data)
+    warn_of_table(data, (first, second), map(layout_of, (fits.mediator, fits.outcome)), fits.clusters)
+    return PiecewiseResults(asked, fits, pair, data)

@@ -1,0 +1,175 @@
+"""Delimited text to a pandas table: encoding, separator, decimal sign, whole numbers without rounding."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.data.ids import whole_number
+from mlmed.errors import DataError
+
+__all__ = ["read_delimited"]
+
+SEPARATORS = (",", ";", "\t", "|")
+#: Lines that are looked at to find the separator.
+LINES = 50
+#: Marks at the start of a file that name its encoding; the longer first, since one begins with another.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A decoded file, and how its lines are to be split."""
+
+    content: str
+    separator: str
+    missing: tuple[str, ...]
+
+    def table(self, **options: Any) -> pd.DataFrame:
+        return pd.read_csv(
+            io.StringIO(self.content), sep=self.separator, na_values=list(self.missing), low_memory=False, **options
+        )
+
+
+def read_delimited(file: Path, usual: str, *, encoding: str | None, missing: Sequence[str]) -> pd.DataFrame:
+    """Read a table of delimited text.
+
+    Parameters
+    ----------
+    file : Path
+        Compressed if its name ends in ``.gz``.
+    usual : str
+        The separator that its extension promises; another one is taken if only that splits the lines evenly.
+    encoding : str or None
+        By default what the mark at the start of the file says, or UTF-8.
+    missing : sequence of str
+        Values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas knows.
+
+    Raises
+    ------
+    DataError
+        The bytes are not of that encoding.
+    """
+    packed = file.read_bytes()
+    raw = gzip.decompress(packed) if file.name.lower().endswith(".gz") else packed
+    content, separator = _split(_decoded(raw, file, encoding), usual)
+    text = _Text(content, separator, tuple(missing))
+    table = text.table()
+    if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
+        table = text.table(decimal=",")
+    return _with_exact_numbers(table, text)
+
+
+def _decoded(raw: bytes, file: Path, encoding: str | None) -> str:
+    marked = next((name for mark, name in MARKS if raw.startswith(mark)), None)
+    chosen = encoding or marked or "utf-8"
+    if chosen == "utf-8" and b"\0" in raw:
+        raise DataError(
+            f"{file} cannot be read as {file.suffix}: it has zero bytes, as text in UTF-16 without a mark at its start "
+            "has. Save it as UTF-8, or say its encoding, encoding='utf-16-le' in read_table() or --encoding utf-16-le"
+        )
+    try:
+        content = raw.decode(chosen)
+    except LookupError as error:
+        raise DataError(f"there is no encoding {chosen!r}; write one such as 'latin-1' or 'utf-16'") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{file} cannot be read as {file.suffix}: line {line} is not text in {chosen} (byte "
+            f"0x{raw[error.start]:02x}). Save it as UTF-8, or say its encoding, encoding='latin-1' in read_table() or "
+            "--encoding latin-1, often right for files of Excel or older programs"
+        ) from error
+    return content.removeprefix("\ufeff")
+
+
+def _split(content: str, usual: str) -> tuple[str, str]:
+    """The text without Excel's line ``sep=;``, and the separator."""
+    named = re.match(r"sep=(.)\r?\n", content)
+    if named:
+        return content[named.end() :], named[1]
+    lines = [line for line in content[:100_000].splitlines()[: LINES + 1] if line.strip()]
+    lines = lines[:-1] if len(lines) > LINES else lines
+    evenly = {sign: number for sign in SEPARATORS if (number := _fields(lines, sign)) > 1}
+    if usual in evenly or not evenly:
+        return content, usual
+    return content, max(evenly, key=lambda sign: evenly[sign])
+
+
+def _fields(lines: list[str], separator: str) -> int:
+    """Into how many fields every line is split; 0 if not all into the same number."""
+    counts = {len(row) for row in csv.reader(lines, delimiter=separator)}
+    return counts.pop() if len(counts) == 1 else 0
+
+
+def _has_decimal_commas(column: pd.Series) -> bool:
+    if not pd.api.types.is_string_dtype(column.dtype):
+        return False
+    texts = [str(value).strip() for value in column.dropna().unique()]
+    return any("," in text for text in texts) and all(map(DECIMAL_COMMA.fullmatch, texts))
+
+
+def _with_exact_numbers(table: pd.DataFrame, text: _Text) -> pd.DataFrame:
+    """Columns of whole numbers as integers where floats would round them or where two spellings are one number."""
+    padded = re.search(rf'(^|[\s"{re.escape(text.separator)}])[+-]?0\d', text.content, re.MULTILINE) is not None
+    columns = [table.iloc[:, k] for k in range(table.shape[1])]
+    doubtful = [k for k, column in enumerate(columns) if _is_rounded(column) or (padded and _is_whole(column))]
+    if not doubtful:
+        return table
+    written = text.table(dtype=str)
+    for k in doubtful:
+        columns[k] = _exact(columns[k], written.iloc[:, k])
+    return pd.DataFrame(dict(zip(table.columns, columns, strict=True)), index=table.index)
+
+
+def _is_whole(column: pd.Series) -> bool:
+    if pd.api.types.is_integer_dtype(column.dtype):
+        return True
+    if column.dtype != np.float64:
+        return False
+    known = column.dropna().to_numpy()
+    return bool(len(known)) and bool(np.array_equal(known, np.floor(known)))
+
+
+def _is_rounded(column: pd.Series) -> bool:
+    """Floats too large for every whole number; or text with empty values, which pandas makes of very large numbers."""
+    if column.dtype == np.float64:
+        return bool(column.abs().max() >= 2.0**53)
+    return bool((column == "").any())
+
+
+def _exact(column: pd.Series, texts: pd.Series) -> pd.Series:
+    """Whole numbers as they are written; text where they differ in leading zeros only; anything else as it was."""
+    present = texts.dropna()
+    found = [whole_number(text) for text in present]
+    numbers = [number for number in found if number is not None]
+    if len(numbers) < len(found):
+        return column
+    if present.str.strip().str.removeprefix("+").nunique() > len(set(numbers)):
+        return texts
+    gaps = texts.isna().to_numpy()
+    for kind, low, high in ((np.int64, -(2**63), 2**63), (np.uint64, 0, 2**64)):
+        if low <= min(numbers) and max(numbers) < high:
+            values = np.zeros(len(texts), dtype=kind)
+            values[~gaps] = np.array(numbers, dtype=kind)
+            whole = pd.arrays.IntegerArray(values, gaps) if gaps.any() else values
+            return pd.Series(whole, index=texts.index)
+    out = pd.Series(pd.NA, index=texts.index, dtype=object)
+    out[texts.notna()] = numbers
+    return out

@@ -1,0 +1,79 @@
+"""Warnings about what a table holds: doubtful cluster ids, and marks of missing values among levels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from mlmed.data.grams import Grams
+from mlmed.data.ids import lookalikes
+from mlmed.data.layout import EquationLayout
+from mlmed.data.numbering import reused_ids
+from mlmed.data.pushdown import lazy_frame
+from mlmed.data.written_numbers import MARKS
+from mlmed.errors import IdWarning, MissingMarkWarning
+from mlmed.formula import Equation
+
+__all__ = ["warn_of_table"]
+
+
+def warn_of_table(
+    data: Any,
+    equations: Iterable[Equation],
+    layouts: Iterable[EquationLayout],
+    clusters: pd.Index | None,
+    *,
+    stacklevel: int = 3,
+) -> None:
+    """Warn of ids that look alike or are used again in every upper group, and of levels such as ``"."``; once a mode.
+
+    Parameters
+    ----------
+    data : dataframe
+        The user's table; rows in an engine or behind Grams have no order, so only their ids are looked at.
+    equations : iterable of Equation
+        What was asked.
+    layouts : iterable of EquationLayout
+        What was learned: the levels of factors.
+    clusters : Index of length J or None
+        Ids; a MultiIndex for combined ids, which name their upper group.
+    stacklevel : int
+        Of the warnings.
+    """
+    marked = dict.fromkeys(text for layout in layouts for text in _marks(layout))
+    if marked:
+        warnings.warn("; ".join(marked), MissingMarkWarning, stacklevel=stacklevel)
+    if clusters is None:
+        return
+    found = [_alike(clusters.get_level_values(k)) for k in range(clusters.nlevels)]
+    in_memory = not isinstance(getattr(data, "arrays", data), Grams) and lazy_frame(data) is None
+    if in_memory and clusters.nlevels == 1:
+        asked = frozenset().union(*(equation.variables for equation in equations))
+        found.append(reused_ids(data, str(clusters.name), asked))
+    texts = [text for text in found if text]
+    if texts:
+        warnings.warn("; ".join(texts), IdWarning, stacklevel=stacklevel)
+
+
+def _alike(ids: pd.Index) -> str:
+    pair = lookalikes(ids)
+    if pair is None:
+        return ""
+    return (
+        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in blanks, leading zeros or type, and "
+        "are two clusters; if they are one, write them alike (.str.strip(), .str.lstrip('0')), or make the column "
+        "numbers"
+    )
+
+
+def _marks(layout: EquationLayout) -> list[str]:
+    return [
+        f"{level!r} is a level of the factor {name}{' (its reference)' if level == levels[0] else ''}, but marks "
+        "missing values in other programs; if it does here, make it missing (missing= of read_table(), --missing)"
+        for name, levels in layout.levels.items()
+        for level in levels
+        if isinstance(level, str) and level.strip().lower() in MARKS
+    ]
