@@ -210,5 +210,5 @@ def _notes(comparison: Comparison) -> list[str]:
 def _cell(estimate: float, error: float) -> str:
     if np.isnan(estimate):
         return "-"
-    shown = format_number(round(float(estimate), 5), 5)
-    return shown if np.isnan(error) else f"{shown} ({format_number(round(float(error), 5), 4)})"
+    shown = format_number(float(estimate), 5)
+    return shown if np.isnan(error) else f"{shown} ({format_number(float(error), 4)})"

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.report.text import format_number
+
 __all__ = ["Performance", "missing", "performance", "plain", "why_missing", "with_error"]
 
 Array = NDArray[np.float64]
 NAN = float("nan")
-#: Of text.
-WIDTH = 92
+#: Of text; of numbers in it, and the size above which they have none.
+WIDTH, DECIMALS, LARGE = 92, 3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +125,23 @@ def _of_share(share: float, n: int) -> float:
 
 def with_error(table: pd.DataFrame, name: str) -> list[str]:
     """A column as text, its Monte Carlo standard error in brackets."""
-    return [
-        "-" if np.isnan(value) else f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ({error:.3f})"
-        for value, error in zip(table[name], table[f"{name}_mcse"], strict=True)
-    ]
+    return [_cell(*pair) for pair in zip(table[name], table[f"{name}_mcse"], strict=True)]
 
 
 def plain(table: pd.DataFrame, name: str) -> list[str]:
     """A column as text."""
-    return ["-" if np.isnan(value) else f"{value:.3f}" for value in table[name]]
+    return [_cell(value) for value in table[name]]
+
+
+def _cell(value: float, error: float = NAN) -> str:
+    """Three decimals, where these show the error (without one the value); else three significant digits."""
+    known = not np.isnan(error)
+    finest = error if known and error > 0.0 else abs(value)
+    if finest == 0.0 or (finest >= 0.5 * 10.0**-DECIMALS and abs(value) < LARGE):
+        shown, beside = f"{value:.{DECIMALS}f}", f"{error:.{DECIMALS}f}"
+    else:
+        shown, beside = format_number(float(value), 3), format_number(float(error), 3)
+    return "-" if np.isnan(value) else f"{shown} ({beside})" if known else shown
 
 
 def missing(table: pd.DataFrame) -> list[str]:
