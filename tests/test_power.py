@@ -125,6 +125,22 @@ def test_data_sets_without_an_error_are_no_misses_of_a_and_b():
     assert rows_of(found, "a")["truth"] == 0.6
 
 
+def test_a_plan_in_small_units_keeps_its_digits():
+    """y in units of a millionth: what is printed is what the table has, to three digits (errors to one)."""
+    scale = np.diag([1.0, 1.0, 1e-6, 1e-6, 1e-6])
+    G = scale @ np.diag([0.6, 0.16, 0.4, 0.16, 0.04]) @ scale
+    values = {"a": 0.3, "b": 3e-7, "cprime": 2e-7, "G": G, "sigma2": (0.65, 4.5e-13)}
+    found = power(30, 8, **values, n=3, seed=1)
+    names = ("truth", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se")
+    printed = [line.split() for line in str(found).splitlines() if line.startswith("30 ")]
+    for cells, (_, row) in zip(printed, found.table.iterrows(), strict=True):
+        assert cells[2] == row["term"]
+        if row["term"] != "a":
+            shown = [float(cell.strip("()")) for cell in cells[3:9]]
+            np.testing.assert_allclose(shown, row[list(names)].astype(float), rtol=5e-3)
+        assert cells[-1] == "0"
+
+
 def test_paths_without_the_covariance_of_their_slopes_are_not_planned():
     """With the 0.113 of the default population, the truth of a b = -0.076 would be +0.037."""
     with pytest.raises(DataError, match="a and b are given, and cov"):

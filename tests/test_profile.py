@@ -134,6 +134,7 @@ def test_a_ratio_with_a_weak_denominator_has_a_reason_instead_of_an_end():
     assert "no end was found: the profile of Intercept / x can be followed as far as" in found.note or (
         "unbounded" in found.note
     )
+    assert "nan" not in repr(found)
 
 
 def test_intervals_follow_transformations_and_units(dataset):
