@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
 
-__all__ = ["format_number", "render_pairs", "render_table"]
+__all__ = ["as_html", "format_number", "render_pairs", "render_table"]
 
 WIDTH = 92
 _HEADINGS = {"std_error": "std.error", "p_value": "p"}
+
+
+def as_html(text: str) -> str:
+    """Text as a notebook shows it: letters that mean something in HTML are escaped, blanks and lines kept.
+
+    Examples
+    --------
+    >>> as_html("x[a<b]")
+    '<pre>x[a&lt;b]</pre>'
+    """
+    return f"<pre>{html.escape(text, quote=False)}</pre>"
 
 
 def format_number(value: object, digits: int = 6) -> str:

@@ -81,8 +81,8 @@ class BPGTruth:
         if (self.a, self.b) != PATHS:
             raise DataError(
                 f"a = {self.a:g} and b = {self.b:g} have no G, and the default one has cov(a_j, b_j) = "
-                f"{COVARIANCE[1][3]:g}, which would be part of the indirect effect a b + cov(a_j, b_j); give G, such as "
-                "BPGTruth().with_cov_ab(0.0).G"
+                f"{COVARIANCE[1][3]:g}, which would be part of the indirect effect a b + cov(a_j, b_j); give G, such "
+                "as BPGTruth().with_cov_ab(0.0).G"
             )
         return COVARIANCE
 

@@ -14,7 +14,7 @@ from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.intervals import Interval
 from mlmed.modes.piecewise.intervals import PiecewiseInterval
 from mlmed.replicate import replicate
-from mlmed.report.text import render_pairs, render_table
+from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
 from mlmed.simulate.generate import Design, Population, Source
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
@@ -112,7 +112,7 @@ class PowerResults:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
 FOOT = (

@@ -13,7 +13,7 @@ from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.replicate import replicate
-from mlmed.report.text import render_pairs, render_table
+from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.estimators import ESTIMATORS, Comparison
 from mlmed.simulate.generate import Population, Source, default_truth
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
@@ -31,8 +31,8 @@ COLUMNS = (
     "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing", "note",
 )  # fmt: skip
 FOOT = (
-    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Coverage: of the intervals that\n"
-    "exist."
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Coverage: of the intervals\n"
+    "that exist."
 )
 SHOWN = ("bias", "sd", "rmse", "coverage")
 
@@ -105,7 +105,7 @@ class StudyResults:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
 def study(

@@ -18,6 +18,7 @@ from mlmed.modes.location_scale import tables
 from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
+from mlmed.report.text import as_html
 
 __all__ = ["LocationScaleResults"]
 
@@ -240,4 +241,4 @@ class LocationScaleResults(Coefficients, Pictures):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())

@@ -24,6 +24,7 @@ from mlmed.modes.piecewise.intervals import PIECEWISE_INTERVALS
 from mlmed.modes.piecewise.parts import names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
+from mlmed.report.text import as_html
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
@@ -178,7 +179,7 @@ class PiecewiseResults(PiecewiseInference):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())
 
 
 def piecewise(
