@@ -13,6 +13,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.engines import engine_rows
 from mlmed.errors import DataError
 
 __all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
@@ -57,11 +58,13 @@ def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
     return names
 
 
+@engine_rows()
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
     return [str(name) for name in _schema_names(_wrap(data))]
 
 
+@engine_rows()
 def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> pd.DataFrame:
     """Take the wanted columns as a pandas frame with a fresh index.
 

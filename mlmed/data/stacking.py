@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
+from mlmed.data.engines import engine_rows
 from mlmed.errors import DataError
 
 __all__ = ["stack"]
@@ -134,6 +135,7 @@ def _check_names(carried: list[str], y: str, cluster: str, covariates: list[str]
         )
 
 
+@engine_rows()
 def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
     """Return the wanted columns of any data frame."""
     try:

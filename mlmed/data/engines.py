@@ -1,0 +1,39 @@
+"""What the engines that hold rows raise, under our own name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from narwhals.exceptions import NarwhalsError
+
+from mlmed.data.readers import engine_errors
+from mlmed.errors import DataError
+
+__all__ = ["engine_rows"]
+
+
+@contextmanager
+def engine_rows() -> Iterator[None]:
+    """Where rows are asked of an engine, which only then says what it cannot do.
+
+    Raises
+    ------
+    DataError
+        The engine gave up: its connection is closed, a table or file is gone, a value is not of its type.
+    """
+    try:
+        yield
+    except (*engine_errors(), *_polars_errors(), NarwhalsError, OSError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".! ")
+        raise DataError(
+            f"the rows cannot be read from the engine that holds them: {first}. Check that its connection is open, "
+            "that its tables and files are still there and that its columns can be computed, or give a data frame"
+        ) from error
+
+
+def _polars_errors() -> tuple[type[Exception], ...]:
+    """The root of Polars' errors, if it has been loaded."""
+    module = sys.modules.get("polars")
+    return (module.exceptions.PolarsError,) if module is not None else ()
