@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from mlmed.data.engines import engine_rows
 from mlmed.errors import DataError
 
-__all__ = ["cluster_codes", "column_names", "is_numeric", "normalize", "refuse_infinite", "select_columns", "shorten"]
+__all__ = [
+    "cluster_codes",
+    "column_names",
+    "is_numeric",
+    "normalize",
+    "refuse_infinite",
+    "replaced",
+    "select_columns",
+    "shorten",
+]
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:
@@ -92,7 +101,21 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    return table.assign(**{name: normalize(table[name]) for name in wanted if name not in keep})
+    return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})
+
+
+def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A table with new values in some of its columns, whatever they are called (``assign`` cannot take ``self``).
+
+    Examples
+    --------
+    >>> replaced(pd.DataFrame({"self": [1.0], "x": [2.0]}), {"self": 3.0}).to_dict("list")
+    {'self': [3.0], 'x': [2.0]}
+    """
+    made = table.copy(deep=False)
+    for name, values in columns.items():
+        made[name] = values
+    return made
 
 
 def unknown_column(name: str, present: list[Any]) -> DataError:

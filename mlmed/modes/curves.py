@@ -15,7 +15,7 @@ from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
 from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_seed
+from mlmed.modes.checks import check_own_name, check_seed
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.grid import check_held, check_points
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
@@ -89,8 +89,7 @@ def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     if not numbers:
         known = sorted(frozenset().union(*every))
         raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(known, 20) or 'none'}")
-    if variable in RESERVED:
-        raise EffectError(f"a predictor called {variable!r} cannot be told from a column of the table; rename it")
+    check_own_name(variable, RESERVED, "a predictor")
     return numbers
 
 

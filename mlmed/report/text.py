@@ -78,7 +78,7 @@ def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
         shown[heading] = cells
     if numbered:
         shown[""] = [f"[{numbered[note]}]" if note else "" for note in notes]
-    widths = {name: max(len(name), *(len(cell) for cell in cells)) for name, cells in shown.items()}
+    widths = {name: max(map(len, [name, *cells])) for name, cells in shown.items()}
     first = next(iter(shown))
 
     def line(cells: Sequence[str]) -> str:
