@@ -25,7 +25,7 @@ def engine_rows() -> Iterator[None]:
     """
     try:
         yield
-    except (*engine_errors(), *_polars_errors(), NarwhalsError, OSError) as error:
+    except _errors() as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".! ")
         raise DataError(
             f"the rows cannot be read from the engine that holds them: {first}. Check that its connection is open, "
@@ -33,7 +33,8 @@ def engine_rows() -> Iterator[None]:
         ) from error
 
 
-def _polars_errors() -> tuple[type[Exception], ...]:
-    """The root of Polars' errors, if it has been loaded."""
-    module = sys.modules.get("polars")
-    return (module.exceptions.PolarsError,) if module is not None else ()
+def _errors() -> tuple[type[Exception], ...]:
+    """Those of the file system, of narwhals, and of the engines that have been loaded."""
+    polars = sys.modules.get("polars")
+    own = (polars.exceptions.PolarsError,) if polars is not None else ()
+    return (OSError, NarwhalsError, *engine_errors(), *own)

@@ -190,8 +190,10 @@ def _population(values: Population) -> Source:
             f"study() runs over values of cov(a_j, b_j), its first argument; cov_ab={values['cov_ab']!r} is a second "
             "answer to the same question: write study([...]) with the values"
         )
-    said = default_truth("1-1-1") if values.get("truth") is None else values["truth"]
-    return Source.of("1-1-1", **{**values, "truth": said})
+    said = values.copy()
+    if said.get("truth") is None:
+        said["truth"] = default_truth("1-1-1")
+    return Source.of("1-1-1", **said)
 
 
 def _known(covariances: Sequence[float]) -> list[float]:
