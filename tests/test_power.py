@@ -86,8 +86,13 @@ def test_fits_without_an_interval_are_counted_and_said():
     assert row["n"] == 15
     assert 0 < row["n_no_interval"] < 15
     assert row["n_singular"] >= row["n_no_interval"]
-    assert row["note"].startswith(f"{row['n_no_interval']} of 15 without an interval; ")
-    assert row["power"] * 15 == pytest.approx(round(row["power"] * 15))  # of all of them
+    share = f"{100 * row['n_no_interval'] / 15:.3g}%"
+    assert row["share_missing"] == pytest.approx(row["n_no_interval"] / 15)
+    assert row["note"].startswith(f"{row['n_no_interval']} of 15 ({share}) without an interval; ")
+    known = 15 - row["n_no_interval"]
+    assert row["power"] * known == pytest.approx(round(row["power"] * known))  # of the intervals that exist
+    assert row["power_of_all"] * 15 == pytest.approx(row["power"] * known)
+    assert f"{row['n_no_interval']} ({share})" in str(found)
     assert "positive definite" in str(found)
     assert "missing" in str(found)
 
@@ -97,7 +102,50 @@ def test_designs_that_cannot_be_fitted_say_why():
     assert (found.table["n_failed"] == 3).all()
     assert found.table["power"].isna().all()
     assert "20 rows in 20 clusters, one each" in found.table["note"].iloc[0]
-    assert "ordinary regression" in str(found)
+    assert found.table["power_of_all"].isna().all()
+    assert (found.table["share_missing"] == 1.0).all()
+    assert "3 (100%)" in str(found)
+    assert "ordinary regression" in " ".join(str(found).split())
+
+
+def test_data_sets_without_an_error_are_no_misses_of_a_and_b():
+    """a is 0.6 with an error near 0.12: the exact test finds it in 99.9%, and so do the fits that have an error."""
+    found = power(20, 8, a=0.6, b=0.6, cov_ab=0.113, n=25, seed=1)
+    pytest.importorskip("matplotlib").use("Agg")
+    expected = exact_power(0.6, 20, 8, seed=2000)
+    assert expected > 0.99
+    for term in ("a", "b"):
+        row = rows_of(found, term)
+        assert 0.2 < row["share_missing"] < 0.9
+        assert row["power"] == 1.0
+        assert row["power_of_all"] == pytest.approx(1.0 - row["share_missing"])
+        title = found.plot(term).get_title()
+        assert f"intervals that exist: up to {100 * row['share_missing']:.3g}% of the data sets have none" in title
+    assert rows_of(found, "a")["truth"] == 0.6
+
+
+def test_a_plan_in_small_units_keeps_its_digits():
+    """y in units of a millionth: what is printed is what the table has, to three digits (errors to one)."""
+    scale = np.diag([1.0, 1.0, 1e-6, 1e-6, 1e-6])
+    G = scale @ np.diag([0.6, 0.16, 0.4, 0.16, 0.04]) @ scale
+    values = {"a": 0.3, "b": 3e-7, "cprime": 2e-7, "G": G, "sigma2": (0.65, 4.5e-13)}
+    found = power(30, 8, **values, n=3, seed=1)
+    names = ("truth", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se")
+    printed = [line.split() for line in str(found).splitlines() if line.startswith("30 ")]
+    for cells, (_, row) in zip(printed, found.table.iterrows(), strict=True):
+        assert cells[2] == row["term"]
+        if row["term"] != "a":
+            shown = [float(cell.strip("()")) for cell in cells[3:9]]
+            np.testing.assert_allclose(shown, row[list(names)].astype(float), rtol=5e-3)
+        assert cells[-1] == "0"
+
+
+def test_paths_without_the_covariance_of_their_slopes_are_not_planned():
+    """With the 0.113 of the default population, the truth of a b = -0.076 would be +0.037."""
+    with pytest.raises(DataError, match="a and b are given, and cov"):
+        power(20, 8, a=0.23, b=-0.33, n=1, seed=1)
+    found = power(20, 8, a=0.23, b=-0.33, cov_ab=0.0, n=1, seed=1)
+    assert rows_of(found, "indirect")["truth"] == pytest.approx(-0.0759, rel=SAME)
 
 
 def test_other_intervals_and_simpler_models():

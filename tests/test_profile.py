@@ -126,7 +126,7 @@ def test_a_variance_of_zero_has_its_lower_end_at_the_edge():
 
 def test_a_ratio_with_a_weak_denominator_has_a_reason_instead_of_an_end():
     """Its likelihood never drops far enough (Fieller), so that no interval is right."""
-    truth = mlmed.simulate.BPGTruth(a=0.0)
+    truth = mlmed.simulate.BPGTruth(a=0.0, G=mlmed.simulate.BPGTruth().G)
     fit = mlmed.mixed("m ~ x + (1 | id)", mlmed.simulate.bpg(30, 4, truth=truth, seed=3).data)
     assert abs(fit.tvalues["x"]) < 1.9
     found = fit.profile("Intercept / x", points=4)
@@ -134,6 +134,7 @@ def test_a_ratio_with_a_weak_denominator_has_a_reason_instead_of_an_end():
     assert "no end was found: the profile of Intercept / x can be followed as far as" in found.note or (
         "unbounded" in found.note
     )
+    assert "nan" not in repr(found)
 
 
 def test_intervals_follow_transformations_and_units(dataset):

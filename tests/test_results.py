@@ -12,7 +12,8 @@ import pytest
 
 import mlmed
 from mlmed.effects.delta import COLUMNS
-from mlmed.errors import DataError, EffectError
+from mlmed.errors import BoundaryWarning, DataError, EffectError
+from mlmed.report.text import format_number
 from tests.models import MEDIATOR, OUTCOME
 
 
@@ -145,6 +146,51 @@ def test_summaries(fit, one):
     with pytest.raises(EffectError, match="block"):
         fit.summary(style="stata", vcov="joint")
     assert fit._repr_html_().startswith("<pre>")
+
+
+def last_line(text: str) -> dict[str, float]:
+    """Terms and numbers of the last line of a summary."""
+    shown = text.splitlines()[-1].partition("standard errors ")[2].partition(" (docs")[0].partition(";")[0]
+    return {term: float(number) for term, number in (pair.split(" ") for pair in shown.split(", "))}
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e7])
+def test_a_summary_keeps_its_digits_in_any_unit(data, fit, unit):
+    """Errors of b, c' and the effects follow the unit of y; those of a do not."""
+    scaled = mlmed.mediate(MEDIATOR, OUTCOME, data.assign(y=unit * data["y"]))
+    expected = fit.effects(vcov="joint").set_index("term")["std_error"][["a", "b", "cprime", "indirect", "total"]]
+    factors = pd.Series(unit, index=expected.index)
+    factors["a"] = 1.0
+    shown = last_line(scaled.summary())
+    assert list(shown) == list(expected.index)
+    # five digits are printed, so the last may be off by a half
+    np.testing.assert_allclose(list(shown.values()), expected * factors, rtol=6e-5)
+    for line in str(mlmed.compare(fit, scaled)).splitlines()[2:9]:
+        term, *cells = line.replace("(", " ").replace(")", " ").split()
+        ours, theirs = (np.array(cells[k : k + 2], dtype=float) for k in (0, 2))
+        by = unit if term in ("b", "cprime", "cov_ab", "indirect", "direct", "total") else 1.0
+        np.testing.assert_allclose(theirs, by * ours, rtol=2e-2)  # three digits or more, of two rounded numbers
+
+
+def test_a_summary_has_no_nan_where_there_is_no_error(data):
+    """The joint Hessian of this singular fit has the scaled eigenvalue -5.7."""
+    with pytest.warns(BoundaryWarning):
+        singular = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(25, 5, seed=5).data)
+    text = singular.summary()
+    assert text.splitlines()[-1] == (
+        'vcov="joint" has no standard errors here; the notes of effects(vcov="joint") say why'
+    )
+    assert "nan" not in text
+    assert "not positive definite" in singular.effects(vcov="joint")["note"].iloc[0]
+    full = mlmed.mediate(MEDIATOR, "y ~ m + (1 + m | id)", data).summary()
+    assert full.splitlines()[-1].endswith("; none of cprime (docs/standard_errors.md)")
+    assert set(last_line(full)) == {"a", "b", "indirect", "total"}
+
+
+@pytest.mark.parametrize("digits", [3, 4, 5, 6])
+def test_numbers_in_text_have_three_digits_or_more(digits):
+    for value in (-1.23456e-12, 3.45678e-4, 0.00123456, 0.0987654, 0.12, 123.456, 7654321.0, 1.23456e15):
+        assert float(format_number(value, digits)) == pytest.approx(value, rel=5e-3)
 
 
 def test_stata_layout_of_structures(data):

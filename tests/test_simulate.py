@@ -100,7 +100,7 @@ def test_designs_with_variables_at_level_2(design, constant):
 
 
 def test_values_replace_those_of_the_truth():
-    truth = BPGTruth(a=0.1, cprime=0.0)
+    truth = BPGTruth(a=0.1, cprime=0.0, G=np.eye(5))
     assert bpg(3, 2, truth=truth, b=0.4, seed=1).truth == replace(truth, b=0.4)
     assert bpg(3, 2, seed=1).truth == BPGTruth()
     assert BPGTruth().with_cov_ab(-0.05).cov_ab == -0.05
@@ -108,12 +108,53 @@ def test_values_replace_those_of_the_truth():
     assert BPGTruth().effects["total"] == BPGTruth().total
 
 
+def test_paths_take_the_covariance_of_their_slopes_from_nobody():
+    """Mean of the drawn (a + a_j)(b + b_j), whose truth is a b + cov_ab: -0.08 here, and 0.033 with the default's."""
+    made = bpg(40_000, 1, a=-0.4, b=0.2, cov_ab=0.0, seed=8)
+    products = (-0.4 + made.ranef[:, 1]) * (0.2 + made.ranef[:, 3])
+    error = products.std() / np.sqrt(40_000)
+    assert error < 0.002
+    assert products.mean() == pytest.approx(-0.08, abs=ERRORS * error)
+    assert made.truth.indirect == pytest.approx(-0.08, rel=SAME)
+    slopes = np.cov(made.ranef[:, [1, 3]].T)
+    assert slopes == pytest.approx(np.diag([0.16, 0.16]), abs=ERRORS * 0.16 * np.sqrt(2 / 40_000))
+
+
+@pytest.mark.parametrize(
+    ("values", "cov_ab"),
+    [
+        ({"cprime": 0.0}, 0.113),
+        ({"cov_ab": -0.05}, -0.05),
+        ({"a": 0.3, "b": 0.3, "cov_ab": 0.03}, 0.03),
+        ({"a": 0.3, "G": np.diag([1.0, 1.0, 1.0, 1.0, 0.0])}, 0.0),
+        ({"a": 0.3, "truth": BPGTruth().with_cov_ab(0.02)}, 0.02),
+        ({"truth": BPGTruth(), "cov_ab": 0.01}, 0.01),
+        ({"a": 0.3, "b": 0.3, "design": "2-1-1"}, 0.0),
+        ({"a": 0.3, "b": 0.3, "design": "2-2-1", "cov_ab": 0.0}, 0.0),
+    ],
+)
+def test_the_covariance_is_the_one_that_was_said(values, cov_ab):
+    assert bpg(3, 2, seed=1, **values).truth.cov_ab == cov_ab
+
+
+def test_a_truth_with_other_paths_needs_a_covariance():
+    with pytest.raises(DataError, match=r"a = 0.3 and b = 0.6 have no G, and the default one has .* 0.113"):
+        BPGTruth(a=0.3)
+    assert BPGTruth(a=0.3, b=0.2, G=BPGTruth().with_cov_ab(0.0).G).indirect == pytest.approx(0.06, rel=SAME)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({"n_clusters": 0}, DataError, "n_clusters must be a whole number from 1; found 0"),
         ({"cluster_size": 2.5}, DataError, "cluster_size must be a whole number"),
-        ({"a": "x"}, DataError, "a must be a number"),
+        ({"a": "x", "cov_ab": 0.0}, DataError, "a must be a number"),
+        ({"a": 0.3}, DataError, "a is given, and cov.a_j, b_j. is not; .* the 0.113 of the default .* Give cov_ab="),
+        ({"a": 0.6, "b": 0.6}, DataError, "a and b are given, and cov.a_j, b_j. is not"),
+        ({"b": 0.1, "cov_ab": 0.2}, DataError, r"cov\(a_j, b_j\) = 0.2 must lie within .* = \+-0.16"),
+        ({"a": 0.3, "cov_ab": "none"}, DataError, "cov_ab must be a number"),
+        ({"cov_ab": 0.1, "G": np.eye(5)}, DataError, "cov_ab=0.1 and G, whose row 1 and column 3 have 0, are two"),
+        ({"design": "2-1-1", "cov_ab": 0.1}, DataError, "cov_ab=0.1 cannot be in design 2-1-1: x is constant"),
         ({"cprime": np.nan}, DataError, "cprime must be a number"),
         ({"G": np.eye(4)}, DataError, r"found the shape \(4, 4\)"),
         ({"G": -np.eye(5)}, DataError, "G has the variance -1"),
@@ -154,9 +195,11 @@ def test_performance_by_hand():
     assert found.bias_mcse == pytest.approx(made.std(ddof=1) / 2)
     assert found.rmse == pytest.approx(np.sqrt(((made - 1.5) ** 2).mean()))
     assert found.mean_se == 0.5
-    assert found.power == pytest.approx(2 / 5)  # what has no interval was not found
+    assert found.power == pytest.approx(2 / 3)  # of the intervals that exist
+    assert found.power_mcse == pytest.approx(np.sqrt(2 / 3 * 1 / 3 / 3))
+    assert found.power_of_all == pytest.approx(2 / 5)
+    assert found.share_missing == pytest.approx(2 / 5)
     assert found.coverage == pytest.approx(2 / 3)  # of the intervals that exist
-    assert found.power_mcse == pytest.approx(np.sqrt(0.4 * 0.6 / 5))
 
 
 def test_monte_carlo_errors_are_those_of_repeated_studies():

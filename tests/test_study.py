@@ -67,6 +67,13 @@ def test_a_covariance_has_the_same_numbers_alone_and_for_any_number_of_workers()
     pd.testing.assert_frame_equal(study([0.0, 0.05], n_clusters=20, n=4, seed=2, n_jobs=2).table, both.table)
 
 
+def test_paths_of_a_study_need_no_covariance_beside_its_own():
+    found = study([0.0, 0.05], n_clusters=20, n=2, a=0.3, b=-0.2, seed=2).table
+    truths = found.groupby("cov_ab")["truth"].unique()
+    np.testing.assert_allclose(np.concatenate(truths.to_list()), [-0.06, -0.01], rtol=SAME)
+    assert (found["share_missing"] == (found["n_failed"] + found["n_no_interval"]) / 2).all()
+
+
 def test_the_study_as_text(compared):
     text = str(compared)
     assert "100 for each covariance, 50 clusters of 8, seed 1" in text
@@ -85,6 +92,7 @@ def test_the_study_as_text(compared):
         ({"level": 1.0}, EffectError, "level must be"),
         ({"n_clusters": 1.5}, DataError, "n_clusters must be"),
         ({"design": "2-1-1"}, TypeError, "'design'"),
+        ({"cov_ab": 0.1}, EffectError, r"cov_ab=0.1 is a second answer .* write study\(\[...\]\)"),
     ],
 )
 def test_studies_that_cannot_be_are_refused(options, error, message):

@@ -12,7 +12,7 @@ from mlmed.cli.fitting import compared, effects, fit, mixed_model
 from mlmed.cli.parser import make_parser
 from mlmed.cli.reading import read, scan_progress, write
 from mlmed.cli.schools import causal_model, location_scale_model, piecewise_model
-from mlmed.data.readers import engine_errors
+from mlmed.data.engines import engine_errors
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from mlmed.modes.grams import grams, grams_sql

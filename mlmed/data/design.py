@@ -14,9 +14,9 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
 from mlmed.data.factors import refuse_one_level, unknown_level
-from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
+from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
+from mlmed.data.predictors import check_fixed, check_predictors, check_random, refuse_residual, typical_values
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
@@ -80,7 +80,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     refuse_infinite(table)
     codes, clusters = cluster_codes(table, spec.group)
     both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
-    table = table.assign(**{name: normalize(table[name]) for name in both})  # ids that are predictors, too
+    table = replaced(table, {name: normalize(table[name]) for name in both})  # ids that are predictors, too
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
@@ -151,7 +151,7 @@ def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
         elif isinstance(kind, pd.CategoricalDtype):
             changed[name] = table[name].cat.remove_unused_categories()
     renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
-    return table.assign(**changed).rename(columns=renamed) if changed or renamed else table
+    return replaced(table, changed).rename(columns=renamed) if changed or renamed else table
 
 
 def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray[np.intp], pd.Index]:
@@ -254,6 +254,7 @@ def _design_equation(
             random_at.append(place(name, column))
             terms.append(number)
     check_random(equation, random_names)
+    refuse_residual(equation, random_names)
     typical, spread, levels = typical_values(equation, table)
     return EquationLayout(
         name=equation.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.engines import engine_rows
 from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
 
@@ -24,6 +25,7 @@ __all__ = [
     "is_numeric",
     "normalize",
     "refuse_infinite",
+    "replaced",
     "select_columns",
     "shorten",
 ]
@@ -68,11 +70,13 @@ def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
     return names
 
 
+@engine_rows()
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
     return [str(name) for name in _schema_names(_wrap(data))]
 
 
+@engine_rows()
 def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> pd.DataFrame:
     """Take the wanted columns as a pandas frame with a fresh index.
 
@@ -100,7 +104,21 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    return table.assign(**{name: normalize(table[name]) for name in wanted if name not in keep})
+    return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})
+
+
+def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """A table with new values in some of its columns, whatever they are called (``assign`` cannot take ``self``).
+
+    Examples
+    --------
+    >>> replaced(pd.DataFrame({"self": [1.0], "x": [2.0]}), {"self": 3.0}).to_dict("list")
+    {'self': [3.0], 'x': [2.0]}
+    """
+    made = table.copy(deep=False)
+    for name, values in columns.items():
+        made[name] = values
+    return made
 
 
 def column_named(name: str, present: list[Any]) -> nw.Expr:

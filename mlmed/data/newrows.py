@@ -10,7 +10,7 @@ from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import shorten
+from mlmed.data.frames import replaced, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
@@ -48,7 +48,7 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
             )
         if not isinstance(levels[0], float):
             changed[name] = pd.Categorical(column, categories=list(levels))
-    return table.assign(**changed)
+    return replaced(table, changed)
 
 
 def encode_as_fitted(

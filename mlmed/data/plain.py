@@ -12,7 +12,7 @@ from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode, refuse_intercept, response_values, to_encodable
-from mlmed.data.frames import refuse_infinite, select_columns
+from mlmed.data.frames import refuse_infinite, replaced, select_columns
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import check_fixed, check_predictors, typical_values
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
@@ -201,4 +201,4 @@ def _with_values(layout: EquationLayout, table: pd.DataFrame, values: Mapping[st
             raise DataError(f"{name} holds numbers; found the value {value!r}. Give a number")
         else:
             changed[safe_name(name)] = np.full(len(table), float(value))
-    return table.assign(**changed) if changed else table
+    return replaced(table, changed) if changed else table

@@ -17,7 +17,7 @@ from mlmed.data.expressions import Kinds, column_expressions, factor_expression,
 from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_random, coded_variables, refuse_rounded_levels
+from mlmed.data.predictors import check_fixed, check_random, coded_variables, refuse_residual, refuse_rounded_levels
 from mlmed.data.written_numbers import NUMBER, WrittenNumbers, refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError
 from mlmed.formula import Equation, formula_variables
@@ -182,7 +182,9 @@ def _plan_equation(
             values.append(moments[name])
         placed[name] = names.index(label)
     check_fixed(equation, list(encodings[0].column_names))
-    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
+    random_names = [display_name(name) for encoding in encodings[1:] for name in encoding.column_names]
+    check_random(equation, random_names)
+    refuse_residual(equation, random_names)
     random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
     fixed = list(encodings[0].column_names)
     own = equation.predictors

@@ -14,6 +14,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from mlmed.data.engines import engine_rows
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, standardized
 from mlmed.data.planning import Plan, bad_column, count_rows, one_row, plan_sums, safe_frame
@@ -33,6 +34,7 @@ def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
     return frame if isinstance(frame, nw.LazyFrame) else None
 
 
+@engine_rows()
 def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
     """Cross-products by cluster, summed where the rows are.
 
@@ -96,6 +98,7 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     return DataError("the rows have no finite sums; check missing values and cluster ids")
 
 
+@engine_rows()
 def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
     """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
     if plan is None:

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import struct
-import sys
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from mlmed.data.delimited import read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
 from mlmed.errors import DataError, LabelWarning
 
-__all__ = ["ReadOptions", "engine_errors", "is_grams", "open_parquet", "read_labelled", "read_table"]
+__all__ = ["ReadOptions", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
 #: A table, and code -> label by column.
 _Read = tuple[pd.DataFrame, Mapping[str, Mapping[Any, Any]]]
@@ -306,9 +305,3 @@ def open_parquet(source: str) -> Any | None:
     except duckdb.Error as error:
         first = str(error).splitlines()[0]
         raise DataError(f"cannot read {source}: {first}; check the path and the files") from error
-
-
-def engine_errors() -> tuple[type[Exception], ...]:
-    """Errors of DuckDB while it scans files, if it has been loaded."""
-    module = sys.modules.get("duckdb")
-    return (module.Error,) if module is not None else ()

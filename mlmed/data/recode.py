@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.chain import Derived, derived_columns
 from mlmed.data.design import encode, to_encodable
-from mlmed.data.frames import cluster_codes, select_columns
+from mlmed.data.frames import cluster_codes, replaced, select_columns
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.rows import Rows
@@ -90,7 +90,7 @@ class Recode:
             simulated = values[source.at][self.rows[source.rows]]
             new[source.rows] = self.shift[source.at] + self.scale[source.at] * simulated
             changed[source.column] = new
-        table = self.table.assign(**changed)
+        table = replaced(self.table, changed)
         where = f"equation {self.name} with simulated {', '.join(source.column for source in self.sources)}"
         made = {e: encode(encoding, table, where=where)[0] for e, encoding in self.encodings.items()}
         for column in self.columns:

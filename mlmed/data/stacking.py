@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
+from mlmed.data.engines import engine_rows
 from mlmed.data.frames import column_named, index_names, select_columns, unknown_column
 from mlmed.data.ids import refuse_rounded
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
@@ -138,6 +139,7 @@ def _check_names(carried: list[str], y: str, cluster: str, covariates: list[str]
         )
 
 
+@engine_rows()
 def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
     """Return the wanted columns of any data frame."""
     try:

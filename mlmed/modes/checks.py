@@ -1,13 +1,14 @@
-"""Counts, seeds and workers as users give them."""
+"""Counts, seeds, workers and names as users give them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
 from mlmed.errors import EffectError
 
-__all__ = ["check_count", "check_jobs", "check_seed"]
+__all__ = ["check_count", "check_jobs", "check_own_name", "check_seed"]
 
 
 def _is_whole(value: Any) -> bool:
@@ -29,6 +30,15 @@ def check_seed(value: Any, what: str) -> int:
     if not _is_whole(value) or value < 0:
         raise EffectError(f"seed is a whole number from 0, as in seed=1, of which generators are made; found {value!r}")
     return int(value)
+
+
+def check_own_name(name: str, columns: Collection[str], what: str) -> None:
+    """Refuse a name of the user's that a table has for a column of its own."""
+    if name in columns:
+        raise EffectError(
+            f"{what} called {name!r} cannot be told from a column of the table, which has {', '.join(columns)}; rename "
+            "it in the data and fit again"
+        )
 
 
 def check_jobs(value: Any) -> int | None:

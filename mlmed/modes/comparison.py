@@ -16,7 +16,7 @@ from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
 from mlmed.report.forest import plot_forest
-from mlmed.report.text import WIDTH, format_number
+from mlmed.report.text import WIDTH, as_html, format_number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +118,7 @@ class Comparison:
         return _text(self)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
 def compare(
@@ -210,5 +210,5 @@ def _notes(comparison: Comparison) -> list[str]:
 def _cell(estimate: float, error: float) -> str:
     if np.isnan(estimate):
         return "-"
-    shown = format_number(round(float(estimate), 5), 5)
-    return shown if np.isnan(error) else f"{shown} ({format_number(round(float(error), 5), 4)})"
+    shown = format_number(float(estimate), 5)
+    return shown if np.isnan(error) else f"{shown} ({format_number(float(error), 4)})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
+from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
 from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_seed
-from mlmed.modes.fitting import Fitted
+from mlmed.modes.checks import check_own_name, check_seed
+from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.grid import check_held, check_points
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
@@ -29,6 +30,7 @@ __all__ = [
     "given_note",
     "line_along",
     "observed_points",
+    "own_values",
 ]
 
 Indices = NDArray[np.intp]
@@ -49,11 +51,14 @@ class Line:
         It and the others, which are constant.
     numbers : (int, ...)
         Equations that use the predictor.
+    held : frozenset of str
+        Those of the others that the user holds; the rest has its mean or first level.
     """
 
     variable: str
     rows: pd.DataFrame
     numbers: tuple[int, ...]
+    held: frozenset[str] = frozenset()
 
 
 def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
@@ -74,7 +79,7 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
     if isinstance(grid, int):
         grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)
     fixed = {name: held.get(name, typical[name]) for name in others}
-    return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers)
+    return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers, frozenset(held))
 
 
 def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
@@ -84,8 +89,7 @@ def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     if not numbers:
         known = sorted(frozenset().union(*every))
         raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(known, 20) or 'none'}")
-    if variable in RESERVED:
-        raise EffectError(f"a predictor called {variable!r} cannot be told from a column of the table; rename it")
+    check_own_name(variable, RESERVED, "a predictor")
     return numbers
 
 
@@ -104,18 +108,26 @@ def _spaced(fitted: Fitted, numbers: tuple[int, ...], variable: str, points: int
     return list(np.linspace(column.min(), column.max(), points))
 
 
-def given_note(fitted: Fitted, line: Line) -> str:
+def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
     """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
 
-    The slope of x in the equation of y is then the direct effect.
+    The slope of x in the equation of y is then the direct effect. Of predictors in ``own`` every cluster has its own
+    value, and it is said where the population stands.
     """
     notes = []
+    if len(own):
+        values = [f"{name} = {_shown(line.rows[name].iloc[0])}" for name in sorted(own)]
+        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {', '.join(values)}")
     for number in line.numbers:
-        held = [name for name in given_responses(fitted, number) if name != line.variable]
+        held = [name for name in given_responses(fitted, number) if name != line.variable and name not in own]
         values = [f"{name} = {line.rows[name].iloc[0]:.3g}" for name in held]
         if values:
             notes.append(f"{fitted.layout.equations[number].name} given {', '.join(values)}")
     return "; ".join(notes)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
@@ -172,22 +184,47 @@ def _positions(fitted: Fitted, wanted: list[Any]) -> Indices:
     return np.array(list(dict.fromkeys(found)), dtype=np.intp)
 
 
-def cluster_lines(fitted: Fitted, line: Line, chosen: Indices) -> pd.DataFrame:
-    """response, group, the variable, estimate: X beta + Z u along a line, for every chosen cluster."""
+def own_values(fitted: Fitted, line: Line) -> pd.DataFrame:
+    """Values (J, variables) of the predictors that each cluster has one value of, but for those that the user holds.
+
+    Without columns where there are none, or where the fit has no rows to read them from.
+
+    Raises
+    ------
+    EffectError
+        The data frame was changed after the fit.
+    """
+    free = [str(name) for name in line.rows if name != line.variable and name not in line.held]
+    if fitted.table is None or not free:
+        return pd.DataFrame(index=range(len(fitted.clusters)))
+    design = design_of(fitted, "the clusters' own values of predictors", "hold all of them with at=")
+    table = select_columns(fitted.table, free).iloc[design.at].reset_index(drop=True)
+    levels = levels_of(table, design.codes, free)
+    return cluster_table(table, design.codes, [name for name in free if levels[name] == 2])
+
+
+def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
+    """response, group, the variable, estimate: X beta + Z u along a line, for every chosen cluster.
+
+    ``own`` are values (J, variables) that stand in for those of the line; a line of a cluster without one is NaN.
+    """
     modes, labels = fitted.law().modes[chosen], shown_clusters(fitted.clusters)[chosen]
-    grid, blocks = line.rows[line.variable], []
+    points, blocks = len(line.rows), []
+    every = pd.concat([line.rows] * len(chosen), ignore_index=True)
+    for name in own:
+        every[name] = own[name].iloc[np.repeat(chosen, points)].array
     for number in line.numbers:
-        rows = read_rows(fitted, number, line.rows, clusters=False)
-        u = modes[:, own_effects(fitted, number)[1]]
-        lines = row_means(fitted, number, rows, None) + u @ rows.Z.T  # (clusters, points)
-        block = {"response": fitted.layout.equations[number].name, "group": np.repeat(labels, len(grid))}
-        block |= {line.variable: pd.concat([grid] * len(chosen), ignore_index=True), "estimate": lines.ravel()}
-        blocks.append(pd.DataFrame(block))
+        rows = read_rows(fitted, number, every, clusters=False)
+        u = np.repeat(modes[:, own_effects(fitted, number)[1]], points, axis=0)[rows.complete]
+        estimate = np.full(len(every), np.nan)
+        estimate[rows.complete] = row_means(fitted, number, rows, None) + np.vecdot(rows.Z, u)
+        block = {"response": fitted.layout.equations[number].name, "group": np.repeat(labels, points)}
+        blocks.append(pd.DataFrame(block | {line.variable: every[line.variable], "estimate": estimate}))
     return pd.concat(blocks, ignore_index=True)
 
 
 def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
-    """response, the variable, value: the rows that an equation used.
+    """response, the variable, estimate: the values of the rows that an equation used.
 
     Raises
     ------
@@ -201,6 +238,6 @@ def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
     blocks = []
     for number in line.numbers:
         name = fitted.layout.equations[number].name
-        block = pd.DataFrame({"response": name, line.variable: x.array, "value": frame[name].to_numpy()})
-        blocks.append(block[block["value"].notna()])
+        block = pd.DataFrame({"response": name, line.variable: x.array, "estimate": frame[name].to_numpy()})
+        blocks.append(block[block["estimate"].notna()])
     return pd.concat(blocks, ignore_index=True)

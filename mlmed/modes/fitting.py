@@ -6,6 +6,7 @@ rows; a pickled fit has no rows.
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -171,7 +172,7 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
 
 def _stored(data: Any) -> Grams | None:
     """Grams made before, bare or as the value that users hold."""
-    arrays = getattr(data, "arrays", data)
+    arrays = inspect.getattr_static(data, "arrays", data)  # any attribute that is not there makes DuckDB run its query
     return arrays if isinstance(arrays, Grams) else None
 
 

@@ -29,11 +29,13 @@ from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.text import errors_named, letter, native_summary
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
-from mlmed.report.text import render_table
+from mlmed.report.text import format_number, render_table
 
 __all__ = ["MediationResults", "mediate"]
 
 Array = NDArray[np.float64]
+#: Effects whose errors of another kind stand below the summary.
+SHOWN_ERRORS = ("a", "b", "cprime", "indirect", "total")
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,9 +190,14 @@ class MediationResults(MixedResults):
         return "\n".join(lines)
 
     def _other_vcov_line(self, kind: str) -> str:
-        other = self.effects(vcov=kind).set_index("term")["std_error"]
-        shown = ", ".join(f"{term} {other[term]:.5f}" for term in ("a", "b", "cprime", "indirect", "total"))
-        return f'vcov="{kind}" has standard errors {shown} (docs/standard_errors.md)'
+        """The errors of another kind, and the terms that have none."""
+        other = self.effects(vcov=kind).set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
+        known, without = other.dropna(), other.index[other.isna()]
+        if not len(known):
+            return f'vcov="{kind}" has no standard errors here; the notes of effects(vcov="{kind}") say why'
+        shown = ", ".join(f"{term} {format_number(error, 5)}" for term, error in known.items())
+        none = f"; none of {', '.join(without)}" if len(without) else ""
+        return f'vcov="{kind}" has standard errors {shown}{none} (docs/standard_errors.md)'
 
 
 def _effects_of(paths: Paths, estimates: Estimates, psi: Array) -> dict[str, Array]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, column_names, normalize, refuse_infinite, select_columns
+from mlmed.data.frames import cluster_codes, column_names, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.newrows import encode_as_fitted, known_clusters
 from mlmed.errors import DataError
 from mlmed.modes.fitting import Fitted
@@ -61,7 +61,7 @@ def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool) -> N
     table = select_columns(newdata, {*wanted, *group}, keep=group)
     refuse_infinite(table)
     codes, labels = cluster_codes(table, group) if clusters else (np.full(len(table), -1), pd.Index([]))
-    table = table.assign(**{name: normalize(table[name]) for name in group if name in wanted})
+    table = replaced(table, {name: normalize(table[name]) for name in group if name in wanted})
     complete = np.logical_and.reduce(table[sorted(wanted)].notna().to_numpy(dtype=bool), axis=1)
     known = np.append(known_clusters(fitted.clusters, labels), -1)
     at = known[codes[complete]]  # a missing id has the code -1, which is the last entry

@@ -17,6 +17,7 @@ from mlmed.modes.curves import (
     given_note,
     line_along,
     observed_points,
+    own_values,
 )
 from mlmed.modes.sdcor import correlations_table
 from mlmed.modes.values import Values
@@ -66,7 +67,10 @@ class Pictures(Values):
         at: Mapping[str, Any] | None = None,
         points: int | Sequence[Any] = 50,
     ) -> list[Axes]:
-        """Expected responses of single clusters along one predictor, all others held; the population's on top.
+        """Expected responses of single clusters along one predictor, others held; the population's on top.
+
+        Predictors that are the same in all rows of a cluster (the arm of a trial) have the cluster's own value, unless
+        ``at`` holds them; the population's line has their mean or first level, as the caption says.
 
         Parameters
         ----------
@@ -79,6 +83,7 @@ class Pictures(Values):
             Required where clusters are drawn.
         at, points
             As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
+            A fit without rows (stored Grams, an engine) holds the clusters' own predictors, too.
 
         Raises
         ------
@@ -88,8 +93,9 @@ class Pictures(Values):
         chosen = choose_clusters(self.fitted, clusters, seed)
         line = line_along(self.fitted, variable, at=at, points=points)
         population = conditional_table(self.fitted, line, level=0.95)
-        lines = cluster_lines(self.fitted, line, chosen)
-        note = given_note(self.fitted, line)
+        own = own_values(self.fitted, line)
+        lines = cluster_lines(self.fitted, line, chosen, own)
+        note = given_note(self.fitted, line, own.columns)
         return plot_lines(lines, population, variable=variable, group=self.fitted.group_name, note=note)
 
     def plot_ranef(self, effect: str | Sequence[str] | None = None, *, level: float = 0.95) -> list[Axes]:

@@ -24,6 +24,7 @@ from mlmed.modes.tables import (
 )
 from mlmed.modes.text import native_summary
 from mlmed.report.stata import StataReport, render
+from mlmed.report.text import as_html
 
 __all__ = ["Presentation"]
 
@@ -186,4 +187,4 @@ class Presentation(Inference):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())

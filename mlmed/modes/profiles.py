@@ -79,8 +79,13 @@ class ProfileResults:
     def __repr__(self) -> str:
         low, high = self.interval
         tail = f"; {self.note}" if self.note else ""
-        shown = f"{self.term} {self.estimate:.6g}, {100 * self.level:g}% interval {low:.6g} to {high:.6g}"
-        return f"ProfileResults({shown}{tail})"
+        percent, ends = f"{100 * self.level:g}%", [f"{end:.6g}" for end in (low, high) if not np.isnan(end)]
+        shown = {
+            0: f"no {percent} interval",
+            1: f"no {percent} interval: one end only, {ends[0] if ends else ''}",
+            2: f"{percent} interval {' to '.join(ends)}",
+        }[len(ends)]
+        return f"ProfileResults({self.term} {self.estimate:.6g}, {shown}{tail})"
 
 
 def profiler_of(fitted: Fitted, quantity_at: QuantityAt) -> Profiler:

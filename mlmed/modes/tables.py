@@ -191,9 +191,9 @@ def glance_table(fitted: Fitted) -> pd.DataFrame:
 def sections(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> dict[str, pd.DataFrame]:
     """The tables every fit has, by the name they are exported under."""
     varcorr = varcorr_table(fitted, vcov=vcov, level=level)
-    residual = varcorr["group"] == "Residual"
+    n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     return {
         "fixef": fixef_table(fitted, vcov=vcov, level=level, ddf=ddf),
-        "varcorr": varcorr[~residual],
-        "residual": varcorr[residual],
+        "varcorr": varcorr.iloc[:n_tau],
+        "residual": varcorr.iloc[n_tau:],
     }

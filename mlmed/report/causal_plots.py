@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.report.labels import literal
 from mlmed.report.plots import new_axes
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def plot_effects(table: pd.DataFrame, *, title: str) -> Axes:
         ax.plot([], [], "o", color="C0", markerfacecolor="white", label="control")
         ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("effect on the expected outcome")
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(literal(title), fontsize="medium")
     return ax
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.report.labels import MEDIUM, SMALL, figure_of, longest_line, put_caption, wrapped
+from mlmed.report.labels import MEDIUM, SMALL, figure_of, literal, longest_line, put_caption, wrapped
 from mlmed.report.plots import new_panels
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def plot_curves(
     level : float
         Coverage, for the caption.
     rows : DataFrame, optional
-        response, the variable, value: points of the data.
+        response, the variable, estimate: points of the data.
     note : str
         Second line of the caption.
     """
@@ -48,7 +48,7 @@ def plot_curves(
     for ax, (response, part) in zip(axes, table.groupby("response", sort=False), strict=True):
         if rows is not None:
             own = rows[rows["response"] == response]
-            ax.plot(positions(own[variable]), own["value"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
+            ax.plot(positions(own[variable]), own["estimate"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
         draw_band(ax, positions, part[variable], part[["estimate", "lower", "upper"]])
     put_caption(axes[0], f"expected response, {100 * level:g}% intervals\n{note}")
     return axes
@@ -79,26 +79,29 @@ def plot_lines(
         x = positions(part[variable])
         curves = lines.loc[lines["response"] == response, "estimate"].to_numpy().reshape(len(names), len(x))
         for k, curve in enumerate(curves if named else ()):
-            ax.plot(x, curve, lw=1, color=f"C{k + 1}", label=str(names[k]))
+            ax.plot(x, curve, lw=1, color=f"C{k + 1}")
         if not named:
             ax.plot(x, curves.T, lw=1, color="C0", alpha=_faint(len(names)))
-        ax.plot(x, part["estimate"], color="k", lw=2.5, label="population")
+        ax.plot(x, part["estimate"], color="k", lw=2.5)
     if named:
-        _legend_beside(axes[min(len(axes), ACROSS) - 1], group)
+        _legend_beside(axes[min(len(axes), ACROSS) - 1], group, [*map(str, names), "population"])
     count = f"{len(names)} cluster{'s' if len(names) > 1 else ''}"
     put_caption(axes[0], f"{count} ({group}), population in black\n{note}")
     return axes
 
 
-def _legend_beside(ax: Axes, title: str) -> None:
-    """The legend at the right end of a row of panels, and as much more width as it takes."""
-    handles, names = ax.get_legend_handles_labels()
+def _legend_beside(ax: Axes, title: str, names: list[str]) -> None:
+    """The legend of all lines at the right end of a row of panels, and as much more width as it takes.
+
+    A line has no label of its own: matplotlib would leave out those whose name starts with an underscore.
+    """
     title, labels = wrapped(title, NARROW), [wrapped(name, NARROW, most=2) for name in names]
     figure = figure_of(ax)
     figure.set_figwidth(figure.get_figwidth() + max(longest_line(labels) / SMALL + 0.5, longest_line([title]) / MEDIUM))
     ax.legend(
-        handles, labels, frameon=False, fontsize="small", title=title, loc="upper left", bbox_to_anchor=(1.0, 1.0)
-    )
+        ax.get_lines(), [literal(label) for label in labels], frameon=False, fontsize="small", title=literal(title),
+        loc="upper left", bbox_to_anchor=(1.0, 1.0),
+    )  # fmt: skip
 
 
 def draw_band(ax: Axes, positions: Positions, column: pd.Series, ends: pd.DataFrame) -> None:
@@ -118,7 +121,7 @@ def _panels(table: pd.DataFrame, variable: str) -> tuple[list[Axes], Positions]:
     axes = new_panels(len(responses), columns=ACROSS, width=WIDTH, height=HEIGHT)
     positions = Positions(table[variable])
     for ax, response in zip(axes, responses, strict=True):
-        ax.set_title(wrapped(response, int(MEDIUM * (WIDTH - 0.8))), fontsize="medium")
+        ax.set_title(literal(wrapped(response, int(MEDIUM * (WIDTH - 0.8)))), fontsize="medium")
         positions.label(ax, variable)
     for ax in axes[::ACROSS]:
         ax.set_ylabel("expected response")
@@ -140,7 +143,7 @@ class Positions:
 
     def label(self, ax: Axes, variable: str) -> None:
         """The name of the variable, and the levels of a factor where they stand."""
-        ax.set_xlabel(wrapped(variable, int(MEDIUM * (WIDTH - 0.8))))
+        ax.set_xlabel(literal(wrapped(variable, int(MEDIUM * (WIDTH - 0.8)))))
         if self.levels:
             self._label_levels(ax)
             ax.margins(x=0.1)
@@ -155,7 +158,7 @@ class Positions:
             if one_line
             else [wrapped(name, max(share, 2 * LEAST * aslant), most=LINES) for name in self.levels]
         )
-        ax.set_xticks(range(len(shown)), shown, fontsize="small")
+        ax.set_xticks(range(len(shown)), [literal(name) for name in shown], fontsize="small")
         for text in ax.get_xticklabels() if aslant else ():
             text.set(rotation=35, ha="right", rotation_mode="anchor")
 

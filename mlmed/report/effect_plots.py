@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mlmed.report.labels import MEDIUM, SMALL, longest_line, put_caption, wrapped
+from mlmed.report.labels import MEDIUM, SMALL, literal, longest_line, put_caption, wrapped
 from mlmed.report.plots import new_axes, new_panels
 
 if TYPE_CHECKING:
@@ -47,11 +47,12 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
         ax.hlines(rank, own["lower"], own["upper"], colors=list(colours), lw=1.5 if labelled else 0.8)
         ax.plot(own["value"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
         ax.axvline(0.0, color="0.4", lw=0.8, ls=":", zorder=0)
-        ax.set_yticks(rank if labelled else [], own["group"].astype(str) if labelled else [], fontsize="x-small")
+        names = [literal(name) for name in own["group"]] if labelled else []
+        ax.set_yticks(rank if labelled else [], names, fontsize="x-small")
         ax.set_ylim(-1, J)
-        ax.set_title(wrapped(effect, int(MEDIUM * (WIDTH - 0.4))), fontsize="medium")
+        ax.set_title(literal(wrapped(effect, int(MEDIUM * (WIDTH - 0.4)))), fontsize="medium")
     for ax in axes[:: min(len(effects), ACROSS)]:
-        ax.set_ylabel(wrapped(group if labelled else f"{group}, by rank", int(MEDIUM * (height - 1.0))))
+        ax.set_ylabel(literal(wrapped(group if labelled else f"{group}, by rank", int(MEDIUM * (height - 1.0)))))
     put_caption(axes[0], f"difference from the population, {100 * level:g}% intervals")
     return axes
 
@@ -82,14 +83,14 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
         ax.hlines(at, own["conf_low"], own["conf_high"], color=COLOURS[kind], lw=1.5)
         ax.plot(own["estimate"], at, "o", color=COLOURS[kind], ms=4.5, label=names[kind])
     ax.axvline(0.0, color="0.6", lw=0.8, ls=":", zorder=0)
-    ax.set_yticks(range(n), labels, fontsize="small")
+    ax.set_yticks(range(n), [literal(label) for label in labels], fontsize="small")
     ax.set_ylim(n - 0.5, -0.5)
     ax.set_xlim(-1.02, 1.02)
     ax.set_xlabel("correlation")
     put_caption(ax, f"Correlations {' and '.join(names[kind] for kind in kinds)}, {100 * level:g}% intervals")
     if legend:
-        marks = ax.get_legend_handles_labels()[0]
-        ax.legend(marks, legend, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        marks, shown = ax.get_legend_handles_labels()[0], [literal(line) for line in legend]
+        ax.legend(marks, shown, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.report.labels import literal, pyplot
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,13 +32,11 @@ def plot_forest(rows: pd.DataFrame, *, terms: Sequence[str], methods: Sequence[s
     level : float
         Coverage of the intervals, for the caption.
     """
-    import matplotlib.pyplot as plt
-
     shown = [name for name in methods if (rows.loc[rows["method"] == name, "kind"] != "truth").any()]
     columns = min(len(terms), 3)
     lines = -(-len(terms) // columns)
     size = (1.6 + 2.6 * columns, 0.6 + lines * (0.7 + 0.27 * len(shown)))
-    figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = pyplot().subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
     for ax, term in zip(axes.ravel(), terms, strict=False):
         _panel(ax, rows[rows["term"] == term], shown, term)
     for ax in axes.ravel()[len(terms) :]:
@@ -58,9 +58,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, methods: list[str], term: str) -> None:
             ax.plot([low, high], [at, at], color=colour, lw=1.5)
         ax.plot([estimate], [at], "o", color=colour, ms=4)
     ax.axvline(0.0, color="0.8", lw=0.8, ls=":", zorder=0)
-    ax.set_yticks(range(len(methods)), methods, fontsize="small")
+    ax.set_yticks(range(len(methods)), [literal(name) for name in methods], fontsize="small")
     ax.set_ylim(len(methods) - 0.5, -0.5)
     ax.locator_params(axis="x", nbins=5)
     ax.tick_params(axis="x", labelsize="small")
     ax.margins(x=0.08)
-    ax.set_title(term, fontsize="medium")
+    ax.set_title(literal(term), fontsize="medium")

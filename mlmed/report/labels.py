@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from mlmed.errors import EffectError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MEDIUM", "SMALL", "figure_of", "longest_line", "put_caption", "wrapped"]
+__all__ = ["MEDIUM", "SMALL", "figure_of", "literal", "longest_line", "put_caption", "pyplot", "wrapped"]
 
 #: Letters to an inch in the default font, in its sizes "medium" and "small".
 MEDIUM, SMALL = 13.0, 15.0
 #: After what a line may end, the best first.
 BREAKS = (" ", ":", "._")
+
+
+def pyplot() -> Any:
+    """Import what every picture starts from, ``matplotlib.pyplot``.
+
+    Raises
+    ------
+    EffectError
+        It is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise EffectError(
+            f'pictures need matplotlib, which cannot be imported ({error}); install it with: pip install "mlmed[plots]"'
+        ) from error
+    return plt
+
+
+def literal(text: object) -> str:
+    r"""Text of the user's, a name or a level, for matplotlib to draw letter by letter: a dollar starts no formula.
+
+    The last step before drawing, since what it adds is not seen.
+
+    Examples
+    --------
+    >>> print(literal("income in $"))
+    income in \$
+    """
+    return str(text).replace("$", r"\$")
 
 
 def wrapped(text: str, width: int, *, most: int = 4) -> str:
@@ -71,4 +103,4 @@ def put_caption(ax: Axes, text: str) -> None:
     """The title of the whole figure, in lines that fit its width; lines of the text stay lines."""
     figure = figure_of(ax)
     room = int(MEDIUM * figure.get_figwidth())
-    figure.suptitle("\n".join(wrapped(line, room) for line in text.split("\n") if line), fontsize="medium")
+    figure.suptitle(literal("\n".join(wrapped(line, room) for line in text.split("\n") if line)), fontsize="medium")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed.report.curve_plots import Positions, draw_band
-from mlmed.report.labels import MEDIUM, wrapped
+from mlmed.report.labels import MEDIUM, literal, pyplot, wrapped
 from mlmed.report.plots import new_axes
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, l
     ax.plot(rank, own["value"], "o", color="k", ms=2.0, zorder=3)
     ax.axhline(centre, color="C3", lw=1.0, zorder=0, label=f"population {centre:.3g}")
     ax.margins(x=0.02)
-    ax.set_xlabel(wrapped(f"{group}, by rank", WIDE))
-    ax.set_ylabel(wrapped(label, HIGH))
+    ax.set_xlabel(literal(wrapped(f"{group}, by rank", WIDE)))
+    ax.set_ylabel(literal(wrapped(label, HIGH)))
     ax.set_title(f"{len(own)} clusters, {100 * level:g}% intervals", fontsize="medium")
     ax.legend(frameon=False, fontsize="small", loc="upper left")
     return ax
@@ -66,19 +66,23 @@ def plot_scatter(table: pd.DataFrame, line: pd.DataFrame, *, labels: tuple[str, 
     if len(line):
         ax.plot(line["location"], line["sd"], color="C3", label="median by the model")
         ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel(wrapped(labels[0], WIDE))
-    ax.set_ylabel(wrapped(labels[1], HIGH))
-    ax.set_title(wrapped(title, WIDE), fontsize="medium")
+    ax.set_xlabel(literal(wrapped(labels[0], WIDE)))
+    ax.set_ylabel(literal(wrapped(labels[1], HIGH)))
+    ax.set_title(literal(wrapped(title, WIDE)), fontsize="medium")
     return ax
 
 
-def plot_along(table: pd.DataFrame, *, variable: str, response: str, interval: str, level: float) -> list[Axes]:
+def plot_along(
+    table: pd.DataFrame, column: pd.Series, *, variable: str, response: str, interval: str, level: float
+) -> list[Axes]:
     """Two panels, response and residual sd, over a predictor: lines with bands, or marks with bars for levels.
 
     Parameters
     ----------
     table : DataFrame
-        The predictor, estimate, lower, upper, sd, sd_lower, sd_upper.
+        estimate, lower, upper, sd, sd_lower, sd_upper.
+    column : Series
+        The values of the predictor, whatever it is called.
     variable, response : str
         Labels.
     interval : str
@@ -86,18 +90,16 @@ def plot_along(table: pd.DataFrame, *, variable: str, response: str, interval: s
     level : float
         Coverage, for the captions.
     """
-    import matplotlib.pyplot as plt
-
-    axes = plt.subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")[1]
+    axes = pyplot().subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")[1]
     percent = f"{100 * level:g}%"
     panels = (
         (("estimate", "lower", "upper"), f"expected {response}", f"{percent} {interval} interval"),
         (("sd", "sd_lower", "sd_upper"), f"residual sd of {response}", f"{percent} confidence interval"),
     )
-    positions = Positions(table[variable])
+    positions = Positions(column)
     for ax, (columns, label, caption) in zip(axes, panels, strict=True):
-        draw_band(ax, positions, table[variable], table[list(columns)])
+        draw_band(ax, positions, column, table[list(columns)])
         positions.label(ax, variable)
-        ax.set_ylabel(wrapped(label, HIGH))
+        ax.set_ylabel(literal(wrapped(label, HIGH)))
         ax.set_title(caption, fontsize="medium")
     return list(axes)

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.report.labels import pyplot
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -78,9 +80,7 @@ class Optimization:
     def plot(self, ax: Axes | None = None) -> Axes:
         """Distance to the optimum by evaluation, log scale (needs the extra ``plots``)."""
         if ax is None:
-            import matplotlib.pyplot as plt
-
-            ax = plt.subplots(figsize=(6, 4))[1]
+            ax = pyplot().subplots(figsize=(6, 4))[1]
         gap = np.clip(self.loglik.max() - self.loglik, 1e-12, None)
         ax.semilogy(np.arange(len(gap)), gap, color="0.6", zorder=1)
         ax.scatter(np.flatnonzero(self.accepted), gap[self.accepted], zorder=2, label="accepted")

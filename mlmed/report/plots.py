@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.report.labels import literal, pyplot
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -15,20 +17,17 @@ __all__ = ["new_axes", "new_panels", "plot_draws", "plot_influence", "plot_profi
 
 def new_axes(width: float = 6.0, height: float = 4.0) -> Axes:
     """Axes of their own."""
-    import matplotlib.pyplot as plt
-
-    axes: Axes = plt.subplots(figsize=(width, height), layout="constrained")[1]
+    axes: Axes = pyplot().subplots(figsize=(width, height), layout="constrained")[1]
     return axes
 
 
 def new_panels(n: int, *, columns: int, width: float, height: float, sharey: bool = False) -> list[Axes]:
     """Axes of n panels of a size in inches, row by row; only those that are used are shown."""
-    import matplotlib.pyplot as plt
-
     across = min(n, columns)
     down = -(-n // across)
     size = (width * across, height * down)
-    every = plt.subplots(down, across, figsize=size, squeeze=False, sharey=sharey, layout="constrained")[1].ravel()
+    made = pyplot().subplots(down, across, figsize=size, squeeze=False, sharey=sharey, layout="constrained")
+    every = made[1].ravel()
     for ax in every[n:]:
         ax.set_visible(False)
     return list(every[:n])
@@ -55,9 +54,9 @@ def plot_profile(curve: pd.DataFrame, *, term: str, estimate: float, ends: tuple
     ax.annotate(f"{estimate:.4g}", (estimate, 0.0), xytext=(0, 6), textcoords="offset points", ha="center")
     ax.set_ylim(-1.65 * drop, 0.18 * drop)
     ax.margins(x=0.08)
-    ax.set_xlabel(term)
+    ax.set_xlabel(literal(term))
     ax.set_ylabel("log-likelihood below its maximum")
-    ax.set_title(f"Profile of {term}, {100 * level:g}% interval", fontsize="medium")
+    ax.set_title(f"Profile of {literal(term)}, {100 * level:g}% interval", fontsize="medium")
     ax.legend(frameon=False, fontsize="small", loc="lower center")
     return ax
 
@@ -70,9 +69,9 @@ def plot_draws(draws: pd.Series, *, estimate: float, low: float, high: float, ti
     ax.axvline(estimate, color="k", lw=1, label=f"estimate {estimate:.4g}")
     if np.isfinite(low) and np.isfinite(high):
         ax.axvspan(low, high, color="C3", alpha=0.12, label=f"interval {low:.4g} to {high:.4g}")
-    ax.set_xlabel(str(draws.name))
+    ax.set_xlabel(literal(draws.name))
     ax.set_ylabel("draws")
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(literal(title), fontsize="medium")
     ax.legend(frameon=False, fontsize="small")
     return ax
 
@@ -87,12 +86,12 @@ def plot_influence(changes: pd.Series, *, term: str, unit: str, label: int) -> A
     for at in changes.abs().to_numpy().argsort()[::-1][:label]:
         value = float(changes.iloc[at])
         ax.annotate(
-            str(changes.index[at]), (at, value), xytext=(0, 4 if value > 0 else -4), textcoords="offset points",
+            literal(changes.index[at]), (at, value), xytext=(0, 4 if value > 0 else -4), textcoords="offset points",
             ha="center", va="bottom" if value > 0 else "top", fontsize="small",
         )  # fmt: skip
     ax.margins(y=0.15)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel("cluster, in the order of the data")
-    ax.set_ylabel(f"change of {term} {unit}")
-    ax.set_title(f"What leaving out one cluster does to {term}", fontsize="medium")
+    ax.set_ylabel(literal(f"change of {term} {unit}"))
+    ax.set_title(literal(f"What leaving out one cluster does to {term}"), fontsize="medium")
     return ax

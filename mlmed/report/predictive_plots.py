@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
-from mlmed.report.labels import MEDIUM, put_caption, wrapped
+from mlmed.report.labels import MEDIUM, literal, put_caption, wrapped
 from mlmed.report.plots import new_panels
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]
     axes = new_panels(len(panels), columns=ACROSS, width=WIDTH, height=HEIGHT)
     for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel, log=kind == "cluster-sd")
-        ax.set_xlabel(wrapped(LABELS[kind].format(panel.name), int(MEDIUM * (WIDTH - 0.4))))
+        ax.set_xlabel(literal(wrapped(LABELS[kind].format(panel.name), int(MEDIUM * (WIDTH - 0.4)))))
         ax.set_yticks([])
         ax.set_ylim(bottom=0.0)
     for ax in axes[::ACROSS]:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import html
 import math
 import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
 
-__all__ = ["format_number", "render_pairs", "render_table"]
+__all__ = ["as_html", "format_number", "render_pairs", "render_table"]
 
 WIDTH = 92
 _HEADINGS = {"std_error": "std.error", "p_value": "p"}
 
 
+def as_html(text: str) -> str:
+    """Text as a notebook shows it: letters that mean something in HTML are escaped, blanks and lines kept.
+
+    Examples
+    --------
+    >>> as_html("x[a<b]")
+    '<pre>x[a&lt;b]</pre>'
+    """
+    return f"<pre>{html.escape(text, quote=False)}</pre>"
+
+
 def format_number(value: object, digits: int = 6) -> str:
     """A number with ``digits`` significant digits, fixed-point where that is readable.
+
+    Fixed-point numbers have at most ``digits`` decimals, and no number fewer than three significant digits.
 
     Examples
     --------
     >>> [format_number(v) for v in (0.6118566, 1234567.0, 0.0000012, float("nan"), 3, "text")]
     ['0.611857', '1.23457e+06', '1.2e-06', '-', '3', 'text']
+    >>> [format_number(v, 4) for v in (0.0123456, 0.00123456)]
+    ['0.0123', '0.001235']
     """
     if not isinstance(value, float):
         return str(value)
@@ -29,7 +45,7 @@ def format_number(value: object, digits: int = 6) -> str:
     if value == 0.0:
         return "0"
     size = abs(value)
-    if 1e-4 <= size < 1e6:
+    if 10.0 ** (2 - digits) <= size < 1e6:
         decimals = max(digits - 1 - math.floor(math.log10(size)), 0)
         return f"{value:.{min(decimals, digits)}f}"
     return f"{value:.{digits}g}"
@@ -62,7 +78,7 @@ def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
         shown[heading] = cells
     if numbered:
         shown[""] = [f"[{numbered[note]}]" if note else "" for note in notes]
-    widths = {name: max(len(name), *(len(cell) for cell in cells)) for name, cells in shown.items()}
+    widths = {name: max(map(len, [name, *cells])) for name, cells in shown.items()}
     first = next(iter(shown))
 
     def line(cells: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mlmed.report.text import WIDTH, format_number, render_pairs, render_table
+from mlmed.report.text import WIDTH, as_html, format_number, render_pairs, render_table
 from mlmed.reproduce.pairs import Pair, decimals, long_frame
 
 __all__ = ["Compared", "Reproduction"]
@@ -188,7 +188,7 @@ class Reproduction:
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
 def _note(text: str) -> str:

@@ -13,7 +13,7 @@ from mlmed.errors import DataError
 from mlmed.modes.checks import check_seed
 from mlmed.simulate.population import BPGTruth, number, whole
 
-__all__ = ["DESIGNS", "Design", "Population", "Simulated", "Source", "bpg"]
+__all__ = ["DESIGNS", "Design", "Population", "Simulated", "Source", "bpg", "default_truth"]
 
 Array = NDArray[np.float64]
 #: Level of x, m and y: 1 varies over the rows of a cluster, 2 is constant there.
@@ -61,6 +61,7 @@ class Population(TypedDict, total=False):
     a: float | None
     b: float | None
     cprime: float | None
+    cov_ab: float | None
     G: ArrayLike | None
     sigma2: ArrayLike | None
     intercepts: ArrayLike | None
@@ -97,9 +98,16 @@ class Source:
         truth: BPGTruth | None = None,
         x_between: float = 0.9,
         skewed: bool = False,
+        cov_ab: float | None = None,
         **values: Any,
     ) -> Source:
-        """From the keyword arguments of ``bpg``; a value that is given replaces the one of ``truth``."""
+        """From the keyword arguments of ``bpg``; a value that is given replaces the one of ``truth``.
+
+        Raises
+        ------
+        DataError
+            Values that no population can have, or paths without the covariance of their slopes.
+        """
         unknown = set(values) - {"a", "b", "cprime", "G", "sigma2", "intercepts"}
         if unknown:
             raise TypeError(f"no value of a population is called {sorted(unknown)[0]!r}; see mlmed.simulate.bpg")
@@ -110,7 +118,12 @@ class Source:
         if not isinstance(skewed, bool):
             raise DataError(f"skewed must be True or False; found {skewed!r}")
         given = {name: value for name, value in values.items() if value is not None}
-        made = replace(truth if truth is not None else default_truth(design), **given)
+        base = truth if truth is not None else default_truth(design)
+        if truth is None:
+            _refuse_silent_covariance(base, given, cov_ab)
+        made = replace(base, **given)
+        if cov_ab is not None:
+            made = _with_cov_ab(made, cov_ab, design, given)
         return cls(made, design, number(x_between, "x_between"), skewed)
 
     def __post_init__(self) -> None:
@@ -157,6 +170,31 @@ def default_truth(design: str) -> BPGTruth:
     return BPGTruth(G=G)
 
 
+def _refuse_silent_covariance(base: BPGTruth, given: dict[str, Any], cov_ab: float | None) -> None:
+    """Refuse paths of the user's own beside the covariance of the default population, which nobody asked for."""
+    paths = [name for name in ("a", "b") if name in given]
+    if paths and cov_ab is None and "G" not in given and base.cov_ab:
+        one = len(paths) == 1
+        raise DataError(
+            f"{' and '.join(paths)} {'is' if one else 'are'} given, and cov(a_j, b_j) is not; the indirect effect is "
+            f"a b + cov(a_j, b_j), so that the {base.cov_ab:g} of the default population would be part of it. Give "
+            "cov_ab= as well (0 for slopes that do not covary), or G=, or truth="
+        )
+
+
+def _with_cov_ab(truth: BPGTruth, value: float, design: str, given: dict[str, Any]) -> BPGTruth:
+    """The population with the covariance that was given."""
+    cov_ab = number(value, "cov_ab")
+    if "G" in given and truth.cov_ab != cov_ab:
+        raise DataError(
+            f"cov_ab={cov_ab:g} and G, whose row 1 and column 3 have {truth.cov_ab:g}, are two values of "
+            "cov(a_j, b_j); give one of them"
+        )
+    if ABSENT[design][0] and cov_ab:
+        raise DataError(f"cov_ab={cov_ab:g} cannot be in design {design}: {ABSENT[design][1]}; leave it out")
+    return truth.with_cov_ab(cov_ab)
+
+
 def bpg(
     n_clusters: int = 100,
     cluster_size: int = 8,
@@ -164,6 +202,7 @@ def bpg(
     a: float | None = None,
     b: float | None = None,
     cprime: float | None = None,
+    cov_ab: float | None = None,
     G: ArrayLike | None = None,
     sigma2: ArrayLike | None = None,
     intercepts: ArrayLike | None = None,
@@ -181,6 +220,9 @@ def bpg(
         Clusters, and rows in each.
     a, b, cprime : float, optional
         Average paths x to m, m to y, x to y; 0.6, 0.6 and 0.2 if not given.
+    cov_ab : float, optional
+        cov(a_j, b_j), which is part of the indirect effect a b + cov(a_j, b_j). Needed in design 1-1-1 with ``a`` or
+        ``b``, unless ``G`` or ``truth`` says it: that of the default population belongs to the default paths.
     G : (5, 5) array, optional
         Covariance of the random effects: intercept of m, a, intercept of y, b, c'. By default variances 0.6, 0.16,
         0.4, 0.16, 0.04 and cov(a_j, b_j) = 0.113, without those that the design cannot have.
@@ -203,7 +245,8 @@ def bpg(
     Raises
     ------
     DataError
-        Values that no population can have, such as a G with a negative eigenvalue, or that the design cannot have.
+        Values that no population can have, such as a G with a negative eigenvalue, or that the design cannot have;
+        a path without the covariance of the slopes.
     EffectError
         No seed.
 
@@ -213,12 +256,12 @@ def bpg(
     >>> sim = mlmed.simulate.bpg(50, 4, seed=1)
     >>> sim.data.shape, sim.truth.total
     ((200, 4), 0.673)
-    >>> mlmed.simulate.bpg(50, 4, a=0.3, cprime=0.0, seed=1).truth.total
-    0.293
+    >>> mlmed.simulate.bpg(50, 4, a=0.3, cprime=0.0, cov_ab=0.0, seed=1).truth.total
+    0.18
     """
     source = Source.of(
-        design, truth=truth, a=a, b=b, cprime=cprime, G=G, sigma2=sigma2, intercepts=intercepts, x_between=x_between,
-        skewed=skewed,
+        design, truth=truth, a=a, b=b, cprime=cprime, cov_ab=cov_ab, G=G, sigma2=sigma2, intercepts=intercepts,
+        x_between=x_between, skewed=skewed,
     )  # fmt: skip
     known = isinstance(seed, np.random.SeedSequence | np.random.Generator)
     rng = np.random.default_rng(seed if known else check_seed(seed, "bpg()"))

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["Performance", "performance", "plain", "why_missing", "with_error"]
+from mlmed.report.text import format_number
+
+__all__ = ["Performance", "missing", "performance", "plain", "why_missing", "with_error"]
 
 Array = NDArray[np.float64]
 NAN = float("nan")
-#: Of text.
-WIDTH = 92
+#: Of text; of numbers in it, and the size above which they have none.
+WIDTH, DECIMALS, LARGE = 92, 3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,15 @@ class Performance:
     mean_se : float
         Mean standard error, over the data sets that have one.
     power : float
-        Share of all data sets whose interval leaves out 0; those without estimate or interval count as not
-        leaving it out. Where the truth is 0 this is the rate of false positives.
+        Share of the intervals that exist that leave out 0. Where the truth is 0 this is the rate of false positives.
+    power_of_all : float
+        Share of all data sets whose interval leaves out 0: those without an interval have not found anything.
     coverage : float
         Share of the intervals that exist that hold the truth.
     n, n_failed, n_no_interval : int
         Data sets; those without estimates; those with estimates, but without an interval.
+    share_missing : float
+        Share of the data sets without an interval, for either reason.
     """
 
     truth: float
@@ -49,11 +54,13 @@ class Performance:
     mean_se: float
     power: float
     power_mcse: float
+    power_of_all: float
     coverage: float
     coverage_mcse: float
     n: int
     n_failed: int
     n_no_interval: int
+    share_missing: float
 
     def row(self) -> dict[str, float]:
         """As a row of a table."""
@@ -85,7 +92,8 @@ def performance(values: Array, truth: float) -> Performance:
     sd = float(error.std(ddof=1)) if k > 1 else NAN
     rmse = float(np.sqrt(np.mean(error**2))) if k else NAN
     squares = float(np.std(error**2, ddof=1)) if k > 1 else NAN
-    found = float(np.mean(has & ((low > 0.0) | (high < 0.0)))) if has.any() else NAN
+    found = has & ((low > 0.0) | (high < 0.0))
+    power = float(np.mean(found[has])) if has.any() else NAN
     held = float(np.mean((low[has] <= truth) & (truth <= high[has]))) if has.any() else NAN
     known = made & np.isfinite(std_error)
     return Performance(
@@ -98,13 +106,15 @@ def performance(values: Array, truth: float) -> Performance:
         rmse=rmse,
         rmse_mcse=squares / (2.0 * rmse * np.sqrt(k)) if k > 1 and rmse > 0.0 else NAN,
         mean_se=float(std_error[known].mean()) if known.any() else NAN,
-        power=found,
-        power_mcse=_of_share(found, n),
+        power=power,
+        power_mcse=_of_share(power, int(has.sum())),
+        power_of_all=float(np.mean(found)) if has.any() else NAN,
         coverage=held,
         coverage_mcse=_of_share(held, int(has.sum())),
         n=n,
         n_failed=n - k,
         n_no_interval=k - int(has.sum()),
+        share_missing=1.0 - float(np.mean(has)),
     )
 
 
@@ -115,22 +125,39 @@ def _of_share(share: float, n: int) -> float:
 
 def with_error(table: pd.DataFrame, name: str) -> list[str]:
     """A column as text, its Monte Carlo standard error in brackets."""
-    return [
-        "-" if np.isnan(value) else f"{value:.3f}" if np.isnan(error) else f"{value:.3f} ({error:.3f})"
-        for value, error in zip(table[name], table[f"{name}_mcse"], strict=True)
-    ]
+    return [_cell(*pair) for pair in zip(table[name], table[f"{name}_mcse"], strict=True)]
 
 
 def plain(table: pd.DataFrame, name: str) -> list[str]:
     """A column as text."""
-    return ["-" if np.isnan(value) else f"{value:.3f}" for value in table[name]]
+    return [_cell(value) for value in table[name]]
+
+
+def _cell(value: float, error: float = NAN) -> str:
+    """Three decimals, where these show the error (without one the value); else three significant digits."""
+    known = not np.isnan(error)
+    finest = error if known and error > 0.0 else abs(value)
+    if finest == 0.0 or (finest >= 0.5 * 10.0**-DECIMALS and abs(value) < LARGE):
+        shown, beside = f"{value:.{DECIMALS}f}", f"{error:.{DECIMALS}f}"
+    else:
+        shown, beside = format_number(float(value), 3), format_number(float(error), 3)
+    return "-" if np.isnan(value) else f"{shown} ({beside})" if known else shown
+
+
+def missing(table: pd.DataFrame) -> list[str]:
+    """How many data sets of each row have no interval, with their share in brackets; ``0`` where all have one."""
+    counts = table["n_failed"] + table["n_no_interval"]
+    return [
+        f"{count} ({100 * share:.3g}%)" if count else "0"
+        for count, share in zip(counts, table["share_missing"], strict=True)
+    ]
 
 
 def why_missing(table: pd.DataFrame) -> str:
     """A line on the data sets without an estimate or an interval, from the row that has most; empty if none are."""
-    missing = table["n_failed"] + table["n_no_interval"]
-    if not missing.any():
+    counts = table["n_failed"] + table["n_no_interval"]
+    if not counts.any():
         return ""
-    note = table["note"].iloc[int(missing.to_numpy().argmax())]
+    note = table["note"].iloc[int(counts.to_numpy().argmax())]
     text = f"Missing: data sets without an estimate or an interval; the notes of the table say why. The most: {note}."
     return "\n" + textwrap.fill(text, WIDTH)

@@ -14,6 +14,15 @@ from mlmed.errors import DataError
 __all__ = ["BPGTruth", "number", "whole"]
 
 Array = NDArray[np.float64]
+#: Paths a and b of the 2006 paper's example, and the covariance of its random effects.
+PATHS = (0.6, 0.6)
+COVARIANCE = (
+    (0.6, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 0.16, 0.0, 0.113, 0.0),
+    (0.0, 0.0, 0.4, 0.0, 0.0),
+    (0.0, 0.113, 0.0, 0.16, 0.0),
+    (0.0, 0.0, 0.0, 0.0, 0.04),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +35,8 @@ class BPGTruth:
         Average paths x to m, m to y, x to y.
     G : (5, 5) array
         Covariance (variance scale) of the random effects in the order intercept of m, a, intercept of y, b, c'.
-        Kept as a tuple of rows.
+        Kept as a tuple of rows. Needed where a or b are not 0.6: cov(a_j, b_j) = 0.113 of the default belongs to those,
+        and it is part of the indirect effect.
     sigma2 : (2,) array
         Residual variances of m and y.
     intercepts : (2,) array
@@ -35,7 +45,8 @@ class BPGTruth:
     Raises
     ------
     DataError
-        Values that no population can have: a wrong shape, no number, a negative variance, a negative eigenvalue of G.
+        Values that no population can have: a wrong shape, no number, a negative variance, a negative eigenvalue of G;
+        or other paths without a G.
 
     Examples
     --------
@@ -45,16 +56,10 @@ class BPGTruth:
     0.36
     """
 
-    a: float = 0.6
-    b: float = 0.6
+    a: float = PATHS[0]
+    b: float = PATHS[1]
     cprime: float = 0.2
-    G: ArrayLike = (
-        (0.6, 0.0, 0.0, 0.0, 0.0),
-        (0.0, 0.16, 0.0, 0.113, 0.0),
-        (0.0, 0.0, 0.4, 0.0, 0.0),
-        (0.0, 0.113, 0.0, 0.16, 0.0),
-        (0.0, 0.0, 0.0, 0.0, 0.04),
-    )
+    G: ArrayLike | None = None
     sigma2: ArrayLike = (0.65, 0.45)
     intercepts: ArrayLike = (0.0, 0.0)
 
@@ -62,12 +67,24 @@ class BPGTruth:
         """Check every value; keep arrays as tuples, so that nobody can change them."""
         for name in ("a", "b", "cprime"):
             object.__setattr__(self, name, number(getattr(self, name), name))
+        if self.G is None:
+            object.__setattr__(self, "G", self._default_covariance())
         for name, shape in (("G", (5, 5)), ("sigma2", (2,)), ("intercepts", (2,))):
             values = _array(getattr(self, name), name, shape)
             object.__setattr__(self, name, _frozen(values))
         if np.min(self.sigma2) < 0.0:
             raise DataError(f"sigma2 has residual variances of m and y; none is below zero; found {self.sigma2}")
         _check_covariance(np.asarray(self.G))
+
+    def _default_covariance(self) -> tuple[tuple[float, ...], ...]:
+        """That of the default paths; refused beside others, whose slopes nobody said anything of."""
+        if (self.a, self.b) != PATHS:
+            raise DataError(
+                f"a = {self.a:g} and b = {self.b:g} have no G, and the default one has cov(a_j, b_j) = "
+                f"{COVARIANCE[1][3]:g}, which would be part of the indirect effect a b + cov(a_j, b_j); give G, such "
+                "as BPGTruth().with_cov_ab(0.0).G"
+            )
+        return COVARIANCE
 
     @property
     def cov_ab(self) -> float:

@@ -14,10 +14,10 @@ from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.intervals import Interval
 from mlmed.modes.piecewise.intervals import PiecewiseInterval
 from mlmed.replicate import replicate
-from mlmed.report.text import render_pairs, render_table
+from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
 from mlmed.simulate.generate import Design, Population, Source
-from mlmed.simulate.performance import plain, why_missing, with_error
+from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.pictures import plot_power
 from mlmed.simulate.population import BPGTruth, whole
 from mlmed.simulate.trials import Outcome, Trial, summarized
@@ -30,7 +30,8 @@ __all__ = ["PowerResults", "power"]
 #: Columns of the table.
 COLUMNS = (
     "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
-    "power_mcse", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "n_singular", "note",
+    "power_mcse", "power_of_all", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing",
+    "n_singular", "note",
 )  # fmt: skip
 
 
@@ -42,10 +43,10 @@ class PowerResults:
     ----------
     table : DataFrame
         One row per size and effect: n_clusters, cluster_size, term, truth; mean, bias, sd of the estimates; mean_se;
-        power, the share of all data sets whose interval leaves out 0 (failed fits and fits without an interval count
-        as not leaving it out; where the truth is 0 it is the rate of false positives); coverage, the share of
-        existing intervals that hold the truth; n, n_failed, n_no_interval, n_singular; note. Columns ``_mcse`` are
-        Monte Carlo standard errors.
+        power, the share of existing intervals that leave out 0 (where the truth is 0 it is the rate of false
+        positives); power_of_all, the share of all data sets that have an interval which leaves out 0; coverage, the
+        share of existing intervals that hold the truth; n, n_failed, n_no_interval, share_missing (of n, without
+        estimate or interval), n_singular; note. Columns ``_mcse`` are Monte Carlo standard errors.
     truth : BPGTruth
         The population.
     design : str
@@ -84,6 +85,8 @@ class PowerResults:
             raise EffectError(f"value must be 'power' or 'coverage'; found {value!r}")
         rows = self.table[self.table["term"] == term]
         title = f"true {term} {rows['truth'].iloc[0]:.3g}; {self.n} data sets a point; {self.asked}"
+        most = rows["share_missing"].max()
+        title += f"\nof the intervals that exist: up to {100 * most:.3g}% of the data sets have none" if most else ""
         return plot_power(rows, term=term, value=value, title=title)
 
     def __str__(self) -> str:
@@ -97,7 +100,7 @@ class PowerResults:
                 **{name: with_error(self.table, name) for name in ("bias", "sd")},
                 "mean_se": plain(self.table, "mean_se"),
                 **{name: with_error(self.table, name) for name in ("power", "coverage")},
-                "missing": self.table["n_failed"] + self.table["n_no_interval"],
+                "missing": missing(self.table),
             }
         )
         pairs = [
@@ -109,10 +112,13 @@ class PowerResults:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
-FOOT = "In brackets: Monte Carlo standard errors. Power: of all data sets; coverage: of the intervals that exist."
+FOOT = (
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Power and coverage: of the\n"
+    "intervals that exist (power_of_all: of all data sets)."
+)
 
 
 def power(
@@ -166,8 +172,8 @@ def power(
     progress : bool
         Show a progress bar on standard error.
     **population
-        ``a``, ``b``, ``cprime``, ``G``, ``sigma2``, ``intercepts``, ``truth``, ``x_between``, ``skewed``, as in
-        ``bpg``.
+        ``a``, ``b``, ``cprime``, ``cov_ab``, ``G``, ``sigma2``, ``intercepts``, ``truth``, ``x_between``, ``skewed``,
+        as in ``bpg``: with ``a`` or ``b`` in design 1-1-1 also ``cov_ab`` (or ``G``, or ``truth``).
 
     Raises
     ------
@@ -177,7 +183,7 @@ def power(
     Examples
     --------
     >>> import mlmed
-    >>> found = mlmed.simulate.power([30, 60], 8, n=20, a=0.3, b=0.3, seed=1)
+    >>> found = mlmed.simulate.power([30, 60], 8, n=20, a=0.3, b=0.3, cov_ab=0.03, seed=1)
     >>> found.table.loc[found.table["term"] == "a", ["n_clusters", "truth", "power"]].values.tolist()
     [[30.0, 0.3, ...], [60.0, 0.3, ...]]
     """

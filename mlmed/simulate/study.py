@@ -13,10 +13,10 @@ from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.replicate import replicate
-from mlmed.report.text import render_pairs, render_table
+from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.estimators import ESTIMATORS, Comparison
-from mlmed.simulate.generate import Population, Source
-from mlmed.simulate.performance import plain, why_missing, with_error
+from mlmed.simulate.generate import Population, Source, default_truth
+from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.pictures import plot_study
 from mlmed.simulate.population import BPGTruth, number, whole
 from mlmed.simulate.trials import VALUES, Outcome, summarized
@@ -28,9 +28,12 @@ __all__ = ["StudyResults", "study"]
 
 COLUMNS = (
     "cov_ab", "estimator", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "rmse", "rmse_mcse", "mean_se",
-    "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "note",
+    "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing", "note",
 )  # fmt: skip
-FOOT = "In brackets: Monte Carlo standard errors. Coverage: of the intervals that exist."
+FOOT = (
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Coverage: of the intervals\n"
+    "that exist."
+)
 SHOWN = ("bias", "sd", "rmse", "coverage")
 
 
@@ -42,8 +45,8 @@ class StudyResults:
     ----------
     table : DataFrame
         One row per covariance and estimator: cov_ab, estimator, truth; mean, bias, sd, rmse of the estimates;
-        mean_se; coverage of the intervals that exist; n, n_failed, n_no_interval, note. Columns ``_mcse`` are Monte
-        Carlo standard errors.
+        mean_se; coverage of the intervals that exist; n, n_failed, n_no_interval, share_missing (of n, without estimate
+        or interval), note. Columns ``_mcse`` are Monte Carlo standard errors.
     draws : DataFrame
         One row per data set and estimator: cov_ab, replicate, estimator, estimate, std_error, conf_low, conf_high.
         All estimators see the same data.
@@ -92,7 +95,7 @@ class StudyResults:
                 **{name: with_error(self.table, name) for name in SHOWN[:3]},
                 "mean_se": plain(self.table, "mean_se"),
                 "coverage": with_error(self.table, "coverage"),
-                "missing": self.table["n_failed"] + self.table["n_no_interval"],
+                "missing": missing(self.table),
             }
         )
         sets = f"{self.n} for each covariance, {self.size[0]} clusters of {self.size[1]}, seed {self.seed}"
@@ -102,7 +105,7 @@ class StudyResults:
         )
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self}</pre>"
+        return as_html(str(self))
 
 
 def study(
@@ -159,7 +162,7 @@ def study(
     check_count(n, "data sets")
     check_level(level)
     seed, jobs = check_seed(seed, "study()"), check_jobs(n_jobs)
-    base = Source.of("1-1-1", **population)
+    base = _population(population)
     sources = tuple(replace(base, truth=base.truth.with_cov_ab(value)) for value in _known(covariances))
     size = (whole(n_clusters, "n_clusters"), whole(cluster_size, "cluster_size"))
     comparison = Comparison.of(sources, size, level)
@@ -172,6 +175,25 @@ def study(
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     return StudyResults(table, _draws(by_source), base.truth, size, level, seed)
+
+
+def _population(values: Population) -> Source:
+    """The population, but for the covariance of the slopes, which ``covariances`` says.
+
+    Raises
+    ------
+    EffectError
+        A covariance is given here, too.
+    """
+    if values.get("cov_ab") is not None:
+        raise EffectError(
+            f"study() runs over values of cov(a_j, b_j), its first argument; cov_ab={values['cov_ab']!r} is a second "
+            "answer to the same question: write study([...]) with the values"
+        )
+    said = values.copy()
+    if said.get("truth") is None:
+        said["truth"] = default_truth("1-1-1")
+    return Source.of("1-1-1", **said)
 
 
 def _known(covariances: Sequence[float]) -> list[float]:

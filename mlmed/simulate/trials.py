@@ -71,7 +71,8 @@ def summarized(outcomes: Sequence[Outcome], k: int, truth: float) -> dict[str, A
         if reasons:
             like = Counter(NUMBER.sub("", text) for text in reasons).most_common(1)[0]
             first = next(text for text in reasons if NUMBER.sub("", text) == like[0])
-            pieces.append(f"{len(reasons)} of {len(outcomes)} {what}; {like[1]} of them: {first}")
+            share = 100 * len(reasons) / len(outcomes)
+            pieces.append(f"{len(reasons)} of {len(outcomes)} ({share:.3g}%) {what}; {like[1]} of them: {first}")
     return {
         **performance(values, truth).row(),
         "note": "; ".join(pieces),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import pickle
 
@@ -111,7 +112,7 @@ def test_summary_says_what_was_done(mixed):
     assert "covariance of their random slopes" in str(mixed)
     assert "conditional modes" in str(mixed)
     assert "averaged out" in mixed.summary(groups="population")
-    assert str(mixed) in mixed._repr_html_()
+    assert html.unescape(mixed._repr_html_()) == f"<pre>{mixed}</pre>"
     assert "3 clusters for 5 coefficients" in str(
         causal(XM, YM, simulated().assign(g=lambda d: d["g"] % 3), treatment="x", cluster="g")
     )

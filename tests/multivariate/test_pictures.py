@@ -94,6 +94,65 @@ def test_spaghetti(fit):
     assert every[0].get_legend() is None
 
 
+@pytest.fixture(scope="module")
+def trial() -> pd.DataFrame:
+    """Clusters in two arms, with a number and a truth value of their own."""
+    data = two_responses(3, holes=False)
+    number = data["id"].to_numpy()
+    arm = np.where(number % 2 == 0, "control", "treated")
+    return data.assign(arm=arm, size=np.sqrt(number), big=number > 15, y=data["y"] + 3.0 * (arm == "treated"))
+
+
+def test_lines_of_clusters_have_the_clusters_own_predictors(trial):
+    """Written out: fixed effects at the arm, size and truth value of the cluster, plus its conditional modes."""
+    fit = mlmed.mixed("y ~ x * arm + w + size + big + (1 + x | id)", trial)
+    grid = [-1.0, 2.0]
+    (ax,) = fit.plot_spaghetti("x", clusters=[4, 17, 20], points=grid)
+    b, u = fit.params, fit.ranef().pivot(index="group", columns="effect", values="value")
+    w = trial["w"].mean()
+    for line, cluster in zip(lines_of(ax), (4, 17, 20), strict=False):
+        treated, x = float(cluster % 2), np.array(grid)
+        expected = b["Intercept"] + b["arm[T.treated]"] * treated + b["w"] * w + b["size"] * np.sqrt(cluster)
+        expected += b["big"] * (cluster > 15) + (b["x"] + b["x:arm[T.treated]"] * treated) * x
+        expected = expected + u.loc[cluster, "Intercept"] + u.loc[cluster, "x"] * x
+        np.testing.assert_allclose(line, expected, rtol=SAME)
+    typical = {"arm": "control", "w": w, "size": trial["size"].mean()}
+    typical["big"] = fit.fitted.layout.equations[0].typical["big"]
+    np.testing.assert_allclose(lines_of(ax)[3], fit.predict(pd.DataFrame({"x": grid, **typical})), rtol=SAME)
+    caption = " ".join(ax.figure.get_suptitle().split())
+    assert "clusters at their own arm, big, size, population at arm = control, big = " in caption
+
+
+def test_what_is_held_is_held_for_every_cluster(trial):
+    fit = mlmed.mixed("y ~ x + arm + size + (1 + x | id)", trial)
+    (ax,) = fit.plot_spaghetti("x", clusters=[4, 17], at={"arm": "treated", "size": 2.0}, points=[0.0, 1.0])
+    new = pd.DataFrame({"x": [0.0, 1.0] * 2, "arm": "treated", "size": 2.0, "id": [4, 4, 17, 17]})
+    expected = fit.predict(new, level="cluster").to_numpy().reshape(2, 2)
+    np.testing.assert_allclose(lines_of(ax)[:2], expected, rtol=SAME)
+    assert "their own" not in ax.figure.get_suptitle()
+    summed = mlmed.mixed("y ~ x + arm + size + (1 + x | id)", mlmed.grams("y ~ x + arm + size + (1 + x | id)", trial))
+    (ax,) = summed.plot_spaghetti("x", clusters=[4, 17], points=[0.0, 1.0])  # no rows to read the arms from
+    held = new.assign(arm="control", size=trial["size"].mean())
+    np.testing.assert_allclose(np.concatenate(lines_of(ax)[:2]), fit.predict(held, level="cluster"), rtol=SAME)
+
+
+def test_a_frame_that_was_changed_has_no_own_values_to_show(trial):
+    data = trial.copy()
+    fit = mlmed.mixed("y ~ x + arm + (1 | id)", data)
+    data["x"] = data["x"] * 2.0
+    with pytest.raises(EffectError, match="changed after the fit"):
+        fit.plot_spaghetti("x", clusters=[4], points=[0.0, 1.0])
+
+
+def test_a_predictor_called_value_keeps_its_place():
+    """Points stand at their predictor, whatever its name."""
+    data = two_responses(3, holes=False).rename(columns={"x": "value"})
+    (ax,) = mlmed.mixed("y ~ value + (1 | id)", data).plot_conditional("value", data=True)
+    points = next(line for line in ax.lines if line.get_marker() == ".")
+    np.testing.assert_allclose(points.get_xdata(), data["value"], rtol=SAME)
+    np.testing.assert_allclose(points.get_ydata(), data["y"], rtol=SAME, atol=SAME)
+
+
 def test_drawn_clusters_depend_on_the_seed_only(fit):
     first, again, other = (lines_of(fit.plot_spaghetti("w", clusters=5, seed=s)[0]) for s in (1, 1, 2))
     np.testing.assert_array_equal(first, again)

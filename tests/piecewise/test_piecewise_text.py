@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import pickle
 from dataclasses import replace
@@ -113,14 +114,14 @@ def test_stata_names(yuan, upper):
 def test_text(upper):
     text = str(upper)
     assert text == upper.summary()
-    assert upper._repr_html_() == f"<pre>{text}</pre>"
+    assert html.unescape(upper._repr_html_()) == f"<pre>{text}</pre>"
     assert "Multilevel mediation, separate equations: z -> q -> y" in text
     assert "delta method, second order" in text
     assert "90% intervals; CR2" in upper.summary(vcov="CR2", level=0.9)
     assert max(map(len, text.splitlines())) <= 100
     own = str(upper.mediator)
     assert own.startswith("Least squares on one row per cluster: q")
-    assert upper.mediator._repr_html_() == f"<pre>{own}</pre>"
+    assert html.unescape(upper.mediator._repr_html_()) == f"<pre>{own}</pre>"
 
 
 def test_export(fit, upper):

@@ -15,6 +15,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared
 from mlmed.modes.causal.tables import draw_effects
+from mlmed.modes.checks import check_own_name
 from mlmed.modes.tables import shown_clusters
 from mlmed.reml.vcov import Directions, said_along
 
@@ -40,7 +41,7 @@ def group_effects(
     Raises
     ------
     EffectError
-        No clusters, or an interval that single clusters do not have.
+        No clusters, or called like a column of the table; or an interval that single clusters do not have.
     """
     if chain.grouping is None:
         raise EffectError(
@@ -51,6 +52,7 @@ def group_effects(
             "a bootstrap draws clusters, so single ones are not in every replicate; use interval='delta' or "
             "'quasi-bayes'"
         )
+    check_own_name(chain.grouping.name, ("nobs", *COLUMNS), "a cluster variable")
     prepared = prepare()
     laws = prepared.mediator, prepared.outcome
     slopes = slopes_at(prepared.setting, *laws)

@@ -22,6 +22,7 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
 from mlmed.reml.vcov import ParameterVcov
 from mlmed.report.causal_plots import plot_effects
+from mlmed.report.text import as_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,7 +164,7 @@ class CausalResults(CausalEffects):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())
 
     # -- sensitivity ---------------------------------------------------------------------------------------
 

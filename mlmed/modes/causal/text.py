@@ -108,7 +108,7 @@ def _header(results: CausalFit, shown: Shown) -> list[tuple[str, str]]:
 
 def shown_values(values: tuple[Any, Any]) -> tuple[str, str]:
     """Whole numbers without decimals."""
-    first, second = (f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+    first, second = (f"{value:.12g}" if isinstance(value, float) else str(value) for value in values)
     return first, second
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, select_columns, shorten
+from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.newrows import encode_as_fitted, known_clusters
 from mlmed.data.plain import complete_rows
 from mlmed.errors import EffectError
@@ -48,7 +48,7 @@ def read_columns(rows: Rows, newdata: Any, *, clusters: bool) -> tuple[NewColumn
     table = select_columns(newdata, {*wanted, *group}, keep=group)
     refuse_infinite(table)
     codes, labels = cluster_codes(table, group) if clusters else (np.full(len(table), -1), pd.Index([]))
-    table = table.assign(**{name: normalize(table[name]) for name in group if name in wanted})
+    table = replaced(table, {name: normalize(table[name]) for name in group if name in wanted})
     complete = complete_rows(table, wanted)
     known = np.append(known_clusters(rows.clusters, labels), -1)
     at = known[codes[complete]]  # a missing id has the code -1, which is the last entry

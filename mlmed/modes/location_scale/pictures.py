@@ -100,6 +100,5 @@ class Pictures(Values):
         check_level(level)
         line = line_along(self.fit.rows, variable, at=at, points=points)
         table = self.predict(line, interval=interval, coverage=level)
-        table.insert(0, variable, line[variable])
         response = self.fit.rows.equations[0].name
-        return plot_along(table, variable=variable, response=response, interval=interval, level=level)
+        return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)

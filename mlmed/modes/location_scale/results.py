@@ -19,6 +19,7 @@ from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
 from mlmed.reml.vcov import ParameterVcov
+from mlmed.report.text import as_html
 
 __all__ = ["LocationScaleResults"]
 
@@ -241,4 +242,4 @@ class LocationScaleResults(Coefficients, Pictures):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())

@@ -19,7 +19,7 @@ from mlmed.glm.robust import hc_vcov, moves_of_one
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.covariance import ALL_KINDS, lost_along, named
 from mlmed.reml.vcov import VCOV_KINDS, Directions, ParameterVcov, without
-from mlmed.report.text import render_pairs, render_table
+from mlmed.report.text import as_html, render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
 
@@ -159,7 +159,7 @@ class ClusterRegression(Coefficients):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())
 
 
 def fit_clusters(

@@ -25,6 +25,7 @@ from mlmed.modes.piecewise.parts import layout_of, names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.report.text import as_html
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
@@ -179,7 +180,7 @@ class PiecewiseResults(PiecewiseInference):
         return self.summary()
 
     def _repr_html_(self) -> str:
-        return f"<pre>{self.summary()}</pre>"
+        return as_html(self.summary())
 
 
 def piecewise(

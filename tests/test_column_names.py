@@ -1,0 +1,116 @@
+"""Columns of the data that are called like columns, rows or arguments of ours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import mlmed
+from mlmed.effects.delta import COLUMNS
+from mlmed.errors import EffectError, FormulaError
+from mlmed.report.text import render_table
+from tests.tolerances import SAME
+
+pytestmark = pytest.mark.filterwarnings("ignore::mlmed.errors.MlmedWarning", "ignore::DeprecationWarning")
+JOINT = "m ~ x + (1 | id)", "y ~ m + x + (1 | id)"
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    made = mlmed.simulate.bpg(14, 8, seed=4).data
+    return made.assign(g=np.where(made["x"] > 0, "high", "low"))
+
+
+def renamed(data: pd.DataFrame, formulas: tuple[str, ...], old: str, new: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The data and formulas with another name for one column."""
+    spaced = tuple(f" {formula} ".replace("(", "( ").replace(")", " )") for formula in formulas)
+    return data.rename(columns={old: new}), tuple(text.replace(f" {old} ", f" {new} ").strip() for text in spaced)
+
+
+# -- tables with a column of the user's ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nobs", *COLUMNS])
+def test_clusters_called_like_a_column_of_groups(data, name):
+    table, formulas = renamed(data, JOINT, "id", name)
+    fit = mlmed.causal(*formulas, table, treatment="x")
+    assert len(fit.effects())
+    with pytest.raises(EffectError, match=f"a cluster variable called '{name}' cannot be told from a column"):
+        fit.groups()
+
+
+def test_clusters_called_otherwise_have_their_groups(data):
+    table, formulas = renamed(data, JOINT, "id", "group")
+    found = mlmed.causal(*formulas, table, treatment="x").groups()
+    assert list(found.columns) == ["group", "nobs", *COLUMNS]
+    expected = mlmed.causal(*JOINT, data, treatment="x").groups()
+    np.testing.assert_allclose(found["estimate"], expected["estimate"], rtol=SAME)
+
+
+@pytest.mark.parametrize("name", ["response", "group", "estimate", "std_error", "lower", "upper"])
+def test_a_predictor_called_like_a_column_of_conditional_effects(data, name):
+    table, (formula,) = renamed(data, ("y ~ x + (1 | id)",), "x", name)
+    fit = mlmed.mixed(formula, table)
+    with pytest.raises(EffectError, match=f"a predictor called '{name}' cannot be told from a column"):
+        fit.conditional_effects(name)
+
+
+@pytest.mark.parametrize("name", ["estimate", "se", "lower", "upper", "sd", "sd_lower", "sd_upper"])
+@pytest.mark.parametrize("column", ["x", "g"])
+def test_a_predictor_called_like_a_column_of_predict_is_drawn(data, name, column):
+    """The picture is the one of the same data under another name."""
+    pytest.importorskip("matplotlib").use("Agg")
+    formulas = f"y ~ {column} + (1 | id)", f"~ {column}"
+    table, others = renamed(data, formulas, column, name)
+    here = mlmed.location_scale(*others, table).plot_prediction(name, points=4)
+    there = mlmed.location_scale(*formulas, data).plot_prediction(column, points=4)
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.get_xlabel() == name
+        (mine,), (other,) = ours.lines, theirs.lines
+        np.testing.assert_allclose(mine.get_xydata(), other.get_xydata(), rtol=SAME)
+
+
+# -- names that Python or a table has a use for --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", ["x", "m", "y", "id"])
+def test_a_column_called_self(data, old):
+    """Every number is that of the same data under another name."""
+    table, formulas = renamed(data, JOINT, old, "self")
+    treatment = "self" if old == "x" else "x"
+    ours, theirs = mlmed.mediate(*formulas, table, treatment=treatment), mlmed.mediate(*JOINT, data)
+    np.testing.assert_allclose(ours.effects()["estimate"], theirs.effects()["estimate"], rtol=SAME)
+    new, other = table.head(6), data.head(6)
+    np.testing.assert_allclose(ours.predict(new, level="cluster"), theirs.predict(other, level="cluster"), rtol=SAME)
+    np.testing.assert_allclose(ours.simulate(seed=1), theirs.simulate(seed=1), rtol=SAME)
+    separate = mlmed.piecewise(*formulas, table, treatment=treatment).effects()["estimate"]
+    np.testing.assert_allclose(separate, mlmed.piecewise(*JOINT, data).effects()["estimate"], rtol=SAME)
+    causal = mlmed.causal(*formulas, table, treatment=treatment).effects()["estimate"]
+    np.testing.assert_allclose(causal, mlmed.causal(*JOINT, data, treatment="x").effects()["estimate"], rtol=SAME)
+
+
+def test_clusters_called_residual(data):
+    """Variances of the clusters stand where they do under another name."""
+    table, formulas = renamed(data, JOINT, "id", "Residual")
+    fit = mlmed.mediate(*formulas, table)
+    expected = mlmed.mediate(*JOINT, data)
+    for name in ("varcorr", "residual"):
+        ours, theirs = fit.sections()[name], expected.sections()[name]
+        assert list(ours["term"]) == list(theirs["term"])
+        np.testing.assert_allclose(ours["estimate"], theirs["estimate"], rtol=SAME)
+    assert fit.summary().replace("Residual by", "id by").count("var(m:Residual)") == 1
+
+
+@pytest.mark.parametrize("make", [lambda table: table, lambda table: pl.from_pandas(table).lazy()])
+def test_a_random_effect_called_residual_is_refused(data, make):
+    table = make(data.rename(columns={"x": "Residual"}))
+    with pytest.raises(FormulaError, match=r"column called Residual, whose variance var\(Residual\) cannot be told"):
+        mlmed.mixed("y ~ Residual + (1 + Residual | id)", table)
+    found = mlmed.mixed("y ~ Residual + (1 | id)", table).params["Residual"]
+    assert found == pytest.approx(mlmed.mixed("y ~ x + (1 | id)", data).params["x"], rel=1e-8)
+
+
+def test_a_table_without_rows_is_its_headings():
+    assert render_table(pd.DataFrame({"term": [], "estimate": []})) == "term  estimate"
