@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
+from mlmed.data.predictors import check_fixed, check_predictors, check_random, observed_values, typical_values
 from mlmed.data.rowwise import refuse_other_rows
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
@@ -285,6 +285,7 @@ def _design_equation(
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, table),
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
 from mlmed.data.frames import refuse_infinite, select_columns
 from mlmed.data.layout import EquationLayout
-from mlmed.data.predictors import check_fixed, check_predictors, typical_values
+from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
@@ -126,6 +126,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, encodable),
     )
     return PlainDesign(equation, layout, _response(equation, table, encodable, binary), X, encodable)
 

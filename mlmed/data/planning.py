@@ -17,7 +17,7 @@ from mlmed.data.expressions import Kinds, column_expressions, factor_expression,
 from mlmed.data.frames import shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_random, coded_variables
+from mlmed.data.predictors import check_fixed, check_random, coded_variables, some_values, transformed_variables
 from mlmed.errors import DataError, FormulaError, MlmedError
 from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
@@ -198,6 +198,7 @@ def _plan_equation(
         typical=typical,
         spread={n: sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
+        observed=_observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread))),
     )
     return layout, new, values
 
@@ -231,6 +232,24 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
         {name: found[f"s{k}"] for k, name in enumerate(numeric)},
         levels,
     )
+
+
+def _observed(usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], names: list[str]) -> dict[str, tuple[float, ...]]:
+    """Values of transformed variables: those of the sample and the ends; whether there are two, from all rows."""
+    if not names:
+        return {}
+    columns = {f"v{k}": variable_expression(name) for k, name in enumerate(names)}
+    some = sample.select(**columns).collect().to_pandas()
+    lows, highs = ({f"{end}{k}": getattr(c, end)() for k, c in enumerate(columns.values())} for end in ("min", "max"))
+    ends = one_row(usable, **lows, **highs)
+    found = {}
+    for k, name in enumerate(names):
+        values = some_values(np.append(some[f"v{k}"].to_numpy(dtype=np.float64), [ends[f"min{k}"], ends[f"max{k}"]]))
+        if len(values) == 2:
+            more = usable.select(columns[f"v{k}"].alias("value")).unique().head(MOST_LEVELS).collect().to_pandas()
+            values = some_values(np.append(more["value"].to_numpy(dtype=np.float64), values))
+        found[name] = values
+    return found
 
 
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,32 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode
 from mlmed.data.frames import shorten
-from mlmed.data.layout import EquationLayout, Layout
+from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
+from mlmed.data.probing import columns_at, is_straight, jumps_at, reads, rows_of, transforms
 from mlmed.effects.delta import Quantity
 from mlmed.effects.moderators import at_one_place
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import formula_variables, term_variables
-from mlmed.names import display_name, safe_name
+from mlmed.names import display_name
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["Path", "Paths", "effect_quantities", "find_paths"]
+__all__ = [
+    "Path",
+    "Paths",
+    "check_at",
+    "compared_values",
+    "effect_quantities",
+    "find_paths",
+    "joined_notes",
+    "path_moderators",
+    "slope_note",
+]
 
 Array = NDArray[np.float64]
+
+#: Points between two values of a variable at which its path may bend.
+BETWEEN = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +49,35 @@ class Path:
         c with path = c'beta.
     random : (q,) array
         r with cluster j's deviation = r'u_j.
-    note : str
-        Values of moderators at which it was taken.
+    note, random_note : str
+        Values of moderators at which ``fixed`` and ``random`` were taken.
+    is_present : bool
+        Whether a term of the fixed part has the variable.
     """
 
     fixed: Array
     random: Array
     note: str = ""
+    random_note: str = ""
+    is_present: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The three paths of a simple mediation model."""
+    """The three paths of a simple mediation model.
+
+    Attributes
+    ----------
+    a, b, cprime : Path
+        x -> m, m -> y, x -> y.
+    other_slopes : tuple of 2 tuples of str
+        Random slopes of the equations of m and of y that belong to none of the paths, as ``m:x_w``.
+    """
 
     a: Path
     b: Path
     cprime: Path
+    other_slopes: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,36 +114,87 @@ def find_paths(
     Raises
     ------
     EffectError
-        Unknown moderator, a path that is not linear, or a treatment-mediator interaction.
+        A value for what is no moderator, a path that is not linear, a moderator whose mean lies where a path jumps, or
+        a treatment-mediator interaction.
     """
     first, second = at_one_place(layout.equations)
-    at = dict(at or {})
-    _check_at(at, layout, treatment)
     _check_mediator_terms(first.name, second, treatment)
-    x = _Question(treatment, contrast, at, True)
-    m = _Question(first.name, None, at, False)
+    held = check_at(at, (first, second), treatment, path_moderators(first, second, treatment))
+    _check_held(held, (first, second))
+    x = _Question(treatment, compared_values((first, second), treatment, contrast, held), held, True)
+    m = _Question(first.name, None, held, False)
+    a, b, cprime = _path(first, x), _path(second, m), _path(second, x)
     return Paths(
-        _place(layout, 0, _path(first, x)),
-        _place(layout, 1, _path(second, m)),
-        _place(layout, 1, _path(second, x)),
+        _place(layout, 0, a),
+        _place(layout, 1, b),
+        _place(layout, 1, cprime),
+        (_other_slopes(first, a.random), _other_slopes(second, np.abs(b.random) + np.abs(cprime.random))),
     )
 
 
-def _check_at(at: dict[str, Any], layout: Layout, treatment: str) -> None:
-    """Values of moderators: known columns, numbers where numbers are meant; truth values become 0 and 1."""
-    known = {name: value for equation in layout.equations for name, value in equation.typical.items()}
-    levels = {name: value for equation in layout.equations for name, value in equation.levels.items()}
-    for name, value in at.items():
-        if name == treatment:
-            raise EffectError(f"at names {name}, the treatment; effects are those of a change in it (see contrast=)")
-        if name not in known:
-            raise EffectError(f"at names {name}, which no equation uses; known are {', '.join(sorted(known))}")
+def path_moderators(first: EquationLayout, second: EquationLayout, treatment: str) -> set[str]:
+    """Variables on which a path depends: those that share a term with the treatment, or in ``second`` with m."""
+    found = _moderators(first, treatment) | _moderators(second, treatment) | _moderators(second, first.name)
+    return found - {treatment, first.name}
+
+
+def check_at(
+    at: Mapping[str, Any] | None,
+    equations: tuple[EquationLayout, EquationLayout],
+    treatment: str,
+    moderators: Collection[str],
+) -> dict[str, Any]:
+    """Values of moderators: numbers where numbers are meant; truth values become 0 and 1.
+
+    Parameters
+    ----------
+    at : mapping or None
+        What the user gave.
+    equations : tuple of 2 EquationLayout
+        Mediator and outcome.
+    treatment : str
+        The column that plays x.
+    moderators : collection of str
+        What may be named.
+
+    Raises
+    ------
+    EffectError
+        It names something that no path depends on, or a value is not one finite number.
+    """
+    held: dict[str, Any] = dict(at or {})
+    levels = {name: value for equation in equations for name, value in equation.levels.items()}
+    for name, value in held.items():
+        if name not in moderators:
+            may = f"choose among {', '.join(sorted(moderators))}" if moderators else "no path has one, so leave it out"
+            raise EffectError(
+                f"at names {name}, {_role(name, equations, treatment)}; at= has the values of moderators: {may}"
+            )
         if name in levels:
             continue
-        number = isinstance(value, int | float | np.number | np.bool_)
-        if not number or not np.isfinite(float(value)):
+        number = _as_number(value)
+        if number is None:
             raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
-        at[name] = float(value)
+        held[name] = number
+    return held
+
+
+def _role(name: str, equations: tuple[EquationLayout, EquationLayout], treatment: str) -> str:
+    """What a variable is that is no moderator."""
+    if name == treatment:
+        return "the treatment; effects are those of a change in it (see contrast=)"
+    for equation, role in zip(equations, ("mediator", "outcome"), strict=True):
+        if name == equation.name:
+            return f"the {role}"
+    if any(name in equation.typical for equation in equations):
+        return "a predictor on which no path depends (no term has it together with treatment or mediator)"
+    return "which no equation uses"
+
+
+def _other_slopes(equation: EquationLayout, claimed: Array) -> tuple[str, ...]:
+    """Random slopes with no part in the paths of their equation."""
+    pairs = zip(equation.random, claimed, strict=True)
+    return tuple(f"{equation.name}:{name}" for name, weight in pairs if name != INTERCEPT and weight == 0.0)
 
 
 def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str) -> None:
@@ -143,15 +220,16 @@ def _place(layout: Layout, equation: int, path: Path) -> Path:
     """Pad one equation's contrast to the length of beta and u."""
     fixed = [path.fixed if e == equation else np.zeros(len(own.fixed)) for e, own in enumerate(layout.equations)]
     random = [path.random if e == equation else np.zeros(len(own.random)) for e, own in enumerate(layout.equations)]
-    return Path(np.concatenate(fixed), np.concatenate(random), path.note)
+    return replace(path, fixed=np.concatenate(fixed), random=np.concatenate(random))
 
 
 def _path(equation: EquationLayout, question: _Question) -> Path:
+    present = reads(equation, question.variable)
     parts = [_plain_column(encoding, question.variable, equation) for encoding in equation.encodings]
     if all(part is not None for part in parts) and question.values is None:
         filled = [part for part in parts if part is not None]
-        return Path(filled[0], np.concatenate(filled[1:]))
-    return _differenced(equation, question)
+        return Path(filled[0], np.concatenate(filled[1:]), is_present=present)
+    return replace(_differenced(equation, question), is_present=present)
 
 
 def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -> Array | None:
@@ -169,8 +247,78 @@ def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -
     return None
 
 
-def _compared_values(equation: EquationLayout, question: _Question) -> tuple[Any, ...]:
-    """Values of the variable between which columns are differenced; three where linearity is to be checked."""
+def compared_values(
+    equations: Sequence[EquationLayout],
+    treatment: str,
+    contrast: tuple[Any, Any] | None = None,
+    at: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any] | None:
+    """The two values of the treatment that all paths compare; None for a unit change, or the two levels of a factor.
+
+    A number with two values that enters other than as a straight line, ``I(treat == 2)``, is compared at these values,
+    as a factor with two levels is.
+
+    Raises
+    ------
+    EffectError
+        A contrast with a value that the rows do not reach, where a term transforms the treatment.
+    """
+    asked = _Question(treatment, contrast, at or {}, True)
+    known = [equation.observed[treatment] for equation in equations if treatment in equation.observed]
+    values = sorted(set().union(*known))
+    if contrast is not None or len(values) < 2:
+        if contrast is not None and values and treatment not in equations[0].levels:
+            _check_reached(treatment, contrast, values)
+        return contrast
+    bent = any(not _is_straight_path(equation, asked, values) for equation in equations)
+    return (values[0], values[1]) if len(values) == 2 and bent else None
+
+
+def _check_reached(variable: str, contrast: tuple[Any, Any], values: list[float]) -> None:
+    """Refuse values at which nothing is known of a transformed variable."""
+    for value in contrast:
+        number = _as_number(value)
+        if number is None:
+            raise EffectError(f"contrast must give two numbers for {variable}; found {contrast}")
+        if number in values or (len(values) > 2 and values[0] < number < values[-1]):
+            continue
+        raise EffectError(f"contrast names {value!r}, but {_unreached(variable, values)}")
+
+
+def _check_held(at: Mapping[str, Any], equations: Sequence[EquationLayout]) -> None:
+    """Refuse values of a moderator beyond the two that it has, where a term transforms it."""
+    for name, value in at.items():
+        values = sorted(set().union(*(equation.observed.get(name, ()) for equation in equations)))
+        if len(values) == 2 and not values[0] <= value <= values[1]:
+            raise EffectError(f"at gives {name} the value {value:g}, but {_unreached(name, values)}")
+
+
+def _unreached(variable: str, values: list[float]) -> str:
+    seen = f"has {values[0]:g} and {values[1]:g}" if len(values) == 2 else f"goes from {values[0]:g} to {values[-1]:g}"
+    return (
+        f"{variable} {seen} and enters through a transformation, of which nothing is known elsewhere; choose among the "
+        "values that it has"
+    )
+
+
+def _is_straight_path(equation: EquationLayout, question: _Question, values: Sequence[float]) -> bool:
+    """Whether every column is a straight line in the variable from its smallest to its largest value."""
+    grid = np.linspace(values[0], values[-1], BETWEEN)
+    rows = _synthetic_rows(equation, question, tuple(grid))
+    try:
+        return is_straight(grid, columns_at(equation, rows, skip=question.variable))
+    except FormulaError:
+        return False
+
+
+def _as_number(value: Any) -> float | None:
+    """A finite number as a float, anything else as None."""
+    number = isinstance(value, int | float | np.number | np.bool_)
+    return float(value) if number and np.isfinite(float(value)) else None
+
+
+def _probed_values(equation: EquationLayout, question: _Question) -> tuple[Any, ...]:
+    """Values of the variable between which columns are differenced; more than two where a line is to be seen."""
     variable, levels = question.variable, equation.levels.get(question.variable)
     if question.values is not None:
         if levels is not None:
@@ -180,51 +328,71 @@ def _compared_values(equation: EquationLayout, question: _Question) -> tuple[Any
                     f"contrast names {bad[0]!r}, but {variable} has no such level; its levels are {shorten(levels)}"
                 )
             return question.values
-        if not all(isinstance(v, int | float | np.number | np.bool_) and np.isfinite(v) for v in question.values):
+        numbers = tuple(map(_as_number, question.values))
+        if None in numbers:
             raise EffectError(f"contrast must give two numbers for {variable}; found {question.values}")
-        return tuple(map(float, question.values))
-    if levels is None:
-        base = float(equation.typical[variable])
-        return base, base + 1.0, base + 2.0
-    if len(levels) == 2:
-        return levels
-    raise EffectError(
-        f"{variable} has {len(levels)} levels ({shorten(levels)}); say which two to compare with "
-        "contrast=(control, treated)"
-    )
+        return numbers
+    if levels is not None:
+        if len(levels) == 2:
+            return levels
+        raise EffectError(
+            f"{variable} has {len(levels)} levels ({shorten(levels)}); say which two to compare with "
+            "contrast=(control, treated)"
+        )
+    if not transforms(equation, variable):  # a straight line by its syntax
+        return float(equation.typical[variable]), float(equation.typical[variable]) + 1.0
+    values = equation.observed.get(variable, ())
+    if not values:
+        raise EffectError(
+            f"{variable} enters equation {equation.name} through a transformation, and these Grams do not say which "
+            "values it has, so whether its effect is a single slope cannot be told; make them again from the data"
+        )
+    if len(values) < 2:
+        raise EffectError(f"{variable} has one value ({values[0]:g}) in the rows of equation {equation.name}")
+    return values
 
 
 def _synthetic_rows(equation: EquationLayout, question: _Question, values: tuple[Any, ...]) -> pd.DataFrame:
     """One row per value of the variable; everything else where ``at`` or the typical value holds it."""
-    columns: dict[str, Any] = {}
-    for name, typical in equation.typical.items():
-        given = list(values) if name == question.variable else [question.at.get(name, typical)] * len(values)
-        known = equation.levels.get(name)
-        if known is not None:
-            bad = [value for value in given if value not in known]
-            if bad:
-                raise EffectError(f"{name} has no level {bad[0]!r}; its levels are {shorten(known)}")
-            if not isinstance(known[0], float):
-                columns[safe_name(name)] = pd.Categorical(given, categories=list(known))
-                continue
-        columns[safe_name(name)] = np.array(given, dtype=np.float64)
-    return pd.DataFrame(columns)
+    columns = {
+        name: list(values) if name == question.variable else [question.at.get(name, typical)] * len(values)
+        for name, typical in equation.typical.items()
+    }
+    for name, known in equation.levels.items():
+        bad = [value for value in columns[name] if value not in known]
+        if bad:
+            raise EffectError(f"{name} has no level {bad[0]!r}; its levels are {shorten(known)}")
+    return rows_of(equation, columns)
 
 
 def _differenced(equation: EquationLayout, question: _Question) -> Path:
-    values = _compared_values(equation, question)
+    values = _probed_values(equation, question)
     table = _synthetic_rows(equation, question, values)
-    parts = []
-    for encoding in equation.encodings:
-        try:
-            numbers = encode(encoding, table, where=f"equation {equation.name}")[0]
-        except FormulaError as error:
-            raise EffectError(_not_a_slope(equation, question)) from error
-        step = np.diff(numbers, axis=0)
-        if len(values) == 3 and not np.allclose(step[0], step[1], rtol=1e-8, atol=1e-9 * np.abs(numbers).max()):
-            raise EffectError(_not_a_slope(equation, question))
-        parts.append(step[0])
-    return Path(parts[0], np.concatenate(parts[1:]), _moderator_note(equation, question))
+    _refuse_jumps(equation, question, table)
+    try:
+        parts = columns_at(equation, table)
+    except FormulaError as error:
+        raise EffectError(_not_a_slope(equation, question)) from error
+    is_unit = question.values is None and question.variable not in equation.levels
+    if is_unit and not is_straight(values, parts):
+        raise EffectError(_not_a_slope(equation, question))
+    width = values[-1] - values[0] if is_unit else 1.0
+    steps = [(numbers[-1] - numbers[0]) / width for numbers in parts]
+    note, random_note = (_moderator_note(equation, question, which) for which in (slice(1), slice(1, None)))
+    unseen = is_unit and not (note or random_note) and not any(map(np.any, steps))
+    if unseen and transforms(equation, question.variable):  # it changes somewhere between the values looked at
+        raise EffectError(_not_a_slope(equation, question))
+    return Path(steps[0], np.concatenate(steps[1:]), note, random_note)
+
+
+def _refuse_jumps(equation: EquationLayout, question: _Question, table: pd.DataFrame) -> None:
+    """Refuse to hold a moderator at a mean that no row has and where the path jumps."""
+    for name in sorted(_moderators(equation, question.variable) & equation.observed.keys() - question.at.keys()):
+        if jumps_at(equation, table.iloc[:1], name):
+            raise EffectError(
+                f"the effect of {question.variable} in equation {equation.name} jumps with {name} around its mean "
+                f"({equation.typical[name]:.6g}), which no row has; say where it is taken with at={{{name!r}: ...}}"
+            )
 
 
 def _not_a_slope(equation: EquationLayout, question: _Question) -> str:
@@ -239,55 +407,81 @@ def _not_a_slope(equation: EquationLayout, question: _Question) -> str:
     )
 
 
-def _moderator_note(equation: EquationLayout, question: _Question) -> str:
-    terms = [term for encoding in equation.encodings for term in encoding.terms]
-    found = set().union(*(term_variables(t) for t in terms if question.variable in term_variables(t)))
+def _moderators(equation: EquationLayout, variable: str, which: slice = slice(None)) -> set[str]:
+    """Variables that share a term of some encodings with another one."""
+    terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
+    found = set().union(*(term_variables(term) for term in terms if variable in term_variables(term)))
+    return found - {variable}
+
+
+def _moderator_note(equation: EquationLayout, question: _Question, which: slice) -> str:
+    """Where the fixed or the random part of a path was taken; empty if it is the same everywhere."""
+    terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
     pieces = []
-    for name in sorted(found - {question.variable}):
+    for name in sorted(_moderators(equation, question.variable, which)):
         if name in question.at:
             pieces.append(f"{name} = {question.at[name]}")
         else:
             kind = "first level" if name in equation.levels else "mean"
             value = equation.typical[name]
             pieces.append(f"{name} = {value:.6g} ({kind})" if kind == "mean" else f"{name} = {value} ({kind})")
-    if question.values is not None:
-        pieces.append(f"{question.variable} from {question.values[0]} to {question.values[1]}")
+    if question.values is not None and any(question.variable in term_variables(term) for term in terms):
+        start, stop = (f"{value:g}" if isinstance(value, float) else value for value in question.values)
+        pieces.append(f"{question.variable} from {start} to {stop}")
     return f"at {', '.join(pieces)}" if pieces else ""
 
 
-def _merge_notes(*notes: str) -> str:
+def joined_notes(*notes: str) -> str:
+    """Notes side by side, each once."""
     return "; ".join(dict.fromkeys(note for note in notes if note))
+
+
+def slope_note(path: Path, absent: str) -> str:
+    """Where a path was taken, or why it is fixed at 0: ``absent`` where no term has the variable."""
+    if path.fixed.any():
+        return path.note
+    return f"fixed at 0: the slope is 0 {path.note}, whatever the coefficients are" if path.is_present else absent
 
 
 def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]:
     """The quantities a, b, cprime, cov_ab, indirect, direct and total (eq. 26, 27)."""
-    p, n = len(estimates.beta), len(estimates.tau) + len(estimates.sigma2)
+    n = len(estimates.tau) + len(estimates.sigma2)
 
-    def slope(term: str, path: Path, missing: str) -> Quantity:
+    def slope(term: str, path: Path, absent: str) -> Quantity:
         gradient = np.append(path.fixed, np.zeros(n))
-        return Quantity(
-            term,
-            float(path.fixed @ estimates.beta),
-            gradient,
-            None,
-            path.note if path.fixed.any() else missing,
-        )
+        return Quantity(term, float(path.fixed @ estimates.beta), gradient, None, slope_note(path, absent))
 
     a = slope("a", paths.a, "fixed at 0: the mediator equation has no such term")
     b = slope("b", paths.b, "fixed at 0: the outcome equation has no such term")
     cprime = slope("cprime", paths.cprime, "fixed at 0: the treatment is not in the outcome equation")
-    both = paths.a.random.any() and paths.b.random.any()
-    weight = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
-    gradient = np.concatenate([np.zeros(p), weight, np.zeros(len(estimates.sigma2))])
-    if weight.any():
-        note = _merge_notes(paths.a.note, paths.b.note)
-    elif both:
-        note = "fixed at 0: the random slopes of a and b are not allowed to covary"
-    else:
-        note = "fixed at 0: a and b do not both vary over clusters"
-    cov_ab = Quantity("cov_ab", float(weight @ estimates.tau), gradient, None, note)
-    product = a.times(b, "ab")
-    indirect = product.plus(cov_ab, "indirect")
-    total = indirect.plus(cprime, "total")
+    cov_ab, left_out = _covariance_of_slopes(paths, estimates)
+    taken = [cov_ab.note] if np.any(cov_ab.gradient) else [left_out]
+    if paths.a.is_present and paths.b.is_present:
+        taken = [paths.a.note, paths.b.note, *taken]
+    indirect = replace(a.times(b, "ab").plus(cov_ab, "indirect"), note=joined_notes(*taken))
+    total = replace(indirect.plus(cprime, "total"), note=joined_notes(*taken[:2], paths.cprime.note, *taken[2:]))
     listed = [a, b, cprime, cov_ab, indirect, cprime.named("direct"), total]
     return {quantity.term: quantity for quantity in listed}
+
+
+def _covariance_of_slopes(paths: Paths, estimates: Estimates) -> tuple[Quantity, str]:
+    """cov_ab, and what to say beside the indirect effect where random slopes may be left out of it."""
+    weight = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
+    gradient = np.concatenate([np.zeros(len(estimates.beta)), weight, np.zeros(len(estimates.sigma2))])
+    varying = [bool(path.random.any()) for path in (paths.a, paths.b)]
+    others = [name for known, names in zip(varying, paths.other_slopes, strict=True) if not known for name in names]
+    left_out = ""
+    if weight.any():
+        note = joined_notes(paths.a.random_note, paths.b.random_note)
+    elif all(varying):
+        note = "fixed at 0: the random slopes of a and b are not allowed to covary"
+    elif all(known or names for known, names in zip(varying, paths.other_slopes, strict=True)):
+        whose = "a and b" if not any(varying) else "b" if varying[0] else "a"
+        note = (
+            f"fixed at 0: no random slope has the column of {whose}; whether {', '.join(others)} is its within-cluster "
+            "part is not recognized, so their covariance is left out (nlcom() can name it)"
+        )
+        left_out = f"without a covariance of slopes that {', '.join(others)} may have a part in (see cov_ab)"
+    else:
+        note = "fixed at 0: a and b do not both vary over clusters"
+    return Quantity("cov_ab", float(weight @ estimates.tau), gradient, None, note), left_out

@@ -23,7 +23,7 @@ from mlmed.data.design import (
 from mlmed.data.frames import cluster_codes, column_names
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
 from mlmed.data.plain import complete_rows, read_columns
-from mlmed.data.predictors import typical_values
+from mlmed.data.predictors import observed_values, typical_values
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, parse_equation
 from mlmed.locscale.checks import refuse_unidentified
@@ -244,5 +244,6 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, encodable),
     )
     return Part(layout.fixed, layout.random, fixed, random, layout)

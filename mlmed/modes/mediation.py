@@ -142,8 +142,9 @@ class MediationResults(MixedResults):
         return partial(_effects_of, self._paths(at), self.fitted.estimates)
 
     def _has_effects(self, at: Mapping[str, Any] | None) -> bool:
-        if at and self.effects_reason:
-            raise EffectError(f"at= is where effects are taken, but the model defines none: {self.effects_reason}")
+        if at:
+            self._paths(at)  # says why there are none: at= is where effects are taken
+            return True
         return not self.effects_reason
 
     @cached_property
