@@ -91,6 +91,16 @@ def test_one_contrast_for_all_paths(data: pd.DataFrame, mode: str) -> None:
         assert estimates(left).loc["cov_ab", "note"] == "at arm from 1 to 3"
 
 
+@pytest.mark.parametrize("mode", ["mediate", "piecewise"])
+def test_one_contrast_where_one_equation_has_a_factor(data: pd.DataFrame, mode: str) -> None:
+    """C(wide) in the outcome goes from 1 to 3, and so does the plain column in the mediator's equation."""
+    fit = getattr(mlmed, mode)
+    left = estimates(fit("m ~ wide + (1 | id)", OUTCOME.format("C(wide)"), data))
+    right = estimates(fit("m ~ treat01 + (1 | id)", OUTCOME.format("treat01"), data))
+    rows = ["a", "b", "cprime", "indirect", "total"]
+    same(left.loc[rows], right.loc[rows])
+
+
 def test_a_straight_line_keeps_its_unit(data: pd.DataFrame) -> None:
     """Arithmetic that only shifts and scales is a unit change, without a note, also with two values."""
     fit = mlmed.mediate("m ~ I((wide - 2) / 2) + (1 | id)", OUTCOME.format("wide"), data)
@@ -189,6 +199,8 @@ def test_a_mean_where_the_path_jumps(data: pd.DataFrame) -> None:
     slope = fit.params["m:x"] + fit.params["m:x:I(k == 2)"]
     assert estimates(fit, at={"k": 2}).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
     assert fit.nlcom("a", at={"k": 2}).loc[0, "estimate"] == pytest.approx(slope, rel=1e-9)
+    pole = mlmed.mediate("m ~ x*I(1 / (k - 1.25)) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
+    assert "jumps with k" in pole.effects_reason  # it lies between two of the values
     smooth = mlmed.mediate("m ~ x*np.log(k + 1) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
     slope = smooth.params["m:x"] + smooth.params["m:x:np.log(k + 1)"] * np.log(data["k"].mean() + 1.0)
     assert estimates(smooth).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)

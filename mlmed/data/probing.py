@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlmed.data.design import encode
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import transformed_in
+from mlmed.errors import FormulaError
 from mlmed.formula import term_variables
 from mlmed.names import display_name, safe_name
 
@@ -139,7 +140,11 @@ def jumps_at(layout: EquationLayout, row: pd.DataFrame, name: str) -> bool:
         return False
     above = int(np.searchsorted(values, at))
     fine = np.linspace(values[above - 1], values[above], FINE)
-    columns = np.concatenate(columns_at(layout, pd.concat([row] * FINE).assign(**{safe_name(name): fine})), axis=1)
+    try:
+        parts = columns_at(layout, pd.concat([row] * FINE, ignore_index=True).assign(**{safe_name(name): fine}))
+    except FormulaError:  # a pole between them
+        return True
+    columns = np.concatenate(parts, axis=1)
     steps = np.abs(np.diff(columns, axis=0)).max(axis=0)
     size = np.abs(columns).max(axis=0)
     change = np.abs(columns[-1] - columns[0])

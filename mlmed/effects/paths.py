@@ -255,14 +255,17 @@ def compared_values(
 ) -> tuple[Any, Any] | None:
     """The two values of the treatment that all paths compare; None for a unit change, or the two levels of a factor.
 
-    A number with two values that enters other than as a straight line, ``I(treat == 2)``, is compared at these values,
-    as a factor with two levels is.
+    A number with two values that enters other than as a straight line, ``I(treat == 2)``, or as ``C(treat)`` in some of
+    the equations only, is compared at these values everywhere, as a factor with two levels is.
 
     Raises
     ------
     EffectError
         A contrast with a value that the rows do not reach, where a term transforms the treatment.
     """
+    coded = [equation.levels[treatment] for equation in equations if treatment in equation.levels]
+    if contrast is None and coded and len(coded[0]) == 2 and isinstance(coded[0][0], float):
+        return coded[0] if len(coded) < sum(treatment in equation.typical for equation in equations) else None
     asked = _Question(treatment, contrast, at or {}, True)
     known = [equation.observed[treatment] for equation in equations if treatment in equation.observed]
     values = sorted(set().union(*known))
