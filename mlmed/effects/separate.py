@@ -19,7 +19,8 @@ from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Quantity, missing_reason, std_error, wald_table
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.moderators import at_one_place
-from mlmed.effects.paths import check_at, compared_values, find_paths, joined_notes, path_moderators, slope_note
+from mlmed.effects.paths import check_at, find_paths, path_moderators
+from mlmed.effects.slopes import compared_values, joined_notes, slope_note
 from mlmed.names import safe_name
 from mlmed.reml.vcov import ParameterVcov
 
