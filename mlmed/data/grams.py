@@ -147,7 +147,7 @@ def two_values(grams: Grams, equation: int, column: int) -> tuple[float, float] 
         return None
     ends = grams.shift[column] + grams.scale[column] * (total + np.array([-1.0, 1.0]) * np.sqrt(width)) / 2.0
     digits = 9 - int(np.floor(np.log10(np.abs(ends).max())))  # a value of 0 comes out as a rounding error
-    return round(float(ends[0]), digits), round(float(ends[1]), digits)
+    return round(float(ends[0]), digits) + 0.0, round(float(ends[1]), digits) + 0.0  # not -0
 
 
 def unpacked(packed: Array) -> Array:
