@@ -5,10 +5,12 @@ from __future__ import annotations
 __all__ = [
     "BoundaryWarning",
     "ConvergenceWarning",
+    "CovarianceWarning",
     "DataError",
     "DatasetError",
     "DroppedRowsWarning",
     "EffectError",
+    "FamilyWarning",
     "FormulaError",
     "IdWarning",
     "LabelWarning",
@@ -68,8 +70,16 @@ class BoundaryWarning(MlmedWarning):
     """The optimum lies on the boundary: the random-effects covariance is singular."""
 
 
+class CovarianceWarning(MlmedWarning):
+    """The random slopes of two paths are kept from covarying by the way the formulas were written."""
+
+
+class FamilyWarning(MlmedWarning):
+    """A response with two values is fitted as if it were normal."""
+
+
 class LevelWarning(MlmedWarning):
-    """A random slope belongs to a variable that does not vary within clusters."""
+    """A variable that does not vary within clusters has a random slope, or the part of one of the rows."""
 
 
 class ConvergenceWarning(MlmedWarning):

@@ -16,14 +16,30 @@ from numpy.typing import NDArray
 from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_predictors, check_random, refuse_residual, typical_values
+from mlmed.data.predictors import (
+    check_fixed,
+    check_predictors,
+    check_random,
+    observed_values,
+    refuse_residual,
+    typical_values,
+)
+from mlmed.data.rowwise import refuse_other_rows
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
 
-__all__ = ["build_design", "check_response", "encode", "refuse_intercept", "response_values", "to_encodable"]
+__all__ = [
+    "build_design",
+    "check_response",
+    "encode",
+    "learn_encoding",
+    "refuse_intercept",
+    "response_values",
+    "to_encodable",
+]
 
 Array = NDArray[np.float64]
 
@@ -189,8 +205,13 @@ def encode(
     if not isinstance(text, Encoding):
         refuse_one_level(matrix.model_spec, where)
     numbers = np.asarray(matrix, dtype=np.float64).reshape(len(table), -1)
-    names = matrix.model_spec.column_names
-    for k, name in enumerate(names if finite else ()):
+    if finite:
+        _refuse_not_finite(numbers, matrix.model_spec, table, where)
+    return numbers, matrix.model_spec
+
+
+def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, where: str) -> None:
+    for k, name in enumerate(spec.column_names):
         bad = ~np.isfinite(numbers[:, k])
         if bad.any():
             row = table.index[int(np.argmax(bad))]
@@ -198,7 +219,20 @@ def encode(
                 f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
                 f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
             )
-    return numbers, matrix.model_spec
+
+
+def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array, Encoding]:
+    """Turn a right-hand side into numbers for the first time: ``encode`` and refuse what depends on other rows.
+
+    Raises
+    ------
+    FormulaError
+        As ``encode``; or a term takes its value in a row from other rows.
+    """
+    numbers, spec = encode(text, table, where=where, finite=False)
+    refuse_other_rows(spec, numbers, table, lambda rows: encode(spec, rows, where=where, finite=False)[0], where=where)
+    _refuse_not_finite(numbers, spec, table, where)
+    return numbers, spec
 
 
 def response_values(equation: Equation, table: pd.DataFrame) -> Array:
@@ -239,7 +273,7 @@ def _design_equation(
 
     response = place(equation.response, response_values(equation, table))
     check_predictors(equation, table)
-    fixed, spec = encode(equation.fixed, table, where=repr(equation.text))
+    fixed, spec = learn_encoding(equation.fixed, table, where=repr(equation.text))
     check_fixed(equation, spec.column_names)
     fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed.T, strict=True))
     random_names: list[str] = []
@@ -247,7 +281,7 @@ def _design_equation(
     terms: list[int] = []
     encodings = [spec]
     for number, term in enumerate(equation.random):
-        numbers, term_spec = encode(term.formula, table, where=repr(equation.text))
+        numbers, term_spec = learn_encoding(term.formula, table, where=repr(equation.text))
         encodings.append(term_spec)
         for name, column in zip(term_spec.column_names, numbers.T, strict=True):
             random_names.append(display_name(name))
@@ -268,6 +302,7 @@ def _design_equation(
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, table),
     )
 
 

@@ -17,12 +17,14 @@ from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
 
-__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized", "unpacked"]
+__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized", "two_values", "unpacked"]
 
 Array = NDArray[np.float64]
 
 #: Largest size of a value whose products can be summed.
 LARGEST = 1e140
+#: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
+TWO_VALUES = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,28 @@ def equation_gram(grams: Grams, equation: int) -> Array:
     """Cross-products of all rows of one equation, (K, K, J)."""
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
     return unpacked(grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0))
+
+
+def two_values(grams: Grams, equation: int, column: int) -> tuple[float, float] | None:
+    """The two values of a column, if it has no more in the rows of an equation; read from sums, without the rows.
+
+    With the values l and h every row has z^2 = (l + h) z - l h, and so have the sums of every cluster. Two unknowns are
+    told from three clusters with different means; with fewer the answer is None.
+    """
+    full = equation_gram(grams, equation)
+    rows = full[0, 0] > 0.0
+    n, sums, squares = full[0, 0, rows], full[0, column, rows], full[column, column, rows]
+    if len(np.unique(np.round(sums / n, 6))) < 3:
+        return None
+    line = np.column_stack([sums, n]) / n[:, None]
+    (total, product), *_ = np.linalg.lstsq(line, squares / n, rcond=None)
+    gap = np.abs(line @ np.array([total, product]) - squares / n).max()
+    width = total**2 + 4.0 * product
+    if gap > TWO_VALUES * (squares / n).max() or width <= 0.0:
+        return None
+    ends = grams.shift[column] + grams.scale[column] * (total + np.array([-1.0, 1.0]) * np.sqrt(width)) / 2.0
+    digits = 9 - int(np.floor(np.log10(np.abs(ends).max())))  # a value of 0 comes out as a rounding error
+    return round(float(ends[0]), digits) + 0.0, round(float(ends[1]), digits) + 0.0  # not -0
 
 
 def unpacked(packed: Array) -> Array:

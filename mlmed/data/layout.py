@@ -75,6 +75,9 @@ class EquationLayout:
         Standard deviation of every numeric variable.
     levels : dict of str to tuple
         Levels of factors: text, or numbers inside C().
+    observed : dict of str to tuple
+        Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
+        many, with the smallest and the largest.
     """
 
     name: str
@@ -88,6 +91,7 @@ class EquationLayout:
     typical: dict[str, Any]
     spread: dict[str, float]
     levels: dict[str, tuple[Any, ...]]
+    observed: dict[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)

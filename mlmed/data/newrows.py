@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlmed.data.design import encode, to_encodable
 from mlmed.data.frames import replaced, shorten
 from mlmed.data.layout import EquationLayout
+from mlmed.data.probing import gathered, spread_rows
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.names import display_name
@@ -52,9 +53,22 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
 
 
 def encode_as_fitted(
-    equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str], *, where: str
+    equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str], *, where: str, between: bool = False
 ) -> list[NDArray[np.float64]]:
     """Complete new rows in the columns of the fixed part and of each random term, (n, columns) each.
+
+    Parameters
+    ----------
+    equation : EquationLayout
+        Of the fit.
+    table : DataFrame of n rows
+        New rows.
+    wanted : set of str
+        Predictors of the equation.
+    where : str
+        For messages.
+    between : bool
+        Whether rows hold means: a transformed variable that has two values is then interpolated between them.
 
     Raises
     ------
@@ -64,7 +78,10 @@ def encode_as_fitted(
         If a formula cannot be evaluated on the new rows.
     """
     encodable = to_encodable(as_fitted(equation, table, wanted))
-    return [_encode_again(encoding, encodable, where) for encoding in equation.encodings]
+    if not between:
+        return [_encode_again(encoding, encodable, where) for encoding in equation.encodings]
+    rows, owner, weight = spread_rows(equation, encodable)
+    return [gathered(_encode_again(encoding, rows, where), owner, weight) for encoding in equation.encodings]
 
 
 def _encode_again(encoding: Encoding, table: pd.DataFrame, where: str) -> NDArray[np.float64]:

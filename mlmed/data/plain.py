@@ -11,10 +11,10 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode, refuse_intercept, response_values, to_encodable
+from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
 from mlmed.data.frames import refuse_infinite, replaced, select_columns
 from mlmed.data.layout import EquationLayout
-from mlmed.data.predictors import check_fixed, check_predictors, typical_values
+from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -112,7 +112,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     """
     encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
     check_predictors(equation, encodable)
-    X, spec = encode(equation.fixed, encodable, where=repr(equation.text))
+    X, spec = learn_encoding(equation.fixed, encodable, where=repr(equation.text))
     check_fixed(equation, spec.column_names)
     typical, spread, levels = typical_values(equation, encodable)
     layout = EquationLayout(
@@ -127,6 +127,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, encodable),
     )
     y = _response(equation, table, encodable, binary)
     if len(y) and np.all(y == y[0]):

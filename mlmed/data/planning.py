@@ -17,7 +17,15 @@ from mlmed.data.expressions import Kinds, column_expressions, factor_expression,
 from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
-from mlmed.data.predictors import check_fixed, check_random, coded_variables, refuse_residual, refuse_rounded_levels
+from mlmed.data.predictors import (
+    check_fixed,
+    check_random,
+    coded_variables,
+    refuse_residual,
+    refuse_rounded_levels,
+    some_values,
+    transformed_variables,
+)
 from mlmed.data.written_numbers import NUMBER, WrittenNumbers, refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError
 from mlmed.formula import Equation, formula_variables
@@ -201,6 +209,7 @@ def _plan_equation(
         typical=typical,
         spread={n: sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
+        observed=_observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread))),
     )
     return layout, new, values
 
@@ -246,6 +255,24 @@ def _written_numbers(rows: nw.LazyFrame[Any], name: str) -> WrittenNumbers | Non
     others = texts.filter(~nw.col("text").str.contains(rf"^\s*(?:{NUMBER.pattern})\s*$"))
     found = [part.unique().head(MOST_LEVELS).collect().to_pandas()["text"] for part in (texts, others)]
     return written_numbers(sorted({str(value) for part in found for value in part}))
+
+
+def _observed(usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], names: list[str]) -> dict[str, tuple[float, ...]]:
+    """Values of transformed variables: those of the sample and the ends; whether there are two, from all rows."""
+    if not names:
+        return {}
+    columns = {f"v{k}": variable_expression(name) for k, name in enumerate(names)}
+    some = sample.select(**columns).collect().to_pandas()
+    lows, highs = ({f"{end}{k}": getattr(c, end)() for k, c in enumerate(columns.values())} for end in ("min", "max"))
+    ends = one_row(usable, **lows, **highs)
+    found = {}
+    for k, name in enumerate(names):
+        values = some_values(np.append(some[f"v{k}"].to_numpy(dtype=np.float64), [ends[f"min{k}"], ends[f"max{k}"]]))
+        if len(values) == 2:
+            more = usable.select(columns[f"v{k}"].alias("value")).unique().head(MOST_LEVELS).collect().to_pandas()
+            values = some_values(np.append(more["value"].to_numpy(dtype=np.float64), values))
+        found[name] = values
+    return found
 
 
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:

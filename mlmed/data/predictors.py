@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from formulaic.parser.types import Factor, Term
 from numpy.typing import NDArray
 
 from mlmed.calls import coded_columns
 from mlmed.data.frames import is_numeric, shorten
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
-from mlmed.formula import Equation, formula_of
+from mlmed.formula import Equation, formula_of, term_variables
 from mlmed.names import safe_name
 
 __all__ = [
@@ -22,8 +25,12 @@ __all__ = [
     "check_predictors",
     "check_random",
     "coded_variables",
+    "observed_values",
     "refuse_residual",
     "refuse_rounded_levels",
+    "some_values",
+    "transformed_in",
+    "transformed_variables",
     "typical_values",
 ]
 
@@ -33,6 +40,10 @@ Array = NDArray[np.float64]
 RESIDUAL = "Residual"
 #: Most levels of a factor made of numbers, C(k), whose values are remembered.
 MOST_LEVELS = 1000
+#: Most values of a transformed variable that are remembered, from the smallest to the largest.
+MOST_VALUES = 200
+#: Calls that only shift and scale a column.
+_STRAIGHT = re.compile(r"(?:center|scale|standardize)\(\w+\)")
 
 
 def typical_values(
@@ -61,6 +72,39 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
     centred = values - mean
     with np.errstate(over="ignore"):
         return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
+
+
+def observed_values(equation: Equation, table: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+    """Values that the rows have of every number that the formula transforms; call it with encodable, complete rows."""
+    names = sorted(transformed_variables(equation) - coded_variables(equation))
+    numbers = [name for name in names if is_numeric(table[safe_name(name)])]
+    return {name: some_values(table[safe_name(name)].to_numpy(dtype=np.float64)) for name in numbers}
+
+
+def some_values(values: Array) -> tuple[float, ...]:
+    """The distinct values, ascending; of many, evenly spread ones, with the ends and those that many rows have."""
+    found = np.unique(values)
+    if len(found) > MOST_VALUES:
+        found = np.unique(np.quantile(values, np.linspace(0.0, 1.0, MOST_VALUES), method="nearest"))
+    return tuple(map(float, found))
+
+
+@lru_cache(maxsize=1024)
+def transformed_variables(equation: Equation) -> frozenset[str]:
+    """Predictors of which a term takes more than the value, shifted or scaled: ``np.log(x)``, ``I(x > 0)``."""
+    texts = [equation.fixed, *(term.formula for term in equation.random)]
+    return transformed_in(term for text in texts for term in formula_of(text))
+
+
+def transformed_in(terms: Iterable[Term]) -> frozenset[str]:
+    """Variables that some of the terms transform."""
+    factors = [factor for term in terms for factor in term.factors]
+    return frozenset().union(*(term_variables(Term([factor])) for factor in factors if not _is_straight(factor)))
+
+
+def _is_straight(factor: Factor) -> bool:
+    """Whether a factor is a column as it is, or shifted and scaled."""
+    return factor.eval_method.value != "python" or _STRAIGHT.fullmatch(factor.expr) is not None
 
 
 @lru_cache(maxsize=1024)

@@ -17,6 +17,7 @@ from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
 from mlmed.data.planning import STATEFUL
+from mlmed.data.predictors import some_values
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
 from mlmed.names import display_name
@@ -94,14 +95,16 @@ def _joined_layout(left: Grams, right: Grams) -> Layout:
 
 
 def _joined_equation(one: EquationLayout, two: EquationLayout, n: int, m: int) -> EquationLayout:
-    """Pooled means and standard deviations; encodings stay, they do not depend on them (see ``add_grams``)."""
+    """Pooled means, standard deviations and observed values; encodings do not depend on them (see ``add_grams``)."""
     typical, spread = dict(one.typical), dict(one.spread)
     for name in one.spread:
         mean = (n * one.typical[name] + m * two.typical[name]) / (n + m)
         ss = (n - 1) * one.spread[name] ** 2 + (m - 1) * two.spread[name] ** 2
         ss += n * (one.typical[name] - mean) ** 2 + m * (two.typical[name] - mean) ** 2
         typical[name], spread[name] = mean, float(np.sqrt(ss / (n + m - 1)))
-    return replace(one, typical=typical, spread=spread)
+    both = one.observed.keys() & two.observed.keys()
+    observed = {name: some_values(np.array([*one.observed[name], *two.observed[name]])) for name in sorted(both)}
+    return replace(one, typical=typical, spread=spread, observed=observed)
 
 
 # -- storing ---------------------------------------------------------------------------------------------------
@@ -150,7 +153,8 @@ def save_grams(grams: Grams, path: str | Path) -> None:
 
 
 def _plain_layout(equation: EquationLayout) -> dict[str, Any]:
-    keys = ("name", "fixed", "random", "fixed_at", "random_at", "response_at", "terms", "typical", "spread", "levels")
+    columns = ("name", "fixed", "random", "fixed_at", "random_at", "response_at", "terms")
+    keys = (*columns, "typical", "spread", "levels", "observed")
     return {key: getattr(equation, key) for key in keys}
 
 
@@ -212,6 +216,7 @@ def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
         typical=plain["typical"],
         spread=plain["spread"],
         levels=levels,
+        observed={name: tuple(known) for name, known in plain.get("observed", {}).items()},
     )
 
 

@@ -19,7 +19,8 @@ from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.delta import Covariance, Quantity, said_of, std_error, wald_table
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.moderators import at_one_place
-from mlmed.effects.paths import find_paths
+from mlmed.effects.paths import check_at, find_paths, path_moderators
+from mlmed.effects.slopes import compared_values, joined_notes, slope_note
 from mlmed.names import safe_name
 from mlmed.reml.vcov import ParameterVcov
 
@@ -77,12 +78,12 @@ class SeparateVcov:
         used = self._uses(gradient, hessian)
         if 2 in used and len(used) > 1:
             return UNKNOWN_COVARIANCE
-        return _joined(*(self.blocks[k].reason_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
+        return joined_notes(*(self.blocks[k].reason_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
 
     def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
         """What a reader should know of the covariance behind a quantity."""
         used = self._uses(gradient, hessian)
-        return _joined(*(self.blocks[k].note_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
+        return joined_notes(*(self.blocks[k].note_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
 
     def _uses(self, gradient: Array, hessian: Array | None) -> list[int]:
         """Numbers of the fits that a quantity depends on."""
@@ -111,14 +112,20 @@ class Slopes:
     ----------
     weights : (4, n) array
         ``weights @ psi`` are a, b, cprime, c; a row of zeros where the equation has no such slope.
-    notes : tuple of 4 str
+    taken : tuple of 4 str
         Values of moderators at which they were taken.
+    notes : tuple of 4 str
+        What to say beside each: where it was taken, or why it is 0.
+    has_c : bool
+        Whether the equation without the mediator has the treatment.
     both_vary : bool
         Whether a and b both vary over clusters.
     """
 
     weights: Array
+    taken: tuple[str, ...]
     notes: tuple[str, ...]
+    has_c: bool
     both_vary: bool
 
 
@@ -147,23 +154,23 @@ def find_slopes(
         As ``find_paths``.
     """
     third, first, second = at_one_place((layouts[2], layouts[0], layouts[1]))
-    question: dict[str, Any] = {"treatment": treatment, "contrast": contrast}
-    asked, above = dict(at or {}), {**first.typical, **second.typical}
-    here = {name: value for name, value in asked.items() if name in above or name not in third.typical}
-    paths = find_paths(Layout((), (), (first, second), (), 0), at=here, **question)
-    known = {name: value for name, value in asked.items() if name in first.typical or name in third.typical}
     apart = replace(first, name=safe_name(first.name))  # not a predictor there, so its name need only be readable
-    reduced = find_paths(Layout((), (), (apart, third), (), 0), at=known, **question)
+    above, below = path_moderators(first, second, treatment), path_moderators(apart, third, treatment)
+    held = check_at(at, (first, second), treatment, above | below)
+    pair = compared_values((first, second, third), treatment, contrast, held)
+    question: dict[str, Any] = {"treatment": treatment, "contrast": pair}
+    here, there = ({name: held[name] for name in held if name in known} for known in (above, below))
+    paths = find_paths(Layout((), (), (first, second), (), 0), at=here, **question)
+    reduced = find_paths(Layout((), (), (apart, third), (), 0), at=there, **question).cprime
     weights, p = np.zeros((4, parts[-1].stop)), len(first.fixed)
     weights[0, parts[0].start : parts[0].start + p] = paths.a.fixed[:p]
-    for row, path, part in ((1, paths.b, parts[1]), (2, paths.cprime, parts[1]), (3, reduced.cprime, parts[2])):
+    for row, path, part in ((1, paths.b, parts[1]), (2, paths.cprime, parts[1]), (3, reduced, parts[2])):
         weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
-    notes = (paths.a.note, paths.b.note, paths.cprime.note, reduced.cprime.note)
-    return Slopes(weights, notes, bool(paths.a.random.any() and paths.b.random.any()))
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(dict.fromkeys(filter(None, notes)))
+    four = (paths.a, paths.b, paths.cprime, reduced)
+    taken = tuple(path.note for path in four)
+    notes = tuple(slope_note(path, absent) for path, absent in zip(four, ("", "", NO_DIRECT, NO_C), strict=True))
+    both_vary = bool(paths.a.random.any() and paths.b.random.any())
+    return Slopes(weights, taken, notes, reduced.is_present, both_vary)
 
 
 def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
@@ -182,18 +189,17 @@ def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) 
         Quantity(term, float(weight @ psi), weight, None, note)
         for term, weight, note in zip(LINEAR, slopes.weights, slopes.notes, strict=True)
     )
-    if not cprime.gradient.any():
-        cprime = replace(cprime, note=NO_DIRECT)
-    if not c.gradient.any():
-        c = Quantity("c", float("nan"), c.gradient, None, NO_C)
-    indirect = replace(a.times(b, "indirect"), note=_joined(a.note, b.note))
+    if not slopes.has_c:
+        c = replace(c, estimate=float("nan"))
+    at_a, at_b, at_cprime, at_c = slopes.taken
+    indirect = replace(a.times(b, "indirect"), note=joined_notes(at_a, at_b))
     direct = cprime.named("direct")
-    total = replace(indirect.plus(cprime, "total"), note=_joined(indirect.note, cprime.note))
+    total = replace(indirect.plus(cprime, "total"), note=joined_notes(indirect.note, at_cprime))
     gap = Quantity("c_minus_cprime", c.estimate - cprime.estimate, c.gradient - cprime.gradient, None, "")
-    gap = replace(gap, note=_joined(c.note, cprime.note)) if c.gradient.any() else replace(c, term="c_minus_cprime")
+    gap = replace(gap, note=joined_notes(at_c, at_cprime)) if slopes.has_c else c.named("c_minus_cprime")
     share, ratio = _quotient(indirect, total, "prop_mediated"), _quotient(indirect, direct, "ratio")
     listed = (a, b, cprime, c, indirect, direct, total, gap, share, ratio)
-    return {q.term: replace(q, note=_joined(q.note, remarks.get(q.term, ""))) for q in listed}
+    return {q.term: replace(q, note=joined_notes(q.note, remarks.get(q.term, ""))) for q in listed}
 
 
 def _quotient(u: Quantity, v: Quantity, term: str) -> Quantity:
@@ -207,7 +213,7 @@ def _quotient(u: Quantity, v: Quantity, term: str) -> Quantity:
     for weight, part in ((1.0, u), (-f, v)):
         if part.hessian is not None:
             hessian = hessian + weight * part.hessian / v.estimate
-    return Quantity(term, f, gradient, hessian, _joined(u.note, v.note))
+    return Quantity(term, f, gradient, hessian, joined_notes(u.note, v.note))
 
 
 def effect_draws(linear: Array, *, has_c: bool = True) -> dict[str, Array]:
@@ -252,6 +258,6 @@ def separate_table(
 ) -> pd.DataFrame:
     """The delta method for functions of separate fits; ``more`` has further notes by term."""
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    notes = [_joined(q.note, said_of(q, V, order=order), (more or {}).get(q.term, "")) for q in quantities]
+    notes = [joined_notes(q.note, said_of(q, V, order=order), (more or {}).get(q.term, "")) for q in quantities]
     estimates = np.array([quantity.estimate for quantity in quantities])
     return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

@@ -16,14 +16,14 @@ from mlmed.data.design import (
     check_predictors,
     check_random,
     check_response,
-    encode,
+    learn_encoding,
     response_values,
     to_encodable,
 )
 from mlmed.data.frames import cluster_codes, column_names
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
 from mlmed.data.plain import complete_rows, read_columns
-from mlmed.data.predictors import typical_values
+from mlmed.data.predictors import observed_values, typical_values
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, parse_equation
 from mlmed.locscale.checks import refuse_unidentified
@@ -216,14 +216,14 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
     encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
     check_predictors(equation, encodable)
     where = repr(equation.text)
-    fixed, spec = encode(equation.fixed, encodable, where=where)
+    fixed, spec = learn_encoding(equation.fixed, encodable, where=where)
     check_fixed(equation, spec.column_names)
     names: list[str] = []
     columns: list[Array] = []
     terms: list[int] = []
     encodings = [spec]
     for number, term in enumerate(equation.random):
-        values, term_spec = encode(term.formula, encodable, where=where)
+        values, term_spec = learn_encoding(term.formula, encodable, where=where)
         encodings.append(term_spec)
         names += map(display_name, term_spec.column_names)
         columns.append(values)
@@ -244,5 +244,6 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
         typical=typical,
         spread=spread,
         levels=levels,
+        observed=observed_values(equation, encodable),
     )
     return Part(layout.fixed, layout.random, fixed, random, layout)

@@ -17,7 +17,7 @@ from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_own_name, check_seed
 from mlmed.modes.fitting import Fitted, design_of
-from mlmed.modes.grid import check_held, check_points
+from mlmed.modes.grid import check_held, check_points, refuse_held_jumps
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
@@ -79,6 +79,7 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
     if isinstance(grid, int):
         grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)
     fixed = {name: held.get(name, typical[name]) for name in others}
+    refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
     return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers, frozenset(held))
 
 
@@ -135,7 +136,7 @@ def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFra
     check_level(level)
     blocks = []
     for number in line.numbers:
-        rows = read_rows(fitted, number, line.rows, clusters=False)
+        rows = read_rows(fitted, number, line.rows, clusters=False, between=True)
         estimate = row_means(fitted, number, rows, None)
         error = np.sqrt(row_variances(fitted, number, rows, None, new_row=False))
         block = pd.DataFrame(
@@ -214,7 +215,7 @@ def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame
     for name in own:
         every[name] = own[name].iloc[np.repeat(chosen, points)].array
     for number in line.numbers:
-        rows = read_rows(fitted, number, every, clusters=False)
+        rows = read_rows(fitted, number, every, clusters=False, between=True)
         u = np.repeat(modes[:, own_effects(fitted, number)[1]], points, axis=0)[rows.complete]
         estimate = np.full(len(every), np.nan)
         estimate[rows.complete] = row_means(fitted, number, rows, None) + np.vecdot(rows.Z, u)

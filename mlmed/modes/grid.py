@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 
 from mlmed.data.frames import shorten
+from mlmed.data.layout import EquationLayout
+from mlmed.data.probing import jumps_at, rows_of
 from mlmed.errors import EffectError
 
-__all__ = ["check_held", "check_points"]
+__all__ = ["check_held", "check_points", "refuse_held_jumps"]
 
 
 def check_held(
@@ -48,6 +50,32 @@ def check_held(
         if not _is_value(value, factor=name in factors):
             raise EffectError(f"at= holds {name!r} at {_wanted(name in factors)}; found {value!r}")
     return held
+
+
+def refuse_held_jumps(layouts: Iterable[EquationLayout], values: Mapping[str, Any], *, free: Collection[str]) -> None:
+    """Refuse to hold a predictor at a mean that no row has and where an equation jumps.
+
+    Parameters
+    ----------
+    layouts : iterable of EquationLayout
+        The equations.
+    values : mapping
+        A value of every predictor.
+    free : collection of str
+        Those of them that are held at their means because nothing else was said.
+
+    Raises
+    ------
+    EffectError
+        Such a predictor, with the way to say where it is held.
+    """
+    for layout in layouts:
+        for name in sorted(layout.observed.keys() & free):
+            if jumps_at(layout, rows_of(layout, {name: [value] for name, value in values.items()}), name):
+                raise EffectError(
+                    f"the equation of {layout.name} jumps with {name} around its mean ({values[name]:.6g}), which no "
+                    f"row has; say where it is held with at={{{name!r}: ...}}"
+                )
 
 
 def check_points(points: Any, *, factor: bool) -> int | list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.intervals import OPTIONS, Interval, effects_table
+from mlmed.modes.misfits import mediation_remarks
 from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
@@ -138,7 +140,11 @@ class MediationResults(MixedResults):
 
     def _has_effects(self, at: Mapping[str, Any] | None) -> bool:
         if at and self.effects_reason:
-            raise EffectError(f"at= is where effects are taken, but the model defines none: {self.effects_reason}")
+            try:
+                self._paths(at)
+            except EffectError as error:
+                raise EffectError(f"at= is where effects are taken, but the model defines none: {error}") from error
+            return True
         return not self.effects_reason
 
     @cached_property
@@ -240,6 +246,15 @@ def mediate(
     FormulaError, DataError, NotIdentifiedError
         What was found, what it means, what to do.
 
+    Warns
+    -----
+    LevelWarning
+        The treatment does not vary within clusters, or such a variable has a random slope.
+    FamilyWarning
+        Mediator or outcome has two values.
+    CovarianceWarning
+        Random terms without labels keep the slopes of a and b from covarying.
+
     Examples
     --------
     >>> import mlmed
@@ -261,4 +276,8 @@ def mediate(
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
     warn_of_table(data, spec.equations, fitted.layout.equations, fitted.clusters)
-    return MediationResults(fitted, treatment, pair)
+    results = MediationResults(fitted, treatment, pair)
+    paths = None if results.effects_reason else find_paths(results.fitted.layout, treatment=treatment, contrast=pair)
+    for message, category in mediation_remarks(results.fitted, treatment, paths):
+        warnings.warn(message, category, stacklevel=2)
+    return results

@@ -46,8 +46,8 @@ def own_effects(fitted: Fitted, number: int) -> tuple[slice, slice]:
     return slice(p, p + len(own.fixed)), slice(q, q + len(own.random))
 
 
-def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool) -> NewRows:
-    """Encode new rows as the rows of the fit were; ``clusters``: also find theirs.
+def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool, between: bool = False) -> NewRows:
+    """Encode new rows as the rows of the fit were; ``clusters``: also find theirs; ``between``: they hold means.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool) -> N
     if not complete.any():
         return NewRows(complete, np.empty((0, len(equation.fixed))), np.empty((0, len(equation.random))), at)
     usable = table.loc[np.flatnonzero(complete)]
-    X, *Z = encode_as_fitted(equation, usable, wanted, where=f"equation {equation.name}")
+    X, *Z = encode_as_fitted(equation, usable, wanted, where=f"equation {equation.name}", between=between)
     return NewRows(complete, X, np.concatenate(Z, axis=1), at)
 
 

@@ -34,6 +34,7 @@ def test_published_naive_indirect(yuan):
     assert yuan.joint().effects().set_index("term").loc["indirect", "estimate"] == pytest.approx(-0.12762, abs=5e-6)
 
 
+@pytest.mark.filterwarnings("ignore:the (mediator|outcome) .* has two values:mlmed.errors.FamilyWarning")
 @pytest.mark.parametrize("name", checks.STUDENT)
 def test_student_against_lme4(name, dataset):
     dataset("student")

@@ -118,8 +118,14 @@ class Chain:
 
     @property
     def levels(self) -> tuple[Any, Any]:
-        """What counts as 0 and 1 of the mediator in the formula of the outcome."""
-        return self.mediator.coding or (0.0, 1.0)
+        """Two values of the mediator between which the outcome is a line: 0 and 1, or the only two that it has."""
+        values = self.outcome.layout.observed.get(self.mediator.name, ())
+        return self.mediator.coding or ((values[0], values[1]) if len(values) == 2 else (0.0, 1.0))
+
+    @property
+    def numbers(self) -> tuple[float, float]:
+        """What these values count as in the equation of the mediator."""
+        return (0.0, 1.0) if self.mediator.coding else self.levels
 
     @property
     def is_mixed(self) -> bool:
@@ -135,7 +141,9 @@ class Chain:
     def _counterfactual(self, cases: list[dict[str, Any]], *, random: bool) -> Counterfactual:
         pairs = [{**case, self.mediator.name: level} for level in self.levels for case in cases]
         outcome = self.outcome.columns(pairs, random=random)
-        return Counterfactual(self.mediator.columns(cases, random=random), outcome[:2], outcome[2:] - outcome[:2])
+        low, high = self.numbers
+        slope = (outcome[2:] - outcome[:2]) / (high - low)
+        return Counterfactual(self.mediator.columns(cases, random=random), outcome[:2] - low * slope, slope)
 
     def prepare(self, columns: Columns, question: Question) -> Prepared:
         """Everything that averages and their uncertainty need."""
@@ -200,13 +208,14 @@ def check_linear(chain: Chain) -> None:
     FormulaError
         The mediator is transformed, or enters with a power.
     """
-    name, m, outcome = chain.mediator.name, chain.mediator.design.y, chain.outcome
+    name, outcome, (low, high) = chain.mediator.name, chain.outcome, chain.numbers
+    share = ((chain.mediator.design.y - low) / (high - low))[:, None]
     for random in (False, True) if outcome.is_mixed else (False,):
         try:
-            zero, one, seen = outcome.columns([{name: level} for level in chain.levels] + [{}], random=random)
+            first, second, seen = outcome.columns([{name: level} for level in chain.levels] + [{}], random=random)
         except FormulaError as error:
             raise _curved(outcome, name) from error
-        line = zero + m[:, None] * (one - zero)
+        line = first + share * (second - first)
         if np.any(np.abs(seen - line) > LINEAR * np.maximum(np.abs(seen), np.abs(line)).max(axis=0)):
             raise _curved(outcome, name)
 

@@ -16,7 +16,7 @@ from mlmed.errors import EffectError
 from mlmed.formula import Equation
 from mlmed.locscale.prediction import NewColumns
 from mlmed.locscale.rows import Part, Rows
-from mlmed.modes.grid import check_held
+from mlmed.modes.grid import check_held, refuse_held_jumps
 
 __all__ = ["line_along", "own_columns", "read_columns"]
 
@@ -29,8 +29,10 @@ def own_columns(rows: Rows, *, clusters: bool) -> NewColumns:
     return NewColumns(location.fixed, location.random, scale.fixed, scale.random, rows.codes if clusters else None)
 
 
-def read_columns(rows: Rows, newdata: Any, *, clusters: bool) -> tuple[NewColumns, NDArray[np.bool_]]:
-    """Encode new rows as those of the fit were.
+def read_columns(
+    rows: Rows, newdata: Any, *, clusters: bool, between: bool = False
+) -> tuple[NewColumns, NDArray[np.bool_]]:
+    """Encode new rows as those of the fit were; ``between``: they hold means.
 
     Returns
     -------
@@ -53,16 +55,17 @@ def read_columns(rows: Rows, newdata: Any, *, clusters: bool) -> tuple[NewColumn
     known = np.append(known_clusters(rows.clusters, labels), -1)
     at = known[codes[complete]]  # a missing id has the code -1, which is the last entry
     usable = table.loc[np.flatnonzero(complete)]
-    X, Z = _encoded(rows.equations[0], rows.location, usable)
-    W, V = _encoded(rows.equations[1], rows.scale, usable)
+    X, Z = _encoded(rows.equations[0], rows.location, usable, between)
+    W, V = _encoded(rows.equations[1], rows.scale, usable, between)
     return NewColumns(X, Z, W, V, at if clusters else None), complete
 
 
-def _encoded(equation: Equation, part: Part, table: pd.DataFrame) -> tuple[Array, Array]:
+def _encoded(equation: Equation, part: Part, table: pd.DataFrame, between: bool) -> tuple[Array, Array]:
     if not len(table):
         return np.empty((0, len(part.fixed_names))), np.empty((0, len(part.random_names)))
     wanted = equation.predictors
-    X, *Z = encode_as_fitted(part.layout, table[sorted(wanted)], wanted, where=repr(equation.text))
+    where = repr(equation.text)
+    X, *Z = encode_as_fitted(part.layout, table[sorted(wanted)], wanted, where=where, between=between)
     return X, np.concatenate(Z, axis=1) if Z else np.empty((len(table), 0))
 
 
@@ -87,7 +90,9 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     else:
         column = rows.table[variable].to_numpy(dtype=np.float64)
         grid = np.linspace(column.min(), column.max(), points)
-    return pd.DataFrame({variable: grid, **{k: v for k, v in {**typical, **held}.items() if k != variable}})
+    fixed = {name: value for name, value in {**typical, **held}.items() if name != variable}
+    refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
+    return pd.DataFrame({variable: grid, **fixed})
 
 
 def _listed(names: Any) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlmed.effects.delta import check_level
 from mlmed.modes.location_scale.clusters import chosen_effect, cluster_table, default_effect, scatter_data
 from mlmed.modes.location_scale.newdata import line_along
+from mlmed.modes.location_scale.prediction import predict_table
 from mlmed.modes.location_scale.values import Values
 from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
 
@@ -99,6 +100,7 @@ class Pictures(Values):
         """
         check_level(level)
         line = line_along(self.fit.rows, variable, at=at, points=points)
-        table = self.predict(line, interval=interval, coverage=level)
+        options: dict[str, Any] = {"level": "population", "interval": interval, "coverage": level}
+        table = predict_table(self.fit, self._law, line, **options, between=True)
         response = self.fit.rows.equations[0].name
         return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)

@@ -24,13 +24,13 @@ PREDICTED = ("estimate", "se", "lower", "upper", "sd", "sd_lower", "sd_upper")
 
 
 def predict_table(
-    fit: Fit, law: EffectsLaw, newdata: Any, *, level: str, interval: str, coverage: float
+    fit: Fit, law: EffectsLaw, newdata: Any, *, level: str, interval: str, coverage: float, between: bool = False
 ) -> pd.DataFrame:
-    """``PREDICTED`` of new rows with their index; NaN where a predictor is missing."""
+    """``PREDICTED`` of new rows with their index; NaN where a predictor is missing; ``between``: rows hold means."""
     _check(level, LEVELS, "level")
     _check(interval, INTERVALS, "interval")
     check_level(coverage, "coverage")
-    new, complete = read_columns(fit.rows, newdata, clusters=level == "cluster")
+    new, complete = read_columns(fit.rows, newdata, clusters=level == "cluster", between=between)
     found = predict_rows(new, _fixed(fit), fit.estimates.G, law)
     table = with_limits(found, coverage)
     if interval == "prediction":

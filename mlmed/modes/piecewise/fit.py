@@ -13,13 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.frames import cluster_codes
-from mlmed.data.grams import Grams
+from mlmed.data.grams import Grams, two_values
 from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
 from mlmed.data.plain import complete_rows, read_columns
-from mlmed.errors import DataError, DroppedRowsWarning, FormulaError, LevelWarning
+from mlmed.errors import DataError, DroppedRowsWarning, FamilyWarning, FormulaError, LevelWarning
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.fitting import fit_model
+from mlmed.modes.misfits import two_valued
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.modes.results import MixedResults
 from mlmed.names import display_name, safe_name
@@ -222,7 +223,22 @@ def fit_separately(asked: Asked, data: Any) -> Fits:
         with watch(""):
             rows = complete_rows(table, second.variables)
             reduced = MixedResults(fit_model(asked.spec(third), data if rows.all() else table[rows]))
+        for fit, role in ((mediator, "mediator"), (outcome, "outcome")):
+            _warn_of_two_values(fit, role, watch)
     return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters)
+
+
+def _warn_of_two_values(fit: MixedResults | ClusterRegression, role: str, watch: Any) -> None:
+    """A response with two values."""
+    if isinstance(fit, ClusterRegression):
+        name, seen = fit.design.equation.name, np.unique(fit.design.y)
+        values = (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
+    else:
+        equation = fit.fitted.layout.equations[0]
+        name, values = equation.name, two_values(fit.fitted.grams, 0, equation.response_at)
+    if values is not None:
+        with watch(name):
+            warnings.warn(*two_valued(role, name, values), stacklevel=2)
 
 
 def _roles(asked: Asked) -> Roles:
@@ -282,7 +298,7 @@ def _told_once(outcome: str, reduced: str) -> Iterator[Any]:
             text = str(one.message)
             if issubclass(one.category, DroppedRowsWarning):
                 dropped.append(text if name else text.replace(f"equation {outcome}", reduced))
-            elif issubclass(one.category, LevelWarning):
+            elif issubclass(one.category, LevelWarning | FamilyWarning):
                 others[text] = one.category  # names its equation
             else:
                 others[f"{f'equation {name}' if name else reduced}: {text}"] = one.category

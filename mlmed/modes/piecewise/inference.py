@@ -280,7 +280,7 @@ class PiecewiseInference:
 
 
 def _effects_of(slopes: Slopes, parameters: Array) -> dict[str, Array]:
-    return effect_draws(parameters @ slopes.weights.T, has_c=bool(slopes.weights[3].any()))
+    return effect_draws(parameters @ slopes.weights.T, has_c=slopes.has_c)
 
 
 def _nothing(parameters: Array) -> dict[str, Array]:

@@ -1,0 +1,151 @@
+"""What the columns of a formula are at chosen values of its variables, from the values that the rows have.
+
+A formula is known where there are rows: a slope is looked for between observed values, and a number that is coded with
+two values (1 and 2) has, halfway between them, the mean of the columns at both, as a 0/1 column would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from mlmed.data.design import encode
+from mlmed.data.layout import EquationLayout
+from mlmed.data.predictors import transformed_in
+from mlmed.errors import FormulaError
+from mlmed.formula import term_variables
+from mlmed.names import display_name, safe_name
+
+__all__ = ["columns_at", "gathered", "is_straight", "jumps_at", "reads", "rows_of", "spread_rows", "transforms"]
+
+Array = NDArray[np.float64]
+
+#: Columns may differ from a straight line by this share of their size.
+STRAIGHT = 1e-8
+#: Points between two neighbouring values at which a jump is looked for.
+FINE = 101
+
+
+def reads(layout: EquationLayout, variable: str) -> bool:
+    """Whether a term of the fixed part has the variable (or is it, for a response such as ``np.log(m)``)."""
+    encoding = layout.encodings[0]
+    named = map(display_name, encoding.column_names)
+    return any(variable in term_variables(term) for term in encoding.terms) or variable in named
+
+
+def transforms(layout: EquationLayout, variable: str) -> bool:
+    """Whether a term of any part takes more than the value of a variable, shifted or scaled."""
+    return variable in transformed_in(term for encoding in layout.encodings for term in encoding.terms)
+
+
+def rows_of(layout: EquationLayout, values: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Rows of values of all variables of an equation as formulaic sees them; others are skipped."""
+    columns: dict[str, Any] = {}
+    for name in layout.typical:
+        known = layout.levels.get(name)
+        if known is not None and not isinstance(known[0], float):
+            columns[safe_name(name)] = pd.Categorical(values[name], categories=list(known))
+        else:
+            columns[safe_name(name)] = np.array(values[name], dtype=np.float64)
+    return pd.DataFrame(columns)
+
+
+def columns_at(layout: EquationLayout, table: pd.DataFrame, *, skip: str = "") -> list[Array]:
+    """Columns of the fixed part and of each random term at rows of values, (n, columns) each.
+
+    Parameters
+    ----------
+    layout : EquationLayout
+        Of the fitted equation.
+    table : DataFrame of n rows
+        Its variables as formulaic sees them. A variable with two values is interpolated between them.
+    skip : str
+        A variable that is not interpolated.
+
+    Raises
+    ------
+    FormulaError
+        A formula cannot be evaluated there.
+    """
+    rows, owner, weight = spread_rows(layout, table, skip=skip)
+    where = f"equation {layout.name}"
+    found = [encode(encoding, rows, where=where)[0] for encoding in layout.encodings]
+    return [gathered(numbers, owner, weight) for numbers in found]
+
+
+def spread_rows(
+    layout: EquationLayout, table: pd.DataFrame, *, skip: str = ""
+) -> tuple[pd.DataFrame, NDArray[np.intp], Array]:
+    """Rows between the two values of a variable as weighted rows at these values.
+
+    Returns
+    -------
+    table, owner, weight
+        More rows, which row each belongs to, and its weight there.
+    """
+    owner, weight = np.arange(len(table)), np.ones(len(table))
+    for name, values in layout.observed.items():
+        column = safe_name(name)
+        if len(values) != 2 or name == skip or column not in table.columns:
+            continue
+        low, high = values
+        at = table[column].to_numpy(dtype=np.float64)
+        between = (at > low) & (at < high)
+        if not between.any():
+            continue
+        share = np.where(between, (at - low) / (high - low), 0.0)
+        ends = table.assign(**{column: np.where(between, low, at)}), table[between].assign(**{column: high})
+        table = pd.concat(ends, ignore_index=True)
+        owner = np.concatenate([owner, owner[between]])
+        weight = np.concatenate([weight * (1.0 - share), (weight * share)[between]])
+    return table, owner, weight
+
+
+def gathered(numbers: Array, owner: NDArray[np.intp], weight: Array) -> Array:
+    """Weighted sums of the rows that belong together, (n, columns)."""
+    if len(owner) == int(owner.max(initial=-1)) + 1:
+        return numbers
+    out = np.zeros((int(owner.max()) + 1, numbers.shape[1]))
+    np.add.at(out, owner, weight[:, None] * numbers)
+    return out
+
+
+def is_straight(values: ArrayLike, columns: list[Array]) -> bool:
+    """Whether columns at ascending values of a variable lie on straight lines."""
+    at = np.asarray(values, dtype=np.float64)
+    share = ((at - at[0]) / (at[-1] - at[0]))[:, None]
+    for numbers in columns:
+        line = numbers[0] + share * (numbers[-1] - numbers[0])
+        if np.any(np.abs(numbers - line) > STRAIGHT * np.abs(numbers).max(axis=0)):
+            return False
+    return True
+
+
+def jumps_at(layout: EquationLayout, row: pd.DataFrame, name: str) -> bool:
+    """Whether columns jump between the two observed values around that of ``row``, so that nothing is known there.
+
+    Parameters
+    ----------
+    row : DataFrame of one row
+        Variables as formulaic sees them.
+    name : str
+        A variable that is held at a value which no row need have, its mean.
+    """
+    values, at = np.array(layout.observed.get(name, ())), float(row[safe_name(name)].iloc[0])
+    if len(values) < 3 or at in values or not values[0] < at < values[-1]:
+        return False
+    above = int(np.searchsorted(values, at))
+    fine = np.linspace(values[above - 1], values[above], FINE)
+    try:
+        parts = columns_at(layout, pd.concat([row] * FINE, ignore_index=True).assign(**{safe_name(name): fine}))
+    except FormulaError:  # a pole between them
+        return True
+    columns = np.concatenate(parts, axis=1)
+    steps = np.abs(np.diff(columns, axis=0)).max(axis=0)
+    size = np.abs(columns).max(axis=0)
+    change = np.abs(columns[-1] - columns[0])
+    return bool(np.any((change > STRAIGHT * size) & (steps > 0.5 * change)))

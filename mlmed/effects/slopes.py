@@ -1,0 +1,299 @@
+"""One slope of the model: columns differenced between values of a variable (docs/math.md, eq. 26)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from formulaic import ModelSpec as Encoding
+from numpy.typing import NDArray
+
+from mlmed.data.frames import shorten
+from mlmed.data.layout import EquationLayout
+from mlmed.data.probing import columns_at, is_straight, jumps_at, reads, rows_of, transforms
+from mlmed.errors import EffectError, FormulaError
+from mlmed.formula import term_variables
+from mlmed.names import display_name
+
+__all__ = [
+    "Path",
+    "Question",
+    "as_number",
+    "compared_values",
+    "find_slope",
+    "joined_notes",
+    "moderators_of",
+    "refuse_unreached",
+    "slope_note",
+]
+
+Array = NDArray[np.float64]
+
+#: Points between two values of a variable at which its path may bend.
+BETWEEN = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One slope of the model.
+
+    Attributes
+    ----------
+    fixed : (p,) array
+        c with path = c'beta.
+    random : (q,) array
+        r with cluster j's deviation = r'u_j.
+    note, random_note : str
+        Values of moderators at which ``fixed`` and ``random`` were taken.
+    is_present : bool
+        Whether a term of the fixed part has the variable.
+    """
+
+    fixed: Array
+    random: Array
+    note: str = ""
+    random_note: str = ""
+    is_present: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Change of one variable: from which value to which, with the others held where."""
+
+    variable: str
+    values: tuple[Any, Any] | None
+    at: Mapping[str, Any]
+    is_treatment: bool
+
+
+def find_slope(equation: EquationLayout, question: Question) -> Path:
+    """The path of an equation that answers a question: unit vectors in plain models, differences of columns otherwise.
+
+    Raises
+    ------
+    EffectError
+        It is no single slope, or a value is asked for of which nothing is known.
+    """
+    present = reads(equation, question.variable)
+    parts = [_plain_column(encoding, question.variable, equation) for encoding in equation.encodings]
+    if all(part is not None for part in parts) and question.values is None:
+        filled = [part for part in parts if part is not None]
+        return Path(filled[0], np.concatenate(filled[1:]), is_present=present)
+    return replace(_differenced(equation, question), is_present=present)
+
+
+def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -> Array | None:
+    """Unit vector of the column that is the variable itself; None where more is involved."""
+    out = np.zeros(len(encoding.column_names))
+    involved = [term for term in encoding.terms if variable in term_variables(term)]
+    names = list(map(display_name, encoding.column_names))
+    if not involved:
+        if variable in names and variable not in equation.typical:  # a transformed mediator, np.log(m)
+            out[names.index(variable)] = 1.0
+        return out
+    if len(involved) == 1 and display_name(str(involved[0])) == variable and variable not in equation.levels:
+        out[encoding.term_slices[involved[0]]] = 1.0
+        return out
+    return None
+
+
+def compared_values(
+    equations: Sequence[EquationLayout],
+    treatment: str,
+    contrast: tuple[Any, Any] | None = None,
+    at: Mapping[str, Any] | None = None,
+) -> tuple[Any, Any] | None:
+    """The two values of the treatment that all paths compare; None for a unit change, or the two levels of a factor.
+
+    A number with two values that enters other than as a straight line, ``I(treat == 2)``, or as ``C(treat)`` in some of
+    the equations only, is compared at these values everywhere, as a factor with two levels is.
+
+    Raises
+    ------
+    EffectError
+        A contrast with a value that the rows do not reach, where a term transforms the treatment.
+    """
+    coded = [equation.levels[treatment] for equation in equations if treatment in equation.levels]
+    if contrast is None and coded and len(coded[0]) == 2 and isinstance(coded[0][0], float):
+        return coded[0] if len(coded) < sum(treatment in equation.typical for equation in equations) else None
+    asked = Question(treatment, contrast, at or {}, True)
+    known = [equation.observed[treatment] for equation in equations if treatment in equation.observed]
+    values = sorted(set().union(*known))
+    if contrast is not None or len(values) < 2:
+        if contrast is not None and values and treatment not in equations[0].levels:
+            _check_reached(treatment, contrast, values)
+        return contrast
+    bent = any(not _is_straight_path(equation, asked, values) for equation in equations)
+    return (values[0], values[1]) if len(values) == 2 and bent else None
+
+
+def _check_reached(variable: str, contrast: tuple[Any, Any], values: list[float]) -> None:
+    """Refuse values at which nothing is known of a transformed variable."""
+    for value in contrast:
+        number = as_number(value)
+        if number is None:
+            raise EffectError(f"contrast must give two numbers for {variable}; found {contrast}")
+        if number in values or (len(values) > 2 and values[0] < number < values[-1]):
+            continue
+        raise EffectError(f"contrast names {value!r}, but {_unreached(variable, values)}")
+
+
+def refuse_unreached(at: Mapping[str, Any], equations: Sequence[EquationLayout]) -> None:
+    """Refuse values of a moderator beyond the two that it has, where a term transforms it."""
+    for name, value in at.items():
+        values = sorted(set().union(*(equation.observed.get(name, ()) for equation in equations)))
+        if len(values) == 2 and not values[0] <= value <= values[1]:
+            raise EffectError(f"at gives {name} the value {value:g}, but {_unreached(name, values)}")
+
+
+def _unreached(variable: str, values: list[float]) -> str:
+    seen = f"has {values[0]:g} and {values[1]:g}" if len(values) == 2 else f"goes from {values[0]:g} to {values[-1]:g}"
+    return (
+        f"{variable} {seen} and enters through a transformation, of which nothing is known elsewhere; choose among the "
+        "values that it has"
+    )
+
+
+def _is_straight_path(equation: EquationLayout, question: Question, values: Sequence[float]) -> bool:
+    """Whether every column is a straight line in the variable from its smallest to its largest value."""
+    grid = np.linspace(values[0], values[-1], BETWEEN)
+    rows = _synthetic_rows(equation, question, tuple(grid))
+    try:
+        return is_straight(grid, columns_at(equation, rows, skip=question.variable))
+    except FormulaError:
+        return False
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number as a float, anything else as None."""
+    number = isinstance(value, int | float | np.number | np.bool_)
+    return float(value) if number and np.isfinite(float(value)) else None
+
+
+def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, ...]:
+    """Values of the variable between which columns are differenced; more than two where a line is to be seen."""
+    variable, levels = question.variable, equation.levels.get(question.variable)
+    if question.values is not None:
+        if levels is not None:
+            bad = [value for value in question.values if value not in levels]
+            if bad:
+                raise EffectError(
+                    f"contrast names {bad[0]!r}, but {variable} has no such level; its levels are {shorten(levels)}"
+                )
+            return question.values
+        numbers = tuple(map(as_number, question.values))
+        if None in numbers:
+            raise EffectError(f"contrast must give two numbers for {variable}; found {question.values}")
+        return numbers
+    if levels is not None:
+        if len(levels) == 2:
+            return levels
+        raise EffectError(
+            f"{variable} has {len(levels)} levels ({shorten(levels)}); say which two to compare with "
+            "contrast=(control, treated)"
+        )
+    if not transforms(equation, variable):  # a straight line by its syntax
+        return float(equation.typical[variable]), float(equation.typical[variable]) + 1.0
+    values = equation.observed.get(variable, ())
+    if not values:
+        raise EffectError(
+            f"{variable} enters equation {equation.name} through a transformation, and these Grams do not say which "
+            "values it has, so whether its effect is a single slope cannot be told; make them again from the data"
+        )
+    if len(values) < 2:
+        raise EffectError(f"{variable} has one value ({values[0]:g}) in the rows of equation {equation.name}")
+    return values
+
+
+def _synthetic_rows(equation: EquationLayout, question: Question, values: tuple[Any, ...]) -> pd.DataFrame:
+    """One row per value of the variable; everything else where ``at`` or the typical value holds it."""
+    columns = {
+        name: list(values) if name == question.variable else [question.at.get(name, typical)] * len(values)
+        for name, typical in equation.typical.items()
+    }
+    for name, known in equation.levels.items():
+        bad = [value for value in columns[name] if value not in known]
+        if bad:
+            raise EffectError(f"{name} has no level {bad[0]!r}; its levels are {shorten(known)}")
+    return rows_of(equation, columns)
+
+
+def _differenced(equation: EquationLayout, question: Question) -> Path:
+    values = _probed_values(equation, question)
+    table = _synthetic_rows(equation, question, values)
+    _refuse_jumps(equation, question, table)
+    try:
+        parts = columns_at(equation, table)
+    except FormulaError as error:
+        raise EffectError(_not_a_slope(equation, question)) from error
+    is_unit = question.values is None and question.variable not in equation.levels
+    if is_unit and not is_straight(values, parts):
+        raise EffectError(_not_a_slope(equation, question))
+    width = values[-1] - values[0] if is_unit else 1.0
+    steps = [(numbers[-1] - numbers[0]) / width for numbers in parts]
+    note, random_note = (_moderator_note(equation, question, which) for which in (slice(1), slice(1, None)))
+    unseen = is_unit and not (note or random_note) and not any(map(np.any, steps))
+    if unseen and transforms(equation, question.variable):  # it changes somewhere between the values looked at
+        raise EffectError(_not_a_slope(equation, question))
+    return Path(steps[0], np.concatenate(steps[1:]), note, random_note)
+
+
+def _refuse_jumps(equation: EquationLayout, question: Question, table: pd.DataFrame) -> None:
+    """Refuse to hold a moderator at a mean that no row has and where the path jumps."""
+    for name in sorted(moderators_of(equation, question.variable) & equation.observed.keys() - question.at.keys()):
+        if jumps_at(equation, table.iloc[:1], name):
+            raise EffectError(
+                f"the effect of {question.variable} in equation {equation.name} jumps with {name} around its mean "
+                f"({equation.typical[name]:.6g}), which no row has; say where it is taken with at={{{name!r}: ...}}"
+            )
+
+
+def _not_a_slope(equation: EquationLayout, question: Question) -> str:
+    remedy = (
+        "say which two values to compare with contrast=(from, to)"
+        if question.is_treatment
+        else "make a column of the transformed mediator before the fit and use it in both equations"
+    )
+    return (
+        f"the effect of {question.variable} in equation {equation.name} is not a single slope (it enters through a "
+        f"transformation); {remedy}"
+    )
+
+
+def moderators_of(equation: EquationLayout, variable: str, which: slice = slice(None)) -> set[str]:
+    """Variables that share a term of some encodings with another one."""
+    terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
+    found = set().union(*(term_variables(term) for term in terms if variable in term_variables(term)))
+    return found - {variable}
+
+
+def _moderator_note(equation: EquationLayout, question: Question, which: slice) -> str:
+    """Where the fixed or the random part of a path was taken; empty if it is the same everywhere."""
+    terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
+    pieces = []
+    for name in sorted(moderators_of(equation, question.variable, which)):
+        if name in question.at:
+            pieces.append(f"{name} = {question.at[name]}")
+        else:
+            kind = "first level" if name in equation.levels else "mean"
+            value = equation.typical[name]
+            pieces.append(f"{name} = {value:.6g} ({kind})" if kind == "mean" else f"{name} = {value} ({kind})")
+    if question.values is not None and any(question.variable in term_variables(term) for term in terms):
+        start, stop = (f"{value:g}" if isinstance(value, float) else value for value in question.values)
+        pieces.append(f"{question.variable} from {start} to {stop}")
+    return f"at {', '.join(pieces)}" if pieces else ""
+
+
+def joined_notes(*notes: str) -> str:
+    """Notes side by side, each once."""
+    return "; ".join(dict.fromkeys(note for note in notes if note))
+
+
+def slope_note(path: Path, absent: str) -> str:
+    """Where a path was taken, or why it is fixed at 0: ``absent`` where no term has the variable."""
+    if path.fixed.any():
+        return path.note
+    return f"fixed at 0: the slope is 0 {path.note}, whatever the coefficients are" if path.is_present else absent
