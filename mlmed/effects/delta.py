@@ -14,11 +14,13 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.errors import EffectError
 
-__all__ = ["COLUMNS", "ORDERS", "Order", "Quantity", "delta_table", "missing_reason", "std_error", "wald_table"]
+__all__ = ["COLUMNS", "ORDERS", "Kind", "Order", "Quantity", "delta_table", "missing_reason", "std_error", "wald_table"]
 
 Array = NDArray[np.float64]
 Order = Literal["first", "second", "unbiased"]
 ORDERS: tuple[str, ...] = get_args(Order)
+#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
+Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
 #: Why ``order="unbiased"`` may have no answer.
@@ -44,6 +46,9 @@ class Quantity:
         Second derivatives; None if it is linear.
     note : str
         What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
+    kind : Kind
+        Variances and standard deviations have their interval on the log scale and no test, correlations Fisher's z.
+        Its name says nothing of it: a column may be called ``var(x)``.
     """
 
     term: str
@@ -51,6 +56,7 @@ class Quantity:
     gradient: Array
     hessian: Array | None = None
     note: str = ""
+    kind: Kind = ""
 
     @property
     def is_fixed(self) -> bool:

@@ -37,7 +37,7 @@ class LocationScaleResults(Coefficients, Pictures):
     @property
     def names(self) -> list[str]:
         """Fixed effects, then ``var()`` and ``cov()`` of random effects; ``sigma:`` marks the scale."""
-        return [name for name in tables.quantities(self.fit) if not name.startswith(("sd(", "cor("))]
+        return list(tables.quantities(self.fit))[: len(self.fit.estimates.psi)]
 
     @cached_property
     def params(self) -> pd.Series:

@@ -15,7 +15,7 @@ from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_among
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
@@ -277,6 +277,7 @@ def bootstrap_separately(
         fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
         notes=free | _of_quotients(draws, free),
         _leave_out=Jackknife(task, clusters, names, make, n_jobs),
+        variances=variances_among(quantities),
     )
 
 
