@@ -18,6 +18,7 @@ __all__ = [
     "NODES_TOLERANCE",
     "Certificate",
     "certify",
+    "curvature_scale",
     "scaled_curvature",
 ]
 
@@ -63,6 +64,11 @@ class Certificate:
     converged: bool
 
     @property
+    def is_saddle(self) -> bool:
+        """Whether -l bends downwards in some direction, by more than the rounding of its Hessian."""
+        return self.smallest_curvature < -MIN_CURVATURE or self.multiplier < MIN_MULTIPLIER
+
+    @property
     def complaint(self) -> str:
         """What is wrong, in words; empty if the optimum is certified."""
         if self.converged:
@@ -77,6 +83,12 @@ class Certificate:
             return (
                 f"doubling the quadrature nodes moves the log-likelihood by {self.node_change:.1e}; give more nodes "
                 "(nodes=), or remove a scale random effect"
+            )
+        if self.is_saddle:
+            return (
+                f"the likelihood is curved upwards in some direction (scaled curvature {self.smallest_curvature:.1e}, "
+                f"multiplier {self.multiplier:.1e}), so this is no maximum, and on neither side of it was a higher "
+                "point found; simplify the model, or look at check_starts()"
             )
         if self.smallest_curvature <= MIN_CURVATURE:
             return (
@@ -125,6 +137,11 @@ def certify(
 
 def scaled_curvature(hessian: Array) -> float:
     """Smallest eigenvalue of a Hessian, (n, n), scaled to unit diagonal."""
-    diagonal = np.abs(np.diag(hessian))
-    size = np.sqrt(np.maximum(diagonal, 1e-9 * diagonal.max()))
+    size = curvature_scale(hessian)
     return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])
+
+
+def curvature_scale(hessian: Array) -> Array:
+    """Roots of the diagonal of a Hessian, (n,): divided by them it has a unit diagonal."""
+    diagonal = np.abs(np.diag(hessian))
+    return np.sqrt(np.maximum(diagonal, 1e-9 * diagonal.max()))
