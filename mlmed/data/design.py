@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import check_fixed, check_predictors, check_random, typical_values
-from mlmed.errors import DataError, FormulaError
+from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
@@ -171,9 +170,7 @@ def encode(
     """
     try:
         source = formula_of(text) if isinstance(text, str) else text
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            warnings.simplefilter("error", DataMismatchWarning)
+        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
             matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
     except _EVALUATION_ERRORS as error:
         shown = display_name(str(text.formula if isinstance(text, Encoding) else text))

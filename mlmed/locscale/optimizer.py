@@ -123,7 +123,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
         last = chosen == len(ladder) - 1
         if last or abs(_node_change(problem, theta, centres, plan.m)) < NODES_TOLERANCE:
             found = _certified(problem, fine, gone, plan.m, count)
-            off = step_off(problem, found.theta, found.hessian, plan.m) if leave and found.certificate.is_saddle else None
+            off = _off_saddle(problem, found) if leave else None
             if off is not None:
                 theta, hessian, count, leave = off, None, found.evaluations, leave - 1
                 continue
@@ -159,8 +159,15 @@ def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
     theta, gone = _canonical(problem, plain, np.arange(d + problem.structure.q) < d)
     plan = Plan(m, 1e-11, MOST_FINE)
     face = _certified(problem, climb(problem, theta, zero, plan, free=~gone), gone, m, other.evaluations)
-    off = step_off(problem, face.theta, face.hessian, m) if face.certificate.is_saddle else None
+    off = _off_saddle(problem, face)
     return face if off is None else optimize(problem, off, m=m)
+
+
+def _off_saddle(problem: Problem, found: Optimum) -> Array | None:
+    """A higher point next to a saddle; None where there is no saddle, or no such point."""
+    if not found.certificate.is_saddle:
+        return None
+    return step_off(problem, found.theta, found.hessian, found.nodes_per_dimension)
 
 
 def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray[np.bool_]]:

@@ -7,7 +7,6 @@ rows; a pickled fit has no rows.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,15 @@ from mlmed.data.frames import column_names
 from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import lazy_frame, pushed_grams
-from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.errors import (
+    BoundaryWarning,
+    ConvergenceWarning,
+    DroppedRowsWarning,
+    EffectError,
+    LevelWarning,
+    MlmedWarning,
+    warn,
+)
 from mlmed.model import ModelSpec
 from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
 from mlmed.reml.estimates import Estimates, to_estimates
@@ -164,7 +171,7 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
     fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
     for message, category in _warnings(fitted):
-        warnings.warn(message, category, stacklevel=stacklevel)
+        warn(message, category, stacklevel=stacklevel)
     return fitted
 
 
@@ -222,8 +229,8 @@ def _same_data(left: Grams, right: Grams) -> bool:
     return all(np.allclose(a, b, rtol=1e-9, atol=1e-9) for a, b in pairs)
 
 
-def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
-    found: list[tuple[str, type[Warning]]] = []
+def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
+    found: list[tuple[str, type[MlmedWarning]]] = []
     if fitted.layout.dropped:
         found.append(("; ".join(map(str, fitted.layout.dropped)), DroppedRowsWarning))
     if fitted.working.between:

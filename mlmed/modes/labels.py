@@ -1,7 +1,7 @@
 """Names of parameters: no column name reads like the name of another parameter.
 
-A variance is called ``var(x)``, an effect of the scale ``sigma:x``, and a column may be called so as well. Such a column
-gets a prefix, and one that already has the prefix gets another, so that different parameters never share a name.
+A variance is called ``var(x)``, an effect of the scale ``sigma:x``, and a column may be called so as well. Such a
+column gets a prefix, and one that already has the prefix gets another, so that no two parameters share a name.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
-from mlmed.replicate import replicate
+from mlmed.replicate import leave_out, replicate
 
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "refit_of", "strata_of"]
 
@@ -232,17 +232,9 @@ class Jackknife:
 
     def __call__(self) -> pd.DataFrame:
         """Estimates without each cluster, by cluster."""
-        import joblib
-
         used = np.sort(np.concatenate(self.task.strata))
-        pieces = np.array_split(used, max(min(4 * joblib.effective_n_jobs(self.n_jobs), len(used)), 1))
-        run = joblib.Parallel(n_jobs=self.n_jobs)
-        found = [one for part in run(joblib.delayed(_left_out)(self.task, piece) for piece in pieces) for one in part]
+        found = leave_out(self.task.without, used, n_jobs=self.n_jobs)
         return _frame(found, self.names, self.make).set_index(self.clusters[used])
-
-
-def _left_out(task: PiecewiseRefit, clusters: Indices) -> list[Refitted]:
-    return [task.without(int(cluster)) for cluster in clusters]
 
 
 def _frame(found: list[Refitted], names: list[str], make: Callable[[Array], dict[str, Array]]) -> pd.DataFrame:
