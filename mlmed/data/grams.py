@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.layout import Design, Layout
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -25,8 +26,8 @@ Array = NDArray[np.float64]
 LARGEST = 1e140
 
 
-@dataclass(frozen=True, slots=True)
-class Grams:
+@dataclass(frozen=True, slots=True, repr=False)
+class Grams(Compact):
     """Cross-products per cluster and pattern of usable equations.
 
     Attributes

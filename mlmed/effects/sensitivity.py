@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from mlmed.compact import Compact
 from mlmed.effects.potential import Counterfactual
 from mlmed.glm.families import normal_density
 
@@ -37,8 +38,8 @@ CONTRASTS: dict[str, Array] = {
 CACHED, SAME_COLUMNS = 40_000, 1e-7
 
 
-@dataclass(frozen=True, slots=True)
-class Equation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Equation(Compact):
     """One fitted equation.
 
     Attributes
@@ -64,8 +65,8 @@ class Equation:
     df: float
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+@dataclass(frozen=True, slots=True, repr=False)
+class Pair(Compact):
     """What a sensitivity analysis starts from.
 
     Attributes
@@ -86,8 +87,8 @@ class Pair:
         return self.mediator.family, self.outcome.family
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+@dataclass(frozen=True, slots=True, repr=False)
+class Parameters(Compact):
     """S sets of what the cells depend on.
 
     Attributes

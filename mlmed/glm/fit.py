@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
@@ -23,8 +24,8 @@ TOLERANCE, MOST_ITERATIONS = 1e-10, 100
 STILL = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class GlmFit:
+@dataclass(frozen=True, slots=True, repr=False)
+class GlmFit(Compact):
     """A least-squares fit or a generalized linear model.
 
     Attributes

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.locscale.certificate import (
     MAX_DECREMENT,
     MAX_GRADIENT,
@@ -61,8 +62,8 @@ MOST_SADDLES = 5
 MOST_COARSE, MOST_FINE = 60, 30
 
 
-@dataclass(frozen=True, slots=True)
-class Optimum:
+@dataclass(frozen=True, slots=True, repr=False)
+class Optimum(Compact):
     """The maximum, in working units.
 
     Attributes

@@ -190,7 +190,7 @@ class BootstrapResults:
 
     def __repr__(self) -> str:
         return (
-            f"BootstrapResults({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
+            f"{type(self).__name__}({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
             f"{self.n_singular} singular)"
         )
 

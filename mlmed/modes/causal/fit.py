@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.frames import cluster_codes
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
@@ -30,8 +31,8 @@ __all__ = ["EquationFit", "Errors", "Grouping", "SharedRows", "fit_equation", "s
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
+@dataclass(frozen=True, slots=True, repr=False)
+class Grouping(Compact):
     """Clusters of the rows.
 
     Attributes
@@ -49,8 +50,8 @@ class Grouping:
     clusters: pd.Index
 
 
-@dataclass(frozen=True, slots=True)
-class SharedRows:
+@dataclass(frozen=True, slots=True, repr=False)
+class SharedRows(Compact):
     """The rows that both equations use.
 
     Attributes
@@ -89,8 +90,8 @@ class Errors:
         return self.robust or (f"robust within {self.cluster}" if self.cluster else "model-based")
 
 
-@dataclass(frozen=True)
-class EquationFit:
+@dataclass(frozen=True, repr=False)
+class EquationFit(Compact):
     """One fitted equation.
 
     Attributes

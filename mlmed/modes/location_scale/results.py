@@ -32,6 +32,13 @@ class LocationScaleResults(Coefficients, Pictures):
         Rows, arrays and optimum behind the numbers.
     """
 
+    def __repr__(self) -> str:
+        first, second = self.fit.rows.equations
+        asked = f"{first.text}; ~ {second.text.partition('~')[2].strip()}"
+        word = "certified" if self.converged else "NOT CERTIFIED"
+        counts = f"{self.nobs} observations in {self.n_clusters} clusters"
+        return f"<LocationScaleResults: {asked}; log-likelihood {self.llf:.5f}, {word}; {counts}>"
+
     # -- estimates -----------------------------------------------------------------------------------------
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams
 from mlmed.data.levels import Roles, check_design, levels_of
@@ -26,8 +27,8 @@ from mlmed.names import display_name, safe_name
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked(Compact):
     """The question before any data is seen.
 
     Attributes
@@ -62,8 +63,8 @@ class Asked:
         return self.outcome.random[0].group
 
 
-@dataclass(frozen=True, slots=True)
-class Fits:
+@dataclass(frozen=True, slots=True, repr=False)
+class Fits(Compact):
     """The three fits, and what was learned of the data.
 
     Attributes
