@@ -18,7 +18,6 @@ __all__ = [
     "NODES_TOLERANCE",
     "Certificate",
     "certify",
-    "curvature_scale",
     "scaled_curvature",
 ]
 
@@ -137,11 +136,6 @@ def certify(
 
 def scaled_curvature(hessian: Array) -> float:
     """Smallest eigenvalue of a Hessian, (n, n), scaled to unit diagonal."""
-    size = curvature_scale(hessian)
-    return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])
-
-
-def curvature_scale(hessian: Array) -> Array:
-    """Roots of the diagonal of a Hessian, (n,): divided by them it has a unit diagonal."""
     diagonal = np.abs(np.diag(hessian))
-    return np.sqrt(np.maximum(diagonal, 1e-9 * diagonal.max()))
+    size = np.sqrt(np.maximum(diagonal, 1e-9 * diagonal.max()))
+    return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.locscale.certificate import curvature_scale
 from mlmed.locscale.climb import LONGEST, NOISE, TIGHT, centred
-from mlmed.locscale.likelihood import loglik
-from mlmed.locscale.nodes import centres_at_zero, make_nodes
+from mlmed.locscale.likelihood import conditional_loglik, loglik
+from mlmed.locscale.nodes import Centres, centres_at_zero, make_nodes
 from mlmed.locscale.problem import Problem
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 
@@ -35,17 +34,20 @@ def step_off(problem: Problem, theta: Array, hessian: Array, m: int) -> Array | 
     m : int
         Nodes per dimension.
     """
-    here = _value(problem, theta, m)
+    centres = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), TIGHT)
+    here = loglik(problem, theta, make_nodes(centres, m))
     points = [*_along_curvature(theta, hessian), *_sheared(problem, theta)]
-    values = [_value(problem, point, m) for point in points]
+    values = [_value(problem, point, centres, m) for point in points]
     best = int(np.argmax(values))
     return points[best] if values[best] > here + NOISE * max(abs(here), 1.0) else None
 
 
 def _along_curvature(theta: Array, hessian: Array) -> Iterator[Array]:
-    """Points on the line of most negative curvature."""
-    size = curvature_scale(hessian)
-    direction = np.linalg.eigh(hessian / np.outer(size, size))[1][:, 0] / size
+    """Points on the line of most negative curvature in working units.
+
+    Not in those in which the Hessian has a unit diagonal: an entry of L with a zero column has no curvature of its own.
+    """
+    direction = np.linalg.eigh(hessian)[1][:, 0]
     direction *= LONGEST / np.abs(direction).max()
     yield from (theta + step * direction for step in STEPS)
 
@@ -69,8 +71,9 @@ def _sheared(problem: Problem, theta: Array) -> Iterator[Array]:
             yield point
 
 
-def _value(problem: Problem, theta: Array, m: int) -> float:
-    """Log-likelihood with nodes of its own; minus infinity where it cannot be evaluated."""
-    centres = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), TIGHT)
-    value = loglik(problem, theta, make_nodes(centres, m))
+def _value(problem: Problem, theta: Array, centres: Centres, m: int) -> float:
+    """Log-likelihood with nodes of its own, sought from those of the saddle; minus infinity where there is none."""
+    if not np.isfinite(conditional_loglik(problem, theta, centres.mode[:, None, :])).all():
+        return -np.inf
+    value = loglik(problem, theta, make_nodes(centred(problem, theta, centres, TIGHT), m))
     return value if np.isfinite(value) else -np.inf
