@@ -38,7 +38,7 @@ def _literal(psi: np.ndarray, data: pd.DataFrame) -> float:
 
     ``psi`` holds beta, tau, and u = a v, t = b v + c w with v and w standard normal; rows are independent given these.
     """
-    (v, first), (w, second) = (np.polynomial.hermite_e.hermegauss(n) for n in (31, 3))
+    (v, first), (w, second) = (np.polynomial.hermite_e.hermegauss(n) for n in (61, 3))
     log_weights = np.log(np.outer(first / first.sum(), second / second.sum())).ravel()
     v, w = (grid.ravel() for grid in np.meshgrid(v, w, indexing="ij"))
     x, y = data["x"].to_numpy()[:, None], data["y"].to_numpy()[:, None]
@@ -58,9 +58,10 @@ def _psi(fit: Fit) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore::mlmed.errors.BoundaryWarning")
-def test_a_saddle_next_to_no_scale_variance() -> None:
-    """The search comes to rest where the scale's variance is almost 0, 1.8e-5 below the maximum."""
-    data = _without_scale_variance(241)
+@pytest.mark.parametrize("seed", [241, 484])
+def test_a_saddle_next_to_no_scale_variance(seed: int) -> None:
+    """A search came to rest where the variance of the scale is almost 0, 1.8e-5 and 1.5e-5 below the maximum."""
+    data = _without_scale_variance(seed)
     fit = mlmed.location_scale("y ~ x + (1 |c| id)", "~ x + (1 |c| id)", data).fit
     assert fit.optimum.certificate.converged
     here = _literal(_psi(fit), data)
