@@ -141,6 +141,13 @@ def test_piecewise_coefficient_called_like_a_variance() -> None:
     assert one["p_value"].notna().sum() == other["p_value"].notna().sum()
 
 
+def test_names_inside_an_expression() -> None:
+    """A column called like a variable that stands for quoted names keeps its own number."""
+    odd = mlmed.mixed("y ~ x * _q0 + (1 | id)", _data("_q0"))
+    expected = odd.params["x:_q0"] - 2.0 * odd.params["_q0"]
+    assert odd.nlcom("`x:_q0` - 2 * _q0")["estimate"][0] == pytest.approx(expected, rel=SAME)
+
+
 def test_intercept_is_refused_as_a_column() -> None:
     """A column called Intercept could not be told from the constant."""
     with pytest.raises(mlmed.errors.FormulaError, match="cannot be told from the constant"):
