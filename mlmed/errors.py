@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
 __all__ = [
     "BoundaryWarning",
     "ConvergenceWarning",
@@ -12,6 +19,7 @@ __all__ = [
     "EffectError",
     "FamilyWarning",
     "FormulaError",
+    "Heard",
     "IdWarning",
     "LabelWarning",
     "LevelWarning",
@@ -19,7 +27,13 @@ __all__ = [
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
+    "filtering",
+    "listening",
+    "warn",
 ]
+
+#: Held while the process's warning filters are changed: they are those of all threads.
+_FILTERS = threading.RLock()
 
 
 class MlmedError(Exception):
@@ -84,3 +98,52 @@ class LevelWarning(MlmedWarning):
 
 class ConvergenceWarning(MlmedWarning):
     """The optimum could not be certified."""
+
+
+class Heard(NamedTuple):
+    """A warning that was kept for the caller of a fit."""
+
+    message: str
+    category: type[MlmedWarning]
+
+
+#: Where warnings of this thread go instead of to the user.
+_listener: ContextVar[list[Heard] | None] = ContextVar("listener", default=None)
+
+
+def warn(message: str, category: type[MlmedWarning], *, stacklevel: int) -> None:
+    """Warn the user, or tell whoever is ``listening`` in this thread; ``stacklevel`` as of ``warnings.warn``."""
+    heard = _listener.get()
+    if heard is None:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    else:
+        heard.append(Heard(message, category))
+
+
+@contextmanager
+def listening() -> Iterator[list[Heard]]:
+    """Keep the warnings of mlmed from the user; the list that it gives fills with them.
+
+    Other threads go on as they are, unlike under ``warnings.catch_warnings``, which changes the filters of the whole
+    process and, where blocks of several threads overlap, leaves them changed.
+    """
+    heard: list[Heard] = []
+    before = _listener.set(heard)
+    try:
+        yield heard
+    finally:
+        _listener.reset(before)
+
+
+@contextmanager
+def filtering(*, ignore: type[Warning] | None = None, error: Sequence[type[Warning]] = ()) -> Iterator[None]:
+    """Filters for the warnings of other packages, inside one block at a time.
+
+    The filters are those of the process, so that blocks of two threads must not overlap; they should be short.
+    """
+    with _FILTERS, warnings.catch_warnings():
+        if ignore is not None:
+            warnings.simplefilter("ignore", ignore)
+        for category in error:
+            warnings.simplefilter("error", category)
+        yield

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = ["replicate"]
+__all__ = ["leave_out", "replicate"]
 
 Result = TypeVar("Result")
 #: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
@@ -69,6 +70,25 @@ def replicate(
             results += found
             bar.update(len(found))
     return results
+
+
+def leave_out(task: Callable[[int], Result], units: NDArray[np.intp], *, n_jobs: int | None = None) -> list[Result]:
+    """Call ``task`` with each of the units, as a jackknife leaves them out; workers as in ``replicate``.
+
+    Examples
+    --------
+    >>> leave_out(abs, np.array([-2, 1, -3]))
+    [2, 1, 3]
+    """
+    import joblib
+
+    pieces = np.array_split(units, max(min(4 * joblib.effective_n_jobs(n_jobs), len(units)), 1))
+    run = joblib.Parallel(n_jobs=n_jobs)
+    return [one for found in run(joblib.delayed(_each)(task, piece) for piece in pieces) for one in found]
+
+
+def _each(task: Callable[[int], Result], units: NDArray[np.intp]) -> list[Result]:
+    return [task(int(unit)) for unit in units]
 
 
 def _seeded(task: Callable[[np.random.Generator], Result], children: list[np.random.SeedSequence]) -> list[Result]:

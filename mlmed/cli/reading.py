@@ -6,7 +6,6 @@ import argparse
 import difflib
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from mlmed import datasets
 from mlmed.data.frames import column_names
 from mlmed.data.labels import Labels, labels_message, with_levels
 from mlmed.data.readers import ReadOptions, is_grams, open_parquet, read_labelled
-from mlmed.errors import DataError, LabelWarning
+from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import parse_equation
 from mlmed.glm.families import BINARY
 from mlmed.locscale.rows import read_equations
@@ -64,7 +63,7 @@ def _with_labels(
     if not codes and (kept := sorted(numbers & set(labels.complete))):
         said.append(f"labelled, but numbers are needed: {', '.join(kept)}")
     if said:
-        warnings.warn("; ".join(said), LabelWarning, stacklevel=2)
+        warn("; ".join(said), LabelWarning, stacklevel=2)
     return table
 
 

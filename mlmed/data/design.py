@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +25,7 @@ from mlmed.data.predictors import (
 )
 from mlmed.data.rowwise import refuse_other_rows
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
-from mlmed.errors import DataError, FormulaError
+from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
@@ -192,9 +191,7 @@ def encode(
     """
     try:
         source = formula_of(text) if isinstance(text, str) else text
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            warnings.simplefilter("error", DataMismatchWarning)
+        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
             matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
     except DataMismatchWarning as error:
         raise unknown_level(text, where) from error

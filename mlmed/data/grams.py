@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.layout import Design, Layout
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -27,8 +28,8 @@ LARGEST = 1e140
 TWO_VALUES = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Grams:
+@dataclass(frozen=True, slots=True, repr=False)
+class Grams(Compact):
     """Cross-products per cluster and pattern of usable equations.
 
     Attributes

@@ -10,6 +10,7 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.formula import Equation
 
 __all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout"]
@@ -51,8 +52,8 @@ class Dropped:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EquationLayout:
+@dataclass(frozen=True, slots=True, repr=False)
+class EquationLayout(Compact):
     """Where one equation finds its columns, and how it encodes new data.
 
     Attributes
@@ -94,8 +95,8 @@ class EquationLayout:
     observed: dict[str, tuple[float, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+@dataclass(frozen=True, slots=True, repr=False)
+class Layout(Compact):
     """What is known of the columns once the rows are gone.
 
     Attributes
@@ -127,8 +128,8 @@ class Layout:
         return out
 
 
-@dataclass(frozen=True, slots=True)
-class Design:
+@dataclass(frozen=True, slots=True, repr=False)
+class Design(Compact):
     """Numbers of all equations on the rows that at least one of them uses.
 
     Attributes

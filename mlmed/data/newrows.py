@@ -48,7 +48,8 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
                 f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
             )
         if not isinstance(levels[0], float):
-            changed[name] = pd.Categorical(column, categories=list(levels))
+            # plain values: pandas takes the categories of a column for entries, also those that no row has
+            changed[name] = pd.Categorical(column.astype(object), categories=list(levels))
     return replaced(table, changed)
 
 

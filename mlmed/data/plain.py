@@ -11,6 +11,7 @@ import pandas as pd
 from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
 from mlmed.data.frames import refuse_infinite, replaced, select_columns
 from mlmed.data.layout import EquationLayout
@@ -32,8 +33,8 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class PlainDesign:
+@dataclass(frozen=True, slots=True, repr=False)
+class PlainDesign(Compact):
     """Numbers of one equation on its rows.
 
     Attributes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ from mlmed.data.predictors import (
     transformed_variables,
 )
 from mlmed.data.written_numbers import NUMBER, WrittenNumbers, refusal_of_text, written_numbers
-from mlmed.errors import DataError, FormulaError, MlmedError
+from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
@@ -115,8 +114,7 @@ def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
 
 def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float]:
     """Aggregates of a lazy frame as numbers; null becomes NaN."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an infinite value is explained by our own error
+    with filtering(ignore=RuntimeWarning):  # an infinite value is explained by our own error
         row = frame.select(**expressions).collect().to_pandas().iloc[0]
     return {str(name): float("nan") if pd.isna(value) else float(value) for name, value in row.items()}
 

@@ -6,7 +6,6 @@ these sums come back. Where rows are missing or a sum is not finite a second sca
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from mlmed.data.engines import engine_rows
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, standardized
 from mlmed.data.planning import Plan, bad_column, count_rows, one_row, plan_sums, safe_frame
-from mlmed.errors import DataError, MlmedError
+from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
 
@@ -47,8 +46,7 @@ def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
     """
     frame = safe_frame(spec, frame)
     plan = plan_sums(spec, frame)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # an infinite value is explained by our own error
+    with filtering(ignore=RuntimeWarning):  # an infinite value is explained by our own error
         table = sums_query(spec, frame, plan).collect().to_pandas()
     with np.errstate(invalid="ignore"):  # sums that are not finite are explained below
         found = _arrays(spec, plan, table) if len(table) else None

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pandas as pd
 
 from mlmed.data.delimited import read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
-from mlmed.errors import DataError, LabelWarning
+from mlmed.errors import DataError, LabelWarning, warn
 
 __all__ = ["ReadOptions", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
@@ -118,7 +117,7 @@ def read_table(
     table, labels = read_labelled(path, ReadOptions(encoding, marks, codes))
     table, shown = with_levels(table, labels, codes)
     if text := labels_message(shown):
-        warnings.warn(f"{text}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
+        warn(f"{text}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
     return table
 
 

@@ -16,7 +16,6 @@ import os
 import struct
 import tempfile
 import urllib.request
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from typing import IO, Literal
 
 import pandas as pd
 
-from mlmed.errors import DatasetError, MlmedWarning
+from mlmed.errors import DatasetError, MlmedWarning, warn
 
 __all__ = ["Dataset", "describe", "load", "names"]
 
@@ -298,4 +297,4 @@ def _keep(table: pd.DataFrame, path: Path) -> None:
             f"The fetched data set cannot be kept at {path} ({error}), so it will be fetched again. "
             f"Pass data_home with a directory you may write to."
         )
-        warnings.warn(message, MlmedWarning, stacklevel=3)
+        warn(message, MlmedWarning, stacklevel=3)

@@ -63,11 +63,17 @@ class Factored:
     medsens: bool = False
 
     def _lift(self, rhos: Array, sigma_m: Array, sigma_y: Array) -> Array:
-        """What correlations do to the cells t != t' (eq. 81), (R, S); sigmas (S,)."""
+        """What correlations do to the cells t != t' (eq. 81), (R, S); sigmas (S,).
+
+        Sigmas are freed of their bias, and the maximum of the likelihood lies where both mean squares have the divisor
+        n (eq. 78, 79). R's formula has sigma_m as it is.
+        """
         mediator, outcome = self.pair.mediator, self.pair.outcome
         ratio = 1.0 / sigma_m
-        if outcome.family == "linear":  # both mean squares with the same divisor
+        if outcome.family == "linear":
             ratio = sigma_y / sigma_m * np.sqrt(outcome.df / mediator.df)
+        elif not self.medsens:
+            ratio = ratio * np.sqrt(len(mediator.y) / mediator.df)
         return np.asarray((rhos / np.sqrt(1.0 - rhos**2))[:, None] * ratio)
 
     def _estimates(self, rho: float) -> Parameters:

@@ -18,6 +18,7 @@ __all__ = [
     "COLUMNS",
     "ORDERS",
     "Covariance",
+    "Kind",
     "Order",
     "Quantity",
     "check_order",
@@ -30,6 +31,8 @@ __all__ = [
 Array = NDArray[np.float64]
 Order = Literal["first", "second", "unbiased"]
 ORDERS: tuple[str, ...] = get_args(Order)
+#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
+Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
 #: Why ``order="unbiased"`` may have no answer.
@@ -55,6 +58,9 @@ class Quantity:
         Second derivatives; None if it is linear.
     note : str
         What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
+    kind : Kind
+        Variances and standard deviations have their interval on the log scale and no test, correlations Fisher's z.
+        Its name says nothing of it: a column may be called ``var(x)``.
     """
 
     term: str
@@ -62,6 +68,7 @@ class Quantity:
     gradient: Array
     hessian: Array | None = None
     note: str = ""
+    kind: Kind = ""
 
     @property
     def is_fixed(self) -> bool:

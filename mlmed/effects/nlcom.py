@@ -97,13 +97,16 @@ def _unknown(typed: str, known: Mapping[str, Quantity]) -> str:
 def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[str, str]]:
     """Check an expression and compile it; returns the code and variable -> quantity name."""
     quoted: dict[str, str] = {}
+    named, prefix = _quoted(text, known), "_q"
+    while prefix in named:  # a column may be called so
+        prefix += "_"
 
     def stand_in(hit: re.Match[str]) -> str:
-        name = f"_q{len(quoted)}"
+        name = f"{prefix}{len(quoted)}"
         quoted[name] = hit[1]
         return name
 
-    plain = re.sub(r"`([^`]+)`", stand_in, _quoted(text, known))
+    plain = re.sub(r"`([^`]+)`", stand_in, named)
     try:
         tree = ast.parse(plain.strip(), mode="eval")
     except SyntaxError as error:

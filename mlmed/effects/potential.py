@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.effects.smoothing import normal_mean, poisson_mean
 from mlmed.glm.families import BINARY, mean_of, slope_of
 
@@ -32,8 +33,8 @@ RATIOS = ("prop_mediated_control", "prop_mediated_treated", "prop_mediated")
 EFFECTS = (*CONTRASTS, *RATIOS[:2], "acme", "ade", "prop_mediated")
 
 
-@dataclass(frozen=True, slots=True)
-class Counterfactual:
+@dataclass(frozen=True, slots=True, repr=False)
+class Counterfactual(Compact):
     """Columns of both equations under both treatment values.
 
     Attributes

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from mlmed.effects.delta import Covariance, Quantity, said_of, std_error, wald_table
+from mlmed.effects.delta import Covariance, Kind, Quantity, said_of, std_error, wald_table
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
 
@@ -76,16 +76,17 @@ def sdcor_quantities(matrix: LinearCovariance, psi: Array, *, moving: bool = Fal
         gone = [name for name, k in ((names[i], i), (names[j], j)) if matrix.basis[:, k, k] @ psi <= matrix.floor[k]]
         term, rows = f"cor({names[i]},{names[j]})", matrix.basis[:, [i, i, j], [j, i, j]].T
         why = NO_CORRELATION.format(name=" and ".join(gone))
-        found.append(_without_error(term, np.nan, len(psi), why) if gone else _correlation(term, rows, psi, moving))
+        absent = _without_error(term, np.nan, len(psi), why, "correlation")
+        found.append(absent if gone else _correlation(term, rows, psi, moving))
     return {quantity.term: quantity for quantity in found}
 
 
 def _sd(term: str, row: Array, psi: Array, floor: float) -> Quantity:
     variance = float(row @ psi)
     if variance <= floor:
-        return _without_error(term, 0.0, len(psi), NO_SD_ERROR)
+        return _without_error(term, 0.0, len(psi), NO_SD_ERROR, "sd")
     sd = float(np.sqrt(variance))
-    return Quantity(term, sd, row / (2.0 * sd), np.outer(row, row) / (-4.0 * sd**3))
+    return Quantity(term, sd, row / (2.0 * sd), np.outer(row, row) / (-4.0 * sd**3), kind="sd")
 
 
 def _correlation(term: str, rows: Array, psi: Array, moving: bool) -> Quantity:
@@ -95,15 +96,15 @@ def _correlation(term: str, rows: Array, psi: Array, moving: bool) -> Quantity:
     r = c / size
     note = NO_CORRELATION_ERROR.format(value=r) if abs(r) > 1.0 - EDGE else ""
     if note and not moving:
-        return _without_error(term, r, len(psi), note)
+        return _without_error(term, r, len(psi), note, "correlation")
     inner = np.array([1.0 / size, -r / (2.0 * v), -r / (2.0 * w)])
     cv, cw, vw = -1.0 / (2.0 * size * v), -1.0 / (2.0 * size * w), r / (4.0 * v * w)
     bend = np.array([[0.0, cv, cw], [cv, 0.75 * r / v**2, vw], [cw, vw, 0.75 * r / w**2]])
-    return Quantity(term, r, inner @ rows, rows.T @ bend @ rows, note)
+    return Quantity(term, r, inner @ rows, rows.T @ bend @ rows, note, "correlation")
 
 
-def _without_error(term: str, value: float, n: int, note: str) -> Quantity:
-    return Quantity(term, value, np.full(n, np.nan), note=note)
+def _without_error(term: str, value: float, n: int, note: str, kind: Kind) -> Quantity:
+    return Quantity(term, value, np.full(n, np.nan), note=note, kind=kind)
 
 
 def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) -> pd.DataFrame:
@@ -119,7 +120,7 @@ def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) 
         Coverage, a proportion.
     """
     value = np.array([quantity.estimate for quantity in quantities])
-    is_sd = np.array([quantity.term.startswith("sd(") for quantity in quantities], dtype=bool)
+    is_sd = np.array([quantity.kind == "sd" for quantity in quantities], dtype=bool)
     error = np.array([std_error(quantity, V, order="first") for quantity in quantities], dtype=np.float64)
     notes = [q.note or said_of(q, V, order="first") for q in quantities]
     terms = [quantity.term for quantity in quantities]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from mlmed.compact import Compact
 from mlmed.effects.potential import Counterfactual
 from mlmed.glm.families import normal_density
 from mlmed.reml.vcov import Directions
@@ -38,8 +39,8 @@ CONTRASTS: dict[str, Array] = {
 CACHED, SAME_COLUMNS = 40_000, 1e-7
 
 
-@dataclass(frozen=True, slots=True)
-class Equation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Equation(Compact):
     """One fitted equation.
 
     Attributes
@@ -68,8 +69,8 @@ class Equation:
     lost: tuple[Directions, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+@dataclass(frozen=True, slots=True, repr=False)
+class Pair(Compact):
     """What a sensitivity analysis starts from.
 
     Attributes
@@ -99,8 +100,8 @@ class Pair:
         return tuple(one.below(n, before) for equation, before in parts for one in equation.lost)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+@dataclass(frozen=True, slots=True, repr=False)
+class Parameters(Compact):
     """S sets of what the cells depend on.
 
     Attributes

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import DataError, NotIdentifiedError
+from mlmed.compact import Compact
+from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
 from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
@@ -24,8 +24,8 @@ TOLERANCE, MOST_ITERATIONS = 1e-10, 100
 STILL = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class GlmFit:
+@dataclass(frozen=True, slots=True, repr=False)
+class GlmFit(Compact):
     """A least-squares fit or a generalized linear model.
 
     Attributes
@@ -243,10 +243,8 @@ def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: s
         "poisson": lambda: families.Poisson(),
     }
     model = GLM(y, X, family=kinds[family](), freq_weights=counts)
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # the point is judged where it ends
-        warnings.simplefilter("error", PerfectSeparationWarning)
-        warnings.simplefilter("error", ConvergenceWarning)
+    told = filtering(ignore=RuntimeWarning, error=(PerfectSeparationWarning, ConvergenceWarning))
+    with told, np.errstate(all="ignore"):  # the point is judged where it ends
         try:
             return np.asarray(model.fit(maxiter=MOST_ITERATIONS, tol=TOLERANCE, tol_criterion="params").params)
         except (PerfectSeparationWarning, PerfectSeparationError) as error:

@@ -63,6 +63,11 @@ class Certificate:
     converged: bool
 
     @property
+    def is_saddle(self) -> bool:
+        """Whether -l bends downwards in some direction, by more than the rounding of its Hessian."""
+        return self.smallest_curvature < -MIN_CURVATURE or self.multiplier < MIN_MULTIPLIER
+
+    @property
     def complaint(self) -> str:
         """What is wrong, in words; empty if the optimum is certified."""
         if self.converged:
@@ -77,6 +82,12 @@ class Certificate:
             return (
                 f"doubling the quadrature nodes moves the log-likelihood by {self.node_change:.1e}; give more nodes "
                 "(nodes=), or remove a scale random effect"
+            )
+        if self.is_saddle:
+            return (
+                f"the likelihood is curved upwards in some direction (scaled curvature {self.smallest_curvature:.1e}, "
+                f"multiplier {self.multiplier:.1e}), so this is no maximum, and on neither side of it was a higher "
+                "point found; simplify the model, or look at check_starts()"
             )
         if self.smallest_curvature <= MIN_CURVATURE:
             return (

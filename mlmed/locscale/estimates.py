@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.locscale.optimizer import Optimum
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.units import Units
@@ -22,8 +23,8 @@ BOUNDARY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Estimates:
+@dataclass(frozen=True, slots=True, repr=False)
+class Estimates(Compact):
     """Estimates in the user's units; random effects in the order location, scale (u, t).
 
     Attributes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.locscale.estimates import Estimates, to_estimates
 from mlmed.locscale.likelihood import Mixture
 from mlmed.locscale.optimizer import Optimum, not_below, optimize
@@ -28,8 +29,8 @@ __all__ = ["Fit", "fit_rows"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+@dataclass(frozen=True, slots=True, repr=False)
+class Fit(Compact):
     """A fitted location-scale model before it is dressed as a result.
 
     Attributes

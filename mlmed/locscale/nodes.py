@@ -9,6 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
+
 __all__ = ["Centres", "Nodes", "adapt", "better_of", "centres_at_zero", "make_nodes"]
 
 Array = NDArray[np.float64]
@@ -24,8 +26,8 @@ ROUNDING = 1e-8
 MOST_STEPS = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Centres:
+@dataclass(frozen=True, slots=True, repr=False)
+class Centres(Compact):
     """Where the nodes of every cluster lie.
 
     Attributes
@@ -43,8 +45,8 @@ class Centres:
     left: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+@dataclass(frozen=True, slots=True, repr=False)
+class Nodes(Compact):
     """Points and weights.
 
     Attributes

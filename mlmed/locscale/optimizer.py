@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.locscale.certificate import (
     MAX_DECREMENT,
     MAX_GRADIENT,
@@ -33,6 +34,7 @@ from mlmed.locscale.climb import (
 from mlmed.locscale.likelihood import conditional_loglik, loglik, scores
 from mlmed.locscale.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.locscale.problem import Problem
+from mlmed.locscale.saddle import step_off
 
 __all__ = ["LADDER", "Optimum", "not_below", "optimize"]
 
@@ -54,12 +56,14 @@ SMALL_SD = 0.02
 COARSE_RISE = 0.01
 #: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
 BELOW = 1e-9
+#: Saddle points that are left, one after the other.
+MOST_SADDLES = 5
 #: Newton steps with coarse and with all nodes.
 MOST_COARSE, MOST_FINE = 60, 30
 
 
-@dataclass(frozen=True, slots=True)
-class Optimum:
+@dataclass(frozen=True, slots=True, repr=False)
+class Optimum(Compact):
     """The maximum, in working units.
 
     Attributes
@@ -111,7 +115,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     count, theta, centres = near.evaluations, near.theta, near.centres
     hessian = near.hessian if hessian is None else hessian
     ladder = LADDER[d] if m is None else (m,)
-    chosen, retry = _choose(problem, theta, centres, ladder), True
+    chosen, retry, leave = _choose(problem, theta, centres, ladder), True, MOST_SADDLES
     while True:
         plan = Plan(ladder[chosen], 1e-11, MOST_FINE)
         fine, gone = _on_face(problem, climb(problem, theta, centres, plan, hessian=hessian), plan)
@@ -120,6 +124,10 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
         last = chosen == len(ladder) - 1
         if last or abs(_node_change(problem, theta, centres, plan.m)) < NODES_TOLERANCE:
             found = _certified(problem, fine, gone, plan.m, count)
+            off = _off_saddle(problem, found) if leave else None
+            if off is not None:
+                theta, hessian, count, leave = off, None, found.evaluations, leave - 1
+                continue
             enough = abs(found.certificate.node_change) < NODES_TOLERANCE
             if last or found.certificate.converged or (enough and not retry):
                 return found
@@ -151,7 +159,16 @@ def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
         return other
     theta, gone = _canonical(problem, plain, np.arange(d + problem.structure.q) < d)
     plan = Plan(m, 1e-11, MOST_FINE)
-    return _certified(problem, climb(problem, theta, zero, plan, free=~gone), gone, m, other.evaluations)
+    face = _certified(problem, climb(problem, theta, zero, plan, free=~gone), gone, m, other.evaluations)
+    off = _off_saddle(problem, face)
+    return face if off is None else optimize(problem, off, m=m)
+
+
+def _off_saddle(problem: Problem, found: Optimum) -> Array | None:
+    """A higher point next to a saddle; None where there is no saddle, or no such point."""
+    if not found.certificate.is_saddle:
+        return None
+    return step_off(problem, found.theta, found.hessian, found.nodes_per_dimension)
 
 
 def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray[np.bool_]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.locscale.estimates import effect_order
 from mlmed.locscale.likelihood import Mixture, posterior
 from mlmed.locscale.nodes import centres_at_zero, make_nodes
@@ -24,8 +25,8 @@ STEP = 1e-4
 PRIOR_NODES = {0: 1, 1: 41, 2: 21}
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterEffects:
+@dataclass(frozen=True, slots=True, repr=False)
+class ClusterEffects(Compact):
     """Empirical Bayes estimates, in the order (u, t).
 
     Attributes
@@ -45,8 +46,8 @@ class ClusterEffects:
         return np.sqrt(np.einsum("jaa->ja", self.covariance))
 
 
-@dataclass(frozen=True, slots=True)
-class EffectsLaw:
+@dataclass(frozen=True, slots=True, repr=False)
+class EffectsLaw(Compact):
     """Random effects, and how they and the fixed ones move with theta.
 
     Attributes

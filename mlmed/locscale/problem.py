@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
+
 __all__ = ["Chunk", "Parameters", "Problem", "Structure", "build_chunks"]
 
 Array = NDArray[np.float64]
@@ -19,8 +21,8 @@ CHUNK_ROWS = 4096
 RAGGED = 1.25
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+@dataclass(frozen=True, slots=True, repr=False)
+class Chunk(Compact):
     """Clusters of similar size, padded with rows of zeros to the largest, n.
 
     Attributes
@@ -47,8 +49,8 @@ class Chunk:
     ZZ: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Structure:
+@dataclass(frozen=True, slots=True, repr=False)
+class Structure(Compact):
     """Which entries of the factor of G are free.
 
     The random effects stand in the order (t, u), scale before location: G = L L' with L lower triangular, so that
@@ -105,8 +107,8 @@ class Parameters:
     L_uu: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+@dataclass(frozen=True, slots=True, repr=False)
+class Problem(Compact):
     """Everything that the likelihood needs, in working units.
 
     Attributes

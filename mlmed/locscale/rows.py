@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.design import (
     check_fixed,
     check_predictors,
@@ -38,8 +39,8 @@ Array = NDArray[np.float64]
 SCALE = "sigma:"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+@dataclass(frozen=True, slots=True, repr=False)
+class Part(Compact):
     """Columns of the location or of the scale.
 
     Attributes
@@ -64,8 +65,8 @@ class Part:
         return self.layout.terms
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
+@dataclass(frozen=True, slots=True, repr=False)
+class Rows(Compact):
     """Complete rows of a location-scale model.
 
     Attributes

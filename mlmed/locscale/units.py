@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.layout import INTERCEPT
 from mlmed.errors import NotIdentifiedError
 from mlmed.locscale.problem import Problem, Structure, build_chunks
@@ -18,8 +19,8 @@ __all__ = ["Units", "build_problem"]
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Units:
+@dataclass(frozen=True, slots=True, repr=False)
+class Units(Compact):
     """From working to user's units.
 
     Attributes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, check_level
+from mlmed.effects.delta import COLUMNS, Quantity, check_level
 from mlmed.effects.draws import check_method, draw_interval
 from mlmed.errors import EffectError
 from mlmed.reml.refit import Refitted
@@ -21,7 +21,7 @@ from mlmed.report.plots import plot_draws
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "draws_table"]
+__all__ = ["BootstrapResults", "count_failures", "draws_table", "variances_among"]
 
 Array = NDArray[np.float64]
 
@@ -34,12 +34,13 @@ def draws_table(
     method: str = "percentile",
     notes: Mapping[str, str],
     missing: Mapping[str, str],
+    untested: Collection[str] = (),
     jackknife: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The tidy table of draws, one row per column.
 
     ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
-    Variances, named ``var(...)``, have no test.
+    Those in ``untested``, variances, have no test.
     """
     check_level(level)
     rows = []
@@ -51,7 +52,7 @@ def draws_table(
         left_out = None if jackknife is None else jackknife[term].to_numpy()
         found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
         note = _joined(notes.get(term, ""), found.note)
-        test = (np.nan, np.nan) if term.startswith("var(") else (found.statistic, found.p_value)
+        test = (np.nan, np.nan) if term in untested else (found.statistic, found.p_value)
         rows.append((term, estimate, found.std_error, *test, found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -84,6 +85,8 @@ class BootstrapResults:
         What a reader should know of the other terms, such as values of moderators.
     lost : dict of str to str
         Terms that have draws but no interval, as one cluster alone gives them, and why.
+    variances : frozenset of str
+        Terms that are variances, which have no test.
 
     Examples
     --------
@@ -107,6 +110,7 @@ class BootstrapResults:
     notes: dict[str, str]
     _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
     lost: dict[str, str] = field(default_factory=dict)
+    variances: frozenset[str] = frozenset()
 
     @property
     def n(self) -> int:
@@ -160,6 +164,7 @@ class BootstrapResults:
             notes=notes,
             missing=self.fixed
             | {term: _joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
+            untested=self.variances,
             jackknife=jackknife,
         )
 
@@ -189,9 +194,14 @@ class BootstrapResults:
 
     def __repr__(self) -> str:
         return (
-            f"BootstrapResults({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
+            f"{type(self).__name__}({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
             f"{self.n_singular} singular)"
         )
+
+
+def variances_among(quantities: Mapping[str, Quantity]) -> frozenset[str]:
+    """Terms of the quantities that are variances."""
+    return frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance")
 
 
 def count_failures(replicates: Sequence[Refitted]) -> dict[str, int]:

@@ -114,6 +114,9 @@ class Comparison:
             self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
         )
 
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.terms)} terms; {', '.join(self.methods)})"
+
     def __str__(self) -> str:
         return _text(self)
 

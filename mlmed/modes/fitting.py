@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +20,15 @@ from mlmed.data.frames import column_names
 from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import lazy_frame, pushed_grams
-from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.errors import (
+    BoundaryWarning,
+    ConvergenceWarning,
+    DroppedRowsWarning,
+    EffectError,
+    LevelWarning,
+    MlmedWarning,
+    warn,
+)
 from mlmed.model import ModelSpec
 from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
 from mlmed.reml.estimates import Estimates, to_estimates
@@ -166,7 +173,7 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
     fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
     for message, category in _warnings(fitted):
-        warnings.warn(message, category, stacklevel=stacklevel)
+        warn(message, category, stacklevel=stacklevel)
     return fitted
 
 
@@ -242,8 +249,8 @@ def boundary_text(fitted: Fitted) -> str:
     return " and ".join(found)
 
 
-def _warnings(fitted: Fitted) -> list[tuple[str, type[Warning]]]:
-    found: list[tuple[str, type[Warning]]] = []
+def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
+    found: list[tuple[str, type[MlmedWarning]]] = []
     if fitted.layout.dropped:
         found.append(("; ".join(map(str, fitted.layout.dropped)), DroppedRowsWarning))
     if fitted.working.between:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Quantity, check_order, delta_table
+from mlmed.effects.delta import Kind, Quantity, check_order, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.effects.sdcor import sdcor_table
@@ -37,7 +37,9 @@ def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]
     """Every entry of psi as a quantity."""
     values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
     unit = np.eye(len(values))
-    return {name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(names)}
+    kinds: list[Kind] = [""] * len(estimates.beta)
+    kinds += ["variance" if i == j else "covariance" for at in (estimates.tau_at, estimates.sigma_at) for i, j in at]
+    return {name: Quantity(name, float(values[k]), unit[k], kind=kinds[k]) for k, name in enumerate(names)}
 
 
 def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
@@ -115,4 +117,4 @@ def function_table(
 def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:
     """The standard deviation or correlation that an expression is, if it is one."""
     name = known_name(expression, known) if isinstance(expression, str) else None
-    return known[name] if name is not None and name.startswith(("sd(", "cor(")) else None
+    return known[name] if name is not None and known[name].kind in ("sd", "correlation") else None

@@ -6,22 +6,23 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mlmed.effects.delta import Kind, Quantity
 from mlmed.effects.nlcom import known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.functions import variance_of_sd
+from mlmed.modes.functions import parameters_at, variance_of_sd
 from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
 from mlmed.modes.sdcor import fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names, psi
+from mlmed.modes.tables import parameter_names
 
 __all__ = ["test_equation"]
 
-#: What a quantity can be, by the beginning of its name.
-RANGES = {
-    "var(": (0.0, np.inf, "a variance is 0 or more"),
-    "sd(": (0.0, np.inf, "a standard deviation is 0 or more"),
-    "cor(": (-1.0, 1.0, "a correlation lies between -1 and 1"),
+#: What a quantity can be, by its kind.
+RANGES: dict[Kind, tuple[float, float, str]] = {
+    "variance": (0.0, np.inf, "a variance is 0 or more"),
+    "sd": (0.0, np.inf, "a standard deviation is 0 or more"),
+    "correlation": (-1.0, 1.0, "a correlation lies between -1 and 1"),
 }
 WAY_OUT = " That a random effect has no variance can be tested, as 'var(...) = 0'"
 
@@ -49,11 +50,12 @@ def test_equation(fitted: Fitted, hypothesis: str, quantity_at: Callable[[str], 
         return test_constraint(fitted, hypothesis, quantity_at(f"({left}) - ({right})"), 0.0)
     if not np.isfinite(value):
         raise EffectError(f"a quantity cannot be tested to be {right}; found {hypothesis!r}")
-    name = known_name(left, _values(fitted))
+    known = _known(fitted)
+    name = known_name(left, known)
     if name is None:
         return test_constraint(fitted, hypothesis, quantity_at(left), value)
-    _check_range(fitted, name, value)
-    name, value = _as_parameter(fitted, name, value, quantity_at)
+    _check_range(fitted, known[name], value)
+    name, value = _as_parameter(fitted, known[name], value, quantity_at)
     effect = variance_in(fitted, name) if value == 0.0 else None
     if effect is not None:
         return test_variance(fitted, hypothesis, effect)
@@ -76,36 +78,37 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _values(fitted: Fitted) -> dict[str, float]:
+def _known(fitted: Fitted) -> dict[str, Quantity]:
     """Every parameter, standard deviation and correlation by name."""
-    shown = {term: q.estimate for term, q in fit_sdcor_quantities(fitted, fitted.estimates).items()}
-    return {**shown, **dict(zip(parameter_names(fitted), map(float, psi(fitted)), strict=True))}
+    shown = fit_sdcor_quantities(fitted, fitted.estimates)
+    return {**shown, **parameters_at(parameter_names(fitted), fitted.estimates)}
 
 
-def _check_range(fitted: Fitted, name: str, value: float) -> None:
+def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
     """Refuse a value that a variance, standard deviation or correlation cannot have."""
-    kind = name[: name.find("(") + 1]
+    name, kind = quantity.term, quantity.kind
     if kind not in RANGES:
         return
     low, high, allowed = RANGES[kind]
     wrong = f"{name} could not be brought to {value:g}: "
-    here = f"it is {_values(fitted)[name]:.4g} in the fit"
+    here = f"it is {quantity.estimate:.4g} in the fit"
     if not low <= value <= high:
-        raise EffectError(f"{wrong}{allowed}; {here}.{WAY_OUT if kind != 'cor(' else ''}")
+        raise EffectError(f"{wrong}{allowed}; {here}.{WAY_OUT if kind != 'correlation' else ''}")
     residual = parameter_names(fitted)[-len(fitted.estimates.sigma2) :]
-    if value == 0.0 and kind != "cor(" and (variance_of_sd(name, residual) or name) in residual:
+    if value == 0.0 and kind != "correlation" and (variance_of_sd(name, residual) or name) in residual:
         raise EffectError(f"{wrong}without residuals the model would have to fit every row exactly; {here}.{WAY_OUT}")
 
 
 def _as_parameter(
-    fitted: Fitted, name: str, value: float, quantity_at: Callable[[str], QuantityAt]
+    fitted: Fitted, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
 ) -> tuple[str, float]:
     """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
-    names = parameter_names(fitted)
+    name, names = quantity.term, parameter_names(fitted)
     variance = variance_of_sd(name, names)
     if variance is not None:
         return variance, value * value
-    covariance = known_name(f"cov({name[4:]}", names) if name.startswith("cor(") and value == 0.0 else None
+    zero = quantity.kind == "correlation" and value == 0.0
+    covariance = known_name(f"cov({name.removeprefix('cor(')}", names) if zero else None
     if covariance is None:
         return name, value
     quantity_at(name)  # refuses a correlation that does not exist

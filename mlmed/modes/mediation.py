@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import Quantity, wald_table
 from mlmed.effects.montecarlo import effect_draws, linear_draws
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
-from mlmed.errors import EffectError
+from mlmed.errors import EffectError, warn
 from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
@@ -279,5 +278,5 @@ def mediate(
     results = MediationResults(fitted, treatment, pair)
     paths = None if results.effects_reason else find_paths(results.fitted.layout, treatment=treatment, contrast=pair)
     for message, category in mediation_remarks(results.fitted, treatment, paths):
-        warnings.warn(message, category, stacklevel=2)
+        warn(message, category, stacklevel=2)
     return results

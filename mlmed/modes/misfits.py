@@ -7,7 +7,7 @@ import numpy as np
 from mlmed.data.grams import Grams, equation_gram, two_values
 from mlmed.data.layout import EquationLayout
 from mlmed.effects.paths import Paths
-from mlmed.errors import CovarianceWarning, FamilyWarning, LevelWarning
+from mlmed.errors import CovarianceWarning, FamilyWarning, LevelWarning, MlmedWarning
 from mlmed.formula import term_variables
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import Fitted
@@ -16,7 +16,7 @@ from mlmed.reml.checks import COLLINEAR, within_share
 
 __all__ = ["Remark", "mediation_remarks", "two_valued"]
 
-Remark = tuple[str, type[Warning]]
+Remark = tuple[str, type[MlmedWarning]]
 
 
 def mediation_remarks(fitted: Fitted, treatment: str, paths: Paths | None) -> list[Remark]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
-from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_among
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
@@ -158,6 +158,7 @@ def bootstrap_fit(
             working, optimum, _products(fitted, source), reml, fitted.clusters, names, make, plan.n_jobs
         ),
         lost=_lost(fitted, quantities) if plan.kind == "case" else {},
+        variances=variances_among(quantities),
     )
 
 

@@ -12,12 +12,11 @@ from mlmed.effects.delta import Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities, sdcor_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.tables import qualified, variance_floor
+from mlmed.modes.tables import RESIDUAL, qualified, residual_names, variance_floor
 from mlmed.reml.estimates import Estimates
 
 __all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
 
-RESIDUAL = "Residual"
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
 PAIRS = ["level", "equation1", "equation2", "term1", "term2"]
 
@@ -33,8 +32,7 @@ def _between(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
 
 def _within(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
     """Sigma as a function of psi."""
-    estimates, equations = fitted.estimates, fitted.layout.equations
-    names = [f"{e.name}:{RESIDUAL}" if always or len(equations) > 1 else RESIDUAL for e in equations]
+    estimates, names = fitted.estimates, residual_names(fitted, always=always)
     first = len(estimates.beta) + len(estimates.tau)
     return linear_covariance(names, estimates.sigma_at, first, first + len(estimates.sigma2))
 
@@ -63,7 +61,8 @@ def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
 def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     """The correlations with the equations and effects that each is of."""
     table = fit_sdcor_table(fitted, vcov=vcov, level=level)
-    shown = table[table["term"].str.startswith("cor(")].reset_index(drop=True)
+    kinds = [quantity.kind for quantity in fit_sdcor_quantities(fitted, fitted.estimates).values()]
+    shown = table[[kind == "correlation" for kind in kinds]].reset_index(drop=True)
     equations = fitted.layout.equations
     own = [(e.name, name) for e in equations for name in e.random]
     parts = [("between", own[i], own[j]) for i, j in correlation_pairs(_between(fitted))]
@@ -86,7 +85,8 @@ def headline_correlations(fitted: Fitted, *, vcov: str, level: float) -> pd.Data
     """
     table = correlations_table(fitted, vcov=vcov, level=level)
     names = [e.name for e in fitted.layout.equations]
-    plain = (table["term1"] == table["term2"]) & table["term1"].isin([INTERCEPT, RESIDUAL])
+    intercepts = (table["term1"] == INTERCEPT) & (table["term2"] == INTERCEPT)
+    plain = intercepts | (table["level"] == "within")
     kept = table[plain & (table["equation1"] != table["equation2"])]
     place = {pair: k for k, pair in enumerate(combinations(names, 2))}
     order = [place[pair] for pair in zip(kept["equation1"], kept["equation2"], strict=True)]

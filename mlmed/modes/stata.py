@@ -38,9 +38,10 @@ def stata_report(
         )
     fixed, random = _fixed_names(fitted), _random_names(fitted)
     table = fixef_table(fitted, vcov="block", level=level)
-    order = _constant_last(fixed)
+    constants = _constants(fitted, "fixed")
+    order = _constant_last(constants)
     coefficients = tuple(_row(fixed[k], table.iloc[k]) for k in order)
-    wald_df, wald_chi2 = _wald(fitted, fixed)
+    wald_df, wald_chi2 = _wald(fitted, constants)
     lr_df = len(fitted.estimates.tau) + len(fitted.estimates.sigma2) - 1
     null = regression_loglik(fitted.working.problem, fitted.working.units, reml=fitted.reml)
     lr_chi2 = max(2.0 * (fitted.estimates.loglik - null), 0.0)
@@ -88,8 +89,14 @@ def _random_names(fitted: Fitted) -> list[str]:
     return [_stata_name(e, name, fitted) for e, own in enumerate(fitted.layout.equations) for name in own.random]
 
 
-def _constant_last(names: list[str]) -> list[int]:
-    return sorted(range(len(names)), key=lambda k: names[k] == "_cons")
+def _constant_last(is_constant: list[bool]) -> list[int]:
+    return sorted(range(len(is_constant)), key=lambda k: is_constant[k])
+
+
+def _constants(fitted: Fitted, part: str) -> list[bool]:
+    """Which of the ``fixed`` or ``random`` columns are the constant of a single equation; stacked models have none."""
+    equations = fitted.layout.equations
+    return [len(equations) == 1 and name == INTERCEPT for e in equations for name in getattr(e, part)]
 
 
 def _row(name: str, row: pd.Series) -> StataRow:
@@ -108,9 +115,9 @@ def _variance_row(name: str, row: pd.Series) -> StataRow:
     return StataRow(name, row["estimate"], row["std_error"], None, None, row["conf_low"], row["conf_high"])
 
 
-def _wald(fitted: Fitted, names: list[str]) -> tuple[int, float]:
+def _wald(fitted: Fitted, constants: list[bool]) -> tuple[int, float]:
     """Joint test of all coefficients but the constant; stacked models have no constant."""
-    tested = np.array([k for k, name in enumerate(names) if name != "_cons"], dtype=int)
+    tested = np.flatnonzero(~np.array(constants))
     if not len(tested):
         return 0, float("nan")
     beta, V = fitted.estimates.beta[tested], fitted.estimates.P_inv[np.ix_(tested, tested)]
@@ -141,9 +148,9 @@ def _groups(fitted: Fitted) -> tuple[StataGroup, ...]:
 def _blocks(fitted: Fitted, names: list[str], level: float) -> tuple[StataBlock, ...]:
     table = varcorr_table(fitted, level=level)
     at = {tuple(sorted(pair)): k for k, pair in enumerate(map(tuple, fitted.estimates.tau_at))}
-    blocks = []
+    blocks, constants = [], _constants(fitted, "random")
     for block in fitted.working.blocks:
-        index = [block.index[k] for k in _constant_last([names[i] for i in block.index])]
+        index = [block.index[k] for k in _constant_last([constants[i] for i in block.index])]
         pairs = [(i, i) for i in index] + [(i, k) for n, i in enumerate(index) for k in index[n + 1 :]]
         rows = []
         for i, k in pairs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ from mlmed.data.layout import EquationLayout
 from mlmed.data.numbering import reused_ids
 from mlmed.data.pushdown import lazy_frame
 from mlmed.data.written_numbers import MARKS
-from mlmed.errors import IdWarning, MissingMarkWarning
+from mlmed.errors import IdWarning, MissingMarkWarning, warn
 from mlmed.formula import Equation
 
 __all__ = ["warn_of_table"]
@@ -45,7 +44,7 @@ def warn_of_table(
     """
     marked = dict.fromkeys(text for layout in layouts for text in _marks(layout))
     if marked:
-        warnings.warn("; ".join(marked), MissingMarkWarning, stacklevel=stacklevel)
+        warn("; ".join(marked), MissingMarkWarning, stacklevel=stacklevel)
     if clusters is None:
         return
     found = [_alike(clusters.get_level_values(k)) for k in range(clusters.nlevels)]
@@ -55,7 +54,7 @@ def warn_of_table(
         found.append(reused_ids(data, str(clusters.name), asked))
     texts = [text for text in found if text]
     if texts:
-        warnings.warn("; ".join(texts), IdWarning, stacklevel=stacklevel)
+        warn("; ".join(texts), IdWarning, stacklevel=stacklevel)
 
 
 def _alike(ids: pd.Index) -> str:

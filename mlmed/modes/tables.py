@@ -12,6 +12,7 @@ from scipy.special import ndtri
 from mlmed.effects.delta import Quantity, check_level, wald_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.smallsample import errors_and_df
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
@@ -23,6 +24,7 @@ __all__ = [
     "psi",
     "qualified",
     "ranef_table",
+    "residual_names",
     "sections",
     "shown_clusters",
     "tidy_table",
@@ -32,13 +34,21 @@ __all__ = [
 
 #: An sd below this, where responses and columns have sd 1, is rounding.
 TINY = 1e-10
+RESIDUAL = "Residual"
 
 
 def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
     """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
     equations = fitted.layout.equations
     named = always or len(equations) > 1
-    return [f"{e.name}:{name}" if named else name for e in equations for name in getattr(e, part)]
+    found = [f"{e.name}:{name}" if named else name for e in equations for name in getattr(e, part)]
+    return coefficient_labels(found) if part == "fixed" else random_labels(found, residual_names(fitted, always=always))
+
+
+def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+    """What the residual of each equation is called: ``Residual``, or ``m:Residual`` as ``qualified`` has it."""
+    equations = fitted.layout.equations
+    return [f"{e.name}:{RESIDUAL}" if always or len(equations) > 1 else RESIDUAL for e in equations]
 
 
 def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
@@ -46,11 +56,9 @@ def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
 
     ``always``: named by their equation also where there is only one, as several fits share them.
     """
-    equations, random = fitted.layout.equations, qualified(fitted, "random", always=always)
+    random, own = qualified(fitted, "random", always=always), residual_names(fitted, always=always)
     # cov(m:x,y:m): the effect that stands first in u is named first
     tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
-    named = always or len(equations) > 1
-    own = [f"{e.name}:Residual" if named else "Residual" for e in equations]
     residual = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fitted.estimates.sigma_at]
     return [*qualified(fitted, "fixed", always=always), *tau, *residual]
 
@@ -64,7 +72,8 @@ def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
     estimates, V = fitted.estimates, covariance(fitted, kind)
     values, names = psi(fitted), parameter_names(fitted)
     p = len(estimates.beta)
-    log = np.array([k >= p and name.startswith("var(") for k, name in enumerate(names)])
+    pairs = np.concatenate([estimates.tau_at, estimates.sigma_at])
+    log = np.concatenate([np.zeros(p, dtype=bool), pairs[:, 0] == pairs[:, 1]])
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(V.matrix))
     units = np.eye(len(values))
@@ -97,7 +106,7 @@ def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.Da
     estimates, group = fitted.estimates, fitted.group_name
     table = _parameter_table(fitted, vcov, level).iloc[len(estimates.beta) :].reset_index(drop=True)
     residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
-    table.insert(0, "group", [group] * len(estimates.tau) + ["Residual"] * len(estimates.sigma2))
+    table.insert(0, "group", [group] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
     table.insert(3, "sdcorr", [*sd_and_correlation(estimates.G, estimates.tau_at), *residual])
     return table
 

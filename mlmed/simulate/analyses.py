@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import check_level
-from mlmed.errors import DataError, EffectError, MlmedWarning, NotIdentifiedError
+from mlmed.errors import DataError, EffectError, NotIdentifiedError, listening
 from mlmed.model import Method
 from mlmed.modes import intervals
 from mlmed.modes.mediation import MediationResults, mediate
@@ -51,8 +50,7 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
     """The analysis, tried on a data set of comfortable size so that what cannot work is said at once."""
     data = source.draw(50, 10, np.random.default_rng(0)).data
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MlmedWarning)
+    with listening():
         if source.design != "1-1-1":
             piecewise(*formulas, data, treatment="x", method=method).effects(**tried)
             return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
@@ -89,8 +87,7 @@ class JointAnalysis:
         fitted, reason = self.template.fit(data)
         if fitted is None:
             return failed(len(self.terms), reason)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MlmedWarning)
+        with listening():
             table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=fitted.is_singular)
 
@@ -118,8 +115,7 @@ class PiecewiseAnalysis:
 
     def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
         """Fit, and take the intervals."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MlmedWarning)
+        with listening():
             try:
                 fit = piecewise(*self.formulas, data, treatment="x", method=self.method)
             except (DataError, NotIdentifiedError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from scipy.special import ndtri
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
-from mlmed.errors import MlmedWarning
+from mlmed.errors import listening
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.mediation import mediate
@@ -59,8 +58,7 @@ class Comparison:
     def of(cls, sources: tuple[Source, ...], size: tuple[int, int], level: float) -> Comparison:
         """With models read from a data set of comfortable size."""
         data = Source.of().draw(50, 10, np.random.default_rng(0)).data
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MlmedWarning)
+        with listening():
             fits = mixed(MEDIATOR, data), mixed(OUTCOME, data), mediate(MEDIATOR, OUTCOME, data)
         m, y, joint = (Template(fit.fitted) for fit in fits)
         return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))

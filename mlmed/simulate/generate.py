@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mlmed.compact import Compact
 from mlmed.errors import DataError
 from mlmed.modes.checks import check_seed
 from mlmed.simulate.population import BPGTruth, number, whole
@@ -32,8 +33,8 @@ ABSENT: dict[str, tuple[tuple[int, ...], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Simulated:
+@dataclass(frozen=True, slots=True, repr=False)
+class Simulated(Compact):
     """A data set and its truth.
 
     Attributes

@@ -89,6 +89,11 @@ class PowerResults:
         title += f"\nof the intervals that exist: up to {100 * most:.3g}% of the data sets have none" if most else ""
         return plot_power(rows, term=term, value=value, title=title)
 
+    def __repr__(self) -> str:
+        sizes = len(self.table[["n_clusters", "cluster_size"]].drop_duplicates())
+        what = f"design {self.design}, {self.n} data sets of {'each of ' if sizes > 1 else ''}{sizes} size(s)"
+        return f"PowerResults({what}, seed {self.seed}; {self.asked})"
+
     def __str__(self) -> str:
         title = f"Power by simulation, design {self.design}"
         shown = pd.DataFrame(

@@ -85,6 +85,11 @@ class StudyResults:
         title = f"{self.n} data sets of {self.size[0]} clusters of {self.size[1]}"
         return plot_study(self.table, value=value, level=self.level, title=title)
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{value:g}" for value in self.table["cov_ab"].unique())
+        J, size = self.size
+        return f"StudyResults({self.n} data sets of {J} clusters of {size}, seed {self.seed}; cov_ab {values})"
+
     def __str__(self) -> str:
         title = "Estimators of the indirect effect when slopes covary"
         shown = pd.DataFrame(

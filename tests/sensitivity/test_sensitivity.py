@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import optimize, stats
 
@@ -108,11 +109,16 @@ def test_medsens_does_not_start_from_the_estimated_effect(probit, published_way)
 # -- the exact formula ------------------------------------------------------------------------------------------
 
 
-def test_exact_on_framing(probit):
+def test_exact_on_framing(probit, framing):
+    """Nothing is left of the effect where kappa is the mediator's probit coefficient: rho = s b / sqrt(1 + s^2 b^2)."""
+    import statsmodels.formula.api as smf
+
     result = probit.sensitivity()
+    s2 = smf.ols(f"emo ~ {COVARIATES}", framing).fit().resid.var(ddof=0)
+    b = smf.probit(f"cong_mesg ~ emo + {COVARIATES}", framing).fit(disp=False, tol=1e-12).params["emo"]
     assert result.table["rho"].unique() == pytest.approx(np.arange(-9, 10) / 10)
     zero = result.zero.set_index("term").loc["acme_control"]
-    assert zero["rho"] == pytest.approx(0.461, abs=0.003)
+    assert zero["rho"] == pytest.approx(b * np.sqrt(s2 / (1.0 + s2 * b**2)), abs=ITERATED)
     assert zero["R2_star"] == pytest.approx(zero["rho"] ** 2, rel=SAME)
     left = np.prod(result.unexplained)
     assert zero["R2_tilde"] == pytest.approx(zero["rho"] ** 2 * left, rel=SAME)
@@ -164,12 +170,12 @@ def test_two_linear_equations_cross_zero_at_the_correlation_of_the_residuals(fra
 
 
 @pytest.mark.parametrize("interaction", [0.0, 0.4])
-@pytest.mark.parametrize("rho", [-0.5, 0.4])
-def test_linear_and_probit_maximize_the_joint_likelihood(rho, interaction):
-    pair = simulated(("linear", "probit"), n=400, rho=0.3, seed=4, interaction=interaction)[0]
-    n, p = pair.mediator.X.shape
+@pytest.mark.parametrize(("n", "rho"), [(400, -0.5), (400, 0.4), (60, 0.6)])
+def test_linear_and_probit_maximize_the_joint_likelihood(n, rho, interaction):
+    pair = simulated(("linear", "probit"), n=n, rho=0.3, seed=4, interaction=interaction)[0]
+    p = pair.mediator.X.shape[1]
     sigma = pair.mediator.scale * np.sqrt(pair.mediator.df / n)  # maximum likelihood divides by n
-    curve = Factored(replace(pair, mediator=replace(pair.mediator, scale=sigma)), embedding(pair))
+    curve = Factored(pair, embedding(pair))
     start = np.zeros(p + 1 + pair.outcome.X.shape[1])
     best = optimize.minimize(bivariate, start, (p, pair, rho), method="BFGS", options={"gtol": 1e-7})
     best = optimize.minimize(bivariate, best.x, (p, pair, rho), method="Powell", options={"xtol": 1e-11, "ftol": 1e-15})
@@ -178,6 +184,54 @@ def test_linear_and_probit_maximize_the_joint_likelihood(rho, interaction):
     assert best.x[p + 1 :] == pytest.approx(curve.coefficients(rho), abs=MAXIMIZED)
     ours = np.concatenate([pair.mediator.beta, [np.log(sigma)], curve.coefficients(rho)])
     assert bivariate(ours, p, pair, rho) <= best.fun + SOLVED
+    assert CONTRASTS["indirect"] @ curve.cells(rho) == pytest.approx(_at_maximum(pair, best.x, rho), abs=MAXIMIZED)
+
+
+def _at_maximum(pair, found, rho):
+    """The indirect effects at an own maximum of the bivariate likelihood, by eq. 79 and 81 written out.
+
+    ``found`` holds alpha, log sigma and beta. The spread of the expected outcome has the unbiased variance of the
+    mediator, as the effects without a correlation have it.
+    """
+    p, columns = pair.mediator.X.shape[1], pair.columns
+    alpha, sigma, beta = found[:p], np.exp(found[p]), found[p + 1 :]
+    unbiased, root = sigma**2 * len(pair.mediator.y) / pair.mediator.df, np.sqrt(1.0 - rho**2)
+    cells = {}
+    for t, s in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        mean = [columns.mediator[k] @ alpha for k in (t, s)]
+        b = columns.slope[t] @ beta
+        slope = b / root + rho / (root * sigma)  # of the mediator, given which the outcome has independent errors
+        constant = columns.outcome[t] @ beta / root - rho / (root * sigma) * mean[0]
+        along = constant + slope * mean[1] + rho / (root * sigma) * (mean[0] - mean[1])
+        cells[t, s] = np.mean(stats.norm.cdf(along / np.sqrt(1.0 + slope**2 * unbiased)))
+    control, treated = cells[0, 1] - cells[0, 0], cells[1, 1] - cells[1, 0]
+    return [control, treated, (control + treated) / 2.0]
+
+
+def test_the_curve_at_a_correlation_is_that_of_the_maximum():
+    """Sixty rows, where the divisors n and n - p of the mediator's variance are 3 percent apart."""
+    rng = np.random.default_rng(4)
+    n = 60
+    data = pd.DataFrame(rng.normal(size=(n, 2)), columns=["w", "m"])
+    data["t"] = np.repeat([0.0, 1.0], n // 2)
+    data["m"] += 0.5 * data["t"] + 0.5 * data["w"]
+    data["y"] = (0.6 * data["m"] + 0.2 * data["t"] + rng.normal(size=n) > 0.3) * 1
+    fit = mlmed.causal("m ~ t + w", "y ~ m + t + w", data, treatment="t", family_y="probit")
+    result, pair, rho = fit.sensitivity(rho=[0.0, 0.6]), pair_from(fit), 0.6
+    joint = Jointly(pair)
+    assert result.coefficients(rho).to_numpy() == pytest.approx(joint.coefficients(rho), abs=SOLVED)
+    found = joint.fit(rho)
+    maximum = _at_maximum(pair, np.concatenate([found.first, np.log(found.scales[:1]), found.second]), rho)
+    assert result.at(rho).to_numpy() == pytest.approx(maximum, abs=SOLVED)
+    assert abs(_biased(pair, rho) - maximum[2]) > 1e-3  # kappa with the unbiased sigma is another curve
+    estimate = fit.effects().set_index("term")["estimate"]["acme"]
+    assert result.at(0.0)["acme"] == pytest.approx(estimate, abs=1e-12)
+
+
+def _biased(pair, rho):
+    """The indirect effect with kappa = rho / sqrt(1 - rho^2) / s, s^2 with the divisor n - p."""
+    shrunken = replace(pair, mediator=replace(pair.mediator, df=float(len(pair.mediator.y))))
+    return (CONTRASTS["indirect"] @ Factored(shrunken, embedding(shrunken)).cells(rho))[2]
 
 
 @pytest.mark.parametrize("interaction", [0.0, 0.4])

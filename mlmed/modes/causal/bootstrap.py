@@ -28,7 +28,7 @@ from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import Refit
 from mlmed.reml.resample import CaseResampler, case_resampler
 from mlmed.reml.vcov import Directions, said_along
-from mlmed.replicate import replicate
+from mlmed.replicate import leave_out, replicate
 
 __all__ = ["CausalBootstrap", "CausalReplicate", "bootstrap_causal"]
 
@@ -252,7 +252,7 @@ def bootstrap_causal(
         failures=dict(Counter(one.reason.split(" (")[0] for one in found if one.reason)),
         fixed=fixed,
         notes={term: quantity.note for term, quantity in estimates.items() if term not in fixed},
-        _leave_out=partial(_jackknife, task),
+        _leave_out=partial(_jackknife, task, n_jobs),
         lost={term: why for term, why in said.items() if why},
     )
 
@@ -270,8 +270,8 @@ def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
     return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).lost
 
 
-def _jackknife(task: CausalTask) -> pd.DataFrame:
-    return _frame([task.without(unit) for unit in range(task.n_units)])
+def _jackknife(task: CausalTask, n_jobs: int | None) -> pd.DataFrame:
+    return _frame(leave_out(task.without, np.arange(task.n_units), n_jobs=n_jobs))
 
 
 def _frame(found: list[CausalReplicate]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,11 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.frames import cluster_codes, normalize
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
 from mlmed.data.plain import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
-from mlmed.errors import DataError, DroppedRowsWarning, LevelWarning
+from mlmed.errors import DataError, DroppedRowsWarning, LevelWarning, warn
 from mlmed.formula import Equation
 from mlmed.glm.families import BINARY
 from mlmed.glm.fit import GlmFit, fit_glm
@@ -41,8 +41,8 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Grouping:
+@dataclass(frozen=True, slots=True, repr=False)
+class Grouping(Compact):
     """Clusters of the rows.
 
     Attributes
@@ -60,8 +60,8 @@ class Grouping:
     clusters: pd.Index
 
 
-@dataclass(frozen=True, slots=True)
-class SharedRows:
+@dataclass(frozen=True, slots=True, repr=False)
+class SharedRows(Compact):
     """The rows that both equations use.
 
     Attributes
@@ -100,8 +100,8 @@ class Errors:
         return self.robust or (f"robust within {self.cluster}" if self.cluster else "model-based")
 
 
-@dataclass(frozen=True)
-class EquationFit:
+@dataclass(frozen=True, repr=False)
+class EquationFit(Compact):
     """One fitted equation.
 
     Attributes
@@ -209,7 +209,7 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
                 f"{', '.join(f'{name}: {count}' for name, count in missing.items())}); remove a column that is mostly "
                 "missing"
             )
-        warnings.warn(str(dropped), DroppedRowsWarning, stacklevel=stacklevel)
+        warn(str(dropped), DroppedRowsWarning, stacklevel=stacklevel)
         table = table.loc[rows].reset_index(drop=True)
     if not keep:
         return SharedRows(table, dropped, None)
@@ -281,7 +281,7 @@ def warn_of_levels(mediator: EquationFit, rows: SharedRows, errors: Errors, *, s
         return
     name = mediator.name
     if levels_of(rows.table, rows.grouping.codes, [name])[name] == 2:
-        warnings.warn(
+        warn(
             f"the mediator {name} does not vary within {rows.grouping.name}, but its equation counts every row: its "
             f"standard errors are too small. Give cluster={rows.grouping.name!r}, or use mlmed.piecewise, which fits "
             "one row per cluster",

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law
@@ -57,8 +58,8 @@ class Question:
             raise EffectError(f"ranef_draws must be one of {', '.join(RANEF_DRAWS)}; found {self.ranef_draws!r}")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+@dataclass(frozen=True, slots=True, repr=False)
+class Prepared(Compact):
     """A question as arrays.
 
     Attributes
@@ -80,8 +81,8 @@ class Prepared:
     averaged_out: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+@dataclass(frozen=True, slots=True, repr=False)
+class Columns(Compact):
     """Columns under both treatment values.
 
     Attributes
@@ -94,8 +95,8 @@ class Columns:
     random: Counterfactual
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+@dataclass(frozen=True, slots=True, repr=False)
+class Chain(Compact):
     """Treatment -> mediator -> outcome, fitted.
 
     Attributes

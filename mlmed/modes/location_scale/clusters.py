@@ -15,7 +15,6 @@ from mlmed.errors import EffectError
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.posterior import EffectsLaw
 from mlmed.locscale.prediction import NewColumns, predict_rows
-from mlmed.locscale.rows import SCALE
 from mlmed.modes.location_scale.prediction import with_limits
 from mlmed.modes.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
 from mlmed.modes.tables import shown_clusters
@@ -69,8 +68,8 @@ class Scatter:
 
 def default_effect(fit: Fit) -> str:
     """The scale's first random effect, otherwise the location's."""
-    names = fit.rows.scale.random_names
-    return SCALE + names[0] if names else fit.rows.location.random_names[0]
+    names = random_names(fit)
+    return names[fit.problem.structure.q if fit.problem.structure.d else 0]
 
 
 def chosen_effect(fit: Fit, name: str) -> Chosen:
@@ -84,13 +83,14 @@ def chosen_effect(fit: Fit, name: str) -> Chosen:
     names = random_names(fit)
     if name not in names:
         raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
-    if not name.startswith(SCALE):
-        return Chosen(name, names.index(name), f"{name}, difference from the population", 0.0)
-    own = name.removeprefix(SCALE)
+    at, q = names.index(name), fit.problem.structure.q
+    if at < q:
+        return Chosen(name, at, f"{name}, difference from the population", 0.0)
+    own = fit.rows.scale.random_names[at - q]
     centre = float(np.exp(_fixed_part(fit, own) @ fit.estimates.tau))
     where = " where scale predictors are 0" if len(fit.rows.scale.fixed_names) > 1 else ""
     label = f"residual sd{where}" if own == INTERCEPT else f"factor of the residual sd per unit of {own}"
-    return Chosen(name, names.index(name), label, centre)
+    return Chosen(name, at, label, centre)
 
 
 def _fixed_part(fit: Fit, name: str) -> Array:
@@ -103,10 +103,9 @@ def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) ->
     check_level(level)
     J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
     if chosen.at < q:
-        table = ranef_table(fit, level=level)
-        own = table[table["effect"] == chosen.name]
+        own = ranef_table(fit, level=level).iloc[chosen.at * J : (chosen.at + 1) * J]
         return own[["group", "value", "lower", "upper"]].reset_index(drop=True)
-    W = np.tile(_fixed_part(fit, chosen.name.removeprefix(SCALE)), (J, 1))
+    W = np.tile(_fixed_part(fit, fit.rows.scale.random_names[chosen.at - q]), (J, 1))
     V = np.tile(np.eye(d)[chosen.at - q], (J, 1))
     new = NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J))
     found = with_limits(predict_rows(new, (fit.estimates.beta, fit.estimates.tau), fit.estimates.G, law), level)
@@ -123,12 +122,11 @@ def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | N
     EffectError
         An effect is unknown, or one of the two parts has none.
     """
-    own = fit.rows.location.random_names, fit.rows.scale.random_names
-    if not all(own):
-        missing = "the scale" if own[0] else "the location"
+    names, q, d = random_names(fit), fit.problem.structure.q, fit.problem.structure.d
+    if not (q and d):
+        missing = "the scale" if q else "the location"
         raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot_ranef()")
-    x, y = chosen_effect(fit, location or own[0][0]), chosen_effect(fit, scale or SCALE + own[1][0])
-    q = fit.problem.structure.q
+    x, y = chosen_effect(fit, location or names[0]), chosen_effect(fit, scale or names[q])
     if x.at >= q or y.at < q:
         raise EffectError(
             f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any
 
@@ -10,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
-from mlmed.errors import BoundaryWarning, ConvergenceWarning, DroppedRowsWarning, EffectError, LevelWarning
+from mlmed.errors import (
+    BoundaryWarning,
+    ConvergenceWarning,
+    DroppedRowsWarning,
+    EffectError,
+    LevelWarning,
+    MlmedWarning,
+    listening,
+    warn,
+)
 from mlmed.locscale.checks import exact_fits
 from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
@@ -67,7 +75,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
         raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
     fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)
     for message, category in _warnings(fit):
-        warnings.warn(message, category, stacklevel=2)
+        warn(message, category, stacklevel=2)
     warn_of_table(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
     return LocationScaleResults(fit)
 
@@ -88,10 +96,11 @@ def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64]
         beta, _, _, _ = np.linalg.lstsq(rows.location.fixed, rows.y, rcond=None)
         residual = rows.y - rows.location.fixed @ beta
         return np.asarray(beta, dtype=np.float64), np.empty((0, 0)), float(np.mean(residual**2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", BoundaryWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with listening() as heard:
         fitted = fit_model(ModelSpec((location,), "ml"), rows.table, stacklevel=4)
+    for message, category in heard:
+        if not issubclass(category, BoundaryWarning | ConvergenceWarning):
+            warn(message, category, stacklevel=3)
     return fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
 
 
@@ -111,9 +120,9 @@ def _exact(rows: Rows) -> list[str]:
     ]
 
 
-def _warnings(fit: Fit) -> list[tuple[str, type[Warning]]]:
+def _warnings(fit: Fit) -> list[tuple[str, type[MlmedWarning]]]:
     rows, estimates = fit.rows, fit.estimates
-    found: list[tuple[str, type[Warning]]] = []
+    found: list[tuple[str, type[MlmedWarning]]] = []
     if rows.dropped is not None:
         found.append((str(rows.dropped), DroppedRowsWarning))
     between = rows.constant_scale_slopes

@@ -34,12 +34,19 @@ class LocationScaleResults(Coefficients, Pictures):
         Rows, arrays and optimum behind the numbers.
     """
 
+    def __repr__(self) -> str:
+        first, second = self.fit.rows.equations
+        asked = f"{first.text}; ~ {second.text.partition('~')[2].strip()}"
+        word = "certified" if self.converged else "NOT CERTIFIED"
+        counts = f"{self.nobs} observations in {self.n_clusters} clusters"
+        return f"<LocationScaleResults: {asked}; log-likelihood {self.llf:.5f}, {word}; {counts}>"
+
     # -- estimates -----------------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
         """Fixed effects, then ``var()`` and ``cov()`` of random effects; ``sigma:`` marks the scale."""
-        return [name for name in tables.quantities(self.fit) if not name.startswith(("sd(", "cor("))]
+        return list(tables.quantities(self.fit))[: len(self.fit.estimates.psi)]
 
     @cached_property
     def params(self) -> pd.Series:

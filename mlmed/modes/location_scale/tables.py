@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import COLUMNS, Quantity, check_level, wald_table
+from mlmed.data.layout import INTERCEPT
+from mlmed.effects.delta import COLUMNS, Kind, Quantity, check_level, wald_table
 from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.effects.sdcor import sdcor_table as shared_table
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
+from mlmed.modes.labels import location_labels
 from mlmed.modes.tables import shown_clusters
 from mlmed.reml.vcov import ParameterVcov
 
@@ -33,12 +37,16 @@ Array = NDArray[np.float64]
 
 def fixed_names(fit: Fit) -> list[str]:
     """Fixed effects, those of the scale after ``sigma:``."""
-    return [*fit.rows.location.fixed_names, *(SCALE + name for name in fit.rows.scale.fixed_names)]
+    return _labels(fit.rows.location.fixed_names, fit.rows.scale.fixed_names)
 
 
 def random_names(fit: Fit) -> list[str]:
     """Random effects, location first."""
-    return [*fit.rows.location.random_names, *(SCALE + name for name in fit.rows.scale.random_names)]
+    return _labels(fit.rows.location.random_names, fit.rows.scale.random_names)
+
+
+def _labels(location: Sequence[str], scale: Sequence[str]) -> list[str]:
+    return [*location_labels(location, SCALE), *(SCALE + name for name in scale)]
 
 
 def quantities(fit: Fit) -> dict[str, Quantity]:
@@ -50,7 +58,8 @@ def quantities(fit: Fit) -> dict[str, Quantity]:
     found = {name: Quantity(name, float(estimates.psi[k]), unit[k]) for k, name in enumerate(names)}
     for k, (i, j) in enumerate(estimates.cov_at, start=first):
         name = f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})"
-        found[name] = Quantity(name, float(estimates.psi[k]), unit[k])
+        kind: Kind = "variance" if i == j else "covariance"
+        found[name] = Quantity(name, float(estimates.psi[k]), unit[k], kind=kind)
     return found | _sdcor(fit)
 
 
@@ -66,13 +75,13 @@ def _sdcor(fit: Fit) -> dict[str, Quantity]:
     return sdcor_quantities(G, estimates.psi)
 
 
-def _table(fit: Fit, terms: list[str], level: float, *, log: bool | list[bool] = False) -> pd.DataFrame:
-    known, estimates = quantities(fit), fit.estimates
-    values = np.array([known[term].estimate for term in terms])
-    errors = np.array([_error(known[term].gradient, estimates.vcov) for term in terms])
+def _table(fit: Fit, asked: Sequence[Quantity], level: float) -> pd.DataFrame:
+    estimates = fit.estimates
+    values = np.array([quantity.estimate for quantity in asked])
+    errors = np.array([_error(quantity.gradient, estimates.vcov) for quantity in asked])
     notes = [estimates.reason if np.isnan(error) else "" for error in errors]
-    on_log = np.broadcast_to(np.asarray(log, dtype=bool), len(terms))
-    return wald_table(terms, values, errors, level=level, notes=notes, log_scale=on_log)
+    log = np.array([quantity.kind == "variance" for quantity in asked], dtype=bool)
+    return wald_table([q.term for q in asked], values, errors, level=level, notes=notes, log_scale=log)
 
 
 def _error(gradient: Array, V: Array) -> float:
@@ -86,13 +95,12 @@ def _error(gradient: Array, V: Array) -> float:
 
 def fixef_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Fixed effects of the location and of the log residual sd."""
-    return _table(fit, fixed_names(fit), level)
+    return _table(fit, list(quantities(fit).values())[: len(fixed_names(fit))], level)
 
 
 def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Variances and covariances of the random effects."""
-    terms = [name for name in quantities(fit) if name.startswith(("var(", "cov(")) and name not in fixed_names(fit)]
-    return _table(fit, terms, level, log=[term.startswith("var(") for term in terms])
+    return _table(fit, [q for q in quantities(fit).values() if q.kind in ("variance", "covariance")], level)
 
 
 def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
@@ -103,13 +111,12 @@ def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
 
 def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Scale effects as residual sds and factors: exp of the coefficients and of their intervals."""
-    terms = [SCALE + name for name in fit.rows.scale.fixed_names]
-    table = _table(fit, terms, level)
-    ratio = np.array([name != "Intercept" for name in fit.rows.scale.fixed_names])
+    table = fixef_table(fit, level=level).iloc[len(fit.rows.location.fixed_names) :].reset_index(drop=True)
+    ratio = np.array([name != INTERCEPT for name in fit.rows.scale.fixed_names])
     notes = ["factor of the residual sd per unit" if r else "residual sd where scale predictors are 0" for r in ratio]
     estimate = np.exp(table["estimate"])
     return table.assign(
-        term=[f"exp({term})" for term in terms],
+        term=[f"exp({term})" for term in table["term"]],
         estimate=estimate,
         std_error=estimate * table["std_error"],
         statistic=table["statistic"].where(ratio),

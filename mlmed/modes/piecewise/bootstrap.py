@@ -16,7 +16,7 @@ from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.modes.bootstrap import BootstrapResults, count_failures
+from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_among
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
@@ -24,7 +24,7 @@ from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
 from mlmed.reml.vcov import Directions, said_along
-from mlmed.replicate import replicate
+from mlmed.replicate import leave_out, replicate
 
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
@@ -243,17 +243,9 @@ class Jackknife:
 
     def __call__(self) -> pd.DataFrame:
         """Estimates without each cluster, by cluster."""
-        import joblib
-
         used = np.sort(np.concatenate(self.task.strata))
-        pieces = np.array_split(used, max(min(4 * joblib.effective_n_jobs(self.n_jobs), len(used)), 1))
-        run = joblib.Parallel(n_jobs=self.n_jobs)
-        found = [one for part in run(joblib.delayed(_left_out)(self.task, piece) for piece in pieces) for one in part]
+        found = leave_out(self.task.without, used, n_jobs=self.n_jobs)
         return _frame(found, self.names, self.make).set_index(self.clusters[used])
-
-
-def _left_out(task: PiecewiseRefit, clusters: Indices) -> list[Refitted]:
-    return [task.without(int(cluster)) for cluster in clusters]
 
 
 def _frame(found: list[Refitted], names: list[str], make: Callable[[Array], dict[str, Array]]) -> pd.DataFrame:
@@ -291,6 +283,7 @@ def bootstrap_separately(
         notes=free | _of_quotients(draws, free),
         _leave_out=Jackknife(task, clusters, names, make, n_jobs),
         lost={term: why for term, why in said.items() if why},
+        variances=variances_among(quantities),
     )
 
 

@@ -52,6 +52,9 @@ class ClusterRegression(Coefficients):
     group_name: str
     left_out: str = ""
 
+    def __repr__(self) -> str:
+        return f"<ClusterRegression: {self.formula}; {self.n_clusters} clusters ({self.group_name})>"
+
     @property
     def formula(self) -> str:
         """What was asked."""

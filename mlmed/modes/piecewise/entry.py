@@ -46,6 +46,11 @@ class PiecewiseResults(PiecewiseInference):
         The user's table itself (not a copy); None in a fit from a pickle.
     """
 
+    def __repr__(self) -> str:
+        asked = f"{self.asked.mediator.text}; {self.asked.outcome.text}"
+        clusters = f"{len(self.fits.clusters)} clusters ({':'.join(self.asked.group)})"
+        return f"<PiecewiseResults: {asked}; design {self.design}, {self.asked.method.upper()}; {clusters}>"
+
     @property
     def design(self) -> str:
         """Levels of treatment, mediator and outcome: ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +11,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.compact import Compact
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, two_values
 from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
 from mlmed.data.plain import complete_rows, read_columns
-from mlmed.errors import DataError, DroppedRowsWarning, FamilyWarning, FormulaError, LevelWarning
+from mlmed.errors import (
+    DataError,
+    DroppedRowsWarning,
+    FamilyWarning,
+    FormulaError,
+    LevelWarning,
+    MlmedWarning,
+    listening,
+    warn,
+)
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.fitting import fit_model
@@ -28,8 +37,8 @@ from mlmed.names import display_name, safe_name
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked(Compact):
     """The question before any data is seen.
 
     Attributes
@@ -64,8 +73,8 @@ class Asked:
         return self.outcome.random[0].group
 
 
-@dataclass(frozen=True, slots=True)
-class Fits:
+@dataclass(frozen=True, slots=True, repr=False)
+class Fits(Compact):
     """The three fits, and what was learned of the data.
 
     Attributes
@@ -238,7 +247,7 @@ def _warn_of_two_values(fit: MixedResults | ClusterRegression, role: str, watch:
         name, values = equation.name, two_values(fit.fitted.grams, 0, equation.response_at)
     if values is not None:
         with watch(name):
-            warnings.warn(*two_valued(role, name, values), stacklevel=2)
+            warn(*two_valued(role, name, values), stacklevel=2)
 
 
 def _roles(asked: Asked) -> Roles:
@@ -271,7 +280,7 @@ def _fit_mediator(
             f"vary between clusters but the residual. Write '{equation.name} ~ {display_name(equation.fixed)}'"
         )
     if equation.random:
-        warnings.warn(
+        warn(
             f"the random intercept of {equation.text!r} is not used: {equation.name} is the same in all rows of a "
             f"cluster ({group}), and is fitted by least squares on one row per cluster",
             LevelWarning,
@@ -279,7 +288,7 @@ def _fit_mediator(
         )
     found = fit_clusters(equation, *rows, group_name=group)
     if found.left_out:
-        warnings.warn(found.left_out, DroppedRowsWarning, stacklevel=2)
+        warn(found.left_out, DroppedRowsWarning, stacklevel=2)
     return found
 
 
@@ -287,25 +296,23 @@ def _fit_mediator(
 def _told_once(outcome: str, reduced: str) -> Iterator[Any]:
     """Collect the warnings of several fits; say them afterwards, each with its equation, none twice."""
     dropped: list[str] = []
-    others: dict[str, type[Warning]] = {}
+    others: dict[str, type[MlmedWarning]] = {}
 
     @contextmanager
     def watch(name: str) -> Iterator[None]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with listening() as heard:
             yield
-        for one in caught:
-            text = str(one.message)
-            if issubclass(one.category, DroppedRowsWarning):
+        for text, category in heard:
+            if issubclass(category, DroppedRowsWarning):
                 dropped.append(text if name else text.replace(f"equation {outcome}", reduced))
-            elif issubclass(one.category, LevelWarning | FamilyWarning):
-                others[text] = one.category  # names its equation
+            elif issubclass(category, LevelWarning | FamilyWarning):
+                others[text] = category  # names its equation
             else:
-                others[f"{f'equation {name}' if name else reduced}: {text}"] = one.category
+                others[f"{f'equation {name}' if name else reduced}: {text}"] = category
 
     yield watch
     # the frames between are: this, contextlib's, fit_separately, piecewise
     if dropped:
-        warnings.warn("; ".join(dict.fromkeys(dropped)), DroppedRowsWarning, stacklevel=5)
+        warn("; ".join(dict.fromkeys(dropped)), DroppedRowsWarning, stacklevel=5)
     for message, category in others.items():
-        warnings.warn(message, category, stacklevel=5)
+        warn(message, category, stacklevel=5)

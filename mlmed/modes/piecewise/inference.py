@@ -29,7 +29,7 @@ from mlmed.modes.options import check_options
 from mlmed.modes.piecewise.bootstrap import bootstrap_separately, lost_of, refit_of, strata_of
 from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
-from mlmed.modes.piecewise.parts import Part, layout_of, names_of, parts_of, psi_of
+from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
 
 __all__ = ["PiecewiseInference"]
@@ -251,8 +251,8 @@ class PiecewiseInference:
     # -- functions of the parameters -------------------------------------------------------------------------
 
     def _parameters(self) -> dict[str, Quantity]:
-        unit = np.eye(len(self._psi))
-        return {name: Quantity(name, float(self._psi[k]), unit[k]) for k, name in enumerate(self.names)}
+        unit, kinds = np.eye(len(self._psi)), [kind for fit in self._three for kind in kinds_of(fit)]
+        return {name: Quantity(name, float(self._psi[k]), unit[k], kind=kinds[k]) for k, name in enumerate(self.names)}
 
     def nlcom(
         self,

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from mlmed.data.design import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
+from mlmed.effects.delta import Kind
+from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.results import MixedResults
-from mlmed.modes.tables import psi
+from mlmed.modes.tables import RESIDUAL, psi
 
-__all__ = ["Part", "layout_of", "names_of", "parts_of", "psi_of"]
+__all__ = ["Part", "kinds_of", "layout_of", "names_of", "parts_of", "psi_of"]
 
 Array = NDArray[np.float64]
 Part = MixedResults | ClusterRegression
@@ -35,11 +37,21 @@ def parts_of(fits: Sequence[Part]) -> tuple[slice, ...]:
 def names_of(fit: Part, prefix: str) -> list[str]:
     """Names of these estimates: ``m:x``, ``var(m:x)``, ``cov(m:x,m:Intercept)``, ``var(m:Residual)``."""
     if isinstance(fit, ClusterRegression):
-        return [f"{prefix}:{name}" for name in fit.design.names]
+        return coefficient_labels(f"{prefix}:{name}" for name in fit.design.names)
     layout = fit.fitted.layout.equations[0]
-    own = [f"{prefix}:{name}" for name in layout.random]
+    residual = f"{prefix}:{RESIDUAL}"
+    own = random_labels((f"{prefix}:{name}" for name in layout.random), [residual])
     tau = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fit.fitted.estimates.tau_at]
-    return [*(f"{prefix}:{name}" for name in layout.fixed), *tau, f"var({prefix}:Residual)"]
+    return [*coefficient_labels(f"{prefix}:{name}" for name in layout.fixed), *tau, f"var({residual})"]
+
+
+def kinds_of(fit: Part) -> list[Kind]:
+    """What each of these estimates is."""
+    if isinstance(fit, ClusterRegression):
+        return [""] * len(fit.design.names)
+    estimates = fit.fitted.estimates
+    fixed: list[Kind] = [""] * len(estimates.beta)
+    return [*fixed, *("variance" if i == j else "covariance" for i, j in estimates.tau_at), "variance"]
 
 
 def layout_of(fit: Part) -> EquationLayout:
