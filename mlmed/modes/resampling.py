@@ -25,7 +25,7 @@ from mlmed.reml.resample import CaseResampler, case_resampler, within_case_resam
 from mlmed.reml.residual import residual_resampler, row_parametric_resampler
 from mlmed.reml.simulation import at_optimum, parametric_resampler
 from mlmed.reml.working import Working
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 
 __all__ = ["KINDS", "Kind", "Plan", "bootstrap_fit", "resampler_for"]
 

@@ -25,7 +25,7 @@ from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import Refit
 from mlmed.reml.resample import CaseResampler, case_resampler
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 
 __all__ = ["CausalBootstrap", "CausalReplicate", "bootstrap_causal"]
 

@@ -21,7 +21,7 @@ from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "refit_of", "strata_of"]
 
