@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mlmed
 from mlmed.reml.boundary import multiplier
-from mlmed.reml.fit import _certify
+from mlmed.reml.fit import _certify, optimize
 from mlmed.reml.objective import objective_for
 from mlmed.reml.optimizer import NewtonSettings, newton
 from tests.models import working
@@ -60,3 +61,37 @@ def test_a_boundary_point_is_an_optimum_only_if_leaving_it_does_not_pay(ratio, o
     assert found.smallest_curvature > 0.5
     assert found.converged == optimal
     assert ("multiplier -" in found.complaint) == (not optimal)
+
+
+def test_a_promise_of_a_newton_step_is_refused():
+    """Gradients below their bound may still promise something where the criterion is nearly flat: g'H^-1 g."""
+    data, _ = one_way(3.0)
+    made = working(data, "y ~ 1 + (1 | id)")
+    found = optimize(made.problem, made.blocks, reml=True)
+    objective = objective_for(made.problem, made.blocks, reml=True)
+    theta = np.append(found.L[0, 0], 0.5 * np.log(found.sigma2))
+    point = objective.derivatives(theta)
+    assert _certify(objective, theta, point, 0.0).converged
+    for promised, certified in ((1e-9, True), (1e-7, False)):
+        flat = replace(point, gradient=np.array([1e-6, 0.0]), hessian=np.diag([1e-12 / promised, 1.0]))
+        judged = _certify(objective, theta, flat, 0.0)
+        assert judged.newton_decrement == pytest.approx(promised, rel=1e-6)
+        assert judged.converged == certified
+
+
+def test_a_correlation_near_one_is_not_taken_for_one():
+    """Slopes are intercepts plus 0.0026, which the rows can tell: the model with one effect for both is worse by chi2 = 17."""
+    rng = np.random.default_rng(8)
+    u0 = rng.normal(size=300)
+    u1 = u0 + 0.0026 * rng.normal(size=300)
+    id_ = np.repeat(np.arange(300), 40)
+    x = rng.normal(size=len(id_))
+    data = pd.DataFrame({"id": id_, "x": x, "y": u0[id_] + (1.0 + u1[id_]) * x + 0.02 * rng.normal(size=len(id_))})
+    both = mlmed.mixed("y ~ x + (1 + x | id)", data)
+    assert both.converged
+    assert both.fitted.optimum.rank == 2
+    G = both.G.to_numpy()
+    within = np.array([-1.0, 1.0])
+    assert within @ G @ within == pytest.approx(0.0026**2, rel=0.5)  # four standard errors from 0
+    one = mlmed.mixed("y ~ x + (0 + z | id)", data.assign(z=1.0 + data["x"]))
+    assert both.llf - one.llf > 5.0
