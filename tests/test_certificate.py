@@ -80,7 +80,7 @@ def test_a_promise_of_a_newton_step_is_refused():
 
 
 def test_a_correlation_near_one_is_not_taken_for_one():
-    """Slopes are intercepts plus 0.0026, which the rows can tell: the model with one effect for both is worse by chi2 = 17."""
+    """Slopes are intercepts plus 0.0026, which the rows can tell: one effect for both is worse by chi2 = 17."""
     rng = np.random.default_rng(8)
     u0 = rng.normal(size=300)
     u1 = u0 + 0.0026 * rng.normal(size=300)
