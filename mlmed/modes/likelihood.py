@@ -60,7 +60,10 @@ SAME_COLUMN, ROUNDED = 1e-8, 1e-13
 MIXTURE_NOTE = "the variance is tested at its boundary: equal mixture of chi2({low}) and chi2({high})"
 #: Covariances that fall with a variance: with one of them the test has its size, with four it rejects 2 to 4.5% of true
 #: hypotheses at 5% (simulated, 25 clusters of 6 to 500 of 20; docs/math.md, eq. 42).
-CONSERVATIVE_NOTE = "; conservative, as {covariances} covariances fall with it (with four, 2 to 4.5% of true hypotheses are rejected at 5%)"
+CONSERVATIVE_NOTE = (
+    "; conservative, as {covariances} covariances fall with it (with four of them 2 to 4.5% of true hypotheses are "
+    "rejected at 5%)"
+)
 
 
 def _mixture_note(df: int) -> str:
