@@ -1,4 +1,4 @@
-# make install | demo | test | check | validate | coverage | bench
+# make install | demo | test | test-kernels | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types imports validate validate-locscale validate-predictions coverage bench clean
+.PHONY: help install demo test test-kernels check lint types imports validate validate-locscale validate-predictions coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: install         ## the main job on the data set that ships with the packag
 
 test: install         ## all tests, on two workers
 	$(BIN)/python -m pytest -n 2 -q
+
+test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
+	$(BIN)/python tests/kernels.py $(KERNELS)
 
 check: lint types imports  ## lint, types and the import contract
 

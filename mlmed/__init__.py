@@ -5,18 +5,7 @@ potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equat
 ``location_scale`` residual sds that differ; ``stack`` shows the stacked table.
 """
 
-from mlmed import datasets, errors, reproduce, simulate
-from mlmed.data.stacking import stack
-from mlmed.modes.causal import causal
-from mlmed.modes.causal.results import CausalResults
-from mlmed.modes.comparison import Comparison, compare
-from mlmed.modes.grams import Grams, grams, grams_sql
-from mlmed.modes.location_scale import LocationScaleResults, location_scale
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.mixed import mixed
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
-from mlmed.modes.results import MixedResults
-from mlmed.replicate import replicate
+import importlib
 
 __version__ = "0.1.0"
 
@@ -44,3 +33,42 @@ __all__ = [
     "simulate",
     "stack",
 ]
+
+#: Where each public name comes from; a module is loaded when one of its names is first used. ``__init__.pyi`` says the
+#: same to type checkers and editors.
+_HOMES = {
+    "CausalResults": "mlmed.modes.causal",
+    "Comparison": "mlmed.modes.comparison",
+    "Grams": "mlmed.modes.grams",
+    "LocationScaleResults": "mlmed.modes.location_scale",
+    "MediationResults": "mlmed.modes.mediation",
+    "MixedResults": "mlmed.modes.results",
+    "PiecewiseResults": "mlmed.modes.piecewise",
+    "causal": "mlmed.modes.causal",
+    "compare": "mlmed.modes.comparison",
+    "grams": "mlmed.modes.grams",
+    "grams_sql": "mlmed.modes.grams",
+    "location_scale": "mlmed.modes.location_scale",
+    "mediate": "mlmed.modes.mediation",
+    "mixed": "mlmed.modes.mixed",
+    "piecewise": "mlmed.modes.piecewise",
+    "replicate": "mlmed.replication",
+    "stack": "mlmed.data.stacking",
+}
+_MODULES = ("datasets", "errors", "reproduce", "simulate")
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name at its first use (PEP 562)."""
+    if name in _MODULES:
+        return importlib.import_module(f"mlmed.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlmed' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List public names, loaded or not."""
+    return sorted({*globals(), *__all__})

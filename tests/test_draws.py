@@ -120,6 +120,19 @@ def test_a_level_needs_so_many_draws(level, needed, method):
         assert np.isfinite(draw_interval(draws[1:], estimate, level=level, method="normal").low) == (needed > 20)
 
 
+def test_a_corrected_percentile_within_the_draws_is_not_complained_about():
+    """Position (n + 1) p of the lower end, by scipy: 0.65 lies before the first draw, 1.40 after it."""
+    n, tail = 199, 0.025
+    draws = np.arange(1.0, n + 1.0)
+    for below, position, beyond in ((70, 0.651, True), (80, 1.404, False)):
+        estimate = below + 0.5  # so many draws lie below it
+        share = stats.norm.cdf(2.0 * stats.norm.ppf(below / n) + stats.norm.ppf(tail))
+        assert (n + 1) * share == pytest.approx(position, abs=1e-3)
+        found = draw_interval(draws, estimate, level=1.0 - 2.0 * tail, method="bc")
+        assert ("most extreme draw" in found.note) == beyond
+        assert found.low == pytest.approx(max(position, 1.0), abs=1e-3)
+
+
 def test_a_corrected_percentile_beyond_the_draws_is_said():
     draws = np.random.default_rng(10).normal(size=99)
     estimate = float(np.quantile(draws, 0.2))

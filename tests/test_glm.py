@@ -66,6 +66,31 @@ def test_slope_of_the_mean(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_leverages_of_counted_rows_are_those_of_their_copies(family):
+    """A row that counts twice has the leverage of both copies; all together have that of the columns."""
+    X, eta = design()
+    y, weights = response(family, eta), np.where(np.arange(len(eta)) < 10, 2.0, 1.0)
+    counted = fit_glm(family, y, X, names=NAMES, response="y", weights=weights)
+    rows = np.repeat(np.arange(len(y)), weights.astype(int))
+    repeated = fit_glm(family, y[rows], X[rows], names=NAMES, response="y")
+    np.testing.assert_allclose(counted.leverage, np.bincount(rows, weights=repeated.leverage), rtol=CONVERGED)
+    assert counted.leverage.sum() == pytest.approx(X.shape[1], rel=CONVERGED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_constant_need_not_be_one(family):
+    """A column of fours in place of ones: a quarter of the intercept, the same slopes and fit."""
+    X, eta = design()
+    y, X = response(family, eta), X + np.where(np.arange(X.shape[1]) > 0, 2.0, 0.0)
+    assert np.all(X[:, 0] == 1.0)
+    ones, fours = (
+        fit_glm(family, y, X * np.where(np.arange(X.shape[1]) > 0, 1.0, c), names=NAMES, response="y") for c in (1, 4)
+    )
+    np.testing.assert_allclose(fours.beta * [4.0, *[1.0] * (X.shape[1] - 1)], ones.beta, rtol=CONVERGED)
+    assert fours.loglik == pytest.approx(ones.loglik, rel=CONVERGED)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_weights_are_repeated_rows(family):
     X, eta = design()
     y = response(family, eta)

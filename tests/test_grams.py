@@ -459,3 +459,13 @@ def test_an_unknown_dialect_is_refused(frame: pd.DataFrame) -> None:
     """The known ones are listed."""
     with pytest.raises(DataError, match=r"unknown SQL dialect 'cobol'; use one of .*spark"):
         mlmed.grams_sql(MEDIATOR, duckdb.from_df(frame), dialect="cobol")
+
+
+def test_shards_pool_means_and_standard_deviations(frame):
+    """What covariates are held at, and one sd beside it: of all rows, whose shards differ in both."""
+    frame = frame.assign(w=frame["w"] * np.where(frame["id"] > 12, 1.0, 3.0) + np.where(frame["id"] > 12, 0.0, 5.0))
+    shards = [frame[frame["id"] <= 12], frame[(frame["id"] > 12) & (frame["id"] <= 14)], frame[frame["id"] > 14]]
+    made = added("y ~ x + w + (1 | id)", shards).arrays.layout.equations[0]
+    for name in ("x", "w"):
+        assert made.typical[name] == pytest.approx(frame[name].mean(), rel=DENSE)
+        assert made.spread[name] == pytest.approx(frame[name].std(ddof=1), rel=DENSE)

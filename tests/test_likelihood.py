@@ -218,3 +218,33 @@ def test_what_lies_outside_is_refused_with_a_way_out(dataset):
             fit.test(hypothesis)
     edge = fit.test("cov(Intercept,x) / sqrt(var(Intercept) * var(x)) = -1")
     assert edge.chi2 > 40.0
+
+
+def test_a_variance_with_several_covariances_is_said_to_be_conservative():
+    """The note of the test and of the table; with one covariance the mixture has its size, and nothing is said."""
+    data = mlmed.simulate.bpg(60, 10, seed=4).data
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
+    for effect in ("m:x", "y:m"):
+        found = fit.test(f"var({effect}) = 0")
+        assert "equal mixture of chi2(4) and chi2(5); conservative, as 4 covariances fall with it" in found.note
+        assert found.note in str(found)
+        assert found.p_value == pytest.approx(0.5 * (chdtrc(4, found.chi2) + chdtrc(5, found.chi2)), rel=1e-12)
+    without = quiet(mlmed.mediate, "m ~ x + (1 | id)", OUTCOME, data)
+    assert "conservative, as 4 covariances" in fit.compare(without)["note"][1]
+    one = mlmed.mixed(MEDIATOR, data).test("var(x) = 0")
+    assert "equal mixture of chi2(1) and chi2(2)" in one.note
+    assert "conservative" not in one.note
+
+
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_without_its_only_random_effect_a_model_is_a_regression(method):
+    """Its log-likelihood from the residual sum of squares and, with REML, log|X'X|."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim").assign(X=lambda d: 3.0 + 10.0 * d["X"])
+    X, y = np.column_stack([np.ones(len(data)), data["X"]]), data["Med"].to_numpy()
+    rss, n = float(((y - X @ np.linalg.lstsq(X, y)[0]) ** 2).sum()), len(y)
+    df = n - 2 if method == "reml" else n
+    llf = -0.5 * df * (np.log(2 * np.pi * rss / df) + 1.0)
+    llf -= 0.5 * np.linalg.slogdet(X.T @ X)[1] if method == "reml" else 0.0
+    found = mlmed.mixed("Med ~ X + (1 | group)", data, method=method).test("var(Intercept) = 0")
+    assert found.llf == pytest.approx(llf, rel=1e-12)
+    assert found.df == 1

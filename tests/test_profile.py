@@ -18,7 +18,7 @@ from mlmed.modes.profiles import profiler_of
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import coordinates
 from mlmed.reml.objective import objective_for
-from mlmed.reml.pull import psi_map
+from mlmed.reml.pull import psi_map, pulled_optimum
 from tests.models import MEDIATOR, OUTCOME
 
 #: Drop of the log-likelihood at an end of a 95% interval.
@@ -29,6 +29,8 @@ DROP = 1e-6
 OTHER_SEARCH = 1e-5
 #: The same interval in other units or after a monotone transformation.
 SAME_ENDS = 1e-6
+#: Fits for one end; five are the rule, halving takes more than twelve.
+MOST_FITS = 6
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,41 @@ def test_the_ends_do_not_depend_on_the_first_guess(fit):
     for factor in (0.1, 0.5, 3.0, 20.0):
         other = find_end(replace(profiler, unit=profiler.unit * factor), 1, level=0.95)
         assert other.value == pytest.approx(expected, rel=SAME_ENDS), factor
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+
+
+def test_the_slope_is_that_of_the_drop(shipped):
+    """Of both sides, against differences of the profile itself."""
+    profiler = profiler_of(shipped.fitted, shipped.quantity_at("var(X)"))
+    for side in (-1.0, 1.0):
+        centre = profiler.estimate + side * profiler.unit
+        low, at, high = (
+            profiler.point(centre + step * profiler.unit, profiler.optimum)[0] for step in (-1e-3, 0.0, 1e-3)
+        )
+        assert at.slope == pytest.approx((high.drop - low.drop) / (high.value - low.value), rel=1e-5)
+        assert at.slope * side > 0.0
+
+
+@pytest.mark.parametrize("term", ["X", "var(X)", "cov(Intercept,X)"])
+def test_an_end_takes_few_fits(shipped, term, monkeypatch):
+    """Newton with the slope of the profile; without it, halving the interval would find the same end."""
+    made = []
+
+    def counted(*arguments, **options):
+        made.append(arguments)
+        return pulled_optimum(*arguments, **options)
+
+    profiler = profiler_of(shipped.fitted, shipped.quantity_at(term))
+    monkeypatch.setattr("mlmed.effects.profile.pulled_optimum", counted)
+    for side in (-1, 1):
+        made.clear()
+        end = find_end(profiler, side, level=0.95)
+        assert 0.5 * end.drop == pytest.approx(TARGET, rel=0, abs=DROP)
+        assert 1 <= len(made) <= MOST_FITS, (term, side)
 
 
 def test_effects_table_of_profiles(fit):

@@ -200,6 +200,12 @@ def test_performance_by_hand():
     assert found.power_of_all == pytest.approx(2 / 5)
     assert found.share_missing == pytest.approx(2 / 5)
     assert found.coverage == pytest.approx(2 / 3)  # of the intervals that exist
+    # Morris, White & Crowther (2019), table 6, for k = 4 estimates and 3 intervals
+    assert found.sd_mcse == pytest.approx(made.std(ddof=1) / np.sqrt(2 * (4 - 1)))
+    mse, squares = ((made - 1.5) ** 2).mean(), (made - 1.5) ** 2
+    mse_mcse = np.sqrt(((squares - mse) ** 2).sum() / (4 * (4 - 1)))
+    assert found.rmse_mcse == pytest.approx(mse_mcse / (2 * np.sqrt(mse)))  # d sqrt(u) = du / (2 sqrt(u))
+    assert found.coverage_mcse == pytest.approx(np.sqrt(2 / 3 * 1 / 3 / 3))
 
 
 def test_monte_carlo_errors_are_those_of_repeated_studies():

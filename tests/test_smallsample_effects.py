@@ -251,3 +251,26 @@ def test_slopes_at(both_ways):
     assert np.all(np.abs(slopes[:4] - exact) <= np.maximum(10.0 * errors[:4], 1e-11))
     np.testing.assert_allclose(slopes[:4], exact, rtol=1e-5, atol=1e-12)
     assert errors[4] > 0.1 * slopes[4]
+
+
+def test_a_variance_without_a_slope_has_no_df():
+    """A standard error that starts like a square root where the residual variance is: no step agrees with another."""
+    one = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim")).fitted
+    s2, weight = one.estimates.sigma2[0], np.zeros(len(one.estimates.beta) + len(one.estimates.tau) + 1)
+    weight[1] = 1.0
+
+    def df(height):
+        def kinked(estimates):
+            gap = abs(float(estimates.sigma2[0] / s2 - 1.0))
+            gap = gap if gap > 1e-12 else 0.0
+            return [Quantity("slope", float(estimates.beta[1]), (1.0 + height * np.sqrt(gap)) * weight)]
+
+        return satterthwaite_effects(kinked, one.working, one.optimum, reml=True)
+
+    assert df(0.0).values[0] == pytest.approx(satterthwaite_linear(weight[None, :2], *pair_of(one)).values[0], rel=1e-6)
+    assert np.isnan(df(1.0).values[0])
+    assert df(1.0).reasons == (smallsample.ABRUPT,)
+
+
+def pair_of(fitted):
+    return fitted.working, fitted.optimum

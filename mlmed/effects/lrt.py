@@ -16,7 +16,11 @@ def lr_statistic(drop: float) -> float:
 
 
 def mixture_p(chi2: float, df: int) -> float:
-    """P value of the equal mixture of chi2(df - 1) and chi2(df); chi2(0) is the value 0."""
+    """P value of the equal mixture of chi2(df - 1) and chi2(df); chi2(0) is the value 0.
+
+    With df - 1 covariances beside the variance the mixture is the limit for many clusters. It is conservative before:
+    the other variances bound the covariances, so they cannot use all their freedom.
+    """
     upper = float(chdtrc(df, chi2))
     lower = float(chdtrc(df - 1, chi2)) if df > 1 else float(chi2 <= 0.0)
     return 0.5 * (lower + upper)

@@ -162,7 +162,8 @@ class Inference:
         """Likelihood-ratio test of one restriction, everything else re-estimated.
 
         A variance is tested at its boundary (the random effect is left out, with its covariances), against the
-        mixture of chi2 distributions that belongs there.
+        mixture of chi2 distributions that belongs there; conservative if several covariances fall with it (see the
+        note of the result).
 
         Parameters
         ----------

@@ -27,7 +27,7 @@ from mlmed.modes.fitting import Fitted, design_of
 from mlmed.reml.predictive import ResponseSampler, cluster_law, population_law, residual_root
 from mlmed.reml.residual import row_model
 from mlmed.reml.simulation import at_optimum
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 from mlmed.report.predictive_plots import Panel, plot_panels
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from mlmed.reml.residual import residual_resampler, row_parametric_resampler
 from mlmed.reml.simulation import at_optimum, parametric_resampler
 from mlmed.reml.vcov import said_along
 from mlmed.reml.working import Working
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 
 __all__ = ["KINDS", "Kind", "Plan", "bootstrap_fit", "resampler_for"]
 

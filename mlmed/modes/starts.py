@@ -15,7 +15,7 @@ from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Certificate, optimize
 from mlmed.reml.start import random_theta
 from mlmed.reml.vcov import parameter_vcov
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 
 __all__ = ["End", "Evidence", "fits_from_random_starts", "table_of_starts"]
 

@@ -13,7 +13,7 @@ from mlmed.model import Method
 from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.intervals import Interval
 from mlmed.modes.piecewise.intervals import PiecewiseInterval
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
 from mlmed.simulate.generate import Design, Population, Source

@@ -12,7 +12,7 @@ import pandas as pd
 from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_count, check_jobs, check_seed
-from mlmed.replicate import replicate
+from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.estimators import ESTIMATORS, Comparison
 from mlmed.simulate.generate import Population, Source, default_truth

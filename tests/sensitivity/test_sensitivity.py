@@ -11,7 +11,7 @@ from scipy import optimize, stats
 
 import mlmed
 from mlmed.effects.confounding import Factored, Jointly, shrunk
-from mlmed.effects.sensitivity import CONTRASTS, embedding
+from mlmed.effects.sensitivity import CONTRASTS, Equation, embedding, explained
 from tests.sensitivity_models import (
     COVARIATES,
     FOUR_ERRORS,
@@ -269,3 +269,17 @@ def test_r_shrinks_the_slope():
     found = shrunk(np.column_stack([np.ones(2), b]), np.array([0.0, 1.0]), np.array([0.0, 1.0]), s)
     assert found[:, 1] == pytest.approx(rho12 / (s * np.sqrt(1.0 - rho12**2)), rel=SAME)
     assert found[:, 0] == pytest.approx(1.0)
+
+
+def test_explained_variance_of_both_families():
+    """R^2 of a regression by correlation; of a probit index var(eta)/(1 + var(eta)) with divisor n - 1 (eq. 88)."""
+    rng = np.random.default_rng(3)
+    X = np.column_stack([np.ones(12), rng.normal(size=12)])
+    y = X @ [0.3, 0.8] + rng.normal(size=12)
+    beta = np.linalg.lstsq(X, y)[0]
+    linear = Equation("linear", y, X, beta, np.eye(2), 1.0, 10.0)
+    assert explained(linear) == pytest.approx(np.corrcoef(X[:, 1], y)[0, 1] ** 2, rel=SAME)
+    spread = beta[1] ** 2 * np.cov(X[:, 1])
+    assert explained(replace(linear, family="probit", y=(y > 0.0) * 1.0)) == pytest.approx(
+        spread / (1 + spread), rel=SAME
+    )

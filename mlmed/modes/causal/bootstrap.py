@@ -28,7 +28,7 @@ from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import Refit
 from mlmed.reml.resample import CaseResampler, case_resampler
 from mlmed.reml.vcov import Directions, said_along
-from mlmed.replicate import leave_out, replicate
+from mlmed.replication import leave_out, replicate
 
 __all__ = ["CausalBootstrap", "CausalReplicate", "bootstrap_causal"]
 

@@ -24,7 +24,7 @@ from mlmed.modes.results import MixedResults
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
 from mlmed.reml.vcov import Directions, said_along
-from mlmed.replicate import leave_out, replicate
+from mlmed.replication import leave_out, replicate
 
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 

@@ -1,11 +1,11 @@
-"""Commands and their options."""
+"""Options of each command."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from mlmed import __version__
 from mlmed.effects.delta import ORDERS
 from mlmed.effects.draws import METHODS as METHODS_OF_DRAWS
 from mlmed.glm.families import FAMILIES
@@ -18,66 +18,52 @@ from mlmed.modes.piecewise import PIECEWISE_INTERVALS
 from mlmed.modes.resampling import KINDS
 from mlmed.modes.smallsample import DDF_KINDS
 
-__all__ = ["make_parser"]
+__all__ = ["add_options"]
 
 FORMATS = ("text", "stata", "json", "csv")
-EXAMPLE = """\
-example:
-  mlmed fit yuan_mackinnon_sim \\
-    --mediator "Med ~ X + (1 + X | group)" \\
-    --outcome  "y ~ Med + X + (1 + Med + X | group)"
-"""
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of ``mlmed``."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
-    )
-    parser.add_argument("--version", action="version", version=f"mlmed {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    fit = commands.add_parser(
-        "fit", help="mediation: two equations, fitted jointly", epilog=EXAMPLE, formatter_class=raw
-    )
-    _add_mediation(fit)
-    _add_contrast(fit)
-    _add_fitting(fit)
-    _add_printing(fit)
-    effects = commands.add_parser("effects", help="paths and effects with any kind of interval")
-    _add_mediation(effects)
-    _add_contrast(effects)
-    _add_at(effects)
-    _add_fitting(effects)
-    _add_intervals(effects)
-    _add_schools(commands)
-    one = commands.add_parser("mixed", help="one equation, or several responses at once")
-    _add_data(one)
-    one.add_argument(
+def add_options(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add what a command takes to its parser."""
+    OPTIONS[command](parser)
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    _add_mediation(parser)
+    _add_contrast(parser)
+    _add_fitting(parser)
+    _add_printing(parser)
+
+
+def _add_effects(parser: argparse.ArgumentParser) -> None:
+    _add_mediation(parser)
+    _add_contrast(parser)
+    _add_at(parser)
+    _add_fitting(parser)
+    _add_intervals(parser)
+
+
+def _add_mixed(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument(
         "--formula", action="append", required=True, help='e.g. "y ~ x + (1 + x |c| id)"; once per response'
     )
-    one.add_argument("--residual", choices=RESIDUALS, default="diagonal", help="correlated across responses, or not")
-    _add_fitting(one)
-    _add_printing(one)
-    _add_location_scale(commands)
-    _add_tables(commands)
-    return parser
+    parser.add_argument("--residual", choices=RESIDUALS, default="diagonal", help="correlated across responses, or not")
+    _add_fitting(parser)
+    _add_printing(parser)
 
 
-def _add_location_scale(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    both = commands.add_parser("location-scale", help="means and residual sds that differ between clusters")
+def _add_location_scale(both: argparse.ArgumentParser) -> None:
     _add_data(both)
     both.add_argument("--location", required=True, metavar="FORMULA", help='e.g. "y ~ x + (1 |c| id)"')
     both.add_argument("--scale", required=True, metavar="FORMULA", help='of the log residual sd: "~ x + (1 |c| id)"')
     both.add_argument("--nodes", type=int, help="of the quadrature, per scale random effect (default: chosen)")
     both.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
     both.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    both.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    _add_out(both)
 
 
-def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Other ways to analyse mediation, and comparisons."""
-    piecewise = commands.add_parser("piecewise", help="mediation: separate equations (Krull and MacKinnon)")
+def _add_piecewise(piecewise: argparse.ArgumentParser) -> None:
     _add_mediation(piecewise)
     _add_contrast(piecewise)
     _add_at(piecewise)
@@ -88,7 +74,9 @@ def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     piecewise.add_argument("--strata", metavar="COLUMN", help="bootstrap within the values of this column")
     _add_draws(piecewise)
     piecewise.add_argument("--format", choices=FORMATS, default="text")
-    causal = commands.add_parser("causal", help="mediation: potential outcomes (ACME, ADE)")
+
+
+def _add_causal(causal: argparse.ArgumentParser) -> None:
     _add_mediation(causal)
     _add_at(causal)
     causal.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
@@ -104,27 +92,32 @@ def _add_schools(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     causal.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
     _add_draws(causal)
     causal.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    causal.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
-    compared = commands.add_parser("compare", help="joint REML and ML, piecewise and potential outcomes side by side")
+    _add_out(causal)
+
+
+def _add_compare(compared: argparse.ArgumentParser) -> None:
     _add_mediation(compared)
     compared.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
     compared.add_argument("--format", choices=("text", "csv"), default="text")
     compared.add_argument("--plot", type=Path, metavar="FILE", help="forest plot, e.g. compare.png")
-    compared.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
-    again = commands.add_parser("reproduce", help="list the published examples, or run one: published against ours")
+    _add_out(compared)
+
+
+def _add_reproduce(again: argparse.ArgumentParser) -> None:
     again.add_argument("name", nargs="?", help="run this one")
     again.add_argument("--format", choices=("text", "csv"), default="text")
-    again.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    _add_out(again)
 
 
-def _add_tables(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Commands that print tables of rows."""
-    stacked = commands.add_parser("stack", help="the Bauer-Preacher-Gil reshape, as CSV")
+def _add_stack(stacked: argparse.ArgumentParser) -> None:
     _add_data(stacked)
     for name, meaning in (("x", "treatment"), ("m", "mediator"), ("y", "outcome"), ("cluster", "cluster id")):
         stacked.add_argument(f"--{name}", required=True, metavar="COLUMN", help=meaning)
     stacked.add_argument("--covariates", nargs="*", default=(), metavar="COLUMN", help="carried and interacted")
-    summed = commands.add_parser("grams", help="sums of products by cluster: store them, or print their SQL")
+    _add_out(stacked)
+
+
+def _add_grams(summed: argparse.ArgumentParser) -> None:
     _add_data(summed)
     summed.add_argument("--formula", action="append", required=True, help="once per equation")
     summed.add_argument(
@@ -134,10 +127,12 @@ def _add_tables(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="DIALECT",
         help="print the SQL that makes them, for Parquet files; duckdb, spark, snowflake, ...",
     )
-    listed = commands.add_parser("datasets", help="list the example data sets, or write one as CSV")
+    _add_out(summed)
+
+
+def _add_datasets(listed: argparse.ArgumentParser) -> None:
     listed.add_argument("name", nargs="?", help="write this one")
-    for command in (stacked, summed, listed):
-        command.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    _add_out(listed)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -169,7 +164,7 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="reml")
     parser.add_argument("--covariance", choices=STRUCTURES, default="unstructured", help="of the random effects")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    _add_out(parser)
 
 
 def _add_draws(parser: argparse.ArgumentParser) -> None:
@@ -194,3 +189,22 @@ def _add_printing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vcov", choices=ALL_KINDS, default="block", help="kind of standard errors")
     parser.add_argument("--ddf", choices=DDF_KINDS, default="none", help="degrees of freedom: t instead of z")
     parser.add_argument("--format", choices=FORMATS, default="text")
+
+
+def _add_out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+
+
+OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "fit": _add_fit,
+    "effects": _add_effects,
+    "piecewise": _add_piecewise,
+    "causal": _add_causal,
+    "compare": _add_compare,
+    "reproduce": _add_reproduce,
+    "mixed": _add_mixed,
+    "location-scale": _add_location_scale,
+    "stack": _add_stack,
+    "grams": _add_grams,
+    "datasets": _add_datasets,
+}

@@ -1,0 +1,97 @@
+"""What the certificate must refuse, each reason alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlmed
+from mlmed.reml.boundary import multiplier
+from mlmed.reml.fit import _certify, optimize
+from mlmed.reml.objective import objective_for
+from mlmed.reml.optimizer import NewtonSettings, newton
+from tests.models import working
+
+#: The slope of -2l in a variance, from sums of squares.
+LITERAL = 1e-9
+
+
+def one_way(ratio: float, *, n_clusters: int = 20, n_rows: int = 5) -> tuple[pd.DataFrame, float]:
+    """A balanced one-way layout with mean squares 'between = ratio * within', and its residual variance at G = 0."""
+    rng = np.random.default_rng(2)
+    within = rng.normal(size=(n_clusters, n_rows))
+    within -= within.mean(axis=1, keepdims=True)
+    between = rng.normal(size=n_clusters)
+    between -= between.mean()
+    square = (within**2).sum() / (n_clusters * (n_rows - 1))
+    between *= np.sqrt(ratio * square / (n_rows * (between**2).sum() / (n_clusters - 1)))
+    y = (within + between[:, None]).ravel()
+    pooled = (y**2).sum() / (len(y) - 1)
+    return pd.DataFrame({"id": np.repeat(np.arange(n_clusters), n_rows), "y": y}), float(pooled)
+
+
+@pytest.mark.parametrize(("ratio", "optimal"), [(0.5, True), (3.0, False)])
+def test_a_boundary_point_is_an_optimum_only_if_leaving_it_does_not_pay(ratio, optimal):
+    """The best point without a random effect: stationary and curved there; only the multiplier can tell."""
+    data, pooled = one_way(ratio)
+    made = working(data, "y ~ 1 + (1 | id)")
+    whole = objective_for(made.problem, made.blocks, reml=True)
+    face = replace(whole, basis=whole.basis[:0])
+    end, point, _ = newton(face, np.zeros(1), NewtonSettings())
+    lowest, direction = multiplier(
+        made.problem, made.blocks, np.zeros((1, 1)), point.natural.gradient[:1].reshape(1, 1)
+    )
+
+    # REML with V = s2 I + v ZZ' at v = 0 and Z'1 = 5 in each cluster, -2l' = tr(P ZZ') - y'P ZZ'P y
+    n, total = 5, 100
+    sums = data.groupby("id")["y"].sum().to_numpy()
+    slope = (total - n) / pooled - (sums**2).sum() / pooled**2
+    scale = made.units.Z_map[0, 0] ** 2 / (made.problem.A[0, 0].sum() / total)
+    assert lowest == pytest.approx(slope * scale, rel=LITERAL)
+    assert (lowest > 0.0) == optimal
+    assert abs(lowest) > 1.0
+    assert direction[0, 0] > 0.0
+
+    found = _certify(face, end, point, lowest)
+    assert found.gradient_norm < 1e-8
+    assert found.newton_decrement < 1e-12
+    assert found.smallest_curvature > 0.5
+    assert found.converged == optimal
+    assert ("multiplier -" in found.complaint) == (not optimal)
+
+
+def test_a_promise_of_a_newton_step_is_refused():
+    """Gradients below their bound may still promise something where the criterion is nearly flat: g'H^-1 g."""
+    data, _ = one_way(3.0)
+    made = working(data, "y ~ 1 + (1 | id)")
+    found = optimize(made.problem, made.blocks, reml=True)
+    objective = objective_for(made.problem, made.blocks, reml=True)
+    theta = np.append(found.L[0, 0], 0.5 * np.log(found.sigma2))
+    point = objective.derivatives(theta)
+    assert _certify(objective, theta, point, 0.0).converged
+    for promised, certified in ((1e-9, True), (1e-7, False)):
+        flat = replace(point, gradient=np.array([1e-6, 0.0]), hessian=np.diag([1e-12 / promised, 1.0]))
+        judged = _certify(objective, theta, flat, 0.0)
+        assert judged.newton_decrement == pytest.approx(promised, rel=1e-6)
+        assert judged.converged == certified
+
+
+def test_a_correlation_near_one_is_not_taken_for_one():
+    """Slopes are intercepts plus 0.0026, which the rows can tell: one effect for both is worse by chi2 = 17."""
+    rng = np.random.default_rng(8)
+    u0 = rng.normal(size=300)
+    u1 = u0 + 0.0026 * rng.normal(size=300)
+    id_ = np.repeat(np.arange(300), 40)
+    x = rng.normal(size=len(id_))
+    data = pd.DataFrame({"id": id_, "x": x, "y": u0[id_] + (1.0 + u1[id_]) * x + 0.02 * rng.normal(size=len(id_))})
+    both = mlmed.mixed("y ~ x + (1 + x | id)", data)
+    assert both.converged
+    assert both.fitted.optimum.rank == 2
+    G = both.G.to_numpy()
+    within = np.array([-1.0, 1.0])
+    assert within @ G @ within == pytest.approx(0.0026**2, rel=0.5)  # four standard errors from 0
+    one = mlmed.mixed("y ~ x + (0 + z | id)", data.assign(z=1.0 + data["x"]))
+    assert both.llf - one.llf > 5.0
