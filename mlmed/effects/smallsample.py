@@ -25,7 +25,7 @@ from mlmed.reml.moments import moved_crossproducts
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import information_inverse, parameter_vcov
+from mlmed.reml.vcov import information_of, parameter_vcov
 from mlmed.reml.weights import residual_units
 from mlmed.reml.working import Working
 
@@ -119,7 +119,7 @@ def satterthwaite_linear(contrasts: Array, working: Working, optimum: Optimum) -
         Where to take it.
     """
     at, J = optimum.evaluation, natural_jacobian(working.problem, working.blocks)
-    V, reason = information_inverse(J.T @ at.hessian @ J)
+    V, reason = information_of(to_estimates(working, optimum, reml=True))  # -2l itself is not used
     moved = moved_crossproducts(working.problem, optimum.L, optimum.sigma2, J)
     turned = contrasts @ working.units.X_map
     df = contrast_df(turned, at.P_inv, at.P_inv @ moved @ at.P_inv, V)
@@ -173,7 +173,7 @@ def satterthwaite_effects(
     fixed = np.array([quantity.is_fixed for quantity in quantities_at(estimates)], dtype=bool)
 
     def variances(L: Array, sigma2: Array) -> Array:
-        at = evaluate(working.problem, L, sigma2, reml=reml, order=2)
+        at = evaluate(working.problem, L, sigma2, reml=reml, order=2, base=optimum.evaluation.base)
         # rank and certificate of this point are left as they are: they are not used
         moved = to_estimates(working, replace(optimum, G=L @ L.T, L=L, sigma2=sigma2, evaluation=at), reml=reml)
         V = parameter_vcov(moved, vcov).matrix
@@ -184,11 +184,12 @@ def satterthwaite_effects(
         return np.array([std_error(quantity, V, order=order) ** 2 for quantity in quantities])
 
     start = variances(optimum.L, optimum.sigma2)
-    V, reason = information_inverse(estimates.hessian)
+    V, reason = information_of(estimates)
     df = np.full(len(start), np.nan)
     if not reason:
         along, slopes, errors = _slopes_along(variances, start, estimates, working.problem, optimum)
-        V, _ = information_inverse(along @ estimates.hessian @ along.T)
+        back = np.linalg.inv(along)
+        V = back.T @ V @ back
         spread, noise = (np.einsum("kn,kl,ln->n", part, V, part) for part in (slopes, errors))
         usable = (spread > 0.0) & (4.0 * noise <= LARGEST_ERROR**2 * spread)
         np.divide(2.0 * start**2, spread, out=df, where=usable)

@@ -16,7 +16,7 @@ from mlmed.reml.vcov import (
     VCOV_KINDS,
     Directions,
     ParameterVcov,
-    information_inverse,
+    information_of,
     parameter_vcov,
     without,
 )
@@ -98,20 +98,22 @@ def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
 
 
 def _at_the_edge(fitted: Fitted, kind: str, V: ParameterVcov) -> ParameterVcov:
-    """Flag what rests on the curvature in the variances of a singular G, where they cannot move freely.
+    """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
 
-    These are the variances themselves and, where the fixed effects move with them, the fixed effects.
+    These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the
+    fixed effects.
     """
     if not fitted.is_singular:
         return V
-    estimates = fitted.estimates
-    p, n_tau = len(estimates.beta), len(estimates.tau)
-    matrix = np.zeros((len(V.matrix), n_tau))
-    matrix[p : p + n_tau] = estimates.tau_map[:n_tau, :n_tau]
+    estimates, optimum = fitted.estimates, fitted.optimum
+    p, n_tau, n = len(estimates.beta), len(estimates.tau), len(estimates.tau_map)
+    of = np.repeat([optimum.rank < optimum.size, optimum.residual_lost > 0], [n_tau, n - n_tau])
+    matrix = np.zeros((len(V.matrix), int(of.sum())))
+    matrix[p : p + n] = estimates.tau_map[:, of]
     if kind in PROPAGATED:
-        units = np.sqrt(np.diag(information_inverse(estimates.hessian)[0]))[:n_tau]
+        units = np.sqrt(np.diag(information_of(estimates)[0]))[of]
         errors = np.sqrt(np.diag(estimates.P_inv))
         # in a balanced design beta does not move with the variances
-        moved = without_rounding(estimates.beta_gradient[:, :n_tau] * units, errors)
-        matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, :n_tau], 0.0)
-    return replace(V, edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * n_tau),))
+        moved = without_rounding(estimates.beta_gradient[:, of] * units, errors)
+        matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, of], 0.0)
+    return replace(V, edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))

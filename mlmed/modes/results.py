@@ -96,7 +96,7 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
 
     @property
     def is_singular(self) -> bool:
-        """Whether the optimum lies on the boundary: G has less than full rank."""
+        """Whether the optimum lies on the boundary: G, or the residual covariance, has less than full rank."""
         return self.fitted.is_singular
 
     @property

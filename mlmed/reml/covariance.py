@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import block_diag
 
 from mlmed.errors import FormulaError
 from mlmed.model import STRUCTURES, Structure
@@ -25,6 +26,7 @@ __all__ = [
     "inside_cone",
     "natural_basis",
     "natural_pairs",
+    "natural_turn",
     "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
@@ -296,6 +298,24 @@ def pivoted_chart(blocks: tuple[Block, ...], factor: Array, metric: Array) -> tu
         bases.append(whole @ factor_basis(block, len(factor), order=tuple(block.index[k] for k in order)))
         coordinates.append(np.concatenate([lower[j:, j] for j in range(len(order))]))
     return np.concatenate(bases), np.concatenate(coordinates)
+
+
+def natural_turn(blocks: tuple[Block, ...], metric: Array) -> Array:
+    """Coefficients (n_tau, n_tau) of A E_k A' in the E_l, with the units A of ``pivoted_chart`` (eq. 89c).
+
+    ``metric`` (q, q) as there; structures other than unstructured keep their natural parameters.
+    """
+    q = len(metric)
+    parts = []
+    for block in blocks:
+        basis = natural_basis(block, q)
+        if block.structure == "unstructured":
+            whole, _ = whitened_block(block, np.eye(q), metric)
+            rows, columns = np.array(natural_pairs(block)).T
+            parts.append((whole @ basis @ whole.T)[:, rows, columns])
+        else:
+            parts.append(np.eye(len(basis)))
+    return np.asarray(block_diag(*parts), dtype=np.float64)
 
 
 def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, Array]:

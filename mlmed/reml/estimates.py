@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import EffectError
-from mlmed.reml.covariance import ROUNDING, natural_basis, natural_pairs, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, natural_basis, natural_pairs, natural_turn, psd_cholesky
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
@@ -51,6 +51,9 @@ class Estimates:
         The user's (tau, sigma2) is ``tau_map`` times the working one (eq. 20).
     beta_gradient : (p, n_tau + S) array
         Derivative of beta with respect to working (tau, sigma2) (eq. 12).
+    local, turn : (n_tau + S, n_tau + S) arrays or None
+        The Hessian in coordinates of the units of the data, ``local = turn @ hessian @ turn.T`` without its
+        cancellation; None where residuals are independent.
     """
 
     beta: Array
@@ -65,6 +68,8 @@ class Estimates:
     hessian: Array
     tau_map: Array
     beta_gradient: Array
+    local: Array | None = None
+    turn: Array | None = None
 
     @property
     def Sigma(self) -> Array:
@@ -89,6 +94,12 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
     root = units.Z_map @ optimum.L
     G = root @ root.T
     value = at.value + units.criterion_shift(problem.nobs, reml=reml)
+    local = turn = None
+    if at.along is not None and at.base is not None:
+        turn, of_Sigma = np.eye(J.shape[1]), slice(len(basis), None)
+        turn[: len(basis), : len(basis)] = natural_turn(blocks, at.spread / problem.n_clusters)
+        local = turn @ (J.T @ at.along.hessian @ J) @ turn.T
+        turn[of_Sigma, of_Sigma] = problem.residual.congruence(at.base)
     return Estimates(
         beta=units.offset + units.X_map @ at.beta,
         G=G,
@@ -102,6 +113,8 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
         hessian=J.T @ at.hessian @ J,
         tau_map=tau_map,
         beta_gradient=units.X_map @ at.beta_gradient @ J,
+        local=local,
+        turn=turn,
     )
 
 

@@ -20,7 +20,7 @@ from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms
 from mlmed.reml.refit import DEFICIENT, Refit, Refitted
 from mlmed.reml.resample import CaseResampler
 from mlmed.reml.scores import psi_basis
-from mlmed.reml.vcov import POSITIVE, information_inverse
+from mlmed.reml.vcov import POSITIVE, information_of
 from mlmed.reml.working import Working
 
 __all__ = [
@@ -150,7 +150,7 @@ def one_step_changes(working: Working, optimum: Optimum, products: ClusterProduc
     problem = working.problem
     estimates = to_estimates(working, optimum, reml=reml)
     p, n = problem.n_fixed, problem.n_fixed + len(estimates.hessian)
-    reason = SINGULAR if optimum.is_singular else information_inverse(estimates.hessian)[1]
+    reason = SINGULAR if optimum.is_singular else information_of(estimates)[1]
     changes = np.full((problem.n_clusters, n), np.nan)
     if reason:
         return Influence(changes, changes[:, 0].copy(), (reason,) * problem.n_clusters)

@@ -20,7 +20,7 @@ from mlmed.reml.percluster import ClusterProducts
 from mlmed.reml.problem import CrossProducts, Problem
 from mlmed.reml.scores import scores_at
 from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import ParameterVcov, information_inverse
+from mlmed.reml.vcov import ParameterVcov, information_of
 from mlmed.reml.weights import weighted_clusters, weighted_tables, whitener
 from mlmed.reml.working import Working
 
@@ -88,7 +88,7 @@ def _changes(
     scores = scores_at(problem, working.blocks, products, optimum.L, optimum.sigma2, at.beta, P_inv)
     of_variances = scores[:, p:] - scores[:, p:].mean(axis=0)
     factor = 1.0 if kind == "CR0" else np.sqrt(J / (J - 1.0))
-    V, reason = information_inverse(estimates.hessian)
+    V, reason = information_of(estimates)
     of_beta = adjusted_scores(problem, products, optimum) if kind == "CR2" else -0.5 * factor * scores[:, :p]
     beta = of_beta @ at.P_inv  # X'V^-1 r is minus half the score
     if kind != "cluster":

@@ -17,6 +17,8 @@ __all__ = [
     "Directions",
     "ParameterVcov",
     "VcovKind",
+    "information_inverse",
+    "information_of",
     "leading",
     "parameter_vcov",
     "said_along",
@@ -178,6 +180,18 @@ def information_inverse(hessian: Array) -> tuple[Array, str]:
     return 0.5 * (inverse + inverse.T), ""
 
 
+def information_of(estimates: Estimates) -> tuple[Array, str]:
+    """The inverse observed information in working (tau, sigma2), or NaN and the reason.
+
+    Taken in the units of the data where these are known: natural parameters of residuals that hardly differ make a
+    Hessian that cannot be told from an indefinite one.
+    """
+    if estimates.local is None or estimates.turn is None:
+        return information_inverse(estimates.hessian)
+    V, reason = information_inverse(estimates.local)
+    return estimates.turn.T @ V @ estimates.turn, reason
+
+
 def _not_positive(lowest: float) -> str:
     return (
         f"the Hessian in natural parameters is not positive definite (smallest scaled eigenvalue {lowest:.2g}), "
@@ -204,7 +218,7 @@ def parameter_vcov(estimates: Estimates, kind: str = "block") -> ParameterVcov:
     """
     check_vcov_kind(kind)
     p = len(estimates.beta)
-    V, reason = information_inverse(estimates.hessian)
+    V, reason = information_of(estimates)
     matrix = np.zeros((p + len(V), p + len(V)))
     matrix[:p, :p] = estimates.P_inv
     matrix[p:, p:] = estimates.tau_map @ V @ estimates.tau_map.T

@@ -56,6 +56,23 @@ def test_a_small_part_is_certified(seed, sd, loglik, order):
     assert len(fit.fitted.optimum.steps) < 60
 
 
+@pytest.mark.parametrize("vcov", ["block", "joint"])
+@pytest.mark.parametrize("sd", [3e-3, 1e-2, 0.3])
+def test_standard_errors_of_a_small_part(sd, vcov):
+    """The error of the variance of z - y0, from the covariance of all estimates, and of the difference of slopes."""
+    data = nearly_repeated(2, sd)
+    fit, other = (mlmed.mixed(formulas, data, residual="unstructured") for formulas in (FORMULAS, DIFFERENCE))
+    V = fit.parameter_vcov(vcov).matrix
+    weights = np.zeros((2, len(fit.names)))
+    weights[0, [fit.names.index(name) for name in ("var(y0:Residual)", "var(z:Residual)")]] = 1.0
+    weights[0, fit.names.index("cov(y0:Residual,z:Residual)")] = -2.0
+    weights[1, [fit.names.index("y0:x"), fit.names.index("z:x")]] = -1.0, 1.0
+    table = other.tidy(vcov=vcov).assign(name=other.names).set_index("name")["std_error"]
+    found = np.sqrt(np.diag(weights @ V @ weights.T))
+    # a variance of 1e-5 in entries near 1: eleven digits of sixteen are gone in its square
+    assert found == pytest.approx([table["var(d:Residual)"], table["d:x"]], rel=1e-3)
+
+
 @pytest.mark.parametrize(("sd", "correlation", "within"), [(0.02, 0.9998, 5e-5), (0.01, 0.99995, 1.5e-5)])
 @pytest.mark.parametrize("seed", range(3))
 def test_high_residual_correlations_are_certified(seed, sd, correlation, within):
