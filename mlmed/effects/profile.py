@@ -180,7 +180,7 @@ def _sizes(quantity: Quantity, estimates: Estimates) -> list[float]:
 def find_end(profiler: Profiler, side: int, *, level: float) -> End:
     """The lower (side -1) or upper (+1) end of a profile interval: Newton on the signed root of the drop (eq. 41).
 
-    The slope of the profile comes with each point, so two to four points are enough.
+    The slope of the profile comes with each point, so about five points are enough.
     """
     z, unit = float(ndtri(0.5 + level / 2.0)), profiler.unit
     strength = 2.0 * STIFFNESS / unit**2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -30,6 +29,8 @@ M5 = (
 )
 #: Log-likelihood of a homoscedastic model by two criteria, absolute.
 SPECIAL = 1e-8
+#: Evaluations of the gradient for m5 (155 under two kernels of OpenBLAS), about 0.02 s each.
+MOST_EVALUATIONS = 300
 #: The doubling of nodes, absolute.
 NODES = 1e-4
 
@@ -56,12 +57,11 @@ def test_m4_is_certified_and_stable_in_nodes(m4: mlmed.LocationScaleResults, dat
     assert starts["difference"].abs().max() < 1e-6
 
 
-def test_m5_is_certified_within_a_minute(dataset: Callable) -> None:
+def test_m5_is_certified_in_few_evaluations(dataset: Callable) -> None:
     """The page reports R-hat 1.60 after 80 minutes, so its numbers are no reference."""
-    began = time.perf_counter()
     fit = mlmed.location_scale(*M5, dataset("williams"))
-    assert time.perf_counter() - began < 60.0
     row = fit.glance().iloc[0]
+    assert row["evaluations"] < MOST_EVALUATIONS
     assert row["converged"]
     assert not row["is_singular"]
     assert abs(row["node_change"]) < NODES
@@ -73,11 +73,9 @@ def test_m5_is_certified_within_a_minute(dataset: Callable) -> None:
 
 @pytest.mark.slow
 def test_m5_has_one_optimum_from_five_starts(dataset: Callable) -> None:
-    """Within a minute on two cores (measured: 28 s); twice that is allowed for a busy machine."""
+    """28 s on two idle cores."""
     fit = mlmed.location_scale(*M5, dataset("williams"))
-    began = time.perf_counter()
     starts = fit.check_starts(5, seed=1, n_jobs=2)
-    assert time.perf_counter() - began < 120.0
     assert starts["converged"].all()
     assert starts["difference"].abs().max() < 1e-6
     assert starts["apart"].max() < 1e-4
