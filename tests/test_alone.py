@@ -13,7 +13,7 @@ from statsmodels.regression.linear_model import OLS
 
 import mlmed
 from mlmed.cli.run import main
-from mlmed.errors import BoundaryWarning
+from mlmed.errors import BoundaryWarning, LevelWarning
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov
 from mlmed.reml.alone import moves_of_one
@@ -178,6 +178,7 @@ def test_a_cluster_with_nearly_everything_is_not_alone(data):
 def joint(data):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
+        warnings.simplefilter("ignore", LevelWarning)
         return mlmed.mediate("m ~ one + x + (1 | id)", "y ~ m + one + x + (1 | id)", data, treatment="one")
 
 

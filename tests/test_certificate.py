@@ -40,22 +40,21 @@ def test_a_boundary_point_is_an_optimum_only_if_leaving_it_does_not_pay(ratio, o
     made = working(data, "y ~ 1 + (1 | id)")
     whole = objective_for(made.problem, made.blocks, reml=True)
     face = replace(whole, basis=whole.basis[:0])
-    end, point, _ = newton(face, np.zeros(1), NewtonSettings())
-    lowest, direction = multiplier(
-        made.problem, made.blocks, np.zeros((1, 1)), point.natural.gradient[:1].reshape(1, 1)
-    )
+    _, point, _ = newton(face, np.zeros(1), NewtonSettings())
+    lowest, step = multiplier(made.problem, made.blocks, np.zeros((1, 1)), point.natural)
 
     # REML with V = s2 I + v ZZ' at v = 0 and Z'1 = 5 in each cluster, -2l' = tr(P ZZ') - y'P ZZ'P y
     n, total = 5, 100
     sums = data.groupby("id")["y"].sum().to_numpy()
     slope = (total - n) / pooled - (sums**2).sum() / pooled**2
-    scale = made.units.Z_map[0, 0] ** 2 / (made.problem.A[0, 0].sum() / total)
-    assert lowest == pytest.approx(slope * scale, rel=LITERAL)
+    curvature = 20 * (n / pooled) ** 2  # tr(V^-1 ZZ' V^-1 ZZ')
+    assert lowest == pytest.approx(slope / np.sqrt(curvature), rel=LITERAL)
     assert (lowest > 0.0) == optimal
     assert abs(lowest) > 1.0
-    assert direction[0, 0] > 0.0
+    # the step that the slope suggests, in the user's units
+    assert step[0, 0] * made.units.Z_map[0, 0] ** 2 == pytest.approx(max(-slope / curvature, 0.0), rel=LITERAL)
 
-    found = _certify(face, end, point, lowest)
+    found = _certify(point, lowest)
     assert found.gradient_norm < 1e-8
     assert found.newton_decrement < 1e-12
     assert found.smallest_curvature > 0.5
@@ -64,17 +63,19 @@ def test_a_boundary_point_is_an_optimum_only_if_leaving_it_does_not_pay(ratio, o
 
 
 def test_a_promise_of_a_newton_step_is_refused():
-    """Gradients below their bound may still promise something where the criterion is nearly flat: g'H^-1 g."""
+    """Gradients below their bound may still promise something where coordinates trade off: g'H^-1 g."""
     data, _ = one_way(3.0)
     made = working(data, "y ~ 1 + (1 | id)")
     found = optimize(made.problem, made.blocks, reml=True)
     objective = objective_for(made.problem, made.blocks, reml=True)
     theta = np.append(found.L[0, 0], 0.5 * np.log(found.sigma2))
     point = objective.derivatives(theta)
-    assert _certify(objective, theta, point, 0.0).converged
+    assert _certify(point, 0.0).converged
     for promised, certified in ((1e-9, True), (1e-7, False)):
-        flat = replace(point, gradient=np.array([1e-6, 0.0]), hessian=np.diag([1e-12 / promised, 1.0]))
-        judged = _certify(objective, theta, flat, 0.0)
+        small = 5e-6
+        traded = 1.0 - 2.0 * small**2 / promised  # (1, -1) has the curvature 1 - traded
+        flat = replace(point, gradient=small * np.array([1.0, -1.0]), hessian=np.array([[1.0, traded], [traded, 1.0]]))
+        judged = _certify(flat, 0.0)
         assert judged.newton_decrement == pytest.approx(promised, rel=1e-6)
         assert judged.converged == certified
 

@@ -9,7 +9,7 @@ import pytest
 
 import mlmed
 from mlmed.effects.delta import COLUMNS
-from mlmed.errors import EffectError, FormulaError
+from mlmed.errors import EffectError
 from mlmed.report.text import render_table
 from tests.tolerances import SAME
 
@@ -104,12 +104,11 @@ def test_clusters_called_residual(data):
 
 
 @pytest.mark.parametrize("make", [lambda table: table, lambda table: pl.from_pandas(table).lazy()])
-def test_a_random_effect_called_residual_is_refused(data, make):
-    table = make(data.rename(columns={"x": "Residual"}))
-    with pytest.raises(FormulaError, match=r"column called Residual, whose variance var\(Residual\) cannot be told"):
-        mlmed.mixed("y ~ Residual + (1 + Residual | id)", table)
-    found = mlmed.mixed("y ~ Residual + (1 | id)", table).params["Residual"]
-    assert found == pytest.approx(mlmed.mixed("y ~ x + (1 | id)", data).params["x"], rel=1e-8)
+def test_a_random_effect_called_residual_has_its_own_name(data, make):
+    found = mlmed.mixed("y ~ Residual + (1 + Residual | id)", make(data.rename(columns={"x": "Residual"})))
+    expected = mlmed.mixed("y ~ x + (1 + x | id)", data)
+    assert found.varcorr()["estimate"].to_numpy() == pytest.approx(expected.varcorr()["estimate"].to_numpy(), rel=1e-6)
+    assert found.varcorr()["term"].tolist()[1] == "var(random:Residual)"
 
 
 def test_a_table_without_rows_is_its_headings():

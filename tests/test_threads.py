@@ -45,7 +45,7 @@ def _bootstraps(seed: int) -> None:
 
 
 def _studies(seed: int) -> None:
-    mlmed.simulate.power(20, 6, a=0.5, b=0.5, n=8, seed=seed, n_jobs=WORKERS)
+    mlmed.simulate.power(20, 6, a=0.5, b=0.5, cov_ab=0.1, n=8, seed=seed, n_jobs=WORKERS)
 
 
 @pytest.mark.parametrize("work", [_fits, _bootstraps, _studies])

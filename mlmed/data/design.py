@@ -20,7 +20,6 @@ from mlmed.data.predictors import (
     check_predictors,
     check_random,
     observed_values,
-    refuse_residual,
     typical_values,
 )
 from mlmed.data.rowwise import refuse_other_rows
@@ -285,7 +284,6 @@ def _design_equation(
             random_at.append(place(name, column))
             terms.append(number)
     check_random(equation, random_names)
-    refuse_residual(equation, random_names)
     typical, spread, levels = typical_values(equation, table)
     return EquationLayout(
         name=equation.name,

@@ -20,7 +20,6 @@ from mlmed.data.predictors import (
     check_fixed,
     check_random,
     coded_variables,
-    refuse_residual,
     refuse_rounded_levels,
     some_values,
     transformed_variables,
@@ -190,7 +189,6 @@ def _plan_equation(
     check_fixed(equation, list(encodings[0].column_names))
     random_names = [display_name(name) for encoding in encodings[1:] for name in encoding.column_names]
     check_random(equation, random_names)
-    refuse_residual(equation, random_names)
     random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
     fixed = list(encodings[0].column_names)
     own = equation.predictors

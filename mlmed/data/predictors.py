@@ -26,7 +26,6 @@ __all__ = [
     "check_random",
     "coded_variables",
     "observed_values",
-    "refuse_residual",
     "refuse_rounded_levels",
     "some_values",
     "transformed_in",
@@ -36,8 +35,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: What tables call the residual.
-RESIDUAL = "Residual"
 #: Most levels of a factor made of numbers, C(k), whose values are remembered.
 MOST_LEVELS = 1000
 #: Most values of a transformed variable that are remembered, from the smallest to the largest.
@@ -157,15 +154,6 @@ def check_fixed(equation: Equation, names: list[str]) -> None:
     """At least one fixed effect."""
     if not len(names):
         raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")
-
-
-def refuse_residual(equation: Equation, names: list[str]) -> None:
-    """A random effect of a column called Residual has the name of the residual in every table."""
-    if RESIDUAL in names:
-        raise FormulaError(
-            f"{equation.text!r} has a random effect of a column called {RESIDUAL}, whose variance var({RESIDUAL}) "
-            "cannot be told from that of the residuals; rename it"
-        )
 
 
 def check_random(equation: Equation, names: list[str]) -> None:

@@ -35,9 +35,6 @@ __all__ = [
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Structures in which every random effect has a variance of its own.
-OWN_VARIANCES = ("unstructured", "diagonal")
-
 
 @dataclass(frozen=True, slots=True)
 class EquationMaps:
@@ -110,8 +107,7 @@ class Assembly:
 def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
     """Positions in u (equation by equation, as typed) of every covariance block.
 
-    Effects ``without`` information are left out of blocks in which each effect has a variance of its own and that have
-    others.
+    Effects ``without`` information are left out of unstructured blocks that have others, as their covariances are free.
     """
     starts = np.cumsum([0, *(len(equation.random) for equation in layout.equations)])
     blocks = []
@@ -120,7 +116,7 @@ def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()
         for e, t in block.terms:
             terms = layout.equations[e].terms
             index += [int(starts[e]) + k for k, term in enumerate(terms) if term == t]
-        kept = [k for k in index if k not in without] if block.structure in OWN_VARIANCES else index
+        kept = [k for k in index if k not in without] if block.structure == "unstructured" else index
         blocks.append(Block(tuple(sorted(kept or index)), block.structure))
     return tuple(blocks)
 

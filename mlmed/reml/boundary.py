@@ -34,8 +34,8 @@ Array = NDArray[np.float64]
 SUSPECT = 1e-5
 #: Share of the largest sd below which that of a direction is the rounding error of zero.
 GONE = 1e-6
-#: How much -2l may rise when a suspect direction is set to zero.
-AGREES = 1e-8
+#: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.
+AGREES = 4e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,27 +141,24 @@ def on_residual_face(
 
 
 def residual_multiplier(chart: ResidualChart, theta: Array, at: Evaluation) -> tuple[float, Array]:
-    """Smallest slope of -2l along a direction that Sigma lacks, and that direction in sigma2, (S,).
-
-    Directions have the units of ``ResidualChart``. Infinite where Sigma is regular.
-    """
+    """The multiplier of Sigma, and the step that its slope suggests, in sigma2 (S,); as ``multiplier``."""
     structure = chart.structure
     if chart.rank is None or chart.base is None:
         return np.inf, np.zeros(structure.size)
-    slope = symmetric_slope(structure, along(at, structure, chart.base).gradient[at.spread.size :][: structure.size])
+    own, of_Sigma = along(at, structure, chart.base), slice(at.spread.size, at.spread.size + structure.size)
     null = np.linalg.svd(chart.factor(theta))[0][:, chart.rank :]
-    values, vectors = np.linalg.eigh(null.T @ slope @ null)
-    direction = chart.base @ null @ vectors[:, :1]
-    return float(values[0]), structure.squared(direction)
+    values, vectors = np.linalg.eigh(null.T @ symmetric_slope(structure, own.gradient[of_Sigma]) @ null)
+    entries = structure.squared(null @ vectors[:, :1])
+    size = float(np.sqrt(entries @ own.information[of_Sigma, of_Sigma] @ entries))
+    lowest = float(values[0]) / size
+    return lowest, max(-lowest, 0.0) / size * structure.squared(chart.base @ null @ vectors[:, :1])
 
 
-def multiplier(
-    problem: Problem, blocks: tuple[Block, ...], factor: Array, slope: Array, spread: Array
-) -> tuple[float, Array]:
-    """Smallest slope of -2l along a direction that G lacks (eq. 17), and that direction (q, q).
+def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: Evaluation) -> tuple[float, Array]:
+    """Smallest slope of -2l along a direction that G lacks (eq. 17), and the step (q, q) that it suggests.
 
-    Infinite where G is interior. Unstructured blocks have the units of ``pivoted_chart``; in others each direction
-    adds, on average over rows, a variance of 1 to the response in working units. Either way the number has no units.
+    A slope is counted in units of the curvature, tr(V^-1 ZDZ' V^-1 ZDZ') of its direction D: its square is twice the
+    drop of -2l that leaving promises. Infinite where G is interior.
 
     Parameters
     ----------
@@ -171,29 +168,33 @@ def multiplier(
         Covariance structures.
     factor : (q, q) array
         Factor of G, with columns of zeros for what is missing.
-    slope, spread : (q, q) arrays
-        Gradient of -2l in G, and Z'V^-1 Z summed over clusters.
+    at : Evaluation
+        Criterion and derivatives there.
     """
     q = len(factor)
-    found = [(np.inf, np.zeros((q, q)))]
+    slope, curvature = at.gradient[: q * q].reshape(q, q), at.information[: q * q, : q * q]
+    lowest, step = np.inf, np.zeros((q, q))
     for block in blocks:
-        index = list(block.index)
-        at = np.ix_(index, index)
-        if block.structure == "unstructured":
-            whole, own = whitened_block(block, factor, spread / problem.n_clusters)
-            rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
-            null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
-            if not null.shape[1]:
-                continue
-            inner, turned = np.linalg.eigh(null.T @ slope[at] @ null)
-            candidates = [(float(inner[0]), null @ np.outer(turned[:, 0], turned[:, 0]) @ null.T)]
-        else:
-            rows = np.einsum("aaj->a", problem.A)[index] / problem.nobs[problem.stratum[index]]
-            scale = 1.0 / np.max(np.where(rows > 0.0, rows, 1.0))
-            theta = factor_coordinates(block, factor @ factor.T)
-            squares = [scale * matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
-            candidates = [(float((slope * m).sum()), m[at]) for m in squares]
-        for value, part in candidates:
-            found.append((value, np.zeros((q, q))))
-            found[-1][1][at] = part
-    return min(found, key=lambda pair: pair[0])
+        for direction in _missing(block, factor, slope, at.spread / problem.n_clusters):
+            size = float(np.sqrt(direction.ravel() @ curvature @ direction.ravel()))
+            found = float((slope * direction).sum()) / size
+            if found < lowest:
+                lowest, step = found, max(-found, 0.0) / size * direction
+    return lowest, step
+
+
+def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
+    """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
+    q, at = len(factor), np.ix_(block.index, block.index)
+    if block.structure != "unstructured":
+        theta = factor_coordinates(block, factor @ factor.T)
+        return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
+    whole, own = whitened_block(block, factor, metric)
+    rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
+    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
+    if not null.shape[1]:
+        return []
+    ahead = null @ np.linalg.eigh(null.T @ slope[at] @ null)[1][:, :1]
+    direction = np.zeros((q, q))
+    direction[at] = ahead @ ahead.T
+    return [direction]

@@ -20,16 +20,15 @@ __all__ = ["Certificate", "Optimum", "coordinates", "minimize", "optimize"]
 
 Array = NDArray[np.float64]
 
-#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: the gradient in standard errors.
-MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-5
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
+#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
 #: Gradient that needs no improvement.
 SMALL_GRADIENT = 1e-9
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
 #: Newton steps before the coordinates take the units of the data anew.
 LEG = 5
-#: How far a face of the cone is left again, in the units of its multiplier.
-LEAVING = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,8 @@ class Certificate:
         Smallest eigenvalue of the Hessian in theta, scaled to unit diagonal, on the face of the cone where the
         optimum lies: positive at a minimum, (nearly) zero where parameters trade off without cost.
     multiplier : float
-        At a singular optimum, the smallest slope of -2l into the interior of the cone; 0 otherwise.
+        At a singular optimum, the smallest slope of -2l into the interior of the cone, over the root of the curvature
+        there; 0 otherwise.
     converged : bool
         All of these are within their bounds.
     """
@@ -178,17 +178,13 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
             raise NotIdentifiedError(problem.residual.lost)
         L, end, point, steps = _finish(blocks, chart, end, point, settings)
         record += steps
-        slope = point.natural.gradient[: L.size].reshape(L.shape)
-        (of_G, more), (of_Sigma, also) = (
-            multiplier(problem, blocks, L, slope, point.natural.spread),
-            residual_multiplier(chart.chart, chart.residual_part(end), point.natural),
-        )
+        of_G, more = multiplier(problem, blocks, L, point.natural)
+        of_Sigma, also = residual_multiplier(chart.chart, chart.residual_part(end), point.natural)
         lowest = min(of_G, of_Sigma)
         if lowest >= MIN_MULTIPLIER:
             break
-        sigma2 = chart.sigma2(end) + LEAVING * (of_Sigma < MIN_MULTIPLIER) * also
-        moved = L @ L.T + LEAVING * (of_G < MIN_MULTIPLIER) * more
-        start = np.append(coordinates(problem, blocks, moved, sigma2), chart.free_part(end))
+        moved = coordinates(problem, blocks, L @ L.T + more, chart.sigma2(end) + also)
+        start = np.append(moved, chart.free_part(end))
     certificate = _certify(point, lowest if np.isfinite(lowest) else 0.0)
     size, lost = sum(len(block.index) for block in blocks), problem.n_strata - (chart.chart.rank or problem.n_strata)
     rank = factor_rank(blocks, L)

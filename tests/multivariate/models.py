@@ -25,6 +25,16 @@ def two_responses(seed: int, *, clusters: int = 30, rows: int = 6, holes: bool =
     return data.set_axis([f"row {k}" for k in range(len(data))])
 
 
+def without_variance_of_m(data: pd.DataFrame) -> pd.DataFrame:
+    """Balanced data in which clusters differ in m by less than sampling alone makes them, and not as they do in y."""
+    means = data.groupby("id")[["m", "y"]].mean()
+    known = np.column_stack([np.ones(len(means)), means["y"]])
+    away = np.random.default_rng(0).normal(size=len(means))
+    away -= known @ np.linalg.lstsq(known, away, rcond=None)[0]
+    small = pd.Series(0.02 * away, index=means.index)
+    return data.assign(m=data["m"] - data["id"].map(means["m"]) + data["id"].map(small))
+
+
 def with_residual_covariance(fit: MixedResults, value: float, error: float) -> MixedResults:
     """The fit as it would be if its residuals had a covariance, with a standard error of its own."""
     estimates, fitted = fit.fitted.estimates, fit.fitted

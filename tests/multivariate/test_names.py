@@ -10,7 +10,7 @@ from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.modes.covariance import BOUNDARY_NOTE
-from tests.multivariate.models import TWO, two_responses
+from tests.multivariate.models import TWO, two_responses, without_variance_of_m
 from tests.tolerances import OPTIMUM, SAME
 
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high"]
@@ -35,7 +35,7 @@ def edge():
 def flat():
     """m has no variance between clusters."""
     data = two_responses(3, holes=False)
-    data = data.assign(m=data["m"] - data.groupby("id")["m"].transform("mean"))
+    data = without_variance_of_m(data)
     with pytest.warns(BoundaryWarning):
         return mlmed.mixed(["m ~ 1 + (1 |c| id)", "y ~ 1 + (1 |c| id)"], data)
 

@@ -13,7 +13,7 @@ from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.modes.sdcor import headline_correlations
 from mlmed.reml.vcov import ParameterVcov
 from tests.models import MEDIATOR, OUTCOME
-from tests.multivariate.models import TWO, two_responses, with_residual_covariance
+from tests.multivariate.models import TWO, two_responses, with_residual_covariance, without_variance_of_m
 from tests.tolerances import DERIVATIVE, SAME
 
 #: 0.975 quantile of the normal distribution.
@@ -155,7 +155,7 @@ def test_names_are_known_everywhere(fit):
 def test_a_variance_of_zero():
     """m has no variance between clusters at all: sd 0 without an error, no correlation, and the reasons."""
     data = two_responses(3, holes=False)
-    data = data.assign(m=data["m"] - data.groupby("id")["m"].transform("mean"))
+    data = without_variance_of_m(data)
     with pytest.warns(BoundaryWarning):
         fit = mlmed.mixed(["m ~ 1 + (1 |c| id)", "y ~ 1 + (1 |c| id)"], data)
     table = fit.sdcor().set_index("term")
