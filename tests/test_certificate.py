@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.errors import BoundaryWarning
 from mlmed.reml.boundary import multiplier
 from mlmed.reml.fit import _certify, optimize
 from mlmed.reml.objective import objective_for
@@ -96,3 +98,37 @@ def test_a_correlation_near_one_is_not_taken_for_one():
     assert within @ G @ within == pytest.approx(0.0026**2, rel=0.5)  # four standard errors from 0
     one = mlmed.mixed("y ~ x + (0 + z | id)", data.assign(z=1.0 + data["x"]))
     assert both.llf - one.llf > 5.0
+
+
+@pytest.mark.parametrize("order", range(3))
+@pytest.mark.parametrize(("apart", "sd", "n_clusters"), [(0.001, 0.001, 100), (0.0022, 0.015, 300)])
+def test_effects_that_hardly_differ_are_certified(apart, sd, n_clusters, order):
+    """Slopes are intercepts and a little: the model with z = 1 + x apart from the little one has other coordinates."""
+    rng = np.random.default_rng(8)
+    u0 = rng.normal(size=n_clusters)
+    u1 = u0 + apart * rng.normal(size=n_clusters)
+    id_ = np.repeat(np.arange(n_clusters), 40)
+    x = rng.normal(size=len(id_))
+    data = pd.DataFrame({"id": id_, "x": x, "y": u0[id_] + (1.0 + u1[id_]) * x + sd * rng.normal(size=len(id_))})
+    data = data.assign(z=1.0 + x).sample(frac=1.0, random_state=order)
+    fit = mlmed.mixed("y ~ x + (1 + x | id)", data)
+    other = mlmed.mixed("y ~ x + (0 + z + x | id)", data)  # u0 + u1 x = u0 z + (u1 - u0) x
+    assert fit.converged
+    assert other.converged
+    assert fit.fitted.optimum.rank == other.fitted.optimum.rank == 2
+    # 4,000 and more rows whose residual is a millionth of the variance of y
+    assert fit.llf == pytest.approx(other.llf, rel=0, abs=1e-3)
+
+
+@pytest.mark.parametrize("excess", [1e-3, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize(("n_clusters", "n_rows"), [(200, 100), (50, 20)])
+def test_a_variance_of_next_to_nothing_is_certified(excess, n_clusters, n_rows):
+    """Mean squares in the ratio 1 + excess: the estimate is excess / n of the residual variance, or 0."""
+    data, _ = one_way(1.0 + excess, n_clusters=n_clusters, n_rows=n_rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = mlmed.mixed("y ~ 1 + (1 | id)", data)
+    assert fit.converged
+    expected = excess * fit.sigma2.iloc[0] / n_rows if not fit.is_singular else 0.0
+    assert fit.G.iloc[0, 0] == pytest.approx(expected, rel=1e-3)
+    assert fit.is_singular == (excess < 1e-5)
