@@ -24,6 +24,7 @@ CORE = (
     "tests/test_equivalence.py",
     "tests/test_glm.py",
     "tests/test_grams.py",
+    "tests/test_identified.py",
     "tests/test_influence.py",
     "tests/test_profile.py",
     "tests/test_row_order.py",
@@ -40,6 +41,8 @@ CORE = (
     "tests/multivariate/test_criterion.py",
     "tests/multivariate/test_fit.py",
     "tests/multivariate/test_inference.py",
+    "tests/multivariate/test_nearly_repeated.py",
+    "tests/multivariate/test_sigma_boundary.py",
     "tests/multivariate/test_smallsample.py",
 )
 ROOT = Path(__file__).resolve().parent.parent
