@@ -189,11 +189,11 @@ def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[A
     if block.structure != "unstructured":
         theta = factor_coordinates(block, factor @ factor.T)
         return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
-    whole, own = whitened_block(block, factor, metric)
     rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
-    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
-    if not null.shape[1]:
+    if rank == len(block.index):
         return []
+    whole, own = whitened_block(block, factor, metric)
+    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
     ahead = null @ np.linalg.eigh(null.T @ slope[at] @ null)[1][:, :1]
     direction = np.zeros((q, q))
     direction[at] = ahead @ ahead.T

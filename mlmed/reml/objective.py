@@ -11,7 +11,7 @@ from mlmed.reml.covariance import Block, factor_basis, pivoted_chart
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.directions import along
 from mlmed.reml.problem import Evaluation, Problem
-from mlmed.reml.sigma import ResidualChart, degenerate
+from mlmed.reml.sigma import LOWEST_LOG_SD, ResidualChart, degenerate
 from mlmed.reml.weights import residual_units
 
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
@@ -108,9 +108,10 @@ class Objective:
 
         The criterion has no minimum that way.
         """
-        root, cross = self.residual_root(theta), self.problem.cross
+        cross = self.problem.cross
         if cross is None:
-            return any(degenerate(row[None]) for row in root)
+            return float(self.residual_part(theta).min()) < LOWEST_LOG_SD
+        root = self.residual_root(theta)
         return any(degenerate(root[own]) for own, rows in zip(cross.observed, cross.nobs, strict=True) if rows)
 
     def __call__(self, theta: Array) -> float:
@@ -119,7 +120,8 @@ class Objective:
 
     def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
         """Criterion and natural derivatives at theta, with ``L`` in the place of its factor."""
-        root, at = self.residual_root(theta), self.sigma2(theta)
+        root = None if self.problem.cross is None else self.residual_root(theta)
+        at = self.sigma2(theta)
         return evaluate(self.problem, L, at, reml=self.reml, order=order, root=root, base=self.chart.base)
 
     def derivatives(self, theta: Array, factor: Array | None = None) -> ThetaEvaluation:

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from mlmed.reml.covariance import ROUNDING, pivoted_order, psd_cholesky
 
-__all__ = ["ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
+__all__ = ["LOWEST_LOG_SD", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
 
 Array = NDArray[np.float64]
 
-#: Residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
-LOWEST_SD = float(np.exp(-14.0))
+#: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
+LOWEST_LOG_SD = -14.0
+LOWEST_SD = float(np.exp(LOWEST_LOG_SD))
 #: Share of a residual variance that responses of the same row leave, below which they leave nothing. A tenth of
 #: ``checks.REPEATED``: what decides is seen in the data before any search, or is on its way to zero.
 EXPLAINED = 1e-7
@@ -179,6 +180,8 @@ class ResidualChart:
 
     def values(self, theta: Array) -> Array:
         """Natural parameters (S,) of Sigma at coordinates (n,)."""
+        if not self.structure.correlated:
+            return np.exp(2.0 * theta)
         return self.structure.squared(self.root(theta))
 
     def coordinates(self, root: Array) -> Array:
