@@ -73,9 +73,10 @@ def header(fitted: Fitted) -> list[tuple[str, str]]:
     pairs.append(("Method", f"{label} {fitted.estimates.loglik:.5f}, {criteria}"))
     pairs.append(("Optimum", _optimum_line(fitted)))
     if fitted.is_singular:
+        of = "random effect" if fitted.optimum.rank < fitted.optimum.size else "combination of residuals"
         text = (
-            f"singular fit: {boundary_text(fitted)}, so at least one effect has variance 0 or is a linear combination "
-            "of others; see docs/singular.md"
+            f"singular fit: {boundary_text(fitted)}, so at least one {of} has variance 0 or is a linear combination of "
+            "others; see docs/singular.md"
         )
         pairs.append(("Boundary", text))
     if fitted.working.empty:
