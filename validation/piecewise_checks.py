@@ -10,7 +10,7 @@ import numpy as np
 
 import mlmed
 from mlmed.effects.product import product_normal
-from mlmed.errors import BoundaryWarning, LevelWarning
+from mlmed.errors import BoundaryWarning, FamilyWarning, LevelWarning
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from validation.checks import (
@@ -47,6 +47,7 @@ def student(name: str, which: str) -> Iterator[Check]:
     first, second, third = (model[part] for part in ("mediator", "outcome", "reduced"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
+        warnings.simplefilter("ignore", FamilyWarning)
         warnings.simplefilter("ignore", LevelWarning)
         fit = piecewise(
             first["formula"],
