@@ -82,6 +82,22 @@ def test_a_promise_of_a_newton_step_is_refused():
         assert judged.converged == certified
 
 
+@pytest.mark.parametrize(("gradient", "certified"), [(5e-6, True), (2e-5, False)])
+@pytest.mark.parametrize("unit", [1.0, 1e4, 1e-4])
+def test_a_gradient_alone_is_refused_in_any_units(gradient, certified, unit):
+    """In standard errors: a coordinate in other units has another slope and curvature, and the same verdict."""
+    data, _ = one_way(3.0)
+    made = working(data, "y ~ 1 + (1 | id)")
+    found = optimize(made.problem, made.blocks, reml=True)
+    objective = objective_for(made.problem, made.blocks, reml=True)
+    point = objective.derivatives(np.append(found.L[0, 0], 0.5 * np.log(found.sigma2)))
+    steep = replace(point, gradient=np.array([gradient * unit, 0.0]), hessian=np.diag([unit**2, unit**2]))
+    judged = _certify(steep, 0.0)
+    assert judged.gradient_norm == pytest.approx(gradient, rel=1e-12)
+    assert judged.newton_decrement < 1e-9
+    assert judged.converged == certified
+
+
 def test_a_correlation_near_one_is_not_taken_for_one():
     """Slopes are intercepts plus 0.0026, which the rows can tell: one effect for both is worse by chi2 = 17."""
     rng = np.random.default_rng(8)

@@ -265,7 +265,6 @@ def _certify(point: ThetaEvaluation, lowest: float) -> Certificate:
     converged = bool(
         point.steepness < MAX_GRADIENT
         and decrement < MAX_DECREMENT
-        and values[0] > -1e-7 * scale
         and curvature > MIN_CURVATURE
         and lowest >= MIN_MULTIPLIER
     )
