@@ -330,5 +330,5 @@ def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, A
     # only units: where rounding leaves a direction without information, it takes that of the smallest that is seen
     root = np.sqrt(np.maximum(values, ROUNDING * max(float(values[-1]), 1.0)))
     whole = np.eye(len(factor))
-    whole[at] = vectors / root / size[:, None]
-    return whole, np.asarray((vectors * root).T @ (size[:, None] * factor[at]))
+    whole[at] = (vectors / root) @ vectors.T / size[:, None]  # the symmetric root: axes stay close to the effects
+    return whole, np.asarray((vectors * root) @ vectors.T @ (size[:, None] * factor[at]))
