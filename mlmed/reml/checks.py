@@ -11,6 +11,7 @@ from mlmed.errors import DataError, NotIdentifiedError
 
 __all__ = [
     "COLLINEAR",
+    "absorbed_effects",
     "refuse_absorbed",
     "refuse_between",
     "refuse_collinear",
@@ -115,29 +116,30 @@ def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
         )
 
 
-def refuse_absorbed(equation: str, names: tuple[str, ...], A: Array, B: Array, cross: Array) -> None:
-    """A random effect whose columns, one a cluster, the fixed effects make up: REML does not depend on its variance.
+def refuse_absorbed(equation: str, names: tuple[str, ...], absorbed: NDArray[np.bool_]) -> None:
+    """A random effect whose columns the fixed effects make up, (q_r,) flags: REML does not depend on its variance."""
+    if absorbed.any():
+        name = names[int(np.flatnonzero(absorbed)[0])]
+        raise NotIdentifiedError(
+            f"equation {equation}: the fixed effects hold {name} of every cluster, so under REML nothing is left "
+            f"to tell the variance of the random effect {name} from; remove the random effect, or the fixed "
+            "effects of the clusters"
+        )
+
+
+def absorbed_effects(A: Array, B: Array, cross: Array) -> NDArray[np.bool_]:
+    """Which random effects' columns, one a cluster, the fixed effects make up, (q_r,).
 
     Parameters
     ----------
-    equation : str
-        The response.
-    names : tuple of q_r str
-        Its random effects.
     A, B : (q_r, J), (q_r, p_r, J) arrays
         Squares of the columns of Z_r by cluster, and Z_r'X_r.
     cross : (p_r, p_r) array
         X_r'X_r.
     """
     wide = B.transpose(1, 0, 2).reshape(len(cross), -1)  # X'Z, all clusters side by side
-    made = (wide * np.linalg.solve(cross, wide)).sum(axis=0).reshape(len(names), -1).sum(axis=1)
-    for name, share in zip(names, 1.0 - made / A.sum(axis=1), strict=True):
-        if share < ABSORBED:
-            raise NotIdentifiedError(
-                f"equation {equation}: the fixed effects hold {name} of every cluster, so under REML nothing is left "
-                f"to tell the variance of the random effect {name} from; remove the random effect, or the fixed "
-                "effects of the clusters"
-            )
+    made = (wide * np.linalg.solve(cross, wide)).sum(axis=0).reshape(len(A), -1).sum(axis=1)
+    return np.asarray(1.0 - made / A.sum(axis=1) < ABSORBED)
 
 
 def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: Array) -> None:
@@ -175,13 +177,19 @@ def refuse_repeated(grams: Grams) -> None:
 
 
 def _made_up(cross: Array, first: int) -> int | None:
-    """The first column from ``first`` on that the columns before it make up."""
+    """The first column from ``first`` on that others from there on make up, given the columns before ``first``.
+
+    What predictors explain of a response does not count: a trend may make up nearly all of it.
+    """
     size = np.sqrt(np.diag(cross))
     size = np.where(size > 0.0, size, 1.0)
     rest = cross / np.outer(size, size)
+    given = np.diag(rest).copy()  # what the predictors leave of each column
     for k in range(len(rest)):
-        if rest[k, k] < REPEATED:
-            if k >= first:
+        if k <= first:
+            given = np.diag(rest).copy()
+        if rest[k, k] <= max(REPEATED * given[k] if k >= first else 0.0, COLLINEAR):
+            if k >= first and given[k] > COLLINEAR:
                 return k
             continue
         rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]

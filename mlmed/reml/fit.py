@@ -11,7 +11,7 @@ from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import factor_rank, multiplier, on_face, on_residual_face, residual_multiplier
 from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates
 from mlmed.reml.objective import FLAT, Objective, ThetaEvaluation, objective_for
-from mlmed.reml.optimizer import NewtonSettings, Step, evaluated, last_step, newton
+from mlmed.reml.optimizer import SHORTEST, NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.sigma import ResidualChart
 from mlmed.reml.start import start_theta
@@ -213,8 +213,12 @@ def _search(
             return objective, theta, point, record
         theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, point=point)
         record += steps[1:] if record else steps
-        stationary = record[-1].accepted and record[-1].decrement < settings.decrement
-        ended = stationary or len(steps) == 1 or len(record) > settings.max_steps
+        last = record[-1]
+        # a leg that ends with a step that was too long goes on with a shorter one
+        radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
+        leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
+        stationary = last.accepted and last.decrement < settings.decrement
+        ended = stationary or len(steps) == 1 or radius <= SHORTEST or len(record) > settings.max_steps
 
 
 def _finish(

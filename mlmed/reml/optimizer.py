@@ -13,10 +13,12 @@ from scipy.linalg.lapack import dposv
 
 from mlmed.reml.objective import ThetaEvaluation
 
-__all__ = ["NewtonSettings", "Step", "evaluated", "last_step", "newton"]
+__all__ = ["SHORTEST", "NewtonSettings", "Step", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
 
+#: Trust radius below which steps are rounding errors.
+SHORTEST = 1e-14
 #: Smallest squared Cholesky pivot, against the largest, of a Hessian that needs no eigenvalues.
 SAFE = 1e-6
 
@@ -212,9 +214,12 @@ def newton(
             steps.append(_record(trial_theta, trial, trial_model, better))
             if better:
                 theta, point, model = trial_theta, trial, trial_model
-            if better and decrement >= settings.decrement:
-                continue
-            break
+            if decrement < settings.decrement:
+                break
+            radius = radius if better else 0.25 * size
+            if radius < SHORTEST:
+                break
+            continue
         ratio = gained / predicted
         accepted = ratio > 1e-4
         steps.append(_record(trial_theta, trial, trial_model, accepted))
@@ -224,7 +229,7 @@ def newton(
             radius = 2.0 * radius
         if accepted:
             theta, point, model = trial_theta, trial, trial_model
-        if radius < 1e-14 or (abandon is not None and abandon(theta)):
+        if radius < SHORTEST or (abandon is not None and abandon(theta)):
             break
     return theta, point, tuple(steps)
 

@@ -18,6 +18,7 @@ from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
     COLLINEAR,
+    absorbed_effects,
     refuse_absorbed,
     refuse_between,
     refuse_collinear,
@@ -108,6 +109,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
     problem = assemble(assembly, grams.products)
     between: list[str] = []
+    absorbed = np.zeros(problem.n_random, dtype=bool)
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
         full = equation_gram(grams, r)
         nobs = int(problem.nobs[r])
@@ -125,7 +127,8 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         refuse_collinear(own, equation.name, equation.fixed)
         if spec.method == "reml":
             squares = np.einsum("kkj->kj", problem.A[maps.random, maps.random])
-            refuse_absorbed(equation.name, equation.random, squares, problem.B[maps.random, maps.fixed], own)
+            absorbed[maps.random] = absorbed_effects(squares, problem.B[maps.random, maps.fixed], own)
+            refuse_absorbed(equation.name, equation.random, (absorbed & _alone(blocks, absorbed))[maps.random])
     if problem.cross is not None:
         refuse_repeated(grams)
         refuse_unpaired(tuple(e.name for e in layout.equations), problem.cross.observed, problem.cross.nobs)
@@ -133,6 +136,15 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     names = [f"{equation.name}:{name}" for equation in layout.equations for name in equation.random]
     empty = tuple(names[k] for k in without if k not in known)
     return Working(problem, blocks, _units(assembly, grams), tuple(between), empty)
+
+
+def _alone(blocks: tuple[Block, ...], absorbed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Effects whose variance no effect that is not absorbed shares, (q,)."""
+    out = np.ones(len(absorbed), dtype=bool)
+    for block in blocks:
+        index = list(block.index)
+        out[index] = block.structure != "identity" or bool(absorbed[index].all())
+    return out
 
 
 def _units(assembly: Assembly, grams: Grams) -> Units:
