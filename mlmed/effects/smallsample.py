@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.errors import EffectError
-from mlmed.reml.covariance import ROUNDING, psd_cholesky
+from mlmed.reml.covariance import ROUNDING, natural_turn, psd_cholesky
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
@@ -25,7 +25,7 @@ from mlmed.reml.moments import moved_crossproducts
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import information_of, parameter_vcov
+from mlmed.reml.vcov import information_inverse, information_of, parameter_vcov
 from mlmed.reml.weights import residual_units
 from mlmed.reml.working import Working
 
@@ -118,20 +118,33 @@ def satterthwaite_linear(contrasts: Array, working: Working, optimum: Optimum) -
     optimum : Optimum
         Where to take it.
     """
-    at, J = optimum.evaluation, natural_jacobian(working.problem, working.blocks)
-    V, reason = information_of(to_estimates(working, optimum, reml=True))  # -2l itself is not used
-    moved = moved_crossproducts(working.problem, optimum.L, optimum.sigma2, J)
+    at, (J, base) = optimum.evaluation, _units(working, optimum)
+    estimates = to_estimates(working, optimum, reml=True)  # -2l itself is not used
+    V, reason = information_inverse(estimates.hessian if estimates.local is None else estimates.local)
+    moved = moved_crossproducts(working.problem, optimum.L, optimum.sigma2, J, base)
     turned = contrasts @ working.units.X_map
     df = contrast_df(turned, at.P_inv, at.P_inv @ moved @ at.P_inv, V)
     return _explained(df, (np.all(turned == 0.0, axis=1), NO_FIXED_EFFECT), otherwise=reason)
+
+
+def _units(working: Working, optimum: Optimum) -> tuple[Array, Array | None]:
+    """d(vec G, sigma2)/d of the coordinates of ``Estimates.local``, and the units of sigma2, (R, R) or None.
+
+    Degrees of freedom do not depend on coordinates; in natural ones of residuals that hardly differ digits are lost.
+    """
+    J, at = natural_jacobian(working.problem, working.blocks), optimum.evaluation
+    if at.base is not None:
+        turn = natural_turn(working.blocks, at.spread / working.problem.n_clusters)
+        J[:, : len(turn)] = J[:, : len(turn)] @ turn.T
+    return J, at.base
 
 
 def kenward_roger_linear(
     contrasts: Array, working: Working, optimum: Optimum, *, reml: bool
 ) -> tuple[Array, DegreesOfFreedom]:
     """Standard errors (n,) from Kenward and Roger's adjusted covariance, and their df; see ``satterthwaite_linear``."""
-    J = natural_jacobian(working.problem, working.blocks)
-    found = kenward_roger(working.problem, optimum.L, optimum.sigma2, J, reml=reml)
+    J, base = _units(working, optimum)
+    found = kenward_roger(working.problem, optimum.L, optimum.sigma2, J, reml=reml, base=base)
     turned = contrasts @ working.units.X_map
     df = contrast_df(turned, found.plain, found.slopes, found.W)
     errors = np.sqrt(np.einsum("ni,ij,nj->n", turned, found.adjusted, turned))

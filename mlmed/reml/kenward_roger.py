@@ -71,7 +71,9 @@ class ScaledF:
     reason: str = ""
 
 
-def kenward_roger(problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: bool = True) -> KenwardRoger:
+def kenward_roger(
+    problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: bool = True, base: Array | None = None
+) -> KenwardRoger:
     """Adjusted covariance of the fixed effects (Kenward & Roger, 1997), and what degrees of freedom need.
 
     Parameters
@@ -82,12 +84,14 @@ def kenward_roger(problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: 
         The estimates and d(vec G, sigma2)/d(tau, sigma2), as in ``moments``.
     reml : bool
         Whether the estimates are by REML; for others the correction does not exist.
+    base : array, optional
+        As in ``moments``; ``slopes`` and ``W`` are in its coordinates then, and nothing else depends on them.
     """
     K, p = J.shape[1], problem.n_fixed
     if not reml:
         nan = np.full((p, p), np.nan)
         return KenwardRoger(nan, nan, np.full((K, p, p), np.nan), np.full((K, K), np.nan), ONLY_REML)
-    found = moments(problem, L, sigma2, J)
+    found = moments(problem, L, sigma2, J, base)
     plain = found.P_inv
     spread = found.moved @ plain
     expected = (

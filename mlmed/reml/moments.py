@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from mlmed.reml.clusters import Sums, chunks, factor_clusters, product
 from mlmed.reml.criterion import evaluate
-from mlmed.reml.cross import CrossWeights, cross_weights
+from mlmed.reml.cross import CrossWeights, weights_along
+from mlmed.reml.directions import along
 from mlmed.reml.problem import Cross, Problem
-from mlmed.reml.weights import weighted_tables
+from mlmed.reml.weights import weighted_tables, whitener
 
 __all__ = ["Moments", "moments", "moved_crossproducts"]
 
@@ -68,14 +69,14 @@ class _Cells:
     weights: CrossWeights | None
 
 
-def _cells(problem: Problem, sigma2: Array) -> _Cells:
+def _cells(problem: Problem, sigma2: Array, base: Array | None) -> _Cells:
     S = len(sigma2)
     if problem.cross is None:
         each, twice = np.arange(S), np.zeros((S, S, S))
         twice[each, each, each] = sigma2**-3
         return _Cells(sigma2, np.diag(sigma2**-2), twice, None)
-    weights = cross_weights(problem, sigma2)
-    basis = problem.residual.basis
+    basis = problem.residual.basis if base is None else base @ problem.residual.basis @ base.T
+    weights = weights_along(problem.cross, whitener(problem.cross, problem.residual.root(sigma2)), basis)
     pairs = np.einsum("kprs,lst,ptu->klpru", weights.moved, basis, weights.precision, optimize=True)
     return _Cells(sigma2, weights.moved.reshape(S, -1), pairs.reshape(S, S, -1), weights)
 
@@ -207,13 +208,13 @@ def _twice(problem: Problem, sums: _Sums, cells: _Cells) -> Array:
     return out
 
 
-def moved_crossproducts(problem: Problem, L: Array, sigma2: Array, J: Array) -> Array:
+def moved_crossproducts(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | None = None) -> Array:
     """X'V^-1 V_k V^-1 X for the natural parameters, (K, p, p); parameters as in ``moments``."""
-    cells = _cells(problem, sigma2)
+    cells = _cells(problem, sigma2, base)
     return np.tensordot(J.T, _moved(problem, _sums(problem, L, cells, second=False), cells), axes=1)
 
 
-def moments(problem: Problem, L: Array, sigma2: Array, J: Array) -> Moments:
+def moments(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | None = None) -> Moments:
     """All sums of the correction, in the units of the problem.
 
     Parameters
@@ -226,9 +227,12 @@ def moments(problem: Problem, L: Array, sigma2: Array, J: Array) -> Moments:
         Residual parameters (``problem.residual``).
     J : (q*q + S, K) array
         d(vec G, sigma2)/d(tau, sigma2), see ``natural_jacobian``.
+    base : (R, R) array, optional
+        Take sigma2 along B E_s B' (eq. 95b) in the place of its natural parameters, where residuals are correlated.
     """
-    cells = _cells(problem, sigma2)
-    at = evaluate(problem, L, sigma2, order=2)
+    cells = _cells(problem, sigma2, base)
+    at = evaluate(problem, L, sigma2, order=2, base=base)
+    at = at if base is None else along(at, problem.residual, base)
     sums = _sums(problem, L, cells, second=True)
     half = np.tensordot(J.T, _twice(problem, sums, cells), axes=1)
     return Moments(
