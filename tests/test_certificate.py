@@ -12,7 +12,7 @@ import pytest
 import mlmed
 from mlmed.errors import BoundaryWarning
 from mlmed.reml.boundary import multiplier
-from mlmed.reml.fit import _certify, optimize
+from mlmed.reml.fit import Certificate, _certify, optimize
 from mlmed.reml.objective import objective_for
 from mlmed.reml.optimizer import NewtonSettings, newton
 from tests.models import working
@@ -96,6 +96,19 @@ def test_a_gradient_alone_is_refused_in_any_units(gradient, certified, unit):
     assert judged.gradient_norm == pytest.approx(gradient, rel=1e-12)
     assert judged.newton_decrement < 1e-9
     assert judged.converged == certified
+
+
+@pytest.mark.parametrize(
+    ("curvature", "residual", "words"),
+    [
+        (0.5, 1e-8, "a residual variance goes to zero (1.0e-08 of the variance of its response)"),
+        (-3.1, 1.0, "curves downwards in some direction (scaled curvature -3.1e+00)"),
+        (1e-9, 1.0, "flat in some direction"),
+        (0.5, 1.0, "gradient 1.0e-02"),
+    ],
+)
+def test_what_is_wrong_in_words(curvature, residual, words):
+    assert words in Certificate(1e-2, 1e-4, curvature, 0.0, False, residual).complaint
 
 
 def test_a_correlation_near_one_is_not_taken_for_one():

@@ -27,6 +27,8 @@ MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
 SMALL_GRADIENT = 1e-9
 #: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
+#: Residual variance, of a response with variance 1, that explains why a search did not end.
+VANISHING = 1e-6
 #: Newton steps before the coordinates take the units of the data anew.
 LEG = 5
 
@@ -50,6 +52,8 @@ class Certificate:
         there; 0 otherwise.
     converged : bool
         All of these are within their bounds.
+    residual : float
+        Smallest residual variance, where responses have variance 1: says why, where it goes to zero.
     """
 
     gradient_norm: float
@@ -57,12 +61,24 @@ class Certificate:
     smallest_curvature: float
     multiplier: float
     converged: bool
+    residual: float = 1.0
 
     @property
     def complaint(self) -> str:
         """What is wrong, in words; empty if the optimum is certified."""
         if self.converged:
             return ""
+        if self.residual < VANISHING:
+            return (
+                f"a residual variance goes to zero ({self.residual:.1e} of the variance of its response): the random "
+                "effects fit a response nearly exactly within clusters; use fewer random effects, or remove a "
+                "predictor that repeats the response"
+            )
+        if self.smallest_curvature < -MIN_CURVATURE:
+            return (
+                f"the criterion curves downwards in some direction (scaled curvature {self.smallest_curvature:.1e}), "
+                "so the search ended before an optimum; simplify the model"
+            )
         if self.smallest_curvature <= MIN_CURVATURE:
             return (
                 f"the likelihood is flat in some direction (scaled curvature {self.smallest_curvature:.1e}), so "
@@ -185,10 +201,12 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
             break
         moved = coordinates(problem, blocks, L @ L.T + more, chart.sigma2(end) + also)
         start = np.append(moved, chart.free_part(end))
-    certificate = _certify(point, lowest if np.isfinite(lowest) else 0.0)
+    sigma2 = chart.sigma2(end)
+    residual = float(sigma2[: problem.n_strata].min())
+    certificate = replace(_certify(point, lowest if np.isfinite(lowest) else 0.0), residual=residual)
     size, lost = sum(len(block.index) for block in blocks), problem.n_strata - (chart.chart.rank or problem.n_strata)
     rank = factor_rank(blocks, L)
-    return Optimum(L @ L.T, L, chart.sigma2(end), point.natural, rank, certificate, record, size, lost)
+    return Optimum(L @ L.T, L, sigma2, point.natural, rank, certificate, record, size, lost)
 
 
 def _search(

@@ -14,12 +14,19 @@ from numpy.typing import NDArray
 from mlmed.reml.moments import moments
 from mlmed.reml.problem import Problem
 from mlmed.reml.vcov import POSITIVE, information_inverse
+from mlmed.reml.weights import smallest_share
 
 __all__ = ["KenwardRoger", "ScaledF", "contrast_df", "kenward_roger", "scaled_f"]
 
 Array = NDArray[np.float64]
 
 ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
+ROUNDED = (
+    "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
+    "its digits; use ddf='satterthwaite', or model the difference of the two responses"
+)
+#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
+LOST_DIGITS = 3e-4
 TOO_FEW = "the approximating F distribution has no mean: too few clusters for a test of so many contrasts"
 DEPENDENT = "the contrasts are linearly dependent"
 
@@ -88,9 +95,10 @@ def kenward_roger(
         As in ``moments``; ``slopes`` and ``W`` are in its coordinates then, and nothing else depends on them.
     """
     K, p = J.shape[1], problem.n_fixed
-    if not reml:
+    reason = _impossible(problem, sigma2, reml)
+    if reason:
         nan = np.full((p, p), np.nan)
-        return KenwardRoger(nan, nan, np.full((K, p, p), np.nan), np.full((K, K), np.nan), ONLY_REML)
+        return KenwardRoger(nan, nan, np.full((K, p, p), np.nan), np.full((K, K), np.nan), reason)
     found = moments(problem, L, sigma2, J, base)
     plain = found.P_inv
     spread = found.moved @ plain
@@ -103,6 +111,16 @@ def kenward_roger(
     adjusted = plain + plain @ (gain + gain.T) @ plain
     reason = reason.replace("the Hessian", "the expected information")
     return KenwardRoger(plain, adjusted, plain @ found.moved @ plain, W, reason)
+
+
+def _impossible(problem: Problem, sigma2: Array, reml: bool) -> str:
+    """Why the correction does not exist, or not to five digits; empty if it does."""
+    if not reml:
+        return ONLY_REML
+    if problem.cross is None:
+        return ""
+    share = smallest_share(problem.cross, problem.residual.root(sigma2))
+    return "" if share > LOST_DIGITS else ROUNDED.format(share=share)
 
 
 def contrast_df(contrasts: Array, covariance: Array, slopes: Array, W: Array) -> Array:

@@ -15,7 +15,15 @@ from scipy.linalg.lapack import dtrtri
 
 from mlmed.reml.problem import Cross
 
-__all__ = ["Whitener", "residual_units", "weighted_clusters", "weighted_cross", "weighted_tables", "whitener"]
+__all__ = [
+    "Whitener",
+    "residual_units",
+    "smallest_share",
+    "weighted_clusters",
+    "weighted_cross",
+    "weighted_tables",
+    "whitener",
+]
 
 Array = NDArray[np.float64]
 
@@ -70,6 +78,13 @@ def whitener(cross: Cross, root: Array) -> Whitener:
         target[np.ix_(own, own)] = dtrtri(lower, lower=1)[0]
         logdet += 2.0 * float(nobs) * float(np.log(pivots).sum())
     return Whitener(half, half.swapaxes(1, 2) @ half, logdet)
+
+
+def smallest_share(cross: Cross, root: Array) -> float:
+    """The smallest share of a residual variance that the other responses of a row leave."""
+    made, variances = whitener(cross, root), np.einsum("rk,rk->r", root, root)
+    inflation = np.einsum("prr,r->pr", made.precision, variances)  # 1 / share of the observed, 0 elsewhere
+    return float(1.0 / inflation.max())
 
 
 def residual_units(cross: Cross, root: Array) -> Array:

@@ -73,6 +73,28 @@ def test_standard_errors_of_a_small_part(sd, vcov):
     assert found == pytest.approx([table["var(d:Residual)"], table["d:x"]], rel=1e-3)
 
 
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
+@pytest.mark.parametrize("sd", [3e-3, 1e-2, 5e-2])
+def test_degrees_of_freedom_of_a_small_part(sd, ddf):
+    """Those of (y0, z - y0); Kenward and Roger's correction has five digits, or says why it is not there."""
+    rng = np.random.default_rng(3)
+    ids = np.repeat(np.arange(25), 4)
+    x, u, e = rng.normal(size=100), rng.normal(size=(25, 2))[ids], rng.normal(size=(100, 2))
+    y0 = 0.3 * x + u[:, 0] + e[:, 0]
+    z = y0 + sd * (e[:, 1] + 0.6 * u[:, 1] + 0.2 * x)
+    data = pd.DataFrame({"id": ids, "x": x, "y0": y0, "z": z, "d": z - y0})
+    ours, theirs = (  # the slope of y0
+        mlmed.mixed(formulas, data, residual="unstructured").tidy(ddf=ddf).iloc[1]
+        for formulas in (FORMULAS, DIFFERENCE)
+    )
+    if ddf == "kenward-roger" and sd < 2e-2:
+        assert np.isnan(ours["std_error"])
+        assert "loses its digits" in ours["note"]
+        return
+    assert ours["std_error"] == pytest.approx(theirs["std_error"], rel=1e-5)
+    assert ours["df"] == pytest.approx(theirs["df"], rel=1e-5)
+
+
 @pytest.mark.parametrize(("sd", "correlation", "within"), [(0.02, 0.9998, 5e-5), (0.01, 0.99995, 1.5e-5)])
 @pytest.mark.parametrize("seed", range(3))
 def test_high_residual_correlations_are_certified(seed, sd, correlation, within):
