@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
@@ -26,6 +27,7 @@ __all__ = [
     "ContrastCovariance",
     "Law",
     "cluster_covariance",
+    "compared",
     "contrast_covariance",
     "draw_contrasts",
     "lost_coefficients",
@@ -136,6 +138,20 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
         moved[:, first - 5 : stop - 5] = fixed
     found = ContrastCovariance(values, matrix, np.array(random), moved)
     return replace(found, lost=_lost_contrasts(found, mediator, outcome), note=note_of(mediator, outcome))
+
+
+def compared(lost: Sequence[Directions], differences: Sequence[Array]) -> tuple[Directions, ...]:
+    """The directions along which what effects compare changes: differences (n, p) of the linear predictor's columns.
+
+    A direction that moves only the level of rows, such as the coefficient of a cluster's own dummy, tells nothing of
+    the treatment and the mediator: effects are given that level, as always beside such dummies.
+    """
+    found = []
+    for one in lost:
+        kept = np.any([one.changed(rows).any(axis=0) for rows in differences], axis=0)
+        owners = tuple(owner for owner, keep in zip(one.owners, kept, strict=True) if keep)
+        found.append(replace(one, matrix=one.matrix[:, kept], owners=owners))
+    return tuple(found)
 
 
 def note_of(mediator: Law, outcome: Law) -> str:

@@ -209,3 +209,23 @@ def test_sensitivity(data, outcome):
 def test_a_row_of_sensitivity(data):
     fit = ask("m ~ only + z", "y ~ m + only + z", data, treatment="only", robust="HC3")
     assert fit.sensitivity(rho=[0.0]).table["std_error"].isna().all()
+
+
+@pytest.mark.parametrize("covariate", ["C(site)", "one"])
+def test_the_level_of_a_cluster_is_no_comparison(covariate):
+    """A dummy that one cluster alone gives moves the level of its rows; effects of z keep their errors with a link, too.
+
+    A treatment that only this cluster has, alone or in a product, loses them.
+    """
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(12), 6)
+    u, z = rng.normal(size=(12, 2)), (rng.uniform(size=72) < 0.5) * 1.0
+    m = 0.5 * z + u[ids, 0] + rng.normal(size=72)
+    y = 0.5 * m + 0.3 * z + 0.4 * u[ids, 1] + rng.normal(size=72)
+    data = pd.DataFrame({"z": z, "m": m, "yb": (y > y.mean()) * 1, "site": ids // 2, "one": (ids // 2 == 3) * 1.0})
+    asked = {"treatment": "z", "cluster": "site", "family_y": "logit"}
+    kept = mlmed.causal(f"m ~ z + {covariate}", f"yb ~ m + z + {covariate}", data, **asked).effects()
+    assert kept["std_error"].notna().all()
+    lost = mlmed.causal("m ~ z * one", "yb ~ m + z", data, **asked).effects().set_index("term")
+    assert np.isnan(lost.loc["acme_control", "std_error"])
+    assert "without cluster" in lost.loc["acme_control", "note"]

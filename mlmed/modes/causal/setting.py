@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmed.compact import Compact
 from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
-from mlmed.effects.uncertainty import Law
+from mlmed.effects.uncertainty import Law, compared
 from mlmed.errors import EffectError, FormulaError
 from mlmed.modes.causal.fit import EquationFit, Grouping
 from mlmed.modes.fitting import Fitted
@@ -167,6 +167,9 @@ class Chain(Compact):
             weights=np.ones(n),
         )
         mediator, outcome = (self._law(one, question, modes=modes) for one in (self.mediator, self.outcome))
+        fixed = setting.fixed
+        mediator = replace(mediator, lost=compared(mediator.lost, [fixed.mediator[1] - fixed.mediator[0]]))
+        outcome = replace(outcome, lost=compared(outcome.lost, [fixed.outcome[1] - fixed.outcome[0], *fixed.slope]))
         return Prepared(setting, mediator, outcome, order, averaged_out)
 
     def _noise(self, Z: Array) -> Array:
