@@ -43,6 +43,7 @@ NEVER = {
     "np.where(arm == 1, 0, x)": "'arm'.*with 1",
     "C((arm == 1) | (x > 0))": "'arm'.*with 1",
     "I((C_k == 4) | (x > 0))": "'C_k'.*1, 2, 3.*with 4",
+    "I((k == sx) | (x > 0))": "'sx'.*with the numbers of the column 'k'",
     "I(arm >= 1)": "'arm'.*with 1",
     "I(arm >= 'a')": "order of the column 'arm'",
     "I(age > 'q')": "'age'.*with 'q'",
@@ -75,6 +76,7 @@ MEANT: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "np.where(arm == 'a', x, 0)": lambda d: d["x"].where(d["arm"].astype(object) == "a", 0.0),
     "I(age >= 'm')": lambda d: d["age"].astype(object) != "l",
     "I(k == 2)": lambda d: d["k"] == 2,
+    "I(k > x)": lambda d: d["k"] > d["x"],
 }
 
 

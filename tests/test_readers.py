@@ -348,6 +348,7 @@ def test_other_marks_of_missing_values(tmp_path):
         (".sav", {"missing": ["."]}),
         (".csv", {"codes": True}),
         (".parquet", {"codes": ["x"]}),
+        (".sav", {"text": ["id"]}),
     ],
 )
 def test_options_are_refused_where_they_have_no_use(table, tmp_path, suffix, option):

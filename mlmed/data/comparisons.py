@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -44,13 +45,18 @@ def refuse_other_kinds(source: Formula, table: pd.DataFrame, where: str) -> None
     Raises
     ------
     FormulaError
-        A plain column is compared with a literal that is none of its levels, or of another kind; or its levels have no
-        order and are asked for one.
+        A plain column is compared with a literal that is none of its levels, or of another kind, or with a column of
+        another kind; or its levels have no order and are asked for one.
     """
     for factor in _written(source):
-        for name, values, equal in _comparisons(ast.parse(factor.expr, mode="eval")):
+        tree, shown = ast.parse(factor.expr, mode="eval"), f"{display_name(factor.expr)!r} in {where}"
+        for name, values, equal in _comparisons(tree):
             if name in table.columns:
-                _check(table[name], values, equal, f"{display_name(factor.expr)!r} in {where}")
+                _check(table[name], values, equal, shown)
+        for left, right in _sides(tree):
+            names = _column(left), _column(right)
+            if all(name in table.columns for name in names):
+                _check_columns(table[names[0]], table[names[1]], shown)
 
 
 def used_as_number(source: Formula, table: pd.DataFrame, where: str) -> FormulaError | None:
@@ -75,18 +81,25 @@ def _comparisons(tree: ast.AST) -> Iterator[tuple[str, list[Any], bool]]:
     """Column, the literals that it is compared with, and whether for equality."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            for operator, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True):
-                equal = isinstance(operator, _EQUAL)
+            for operator, (left, right) in zip(node.ops, _adjacent(node), strict=True):
                 for column, other in ((left, right), (right, left)):
                     if name := _column(column):
-                        yield name, _literals(other), equal
+                        yield name, _literals(other), isinstance(operator, _EQUAL)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _COMPARING:
             owner = _column(node.func.value)
             operands = [*node.args, *(word.value for word in node.keywords)]
             sides = operands if owner == "np" else [node.func.value, *operands]
             values = [value for side in sides for value in _literals(side)]
             yield from ((name, values, _COMPARING[node.func.attr]) for name in filter(None, map(_column, sides)))
+
+
+def _sides(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    return (pair for node in ast.walk(tree) if isinstance(node, ast.Compare) for pair in _adjacent(node))
+
+
+def _adjacent(node: ast.Compare) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """What stands on both sides of every sign of a comparison."""
+    return pairwise([node.left, *node.comparators])
 
 
 def _column(node: ast.expr) -> str:
@@ -126,6 +139,21 @@ def _check(column: pd.Series, values: list[Any], equal: bool, shown: str) -> Non
             raise FormulaError(
                 f"{shown} asks for the order of {_described(column)}, which have none. {_cure(str(column.name))}"
             )
+
+
+def _check_columns(left: pd.Series, right: pd.Series, shown: str) -> None:
+    for column, other in ((left, right), (right, left)):
+        if _is_text(column) and is_numeric(other):
+            raise FormulaError(
+                f"{shown} compares {_described(column)}, with the numbers of the column "
+                f"{display_name(str(other.name))!r}, and no text is a number. {_cure(str(column.name))}"
+            )
+
+
+def _is_text(column: pd.Series) -> bool:
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return False
+    return all(isinstance(level, str) for level in column.cat.categories)
 
 
 def _described(column: pd.Series) -> str:
