@@ -305,6 +305,9 @@ def test_names_that_python_normalizes(data: pd.DataFrame, name: str, spelling: s
         ("DOSE", "dose", "did you mean DOSE. Upper and lower case count"),
         ("X", "x", "did you mean X. Upper and lower case count"),
         ("dose", "doze", "did you mean dose"),
+        ("dose ", "dose", r"`dose ` \(with a blank at its end\) is; write `dose `, or rename it"),
+        (" doze", "dose", r"did you mean ` doze` \(with a blank at its start\)"),
+        ("Dose ", "dose", r"did you mean `Dose ` \(with a blank at its end\). Upper and lower case count"),
     ],
 )
 @pytest.mark.parametrize("formula", ["m ~ {} + (1 | id)", "m ~ np.exp({}) + (1 | id)"])
@@ -316,6 +319,14 @@ def test_a_name_that_is_nearly_there(
     renamed = data[["id", "m", "x"]].rename(columns={"x": column})
     with pytest.raises(DataError, match=f"column '{asked}' is not in the data; {said}"):
         mlmed.mixed(formula.format(asked), renamed if engine == "pandas" else pl.from_pandas(renamed).lazy())
+
+
+@pytest.mark.parametrize("name", ["x ", " x"])
+def test_names_with_a_blank_at_an_end(data: pd.DataFrame, name: str) -> None:
+    """What the hint says works, in every engine."""
+    renamed = data.rename(columns={"x": name})
+    for made in (renamed, pl.from_pandas(renamed).lazy(), duckdb.from_df(renamed)):
+        same_fit(mlmed.mixed(f"m ~ `{name}` + (1 | id)", made), mlmed.mixed("m ~ x + (1 | id)", data))
 
 
 DOLLARS = ["$1_$2", "$x", "x$", "^x$", "$x$", "a$b"]

@@ -179,6 +179,27 @@ def test_files_of_the_command_line(frame: pd.DataFrame, tmp_path: Path, capsys: 
     assert "2^53" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [("1.1", "1.10", "1.2", "1.20"), ("1E2", "10E1", "100E0", "2E0")],
+    ids=["class and pupil", "exponents"],
+)
+def test_ids_that_are_one_number_on_the_command_line(
+    frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], texts: tuple[str, ...]
+) -> None:
+    """The fit of ids that nobody takes for numbers, without a warning; so does a measurement beside them."""
+    path, other = tmp_path / "pupils.csv", frame["x"].round(1).map(str).where(frame.index % 2 == 0, "1.50")
+    shown = []
+    for mark in ("", "p"):
+        ids = (frame["id"] % 4).map(dict(enumerate(mark + text for text in texts)))
+        frame.assign(id=ids, other=other).to_csv(path, index=False)
+        assert main(["mixed", str(path), "--formula", "m ~ x + (1 | id)"]) == 0
+        shown.append(capsys.readouterr())
+    assert shown[0] == shown[1]
+    assert "Clusters      4 (id" in shown[0].out
+    assert "same number" not in shown[0].err
+
+
 # -- ids that look alike -------------------------------------------------------------------------------------
 
 

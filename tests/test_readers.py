@@ -10,7 +10,7 @@ import pytest
 
 import mlmed
 from mlmed.data.readers import read_table
-from mlmed.errors import DataError, DroppedRowsWarning, LabelWarning
+from mlmed.errors import DataError, DroppedRowsWarning, IdWarning, LabelWarning
 from tests.tolerances import SAME
 
 
@@ -205,6 +205,66 @@ def test_leading_zeros(tmp_path):
     assert result["x"].tolist() == [1.0, 0.5, 2.0]
 
 
+PUPILS = ["1.1", "1.1", "1.10", "1.10", "2.5", "2.50"]
+
+
+def _written(tmp_path, ids, name="ids.csv", separator=","):
+    rows = [f"{text}{separator}{k}" for k, text in enumerate(ids)]
+    path = tmp_path / name
+    path.write_text("\n".join([f"id{separator}k", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ids", "pair"),
+    [
+        (["1.1", "1.1", "1.10", "1.10"], "1.1 and 1.10"),
+        (["1E2", "1E2", "10E1", "10E1", "100E0", "100E0"], "1E2 and 10E1"),
+        (["0.5", ".5", ".5", "0.5"], "0.5 and .5"),
+    ],
+)
+def test_different_texts_that_are_one_number(tmp_path, ids, pair):
+    """Numbers, with a warning that names a pair; text on request."""
+    path = _written(tmp_path, ids)
+    with pytest.warns(IdWarning, match=rf"{pair} in column 'id'.*text=\['id'\]"):
+        assert read_table(path)["id"].tolist() == [float(text) for text in ids]
+    assert read_table(path, text=["id"])["id"].tolist() == read_table(path, text="id")["id"].tolist() == ids
+
+
+def test_different_texts_with_decimal_commas(tmp_path):
+    path = _written(tmp_path, ["1,1", "1,1", "1,10", "1,10"], separator=";")
+    with pytest.warns(IdWarning, match="1,1 and 1,10"):
+        assert read_table(path)["id"].tolist() == [1.1] * 4
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["1.5", "1.50", "2.25", "3.1", "0.7"],  # measurements: more texts than rows for them
+        ["0.50", "0.50", "2.50", "2.50"],  # each number in one way
+        ["0.00", "-0.00", "0.00", "-0.00"],
+        ["1", "1.0", "2", "1.0"],  # whole numbers that were floats once
+        ["1e-5", "1e-5", "2e-3", "2e-3"],
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_measurements_are_no_ids(tmp_path, texts):
+    assert read_table(_written(tmp_path, texts))["id"].tolist() == [float(text) for text in texts]
+
+
+def test_text_of_an_unknown_column(tmp_path):
+    with pytest.raises(DataError, match="column 'idd' is not in the data; did you mean id"):
+        read_table(_written(tmp_path, PUPILS), text=["idd"])
+
+
+def test_blanks_around_names_of_columns(tmp_path):
+    """Removed, unless two columns would then have one name."""
+    (tmp_path / "blanks.csv").write_text("id, x ,m\n1,2,3\n")
+    assert list(read_table(tmp_path / "blanks.csv").columns) == ["id", "x", "m"]
+    (tmp_path / "twice.csv").write_text("id, x,x\n1,2,3\n")
+    assert list(read_table(tmp_path / "twice.csv").columns) == ["id", " x", "x"]
+
+
 def test_one_type_for_a_long_column(tmp_path):
     """Numbers at the start and text far below: all ids are text, so 12 and 12 are one."""
     ids = [str(number % 50) for number in range(300_000)] + ["a12"]
@@ -288,6 +348,7 @@ def test_other_marks_of_missing_values(tmp_path):
         (".sav", {"missing": ["."]}),
         (".csv", {"codes": True}),
         (".parquet", {"codes": ["x"]}),
+        (".sav", {"text": ["id"]}),
     ],
 )
 def test_options_are_refused_where_they_have_no_use(table, tmp_path, suffix, option):

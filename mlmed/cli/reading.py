@@ -8,17 +8,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.data.frames import column_names
+from mlmed.data.frames import column_names, replaced
 from mlmed.data.labels import Labels, labels_message, with_levels
 from mlmed.data.readers import ReadOptions, is_grams, open_parquet, read_labelled
 from mlmed.errors import DataError, LabelWarning, warn
-from mlmed.formula import parse_equation
+from mlmed.formula import Equation, parse_equation
 from mlmed.glm.families import BINARY
 from mlmed.locscale.rows import read_equations
 from mlmed.modes.grams import Grams
@@ -34,8 +35,13 @@ def read(options: argparse.Namespace) -> Any:
     if other is not None:
         given.refuse(options.data)
         return other
-    table, labels = read_labelled(options.data, given)
-    return _with_labels(table, labels, options, codes) if labels.complete or labels.partial else table
+    table, labels, spellings = read_labelled(options.data, given)
+    if not labels.complete and not labels.partial and not spellings:
+        return table
+    asked = _asked_columns(table, options)
+    texts = {name: found.texts for name, found in spellings.items() if name in asked.clusters}
+    table = replaced(table, texts)  # 1.1 and 1.10 are two ids
+    return _with_labels(table, labels, asked, codes) if labels.complete or labels.partial else table
 
 
 def _other_source(source: str) -> Any | None:
@@ -53,34 +59,45 @@ def _other_source(source: str) -> Any | None:
     return None
 
 
-def _with_labels(
-    table: pd.DataFrame, labels: Labels, options: argparse.Namespace, codes: bool | tuple[str, ...]
-) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Columns that a command reads, those of them that have to be numbers, and cluster ids."""
+
+    used: frozenset[str]
+    numbers: frozenset[str]
+    clusters: frozenset[str]
+
+
+def _with_labels(table: pd.DataFrame, labels: Labels, asked: _Asked, codes: bool | tuple[str, ...]) -> pd.DataFrame:
     """Labelled columns as factors, but for those that have to be numbers; warns of the columns that are asked for."""
-    used, numbers = _asked_columns(table, options)
-    table, shown = with_levels(table, labels, True if codes is True else {*(codes or ()), *numbers})
-    said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, used)) else []
-    if not codes and (kept := sorted(numbers & set(labels.complete))):
+    table, shown = with_levels(table, labels, True if codes is True else {*(codes or ()), *asked.numbers})
+    said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, asked.used)) else []
+    if not codes and (kept := sorted(asked.numbers & set(labels.complete))):
         said.append(f"labelled, but numbers are needed: {', '.join(kept)}")
     if said:
         warn("; ".join(said), LabelWarning, stacklevel=2)
     return table
 
 
-def _asked_columns(table: pd.DataFrame, options: argparse.Namespace) -> tuple[frozenset[str], frozenset[str]]:
-    """Columns that a command reads, and those of them that have to be numbers: responses, and all of ``stack``."""
+def _asked_columns(table: pd.DataFrame, options: argparse.Namespace) -> _Asked:
+    """What a command asks of the table; responses and all roles of ``stack`` have to be numbers."""
+    given = {options.cluster} if getattr(options, "cluster", None) else set()
     if options.command == "stack":
         roles = frozenset({options.x, options.m, options.y, *options.covariates})
-        return roles | {options.cluster}, roles
+        return _Asked(roles | given, roles, frozenset(given))
     if options.command == "location-scale":
         location, scale = read_equations(options.location, options.scale, table)
-        return location.variables | scale.variables, location.response_columns
-    texts = options.formula if "formula" in options else (options.mediator, options.outcome)
-    equations = tuple(parse_equation(text, column_names(table)) for text in texts)
-    families = [getattr(options, name, "linear") for name in ("family_m", "family_y")]
-    binary = [family in BINARY for family in families] if "mediator" in options else [False] * len(equations)
-    numbers = [e.response_columns for e, two in zip(equations, binary, strict=True) if not two]
-    return frozenset().union(*(e.variables for e in equations)), frozenset().union(*numbers)
+        equations: tuple[Equation, ...] = (location, scale)
+        numbers = location.response_columns
+    else:
+        texts = options.formula if "formula" in options else (options.mediator, options.outcome)
+        equations = tuple(parse_equation(text, column_names(table)) for text in texts)
+        families = [getattr(options, name, "linear") for name in ("family_m", "family_y")]
+        binary = [family in BINARY for family in families] if "mediator" in options else [False] * len(equations)
+        linear = [e.response_columns for e, two in zip(equations, binary, strict=True) if not two]
+        numbers = frozenset().union(*linear)
+    used = frozenset().union(*(e.variables for e in equations))
+    return _Asked(used, numbers, frozenset(given).union(*(e.group_columns for e in equations)))
 
 
 @contextmanager

@@ -8,17 +8,18 @@ import gzip
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mlmed.data.frames import unknown_column
 from mlmed.data.ids import whole_number
 from mlmed.errors import DataError
 
-__all__ = ["read_delimited"]
+__all__ = ["Spellings", "read_delimited"]
 
 SEPARATORS = (",", ";", "\t", "|")
 #: Lines that are looked at to find the separator.
@@ -31,6 +32,8 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+#: Numbers that can be written in another way, zeros in front apart: 1.10, 1., .5, 1E2; the sign is a point or comma.
+OTHER_SPELLING = r"{sign}(\d*0)?(?!\d)|(?<!\d){sign}\d|\d[eE][+-]?\d"
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?")
 
 
@@ -41,14 +44,41 @@ class _Text:
     content: str
     separator: str
     missing: tuple[str, ...]
+    decimal: str = "."
 
     def table(self, **options: Any) -> pd.DataFrame:
         return pd.read_csv(
-            io.StringIO(self.content), sep=self.separator, na_values=list(self.missing), low_memory=False, **options
+            io.StringIO(self.content),
+            sep=self.separator,
+            decimal=self.decimal,
+            na_values=list(self.missing),
+            low_memory=False,
+            **options,
         )
 
 
-def read_delimited(file: Path, usual: str, *, encoding: str | None, missing: Sequence[str]) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Spellings:
+    """A column of numbers of which some are written in several ways.
+
+    Attributes
+    ----------
+    texts : Series of n values
+        As they are written.
+    pair : tuple of str
+        Two texts that are one number, such as 1.1 and 1.10.
+    rows : float
+        Rows for each text, on average.
+    """
+
+    texts: pd.Series
+    pair: tuple[str, str]
+    rows: float
+
+
+def read_delimited(
+    file: Path, usual: str, *, encoding: str | None, missing: Sequence[str], as_text: Sequence[str] = ()
+) -> tuple[pd.DataFrame, dict[str, Spellings]]:
     """Read a table of delimited text.
 
     Parameters
@@ -61,11 +91,20 @@ def read_delimited(file: Path, usual: str, *, encoding: str | None, missing: Seq
         By default what the mark at the start of the file says, or UTF-8.
     missing : sequence of str
         Values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas knows.
+    as_text : sequence of str
+        Columns that stay as they are written.
+
+    Returns
+    -------
+    table : DataFrame
+        Blanks around the names of its columns are removed where that makes no two the same.
+    spellings : dict
+        Columns that became numbers although some texts in them are different and the same number.
 
     Raises
     ------
     DataError
-        The bytes are not of that encoding.
+        The bytes are not of that encoding, or a column in ``as_text`` is unknown.
     """
     packed = file.read_bytes()
     raw = gzip.decompress(packed) if file.name.lower().endswith(".gz") else packed
@@ -73,8 +112,18 @@ def read_delimited(file: Path, usual: str, *, encoding: str | None, missing: Seq
     text = _Text(content, separator, tuple(missing))
     table = text.table()
     if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
-        table = text.table(decimal=",")
-    return _with_exact_numbers(table, text)
+        text = replace(text, decimal=",")
+        table = text.table()
+    names = _stripped([str(name) for name in table.columns])
+    for name in as_text:
+        if name not in names:
+            raise unknown_column(name, names)
+    return _with_exact_numbers(table.set_axis(names, axis="columns"), text, as_text)
+
+
+def _stripped(names: list[str]) -> list[str]:
+    short = [name.strip() for name in names]
+    return short if len(set(short)) == len(names) and all(short) else names
 
 
 def _decoded(raw: bytes, file: Path, encoding: str | None) -> str:
@@ -125,17 +174,47 @@ def _has_decimal_commas(column: pd.Series) -> bool:
     return any("," in text for text in texts) and all(map(DECIMAL_COMMA.fullmatch, texts))
 
 
-def _with_exact_numbers(table: pd.DataFrame, text: _Text) -> pd.DataFrame:
-    """Columns of whole numbers as integers where floats would round them or where two spellings are one number."""
+def _with_exact_numbers(
+    table: pd.DataFrame, text: _Text, as_text: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, Spellings]]:
+    """Whole numbers that floats would round as integers, other numbers that are written in several ways remembered."""
     padded = re.search(rf'(^|[\s"{re.escape(text.separator)}])[+-]?0\d', text.content, re.MULTILINE) is not None
-    columns = [table.iloc[:, k] for k in range(table.shape[1])]
-    doubtful = [k for k, column in enumerate(columns) if _is_rounded(column) or (padded and _is_whole(column))]
-    if not doubtful:
-        return table
-    written = text.table(dtype=str)
-    for k in doubtful:
-        columns[k] = _exact(columns[k], written.iloc[:, k])
-    return pd.DataFrame(dict(zip(table.columns, columns, strict=True)), index=table.index)
+    varied = padded or re.search(OTHER_SPELLING.format(sign=re.escape(text.decimal)), text.content) is not None
+    columns = {str(name): table[name] for name in table.columns}
+    asked = {name for name in columns if name in as_text}
+    doubtful = {
+        name for name, column in columns.items() if _is_rounded(column) or (padded and _is_whole(column))
+    } - asked
+    repeating = {name for name, column in columns.items() if varied and _has_equal_floats(column)} - asked
+    if not asked | doubtful | repeating:
+        return table, {}
+    written = text.table(dtype=str).set_axis(table.columns, axis="columns")
+    columns |= {name: written[name] for name in asked}
+    columns |= {name: _exact(columns[name], written[name]) for name in doubtful}
+    found = {name: _spellings(columns[name], written[name]) for name in columns if name in repeating}
+    return pd.DataFrame(columns, index=table.index), {name: several for name, several in found.items() if several}
+
+
+def _has_equal_floats(column: pd.Series) -> bool:
+    return bool(column.dtype == np.float64 and column.dropna().duplicated().any())
+
+
+def _spellings(column: pd.Series, texts: pd.Series) -> Spellings | None:
+    """The texts of a column of floats if two of them are one number.
+
+    The sign of a zero tells nothing, nor do decimals of zero: 1 becomes 1.0 when floats are written.
+    """
+    if column.dtype != np.float64:
+        return None
+    bare = texts.str.strip().str.removeprefix("+").str.replace(r"[.,]0*$", "", regex=True)
+    known = pd.DataFrame({"number": column, "text": bare}).dropna()
+    known["text"] = known["text"].mask(known["number"] == 0.0, known["text"].str.removeprefix("-"))
+    different = known.drop_duplicates()
+    same = different[different["number"].duplicated(keep=False)]
+    if same.empty:
+        return None
+    first, second = same.loc[same["number"] == same["number"].iloc[0], "text"].iloc[:2]
+    return Spellings(texts, (first, second), len(known) / len(different))
 
 
 def _is_whole(column: pd.Series) -> bool:

@@ -12,6 +12,7 @@ from formulaic import ModelSpec as Encoding
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
+from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
@@ -183,18 +184,23 @@ def encode(
     Raises
     ------
     FormulaError
-        If formulaic cannot evaluate the formula, it yields values that are not finite, or a factor has a level that it
-        did not have when it was learned.
+        If formulaic cannot evaluate the formula, it yields values that are not finite, a factor has a level that it
+        did not have when it was learned, or a column is compared with what none of its values can be.
     DataError
         If a factor has a single level when it is learned.
     """
+    source = formula_of(text) if isinstance(text, str) else text
+    if isinstance(source, Formula):
+        refuse_other_kinds(source, table, where)
     try:
-        source = formula_of(text) if isinstance(text, str) else text
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
             matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
     except DataMismatchWarning as error:
         raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:
+        named = used_as_number(source, table, where) if isinstance(source, Formula) else None
+        if named is not None:
+            raise named from error
         shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error

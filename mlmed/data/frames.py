@@ -147,18 +147,29 @@ def _hint(name: str, present: list[Any], index: Iterable[str]) -> str:
         return f"it is there as a number, not as text; rename the columns to text (the columns are {shorten(present)})"
     texts = list(map(str, present))
     twin = next((text for text in texts if _folded(text) == _folded(name)), None)
-    if twin is not None and twin.lower() == name.lower():
-        return f"did you mean {twin}? Upper and lower case count"
+    if twin is not None and twin.strip() == name.strip():
+        return f"{_visible(twin)} is; write {f'`{twin}`' if twin != twin.strip() else twin}, or rename it"
+    if twin is not None and twin.strip().lower() == name.strip().lower():
+        return f"did you mean {_visible(twin)}? Upper and lower case count"
     if twin is not None:
         odd = [unicodedata.name(letter, repr(letter)) for letter in twin if letter not in name]
         return f"{twin!r} is, which looks alike but is written with {shorten(odd)}; rename it, or copy its name"
     close = difflib.get_close_matches(name, texts, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"the columns are {shorten(present, 20)}"
+    if close:
+        return f"did you mean {' or '.join(map(_visible, close))}?"
+    return f"the columns are {shorten(map(_visible, present), 20)}"
+
+
+def _visible(name: Any) -> str:
+    """A name of a column, with the blanks that it begins or ends with."""
+    text = str(name)
+    ends = [end for end, bare in (("start", text.lstrip()), ("end", text.rstrip())) if bare != text]
+    return f"`{text}` (with a blank at its {' and '.join(ends)})" if ends else text
 
 
 def _folded(name: str) -> str:
-    """One spelling for names that differ in case, or in characters that look alike."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    """One spelling for names that differ in case, in blanks around them, or in characters that look alike."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def _to_pandas(series: nw.Series[Any]) -> pd.Series:

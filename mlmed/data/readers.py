@@ -11,18 +11,27 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from mlmed.data.delimited import read_delimited
+from mlmed.data.delimited import Spellings, read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
-from mlmed.errors import DataError, LabelWarning, warn
+from mlmed.errors import DataError, IdWarning, LabelWarning, warn
 
 __all__ = ["ReadOptions", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
-#: A table, and code -> label by column.
-_Read = tuple[pd.DataFrame, Mapping[str, Mapping[Any, Any]]]
+
+class _Read(NamedTuple):
+    """A table, code -> label by column, and numbers of delimited text that are written in several ways."""
+
+    table: pd.DataFrame
+    labels: Mapping[str, Mapping[Any, Any]] = {}
+    spellings: Mapping[str, Spellings] = {}
+
+
+#: Numbers that are written in several ways may be ids if every text has this many rows on average; fewer: measurements.
+ROWS_OF_ID = 2
 
 # What the readers raise on bytes that are not what the extension says.
 _UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
@@ -40,11 +49,14 @@ class ReadOptions:
         Delimited text: values that are missing.
     codes : bool or collection of str
         Stata and SPSS: columns that stay numbers; True for all.
+    as_text : tuple of str
+        Delimited text: columns that stay as they are written.
     """
 
     encoding: str | None = None
     missing: tuple[str, ...] = ()
     codes: bool | Collection[str] = False
+    as_text: tuple[str, ...] = ()
 
     def refuse(self, source: object, suffix: str = "") -> None:
         """Raise if an option is not for files of this extension, or for other data."""
@@ -52,6 +64,7 @@ class ReadOptions:
             ("encoding", self.encoding, _DELIMITED),
             ("missing", self.missing, _DELIMITED),
             ("codes", self.codes, _WITH_LABELS),
+            ("text", self.as_text, _DELIMITED),
         ):
             if value and suffix not in kinds:
                 raise DataError(f"{name} is for files in {', '.join(kinds)}, and {source} is none; leave it out")
@@ -63,6 +76,7 @@ def read_table(
     codes: bool | Collection[str] = False,
     encoding: str | None = None,
     missing: Sequence[str] = (),
+    text: Sequence[str] = (),
 ) -> pd.DataFrame:
     r"""Read a table; the extension decides how.
 
@@ -77,6 +91,8 @@ def read_table(
         Delimited text: by default what the mark at its start says, or UTF-8.
     missing : sequence of str
         Delimited text: values that are missing, such as ``"."``, besides empty cells, ``NA`` and the like.
+    text : sequence of str
+        Delimited text: columns that stay as they are written, such as ids 1.1 and 1.10, which are one number.
 
     Returns
     -------
@@ -88,7 +104,9 @@ def read_table(
     *Delimited text.* If the separator that the extension promises does not split the lines evenly, a semicolon, a tab
     or a bar does so instead, and decimal commas are then understood. Whole numbers are never rounded: with missing
     values among them, large ones are pandas' ``Int64``. Numbers that differ only in leading zeros (7 and 007) stay
-    text, since as ids they may be two.
+    text, since as ids they may be two. Other texts that are the same number (1.1 and 1.10, 1E2 and 100) become that
+    number; an ``IdWarning`` names them where every text has at least two rows on average. Blanks around the names of
+    columns are removed.
 
     *Value labels* of Stata and SPSS become the levels of a factor, in the order of their codes, if every value that
     occurs has its own; a ``LabelWarning`` says so. A scale of which only the ends are labelled stays a number. All
@@ -113,22 +131,31 @@ def read_table(
     >>> table["x"].tolist()
     [0.5, 1.5]
     """
-    marks = (missing,) if isinstance(missing, str) else tuple(missing)
-    table, labels = read_labelled(path, ReadOptions(encoding, marks, codes))
+    marks, written = ((given,) if isinstance(given, str) else tuple(given) for given in (missing, text))
+    table, labels, spellings = read_labelled(path, ReadOptions(encoding, marks, codes, written))
     table, shown = with_levels(table, labels, codes)
-    if text := labels_message(shown):
-        warn(f"{text}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
+    if said := labels_message(shown):
+        warn(f"{said}; codes= names columns that are to stay numbers", LabelWarning, stacklevel=2)
+    if merged := {name: found.pair for name, found in spellings.items() if found.rows >= ROWS_OF_ID}:
+        pairs = ", ".join(f"{first} and {second} in column {name!r}" for name, (first, second) in merged.items())
+        warn(
+            f"different texts are the same number: {pairs}; if they are ids, keep them apart with text={list(merged)}",
+            IdWarning,
+            stacklevel=2,
+        )
     return table
 
 
-def read_labelled(path: str | os.PathLike[str], options: ReadOptions) -> tuple[pd.DataFrame, Labels]:
-    """Read a table with the codes of labelled values, and their labels; see ``read_table``."""
+def read_labelled(
+    path: str | os.PathLike[str], options: ReadOptions
+) -> tuple[pd.DataFrame, Labels, Mapping[str, Spellings]]:
+    """Read a table with the codes of labelled values, their labels, and what is written in several ways."""
     file = Path(path).expanduser()
     suffix, reader = _reader(file)
     _check_file(file)
     options.refuse(file, suffix)
     try:
-        table, labels = reader(file, options)
+        table, labels, spellings = reader(file, options)
     except DataError:  # a ValueError, already worded
         raise
     except pd.errors.EmptyDataError as error:
@@ -137,7 +164,7 @@ def read_labelled(path: str | os.PathLike[str], options: ReadOptions) -> tuple[p
         raise _unreadable(file, suffix, error) from error
     if table.empty:
         raise _without_rows(file)
-    return table, labelled(table, labels)
+    return table, labelled(table, labels), spellings
 
 
 def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
@@ -183,12 +210,19 @@ def _need(package: str, suffix: str) -> ModuleType:
         ) from error
 
 
+def _read_text(file: Path, separator: str, options: ReadOptions) -> _Read:
+    table, spellings = read_delimited(
+        file, separator, encoding=options.encoding, missing=options.missing, as_text=options.as_text
+    )
+    return _Read(table, spellings=spellings)
+
+
 def _read_csv(file: Path, options: ReadOptions) -> _Read:
-    return read_delimited(file, ",", encoding=options.encoding, missing=options.missing), {}
+    return _read_text(file, ",", options)
 
 
 def _read_tsv(file: Path, options: ReadOptions) -> _Read:
-    return read_delimited(file, "\t", encoding=options.encoding, missing=options.missing), {}
+    return _read_text(file, "\t", options)
 
 
 def _read_stata(file: Path, options: ReadOptions) -> _Read:
@@ -196,7 +230,7 @@ def _read_stata(file: Path, options: ReadOptions) -> _Read:
     with pd.read_stata(file, iterator=True) as content:
         table.attrs["value_labels"] = content.value_labels()
         table.attrs["variable_labels"] = _described(content.variable_labels())
-    return table, _stata_labels(file, table) if table.attrs["value_labels"] else {}
+    return _Read(table, _stata_labels(file, table) if table.attrs["value_labels"] else {})
 
 
 def _stata_labels(file: Path, table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
@@ -232,7 +266,7 @@ def _read_spss(file: Path, options: ReadOptions) -> _Read:
         raise _unreadable(file, ".sav", error) from error
     table.attrs["value_labels"] = content.variable_value_labels
     table.attrs["variable_labels"] = _described(content.column_names_to_labels)
-    return table, content.variable_value_labels
+    return _Read(table, content.variable_value_labels)
 
 
 def _described(labels: Mapping[str, str | None]) -> dict[str, str]:
@@ -251,7 +285,7 @@ def _read_parquet(file: Path, options: ReadOptions) -> _Read:
     whole = [
         k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()
     ]
-    return table.astype({name: table[name].dtype.numpy_dtype for name in whole}), {}
+    return _Read(table.astype({name: table[name].dtype.numpy_dtype for name in whole}))
 
 
 _DELIMITED = (".csv", ".csv.gz", ".tsv")
