@@ -213,7 +213,7 @@ def test_a_row_of_sensitivity(data):
 
 @pytest.mark.parametrize("covariate", ["C(site)", "one"])
 def test_the_level_of_a_cluster_is_no_comparison(covariate):
-    """A dummy that one cluster alone gives moves the level of its rows: effects of z keep their errors, with a link too.
+    """A dummy that one cluster alone gives moves the level of its rows: effects keep their errors, with a link too.
 
     A treatment that only this cluster has, alone or in a product, loses them.
     """

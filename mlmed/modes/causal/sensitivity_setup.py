@@ -140,6 +140,13 @@ def _equation(fit: EquationFit) -> Equation:
     return Equation(fit.family, fit.design.y, fit.design.X, fit.beta, V.entire, scale, float(n - p), V.lost)
 
 
+#: What a reader should know of a linear mediator and a probit outcome.
+TWO_DIVISORS = (
+    "coefficients maximize the likelihood at each rho (variances with the divisor n); the spread of the mediator that "
+    "effects average over has its unbiased variance, as effects() has it"
+)
+
+
 def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
     """How effects depend on rho, and what a reader should know of it."""
     C = embedding(pair) if pair.families[0] == "linear" else None
@@ -151,9 +158,9 @@ def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, t
             "effect at rho = 0 is not the estimated one (docs/sensitivity.md); use formula='exact' for anything but "
             "a comparison with R",
         )
+    notes = [TWO_DIVISORS] if pair.families == ("linear", "probit") else []
     if C is not None:
-        return Factored(pair, C), ()
-    notes = []
+        return Factored(pair, C), tuple(notes)
     if pair.families[0] == "linear":
         notes.append(
             "the mediator's equation has columns that the outcome's lacks, so the data have something to say of rho; "
