@@ -22,7 +22,7 @@ from mlmed.data.predictors import (
     observed_values,
     typical_values,
 )
-from mlmed.data.rowwise import refuse_other_rows
+from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
@@ -188,6 +188,7 @@ def encode(
     DataError
         If a factor has a single level when it is learned.
     """
+    source: Any = ()
     try:
         source = formula_of(text) if isinstance(text, str) else text
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
@@ -195,6 +196,10 @@ def encode(
     except DataMismatchWarning as error:
         raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:
+        if not isinstance(error, FormulaicError):  # every factor has been evaluated, but they are no columns of a table
+            terms = text.formula if isinstance(text, Encoding) else source
+            if (told := depends_on_rows(terms, where)) is not None:
+                raise told from error
         shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
@@ -297,7 +302,7 @@ def _design_equation(
         typical=typical,
         spread=spread,
         levels=levels,
-        observed=observed_values(equation, table),
+        observed=observed_values(equation, table, typical),
     )
 
 

@@ -8,7 +8,7 @@ the fit and stay.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
 
-__all__ = ["refuse_other_rows"]
+__all__ = ["depends_on_rows", "refuse_other_rows"]
 
 Array = NDArray[np.float64]
 
@@ -76,6 +76,12 @@ def refuse_other_rows(
         for term, span in spans:
             if not same[:, span].all():
                 raise _depends(term, where)
+
+
+def depends_on_rows(terms: Iterable[Term], where: str) -> FormulaError | None:
+    """What to say of columns of another length than the table, ``w.mean()``; None if the syntax explains none."""
+    unclear = next(filter(_unclear, terms), None)
+    return None if unclear is None else _depends(unclear, where)
 
 
 def _telling_rows(values: Array) -> NDArray[np.intp]:
