@@ -174,6 +174,10 @@ def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
         other: typical + plain[other] if plain.get(other) else typical for other, typical in layout.typical.items()
     }
     row = rows_of(layout, {other: [held] for other, held in {**others, name: value}.items()})
+    try:
+        columns_at(layout, row)
+    except FormulaError:  # a pole, a level that no row has: whoever evaluates it there says so
+        return False
     if not outside:
         return jump_around(layout, row, name) is not None
     return any(_jumps(layout, row, name, values[start:]) for start in range(len(values) - 1))
