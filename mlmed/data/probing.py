@@ -153,7 +153,8 @@ def jump_around(layout: EquationLayout, row: pd.DataFrame, name: str) -> tuple[f
     if len(values) < 3 or at in values or not values[0] < at < values[-1]:
         return None
     above = int(np.searchsorted(values, at))
-    return (float(values[above - 1]), float(values[above])) if _jumps(layout, row, name, values[above - 1 :]) else None
+    around = values[above - 1 : above + 1]
+    return (float(around[0]), float(around[1])) if _jumps(layout, row, name, around) else None
 
 
 def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
@@ -180,17 +181,17 @@ def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
         return False
     if not outside:
         return jump_around(layout, row, name) is not None
-    return any(_jumps(layout, row, name, values[start:]) for start in range(len(values) - 1))
+    return _jumps(layout, row, name, values)
 
 
 def _jumps(layout: EquationLayout, row: pd.DataFrame, name: str, values: Array) -> bool:
-    """Whether columns jump between the first two of some values, or have a pole there."""
-    fine = np.linspace(values[0], values[1], FINE)
+    """Whether columns jump between some two neighbours among ascending values, or have a pole there."""
+    fine = np.linspace(values[:-1], values[1:], FINE)
+    rows = row.iloc[np.zeros(fine.size, dtype=int)].reset_index(drop=True).assign(**{safe_name(name): fine.ravel()})
     try:
-        parts = columns_at(layout, pd.concat([row] * FINE, ignore_index=True).assign(**{safe_name(name): fine}))
+        columns = np.concatenate(columns_at(layout, rows), axis=1).reshape(*fine.shape, -1)
     except FormulaError:
         return True
-    columns = np.concatenate(parts, axis=1)
     steps = np.abs(np.diff(columns, axis=0)).max(axis=0)
     size = np.abs(columns).max(axis=0)
     change = np.abs(columns[-1] - columns[0])
