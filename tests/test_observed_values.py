@@ -191,9 +191,11 @@ def test_moderators_of_two_values(data: pd.DataFrame, at: float | None) -> None:
 
 
 def test_a_mean_where_the_path_jumps(data: pd.DataFrame) -> None:
-    """A moderator of four values behind an indicator is asked for, not held at a mean that no row has."""
+    """A moderator of four values behind an indicator is asked for, not held at a mean between two of its values."""
     fit = mlmed.mediate("m ~ x*I(k == 2) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
-    with pytest.raises(EffectError, match=r"jumps with k around its mean \(1\.\d+\), which no row has.*at=\{'k'"):
+    with pytest.raises(
+        EffectError, match=r"jumps with k around its mean \(1\.\d+\), between its values 1 and 2;.*at=\{'k'"
+    ):
         fit.effects()
     assert "jumps with k" in fit.summary()
     slope = fit.params["m:x"] + fit.params["m:x:I(k == 2)"]
@@ -204,6 +206,115 @@ def test_a_mean_where_the_path_jumps(data: pd.DataFrame) -> None:
     smooth = mlmed.mediate("m ~ x*np.log(k + 1) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
     slope = smooth.params["m:x"] + smooth.params["m:x:np.log(k + 1)"] * np.log(data["k"].mean() + 1.0)
     assert estimates(smooth).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def scale() -> pd.DataFrame:
+    """320 rows with a moderator of as many values; two rows around its mean are 2.9566 and 2.9910, or one has it."""
+    made = mlmed.simulate.bpg(40, 8, seed=5).data
+    w = 3.0 + np.random.default_rng(2).normal(size=len(made))
+    return made.assign(w=w, high=1.0 * (w > 3.0), k=np.arange(len(made)) % 4, c3=np.arange(len(made)) % 3)
+
+
+def test_a_mean_beside_a_jump(scale: pd.DataFrame) -> None:
+    """Neighbours of the mean are rows, however many there are; the step at 3 is not between them."""
+    formulas = "m ~ x*{0} + (1 | id)", "y ~ m + x + (1 | id)"
+    f, g = ([text.format(name) for text in formulas] for name in ("I(w > 3)", "high"))
+    expected = estimates(mlmed.mediate(*g, scale, treatment="x"), at={"high": 0.0})
+    parts = mlmed.grams(f, scale[:160]) + mlmed.grams(f, scale[160:])
+    for source in (scale, parts):
+        same(estimates(mlmed.mediate(*f, source, treatment="x")), expected)
+    covariate = mlmed.mixed("y ~ x + I(w > 3) + (1 | id)", scale)
+    found = covariate.conditional_effects("x", points=[0.0]).loc[0, "estimate"]
+    assert found == pytest.approx(covariate.params["Intercept"], rel=1e-9)
+    between = mlmed.mediate("m ~ x*I(w > 2.97) + (1 | id)", formulas[1], scale, treatment="x")
+    with pytest.raises(EffectError, match=r"around its mean \(2\.96\d+\), between its values 2\.956\d+ and 2\.991\d+;"):
+        between.effects()
+
+
+def test_a_mean_that_a_row_has(scale: pd.DataFrame) -> None:
+    """Up to rounding: the mean of 0.1, 0.2 and 0.3 is 0.2, and at least 0.2 (in floats it is more, or less)."""
+    tenths = scale[:318].assign(t=np.tile([0.1, 0.2, 0.3], 106), s=np.tile([0.7, 0.8, 0.9], 106))
+    for name, middle in (("t", 0.2), ("s", 0.8)):
+        for sign in (">=", "=="):
+            fit = mlmed.mediate(
+                f"m ~ x*I({name} {sign} {middle}) + (1 | id)", OUTCOME.format("x"), tenths, treatment="x"
+            )
+            slope = fit.params["m:x"] + fit.params.filter(like="m:x:").iloc[0]
+            assert estimates(fit).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
+
+
+def test_neighbours_of_the_mean_are_stored(scale: pd.DataFrame) -> None:
+    """In memory, in an engine and in sums: the rows on either side, among a part of the values; the mean is of all."""
+    formulas = ("m ~ x*I(w**2) + (1 | id)",)
+    mean, w = scale["w"].mean(), scale["w"]
+    expected = w[w < mean].max(), w[w > mean].min()
+    parts = mlmed.grams(formulas, scale[:160]) + mlmed.grams(formulas, scale[160:])
+    for grams in (mlmed.grams(formulas, scale), mlmed.grams(formulas, pl.from_pandas(scale).lazy()), parts):
+        layout = grams.arrays.layout.equations[0]
+        values = np.array(layout.observed["w"])
+        assert layout.typical["w"] == pytest.approx(mean, rel=1e-12)
+        assert (values[values < mean].max(), values[values > mean].min()) == expected
+        assert 200 < len(values) < 320
+
+
+@pytest.mark.parametrize(("term", "value"), [("bs(w, df=4)", 9), ("np.log(w + 2)", -6)])
+def test_where_a_formula_has_no_value(scale: pd.DataFrame, term: str, value: float) -> None:
+    """The moderator is named, not the treatment, which enters as a straight line."""
+    fit = mlmed.mediate(f"m ~ x*{term} + (1 | id)", "y ~ m + x + (1 | id)", scale, treatment="x")
+    said = rf"equation m cannot be evaluated at w = {value} \(its rows have w from 0\.31\d+ to 5\.84\d+\).*at=\{{'w'"
+    with pytest.raises(EffectError, match=said):
+        fit.effects(at={"w": value})
+    pole = mlmed.mediate("m ~ I(1 / (w - 3)) + (1 | id)", "y ~ m + x + (1 | id)", scale, contrast=(3, 4))
+    with pytest.raises(EffectError, match=r"cannot be evaluated where w goes from 3\.0 to 4\.0; .*contrast="):
+        pole.effects()
+
+
+@pytest.mark.parametrize(
+    ("term", "at"),
+    [("I(c3 == 1)", 5), ("I(k == 2)", 9), ("C(k == 2)", 9), ("I(k > 1)", 1.5), ("np.floor(k / 2)", 9)],
+)
+def test_steps_are_known_at_values_that_rows_have(scale: pd.DataFrame, term: str, at: float) -> None:
+    """Beyond few values, and between two where the columns step; in every place that holds a variable."""
+    name = "c3" if "c3" in term else "k"
+    said = rf"at gives {name} the value {at}, but {name} has 0, 1(, 2)? and \d and enters through a transformation"
+    with pytest.raises(EffectError, match=said):
+        mlmed.mediate(f"m ~ x*{term} + (1 | id)", OUTCOME.format("x"), scale, treatment="x").effects(at={name: at})
+    with pytest.raises(EffectError, match=said):
+        mlmed.mixed(f"m ~ x*{term} + (1 | id)", scale).conditional_effects("x", at={name: at})
+    with pytest.raises(EffectError, match=said):
+        mlmed.causal(f"m ~ x*{term}", "y ~ m + x", scale, treatment="x").effects(at={name: at})
+
+
+def test_steps_in_other_modes(scale: pd.DataFrame) -> None:
+    """Two regressions, and the curve of a location-scale model."""
+    paths = mlmed.piecewise("m ~ x*I(k == 2) + (1 | id)", OUTCOME.format("x"), scale, treatment="x")
+    spread = mlmed.location_scale("m ~ x + I(k == 2) + (1 | id)", "~ x", scale)
+    for ask in (lambda: paths.effects(at={"k": 9}), lambda: spread.plot_prediction("x", at={"k": 9})):
+        with pytest.raises(EffectError, match="at gives k the value 9, but k has 0, 1, 2 and 3"):
+            ask()
+
+
+def test_scales_are_known_elsewhere(scale: pd.DataFrame) -> None:
+    """A smooth function of few values, a step on a scale of many, and between few values where nothing steps."""
+    for term, at, change in (
+        ("np.log(k + 1)", {"k": 9}, np.log(10.0)),
+        ("I(w > 3)", {"w": 9}, 1.0),
+        ("I(k > 1)", {"k": 2.5}, 1.0),
+    ):
+        fit = mlmed.mediate(f"m ~ x*{term} + (1 | id)", OUTCOME.format("x"), scale, treatment="x")
+        slope = fit.params["m:x"] + change * fit.params.filter(like="m:x:").iloc[0]
+        assert estimates(fit, at=at).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
+    with pytest.raises(EffectError, match=r"contrast names 1\.5, but k has 0, 1, 2 and 3"):
+        mlmed.mediate("m ~ I(k > 1) + (1 | id)", OUTCOME.format("k"), scale, contrast=(0, 1.5)).effects()
+
+
+def test_a_jump_beside_a_centred_treatment(scale: pd.DataFrame) -> None:
+    """A product with a treatment of mean 0 is 0 there, on both sides of the jump; one unit further it is not."""
+    made = scale.assign(x=np.tile([-1.0, 1.0], 160))
+    fit = mlmed.mediate("m ~ x + x:I(k > 1) + (1 | id)", OUTCOME.format("x"), made, treatment="x")
+    with pytest.raises(EffectError, match=r"jumps with k around its mean \(1\.5\)"):
+        fit.effects()
 
 
 def test_conditional_effects(data: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import mlmed
@@ -74,6 +75,17 @@ def test_every_mode(data: pd.DataFrame, mode: str) -> None:
     }
     with pytest.raises(FormulaError, match="other rows"):
         asked[mode]()
+
+
+@pytest.mark.parametrize("bad", ["w.mean()", "np.mean(w)", "I(w.max())", "x*np.median(w)"])
+def test_one_number_for_all_rows(data: pd.DataFrame, bad: str) -> None:
+    """A bare statistic is no column at all; it is named, wherever it stands and whoever holds the rows."""
+    for fixed, random in ((bad, "1"), ("x", f"1 + {bad}")):
+        for source in (data, pl.from_pandas(data).lazy()):
+            with pytest.raises(FormulaError, match=r"(w\.m|\(w).* other rows .*Use center\(\) or scale\(\)"):
+                mlmed.mixed(f"y ~ {fixed} + ({random} | id)", source)
+    with pytest.raises(FormulaError, match="other rows"):
+        mlmed.causal("m ~ x", f"y ~ m + x + {bad}", data, treatment="x")
 
 
 KEPT = {

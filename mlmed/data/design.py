@@ -23,7 +23,7 @@ from mlmed.data.predictors import (
     observed_values,
     typical_values,
 )
-from mlmed.data.rowwise import refuse_other_rows
+from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
@@ -201,6 +201,10 @@ def encode(
         named = used_as_number(source, table, where) if isinstance(source, Formula) else None
         if named is not None:
             raise named from error
+        if not isinstance(error, FormulaicError):  # every factor has been evaluated, but they are no columns of a table
+            terms = text.formula if isinstance(text, Encoding) else source
+            if (told := depends_on_rows(terms, where)) is not None:
+                raise told from error
         shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
@@ -303,7 +307,7 @@ def _design_equation(
         typical=typical,
         spread=spread,
         levels=levels,
-        observed=observed_values(equation, table),
+        observed=observed_values(equation, table, typical),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.data.layout import Design, Layout
+from mlmed.data.predictors import snapped
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
@@ -221,7 +222,8 @@ def standardized(grams: Grams) -> Grams:
             k = grams.columns.index(name)
             if used[r, k]:
                 mean = _column_moments(grams, k, [p for p in grams.patterns if p[r]])[0]
-                typical[name] = float(grams.shift[k] + grams.scale[k] * mean)
+                mean = float(grams.shift[k] + grams.scale[k] * mean)
+                typical[name] = snapped(mean, equation.observed.get(name, ()))
         equations.append(replace(equation, typical=typical))
     layout = replace(grams.layout, equations=tuple(equations))
     return Grams(layout, shift, scale, grams.patterns, rebased(grams, shift, scale), grams.clusters)

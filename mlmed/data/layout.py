@@ -78,7 +78,7 @@ class EquationLayout(Compact):
         Levels of factors: text, or numbers inside C().
     observed : dict of str to tuple
         Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
-        many, with the smallest and the largest.
+        many, with the smallest, the largest and the neighbours of the mean.
     """
 
     name: str

@@ -128,7 +128,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         typical=typical,
         spread=spread,
         levels=levels,
-        observed=observed_values(equation, encodable),
+        observed=observed_values(equation, encodable, typical),
     )
     y = _response(equation, table, encodable, binary)
     if len(y) and np.all(y == y[0]):

@@ -17,10 +17,13 @@ from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import (
+    MOST_VALUES,
+    are_few,
     check_fixed,
     check_random,
     coded_variables,
     refuse_rounded_levels,
+    snapped,
     some_values,
     transformed_variables,
 )
@@ -193,6 +196,7 @@ def _plan_equation(
     fixed = list(encodings[0].column_names)
     own = equation.predictors
     typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
+    observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
     layout = EquationLayout(
         name=equation.name,
         fixed=tuple(map(display_name, fixed)),
@@ -202,10 +206,10 @@ def _plan_equation(
         response_at=placed[equation.response],
         terms=tuple(t for t, _ in random),
         encodings=encodings,
-        typical=typical,
+        typical={**typical, **means},
         spread={n: sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
-        observed=_observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread))),
+        observed=observed,
     )
     return layout, new, values
 
@@ -253,22 +257,38 @@ def _written_numbers(rows: nw.LazyFrame[Any], name: str) -> WrittenNumbers | Non
     return written_numbers(sorted({str(value) for part in found for value in part}))
 
 
-def _observed(usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], names: list[str]) -> dict[str, tuple[float, ...]]:
-    """Values of transformed variables: those of the sample and the ends; whether there are two, from all rows."""
+def _observed(
+    usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], names: list[str]
+) -> tuple[dict[str, tuple[float, ...]], dict[str, float]]:
+    """Values of transformed variables, and their means over all rows.
+
+    All values where they are few; of many those of the sample, the ends and the neighbours of the mean.
+    """
     if not names:
-        return {}
+        return {}, {}
     columns = {f"v{k}": variable_expression(name) for k, name in enumerate(names)}
     some = sample.select(**columns).collect().to_pandas()
-    lows, highs = ({f"{end}{k}": getattr(c, end)() for k, c in enumerate(columns.values())} for end in ("min", "max"))
-    ends = one_row(usable, **lows, **highs)
-    found = {}
+    asked = {
+        f"{what}{k}": getattr(c, what)() for k, c in enumerate(columns.values()) for what in ("min", "max", "mean")
+    }
+    whole = one_row(usable, **asked)
+    below, above = {}, {}
+    for k, column in enumerate(columns.values()):
+        mean = whole[f"mean{k}"]
+        below[f"below{k}"] = nw.when(column <= mean).then(column).max()
+        above[f"above{k}"] = nw.when(column >= mean).then(column).min()
+    whole |= one_row(usable, **below, **above)
+    found, means = {}, {}
     for k, name in enumerate(names):
-        values = some_values(np.append(some[f"v{k}"].to_numpy(dtype=np.float64), [ends[f"min{k}"], ends[f"max{k}"]]))
-        if len(values) == 2:
-            more = usable.select(columns[f"v{k}"].alias("value")).unique().head(MOST_LEVELS).collect().to_pandas()
-            values = some_values(np.append(more["value"].to_numpy(dtype=np.float64), values))
+        # a mean that was rounded may lie beyond all values
+        around = [whole[key] for key in (f"min{k}", f"max{k}", f"below{k}", f"above{k}") if np.isfinite(whole[key])]
+        means[name] = snapped(whole[f"mean{k}"], around)
+        values = some_values(np.append(some[f"v{k}"].to_numpy(dtype=np.float64), around), means[name])
+        if are_few(values):
+            more = usable.select(columns[f"v{k}"].alias("value")).unique().head(MOST_VALUES + 1).collect().to_pandas()
+            values = some_values(np.append(more["value"].to_numpy(dtype=np.float64), values), means[name])
         found[name] = values
-    return found
+    return found, means
 
 
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:

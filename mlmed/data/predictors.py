@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from formulaic.parser.types import Factor, Term
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mlmed.calls import coded_columns
 from mlmed.data.frames import is_numeric, shorten
@@ -21,12 +21,15 @@ from mlmed.formula import Equation, formula_of, term_variables
 from mlmed.names import safe_name
 
 __all__ = [
+    "MOST_VALUES",
+    "are_few",
     "check_fixed",
     "check_predictors",
     "check_random",
     "coded_variables",
     "observed_values",
     "refuse_rounded_levels",
+    "snapped",
     "some_values",
     "transformed_in",
     "transformed_variables",
@@ -37,8 +40,10 @@ Array = NDArray[np.float64]
 
 #: Most levels of a factor made of numbers, C(k), whose values are remembered.
 MOST_LEVELS = 1000
-#: Most values of a transformed variable that are remembered, from the smallest to the largest.
+#: Most values of a transformed variable that are all remembered; of more, a part, larger than this number.
 MOST_VALUES = 200
+#: A mean is an observed value when it differs by this share of the largest: it was rounded when it was computed.
+ROUNDED = 1e-12
 #: Calls that only shift and scale a column.
 _STRAIGHT = re.compile(r"(?:center|scale|standardize)\(\w+\)")
 
@@ -50,7 +55,7 @@ def typical_values(
     typical: dict[str, Any] = {}
     spread: dict[str, float] = {}
     levels: dict[str, tuple[Any, ...]] = {}
-    coded = coded_variables(equation)
+    coded, transformed = coded_variables(equation), transformed_variables(equation)
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]
         if isinstance(column.dtype, pd.CategoricalDtype):
@@ -59,7 +64,10 @@ def typical_values(
             found = np.unique(column.to_numpy(dtype=np.float64))
             levels[name] = tuple(map(float, found[:MOST_LEVELS]))
         else:
-            typical[name], spread[name] = _mean_and_sd(column.to_numpy(dtype=np.float64))
+            numbers = column.to_numpy(dtype=np.float64)
+            typical[name], spread[name] = _mean_and_sd(numbers)
+            if name in transformed:
+                typical[name] = snapped(typical[name], numbers)
         typical.setdefault(name, levels.get(name, (None,))[0])
     return typical, spread, levels
 
@@ -71,19 +79,42 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
         return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
 
 
-def observed_values(equation: Equation, table: pd.DataFrame) -> dict[str, tuple[float, ...]]:
+def observed_values(
+    equation: Equation, table: pd.DataFrame, typical: Mapping[str, Any]
+) -> dict[str, tuple[float, ...]]:
     """Values that the rows have of every number that the formula transforms; call it with encodable, complete rows."""
     names = sorted(transformed_variables(equation) - coded_variables(equation))
     numbers = [name for name in names if is_numeric(table[safe_name(name)])]
-    return {name: some_values(table[safe_name(name)].to_numpy(dtype=np.float64)) for name in numbers}
+    return {name: some_values(table[safe_name(name)].to_numpy(dtype=np.float64), typical[name]) for name in numbers}
 
 
-def some_values(values: Array) -> tuple[float, ...]:
-    """The distinct values, ascending; of many, evenly spread ones, with the ends and those that many rows have."""
+def some_values(values: Array, mean: float) -> tuple[float, ...]:
+    """The distinct values, ascending; of many, more than ``MOST_VALUES``: a part that tells what the rows have.
+
+    The part has the ends, the neighbours of the mean, those that many rows have and evenly spaced ones of the others.
+    """
     found = np.unique(values)
     if len(found) > MOST_VALUES:
-        found = np.unique(np.quantile(values, np.linspace(0.0, 1.0, MOST_VALUES), method="nearest"))
+        frequent = np.quantile(values, np.linspace(0.0, 1.0, MOST_VALUES), method="nearest")
+        spaced = found[np.linspace(0, len(found) - 1, MOST_VALUES + 1, dtype=int)]
+        above = int(np.searchsorted(found, mean))
+        around = found[max(above - 1, 0) : above + 1]
+        found = np.unique(np.concatenate([frequent, spaced, around]))
     return tuple(map(float, found))
+
+
+def are_few(values: Collection[float]) -> bool:
+    """Whether ``some_values`` kept every value that the rows have."""
+    return len(values) <= MOST_VALUES
+
+
+def snapped(mean: float, values: ArrayLike) -> float:
+    """The mean, or the observed value that it is up to rounding: 0.2 for 0.1, 0.2 and 0.3, on its side of a step."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if not numbers.size:
+        return mean
+    nearest = float(numbers[np.abs(numbers - mean).argmin()])
+    return nearest if abs(nearest - mean) <= ROUNDED * np.abs(numbers).max() else mean
 
 
 @lru_cache(maxsize=1024)

@@ -7,6 +7,7 @@ two values (1 and 2) has, halfway between them, the mean of the columns at both,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.data.design import encode
 from mlmed.data.layout import EquationLayout
-from mlmed.data.predictors import transformed_in
+from mlmed.data.predictors import are_few, transformed_in
 from mlmed.errors import FormulaError
 from mlmed.formula import term_variables
 from mlmed.names import display_name, safe_name
 
-__all__ = ["columns_at", "gathered", "is_straight", "jumps_at", "reads", "rows_of", "spread_rows", "transforms"]
+__all__ = [
+    "columns_at",
+    "gathered",
+    "is_straight",
+    "is_unknown",
+    "jump_around",
+    "pooled",
+    "reads",
+    "rows_of",
+    "spread_rows",
+    "transforms",
+]
 
 Array = NDArray[np.float64]
 
@@ -125,8 +137,10 @@ def is_straight(values: ArrayLike, columns: list[Array]) -> bool:
     return True
 
 
-def jumps_at(layout: EquationLayout, row: pd.DataFrame, name: str) -> bool:
-    """Whether columns jump between the two observed values around that of ``row``, so that nothing is known there.
+def jump_around(layout: EquationLayout, row: pd.DataFrame, name: str) -> tuple[float, float] | None:
+    """The two neighbouring observed values around that of ``row``, where columns jump between them.
+
+    Nothing is known at a value that no row has then. With two values columns are interpolated, and known.
 
     Parameters
     ----------
@@ -137,15 +151,59 @@ def jumps_at(layout: EquationLayout, row: pd.DataFrame, name: str) -> bool:
     """
     values, at = np.array(layout.observed.get(name, ())), float(row[safe_name(name)].iloc[0])
     if len(values) < 3 or at in values or not values[0] < at < values[-1]:
-        return False
+        return None
     above = int(np.searchsorted(values, at))
-    fine = np.linspace(values[above - 1], values[above], FINE)
+    around = values[above - 1 : above + 1]
+    return (float(around[0]), float(around[1])) if _jumps(layout, row, name, around) else None
+
+
+def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
+    """Whether nothing is known of a transformed variable at a value that no row has.
+
+    So it is beyond the only two values, beyond few values (``are_few``) between some of which columns jump, as
+    indicators, codes and roundings do, and between two of them where columns jump. Many values are a scale on which
+    the formula itself says what is elsewhere, as it does for logarithms and curves.
+    """
+    values = np.array(layout.observed.get(name, ()))
+    if len(values) < 2 or value in values or not are_few(values):
+        return False
+    outside = not values[0] < value < values[-1]
+    if len(values) == 2:
+        return outside
+    plain = {other: layout.spread.get(other, 0.0) for other in layout.typical.keys() - layout.observed.keys()}
+    others = {  # away from means, at which products may be 0
+        other: typical + plain[other] if plain.get(other) else typical for other, typical in layout.typical.items()
+    }
+    row = rows_of(layout, {other: [held] for other, held in {**others, name: value}.items()})
     try:
-        parts = columns_at(layout, pd.concat([row] * FINE, ignore_index=True).assign(**{safe_name(name): fine}))
-    except FormulaError:  # a pole between them
+        columns_at(layout, row)
+    except FormulaError:  # a pole, a level that no row has: whoever evaluates it there says so
+        return False
+    if not outside:
+        return jump_around(layout, row, name) is not None
+    return _jumps(layout, row, name, values)
+
+
+def _jumps(layout: EquationLayout, row: pd.DataFrame, name: str, values: Array) -> bool:
+    """Whether columns jump between some two neighbours among ascending values, or have a pole there."""
+    fine = np.linspace(values[:-1], values[1:], FINE)
+    rows = row.iloc[np.zeros(fine.size, dtype=int)].reset_index(drop=True).assign(**{safe_name(name): fine.ravel()})
+    try:
+        columns = np.concatenate(columns_at(layout, rows), axis=1).reshape(*fine.shape, -1)
+    except FormulaError:
         return True
-    columns = np.concatenate(parts, axis=1)
     steps = np.abs(np.diff(columns, axis=0)).max(axis=0)
     size = np.abs(columns).max(axis=0)
     change = np.abs(columns[-1] - columns[0])
     return bool(np.any((change > STRAIGHT * size) & (steps > 0.5 * change)))
+
+
+def pooled(layouts: Sequence[EquationLayout]) -> tuple[EquationLayout, ...]:
+    """Equations that know what the others do of a variable with many values: neighbours of another equation's mean."""
+
+    def with_all(layout: EquationLayout) -> EquationLayout:
+        many = [name for name, values in layout.observed.items() if not are_few(values)]
+        known = {name: [v for other in layouts for v in other.observed.get(name, ())] for name in many}
+        return replace(layout, observed={**layout.observed, **{n: tuple(sorted(set(v))) for n, v in known.items()}})
+
+    return tuple(map(with_all, layouts))

@@ -8,7 +8,7 @@ the fit and stay.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from formulaic import ModelSpec as Encoding
 from formulaic.parser.types import Factor, Term
 from numpy.typing import NDArray
 
+from mlmed.calls import coded_columns
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
 
-__all__ = ["refuse_other_rows"]
+__all__ = ["depends_on_rows", "refuse_other_rows"]
 
 Array = NDArray[np.float64]
 
@@ -69,13 +70,25 @@ def refuse_other_rows(
         try:
             found = again(table.iloc[group].reset_index(drop=True))
         except FormulaError as error:
-            raise _depends(spans[0][0], where) from error
+            raise _depends(_first_unclear(spans[0][0]), where) from error
         with np.errstate(invalid="ignore"):
             same = (np.abs(found - values[group]) <= tolerance) | (np.isnan(found) & np.isnan(values[group]))
         same |= found == values[group]  # infinite ones
         for term, span in spans:
             if not same[:, span].all():
-                raise _depends(term, where)
+                raise _depends(_first_unclear(term), where)
+
+
+def depends_on_rows(terms: Iterable[Term], where: str) -> FormulaError | None:
+    """What to say of columns of another length than the table, ``w.mean()``; None if the syntax explains none.
+
+    A factor, ``C(g, np.eye(2))``, has the length of the table; its coding is at fault.
+    """
+    for term in terms:
+        for factor in term.factors:
+            if not _is_rowwise(factor) and not coded_columns(factor.expr):
+                return _depends(factor, where)
+    return None
 
 
 def _telling_rows(values: Array) -> NDArray[np.intp]:
@@ -85,8 +98,11 @@ def _telling_rows(values: Array) -> NDArray[np.intp]:
     return np.unique(np.concatenate([low, high, [len(values) // 2]]))
 
 
-def _depends(term: Term, where: str) -> FormulaError:
-    factor = next(factor for factor in term.factors if not _is_rowwise(factor))
+def _first_unclear(term: Term) -> Factor:
+    return next(factor for factor in term.factors if not _is_rowwise(factor))
+
+
+def _depends(factor: Factor, where: str) -> FormulaError:
     return FormulaError(
         f"{display_name(factor.expr)} in {where} takes its value in a row from other rows (a mean, a rank, a lag, a "
         "group): new rows would give it another meaning. Use center() or scale(), which remember the rows of the fit, "

@@ -17,7 +17,7 @@ from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
 from mlmed.data.planning import STATEFUL
-from mlmed.data.predictors import some_values
+from mlmed.data.predictors import snapped, some_values
 from mlmed.errors import DataError
 from mlmed.formula import Equation, parse_equation
 from mlmed.names import display_name
@@ -103,7 +103,11 @@ def _joined_equation(one: EquationLayout, two: EquationLayout, n: int, m: int) -
         ss += n * (one.typical[name] - mean) ** 2 + m * (two.typical[name] - mean) ** 2
         typical[name], spread[name] = mean, float(np.sqrt(ss / (n + m - 1)))
     both = one.observed.keys() & two.observed.keys()
-    observed = {name: some_values(np.array([*one.observed[name], *two.observed[name]])) for name in sorted(both)}
+    observed = {}
+    for name in sorted(both):
+        values = np.array([*one.observed[name], *two.observed[name]])
+        typical[name] = snapped(typical[name], values)
+        observed[name] = some_values(values, typical[name])
     return replace(one, typical=typical, spread=spread, observed=observed)
 
 

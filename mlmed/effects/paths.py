@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
 from mlmed.effects.delta import Quantity
-from mlmed.effects.moderators import at_one_place
+from mlmed.effects.moderators import at_one_place, refuse_unreached
 from mlmed.effects.slopes import (
     Path,
     Question,
@@ -20,7 +20,6 @@ from mlmed.effects.slopes import (
     find_slope,
     joined_notes,
     moderators_of,
-    refuse_unreached,
     slope_note,
 )
 from mlmed.errors import EffectError

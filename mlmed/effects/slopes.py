@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
-from mlmed.data.probing import columns_at, is_straight, jumps_at, reads, rows_of, transforms
+from mlmed.data.probing import columns_at, is_straight, jump_around, reads, rows_of, transforms
+from mlmed.effects.moderators import is_reached, unreached, values_seen
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import term_variables
 from mlmed.names import display_name
@@ -26,7 +27,6 @@ __all__ = [
     "find_slope",
     "joined_notes",
     "moderators_of",
-    "refuse_unreached",
     "slope_note",
 ]
 
@@ -120,41 +120,25 @@ def compared_values(
     if contrast is None and coded and len(coded[0]) == 2 and isinstance(coded[0][0], float):
         return coded[0] if len(coded) < sum(treatment in equation.typical for equation in equations) else None
     asked = Question(treatment, contrast, at or {}, True)
-    known = [equation.observed[treatment] for equation in equations if treatment in equation.observed]
-    values = sorted(set().union(*known))
+    values = values_seen(equations, treatment)
     if contrast is not None or len(values) < 2:
         if contrast is not None and values and treatment not in equations[0].levels:
-            _check_reached(treatment, contrast, values)
+            _check_reached(equations, treatment, contrast)
         return contrast
     bent = any(not _is_straight_path(equation, asked, values) for equation in equations)
     return (values[0], values[1]) if len(values) == 2 and bent else None
 
 
-def _check_reached(variable: str, contrast: tuple[Any, Any], values: list[float]) -> None:
+def _check_reached(equations: Sequence[EquationLayout], variable: str, contrast: tuple[Any, Any]) -> None:
     """Refuse values at which nothing is known of a transformed variable."""
+    values = values_seen(equations, variable)
     for value in contrast:
         number = as_number(value)
         if number is None:
             raise EffectError(f"contrast must give two numbers for {variable}; found {contrast}")
-        if number in values or (len(values) > 2 and values[0] < number < values[-1]):
-            continue
-        raise EffectError(f"contrast names {value!r}, but {_unreached(variable, values)}")
-
-
-def refuse_unreached(at: Mapping[str, Any], equations: Sequence[EquationLayout]) -> None:
-    """Refuse values of a moderator beyond the two that it has, where a term transforms it."""
-    for name, value in at.items():
-        values = sorted(set().union(*(equation.observed.get(name, ()) for equation in equations)))
-        if len(values) == 2 and not values[0] <= value <= values[1]:
-            raise EffectError(f"at gives {name} the value {value:g}, but {_unreached(name, values)}")
-
-
-def _unreached(variable: str, values: list[float]) -> str:
-    seen = f"has {values[0]:g} and {values[1]:g}" if len(values) == 2 else f"goes from {values[0]:g} to {values[-1]:g}"
-    return (
-        f"{variable} {seen} and enters through a transformation, of which nothing is known elsewhere; choose among the "
-        "values that it has"
-    )
+        within = number in values or (len(values) > 2 and values[0] < number < values[-1])
+        if not within or not is_reached(equations, variable, number):
+            raise EffectError(f"contrast names {value!r}, but {unreached(equations, variable)}")
 
 
 def _is_straight_path(equation: EquationLayout, question: Question, values: Sequence[float]) -> bool:
@@ -228,7 +212,7 @@ def _differenced(equation: EquationLayout, question: Question) -> Path:
     try:
         parts = columns_at(equation, table)
     except FormulaError as error:
-        raise EffectError(_not_a_slope(equation, question)) from error
+        raise EffectError(_not_evaluated(equation, question, values)) from error
     is_unit = question.values is None and question.variable not in equation.levels
     if is_unit and not is_straight(values, parts):
         raise EffectError(_not_a_slope(equation, question))
@@ -242,13 +226,47 @@ def _differenced(equation: EquationLayout, question: Question) -> Path:
 
 
 def _refuse_jumps(equation: EquationLayout, question: Question, table: pd.DataFrame) -> None:
-    """Refuse to hold a moderator at a mean that no row has and where the path jumps."""
+    """Refuse to hold a moderator at a mean that lies between two of its values where the path jumps."""
     for name in sorted(moderators_of(equation, question.variable) & equation.observed.keys() - question.at.keys()):
-        if jumps_at(equation, table.iloc[:1], name):
+        ends = table.iloc[:1], table.iloc[-1:]  # at one of them the variable, and so a product with it, may be 0
+        around = next(filter(None, (jump_around(equation, row, name) for row in ends)), None)
+        if around is not None:
             raise EffectError(
                 f"the effect of {question.variable} in equation {equation.name} jumps with {name} around its mean "
-                f"({equation.typical[name]:.6g}), which no row has; say where it is taken with at={{{name!r}: ...}}"
+                f"({equation.typical[name]:.6g}), between its values {around[0]:g} and {around[1]:g}; say where it is "
+                f"taken with at={{{name!r}: ...}}"
             )
+
+
+def _not_evaluated(equation: EquationLayout, question: Question, values: tuple[Any, ...]) -> str:
+    """What lies where a formula has no value: variables that are held there, or the one that is changed."""
+    held = {
+        name: question.at.get(name, equation.typical[name]) for name in equation.observed.keys() - {question.variable}
+    }
+    seen = {name: equation.observed[name][len(equation.observed[name]) // 2] for name in held}
+
+    def fails(at: Mapping[str, Any]) -> bool:
+        try:
+            columns_at(equation, _synthetic_rows(equation, replace(question, at={**question.at, **at}), values))
+        except FormulaError:
+            return True
+        return False
+
+    if fails(seen):
+        if question.values is None:
+            return _not_a_slope(equation, question)
+        return (
+            f"equation {equation.name} cannot be evaluated where {question.variable} goes from {values[0]} to "
+            f"{values[1]}; choose other values with contrast="
+        )
+    alone = [name for name in sorted(held) if fails({**seen, name: held[name]})]
+    culprits = alone or sorted(name for name in held if held[name] != seen[name])
+    places = ", ".join(f"{name} = {held[name]:g}" for name in culprits)
+    ranges = ", ".join(f"{n} from {equation.observed[n][0]:g} to {equation.observed[n][-1]:g}" for n in culprits)
+    return (
+        f"equation {equation.name} cannot be evaluated at {places} (its rows have {ranges}); choose other values with "
+        f"at={{{culprits[0]!r}: ...}}"
+    )
 
 
 def _not_a_slope(equation: EquationLayout, question: Question) -> str:

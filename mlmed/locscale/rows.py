@@ -245,6 +245,6 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
         typical=typical,
         spread=spread,
         levels=levels,
-        observed=observed_values(equation, encodable),
+        observed=observed_values(equation, encodable, typical),
     )
     return Part(layout.fixed, layout.random, fixed, random, layout)

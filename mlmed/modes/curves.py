@@ -14,6 +14,7 @@ from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
 from mlmed.effects.delta import check_level
+from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.modes.checks import check_own_name, check_seed
 from mlmed.modes.fitting import Fitted, design_of
@@ -75,6 +76,7 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
     others = sorted(name for name in typical if name != variable)
     held = check_held(at, others, levels, of=f" of the equations with {variable!r}")
+    refuse_unreached(held, layouts)
     grid = check_points(points, factor=variable in levels)
     if isinstance(grid, int):
         grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
-from mlmed.data.probing import jumps_at, rows_of
+from mlmed.data.probing import jump_around, pooled, rows_of
 from mlmed.errors import EffectError
 
 __all__ = ["check_held", "check_points", "refuse_held_jumps"]
@@ -52,12 +52,12 @@ def check_held(
     return held
 
 
-def refuse_held_jumps(layouts: Iterable[EquationLayout], values: Mapping[str, Any], *, free: Collection[str]) -> None:
-    """Refuse to hold a predictor at a mean that no row has and where an equation jumps.
+def refuse_held_jumps(layouts: Sequence[EquationLayout], values: Mapping[str, Any], *, free: Collection[str]) -> None:
+    """Refuse to hold a predictor at a mean that lies between two values where an equation jumps.
 
     Parameters
     ----------
-    layouts : iterable of EquationLayout
+    layouts : sequence of EquationLayout
         The equations.
     values : mapping
         A value of every predictor.
@@ -69,12 +69,13 @@ def refuse_held_jumps(layouts: Iterable[EquationLayout], values: Mapping[str, An
     EffectError
         Such a predictor, with the way to say where it is held.
     """
-    for layout in layouts:
+    for layout in pooled(layouts):
         for name in sorted(layout.observed.keys() & free):
-            if jumps_at(layout, rows_of(layout, {name: [value] for name, value in values.items()}), name):
+            row = rows_of(layout, {name: [value] for name, value in values.items()})
+            if (around := jump_around(layout, row, name)) is not None:
                 raise EffectError(
-                    f"the equation of {layout.name} jumps with {name} around its mean ({values[name]:.6g}), which no "
-                    f"row has; say where it is held with at={{{name!r}: ...}}"
+                    f"the equation of {layout.name} jumps with {name} around its mean ({values[name]:.6g}), between "
+                    f"its values {around[0]:g} and {around[1]:g}; say where it is held with at={{{name!r}: ...}}"
                 )
 
 

@@ -13,6 +13,7 @@ from mlmed.data.layout import EquationLayout
 from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
+from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
 from mlmed.glm.families import check_family
@@ -174,4 +175,5 @@ def check_at(
         if not number or not np.isfinite(float(value)):
             raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
         out[name] = float(value)
+    refuse_unreached(out, layouts)
     return out

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.newrows import encode_as_fitted, known_clusters
 from mlmed.data.plain import complete_rows
+from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.formula import Equation
 from mlmed.locscale.prediction import NewColumns
@@ -83,6 +84,7 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     if variable not in typical:
         raise EffectError(f"neither formula has the predictor {variable!r}; there are {_listed(typical)}")
     held = check_held(at, [name for name in typical if name != variable], levels)
+    refuse_unreached(held, layouts)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise EffectError(f"points is a number of points, at least 2; found {points!r}")
     if variable in levels:
