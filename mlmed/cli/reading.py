@@ -23,7 +23,7 @@ from mlmed.glm.families import BINARY
 from mlmed.locscale.rows import read_equations
 from mlmed.modes.grams import Grams
 
-__all__ = ["given_at", "given_pair", "number_or_text", "read", "scan_progress", "write"]
+__all__ = ["given_at", "given_pair", "given_value", "number_or_text", "read", "scan_progress", "write"]
 
 
 def read(options: argparse.Namespace) -> Any:
@@ -115,6 +115,11 @@ def number_or_text(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def given_value(text: str | None) -> float | str | None:
+    """``--control VALUE``; None where it was not given."""
+    return None if text is None else number_or_text(text)
 
 
 def given_pair(values: list[str] | None) -> tuple[Any, Any] | None:
