@@ -177,7 +177,5 @@ def test_categories_in_reverse_still_compare_0_with_1():
 def test_more_values_need_to_be_chosen():
     """As options of Python and of the command line."""
     data = simulated().assign(x=np.resize(["a", "b", "c"], 300))
-    with pytest.raises(
-        DataError, match=r"never has the value 0.*control_value=.*\(--control and --treated; --contrast"
-    ):
+    with pytest.raises(DataError, match=r"never has the value 0.*control_value=.*--control.*--contrast"):
         causal("m ~ x", "y ~ m + x", data)
