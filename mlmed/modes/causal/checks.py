@@ -177,7 +177,7 @@ def check_at(
         if name in levels:
             if value not in levels[name]:
                 raise EffectError(
-                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(repr, levels[name]))}"
+                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(_shown, levels[name]))}"
                 )
             out[name] = value
             continue
