@@ -130,8 +130,8 @@ def _parse(text: str, quoted: str) -> Equation:
     plain = encode_quoted(quoted)
     if _has_inner_tilde(plain):
         raise FormulaError(
-            f"cannot read {text!r}: '~' inside parentheses; if it is to mean 'not', write the opposite comparison, as in "
-            "I(k != 2)"
+            f"cannot read {text!r}: '~' inside parentheses; if it is to mean 'not', write the opposite comparison, as "
+            "in I(k != 2)"
         )
     left, tilde, right = plain.partition("~")
     if not tilde or not left.strip() or not right.strip() or "~" in right:

@@ -13,7 +13,7 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
 from mlmed.data.factors import refuse_one_level, unknown_level
-from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, replaced, select_columns
+from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import (
     check_fixed,

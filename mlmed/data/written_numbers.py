@@ -107,9 +107,9 @@ def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int] 
     culprits = sorted(found.others, key=lambda text: -counts[text]) if counts else found.others
     each = [f"{text!r}{_rows(counts[text]) if counts else ''}" for text in culprits]
     return (
-        f"{name!r} is text with {total}, of which these do not convert to numbers: {shorten(each, 5)}. Make those that stand for missing values missing "
-        "(missing= of read_table(), --missing), correct the others (decimal commas, units), and convert the column to "
-        "numbers"
+        f"{name!r} is text with {total}, of which these do not convert to numbers: {shorten(each, 5)}. Make those that "
+        "stand for missing values missing (missing= of read_table(), --missing), correct the others (decimal commas, "
+        "units), and convert the column to numbers"
     )
 
 
@@ -138,5 +138,6 @@ def refusal_of_response(column: pd.Series) -> DataError:
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
     return DataError(
         f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0])!r}"
-        f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}{labels}"
+        f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}"
+        f"{labels}"
     )
