@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Iterator
 
 from formulaic.transforms import ContrastsRegistry
@@ -10,7 +11,7 @@ from formulaic.transforms import ContrastsRegistry
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
 
-__all__ = ["check_call", "coded_columns", "coding_names", "has_coded_expression"]
+__all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "has_coded_expression"]
 
 #: Contrasts that can be named without parentheses, as in patsy: C(g, Sum).
 CODINGS = frozenset({"Sum", "Helmert", "Diff", "Poly"})
@@ -23,19 +24,35 @@ _INSTEAD = {
     "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",
 }
+#: Methods of a column that take a type or a function, and what to write instead of those of Python.
+_TAKING = frozenset({"agg", "apply", "astype", "map", "pipe", "transform", "vectorize"})
+_ARGUMENTS = {
+    "float": "columns of numbers are double precision already; write the column alone",
+    "int": "write np.trunc() or np.floor()",
+    "str": "to make a factor of a column, write C()",
+    "bool": "truth values count as 0 and 1; write a comparison, as in I(x != 0)",
+    "abs": "write np.abs()",
+    "round": "write np.round()",
+    "len": "make a column of the lengths before the fit",
+}
 
 
 def check_call(node: ast.Call, expression: str) -> None:
     """Refuse a call of a plain name (``f(x)``) that is unknown or cannot be meant.
+
+    The same of a method that is given a type or a function of Python, ``x.astype(float)``.
 
     Raises
     ------
     FormulaError
         With what to write instead.
     """
+    shown = display_name(expression)
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
+        _check_arguments(node, shown)
     if not isinstance(node.func, ast.Name):
         return
-    name, shown = node.func.id, display_name(expression)
+    name = node.func.id
     if name in _INSTEAD:
         raise FormulaError(f"cannot use {shown!r}: {_INSTEAD[name]}")
     if name not in FUNCTIONS:
@@ -45,6 +62,34 @@ def check_call(node: ast.Call, expression: str) -> None:
         )
     for coding in _codings(node):
         _check_coding(coding, shown)
+
+
+def _check_arguments(node: ast.Call, shown: str) -> None:
+    given = [*node.args, *(word.value for word in node.keywords)]
+    for name in (display_name(value.id) for value in given if isinstance(value, ast.Name)):
+        if hasattr(builtins, name):
+            instead = _ARGUMENTS.get(name, "make the column before the fit")
+            raise FormulaError(f"cannot use {shown!r}: {name} is Python's and no column; {instead}")
+
+
+def check_logic(tree: ast.AST, expression: str) -> None:
+    """Refuse ``and``, ``or`` and ``not``, which are for single values.
+
+    Raises
+    ------
+    FormulaError
+        With what to write instead.
+    """
+    words = [
+        "not" if isinstance(node, ast.Not) else "and" if isinstance(node, ast.And) else "or"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Not | ast.And | ast.Or)
+    ]
+    if words:
+        raise FormulaError(
+            f"cannot use {display_name(expression)!r}: {words[0]!r} is for single values; for columns 'not' is written "
+            "as k != 2, 'and' as (k > 1) & (k < 5), 'or' as (k == 1) | (k == 5)"
+        )
 
 
 def _check_coding(coding: ast.expr, shown: str) -> None:

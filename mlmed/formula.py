@@ -15,7 +15,7 @@ from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term, Token
 
-from mlmed.calls import check_call, coding_names
+from mlmed.calls import check_call, check_logic, coding_names
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
 from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_squares, tokens_of
@@ -128,6 +128,11 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
 @lru_cache(maxsize=1024)
 def _parse(text: str, quoted: str) -> Equation:
     plain = encode_quoted(quoted)
+    if _has_inner_tilde(plain):
+        raise FormulaError(
+            f"cannot read {text!r}: '~' inside parentheses; if it is to mean 'not', write the opposite comparison, as "
+            "in I(k != 2)"
+        )
     left, tilde, right = plain.partition("~")
     if not tilde or not left.strip() or not right.strip() or "~" in right:
         raise FormulaError(
@@ -150,6 +155,13 @@ def _parse(text: str, quoted: str) -> Equation:
             f"{text!r} has its response {', '.join(sorted(own))} on its own right-hand side; remove it there"
         )
     return equation
+
+
+def _has_inner_tilde(text: str) -> bool:
+    """Whether a tilde stands inside parentheses that are closed again."""
+    before = text.split("~")[:-1]
+    depths = [part.count("(") - part.count(")") for part in before]
+    return text.count("(") == text.count(")") and any(sum(depths[: k + 1]) > 0 for k in range(len(depths)))
 
 
 def _one_response(left: str, whole: str) -> str:
@@ -283,6 +295,7 @@ def _factor_variables(factor: Factor) -> frozenset[str]:
     if factor.eval_method.value != "python":
         return frozenset()
     tree = ast.parse(factor.expr, mode="eval")
+    check_logic(tree, factor.expr)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for call in calls:
         check_call(call, factor.expr)

@@ -16,6 +16,7 @@ from formulaic.transforms import TRANSFORMS
 
 __all__ = [
     "FUNCTIONS",
+    "display_level",
     "display_name",
     "encode_quoted",
     "needing_backticks",
@@ -69,6 +70,17 @@ def safe_name(name: str) -> str:
     if _is_plain(name) and not name.startswith(RESERVED):
         return name
     return f"Q_{name.encode().hex()}_Q"
+
+
+def display_level(value: object) -> str:
+    """A level of a factor or another value as text; whole numbers without decimals.
+
+    Examples
+    --------
+    >>> display_level(2.0), display_level(0.5), display_level("2.0")
+    ('2', '0.5', '2.0')
+    """
+    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def display_name(text: str) -> str:

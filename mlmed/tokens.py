@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
-from formulaic.parser.types import ASTNode, Factor, Term, Token
+from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
 from mlmed.names import display_name, quoted_name
@@ -95,16 +95,30 @@ def refuse_squares(text: str, whole: str) -> None:
     except (FormulaicError, SyntaxError) as error:
         raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
     for node in _products(tree):
-        repeated = sorted({str(factor.expr) for factor in _repeated_factors(node)})
+        repeated = _repeated(node)
         if repeated:
-            symbol, power = node.operator.symbol, node.args[1]
-            degree = power.token if symbol in _POWERS and isinstance(power, Token) else "2"
-            base = "*".join(map(quoted_name, repeated))
-            shown = display_name(":".join(repeated))
-            raise FormulaError(
-                f"{whole!r} multiplies {shown} by itself ({symbol}), which formulas read as {shown} alone; write "
-                f"I({base if len(repeated) == 1 else f'({base})'}**{degree}) for the power, or each term once"
-            )
+            raise FormulaError(f"{whole!r} {_said_of_square(repeated, node)}")
+
+
+def _said_of_square(repeated: list[Term], node: ASTNode[Term]) -> str:
+    """What is multiplied by itself, and what to write; C() is a factor, other names may be numbers."""
+    symbol, power = node.operator.symbol, node.args[1]
+    degree = power.token if symbol in _POWERS and isinstance(power, Token) else "2"
+    shown = " and ".join(display_name(_spelled(term, ":")) for term in repeated)
+    numbers = [
+        _spelled(term, "*") if len(term.factors) == 1 else f"({_spelled(term, '*')})"
+        for term in repeated
+        if not any(factor.expr.startswith("C(") for factor in term.factors)
+    ]
+    powers = " and ".join(f"I({base}**{degree})" for base in map(quoted_name, numbers))
+    several = f"write {powers} for the power of a number (a factor has none), or each term once"
+    advice = several if powers else "a factor has no power, so write each term once"
+    themselves = "itself" if len(repeated) == 1 else "themselves"
+    return f"multiplies {shown} by {themselves} ({symbol}), which formulas read as {shown} alone; {advice}"
+
+
+def _spelled(term: Term, symbol: str) -> str:
+    return symbol.join(factor.expr for factor in term.factors)
 
 
 def _products(tree: Token | ASTNode[Term] | None) -> Iterator[ASTNode[Term]]:
@@ -118,17 +132,21 @@ def _products(tree: Token | ASTNode[Term] | None) -> Iterator[ASTNode[Term]]:
                 yield node
 
 
-def _repeated_factors(node: ASTNode[Term]) -> set[Factor]:
-    """Factors of both operands of a product, or of the only term that a power above 1 is taken of."""
+def _repeated(node: ASTNode[Term]) -> list[Term]:
+    """What a product or power multiplies by itself: a term that is both operands, or factors that both have."""
     left, right = node.args
-    if node.operator.symbol in _PRODUCTS:
-        return set().union(*_factors(left)) & set().union(*_factors(right))
-    terms = _factors(left)
-    once = isinstance(right, Token) and right.token == "1"
-    return terms[0] if len(terms) == 1 and not once else set()
+    terms = _terms(left)
+    if node.operator.symbol not in _PRODUCTS:
+        once = isinstance(right, Token) and right.token == "1"
+        return terms if len(terms) == 1 and not once else []
+    others = _terms(right)
+    if len(terms) == len(others) == 1 and set(terms[0].factors) == set(others[0].factors):
+        return terms
+    there = {factor for term in others for factor in term.factors}
+    return [Term([f]) for f in dict.fromkeys(f for term in terms for f in term.factors) if f in there]
 
 
-def _factors(operand: Token | ASTNode[Term]) -> list[set[Factor]]:
-    """Factors of every term of an operand, numbers left out."""
-    found = [{f for f in term.factors if f.eval_method.value != "literal"} for term in operand.to_terms()]
-    return [factors for factors in found if factors]
+def _terms(operand: Token | ASTNode[Term]) -> list[Term]:
+    """Terms of an operand, numbers left out."""
+    found = [[f for f in term.factors if f.eval_method.value != "literal"] for term in operand.to_terms()]
+    return [Term(factors) for factors in found if factors]

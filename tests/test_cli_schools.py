@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,6 +168,27 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     assert set(table["method"]) == {"joint REML", "joint ML", "piecewise REML", "piecewise ML", "potential outcomes"}
     status, _, err = run("compare", *MODEL, "--plot", tmp_path / "forest.nothing")
     assert (status, "cannot write the picture" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("term", "asked", "values"),
+    [("I(x == 2)", (), (1, 2)), ("x", (), (0, 5)), ("x", ("--contrast", 1, 3), (1, 2, 3))],
+)
+def test_compare_two_values_of_a_treatment(
+    run: Run, tmp_path: Path, term: str, asked: tuple[Any, ...], values: tuple[int, ...]
+) -> None:
+    """Every method compares the same two: piecewise and average effects of linear models are the same numbers."""
+    data = mlmed.simulate.bpg(30, 8, seed=3).data
+    data.assign(x=np.resize(values, len(data))).to_csv(tmp_path / "d.csv", index=False)
+    formulas = ("--mediator", f"m ~ {term} + (1 | id)", "--outcome", f"y ~ m + {term} + (1 | id)")
+    status, out, _ = run("compare", tmp_path / "d.csv", *formulas, *asked, "--format", "csv")
+    assert status == 0
+    table = pd.read_csv(io.StringIO(out)).pivot(index="term", columns="method", values="estimate")
+    for effect in ("indirect", "direct", "total"):
+        row = table.loc[effect]
+        assert row["potential outcomes"] == pytest.approx(row["piecewise REML"], rel=SAME)
+        # the joint model estimates a and b together, and differs by its covariance across equations only
+        assert row["joint REML"] == pytest.approx(row["piecewise REML"], abs=0.1)
 
 
 def test_compare_of_another_design(run: Run, tmp_path: Path) -> None:

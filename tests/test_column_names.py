@@ -49,7 +49,7 @@ def test_clusters_called_otherwise_have_their_groups(data):
     np.testing.assert_allclose(found["estimate"], expected["estimate"], rtol=SAME)
 
 
-@pytest.mark.parametrize("name", ["response", "group", "estimate", "std_error", "lower", "upper"])
+@pytest.mark.parametrize("name", ["response", "estimate", "std_error", "lower", "upper"])
 def test_a_predictor_called_like_a_column_of_conditional_effects(data, name):
     table, (formula,) = renamed(data, ("y ~ x + (1 | id)",), "x", name)
     fit = mlmed.mixed(formula, table)

@@ -162,3 +162,27 @@ def test_text_and_picture(everything: Comparison) -> None:
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+def test_effects_that_a_model_does_not_define_say_why(data: pd.DataFrame) -> None:
+    """An interaction of mediator and treatment: no numbers, and the reason of each fit as a note."""
+    formulas = MEDIATOR, "y ~ Med*X + (1 + Med + X | group)"
+    joint, separate = mlmed.mediate(*formulas, data), mlmed.piecewise(*formulas, data)
+    found = mlmed.compare(joint, separate, mlmed.piecewise(MEDIATOR, OUTCOME, data), names=["j", "p", "plain"])
+    assert found.table.loc["indirect", ["j", "p"]].isna().all()
+    assert np.isfinite(found.table.loc["indirect", "plain"])
+    notes = found.long[found.long["term"] == "indirect"].set_index("method")["note"]
+    assert (notes["j"], notes["p"]) == (joint.effects_reason, separate.effects_reason)
+    text = " ".join(str(found).split())
+    assert joint.effects_reason in text
+    assert "indirect, direct, total (j" in text
+    assert "depends on X" in str(mlmed.compare(joint))
+
+
+def test_the_picture_leaves_out_effects_without_numbers(data: pd.DataFrame) -> None:
+    found = mlmed.compare(mlmed.mediate(MEDIATOR, "y ~ Med*X + (1 | group)", data))
+    titles = [ax.get_title() for ax in found.plot().axes if ax.get_visible()]
+    assert titles
+    assert not {"a", "indirect"} & set(titles)
+    with pytest.raises(EffectError, match="no term 'indirect' to draw"):
+        found.plot("indirect")

@@ -117,7 +117,6 @@ BAD: dict[str, Bad] = {
         DataError,
         ("'w'", " cm'", "not numeric"),
     ),
-    "boolean response": Bad("w ~ x + (1 | id)", put(w=lambda d: d.m > 0), DataError, ("'w'", "not numeric", "True")),
     "categorical response": Bad(
         "w ~ x + (1 | id)",
         put(w=lambda d: pd.Categorical(np.where(d.m > 0, 1, 2))),

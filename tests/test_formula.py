@@ -502,7 +502,8 @@ SQUARES = [
     ("x/x", "x", "I(x**2)"),
     ("w + x:w:x", "x", "I(x**2)"),
     ("(1 + x)**2", "x", "I(x**2)"),
-    ("(x:w)**2", "w:x", "I((w*x)**2)"),
+    ("(x:w)**2", "x:w", "I((x*w)**2)"),
+    ("(x:w):(x:w)", "x:w", "I((x*w)**2)"),
     ("(x + w)*(x + g)", "x", "I(x**2)"),
     ("w*(x + x:x)", "x", "I(x**2)"),
     ("np.exp(x):np.exp( x )", "np.exp(x)", "I(np.exp(x)**2)"),
@@ -848,3 +849,43 @@ def test_several_predictors_need_a_choice(data: pd.DataFrame) -> None:
     """The candidates are listed."""
     with pytest.raises(FormulaError, match=r"which variable is the treatment\?.*has w, x; say treatment="):
         mlmed.mediate("m ~ x + w + (1 | id)", OUTCOME, data)
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("x.astype(float)", "float is Python's and no column; columns of numbers are double precision already"),
+        ("x.astype(dtype=int)", r"write np.trunc\(\)"),
+        ("w.map(str)", r"write C\(\)"),
+        ("w.map(len)", "len is Python's and no column"),
+        ("x.map(abs)", r"write np.abs\(\)"),
+        ("I(not x > 2)", "'not' is written as k != 2"),
+        ("I(x > 1 and w > 1)", "'and' as"),
+        ("I(~(x > 2))", r"'~' inside parentheses; if it is to mean 'not', write .* I\(k != 2\)"),
+    ],
+)
+def test_what_is_python_and_no_column(data: pd.DataFrame, term: str, said: str) -> None:
+    """In a formula of one mode, and where the treatment is looked for."""
+    with pytest.raises(FormulaError, match=said):
+        mlmed.mixed(f"m ~ {term} + (1 | id)", data)
+    with pytest.raises(FormulaError, match=said):
+        mlmed.mediate(f"m ~ {term} + (1 | id)", OUTCOME, data)
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("C(g)**2", "multiplies C(g) by itself (**), which formulas read as C(g) alone; a factor has no power"),
+        ("C(g)*C(g)", "a factor has no power, so write each term once"),
+        ("(C(g) + x)*(C(g) + w)", "multiplies C(g) by itself (*)"),
+        ("(x + w):(x + w)", "multiplies x and w by themselves (:)"),
+        (
+            "(x + w)*(x + w)",
+            "write I(x**2) and I(w**2) for the power of a number (a factor has none), or each term once",
+        ),
+    ],
+)
+def test_what_is_said_of_squares(data: pd.DataFrame, term: str, said: str) -> None:
+    """What was written is named; a factor has no square."""
+    with pytest.raises(FormulaError, match=re.escape(said)):
+        mlmed.mixed(f"m ~ {term} + (1 | id)", data)

@@ -20,7 +20,7 @@ import mlmed
 from mlmed.cli import main
 from mlmed.data.frames import cluster_codes
 from mlmed.data.ids import lookalikes, numbering_passes
-from mlmed.data.numbering import reused_ids
+from mlmed.data.numbering import OTHER_CLUSTERS, SAME_CLUSTERS, _two_way, reused_ids
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
 from mlmed.formula import parse_equation
 from mlmed.modes.causal.fit import shared_rows
@@ -220,7 +220,7 @@ def test_lookalikes(ids: list[Any], pair: tuple[Any, Any] | None) -> None:
     assert lookalikes(pd.Index(ids, dtype=object)) == pair
 
 
-@pytest.mark.parametrize("mode", [mode for mode in CALLS if mode != "stack"])
+@pytest.mark.parametrize("mode", CALLS)
 def test_lookalikes_are_told_once_in_every_mode(frame: pd.DataFrame, mode: str) -> None:
     """And are two clusters."""
     text = frame["id"].map("s{}".format)
@@ -249,13 +249,31 @@ def pupils(seed: int, *, same: bool, groups: int = 10, each: int = 20, rows: int
     return pd.DataFrame({"school": school + 1, "id": pupil + 1, "x": x, "m": m, "y": y + m})
 
 
-@pytest.mark.parametrize("mode", [mode for mode in CALLS if mode != "stack"])
+@pytest.mark.parametrize("mode", CALLS)
 def test_ids_used_again_in_every_school_are_told_once(mode: str) -> None:
     """In every mode."""
     found = told(lambda: CALLS[mode](pupils(1, same=False)))
     assert len(found) == 1
     assert "numbered anew 10 times, whenever 'school' changes" in found[0]
-    assert "(1 | school:id)" in found[0]
+    assert "is id 1 of one school the same as id 1 of the next?" in found[0]
+    can_be_named = mode not in ("causal", "stack")  # cluster= is one column
+    assert ("(1 | school:id)" in found[0]) == can_be_named
+    assert ("make a column of both" in found[0]) != can_be_named
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + school + (1 | id)", "y ~ x + C(school) + (1 | id)"])
+def test_the_upper_group_may_be_a_predictor(formula: str) -> None:
+    assert "(1 | school:id)" in told(lambda: mlmed.mixed(formula, pupils(1, same=False)))[0]
+
+
+def test_what_is_advised_where_no_term_names_the_ids() -> None:
+    """The column of both is what (1 | school:id) is, and nothing is asked any more."""
+    data = pupils(1, same=False)
+    both = data.assign(id=data["school"].astype(str) + ":" + data["id"].astype(str))
+    assert told(lambda: CALLS["causal"](both)) == told(lambda: CALLS["stack"](both)) == []
+    errors = CALLS["causal"](both).effects()["std_error"]
+    numbered = CALLS["causal"](data.assign(id=20 * data["school"] + data["id"])).effects()["std_error"]
+    np.testing.assert_allclose(errors, numbered, rtol=SAME)
 
 
 @pytest.mark.parametrize("kind", ["polars", "arrow", "dict", "nullable"])
@@ -315,6 +333,16 @@ def test_combined_ids_and_engines_are_not_asked() -> None:
     assert told(lambda: mlmed.mixed("m ~ x + (1 | id)", FRAMES["duckdb"](data))) == []
 
 
+def experiment(seed: int, sd: float) -> pd.DataFrame:
+    """The same 30 persons in four blocks of 5 trials, sorted by block; x is drawn for each trial."""
+    rng = np.random.default_rng(seed)
+    person = np.tile(np.repeat(np.arange(30), 5), 4)
+    effects, noise = sd * rng.normal(size=(30, 2))[person], rng.normal(size=(600, 2))
+    x = rng.integers(0, 2, 600).astype(float)
+    m, y = (effects + noise).T + 0.5 * x
+    return pd.DataFrame({"block": np.repeat(list("abcd"), 150), "id": person + 1, "x": x, "m": m, "y": y})
+
+
 def test_how_often_it_is_right() -> None:
     """Of 40 data sets each: strangers noticed in 35 and more (a column may differ by chance), persons in none."""
     notice = {True: 0, False: 0}
@@ -324,6 +352,44 @@ def test_how_often_it_is_right() -> None:
             notice[same] += bool(reused_ids(data, "id", frozenset(["id", "x", "m"])))
     assert notice[False] >= 35
     assert notice[True] == 0
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.1, 0.2, 0.4])
+def test_persons_who_hardly_differ(sd: float) -> None:
+    """Runs of one person differ as rows do: at most 3 of 40, where three tests at .001 make 0.12 expected."""
+    asked = frozenset(["id", "x", "m", "y"])
+    assert sum(bool(reused_ids(experiment(seed, sd), "id", asked)) for seed in range(40)) <= 3
+
+
+def test_what_contradicts_one_person() -> None:
+    """An attribute that is constant in each run but changes over the runs of an id; not a condition of the model."""
+    data = experiment(1, 0.0)
+    run = 30 * np.repeat(np.arange(4), 150) + data["id"] - 1
+    data["sex"] = np.random.default_rng(2).integers(0, 2, 120)[run]
+    assert "block" in reused_ids(data, "id", frozenset(["id", "x", "m", "y"]))
+    assert reused_ids(data, "id", frozenset(["id", "x", "m", "y", "sex"])) == ""
+
+
+def test_the_analysis_of_variance() -> None:
+    """Balanced and complete: the p values of the two-way table with interaction (statsmodels)."""
+    import statsmodels.formula.api as smf
+    from statsmodels.stats.anova import anova_lm
+
+    data = pupils(3, same=False, groups=3, each=6, rows=4)
+    found = numbering_passes(data["id"])
+    assert found is not None
+    runs = np.repeat(np.arange(18), 4)
+    for scale in np.linspace(0.0, 1.0, 6):
+        means = data.groupby(["school", "id"])["m"].transform("mean")
+        data["v"] = data["m"] - means + scale * means
+        full = anova_lm(smf.ols("v ~ C(school)*C(id)", data).fit())
+        plain = anova_lm(smf.ols("v ~ C(school) + C(id)", data.groupby(["school", "id"], as_index=False).mean()).fit())
+        test = _two_way(data["v"], runs, found)
+        if scale > 0:
+            assert test.persists == (plain.loc["C(id)", "PR(>F)"] < SAME_CLUSTERS)
+            assert test.varies == (full.loc["C(school):C(id)", "PR(>F)"] < OTHER_CLUSTERS)
+        else:
+            assert not test.varies
 
 
 def test_passes() -> None:

@@ -215,3 +215,48 @@ def test_a_mark_among_words_is_told_once(frame: pd.DataFrame, mode: str) -> None
     with pytest.warns(MissingMarkWarning, match=r"'\.' is a level of the factor g \(its reference\)") as told:
         MODES[mode](data)
     assert len(told) == 1
+
+
+def test_numbers_that_all_convert_are_only_to_be_converted() -> None:
+    """Doses: nothing is missing and nothing to correct."""
+    data = mlmed.simulate.bpg(10, 6, seed=1).data
+    data["dose"] = np.resize(["0.5", "1.0", "2.0"], len(data))
+    with pytest.raises(DataError, match=r"Convert the column to numbers, or write C\(dose\)") as caught:
+        mlmed.mixed("y ~ dose + (1 | id)", data)
+    assert "missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "advice"),
+    [([0, 1], "astype(int)"), ([0.5, 1.5], "astype(float)"), (["0", "1"], "astype(int)"), (["no", "yes"], None)],
+)
+def test_categories_of_numbers_as_a_response(values: list[object], advice: str | None) -> None:
+    """What is advised works; words have no such conversion."""
+    data = mlmed.simulate.bpg(10, 6, seed=1).data
+    numbers = np.resize([0, 1, 1, 0, 1], len(data))
+    data["y"] = pd.Categorical([values[k] for k in numbers])
+    with pytest.raises(DataError, match="not numeric") as caught:
+        mlmed.mixed("y ~ x + (1 | id)", data)
+    assert (f"data['y'].{advice}" in str(caught.value)) == (advice is not None)
+    if advice is not None:
+        assert data["y"].astype("int" if "int" in advice else "float").nunique() == 2
+
+
+KINDS = {"pandas": lambda d: d, "polars": pl.from_pandas, "lazy": lambda d: pl.from_pandas(d).lazy()}
+
+
+@pytest.mark.filterwarnings("ignore::mlmed.errors.FamilyWarning")  # two values in a linear model
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_response_that_is_true_or_false_is_0_or_1(kind: str) -> None:
+    """The numbers of the hand-made column, in every mode."""
+    data = mlmed.simulate.bpg(20, 6, seed=1).data.assign(y=lambda d: d["y"] > 0)
+    truth, hand = KINDS[kind](data), KINDS[kind](data.assign(y=data["y"].astype(float)))
+    modes = {
+        "mixed": lambda d: mlmed.mixed("y ~ x + (1 | id)", d).params,
+        "mediate": lambda d: mlmed.mediate("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", d).effects()["estimate"],
+        "piecewise": lambda d: mlmed.piecewise("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", d).effects()["estimate"],
+        "causal": lambda d: mlmed.causal("m ~ x", "y ~ m + x", d).effects()["estimate"],
+        "location_scale": lambda d: mlmed.location_scale("y ~ x + (1 | id)", "~ 1", d).params,
+    }
+    for mode, estimates in modes.items():
+        np.testing.assert_allclose(estimates(truth), estimates(hand), rtol=SAME, err_msg=mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
 import pandas as pd
 
@@ -111,15 +112,28 @@ def as_format(table: pd.DataFrame, form: str, heading: str, statistic: str) -> s
     return "\n".join([heading, render_table(table, statistic=statistic)])
 
 
+def _every_fit(options: argparse.Namespace) -> list[Comparable]:
+    data, asked, pair = read(options), (options.mediator, options.outcome), given_pair(options.contrast)
+    chosen: dict[str, Any] = {"treatment": options.treatment, "contrast": pair}
+    separate = [piecewise(*asked, data, method=method, **chosen) for method in BOTH]
+    if separate[0].design != "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows
+        return [*separate]
+    control, treated = pair or (None, None)
+    averaged = causal(*asked, data, treatment=options.treatment, control_value=control, treat_value=treated)
+    if pair is None and _unlike_a_unit(averaged.chain.values):  # the others would show the effect of one unit
+        chosen["contrast"] = averaged.chain.values
+        separate = [piecewise(*asked, data, method=method, **chosen) for method in BOTH]
+    return [*(mediate(*asked, data, method=method, **chosen) for method in BOTH), *separate, averaged]
+
+
+def _unlike_a_unit(values: tuple[Any, Any]) -> bool:
+    """Whether two numbers are compared that are no unit apart."""
+    return all(isinstance(value, float) for value in values) and values[1] - values[0] != 1.0
+
+
 def compared(options: argparse.Namespace) -> str:
     """``mlmed compare``: the same two equations by every method that the design allows."""
-    data, asked = read(options), (options.mediator, options.outcome)
-    separate = [piecewise(*asked, data, treatment=options.treatment, method=method) for method in BOTH]
-    fits: list[Comparable] = [*separate]
-    if separate[0].design == "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows
-        joint = [mediate(*asked, data, treatment=options.treatment, method=method) for method in BOTH]
-        fits = [*joint, *separate, causal(*asked, data, treatment=joint[0].treatment)]
-    found = compare(*fits, level=options.level)
+    found = compare(*_every_fit(options), level=options.level)
     if options.plot is not None:
         try:
             found.plot().savefig(options.plot)

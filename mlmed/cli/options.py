@@ -80,8 +80,8 @@ def _add_causal(causal: argparse.ArgumentParser) -> None:
     _add_mediation(causal)
     _add_at(causal)
     causal.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
-    causal.add_argument("--control", default="0", metavar="VALUE", help="of the treatment (default 0)")
-    causal.add_argument("--treated", default="1", metavar="VALUE", help="of the treatment (default 1)")
+    causal.add_argument("--control", metavar="VALUE", help="of the treatment (default: the lower of two, or 0)")
+    causal.add_argument("--treated", metavar="VALUE", help="of the treatment (default: the upper of two, or 1)")
     causal.add_argument("--family-m", choices=FAMILIES, default="linear", help="of the mediator")
     causal.add_argument("--family-y", choices=FAMILIES, default="linear", help="of the outcome")
     causal.add_argument("--robust", choices=HC_KINDS, help="robust covariance of the estimates")
@@ -97,6 +97,7 @@ def _add_causal(causal: argparse.ArgumentParser) -> None:
 
 def _add_compare(compared: argparse.ArgumentParser) -> None:
     _add_mediation(compared)
+    _add_contrast(compared)
     compared.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
     compared.add_argument("--format", choices=("text", "csv"), default="text")
     compared.add_argument("--plot", type=Path, metavar="FILE", help="forest plot, e.g. compare.png")

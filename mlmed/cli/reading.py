@@ -24,7 +24,7 @@ from mlmed.glm.families import BINARY
 from mlmed.locscale.rows import read_equations
 from mlmed.modes.grams import Grams
 
-__all__ = ["given_at", "given_pair", "number_or_text", "read", "scan_progress", "write"]
+__all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress", "write"]
 
 
 def read(options: argparse.Namespace) -> Any:
@@ -126,7 +126,7 @@ def scan_progress(data: Any) -> Iterator[None]:
         watcher.join()
 
 
-def number_or_text(text: str) -> float | str:
+def _number_or_text(text: str) -> float | str:
     """A number where it is one."""
     try:
         return float(text)
@@ -134,9 +134,14 @@ def number_or_text(text: str) -> float | str:
         return text
 
 
+def given_value(text: str | None) -> float | str | None:
+    """``--control VALUE``; None where it was not given."""
+    return None if text is None else _number_or_text(text)
+
+
 def given_pair(values: list[str] | None) -> tuple[Any, Any] | None:
     """``--contrast FROM TO``."""
-    return None if values is None else (number_or_text(values[0]), number_or_text(values[1]))
+    return None if values is None else (_number_or_text(values[0]), _number_or_text(values[1]))
 
 
 def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
@@ -148,7 +153,7 @@ def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
         name, equals, value = piece.partition("=")
         if not equals or not name or not value:
             raise DataError(f"--at takes NAME=VALUE, as in --at w=1; found {piece!r}")
-        found[name] = number_or_text(value)
+        found[name] = _number_or_text(value)
     return found
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from mlmed.cli.fitting import as_format, described, watched
-from mlmed.cli.reading import given_at, given_pair, number_or_text, read
+from mlmed.cli.reading import given_at, given_pair, given_value, read
 from mlmed.errors import DataError
 from mlmed.modes.causal import CausalResults, causal
 from mlmed.modes.location_scale import location_scale
@@ -51,8 +51,8 @@ def causal_model(options: argparse.Namespace) -> str:
         options.outcome,
         read(options),
         treatment=options.treatment,
-        control_value=number_or_text(options.control),
-        treat_value=number_or_text(options.treated),
+        control_value=given_value(options.control),
+        treat_value=given_value(options.treated),
         family_m=options.family_m,
         family_y=options.family_y,
         robust=options.robust,

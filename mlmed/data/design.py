@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_one_level, unknown_level
-from mlmed.data.frames import cluster_codes, is_numeric, normalize, refuse_infinite, replaced, select_columns
+from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
 from mlmed.data.predictors import (
     check_fixed,
@@ -260,7 +260,7 @@ def check_response(equation: Equation, table: pd.DataFrame) -> None:
     """Refuse a response that is not numeric, and one that is computed from text that holds numbers."""
     for name in sorted(equation.response_columns):
         column = table[name]
-        if name == equation.name and not is_numeric(column):
+        if name == equation.name and not pd.api.types.is_numeric_dtype(column.dtype):  # truth values are 0 and 1
             raise refusal_of_response(column)
         if isinstance(column.dtype, pd.CategoricalDtype) and written_numbers(value_counts(column)) is not None:
             raise refusal_of_response(column)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlmed.data.engines import engine_rows
 from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
+from mlmed.names import display_level
 
 __all__ = [
     "cluster_codes",
@@ -32,14 +33,14 @@ __all__ = [
 
 
 def shorten(values: Iterable[Any], most: int = 8) -> str:
-    """Comma-separated values, the rest counted.
+    """Comma-separated values, the rest counted; whole numbers without decimals.
 
     Examples
     --------
     >>> shorten(range(12), most=3)
     '0, 1, 2 and 9 more'
     """
-    texts = [str(value) for value in values]
+    texts = list(map(display_level, values))
     return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])} and {len(texts) - most} more"
 
 

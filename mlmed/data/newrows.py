@@ -15,7 +15,7 @@ from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import gathered, spread_rows
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
-from mlmed.names import display_name
+from mlmed.names import display_level, display_name
 
 __all__ = ["as_fitted", "encode_as_fitted", "known_clusters"]
 
@@ -44,7 +44,7 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
         new = [value for value in pd.unique(column) if value not in levels]
         if new:
             raise DataError(
-                f"column {name!r} has the level {str(new[0])!r}, which was not in the data of equation "
+                f"column {name!r} has the level {display_level(new[0])!r}, which was not in the data of equation "
                 f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
             )
         if not isinstance(levels[0], float):

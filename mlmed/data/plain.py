@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
-from mlmed.data.frames import refuse_infinite, replaced, select_columns
+from mlmed.data.frames import refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
-from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
+from mlmed.data.written_numbers import conversion, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
@@ -141,7 +141,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
 def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, binary: bool) -> Array:
     name = equation.name
     column = table[name] if name in table.columns else None
-    if column is None or pd.api.types.is_float_dtype(column.dtype):
+    if column is None or pd.api.types.is_numeric_dtype(column.dtype):  # truth values are 0 and 1
         return response_values(equation, encodable)
     if isinstance(column.dtype, pd.CategoricalDtype):
         counts = value_counts(column)
@@ -153,7 +153,7 @@ def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, 
         raise DataError(
             f"the response {name!r} is not numeric ({shown}"
             + (f", {column.nunique()} categories" if binary else "")
-            + "); convert it to numbers, or, with two categories, use mlmed.causal with family 'logit' or 'probit'"
+            + f"); {conversion(column)}, or, with two categories, use mlmed.causal with family 'logit' or 'probit'"
         )
     return (column == levels[1]).to_numpy(dtype=np.float64)
 
@@ -196,7 +196,7 @@ def _with_values(layout: EquationLayout, table: pd.DataFrame, values: Mapping[st
             continue
         known = layout.levels.get(name)
         if known is not None and value not in known:
-            raise DataError(f"{name} has no level {value!r}; its levels are {', '.join(map(str, known))}")
+            raise DataError(f"{name} has no level {value!r}; its levels are {shorten(known)}")
         if isinstance(table[safe_name(name)].dtype, pd.CategoricalDtype):
             changed[safe_name(name)] = pd.Categorical([value], categories=list(known or ())).repeat(len(table))
         elif not isinstance(value, int | float | np.number | np.bool_):

@@ -312,9 +312,10 @@ def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
             found = _written_numbers(frame, name)
             if found is not None:
                 raise DataError(f"the response {refusal_of_text(found, name)}")
-    if equation.response in schema.names() and not schema[equation.response].is_numeric():
+    kind = schema.get(equation.response)
+    if kind is not None and not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
         raise DataError(
-            f"the response {equation.name!r} is not numeric (type {schema[equation.response]}); linear mixed models "
+            f"the response {equation.name!r} is not numeric (type {kind}); linear mixed models "
             "need numbers, so convert it"
         )
 

@@ -16,8 +16,9 @@ from narwhals.exceptions import DuplicateError
 from mlmed.data.engines import engine_rows
 from mlmed.data.frames import column_named, index_names, select_columns, unknown_column
 from mlmed.data.ids import refuse_rounded
+from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
-from mlmed.errors import DataError
+from mlmed.errors import DataError, IdWarning, warn
 
 __all__ = ["stack"]
 
@@ -100,6 +101,9 @@ def stack(
     refuse_rounded(select_columns(frame, [cluster], keep=[cluster])[cluster])
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
+    known = pd.Index(pd.unique(pd.Series(ids, dtype=object)[in_cluster]), dtype=object, name=cluster)
+    if doubts := doubtful_ids(data, known, frozenset([x, m, y, cluster, *covariates]), has_term=False):
+        warn("; ".join(doubts), IdWarning, stacklevel=2)
     in_m = in_cluster & _present(values, (x, m, *covariates))
     in_y = in_m & _present(values, (y,))
     _check_left(values, in_cluster, {"m": in_m, "y": in_y}, cluster)

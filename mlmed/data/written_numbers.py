@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ __all__ = [
     "MARKS",
     "NUMBER",
     "WrittenNumbers",
+    "conversion",
     "refusal_of_response",
     "refusal_of_text",
     "value_counts",
@@ -98,22 +100,32 @@ def value_counts(column: pd.Series) -> dict[Any, int]:
 
 def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int] | None = None) -> str:
     """What was found in column ``name`` and what to do; ``counts`` says in how many rows."""
-    if not found.others:
-        shown = f"all of them numbers, such as {shorten(map(repr, found.numbers), 3)}"
-    else:
-        culprits = sorted(found.others, key=lambda text: -counts[text]) if counts else found.others
-        each = [f"{text!r}{_rows(counts[text]) if counts else ''}" for text in culprits]
-        shown = f"of which these do not convert to numbers: {shorten(each, 5)}"
     total = f"{len(counts)} different values" if counts else "values"
+    if not found.others:
+        some = shorten(map(repr, found.numbers), 3)
+        return f"{name!r} is text with {total}, all of them numbers, such as {some}. Convert the column to numbers"
+    culprits = sorted(found.others, key=lambda text: -counts[text]) if counts else found.others
+    each = [f"{text!r}{_rows(counts[text]) if counts else ''}" for text in culprits]
     return (
-        f"{name!r} is text with {total}, {shown}. Make those that stand for missing values missing "
-        "(missing= of read_table(), --missing), correct the others (decimal commas, units), and convert the column to "
-        "numbers"
+        f"{name!r} is text with {total}, of which these do not convert to numbers: {shorten(each, 5)}. Make those that "
+        "stand for missing values missing (missing= of read_table(), --missing), correct the others (decimal commas, "
+        "units), and convert the column to numbers"
     )
 
 
 def _rows(number: int) -> str:
     return f" ({number} row{'s' if number != 1 else ''})"
+
+
+def conversion(column: pd.Series) -> str:
+    """How a column that is no number is made one: what to write where its values are numbers, stored as categories."""
+    known = column.dropna()
+    values = list(known.unique())
+    numbers = [float(v) for v in values if isinstance(v, Real) or (isinstance(v, str) and NUMBER.fullmatch(v.strip()))]
+    if not values or len(numbers) < len(values):
+        return "convert it to numbers"
+    whole = all(number.is_integer() for number in numbers) and known.size == column.size
+    return f"convert it to numbers, data[{str(column.name)!r}].astype({'int' if whole else 'float'})"
 
 
 def refusal_of_response(column: pd.Series) -> DataError:
@@ -126,5 +138,6 @@ def refusal_of_response(column: pd.Series) -> DataError:
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
     return DataError(
         f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0])!r}"
-        f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so convert it{labels}"
+        f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}"
+        f"{labels}"
     )

@@ -17,7 +17,7 @@ from mlmed.data.probing import columns_at, is_straight, jump_around, reads, rows
 from mlmed.effects.moderators import is_reached, unreached, values_seen
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import term_variables
-from mlmed.names import display_name
+from mlmed.names import display_level, display_name
 
 __all__ = [
     "Path",
@@ -298,7 +298,9 @@ def _moderator_note(equation: EquationLayout, question: Question, which: slice) 
         else:
             kind = "first level" if name in equation.levels else "mean"
             value = equation.typical[name]
-            pieces.append(f"{name} = {value:.6g} ({kind})" if kind == "mean" else f"{name} = {value} ({kind})")
+            pieces.append(
+                f"{name} = {value:.6g} ({kind})" if kind == "mean" else f"{name} = {display_level(value)} ({kind})"
+            )
     if question.values is not None and any(question.variable in term_variables(term) for term in terms):
         start, stop = (f"{value:g}" if isinstance(value, float) else value for value in question.values)
         pieces.append(f"{question.variable} from {start} to {stop}")

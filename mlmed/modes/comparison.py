@@ -35,7 +35,8 @@ class Comparison:
     ----------
     long : DataFrame
         One row per term and method: term, method, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
-        conf_low, conf_high, note. A method without the term has no row.
+        conf_low, conf_high, note. A method without the term has no row; effects that a model does not define are rows
+        without numbers, with the reason in ``note``.
     terms, methods : tuple of str
         Rows and columns of ``table``, in order: truth, published columns, fits.
     level : float
@@ -101,7 +102,8 @@ class Comparison:
         EffectError
             Unknown term.
         """
-        there = list(dict.fromkeys(self.long.loc[self.long["kind"] != TRUTH, "term"]))
+        drawn = (self.long["kind"] != TRUTH) & self.long["estimate"].notna()
+        there = list(dict.fromkeys(self.long.loc[drawn, "term"]))
         if terms is None:
             chosen = [term for term in EFFECTS if term in there and term != "direct"] or there[:8]
         else:

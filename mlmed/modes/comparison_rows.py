@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from mlmed.effects.delta import COLUMNS
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 
-__all__ = ["Comparable", "fit_rows", "given_rows", "labels_of", "truth_values"]
+__all__ = ["Comparable", "fit_rows", "given_rows", "labels_of", "missing_effects", "truth_values"]
 
 #: What is kept of every estimate.
 KEPT = ("estimate", "std_error", "conf_low", "conf_high", "note")
@@ -27,12 +28,20 @@ class Comparable(Protocol):
         ...
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Its estimates under the names that all methods share (``indirect``, ``m:x``, ``var(m:x)``)."""
+        """Its estimates under the names that all methods share (``indirect``, ``m:x``, ``var(m:x)``).
+
+        Effects that the model does not define are rows without numbers (``missing_effects``).
+        """
         ...
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
         """A function of these estimates, one row; EffectError if it does not have them."""
         ...
+
+
+def missing_effects(reason: str, terms: Sequence[str] = EFFECTS) -> pd.DataFrame:
+    """Effects that a model does not define, as rows of ``Comparable.comparable``: no numbers, and the reason."""
+    return pd.DataFrame({"term": list(terms)}).reindex(columns=list(COLUMNS)).assign(note=reason)
 
 
 def labels_of(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[str]:

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 Indices = NDArray[np.intp]
-RESERVED = ("response", "group", "estimate", "std_error", "lower", "upper")
+RESERVED = ("response", "estimate", "std_error", "lower", "upper")
 #: Standard deviations on both sides of the mean that a grid covers where there are no rows to see the range of.
 REACH = 2.0
 
@@ -207,7 +207,7 @@ def own_values(fitted: Fitted, line: Line) -> pd.DataFrame:
 
 
 def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
-    """response, group, the variable, estimate: X beta + Z u along a line, for every chosen cluster.
+    """response, the variable, estimate: X beta + Z u along a line; the index is the id of each chosen cluster.
 
     ``own`` are values (J, variables) that stand in for those of the line; a line of a cluster without one is NaN.
     """
@@ -221,9 +221,9 @@ def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame
         u = np.repeat(modes[:, own_effects(fitted, number)[1]], points, axis=0)[rows.complete]
         estimate = np.full(len(every), np.nan)
         estimate[rows.complete] = row_means(fitted, number, rows, None) + np.vecdot(rows.Z, u)
-        block = {"response": fitted.layout.equations[number].name, "group": np.repeat(labels, points)}
-        blocks.append(pd.DataFrame(block | {line.variable: every[line.variable], "estimate": estimate}))
-    return pd.concat(blocks, ignore_index=True)
+        block = {"response": fitted.layout.equations[number].name, line.variable: every[line.variable].array}
+        blocks.append(pd.DataFrame(block | {"estimate": estimate}, index=np.repeat(labels, points)))
+    return pd.concat(blocks)
 
 
 def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from mlmed.errors import EffectError, warn
 from mlmed.formula import parse_equation
 from mlmed.model import Method, ModelSpec
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
+from mlmed.modes.comparison_rows import missing_effects
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.intervals import OPTIONS, Interval, effects_table
@@ -156,11 +157,10 @@ class MediationResults(MixedResults):
         return ""
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Effects (where the model defines them), then all estimates (``mlmed.compare``)."""
+        """Effects (without numbers where the model defines none), then all estimates (``mlmed.compare``)."""
         parameters = super().comparable(level=level)
-        if self.effects_reason:
-            return parameters
-        return pd.concat([self.effects(level=level), parameters], ignore_index=True)
+        effects = missing_effects(self.effects_reason) if self.effects_reason else self.effects(level=level)
+        return pd.concat([effects, parameters], ignore_index=True)
 
     def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
         """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""

@@ -7,11 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.data.grams import Grams
-from mlmed.data.ids import lookalikes
 from mlmed.data.layout import EquationLayout
-from mlmed.data.numbering import reused_ids
-from mlmed.data.pushdown import lazy_frame
+from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import MARKS
 from mlmed.errors import IdWarning, MissingMarkWarning, warn
 from mlmed.formula import Equation
@@ -47,25 +44,11 @@ def warn_of_table(
         warn("; ".join(marked), MissingMarkWarning, stacklevel=stacklevel)
     if clusters is None:
         return
-    found = [_alike(clusters.get_level_values(k)) for k in range(clusters.nlevels)]
-    in_memory = not isinstance(getattr(data, "arrays", data), Grams) and lazy_frame(data) is None
-    if in_memory and clusters.nlevels == 1:
-        asked = frozenset().union(*(equation.variables for equation in equations))
-        found.append(reused_ids(data, str(clusters.name), asked))
-    texts = [text for text in found if text]
+    equations = tuple(equations)
+    asked = frozenset().union(*(equation.variables for equation in equations))
+    texts = doubtful_ids(data, clusters, asked, has_term=any(equation.random for equation in equations))
     if texts:
         warn("; ".join(texts), IdWarning, stacklevel=stacklevel)
-
-
-def _alike(ids: pd.Index) -> str:
-    pair = lookalikes(ids)
-    if pair is None:
-        return ""
-    return (
-        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in blanks, leading zeros or type, and "
-        "are two clusters; if they are one, write them alike (.str.strip(), .str.lstrip('0')), or make the column "
-        "numbers"
-    )
 
 
 def _marks(layout: EquationLayout) -> list[str]:

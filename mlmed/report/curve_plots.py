@@ -62,7 +62,8 @@ def plot_lines(
     Parameters
     ----------
     lines : DataFrame
-        response, group, the variable, estimate; the rows of a group side by side, at the values of ``population``.
+        response, the variable, estimate, and the cluster as index; the rows of a cluster side by side, at the values of
+        ``population``.
     population : DataFrame
         response, the variable, estimate.
     variable, group : str
@@ -73,7 +74,7 @@ def plot_lines(
     axes, positions = _panels(population, variable)
     first = population["response"].iloc[0]
     points = int((population["response"] == first).sum())
-    names = lines.loc[lines["response"] == first, "group"].tolist()[::points]
+    names = lines.index[lines["response"] == first].tolist()[::points]
     named = len(names) <= NAMED
     for ax, (response, part) in zip(axes, population.groupby("response", sort=False), strict=True):
         x = positions(part[variable])

@@ -20,6 +20,7 @@ from mlmed.errors import (
 )
 from mlmed.modes.causal import causal
 from tests.causal_models import fitted, simulated
+from tests.tolerances import SAME
 
 
 def ask(*formulas: str, data: pd.DataFrame | None = None, **options: Any) -> Any:
@@ -150,3 +151,31 @@ def test_bad_questions_of_mixed_models(mixed):
     fit = causal("m ~ x + k", "y ~ m + x", simulated().assign(k=["high", "low", "low"] * 100), treatment="x")
     with pytest.raises(EffectError, match="must be one of 'high', 'low'"):
         fit.effects(at={"k": "middle"})
+
+
+@pytest.mark.parametrize(
+    ("values", "compared"),
+    [((1, 2), (1, 2)), ((0, 1), (0, 1)), ((0, 5), (0, 5)), (("a", "b"), ("a", "b")), ((True, False), (0, 1))],
+)
+def test_two_values_compare_themselves(values, compared):
+    """The lower with the upper, the effects of a hand-made 0/1 column; 0 and 1 stay what they were."""
+    data = simulated()
+    coded = data.assign(x=np.where(data["x"] == 1, max(values), min(values)))
+    found = causal("m ~ x", "y ~ m + x", coded)
+    expected = causal("m ~ x", "y ~ m + x", data, control_value=0, treat_value=1).effects()
+    assert found.values == compared
+    numbers = ["estimate", "std_error"]
+    np.testing.assert_allclose(found.effects()[numbers], expected[numbers], rtol=SAME)
+
+
+def test_categories_in_reverse_still_compare_0_with_1():
+    data = simulated()
+    data["x"] = pd.Categorical(data["x"].astype(int), categories=[1, 0])
+    assert causal("m ~ x", "y ~ m + x", data).values == (0, 1)
+
+
+def test_more_values_need_to_be_chosen():
+    """As options of Python and of the command line."""
+    data = simulated().assign(x=np.resize(["a", "b", "c"], 300))
+    with pytest.raises(DataError, match=r"never has the value 0.*control_value=.*--control.*--contrast"):
+        causal("m ~ x", "y ~ m + x", data)

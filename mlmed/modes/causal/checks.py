@@ -94,18 +94,23 @@ def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[s
 def treatment_values(column: pd.Series, control: Any, treated: Any, equations: Iterable[Equation]) -> tuple[Any, Any]:
     """The two values of the treatment as the formulas see them: levels of a factor, or numbers.
 
+    What is not given (None) is the lower or the upper of the two values that a treatment has, and 0 or 1 where it has
+    more than two.
+
     Raises
     ------
     DataError
         Equal values, values that the data do not have, or beyond their range.
     """
     name = str(column.name)
-    remedy = "say which two to compare with control_value= and treat_value="
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    remedy = (
+        "say which two to compare with control_value= and treat_value= (--control and --treated; --contrast of "
+        "'mlmed compare')"
+    )
+    is_factor = isinstance(column.dtype, pd.CategoricalDtype)
+    if is_factor:
         known: list[Any] = [level for level in column.cat.categories if (column == level).any()]
-        pair: tuple[Any, Any] = control, treated
     else:
-        pair = _as_number(name, control, "control_value"), _as_number(name, treated, "treat_value")
         known = np.unique(column.to_numpy(dtype=np.float64)).tolist()
     coded = any(name in coded_variables(equation) for equation in equations)
     if not coded and (found := written_numbers(known)) is not None:
@@ -115,9 +120,15 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
             f"the treatment {name} has the value {_shown(known[0])} in every row that can be used, so there is nothing "
             "to compare; check the data, or what was left out"
         )
+    usual = (0, 1) if len(known) > 2 or set(known) == {0, 1} else known  # the categories of 0 and 1 may be reversed
+    pair = (usual[0] if control is None else control, usual[1] if treated is None else treated)
+    if not is_factor:
+        pair = _as_number(name, pair[0], "control_value"), _as_number(name, pair[1], "treat_value")
     if pair[0] == pair[1]:
-        raise DataError(f"control_value and treat_value are both {control!r}, so there is nothing to compare; {remedy}")
-    if isinstance(column.dtype, pd.CategoricalDtype) or coded or two_levels(column) is not None:
+        raise DataError(
+            f"control_value and treat_value are both {_shown(pair[0])}, so there is nothing to compare; {remedy}"
+        )
+    if is_factor or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:
             shown = shorten(map(_shown, known))
@@ -167,7 +178,7 @@ def check_at(
         if name in levels:
             if value not in levels[name]:
                 raise EffectError(
-                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(repr, levels[name]))}"
+                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(_shown, levels[name]))}"
                 )
             out[name] = value
             continue

@@ -25,8 +25,8 @@ def causal(
     data: Any,
     *,
     treatment: str | None = None,
-    control_value: Any = 0,
-    treat_value: Any = 1,
+    control_value: Any = None,
+    treat_value: Any = None,
     family_m: Family = "linear",
     family_y: Family = "linear",
     robust: HcKind | None = None,
@@ -49,7 +49,8 @@ def causal(
     treatment : str, optional
         The column that is changed; needed when the mediator equation has more than one predictor.
     control_value, treat_value
-        The two values of the treatment that are compared: numbers, or levels of a factor.
+        The two values of the treatment that are compared: numbers, or levels of a factor. A treatment with two values
+        compares them by default, the lower (or first level) with the upper; one with more compares 0 and 1.
     family_m, family_y : {"linear", "logit", "probit", "poisson"}
         Of the mediator and of the outcome.
     robust : {"HC0", "HC1", "HC2", "HC3"}, optional

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import COLUMNS, check_level, wald_table
+from mlmed.effects.delta import COLUMNS, check_level
+from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import METHODS, Method
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
+from mlmed.modes.comparison_rows import missing_effects
 from mlmed.modes.fitting import design_of, known_columns
 from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
@@ -154,8 +156,10 @@ class PiecewiseResults(PiecewiseInference):
         tables = []
         for prefix, fit in parts:
             tables.append(fit.tidy(level=level)[list(COLUMNS)].assign(term=names_of(fit, prefix)))
-        effects = wald_table([], np.empty(0), np.empty(0)) if self.effects_reason else self.effects(level=level)
-        return pd.concat([table for table in (effects, *tables) if len(table)], ignore_index=True)
+        shared = [term for term in EFFECTS if term != "cov_ab"]  # separate equations have no covariance of a and b
+        reason = self.effects_reason
+        effects = missing_effects(reason, shared) if reason else self.effects(level=level)
+        return pd.concat([effects, *tables], ignore_index=True)
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
         """``nlcom`` with the names of ``comparable``, which are its own."""
