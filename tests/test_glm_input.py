@@ -163,6 +163,9 @@ def test_responses_with_two_levels(name, one):
     table = read_columns((equation,), data)
     np.testing.assert_array_equal(plain_design(equation, table, binary=True).y, (data[name] == one).astype(float))
     assert two_levels(table[name])[1] == one
+    if name == "flag":  # true and false are 0 and 1 also where a number is needed
+        np.testing.assert_array_equal(plain_design(equation, table).y, data[name].astype(float))
+        return
     with pytest.raises(DataError, match="is not numeric"):
         plain_design(equation, table)
 

@@ -516,7 +516,6 @@ BAD: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame], type[Exception
         "no complete row",
     ),
     "text response": ("g ~ x + (1 | id)", lambda d: d, DataError, "'g' is not numeric"),
-    "boolean response": ("up ~ x + (1 | id)", lambda d: d, DataError, "'up' is not numeric"),
     "text in arithmetic": ("I(g + 1) ~ x + (1 | id)", lambda d: d, FormulaError, "g"),
     "logarithm of text": ("m ~ np.log(g) + (1 | id)", lambda d: d, FormulaError, "g"),
     "date": (
