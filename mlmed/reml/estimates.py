@@ -136,13 +136,21 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     if np.abs(matrix - matrix.T).max() > 1e-10 * np.abs(matrix).max(initial=0.0):
         raise EffectError("G must be symmetric")
     lowest, smallest = (float(np.linalg.eigvalsh(part)[0]) for part in (matrix, structure.matrix(residual)))
-    if lowest < -1e-12 * float(np.abs(matrix).max()) or smallest <= 0.0:
+    # a singular Sigma is possible where no row has all responses; rows that have them all are judged below
+    least = -1e-12 * float(np.abs(residual).max()) if structure.correlated else np.finfo(float).tiny
+    if lowest < -1e-12 * float(np.abs(matrix).max()) or smallest < least or residual[: structure.R].min() <= 0.0:
         raise EffectError(
             f"G must have no negative eigenvalue (smallest {lowest:.3g}) and those of the residual covariance must be "
             f"positive (smallest {smallest:.3g})"
         )
     L = np.asarray(np.linalg.solve(working.units.Z_map, psd_cholesky(matrix, tol=ROUNDING)), dtype=np.float64)
-    at = evaluate(working.problem, L, residual / working.units.sigma_scale(structure.at), reml=reml, order=0)
+    scaled = residual / working.units.sigma_scale(structure.at)
+    try:
+        at = evaluate(working.problem, L, scaled, reml=reml, order=0)
+    except np.linalg.LinAlgError as error:
+        raise EffectError(
+            f"the likelihood has no value there: {error}; give a residual covariance that is regular"
+        ) from error
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import minimize
 
 import mlmed
-from mlmed.errors import BoundaryWarning, NotIdentifiedError
+from mlmed.errors import BoundaryWarning, EffectError, NotIdentifiedError
 from mlmed.modes.results import MixedResults
 from mlmed.reml.fit import MIN_MULTIPLIER
 from mlmed.reml.objective import objective_for
@@ -129,6 +129,10 @@ def test_what_follows_a_singular_sigma():
     simulated = fit.simulate(2, seed=1)
     assert len(simulated) > 0
     assert fit.loglik_at(fit.G, fit.Sigma) == pytest.approx(fit.llf, rel=SAME)
+    with pytest.raises(EffectError, match="positive"):
+        fit.loglik_at(fit.G, fit.Sigma - 0.01 * np.eye(3))
+    with pytest.raises(EffectError, match="singular"):  # rows have y0 and y1 together
+        fit.loglik_at(fit.G, np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         boot = fit.bootstrap(8, seed=1)
