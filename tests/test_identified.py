@@ -144,3 +144,48 @@ def test_fixed_effects_of_all_clusters_leave_reml_no_variance(seed):
         mlmed.mixed("y ~ x * C(id) + (0 + x | id)", data)
     with pytest.warns(BoundaryWarning):  # maximum likelihood has a variance: 0
         assert mlmed.mixed("y ~ x + C(id) + (1 | id)", data, method="ml").converged
+
+
+def test_a_variance_that_other_effects_share_is_not_absorbed():
+    """One variance of intercepts and slopes: fixed effects hold the intercepts, the slopes tell it (dense optimum)."""
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(12), 6)
+    x, u = rng.normal(size=72), 0.7 * rng.normal(size=(12, 2))
+    data = pd.DataFrame({"id": ids, "x": x, "y": x + u[ids, 0] + u[ids, 1] * x + rng.normal(size=72)})
+    fit = mlmed.mixed("y ~ x + C(id) + (1 + x | id)", data, covariance="identity")
+    assert fit.converged
+    X, y = np.column_stack([x, np.equal.outer(ids, np.arange(12))]), data["y"].to_numpy()
+    same = np.equal.outer(ids, ids)
+
+    def loglik(theta):
+        V = np.exp(2 * theta[0]) * same * (1.0 + np.outer(x, x)) + np.exp(2 * theta[1]) * np.eye(72)
+        P, r = X.T @ np.linalg.solve(V, X), np.linalg.solve(V, y)
+        quadratic = y @ r - (X.T @ r) @ np.linalg.solve(P, X.T @ r)
+        logs = np.linalg.slogdet(V)[1] + np.linalg.slogdet(P)[1] - np.linalg.slogdet(X.T @ X)[1]
+        return -0.5 * (logs + quadratic + (72 - 13) * np.log(2 * np.pi))
+
+    # our REML constant is that of the columns as coded: another basis of the same space shifts it by a known amount
+    coded = np.column_stack([np.ones(72), x, np.equal.outer(ids, np.arange(1, 12))])
+    shift = -0.5 * np.linalg.slogdet(coded.T @ coded)[1]
+    best = max(-minimize(lambda t: -loglik(t), start, method="BFGS").fun for start in ([-0.3, 0.0], [0.5, 0.5]))
+    assert fit.llf == pytest.approx(best + shift, abs=OTHER_SEARCH)
+
+
+def test_what_predictors_explain_is_no_repetition():
+    """A trend makes up all but a millionth of a response, the other response does not: the fit of a smaller trend."""
+    rng = np.random.default_rng(1)
+    ids, day = np.repeat(np.arange(30), 6), np.tile(np.arange(6.0), 30)
+    e = rng.normal(size=(180, 2)) @ np.array([[1.0, 0.5], [0.0, 0.8]])
+    u = rng.normal(size=(30, 2))[ids]
+    data = pd.DataFrame({"id": ids, "day": day, "y": 0.2 * day + u[:, 1] + e[:, 1]})
+    fits = [
+        mlmed.mixed(
+            ["mile ~ day + (1|id)", "y ~ day + (1|id)"],
+            data.assign(mile=slope * day + u[:, 0] + e[:, 0]),
+            residual="unstructured",
+        )
+        for slope in (1.0, 1000.0)
+    ]
+    assert all(fit.converged for fit in fits)
+    # sums of squares hold what a millionth leaves to ten digits
+    assert fits[1].llf == pytest.approx(fits[0].llf, abs=1e-5)
