@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
+from mlmed.options import METHODS, RESIDUALS, STRUCTURES, Method, Residual, Structure, one_of
 
-__all__ = ["METHODS", "RESIDUALS", "STRUCTURES", "BlockSpec", "Method", "ModelSpec", "Residual", "Structure"]
-
-Method = Literal["reml", "ml"]
-METHODS: tuple[str, ...] = get_args(Method)
-Structure = Literal["unstructured", "diagonal", "identity", "exchangeable"]
-STRUCTURES: tuple[str, ...] = get_args(Structure)
-Residual = Literal["diagonal", "unstructured"]
-RESIDUALS: tuple[str, ...] = get_args(Residual)
+__all__ = ["BlockSpec", "ModelSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +64,7 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Check what can be checked without data."""
-        if self.method not in METHODS:
-            raise FormulaError(f"method must be one of {', '.join(METHODS)}; found {self.method!r}")
+        one_of(self.method, METHODS, "method", error=FormulaError)
         self._check_residual()
         for equation in self.equations:
             if not equation.random:
@@ -92,14 +84,10 @@ class ModelSpec:
             raise FormulaError(f"two equations have the same response ({names[0]}); each needs its own")
         self._check_feedback()
         if not isinstance(self.covariance, str | Mapping):
-            raise FormulaError(
-                f"covariance must be one of {', '.join(STRUCTURES)}, or a mapping of label to one; found "
-                f"{self.covariance!r} ({type(self.covariance).__name__})"
-            )
+            one_of(self.covariance, STRUCTURES, "covariance", error=FormulaError, also="a mapping of label to one")
         asked = [self.covariance] if isinstance(self.covariance, str) else list(self.covariance.values())
         for structure in asked:
-            if structure not in STRUCTURES:
-                raise FormulaError(f"unknown covariance structure {structure!r}; use one of {', '.join(STRUCTURES)}")
+            one_of(structure, STRUCTURES, "covariance", error=FormulaError)
         if not isinstance(self.covariance, str):
             unknown = set(self.covariance) - {block.label for block in self.blocks}
             if unknown:
@@ -122,8 +110,7 @@ class ModelSpec:
             left = [e for e in left if e not in first]
 
     def _check_residual(self) -> None:
-        if self.residual not in RESIDUALS:
-            raise FormulaError(f"residual must be one of {', '.join(RESIDUALS)}; found {self.residual!r}")
+        one_of(self.residual, RESIDUALS, "residual", error=FormulaError)
         if self.residual == "diagonal":
             return
         for equation in self.equations:

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import poisson
 
-from mlmed.glm.families import BINARY, FAMILIES, mean_of
+from mlmed.glm.families import BINARY, mean_of
 from mlmed.modes.causal import causal
 from mlmed.modes.causal.results import CausalResults
+from mlmed.options import FAMILIES
 
 #: Integrals over the mediator are promised to this.
 INTEGRAL = 1e-10

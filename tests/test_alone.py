@@ -16,9 +16,9 @@ from mlmed.cli.run import main
 from mlmed.errors import BoundaryWarning, LevelWarning
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov
+from mlmed.options import ROBUST_KINDS
 from mlmed.reml.alone import moves_of_one
 from mlmed.reml.percluster import cluster_products
-from mlmed.reml.sandwich import ROBUST_KINDS
 from mlmed.reml.vcov import Directions, said_along
 from tests.tolerances import SAME
 

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 import mlmed
-from mlmed.effects.draws import METHODS, acceleration, draw_interval, draws_needed, normal_draws
+from mlmed.effects.draws import acceleration, draw_interval, draws_needed, normal_draws
 from mlmed.errors import EffectError
+from mlmed.options import METHODS
 from tests.models import MEDIATOR, OUTCOME
 
 #: A quantile or standard deviation of 400,000 draws, relative to its standard deviation.

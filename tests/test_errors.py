@@ -578,14 +578,14 @@ def test_nlcom_near_the_edge_of_a_domain(
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda f: f.summary("html"), "style must be 'text' or 'stata'; found 'html'"),
+        (lambda f: f.summary("html"), "style must be one of text, stata; found 'html'"),
         (lambda f: f.summary("stata", vcov="joint"), "vcov='block'"),
         (
             lambda f: f.effects(vcov="robust"),
             "vcov must be one of block, joint, CR0, CR1, CR2, cluster; found 'robust'",
         ),
         (lambda f: f.effects(order="third"), "order must be one of first, second, unbiased; found 'third'"),
-        (lambda f: f.vcov(which="some"), "which must be 'all' or 'fixed'; found 'some'"),
+        (lambda f: f.vcov(which="some"), "which must be one of all, fixed; found 'some'"),
         (lambda f: f.conf_int(alpha=5), "proportion between 0 and 1"),
         (lambda f: f.deviance, "reml_criterion"),
         (lambda f: f.loglik_at(np.eye(2), [1.0, 1.0]), r"G must be \(5, 5\)"),

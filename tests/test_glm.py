@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.glm.families import FAMILIES, mean_of, slope_of
+from mlmed.glm.families import mean_of, slope_of
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.likelihood import likelihood, newton
-from mlmed.glm.robust import HC_KINDS, cluster_vcov, hc_vcov
+from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.options import FAMILIES, HC_KINDS
 from tests.glm_models import CONVERGED, NAMES, design, fitted, response
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME
 from validation import causal_checks as validation

@@ -11,9 +11,9 @@ import mlmed
 from mlmed.data.plain import encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedError
 from mlmed.formula import parse_equation
-from mlmed.glm.families import check_family
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov, hc_vcov, moves_of_one
+from mlmed.options import FAMILIES, one_of
 from tests.glm_models import NAMES, design, fitted, response
 from tests.tolerances import SAME
 
@@ -80,7 +80,7 @@ def test_data_of_another_family_are_refused(family, y, match):
 
 def test_unknown_words_are_refused():
     with pytest.raises(EffectError, match="family_m must be one of linear, logit"):
-        check_family("gamma", "family_m")
+        one_of("gamma", FAMILIES, "family_m")
     with pytest.raises(EffectError, match="HC0, HC1"):
         hc_vcov(fitted("linear"), "HC4")
     with pytest.raises(EffectError, match="at least two clusters"):

@@ -12,9 +12,10 @@ import pytest
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.modes.fitting import Fitted
+from mlmed.options import ROBUST_KINDS
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.percluster import cluster_products
-from mlmed.reml.sandwich import ROBUST_KINDS, sandwich_vcov
+from mlmed.reml.sandwich import sandwich_vcov
 from mlmed.reml.scores import cluster_scores, joint_hessian, psi_basis, scores_at
 from mlmed.reml.start import natural_jacobian
 from mlmed.simulate import BPGTruth

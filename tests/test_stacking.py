@@ -255,5 +255,5 @@ def test_columns_of_one_name_are_refused(data):
 
 
 def test_unknown_order_lists_the_known(data):
-    with pytest.raises(DataError, match="order is 'wide'; choose one of 'stata', 'equations'"):
+    with pytest.raises(DataError, match="order must be one of stata, equations; found 'wide'"):
         stack(data, **ROLES, order="wide")

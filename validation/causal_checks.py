@@ -10,9 +10,9 @@ import pandas as pd
 
 from mlmed.data.plain import plain_design, read_columns
 from mlmed.formula import parse_equation
-from mlmed.glm.families import FAMILIES
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import HC_KINDS, cluster_vcov, hc_vcov
+from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.options import FAMILIES, HC_KINDS
 from validation.checks import Check, load_data, load_json, relative
 
 #: R iterated to a relative change of the deviance of 1e-15.

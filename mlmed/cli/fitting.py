@@ -11,7 +11,6 @@ import pandas as pd
 
 from mlmed.cli.reading import given_at, given_pair, read, scan_progress
 from mlmed.errors import DataError
-from mlmed.model import Method
 from mlmed.modes.causal import causal
 from mlmed.modes.comparison import compare
 from mlmed.modes.comparison_rows import Comparable
@@ -20,6 +19,7 @@ from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.mixed import mixed
 from mlmed.modes.piecewise import piecewise
 from mlmed.modes.results import MixedResults
+from mlmed.options import Method
 from mlmed.report.text import render_table
 
 __all__ = ["as_format", "compared", "effects", "fit", "mixed_model", "watched"]

@@ -6,17 +6,21 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from mlmed.effects.delta import ORDERS
-from mlmed.effects.draws import METHODS as METHODS_OF_DRAWS
-from mlmed.glm.families import FAMILIES
-from mlmed.glm.robust import HC_KINDS
-from mlmed.model import METHODS, RESIDUALS, STRUCTURES
-from mlmed.modes.causal.intervals import INTERVALS as CAUSAL_INTERVALS
-from mlmed.modes.covariance import ALL_KINDS
-from mlmed.modes.intervals import INTERVALS
-from mlmed.modes.piecewise import PIECEWISE_INTERVALS
-from mlmed.modes.resampling import KINDS
-from mlmed.modes.smallsample import DDF_KINDS
+from mlmed.options import (
+    ALL_KINDS,
+    CAUSAL_INTERVALS,
+    DDF_KINDS,
+    ENDS,
+    FAMILIES,
+    HC_KINDS,
+    INTERVALS,
+    METHODS,
+    ORDERS,
+    PIECEWISE_INTERVALS,
+    RESAMPLED,
+    RESIDUALS,
+    STRUCTURES,
+)
 
 __all__ = ["add_options"]
 
@@ -170,7 +174,7 @@ def _add_fitting(parser: argparse.ArgumentParser) -> None:
 
 def _add_draws(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", type=int, metavar="N", help="draws or replicates")
-    parser.add_argument("--ends", choices=METHODS_OF_DRAWS, help="how a bootstrap interval is made of draws")
+    parser.add_argument("--ends", choices=ENDS, help="how a bootstrap interval is made of draws")
     parser.add_argument("--seed", type=int, help="required where numbers are drawn")
     parser.add_argument("--jobs", type=int, metavar="N", help="workers of a bootstrap")
 
@@ -180,7 +184,7 @@ def _add_intervals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
     parser.add_argument("--order", choices=ORDERS, help="of the delta method (default second)")
     parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")
-    parser.add_argument("--kind", choices=KINDS, help="how bootstrap replicates are made")
+    parser.add_argument("--kind", choices=RESAMPLED, help="how bootstrap replicates are made")
     parser.add_argument("--within", action="store_true", default=None, help="draw rows within clusters, too")
     _add_draws(parser)
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text")

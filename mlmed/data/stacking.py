@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
-from typing import Any, Literal
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -19,10 +19,9 @@ from mlmed.data.ids import refuse_rounded
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
+from mlmed.options import STACK_ORDERS, StackOrder, one_of
 
 __all__ = ["stack"]
-
-_ORDERS = ("stata", "equations")
 
 
 def stack(
@@ -33,7 +32,7 @@ def stack(
     y: str,
     cluster: str,
     covariates: Sequence[str] = (),
-    order: Literal["stata", "equations"] = "stata",
+    order: StackOrder = "stata",
 ) -> pd.DataFrame:
     """Stack the mediator and the outcome into one response with selector variables.
 
@@ -93,8 +92,7 @@ def stack(
     3    2   1   1  3.0  0.7  0.7   0  3.0  0.0  0.0
     """
     covariates = [covariates] if isinstance(covariates, str) else list(covariates)
-    if order not in _ORDERS:
-        raise DataError(f"order is {order!r}; choose one of {', '.join(map(repr, _ORDERS))}.")
+    one_of(order, STACK_ORDERS, "order", error=DataError)
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     values = {name: _numbers(frame.get_column(name)) for name in (x, m, y, *covariates)}

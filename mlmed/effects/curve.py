@@ -7,9 +7,9 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import check_level
 from mlmed.effects.profile import STIFFNESS, End, Profiler
 from mlmed.errors import EffectError
+from mlmed.options import check_level
 
 __all__ = ["check_points", "curve_points"]
 

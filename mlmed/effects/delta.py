@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from mlmed.errors import EffectError
+from mlmed.options import ORDERS, check_level, one_of
 
 __all__ = [
     "COLUMNS",
-    "ORDERS",
     "Covariance",
     "Kind",
-    "Order",
     "Quantity",
-    "check_order",
     "delta_table",
     "said_of",
     "std_error",
@@ -29,8 +25,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-Order = Literal["first", "second", "unbiased"]
-ORDERS: tuple[str, ...] = get_args(Order)
 #: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
 Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
@@ -105,20 +99,6 @@ class Covariance(Protocol):
         """What a reader should know of the standard error of a quantity."""
 
 
-def check_level(level: float, name: str = "level") -> None:
-    """Refuse a coverage that is not a proportion; ``name`` is what the caller's argument is called."""
-    if not isinstance(level, Real) or isinstance(level, bool) or not 0.0 < level < 1.0:
-        raise EffectError(f"{name} must be a proportion between 0 and 1, such as 0.95; found {level!r}")
-    if not np.isfinite(ndtri(0.5 + level / 2.0)):
-        raise EffectError(f"{name} {level!r} cannot be told from 1; use one such as 0.999")
-
-
-def check_order(order: str) -> None:
-    """Refuse anything but the three orders."""
-    if order not in ORDERS:
-        raise EffectError(f"order must be one of {', '.join(ORDERS)}; found {order!r}")
-
-
 def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second") -> float:
     """Delta-method standard error: sqrt(g'Vg), in second order plus, unbiased minus tr(HVHV)/2 (eq. 28, 29, 63).
 
@@ -131,7 +111,7 @@ def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second
     EffectError
         Unknown order.
     """
-    check_order(order)
+    one_of(order, ORDERS, "order")
     used = quantity.gradient != 0.0
     if quantity.hessian is not None:
         used = used | np.any(quantity.hessian != 0.0, axis=0)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mlmed.errors import EffectError
+from mlmed.options import ENDS, one_of
 
 __all__ = [
-    "METHODS",
     "DrawInterval",
-    "Method",
     "acceleration",
-    "check_method",
     "draw_interval",
     "draws_needed",
     "normal_draws",
 ]
 
 Array = NDArray[np.float64]
-Method = Literal["percentile", "bc", "bca", "basic", "normal"]
-METHODS: tuple[str, ...] = get_args(Method)
 #: Draws below which a standard deviation is not made into an interval, and jackknife fits into an acceleration.
 FEWEST, FEWEST_LEFT = 20, 3
 
@@ -113,12 +109,6 @@ def acceleration(jackknife: Array) -> float:
     return float((gap**3).sum() / (6.0 * spread**1.5)) if spread > 0.0 else 0.0
 
 
-def check_method(method: str) -> None:
-    """Refuse a method that does not exist."""
-    if method not in METHODS:
-        raise EffectError(f"method must be one of {', '.join(METHODS)}; found {method!r}")
-
-
 def draws_needed(level: float, method: str = "percentile") -> int:
     """Draws without which an interval of this level would be their range: (n + 1) (1 - level) / 2 is at least 1."""
     return FEWEST if method == "normal" else ceil(2.0 / (1.0 - level) * (1.0 - 1e-9)) - 1  # 1 - .9 is not .1
@@ -148,7 +138,7 @@ def draw_interval(
     EffectError
         Unknown method, or ``bca`` without a jackknife.
     """
-    check_method(method)
+    one_of(method, ENDS, "method")
     kept = np.sort(draws[np.isfinite(draws)])
     spread = float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")
     nothing = DrawInterval(spread, np.nan, np.nan, np.nan, np.nan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,9 +14,7 @@ from mlmed.effects.draws import draw_interval
 
 __all__ = [
     "COLUMNS",
-    "KINDS",
     "LOG_SDS",
-    "Kind",
     "ResponseClusters",
     "Statistics",
     "cluster_moments",
@@ -31,8 +28,6 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Statistics = dict[tuple[str, str], float]
 COLUMNS = ("response", "statistic", "observed", "simulated", "low", "high", "tail_share", "note")
-Kind = Literal["density", "cluster-mean", "cluster-sd"]
-KINDS: tuple[str, ...] = get_args(Kind)
 LOG_SDS = "sd of log cluster sds"
 
 
@@ -105,7 +100,7 @@ def shown_values(values: Array, response: ResponseClusters, kind: str) -> Array:
     response : ResponseClusters
         Its rows and clusters.
     kind : str
-        One of ``KINDS``.
+        One of ``SHOWN_DENSITIES``.
     """
     own = values[response.rows]
     if kind == "density":

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
-from mlmed.errors import DataError, EffectError
+from mlmed.errors import DataError
 
-__all__ = ["BINARY", "FAMILIES", "Family", "check_family", "check_response_of", "mean_of", "normal_density", "slope_of"]
+__all__ = ["BINARY", "check_response_of", "mean_of", "normal_density", "slope_of"]
 
 Array = NDArray[np.float64]
-Family = Literal["linear", "logit", "probit", "poisson"]
-FAMILIES: tuple[str, ...] = get_args(Family)
 #: Families of a response that is 0 or 1.
 BINARY = ("logit", "probit")
-
-
-def check_family(family: str, what: str) -> None:
-    """Refuse a family that does not exist."""
-    if family not in FAMILIES:
-        raise EffectError(f"{what} must be one of {', '.join(FAMILIES)}; found {family!r}")
 
 
 def check_response_of(family: str, y: Array, name: str) -> None:

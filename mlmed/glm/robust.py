@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
 from mlmed.glm.fit import GlmFit
+from mlmed.options import HC_KINDS, one_of
 from mlmed.reml.alone import FULL_LEVERAGE, Alone, gathered, leverages
 
-__all__ = ["HC_KINDS", "HcKind", "cluster_vcov", "hc_vcov", "moves_of_one"]
+__all__ = ["cluster_vcov", "hc_vcov", "moves_of_one"]
 
 Array = NDArray[np.float64]
-HcKind = Literal["HC0", "HC1", "HC2", "HC3"]
-HC_KINDS: tuple[str, ...] = get_args(HcKind)
 
 
 def hc_vcov(fit: GlmFit, kind: str) -> Array:
@@ -40,8 +38,7 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
     A row with leverage 1 fits itself, and its score is 0. It moves what it alone gives (``moves_of_one``), whose
     variance here says nothing, and nothing else, so it is left out.
     """
-    if kind not in HC_KINDS:
-        raise EffectError(f"a robust covariance is one of {', '.join(HC_KINDS)}; found {kind!r}")
+    one_of(kind, HC_KINDS, "kind")
     n, p = fit.X.shape
     alone = fit.leverage > 1.0 - FULL_LEVERAGE
     free = np.where(alone, np.inf, 1.0 - fit.leverage)

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, Quantity, check_level
-from mlmed.effects.draws import check_method, draw_interval
+from mlmed.effects.delta import COLUMNS, Quantity
+from mlmed.effects.draws import draw_interval
 from mlmed.errors import EffectError
+from mlmed.options import ENDS, check_level, one_of
 from mlmed.reml.refit import Refitted
 from mlmed.report.plots import plot_draws
 
@@ -148,7 +149,7 @@ class BootstrapResults:
             interval touches 0), conf_low, conf_high, note. Variances have neither statistic nor p value.
         """
         check_level(level)
-        check_method(method)
+        one_of(method, ENDS, "method")
         chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else list(terms)
         unknown = [term for term in chosen if term not in self.draws.columns]
         if unknown:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import check_level
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
+from mlmed.options import check_level
 from mlmed.report.forest import plot_forest
 from mlmed.report.text import WIDTH, as_html, format_number
 

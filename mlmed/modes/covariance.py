@@ -7,22 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
+from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.alone import Alone, moves_of_one, without_rounding
 from mlmed.reml.percluster import ClusterProducts, cluster_products
-from mlmed.reml.sandwich import ROBUST_KINDS, sandwich_vcov
-from mlmed.reml.vcov import (
-    VCOV_KINDS,
-    Directions,
-    ParameterVcov,
-    information_of,
-    parameter_vcov,
-    without,
-)
+from mlmed.reml.sandwich import sandwich_vcov
+from mlmed.reml.vcov import Directions, ParameterVcov, information_of, parameter_vcov, without
 
 __all__ = [
-    "ALL_KINDS",
     "BOUNDARY_NOTE",
     "alone_in",
     "covariance",
@@ -32,7 +24,6 @@ __all__ = [
     "too_few",
 ]
 
-ALL_KINDS = (*VCOV_KINDS, *ROBUST_KINDS)
 #: Kinds that let the fixed effects move with the variances.
 PROPAGATED = ("joint", "cluster")
 BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
@@ -57,10 +48,9 @@ def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
     EffectError
         Unknown kind.
     """
+    one_of(kind, ALL_KINDS, "vcov")
     if kind in VCOV_KINDS:
         return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
-    if kind not in ROBUST_KINDS:
-        raise EffectError(f"vcov must be one of {', '.join(ALL_KINDS)}; found {kind!r}")
     products = cluster_products(fitted.working, fitted.grams)
     found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
     note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
-from mlmed.effects.delta import check_level
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_own_name, check_seed
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.grid import check_held, check_points, refuse_held_jumps
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
+from mlmed.options import check_level, check_own_name, check_seed
 
 __all__ = [
     "Line",

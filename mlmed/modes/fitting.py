@@ -30,7 +30,8 @@ from mlmed.errors import (
     warn,
 )
 from mlmed.model import ModelSpec
-from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
+from mlmed.modes.row_values import fitted_values, residual_values, with_index
+from mlmed.options import PREDICTION_LEVELS, one_of
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum, optimize
 from mlmed.reml.posterior import ModeLaw, mode_law
@@ -134,14 +135,14 @@ class Fitted:
         EffectError
             Unknown level, or the fit has no rows.
         """
-        check_prediction_level(level)
+        one_of(level, PREDICTION_LEVELS, "level")
         design = design_of(self, "fitted()", "use predict() with new rows")
         law = self.law() if level == "cluster" else None
         return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
 
     def residuals(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
         """Responses less the fitted values, in the shape of ``__call__``."""
-        check_prediction_level(level)
+        one_of(level, PREDICTION_LEVELS, "level")
         design = design_of(self, "resid()", "use predict() with new rows")
         law = self.law() if level == "cluster" else None
         return with_index(self.table, design, residual_values(design, self.estimates.beta, law))

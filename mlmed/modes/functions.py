@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Kind, Quantity, check_order, delta_table
+from mlmed.effects.delta import Kind, Quantity, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.effects.sdcor import sdcor_table
@@ -15,6 +15,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
+from mlmed.options import ORDERS, one_of
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
 
@@ -102,7 +103,7 @@ def function_table(
     order, level
         As in ``delta_table``.
     """
-    check_order(order)
+    one_of(order, ORDERS, "order")
     several = isinstance(expression, Mapping)
     asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
     rows = [delta_table([], V, level=level)]

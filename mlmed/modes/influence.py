@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, said_of, std_error
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_jobs
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import parameter_names, psi, shown_clusters
+from mlmed.options import check_jobs
 from mlmed.reml.influence import one_step_changes, refit_changes
 from mlmed.reml.percluster import cluster_products
 from mlmed.reml.vcov import ParameterVcov

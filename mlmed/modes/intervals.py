@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Quantity, check_level
+from mlmed.effects.delta import Quantity
 from mlmed.effects.montecarlo import monte_carlo_draws
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.profiles import profile_table
 from mlmed.modes.smallsample import delta_with_df
+from mlmed.options import check_level
 
 if TYPE_CHECKING:
     from mlmed.modes.mediation import MediationResults
 
-__all__ = ["INTERVALS", "OPTIONS", "Interval", "effects_table"]
+__all__ = ["OPTIONS", "effects_table"]
 
-Interval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
-INTERVALS: tuple[str, ...] = get_args(Interval)
 #: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
 OPTIONS: dict[str, dict[str, Any]] = {
     "delta": {"vcov": "block", "order": "second", "ddf": "none"},

@@ -17,18 +17,19 @@ from mlmed.effects.montecarlo import effect_draws, linear_draws
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
 from mlmed.errors import EffectError, warn
 from mlmed.formula import parse_equation
-from mlmed.model import Method, ModelSpec
+from mlmed.model import ModelSpec
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.comparison_rows import missing_effects
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
-from mlmed.modes.intervals import OPTIONS, Interval, effects_table
+from mlmed.modes.interval_options import check_options
+from mlmed.modes.intervals import OPTIONS, effects_table
 from mlmed.modes.misfits import mediation_remarks
-from mlmed.modes.options import check_options
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.text import errors_named, letter, native_summary
+from mlmed.options import Interval, Method
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import format_number, render_table

@@ -7,10 +7,11 @@ from typing import Any
 
 from mlmed.errors import FormulaError
 from mlmed.formula import parse_equation
-from mlmed.model import Method, ModelSpec, Residual
+from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.options import Method, Residual
 
 __all__ = ["mixed"]
 

@@ -9,18 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import check_level
 from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
-from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.newdata import NewRows, own_effects, read_rows
-from mlmed.modes.row_values import check_prediction_level
+from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
 from mlmed.reml.posterior import ModeLaw
 
-__all__ = ["INTERVALS", "predict", "prediction_table", "row_means", "row_variances", "with_limits"]
+__all__ = ["predict", "prediction_table", "row_means", "row_variances", "with_limits"]
 
 Array = NDArray[np.float64]
-INTERVALS = ("confidence", "prediction")
 
 
 def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Series:
@@ -38,8 +35,7 @@ def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Se
 
 def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str, coverage: float) -> pd.DataFrame:
     """row, response, estimate, std_error, lower, upper; one block of rows per response."""
-    if interval not in INTERVALS:
-        raise EffectError(f"interval must be None or one of {', '.join(INTERVALS)}; found {interval!r}")
+    one_of(interval, PREDICTION_INTERVALS, "interval", also="None")
     check_level(coverage, "coverage")
     law, index = _law_for(fitted, level), _index_of(newdata)
     blocks = []
@@ -65,7 +61,7 @@ def _index_of(newdata: Any) -> pd.Index | None:
 
 
 def _law_for(fitted: Fitted, level: str) -> ModeLaw | None:
-    check_prediction_level(level)
+    one_of(level, PREDICTION_LEVELS, "level")
     return fitted.law() if level == "cluster" else None
 
 

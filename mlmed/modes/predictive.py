@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import check_level
 from mlmed.effects.predictive import (
-    KINDS,
     LOG_SDS,
-    Kind,
     ResponseClusters,
     Statistics,
     comparison,
@@ -21,9 +18,17 @@ from mlmed.effects.predictive import (
     response_statistics,
     shown_values,
 )
-from mlmed.errors import EffectError
-from mlmed.modes.checks import check_count, check_seed
 from mlmed.modes.fitting import Fitted, design_of
+from mlmed.options import (
+    PREDICTION_LEVELS,
+    SHOWN_DENSITIES,
+    Density,
+    PredictionLevel,
+    check_count,
+    check_level,
+    check_seed,
+    one_of,
+)
 from mlmed.reml.predictive import ResponseSampler, cluster_law, population_law, residual_root
 from mlmed.reml.residual import row_model
 from mlmed.reml.simulation import at_optimum
@@ -36,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Predictive"]
 
 Array = NDArray[np.float64]
-Level = Literal["population", "cluster"]
-LEVELS: tuple[str, ...] = get_args(Level)
 TITLES = {"population": "new clusters", "cluster": "the clusters of the data"}
 
 
@@ -47,7 +50,7 @@ class Predictive:
     if TYPE_CHECKING:
         fitted: Fitted
 
-    def simulate(self, n: int = 1, *, seed: int | None = None, level: Level = "population") -> pd.DataFrame:
+    def simulate(self, n: int = 1, *, seed: int | None = None, level: PredictionLevel = "population") -> pd.DataFrame:
         """New responses for the rows that were fitted, from the model at its estimates.
 
         Random effects, then the residuals of each row (all responses together), are drawn from their normal
@@ -96,7 +99,7 @@ class Predictive:
         return _frame(self.fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
     def predictive_check(
-        self, n: int = 200, *, seed: int | None = None, level: Level = "population", coverage: float = 0.95
+        self, n: int = 200, *, seed: int | None = None, level: PredictionLevel = "population", coverage: float = 0.95
     ) -> pd.DataFrame:
         """Statistics of the data beside those of simulated sets.
 
@@ -140,7 +143,7 @@ class Predictive:
         return comparison(observed, replicate(task, n, seed=seed), notes, interval=coverage)
 
     def pp_check(
-        self, n: int = 50, *, seed: int | None = None, kind: Kind = "density", level: Level = "population"
+        self, n: int = 50, *, seed: int | None = None, kind: Density = "density", level: PredictionLevel = "population"
     ) -> list[Axes]:
         """Density of every observed response over those of n simulated sets (extra ``plots``), as ``pp_check`` of brms.
 
@@ -159,8 +162,7 @@ class Predictive:
         list of Axes
             One panel per response.
         """
-        if kind not in KINDS:
-            raise EffectError(f"kind must be one of {', '.join(KINDS)}; found {kind!r}")
+        one_of(kind, SHOWN_DENSITIES, "kind")
         n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
         sampler = _sampler(self.fitted, level, "pp_check()")
         responses = _responses(self.fitted, sampler)
@@ -189,8 +191,7 @@ class _Summary:
 
 def _sampler(fitted: Fitted, level: str, what: str) -> ResponseSampler:
     """The model with its rows, and the law of the random effects."""
-    if level not in LEVELS:
-        raise EffectError(f"level must be one of {', '.join(LEVELS)}; found {level!r}")
+    one_of(level, PREDICTION_LEVELS, "level")
     design = design_of(fitted, what, "use bootstrap(kind='parametric'), which refits sets drawn as cross-products")
     grams, optimum, working = fitted.grams, fitted.optimum, fitted.working
     model = row_model(fitted.spec, grams, at_optimum(optimum), design, data=fitted.table)

@@ -23,6 +23,7 @@ from mlmed.modes.tables import (
     varcorr_table,
 )
 from mlmed.modes.text import native_summary
+from mlmed.options import STYLES, one_of
 from mlmed.report.stata import StataReport, render
 from mlmed.report.text import as_html
 
@@ -154,14 +155,12 @@ class Presentation(Inference):
             Unknown style, or the Stata layout with standard errors that Stata does not compute or for responses that
             are not mediator and outcome.
         """
-        if style == "stata":
+        if one_of(style, STYLES, "style") == "stata":
             if vcov != "block" or ddf != "none":
                 raise EffectError(
                     "style='stata' shows Stata's standard errors, which are vcov='block' with normal tests"
                 )
             return render(self._stata_report(level))
-        if style != "text":
-            raise EffectError(f"style must be 'text' or 'stata'; found {style!r}")
         return self._native_summary(vcov, level, ddf)
 
     def _stata_report(self, level: float) -> StataReport:

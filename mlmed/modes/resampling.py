@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,10 @@ from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_among
-from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
+from mlmed.options import RESAMPLED, check_count, check_flag, check_jobs, check_seed, one_of
 from mlmed.reml.fit import Optimum
 from mlmed.reml.influence import refits_without
 from mlmed.reml.percluster import ClusterProducts, cluster_products
@@ -29,11 +28,9 @@ from mlmed.reml.vcov import said_along
 from mlmed.reml.working import Working
 from mlmed.replication import replicate
 
-__all__ = ["KINDS", "Kind", "Plan", "bootstrap_fit", "resampler_for"]
+__all__ = ["Plan", "bootstrap_fit", "resampler_for"]
 
 Array = NDArray[np.float64]
-Kind = Literal["case", "parametric", "residual"]
-KINDS: tuple[str, ...] = get_args(Kind)
 
 
 def resampler_for(fitted: Fitted, kind: str, *, within: bool = False) -> Resampler:
@@ -44,9 +41,8 @@ def resampler_for(fitted: Fitted, kind: str, *, within: bool = False) -> Resampl
     EffectError
         Unknown kind, ``within`` with another kind than cases, or rows are needed that the fit does not have.
     """
-    if kind not in KINDS:
-        raise EffectError(f"kind must be one of {', '.join(KINDS)}; found {kind!r}")
-    if within and kind != "case":
+    one_of(kind, RESAMPLED, "kind")
+    if check_flag(within, "within") and kind != "case":
         raise EffectError(f"within=True draws rows within drawn clusters, which is kind='case'; found kind={kind!r}")
     if kind == "case":
         if not within:
@@ -74,7 +70,7 @@ class Plan:
     n : int
         Replicates.
     kind : str
-        One of ``KINDS``.
+        One of ``RESAMPLED``.
     within : bool
         Rows within clusters, too.
     seed : int or None

@@ -17,6 +17,7 @@ from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
 from mlmed.modes.starts import fits_from_random_starts
 from mlmed.modes.tables import qualified
+from mlmed.options import one_of
 from mlmed.reml.estimates import loglik_at
 from mlmed.report.optimization import Optimization
 
@@ -202,8 +203,7 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         which : {"all", "fixed"}
             All parameters or the fixed effects only.
         """
-        if which not in ("all", "fixed"):
-            raise EffectError(f"which must be 'all' or 'fixed'; found {which!r}")
+        one_of(which, ("all", "fixed"), "which")
         matrix = self.parameter_vcov(kind).matrix
         n = len(self.params) if which == "fixed" else len(matrix)
         return pd.DataFrame(matrix[:n, :n], index=self.names[:n], columns=self.names[:n])

@@ -9,20 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import Design
-from mlmed.errors import EffectError
 from mlmed.reml.posterior import ModeLaw
 
-__all__ = ["LEVELS", "check_prediction_level", "fitted_values", "residual_values", "with_index"]
+__all__ = ["fitted_values", "residual_values", "with_index"]
 
 Array = NDArray[np.float64]
-#: What is predicted: X beta, or X beta + Z u.
-LEVELS = ("population", "cluster")
-
-
-def check_prediction_level(level: str) -> None:
-    """Refuse anything but the two levels."""
-    if level not in LEVELS:
-        raise EffectError(f"level must be one of {', '.join(LEVELS)}; found {level!r}")
 
 
 def fitted_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:

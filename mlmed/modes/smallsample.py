@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,15 @@ from mlmed.effects.smallsample import (
 from mlmed.errors import EffectError
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.options import ALL_KINDS, DDF_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import VCOV_KINDS
 
 if TYPE_CHECKING:
     from mlmed.modes.mediation import MediationResults
 
-__all__ = ["DDF_KINDS", "Ddf", "delta_with_df", "errors_and_df"]
+__all__ = ["delta_with_df", "errors_and_df"]
 
 Array = NDArray[np.float64]
-Ddf = Literal["none", "satterthwaite", "kenward-roger", "residual"]
-DDF_KINDS: tuple[str, ...] = get_args(Ddf)
 NAMES = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "residual": "residual"}
 #: Degrees of freedom below which the t distribution has no variance.
 FEWEST_DF = 2.0
@@ -118,8 +116,8 @@ def errors_and_df(
 
 
 def _check(ddf: str, vcov: str) -> None:
-    if ddf not in DDF_KINDS:
-        raise EffectError(f"ddf must be one of {', '.join(DDF_KINDS)}; found {ddf!r}")
+    one_of(ddf, DDF_KINDS, "ddf")
+    one_of(vcov, ALL_KINDS, "vcov")
     if ddf == "kenward-roger" and vcov != "block":
         raise EffectError(f"ddf='kenward-roger' corrects vcov='block'; found vcov={vcov!r}")
     if ddf == "satterthwaite" and vcov not in VCOV_KINDS:

@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from mlmed.modes.checks import check_count, check_jobs, check_seed
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import psi
+from mlmed.options import check_count, check_jobs, check_seed
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Certificate, optimize
 from mlmed.reml.start import random_theta

@@ -9,11 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import Quantity, check_level, wald_table
+from mlmed.effects.delta import Quantity, wald_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.smallsample import errors_and_df
+from mlmed.options import check_level
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 

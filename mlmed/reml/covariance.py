@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
 from mlmed.errors import FormulaError
-from mlmed.model import STRUCTURES, Structure
+from mlmed.options import STRUCTURES, Structure, one_of
 
 __all__ = [
     "Block",
@@ -56,8 +56,7 @@ class Block:
 
     def __post_init__(self) -> None:
         """Refuse an unknown structure."""
-        if self.structure not in STRUCTURES:
-            raise FormulaError(f"unknown covariance structure {self.structure!r}; use one of {', '.join(STRUCTURES)}")
+        one_of(self.structure, STRUCTURES, "covariance", error=FormulaError)
 
 
 def _unit(q: int, a: int, b: int) -> Array:

@@ -6,12 +6,10 @@ matrix times that cluster's score. They differ in bread and in the small-sample 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import EffectError
+from mlmed.options import ROBUST_KINDS, one_of
 from mlmed.reml.alone import FULL_LEVERAGE
 from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
@@ -24,11 +22,9 @@ from mlmed.reml.vcov import ParameterVcov, information_of
 from mlmed.reml.weights import weighted_clusters, weighted_tables, whitener
 from mlmed.reml.working import Working
 
-__all__ = ["ROBUST_KINDS", "RobustKind", "adjusted_scores", "sandwich_vcov"]
+__all__ = ["adjusted_scores", "sandwich_vcov"]
 
 Array = NDArray[np.float64]
-RobustKind = Literal["CR0", "CR1", "CR2", "cluster"]
-ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
 
 #: Eigenvalues of a cluster's cross-products below this share of the largest are the rounding error of zero.
 DEPENDENT = 1e-14
@@ -69,8 +65,7 @@ def sandwich_vcov(
     EffectError
         Unknown kind.
     """
-    if kind not in ROBUST_KINDS:
-        raise EffectError(f"kind must be one of {', '.join(ROBUST_KINDS)}; found {kind!r}")
+    one_of(kind, ROBUST_KINDS, "kind")
     estimates = to_estimates(working, optimum, reml=reml)
     changes, reason = _changes(working, optimum, products, estimates, kind, reml=reml)
     p = working.problem.n_fixed

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import EffectError
+from mlmed.options import VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
 
 __all__ = [
-    "VCOV_KINDS",
     "Directions",
     "ParameterVcov",
-    "VcovKind",
     "information_inverse",
     "information_of",
     "leading",
@@ -26,8 +23,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-VcovKind = Literal["block", "joint"]
-VCOV_KINDS: tuple[str, ...] = get_args(VcovKind)
 
 #: Smallest eigenvalue of the Hessian, scaled to unit diagonal, that still counts as positive.
 POSITIVE = 1e-10
@@ -164,8 +159,7 @@ def without(V: ParameterVcov, lost: Directions) -> ParameterVcov:
 
 def check_vcov_kind(kind: str) -> None:
     """Refuse anything but the two versions."""
-    if kind not in VCOV_KINDS:
-        raise EffectError(f"vcov must be one of {', '.join(VCOV_KINDS)}; found {kind!r}")
+    one_of(kind, VCOV_KINDS, "vcov")
 
 
 def information_inverse(hessian: Array) -> tuple[Array, str]:

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import check_level
 from mlmed.errors import DataError, EffectError, NotIdentifiedError, listening
-from mlmed.model import Method
 from mlmed.modes import intervals
+from mlmed.modes.interval_options import check_options
 from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.options import check_options
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.piecewise import intervals as piecewise_intervals
 from mlmed.modes.results import MixedResults
+from mlmed.options import Method, check_level
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Analysis, Outcome, failed, outcome_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.compact import Compact
 from mlmed.errors import DataError
-from mlmed.modes.checks import check_seed
+from mlmed.options import DESIGNS, Design, check_flag, check_seed, one_of
 from mlmed.simulate.population import BPGTruth, number, whole
 
-__all__ = ["DESIGNS", "Design", "Population", "Simulated", "Source", "bpg", "default_truth"]
+__all__ = ["Population", "Simulated", "Source", "bpg", "default_truth"]
 
 Array = NDArray[np.float64]
 #: Level of x, m and y: 1 varies over the rows of a cluster, 2 is constant there.
-Design = Literal["1-1-1", "2-1-1", "2-2-1"]
-DESIGNS: tuple[str, ...] = get_args(Design)
 #: Random effects, in the order of G; and those that cannot exist in a design, with the reason.
 EFFECTS_OF_G = ("intercept of m", "a", "intercept of y", "b", "c'")
 ABSENT: dict[str, tuple[tuple[int, ...], str]] = {
@@ -114,10 +112,8 @@ class Source:
             raise TypeError(f"no value of a population is called {sorted(unknown)[0]!r}; see mlmed.simulate.bpg")
         if truth is not None and not isinstance(truth, BPGTruth):
             raise DataError(f"truth must be a BPGTruth; found {type(truth).__name__}")
-        if design not in DESIGNS:
-            raise DataError(f"design must be one of {', '.join(DESIGNS)}; found {design!r}")
-        if not isinstance(skewed, bool):
-            raise DataError(f"skewed must be True or False; found {skewed!r}")
+        one_of(design, DESIGNS, "design", error=DataError)
+        check_flag(skewed, "skewed", error=DataError)
         given = {name: value for name, value in values.items() if value is not None}
         base = truth if truth is not None else default_truth(design)
         if truth is None:

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import pandas as pd
 
 from mlmed.errors import EffectError
-from mlmed.model import Method
-from mlmed.modes.checks import check_count, check_jobs, check_seed
-from mlmed.modes.intervals import Interval
-from mlmed.modes.piecewise.intervals import PiecewiseInterval
+from mlmed.options import Design, Interval, Method, PiecewiseInterval, check_count, check_jobs, check_seed, one_of
 from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
-from mlmed.simulate.generate import Design, Population, Source
+from mlmed.simulate.generate import Population, Source
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.pictures import plot_power
 from mlmed.simulate.population import BPGTruth, whole
@@ -81,8 +78,7 @@ class PowerResults:
         """
         if term not in set(self.table["term"]):
             raise EffectError(f"no term {term!r}; there are {', '.join(self.table['term'].unique())}")
-        if value not in ("power", "coverage"):
-            raise EffectError(f"value must be 'power' or 'coverage'; found {value!r}")
+        one_of(value, ("power", "coverage"), "value")
         rows = self.table[self.table["term"] == term]
         title = f"true {term} {rows['truth'].iloc[0]:.3g}; {self.n} data sets a point; {self.asked}"
         most = rows["share_missing"].max()

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.options import check_count, check_jobs, check_level, check_seed, one_of
 from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.estimators import ESTIMATORS, Comparison
@@ -80,8 +79,7 @@ class StudyResults:
         EffectError
             Unknown value.
         """
-        if value not in SHOWN:
-            raise EffectError(f"value must be one of {', '.join(SHOWN)}; found {value!r}")
+        one_of(value, SHOWN, "value")
         title = f"{self.n} data sets of {self.size[0]} clusters of {self.size[1]}"
         return plot_study(self.table, value=value, level=self.level, title=title)
 

@@ -11,8 +11,8 @@ import pandas as pd
 from mlmed.data.grams import Grams, accumulate
 from mlmed.data.layout import Design
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
-from mlmed.model import Method
 from mlmed.modes.fitting import Fitted
+from mlmed.options import Method
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import optimize
 from mlmed.reml.working import Working, build_working

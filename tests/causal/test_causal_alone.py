@@ -16,7 +16,8 @@ import mlmed
 from mlmed.effects.potential import EFFECTS
 from mlmed.errors import BoundaryWarning
 from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import HC_KINDS, hc_vcov, moves_of_one
+from mlmed.glm.robust import hc_vcov, moves_of_one
+from mlmed.options import HC_KINDS
 
 INFERENCE = ["std_error", "p_value", "conf_low", "conf_high"]
 

@@ -14,9 +14,9 @@ import pytest
 import mlmed
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
-from mlmed.modes.piecewise import PIECEWISE_INTERVALS, piecewise
+from mlmed.modes.piecewise import piecewise
 from mlmed.modes.tables import parameter_names
-from mlmed.reml.sandwich import ROBUST_KINDS
+from mlmed.options import PIECEWISE_INTERVALS, ROBUST_KINDS
 from tests.piecewise_models import MEDIATOR, OUTCOME, estimates
 from tests.tolerances import SAME
 

@@ -16,8 +16,7 @@ from mlmed.data.written_numbers import refusal_of_text, value_counts, written_nu
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
-from mlmed.glm.families import check_family
-from mlmed.glm.robust import HC_KINDS
+from mlmed.options import FAMILIES, HC_KINDS, METHODS, one_of
 
 __all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
 
@@ -25,14 +24,13 @@ __all__ = ["check_at", "check_equations", "check_errors", "check_families", "tre
 def check_families(mediator: Equation, outcome: Equation, family_m: str, family_y: str, method: str) -> None:
     """Refuse unknown families, random terms beside a family other than linear, and a criterion nobody uses."""
     for name, equation, family in (("family_m", mediator, family_m), ("family_y", outcome, family_y)):
-        check_family(family, name)
+        one_of(family, FAMILIES, name)
         if equation.random and family != "linear":
             raise EffectError(
                 f"{equation.text!r} has a random term and {name}={family!r}; mixed models are fitted here for linear "
                 "responses only. Leave out the random term and give cluster=, or use family 'linear'"
             )
-    if method not in ("reml", "ml"):
-        raise EffectError(f"method must be one of reml, ml; found {method!r}")
+    one_of(method, METHODS, "method")
     if method != "reml" and not mediator.random and not outcome.random:
         raise EffectError(
             f"method={method!r} is a criterion of mixed models, and no equation has a random term; leave it out"
@@ -71,8 +69,8 @@ def check_equations(mediator: Equation, outcome: Equation) -> None:
 def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[str]) -> None:
     """Refuse standard errors that an equation does not have, instead of ignoring what was asked."""
     names = list(mixed)
-    if robust is not None and robust not in HC_KINDS:
-        raise EffectError(f"robust must be one of {', '.join(HC_KINDS)}, or None; found {robust!r}")
+    if robust is not None:
+        one_of(robust, HC_KINDS, "robust", also="None")
     if robust is not None and cluster is not None:
         raise EffectError(
             f"robust={robust!r} and cluster={cluster!r} are two answers to one question; give one of them"

@@ -8,17 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.effects.delta import check_level
 from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
 from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.groups import group_effects
-from mlmed.modes.causal.intervals import OPTIONS, Interval
-from mlmed.modes.causal.setting import Groups, RanefDraws
+from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import delta_effects, draw_effects, drawn_effects
 from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
-from mlmed.modes.checks import check_count, check_jobs, check_seed
-from mlmed.modes.options import check_options
+from mlmed.modes.interval_options import check_options
+from mlmed.options import CausalInterval, Groups, RanefDraws, check_count, check_jobs, check_level, check_seed
 
 __all__ = ["CausalEffects"]
 
@@ -29,7 +27,7 @@ class CausalEffects(CausalFit):
 
     def effects(
         self,
-        interval: Interval | None = None,
+        interval: CausalInterval | None = None,
         *,
         n: int | None = None,
         seed: int | None = None,
@@ -148,7 +146,7 @@ class CausalEffects(CausalFit):
 
     def groups(
         self,
-        interval: Interval | None = None,
+        interval: CausalInterval | None = None,
         *,
         n: int | None = None,
         seed: int | None = None,

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from mlmed.formula import parse_equation
-from mlmed.glm.families import Family
-from mlmed.glm.robust import HcKind
-from mlmed.model import Method
 from mlmed.modes.asked import treatment_of
 from mlmed.modes.causal.checks import check_equations, check_errors, check_families, treatment_values
 from mlmed.modes.causal.fit import Errors, fit_equation, shared_rows, warn_of_levels
@@ -15,6 +12,7 @@ from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.causal.setting import Chain, check_linear
 from mlmed.modes.fitting import known_columns
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.options import Family, HcKind, Method
 
 __all__ = ["causal"]
 

@@ -15,8 +15,8 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared
 from mlmed.modes.causal.tables import draw_effects
-from mlmed.modes.checks import check_own_name
 from mlmed.modes.tables import shown_clusters
+from mlmed.options import check_own_name
 from mlmed.reml.vcov import Directions, said_along
 
 __all__ = ["group_effects"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 from mlmed.errors import EffectError
 from mlmed.modes.causal.setting import Question
 
-__all__ = ["INTERVALS", "OPTIONS", "Interval", "question_of"]
+__all__ = ["OPTIONS", "question_of"]
 
-Interval = Literal["delta", "quasi-bayes", "bootstrap"]
-INTERVALS: tuple[str, ...] = get_args(Interval)
 #: What each kind of interval uses, with defaults.
 OPTIONS: dict[str, dict[str, Any]] = {
     "delta": {"ranef_draws": "joint"},

@@ -14,12 +14,11 @@ from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
 from mlmed.modes.causal.effects import CausalEffects
-from mlmed.modes.causal.intervals import Interval
-from mlmed.modes.causal.setting import Groups
 from mlmed.modes.causal.tables import coefficient_table
 from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
+from mlmed.options import CausalInterval, Groups
 from mlmed.reml.vcov import ParameterVcov
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
@@ -124,7 +123,7 @@ class CausalResults(CausalEffects):
 
     def summary(
         self,
-        interval: Interval | None = None,
+        interval: CausalInterval | None = None,
         *,
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
@@ -142,7 +141,7 @@ class CausalResults(CausalEffects):
 
     def plot(
         self,
-        interval: Interval | None = None,
+        interval: CausalInterval | None = None,
         *,
         level: float = 0.95,
         **options: Any,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
-from mlmed.effects.delta import check_level
 from mlmed.effects.sensitivity import CONTRASTS, explained
 from mlmed.modes.causal.sensitivity_results import TERMS, SensitivityResults
 from mlmed.modes.causal.sensitivity_setup import (
-    check_choice,
     check_direct,
     curve_of,
     grid_of,
@@ -23,6 +21,7 @@ from mlmed.modes.causal.sensitivity_setup import (
     pair_of,
 )
 from mlmed.modes.causal.sensitivity_tables import delta_rows, drawn_rows, lost_cells
+from mlmed.options import SENSITIVE, SENSITIVITY_FORMULAS, check_level, one_of
 
 if TYPE_CHECKING:
     from mlmed.modes.causal.results import CausalResults
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["SensitivityResults", "sensitivity_of"]
 
 Array = NDArray[np.float64]
-Effect = Literal["indirect", "direct"]
-EFFECTS: tuple[str, ...] = get_args(Effect)
-FORMULAS = ("exact", "medsens")
 
 
 def sensitivity_of(
@@ -76,8 +72,8 @@ def sensitivity_of(
     Imai, K., Keele, L. and Yamamoto, T. (2010). Identification, inference and sensitivity analysis for causal mediation
     effects. *Statistical Science*, 25, 51-71.
     """
-    for value, choices, what in ((effect, EFFECTS, "effect"), (formula, FORMULAS, "formula")):
-        check_choice(value, choices, what)
+    one_of(effect, SENSITIVE, "effect")
+    one_of(formula, SENSITIVITY_FORMULAS, "formula")
     check_level(level)
     chosen, count = interval_of(formula, interval, n, seed)
     rhos = grid_of(rho)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
-from mlmed.modes.causal.sensitivity_setup import check_choice, check_rho
+from mlmed.modes.causal.sensitivity_setup import check_rho
 from mlmed.modes.causal.sensitivity_tables import report, root_of
+from mlmed.options import one_of
 from mlmed.report.sensitivity_plots import plot_over_r2, plot_over_rho
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class SensitivityResults:
             (shares or "residual", ("residual", "total"), "shares"),
             (sign or "positive", ("positive", "negative"), "sign"),
         ):
-            check_choice(value, choices, what)
+            one_of(value, choices, what)
         k = self.terms.index(name)
         return plot_over_r2(
             lambda rhos: self._effects(rhos)[:, k],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve, Factored, Jointly
 from mlmed.effects.sensitivity import Equation, Pair, embedding
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_count, check_seed
+from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_seed, is_number, one_of, shown
 
 if TYPE_CHECKING:
     from mlmed.modes.causal.fit import EquationFit
     from mlmed.modes.causal.results import CausalResults
 
-__all__ = ["check_choice", "check_direct", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
+__all__ = ["check_direct", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
 
 Array = NDArray[np.float64]
-INTERVALS = ("delta", "quasi-bayes")
 #: Families of mediator and outcome for which the correlation of the errors means something here.
 SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))
 #: The family with normal errors, seen or not, that is next to one without.
@@ -29,16 +28,10 @@ NORMAL = {"logit": "probit", "poisson": "linear"}
 DRAWS, STEP, SMALLEST_STEP = 1000, 0.1, 0.001
 
 
-def check_choice(value: Any, choices: Sequence[str], what: str) -> None:
-    """Refuse what is not among the choices."""
-    if value not in choices:
-        raise EffectError(f"{what} must be one of {', '.join(choices)}; found {value!r}")
-
-
 def check_rho(value: Any) -> float:
     """One correlation."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not -1.0 < float(value) < 1.0:
-        raise EffectError(f"rho is a correlation of errors, between -1 and 1 (both excluded); found {value!r}")
+    if not is_number(value) or not -1.0 < value < 1.0:
+        raise EffectError(f"rho is a correlation of errors, between -1 and 1 (both excluded); found {shown(value)}")
     return float(value)
 
 
@@ -46,10 +39,10 @@ def grid_of(rho: Any) -> Array:
     """Correlations in order: multiples of a step, or what was listed."""
     if rho is None or isinstance(rho, Real):
         step = STEP if rho is None else rho
-        if isinstance(step, bool) or not 0.0 < float(step) < 1.0:
+        if not is_number(step) or not 0.0 < float(step) < 1.0:
             raise EffectError(
                 f"a single number for rho is the distance between its values, between 0 and 1, as in rho=0.05; found "
-                f"{rho!r}. For one correlation give a list, as in rho=[0.3]"
+                f"{shown(rho)}. For one correlation give a list, as in rho=[0.3]"
             )
         if float(step) < SMALLEST_STEP:
             raise EffectError(
@@ -58,8 +51,8 @@ def grid_of(rho: Any) -> Array:
             )
         reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
         return np.round(np.arange(-reach, reach + 1) * float(step), 12)
-    if isinstance(rho, str) or not isinstance(rho, Iterable):
-        raise EffectError(f"rho is a number or a sequence of numbers; found {rho!r}")
+    if isinstance(rho, str | bytes) or not isinstance(rho, Iterable):
+        raise EffectError(f"rho is a number or a sequence of numbers; found {shown(rho)}")
     found = [check_rho(value) for value in rho]
     if not found:
         raise EffectError("rho is an empty sequence; give at least one correlation, as in rho=[0.3]")
@@ -75,8 +68,8 @@ def interval_of(formula: str, interval: str | None, n: int | None, seed: int | N
         Unknown interval, options that it does not use, no seed where numbers are drawn.
     """
     drawn = formula == "medsens" or seed is not None or n is not None
-    chosen = interval or ("quasi-bayes" if drawn else "delta")
-    check_choice(chosen, INTERVALS, "interval")
+    chosen = ("quasi-bayes" if drawn else "delta") if interval is None else interval
+    one_of(chosen, SENSITIVITY_INTERVALS, "interval")
     if chosen == "quasi-bayes":
         check_seed(seed, f"formula={formula!r}" if formula == "medsens" else "interval='quasi-bayes'")
         return chosen, DRAWS if n is None else check_count(n, "draws")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +13,15 @@ from mlmed.compact import Compact
 from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law, compared
-from mlmed.errors import EffectError, FormulaError
+from mlmed.errors import FormulaError
 from mlmed.modes.causal.fit import EquationFit, Grouping
 from mlmed.modes.fitting import Fitted
+from mlmed.options import GROUPS, RANEF_DRAWS, one_of
 from mlmed.reml.posterior import ModeLaw
 
-__all__ = ["GROUPS", "RANEF_DRAWS", "Chain", "Groups", "Prepared", "Question", "RanefDraws", "check_linear"]
+__all__ = ["Chain", "Prepared", "Question", "check_linear"]
 
 Array = NDArray[np.float64]
-Groups = Literal["modes", "population"]
-GROUPS: tuple[str, ...] = get_args(Groups)
-RanefDraws = Literal["joint", "independent"]
-RANEF_DRAWS: tuple[str, ...] = get_args(RanefDraws)
 #: Columns of the outcome may differ from a straight line in the mediator by this much, relative to their size.
 LINEAR = 1e-8
 
@@ -52,10 +49,8 @@ class Question:
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
-        if self.groups not in GROUPS:
-            raise EffectError(f"groups must be one of {', '.join(GROUPS)}; found {self.groups!r}")
-        if self.ranef_draws not in RANEF_DRAWS:
-            raise EffectError(f"ranef_draws must be one of {', '.join(RANEF_DRAWS)}; found {self.ranef_draws!r}")
+        one_of(self.groups, GROUPS, "groups")
+        one_of(self.ranef_draws, RANEF_DRAWS, "ranef_draws")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -13,7 +13,7 @@ from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import CLOSED
 from mlmed.modes.export import plain, records
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.options import check_options
+from mlmed.modes.interval_options import check_options
 from mlmed.report.text import format_number, render_pairs, render_table
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.delta import check_level
 from mlmed.errors import EffectError
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.posterior import EffectsLaw
@@ -18,6 +17,7 @@ from mlmed.locscale.prediction import NewColumns, predict_rows
 from mlmed.modes.location_scale.prediction import with_limits
 from mlmed.modes.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
 from mlmed.modes.tables import shown_clusters
+from mlmed.options import check_level
 
 __all__ = ["Chosen", "Scatter", "chosen_effect", "cluster_table", "default_effect", "scatter_data"]
 

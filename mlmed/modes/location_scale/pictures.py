@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlmed.effects.delta import check_level
 from mlmed.modes.location_scale.clusters import chosen_effect, cluster_table, default_effect, scatter_data
 from mlmed.modes.location_scale.newdata import line_along
 from mlmed.modes.location_scale.prediction import predict_table
 from mlmed.modes.location_scale.values import Values
+from mlmed.options import check_level
 from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
 
 if TYPE_CHECKING:

@@ -9,17 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import check_level
-from mlmed.errors import EffectError
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.posterior import EffectsLaw
 from mlmed.locscale.prediction import NewColumns, Predicted, predict_rows, response_quantiles
 from mlmed.modes.location_scale.newdata import own_columns, read_columns
+from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
 
-__all__ = ["INTERVALS", "PREDICTED", "fitted_table", "predict_table", "with_limits"]
+__all__ = ["PREDICTED", "fitted_table", "predict_table", "with_limits"]
 
 Array = NDArray[np.float64]
-LEVELS, INTERVALS = ("population", "cluster"), ("confidence", "prediction")
 PREDICTED = ("estimate", "se", "lower", "upper", "sd", "sd_lower", "sd_upper")
 
 
@@ -27,8 +25,8 @@ def predict_table(
     fit: Fit, law: EffectsLaw, newdata: Any, *, level: str, interval: str, coverage: float, between: bool = False
 ) -> pd.DataFrame:
     """``PREDICTED`` of new rows with their index; NaN where a predictor is missing; ``between``: rows hold means."""
-    _check(level, LEVELS, "level")
-    _check(interval, INTERVALS, "interval")
+    one_of(level, PREDICTION_LEVELS, "level")
+    one_of(interval, PREDICTION_INTERVALS, "interval")
     check_level(coverage, "coverage")
     new, complete = read_columns(fit.rows, newdata, clusters=level == "cluster", between=between)
     found = predict_rows(new, _fixed(fit), fit.estimates.G, law)
@@ -53,7 +51,7 @@ def with_limits(found: Predicted, coverage: float) -> pd.DataFrame:
 
 def fitted_table(fit: Fit, *, level: str) -> pd.DataFrame:
     """estimate, sd of the rows of the data; NaN where a row was left out."""
-    _check(level, LEVELS, "level")
+    one_of(level, PREDICTION_LEVELS, "level")
     new: NewColumns = own_columns(fit.rows, clusters=level == "cluster")
     mean, log_sd = new.X @ fit.estimates.beta, new.W @ fit.estimates.tau
     if new.at is not None:
@@ -66,8 +64,3 @@ def fitted_table(fit: Fit, *, level: str) -> pd.DataFrame:
 
 def _fixed(fit: Fit) -> tuple[Array, Array]:
     return fit.estimates.beta, fit.estimates.tau
-
-
-def _check(value: Any, known: tuple[str, ...], name: str) -> None:
-    if value not in known:
-        raise EffectError(f"{name} must be one of {', '.join(known)}; found {value!r}")

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.delta import COLUMNS, Kind, Quantity, check_level, wald_table
+from mlmed.effects.delta import COLUMNS, Kind, Quantity, wald_table
 from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.effects.sdcor import sdcor_table as shared_table
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
 from mlmed.modes.labels import location_labels
 from mlmed.modes.tables import shown_clusters
+from mlmed.options import check_level
 from mlmed.reml.vcov import ParameterVcov
 
 __all__ = [

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from mlmed.data.levels import cluster_table
 from mlmed.data.plain import PlainDesign, complete_rows, plain_design
 from mlmed.effects.delta import wald_table
-from mlmed.errors import DataError, EffectError
+from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import hc_vcov, moves_of_one
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.covariance import ALL_KINDS, lost_along, named
-from mlmed.reml.vcov import VCOV_KINDS, Directions, ParameterVcov, without
+from mlmed.modes.covariance import lost_along, named
+from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
+from mlmed.reml.vcov import Directions, ParameterVcov, without
 from mlmed.report.text import as_html, render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
@@ -103,10 +104,9 @@ class ClusterRegression(Coefficients):
         EffectError
             Unknown kind.
         """
+        one_of(kind, ALL_KINDS, "vcov")
         if kind in VCOV_KINDS:
             return ParameterVcov(self.fit.vcov)
-        if kind not in HC_OF:
-            raise EffectError(f"vcov must be one of {', '.join(ALL_KINDS)}; found {kind!r}")
         factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
         found = ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
         return without(found, self.alone_in(lost_along("use vcov='block'", "clusters")))

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import COLUMNS, check_level
+from mlmed.effects.delta import COLUMNS
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
-from mlmed.model import METHODS, Method
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
 from mlmed.modes.comparison_rows import missing_effects
 from mlmed.modes.fitting import design_of, known_columns
@@ -22,11 +21,11 @@ from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
 from mlmed.modes.piecewise.inference import PiecewiseInference
-from mlmed.modes.piecewise.intervals import PIECEWISE_INTERVALS
 from mlmed.modes.piecewise.parts import layout_of, names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
 from mlmed.report.text import as_html
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
@@ -173,12 +172,10 @@ class PiecewiseResults(PiecewiseInference):
         EffectError
             Unknown style, or options that the Stata layout does not use.
         """
-        if style == "stata":
+        if one_of(style, STYLES, "style") == "stata":
             if vcov != "block" or level != 0.95:
                 raise EffectError("style='stata' shows estimates only; leave out vcov and level")
             return stata_text(self)
-        if style != "text":
-            raise EffectError(f"style must be 'text' or 'stata'; found {style!r}")
         return native_text(self, vcov=vcov, level=level)
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
@@ -251,8 +248,7 @@ def piecewise(
     >>> fit.design, fit.effects().set_index("term").loc[["a", "b", "indirect"], "estimate"].round(4).tolist()
     ('1-1-1', [0.1901, -0.1796, -0.0341])
     """
-    if method not in METHODS:
-        raise FormulaError(f"method must be one of {', '.join(METHODS)}; found {method!r}")
+    one_of(method, METHODS, "method", error=FormulaError)
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     third = None if total is None else parse_equation(total, columns)

@@ -27,12 +27,13 @@ from mlmed.errors import (
     warn,
 )
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
-from mlmed.model import Method, ModelSpec
+from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.misfits import two_valued
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.modes.results import MixedResults
 from mlmed.names import display_name, safe_name
+from mlmed.options import Method
 
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
 

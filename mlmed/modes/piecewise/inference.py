@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, check_level
+from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
     SeparateVcov,
@@ -24,13 +24,13 @@ from mlmed.effects.separate import (
 )
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
-from mlmed.modes.checks import check_count, check_jobs, check_seed
-from mlmed.modes.options import check_options
+from mlmed.modes.interval_options import check_options
 from mlmed.modes.piecewise.bootstrap import bootstrap_separately, lost_of, refit_of, strata_of
 from mlmed.modes.piecewise.fit import Asked, Fits
-from mlmed.modes.piecewise.intervals import OPTIONS, PiecewiseInterval, effects_table, sobel_table
+from mlmed.modes.piecewise.intervals import OPTIONS, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
+from mlmed.options import PiecewiseInterval, check_count, check_jobs, check_level, check_seed
 
 __all__ = ["PiecewiseInference"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +21,9 @@ from mlmed.effects.separate import (
 )
 from mlmed.modes.bootstrap import draws_table
 
-__all__ = ["OPTIONS", "PIECEWISE_INTERVALS", "PiecewiseInterval", "effects_table", "sobel_table"]
+__all__ = ["OPTIONS", "effects_table", "sobel_table"]
 
 Array = NDArray[np.float64]
-PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
-PIECEWISE_INTERVALS: tuple[str, ...] = get_args(PiecewiseInterval)
 #: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
 OPTIONS: dict[str, dict[str, Any]] = {
     "delta": {"vcov": "block", "order": "second"},

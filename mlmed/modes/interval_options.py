@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlmed.effects.draws import check_method
 from mlmed.errors import EffectError
-from mlmed.modes.checks import check_count, check_jobs, check_seed
+from mlmed.options import ENDS, check_count, check_flag, check_jobs, check_seed, one_of
 
 __all__ = ["Options", "check_options"]
 
 #: The options each kind of interval uses, with their defaults.
 Options = Mapping[str, Mapping[str, Any]]
+#: Those that are true or false.
+FLAGS = frozenset({"within", "progress"})
 
 
 def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,8 +34,7 @@ def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> di
         Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
         draws, no seed, no method.
     """
-    if interval not in table:
-        raise EffectError(f"interval must be one of {', '.join(table)}; found {interval!r}")
+    one_of(interval, table, "interval")
     asked = {name: value for name, value in given.items() if value is not None}
     idle = [name for name in asked if name not in table[interval]]
     if idle:
@@ -48,7 +48,9 @@ def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> di
         options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
         options["n"] = check_count(options["n"], "replicates" if interval == "bootstrap" else "draws")
     if "method" in options:
-        check_method(options["method"])
+        one_of(options["method"], ENDS, "method")
     if "n_jobs" in options:
         check_jobs(options["n_jobs"])
+    for name in FLAGS & options.keys():
+        check_flag(options[name], name)
     return options

@@ -1,0 +1,333 @@
+"""Words and numbers that users choose: what there is to choose from, and one check for each kind."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+from mlmed.errors import EffectError, MlmedError
+
+__all__ = [
+    "ALL_KINDS",
+    "CAUSAL_INTERVALS",
+    "DDF_KINDS",
+    "DESIGNS",
+    "ENDS",
+    "FAMILIES",
+    "GROUPS",
+    "HC_KINDS",
+    "INTERVALS",
+    "METHODS",
+    "ORDERS",
+    "PIECEWISE_INTERVALS",
+    "PREDICTION_INTERVALS",
+    "PREDICTION_LEVELS",
+    "RANEF_DRAWS",
+    "RESAMPLED",
+    "RESIDUALS",
+    "ROBUST_KINDS",
+    "SENSITIVE",
+    "SENSITIVITY_FORMULAS",
+    "SENSITIVITY_INTERVALS",
+    "SHOWN_DENSITIES",
+    "STACK_ORDERS",
+    "STRUCTURES",
+    "STYLES",
+    "VCOV_KINDS",
+    "CausalInterval",
+    "Ddf",
+    "Density",
+    "Design",
+    "Ends",
+    "Family",
+    "Groups",
+    "HcKind",
+    "Interval",
+    "Method",
+    "Order",
+    "PiecewiseInterval",
+    "PredictionLevel",
+    "RanefDraws",
+    "Resampled",
+    "Residual",
+    "RobustKind",
+    "Sensitive",
+    "StackOrder",
+    "Structure",
+    "VcovKind",
+    "check_count",
+    "check_flag",
+    "check_jobs",
+    "check_level",
+    "check_mapping",
+    "check_number",
+    "check_own_name",
+    "check_seed",
+    "check_text",
+    "is_number",
+    "is_whole",
+    "named",
+    "one_of",
+    "shown",
+]
+
+#: Criterion of a linear mixed model.
+Method = Literal["reml", "ml"]
+METHODS: tuple[str, ...] = get_args(Method)
+#: Covariance of the random effects of a block, and of the residuals of several equations.
+Structure = Literal["unstructured", "diagonal", "identity", "exchangeable"]
+STRUCTURES: tuple[str, ...] = get_args(Structure)
+Residual = Literal["diagonal", "unstructured"]
+RESIDUALS: tuple[str, ...] = get_args(Residual)
+#: Family of a response.
+Family = Literal["linear", "logit", "probit", "poisson"]
+FAMILIES: tuple[str, ...] = get_args(Family)
+#: Covariances of the estimates: of the model, robust to a wrong one in clusters, robust in ordinary regressions.
+VcovKind = Literal["block", "joint"]
+VCOV_KINDS: tuple[str, ...] = get_args(VcovKind)
+RobustKind = Literal["CR0", "CR1", "CR2", "cluster"]
+ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
+#: What ``vcov=`` names where clusters are.
+ALL_KINDS = (*VCOV_KINDS, *ROBUST_KINDS)
+HcKind = Literal["HC0", "HC1", "HC2", "HC3"]
+HC_KINDS: tuple[str, ...] = get_args(HcKind)
+#: Order of the delta method, and degrees of freedom.
+Order = Literal["first", "second", "unbiased"]
+ORDERS: tuple[str, ...] = get_args(Order)
+Ddf = Literal["none", "satterthwaite", "kenward-roger", "residual"]
+DDF_KINDS: tuple[str, ...] = get_args(Ddf)
+#: Intervals of effects, by mode.
+Interval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
+INTERVALS: tuple[str, ...] = get_args(Interval)
+PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
+PIECEWISE_INTERVALS: tuple[str, ...] = get_args(PiecewiseInterval)
+CausalInterval = Literal["delta", "quasi-bayes", "bootstrap"]
+CAUSAL_INTERVALS: tuple[str, ...] = get_args(CausalInterval)
+#: How the ends of an interval are made of draws, and what a bootstrap draws again.
+Ends = Literal["percentile", "bc", "bca", "basic", "normal"]
+ENDS: tuple[str, ...] = get_args(Ends)
+Resampled = Literal["case", "parametric", "residual"]
+RESAMPLED: tuple[str, ...] = get_args(Resampled)
+#: What is predicted: X beta, or X beta + Z u; and for what its interval is.
+PredictionLevel = Literal["population", "cluster"]
+PREDICTION_LEVELS: tuple[str, ...] = get_args(PredictionLevel)
+PREDICTION_INTERVALS = ("confidence", "prediction")
+#: What the densities of a predictive check are of.
+Density = Literal["density", "cluster-mean", "cluster-sd"]
+SHOWN_DENSITIES: tuple[str, ...] = get_args(Density)
+#: What causal effects average over, how they draw random effects, and which of them a sensitivity analysis looks at.
+Groups = Literal["modes", "population"]
+GROUPS: tuple[str, ...] = get_args(Groups)
+RanefDraws = Literal["joint", "independent"]
+RANEF_DRAWS: tuple[str, ...] = get_args(RanefDraws)
+Sensitive = Literal["indirect", "direct"]
+SENSITIVE: tuple[str, ...] = get_args(Sensitive)
+SENSITIVITY_FORMULAS, SENSITIVITY_INTERVALS = ("exact", "medsens"), ("delta", "quasi-bayes")
+#: Levels of the variables of a simulated population.
+Design = Literal["1-1-1", "2-1-1", "2-2-1"]
+DESIGNS: tuple[str, ...] = get_args(Design)
+#: Rows of the table that ``stack`` makes.
+StackOrder = Literal["stata", "equations"]
+STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)
+#: Form of a summary.
+STYLES = ("text", "stata")
+
+#: Letters of a value in a message; more than these are not read.
+LONGEST = 120
+#: More draws, replicates or starts than anybody needs, and more workers than a machine has: slips of the hand.
+MOST, MOST_JOBS = 100_000_000, 10_000
+#: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
+DIGITS = 50
+
+
+def shown(value: Any) -> str:
+    """A value as a message has it: short ones as they are written, long ones cut, tables and arrays by their type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shown("text"), shown(0.5), shown(10**400), shown([1] * 100)
+    ("'text'", '0.5', 'a whole number of 1329 bits', 'a list of 100')
+    >>> shown(np.zeros((2, 3)))
+    'a ndarray of shape (2, 3)'
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() > 3 * DIGITS:
+        return f"a whole number of {int(value).bit_length()} bits"
+    if isinstance(value, str | bytes) and len(value) > LONGEST:
+        return f"{value[:LONGEST]!r}... ({len(value):,} letters)"
+    kind = type(value).__name__
+    if isinstance(getattr(value, "shape", None), tuple) and value.shape:
+        return f"a {kind} of shape {value.shape}"
+    if isinstance(value, tuple | list | set | frozenset | Mapping):
+        inside = value.values() if isinstance(value, Mapping) else value
+        simple = len(value) <= LONGEST and all(isinstance(one, str | Real | None) for one in inside)
+        text = ", ".join(map(shown, inside)) if simple else ""
+        return repr(value) if simple and len(text) <= LONGEST and "bits" not in text else f"a {kind} of {len(value)}"
+    if isinstance(value, str | bytes | Real | complex | None):
+        return repr(value)
+    text = repr(value)
+    return text if len(text) <= LONGEST and "\n" not in text and " at 0x" not in text else f"a {kind}"
+
+
+def named(values: Iterable[Any]) -> str:
+    """Words with commas."""
+    return ", ".join(map(str, values))
+
+
+def one_of(
+    value: Any, allowed: Iterable[str], what: str, *, error: type[MlmedError] = EffectError, also: str = ""
+) -> str:
+    """The word, if it is one of those allowed; anything else is refused, tables and arrays too.
+
+    Parameters
+    ----------
+    value : object
+        What the user gave. Only text is compared: an array has no truth value, a list cannot be looked up.
+    allowed : iterable of str
+        Words.
+    what : str
+        Name of the argument.
+    error : type
+        Class of the refusal.
+    also : str
+        What may stand instead of a word, such as "None".
+
+    Raises
+    ------
+    error
+        The value is no such word; the message lists them, with the one that is meant where it is close.
+
+    Examples
+    --------
+    >>> one_of("ml", METHODS, "method")
+    'ml'
+    >>> one_of("case", STRUCTURES, "covariance", also="a mapping of label to one")
+    Traceback (most recent call last):
+    mlmed.errors.EffectError: covariance must be one of unstructured, diagonal, identity, exchangeable, or a mapping of
+    label to one; found 'case'
+    """
+    words = tuple(allowed)
+    if isinstance(value, str) and value in words:
+        return str(value)
+    kind = "" if value is None or isinstance(value, str) else f" ({type(value).__name__})"
+    kind = "" if kind[2:-1] in shown(value).split() else kind
+    meant = close_to(value, words)
+    raise error(
+        f"{what} must be one of {named(words)}{f', or {also}' if also else ''}; found {shown(value)}{kind}"
+        + (f"; did you mean {meant!r}?" if meant else "")
+    )
+
+
+def close_to(value: Any, words: Collection[str]) -> str | None:
+    """The word that a text was probably meant to be."""
+    if not isinstance(value, str) or not 1 < len(value) <= LONGEST:
+        return None
+    folded = {word.casefold().replace("_", "-"): word for word in words}
+    found = difflib.get_close_matches(value.strip().casefold().replace("_", "-"), folded, n=1, cutoff=0.75)
+    return folded[found[0]] if found else None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is an integer of Python or NumPy; truth values are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one finite number that a float can hold; truth values are not."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def check_count(
+    value: Any,
+    of: str,
+    *,
+    name: str = "n",
+    least: int = 1,
+    most: int = MOST,
+    error: type[MlmedError] = EffectError,
+) -> int:
+    """A number of draws, replicates or points."""
+    if not is_whole(value) or value < least:
+        raise error(f"{name} is a number of {of}, a whole number from {least}; found {shown(value)}")
+    if value > most:
+        raise error(f"{name} is a number of {of}, at most {most:,}; found {shown(value)}")
+    return int(value)
+
+
+def check_seed(value: Any, what: str, *, error: type[MlmedError] = EffectError) -> int:
+    """A seed; ``what`` draws the numbers."""
+    if value is None:
+        raise error(f"{what} draws random numbers: give a seed, as in seed=1, to get them again")
+    if not is_whole(value) or value < 0:
+        raise error(f"seed is a whole number from 0, as in seed=1, of which generators are made; found {shown(value)}")
+    return int(value)
+
+
+def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | None:
+    """A number of workers; negative ones count from the number of cores, as in joblib."""
+    if value is None:
+        return None
+    if not is_whole(value) or value == 0 or abs(int(value)) > MOST_JOBS:
+        raise error(
+            f"n_jobs is a number of workers: 1 for none beside this process, -1 for one per core; found {shown(value)}"
+        )
+    return int(value)
+
+
+def check_level(level: Any, name: str = "level") -> float:
+    """A coverage, which is a proportion; ``name`` is what the caller's argument is called."""
+    if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 1:  # type: ignore[operator]
+        raise EffectError(f"{name} must be a proportion between 0 and 1, such as 0.95; found {shown(level)}")
+    if not 0.5 + float(level) / 2.0 < 1.0:
+        raise EffectError(f"{name} {level!r} cannot be told from 1; use one such as 0.999")
+    return float(level)
+
+
+def check_number(value: Any, name: str, *, error: type[MlmedError] = EffectError) -> float:
+    """A finite number."""
+    if not is_number(value):
+        raise error(f"{name} must be a number (finite, not missing); found {shown(value)}")
+    return float(value)
+
+
+def check_flag(value: Any, name: str, *, error: type[MlmedError] = EffectError) -> bool:
+    """True or False, of Python or NumPy; nothing else has the truth value that it seems to have."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise error(f"{name} must be True or False; found {shown(value)}")
+    return bool(value)
+
+
+def check_text(value: Any, what: str, *, error: type[MlmedError] = EffectError) -> str:
+    """Text; ``what`` says what it is, with an example."""
+    if not isinstance(value, str):
+        raise error(f"{what}; found {shown(value)}, which is not text")
+    return str(value)
+
+
+def check_mapping(value: Any, name: str, example: str, *, error: type[MlmedError] = EffectError) -> dict[str, Any]:
+    """A mapping whose keys are text, as a dict; empty for None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise error(f"{name} is a mapping such as {example}; found {shown(value)}")
+    for key in value:
+        if not isinstance(key, str):
+            raise error(f"{name} is a mapping of names, such as {example}; found the name {shown(key)}")
+    return dict(value)
+
+
+def check_own_name(name: str, columns: Collection[str], what: str) -> None:
+    """Refuse a name of the user's that a table has for a column of its own."""
+    if name in columns:
+        raise EffectError(
+            f"{what} called {name!r} cannot be told from a column of the table, which has {named(columns)}; rename it "
+            "in the data and fit again"
+        )
