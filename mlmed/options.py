@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
-from mlmed.errors import EffectError, MlmedError
+from mlmed.errors import EffectError, FormulaError, MlmedError
 
 __all__ = [
     "ALL_KINDS",
@@ -60,6 +60,7 @@ __all__ = [
     "VcovKind",
     "check_count",
     "check_flag",
+    "check_formulas",
     "check_jobs",
     "check_level",
     "check_mapping",
@@ -138,7 +139,7 @@ STYLES = ("text", "stata")
 #: Letters of a value in a message; more than these are not read.
 LONGEST = 120
 #: More draws, replicates or starts than anybody needs, and more workers than a machine has: slips of the hand.
-MOST, MOST_JOBS = 100_000_000, 10_000
+MOST, MOST_JOBS = 10_000_000, 10_000
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
 DIGITS = 50
 
@@ -310,6 +311,19 @@ def check_text(value: Any, what: str, *, error: type[MlmedError] = EffectError) 
     if not isinstance(value, str):
         raise error(f"{what}; found {shown(value)}, which is not text")
     return str(value)
+
+
+def check_formulas(value: Any) -> list[str]:
+    """One formula or several, as a list; generators are refused, as they can be read once only."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Sequence):
+        raise FormulaError(
+            f"a formula is text such as 'y ~ x + (1 + x | id)', or a list of such texts; found {type(value).__name__}"
+        )
+    if not len(value):
+        raise FormulaError("no formula was given; write one such as 'y ~ x + (1 + x | id)'")
+    return list(value)
 
 
 def check_mapping(value: Any, name: str, example: str, *, error: type[MlmedError] = EffectError) -> dict[str, Any]:

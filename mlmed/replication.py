@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError
+from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
 
 __all__ = ["leave_out", "replicate"]
 
@@ -46,7 +47,7 @@ def replicate(
     Raises
     ------
     DataError
-        If ``n`` is negative.
+        ``task`` cannot be called; ``n``, ``seed``, ``n_jobs`` or ``progress`` is none.
 
     Examples
     --------
@@ -58,10 +59,12 @@ def replicate(
     import joblib
     from tqdm import tqdm
 
-    if n < 0:
-        raise DataError(f"n is a number of replicates; found {n}")
+    if not callable(task):
+        raise DataError(f"task is a function of a numpy.random.Generator; found {shown(task)}")
+    n, seed = check_count(n, "replicates", least=0, error=DataError), check_seed(seed, "replicate()", error=DataError)
+    n_jobs, progress = check_jobs(n_jobs, error=DataError), check_flag(progress, "progress", error=DataError)
     children = np.random.SeedSequence(seed).spawn(n)
-    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator" if _streams() else "list")
     size = min(max(n // (PIECES * joblib.effective_n_jobs(n_jobs)), 1), MOST)
     pieces = [children[start : start + size] for start in range(0, n, size)]
     results: list[Result] = []
@@ -85,6 +88,13 @@ def leave_out(task: Callable[[int], Result], units: NDArray[np.intp], *, n_jobs:
     pieces = np.array_split(units, max(min(4 * joblib.effective_n_jobs(n_jobs), len(units)), 1))
     run = joblib.Parallel(n_jobs=n_jobs)
     return [one for found in run(joblib.delayed(_each)(task, piece) for piece in pieces) for one in found]
+
+
+def _streams() -> bool:
+    """Whether the backend of the surrounding ``joblib.parallel_config`` gives results as they come."""
+    from joblib.parallel import get_active_backend
+
+    return bool(get_active_backend()[0].supports_return_generator)
 
 
 def _each(task: Callable[[int], Result], units: NDArray[np.intp]) -> list[Result]:

@@ -18,6 +18,7 @@ from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import make_grams
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.options import check_formulas
 
 __all__ = ["Grams", "grams", "grams_sql"]
 
@@ -77,8 +78,7 @@ class Grams:
 
 
 def _spec(equations: str | Sequence[str], data: Any) -> ModelSpec:
-    texts = [equations] if isinstance(equations, str) else list(equations)
-    columns = column_names(data)
+    texts, columns = check_formulas(equations), column_names(data)
     return ModelSpec(tuple(parse_equation(text, columns) for text in texts))
 
 

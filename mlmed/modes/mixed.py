@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mlmed.errors import FormulaError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.results import MixedResults
 from mlmed.modes.table_warnings import warn_of_table
-from mlmed.options import Method, Residual
+from mlmed.options import Method, Residual, check_formulas
 
 __all__ = ["mixed"]
 
@@ -59,14 +58,7 @@ def mixed(
     >>> round(fit.reml_criterion, 1)
     2647.9
     """
-    if not isinstance(formula, str | Sequence):
-        raise FormulaError(
-            f"a formula is text such as 'y ~ x + (1 + x | id)', or a list of such texts; found {type(formula).__name__}"
-        )
-    texts = [formula] if isinstance(formula, str) else list(formula)
-    if not texts:
-        raise FormulaError("no formula was given; write one such as 'y ~ x + (1 + x | id)'")
-    columns = known_columns(data)
+    texts, columns = check_formulas(formula), known_columns(data)
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
