@@ -36,8 +36,17 @@ __all__ = [
 _FILTERS = threading.RLock()
 
 
+#: Letters of a message; what holds a formula, a name or a value of the user's may be of any length.
+LONGEST = 4_000
+
+
 class MlmedError(Exception):
-    """Root of every error that mlmed raises on purpose."""
+    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        half = LONGEST // 2
+        super().__init__(text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}")
 
 
 class FormulaError(MlmedError, ValueError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
@@ -20,7 +22,9 @@ __all__ = [
     "GROUPS",
     "HC_KINDS",
     "INTERVALS",
+    "LONGEST",
     "METHODS",
+    "MOST",
     "ORDERS",
     "PIECEWISE_INTERVALS",
     "PREDICTION_INTERVALS",
@@ -63,15 +67,18 @@ __all__ = [
     "check_formulas",
     "check_jobs",
     "check_level",
+    "check_list",
     "check_mapping",
     "check_number",
     "check_own_name",
     "check_seed",
     "check_text",
     "is_number",
+    "is_one_value",
     "is_whole",
     "named",
     "one_of",
+    "several",
     "shown",
 ]
 
@@ -246,6 +253,13 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def is_one_value(value: Any) -> bool:
+    """Whether it is one number, text, date or truth value that is not missing: what a column can have in a row."""
+    if isinstance(value, str | bytes | bool | date | timedelta):
+        return bool(value == value)  # NaT is not
+    return is_number(value) or (isinstance(value, Decimal) and value.is_finite()) or type(value).__name__ == "bool_"
+
+
 def check_count(
     value: Any,
     of: str,
@@ -306,10 +320,10 @@ def check_flag(value: Any, name: str, *, error: type[MlmedError] = EffectError) 
     return bool(value)
 
 
-def check_text(value: Any, what: str, *, error: type[MlmedError] = EffectError) -> str:
-    """Text; ``what`` says what it is, with an example."""
+def check_text(value: Any, name: str, of: str, *, error: type[MlmedError] = EffectError) -> str:
+    """A name; ``of`` says of what."""
     if not isinstance(value, str):
-        raise error(f"{what}; found {shown(value)}, which is not text")
+        raise error(f"{name} is the name of {of}; found {shown(value)}. Give the name, which is text")
     return str(value)
 
 
@@ -323,6 +337,20 @@ def check_formulas(value: Any) -> list[str]:
         )
     if not len(value):
         raise FormulaError("no formula was given; write one such as 'y ~ x + (1 + x | id)'")
+    return list(value)
+
+
+def several(value: Any) -> list[Any]:
+    """The values of a list, or the one value as a list; text is one value, and so is what may have no end."""
+    is_list = isinstance(value, Collection) and getattr(value, "shape", None) != ()
+    return list(value) if is_list and not isinstance(value, str | bytes) else [value]
+
+
+def check_list(value: Any, name: str, of: str, *, error: type[MlmedError] = EffectError) -> list[Any]:
+    """Several values that can be counted, as a list; text, mappings and what may have no end are refused."""
+    counted = isinstance(value, Collection) and getattr(value, "shape", None) != ()
+    if not counted or isinstance(value, str | bytes | Mapping):
+        raise error(f"{name} is a list of {of}; found {shown(value)}")
     return list(value)
 
 

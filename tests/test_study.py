@@ -126,7 +126,7 @@ def test_pictures_show_what_the_tables_say(compared, pictures):
         assert [text.get_text() for text in ax.get_legend().get_texts()] == ["4 rows a cluster", "6 rows a cluster"]
     with pytest.raises(EffectError, match="no term 'd'"):
         grid.plot("d")
-    with pytest.raises(EffectError, match="'power' or 'coverage'"):
+    with pytest.raises(EffectError, match="value must be one of power, coverage"):
         grid.plot(value="bias")
     with pytest.raises(EffectError, match="one of bias"):
         compared.plot("power")

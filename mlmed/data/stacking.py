@@ -19,7 +19,7 @@ from mlmed.data.ids import refuse_rounded
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
-from mlmed.options import STACK_ORDERS, StackOrder, one_of
+from mlmed.options import STACK_ORDERS, StackOrder, check_list, check_text, one_of
 
 __all__ = ["stack"]
 
@@ -91,7 +91,11 @@ def stack(
     2    2   0   1  3.0  0.7  1.5   1  0.0  0.7  3.0
     3    2   1   1  3.0  0.7  0.7   0  3.0  0.0  0.0
     """
-    covariates = [covariates] if isinstance(covariates, str) else list(covariates)
+    if not isinstance(covariates, str):
+        covariates = check_list(covariates, "covariates", "names of columns", error=DataError)
+    covariates = [covariates] if isinstance(covariates, str) else covariates
+    for role, name in (("x", x), ("m", m), ("y", y), ("cluster", cluster), *(("covariates", c) for c in covariates)):
+        check_text(name, role, "a column", error=DataError)
     one_of(order, STACK_ORDERS, "order", error=DataError)
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])

@@ -27,6 +27,7 @@ from typing import IO, Literal
 import pandas as pd
 
 from mlmed.errors import DatasetError, MlmedWarning, warn
+from mlmed.options import LONGEST, shown
 
 __all__ = ["Dataset", "describe", "load", "names"]
 
@@ -210,9 +211,10 @@ def load(name: str, *, data_home: _Directory = None, download: bool = True) -> p
 
 
 def _record(name: str) -> Dataset:
-    if name not in _RECORDS:
-        close = " or ".join(difflib.get_close_matches(str(name), _RECORDS)) or "one of them"
-        raise DatasetError(f"No data set {name!r} is known, only {', '.join(_RECORDS)}. Did you mean {close}?")
+    if not isinstance(name, str) or name not in _RECORDS:
+        near = difflib.get_close_matches(name[:LONGEST], _RECORDS) if isinstance(name, str) else []
+        close = " or ".join(near) or "one of them"
+        raise DatasetError(f"No data set {shown(name)} is known, only {', '.join(_RECORDS)}. Did you mean {close}?")
     return _RECORDS[name]
 
 

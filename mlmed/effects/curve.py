@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlmed.effects.profile import STIFFNESS, End, Profiler
 from mlmed.errors import EffectError
-from mlmed.options import check_level
+from mlmed.options import check_level, shown
 
 __all__ = ["check_points", "curve_points"]
 
@@ -49,4 +49,4 @@ def check_points(points: int, level: float) -> None:
     """Refuse what makes no curve."""
     check_level(level)
     if not isinstance(points, Integral) or points < 4:
-        raise EffectError(f"a curve needs at least 4 points; found {points!r}")
+        raise EffectError(f"a curve needs at least 4 points; found {shown(points)}")

@@ -13,6 +13,7 @@ import numpy as np
 
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
+from mlmed.options import shown
 
 __all__ = ["combine", "combine_all", "known_name"]
 
@@ -165,7 +166,9 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
             return _without_error(expression.strip(), np.nan, gone)
         return _chain(expression.strip(), of_text, parts)
     if not callable(expression):
-        raise EffectError(f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {expression!r}")
+        raise EffectError(
+            f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {shown(expression)}"
+        )
     return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()))
 
 

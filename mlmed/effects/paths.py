@@ -25,6 +25,7 @@ from mlmed.effects.slopes import (
 from mlmed.errors import EffectError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.names import display_name
+from mlmed.options import check_mapping, is_one_value, shown
 from mlmed.reml.estimates import Estimates
 
 __all__ = ["Path", "Paths", "check_at", "effect_quantities", "find_paths", "path_moderators"]
@@ -122,7 +123,7 @@ def check_at(
     EffectError
         It names something that no path depends on, or a value is not one finite number.
     """
-    held: dict[str, Any] = dict(at or {})
+    held = check_mapping(at, "at", "at={'w': 1.0}")
     levels = {name: value for equation in equations for name, value in equation.levels.items()}
     for name, value in held.items():
         if name not in moderators:
@@ -131,10 +132,12 @@ def check_at(
                 f"at names {name}, {_role(name, equations, treatment)}; at= has the values of moderators: {may}"
             )
         if name in levels:
+            if not is_one_value(value):
+                raise EffectError(f"at gives {name} the value {shown(value)}; it must be one of its levels")
             continue
         number = as_number(value)
         if number is None:
-            raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
+            raise EffectError(f"at gives {name} the value {shown(value)}; it must be a number (not nan or missing)")
         held[name] = number
     return held
 

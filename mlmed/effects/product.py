@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from mlmed.errors import EffectError
+from mlmed.options import shown
 
 __all__ = ["ProductNormal", "product_normal"]
 
@@ -77,7 +78,7 @@ class ProductNormal:
         from scipy.optimize import brentq
 
         if not 0.0 < probability < 1.0:
-            raise EffectError(f"a quantile belongs to a proportion between 0 and 1; found {probability!r}")
+            raise EffectError(f"a quantile belongs to a proportion between 0 and 1; found {shown(probability)}")
         centre, sd = self.expectation, self.sd
         if sd <= 0.0:
             return centre

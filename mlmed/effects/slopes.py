@@ -18,6 +18,7 @@ from mlmed.effects.moderators import is_reached, unreached, values_seen
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import term_variables
 from mlmed.names import display_level, display_name
+from mlmed.options import is_number, is_one_value
 
 __all__ = [
     "Path",
@@ -153,8 +154,7 @@ def _is_straight_path(equation: EquationLayout, question: Question, values: Sequ
 
 def as_number(value: Any) -> float | None:
     """A finite number as a float, anything else as None."""
-    number = isinstance(value, int | float | np.number | np.bool_)
-    return float(value) if number and np.isfinite(float(value)) else None
+    return float(value) if is_number(value) or isinstance(value, bool | np.bool_) else None
 
 
 def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, ...]:
@@ -162,7 +162,7 @@ def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, .
     variable, levels = question.variable, equation.levels.get(question.variable)
     if question.values is not None:
         if levels is not None:
-            bad = [value for value in question.values if value not in levels]
+            bad = [value for value in question.values if not is_one_value(value) or value not in levels]
             if bad:
                 raise EffectError(
                     f"contrast names {bad[0]!r}, but {variable} has no such level; its levels are {shorten(levels)}"

@@ -9,6 +9,7 @@ from formulaic import Formula
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation, formula_variables
 from mlmed.names import display_name, encode_quoted
+from mlmed.options import check_text, is_one_value, shown
 
 __all__ = ["check_contrast", "check_mediator", "treatment_of"]
 
@@ -34,17 +35,19 @@ def check_contrast(contrast: Any) -> tuple[Any, Any] | None:
     if contrast is None:
         return None
     pair = tuple(contrast) if isinstance(contrast, list | tuple) else ()
-    if len(pair) != 2 or any(value is None or value != value for value in pair) or pair[0] == pair[1]:
-        raise FormulaError(f"contrast must be two different values of the treatment, (from, to); found {contrast!r}")
+    if len(pair) != 2 or not all(map(is_one_value, pair)) or pair[0] == pair[1]:
+        raise FormulaError(
+            f"contrast must be two different values of the treatment, (from, to); found {shown(contrast)}"
+        )
     return pair[0], pair[1]
 
 
 def treatment_of(first: Equation, treatment: str | None) -> str:
     """The predictor of the mediator that plays x: the one that was named, or the only one."""
     candidates = sorted(formula_variables(first.fixed))
-    if isinstance(treatment, str):
-        treatment = display_name(encode_quoted(treatment))
     if treatment is not None:
+        treatment = check_text(treatment, "treatment", "a predictor of the mediator", error=FormulaError)
+        treatment = display_name(encode_quoted(treatment))
         if treatment not in candidates:
             raise FormulaError(
                 f"the treatment {treatment!r} is not in the mediator equation {first.text!r}; its predictors are "

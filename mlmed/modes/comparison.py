@@ -14,7 +14,7 @@ import pandas as pd
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
-from mlmed.options import check_level
+from mlmed.options import check_level, shown
 from mlmed.report.forest import plot_forest
 from mlmed.report.text import WIDTH, as_html, format_number
 
@@ -174,7 +174,7 @@ def compare(
     if terms is not None and not len(terms):
         raise EffectError("terms is empty; leave it out to see every term, or name some, as in terms=['indirect']")
     if not isinstance(published or {}, Mapping):
-        raise EffectError(f"published must be a mapping, {{'brms': {{'indirect': -0.13}}}}; found {published!r}")
+        raise EffectError(f"published must be a mapping, {{'brms': {{'indirect': -0.13}}}}; found {shown(published)}")
     columns = labels_of(fits, names)
     rows = fit_rows(fits, columns, terms, level)
     given = [given_rows(TRUTH, TRUTH, truth_values(truth))] if truth is not None else []

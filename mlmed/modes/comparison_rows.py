@@ -12,6 +12,7 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
+from mlmed.options import shown
 
 __all__ = ["Comparable", "fit_rows", "given_rows", "labels_of", "missing_effects", "truth_values"]
 
@@ -48,7 +49,7 @@ def labels_of(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[s
     """One column name a fit; the same names are numbered."""
     if names is not None:
         if isinstance(names, str) or len(names) != len(fits) or len(set(names)) < len(fits):
-            raise EffectError(f"names must be {len(fits)} different names, one a fit; found {names!r}")
+            raise EffectError(f"names must be {len(fits)} different names, one a fit; found {shown(names)}")
         return list(map(str, names))
     labels = [fit.label for fit in fits]
     many, seen, found = Counter(labels), Counter[str](), []
@@ -126,10 +127,10 @@ def _given(column: str, term: str, value: Any) -> dict[str, float]:
         parts = {"estimate": value}
     if "estimate" not in parts or not set(parts) <= set(KEPT[:4]):
         raise EffectError(
-            f"{column} gives {term} the value {value!r}; it must be a number, a pair (estimate, standard error), or a "
-            f"mapping with some of {', '.join(KEPT[:4])}"
+            f"{column} gives {term} the value {shown(value)}; it must be a number, a pair (estimate, "
+            f"standard error), or a mapping with some of {', '.join(KEPT[:4])}"
         )
     try:
         return {name: float(parts.get(name, np.nan)) for name in KEPT[:4]}
     except (TypeError, ValueError) as error:
-        raise EffectError(f"{column} gives {term} the value {value!r}, which is not a number") from error
+        raise EffectError(f"{column} gives {term} the value {shown(value)}, which is not a number") from error

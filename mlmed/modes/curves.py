@@ -20,7 +20,7 @@ from mlmed.modes.grid import check_held, check_points, refuse_held_jumps
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
-from mlmed.options import check_level, check_own_name, check_seed
+from mlmed.options import check_level, check_own_name, check_seed, shown
 
 __all__ = [
     "Line",
@@ -159,7 +159,7 @@ def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
         raise EffectError(f"clusters is a list of ids, such as [{clusters!r}], or a number of them")
     if not pd.api.types.is_list_like(clusters):
         if not isinstance(clusters, int | np.integer) or isinstance(clusters, bool) or not 1 <= clusters <= J:
-            raise EffectError(f"clusters is a number from 1 to {J}, or a list of ids; found {clusters!r}")
+            raise EffectError(f"clusters is a number from 1 to {J}, or a list of ids; found {shown(clusters)}")
         rng = np.random.default_rng(check_seed(seed, "a choice of clusters"))
         return np.sort(rng.choice(J, size=int(clusters), replace=False))
     return _positions(fitted, list(clusters))

@@ -15,7 +15,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
-from mlmed.options import ORDERS, one_of
+from mlmed.options import ORDERS, one_of, shown
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
 
@@ -62,7 +62,7 @@ def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> Q
         If it cannot be read, or has no derivatives where it is.
     """
     if not isinstance(expression, str):
-        raise EffectError(f"a quantity is named by text such as 'indirect'; found {expression!r}")
+        raise EffectError(f"a quantity is named by text such as 'indirect'; found {shown(expression)}")
     known = every(estimates)
     name = known_name(expression, known)
     here = combine(expression, known) if name is None else known[name]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import jump_around, pooled, rows_of
 from mlmed.errors import EffectError
+from mlmed.options import MOST, check_mapping, is_one_value, is_whole, shown
 
 __all__ = ["check_held", "check_points", "refuse_held_jumps"]
 
@@ -38,9 +37,7 @@ def check_held(
     EffectError
         It is no mapping, names something else, or has not one value for a predictor.
     """
-    if at is not None and not isinstance(at, Mapping):
-        raise EffectError(f"at= holds other predictors, as in at={{'w': 2.0}}; found {at!r}")
-    held = dict(at or {})
+    held = check_mapping(at, "at", "at={'w': 2.0}")
     for name, value in held.items():
         if name not in others:
             raise EffectError(
@@ -48,7 +45,7 @@ def check_held(
                 f"{shorten(sorted(others), 20) or 'none'}"
             )
         if not _is_value(value, factor=name in factors):
-            raise EffectError(f"at= holds {name!r} at {_wanted(name in factors)}; found {value!r}")
+            raise EffectError(f"at= holds {name!r} at {_wanted(name in factors)}; found {shown(value)}")
     return held
 
 
@@ -87,14 +84,15 @@ def check_points(points: Any, *, factor: bool) -> int | list[Any]:
     EffectError
         It is neither, or a value is missing or not one number.
     """
-    if pd.api.types.is_list_like(points, allow_sets=False) and not isinstance(points, Mapping) and len(points):
+    counted = isinstance(points, Collection) and not isinstance(points, str | bytes | Mapping | Set)
+    if counted and getattr(points, "shape", None) != () and len(points):
         values = list(points)
         for value in values:
             if not _is_value(value, factor=factor):
-                raise EffectError(f"each of points is {_wanted(factor)}; found {value!r}")
+                raise EffectError(f"each of points is {_wanted(factor)}; found {shown(value)}")
         return values
-    if not isinstance(points, int | np.integer) or isinstance(points, bool) or points < 2:
-        raise EffectError(f"points is a number of points, at least 2, or their values; found {points!r}")
+    if not is_whole(points) or not 2 <= points <= MOST:
+        raise EffectError(f"points is a number of points, at least 2, or their values; found {shown(points)}")
     return int(points)
 
 
@@ -105,5 +103,5 @@ def _wanted(factor: bool) -> str:
 def _is_value(value: Any, *, factor: bool) -> bool:
     """Whether it is a single value that a predictor can have."""
     if factor:
-        return bool(pd.api.types.is_scalar(value)) and not pd.isna(value)
-    return isinstance(value, Real | Decimal | np.bool_) and math.isfinite(value)
+        return is_one_value(value)
+    return is_one_value(value) and isinstance(value, Real | Decimal | np.bool_)

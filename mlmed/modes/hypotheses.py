@@ -15,6 +15,7 @@ from mlmed.modes.functions import parameters_at, variance_of_sd
 from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
 from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
+from mlmed.options import shown
 
 __all__ = ["test_equation"]
 
@@ -49,7 +50,7 @@ def test_equation(fitted: Fitted, hypothesis: str, quantity_at: Callable[[str], 
     if value is None:
         return test_constraint(fitted, hypothesis, quantity_at(f"({left}) - ({right})"), 0.0)
     if not np.isfinite(value):
-        raise EffectError(f"a quantity cannot be tested to be {right}; found {hypothesis!r}")
+        raise EffectError(f"a quantity cannot be tested to be {right}; found {shown(hypothesis)}")
     known = _known(fitted)
     name = known_name(left, known)
     if name is None:
@@ -67,7 +68,7 @@ def _sides(hypothesis: str) -> tuple[str, str]:
     left, equals, right = hypothesis.partition("=") if isinstance(hypothesis, str) else ("", "", "")
     left, right = left.strip(), right.strip()
     if not equals or "=" in right or not left or not right:
-        raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {hypothesis!r}")
+        raise EffectError(f"a hypothesis is one equation such as 'cov_ab = 0'; found {shown(hypothesis)}")
     return (right, left) if _number(left) is not None and _number(right) is None else (left, right)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmed.errors import EffectError
-from mlmed.options import ENDS, check_count, check_flag, check_jobs, check_seed, one_of
+from mlmed.options import ENDS, check_count, check_flag, check_jobs, check_seed, one_of, shown
 
 __all__ = ["Options", "check_options"]
 
@@ -40,12 +40,12 @@ def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> di
     if idle:
         users = [kind for kind, options in table.items() if idle[0] in options]
         raise EffectError(
-            f"interval={interval!r} does not use {', '.join(idle)}; {idle[0]} belongs to "
+            f"interval={shown(interval)} does not use {', '.join(idle)}; {idle[0]} belongs to "
             f"{' and '.join(f'interval={kind!r}' for kind in users)}"
         )
     options = {**table[interval], **asked}
     if "seed" in options:  # numbers are drawn; look at everything before they are
-        options["seed"] = check_seed(options["seed"], f"interval={interval!r}")
+        options["seed"] = check_seed(options["seed"], f"interval={shown(interval)}")
         options["n"] = check_count(options["n"], "replicates" if interval == "bootstrap" else "draws")
     if "method" in options:
         one_of(options["method"], ENDS, "method")

@@ -21,6 +21,7 @@ from mlmed.modes.curves import (
 )
 from mlmed.modes.sdcor import correlations_table
 from mlmed.modes.values import Values
+from mlmed.options import shown
 from mlmed.report.curve_plots import plot_curves, plot_lines
 from mlmed.report.effect_plots import plot_caterpillar, plot_correlation_forest
 
@@ -116,7 +117,7 @@ class Pictures(Values):
         table = self.ranef(level=level)
         known = list(dict.fromkeys(table["effect"]))
         if effect is not None and not isinstance(effect, str) and not pd.api.types.is_list_like(effect):
-            raise EffectError(f"effect is the name of a random effect, or a list of names; found {effect!r}")
+            raise EffectError(f"effect is the name of a random effect, or a list of names; found {shown(effect)}")
         asked = known if effect is None else [effect] if isinstance(effect, str) else list(effect)
         unknown = [name for name in asked if name not in known]
         if unknown or not asked:

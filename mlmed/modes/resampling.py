@@ -16,7 +16,7 @@ from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_am
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
-from mlmed.options import RESAMPLED, check_count, check_flag, check_jobs, check_seed, one_of
+from mlmed.options import RESAMPLED, check_count, check_flag, check_jobs, check_seed, one_of, shown
 from mlmed.reml.fit import Optimum
 from mlmed.reml.influence import refits_without
 from mlmed.reml.percluster import ClusterProducts, cluster_products
@@ -43,7 +43,9 @@ def resampler_for(fitted: Fitted, kind: str, *, within: bool = False) -> Resampl
     """
     one_of(kind, RESAMPLED, "kind")
     if check_flag(within, "within") and kind != "case":
-        raise EffectError(f"within=True draws rows within drawn clusters, which is kind='case'; found kind={kind!r}")
+        raise EffectError(
+            f"within=True draws rows within drawn clusters, which is kind='case'; found kind={shown(kind)}"
+        )
     if kind == "case":
         if not within:
             return case_resampler(fitted.spec, fitted.grams)

@@ -13,6 +13,7 @@ from mlmed.modes.curves import conditional_table, line_along
 from mlmed.modes.inference import Inference
 from mlmed.modes.prediction import predict, prediction_table
 from mlmed.modes.tables import ranef_table
+from mlmed.options import shown
 
 __all__ = ["Values"]
 
@@ -113,8 +114,8 @@ class Values(Inference):
             return prediction_table(self.fitted, newdata, level=level, interval=interval, coverage=share)
         if coverage is not None:
             raise EffectError(
-                f"coverage={coverage!r} is that of an interval, and none was asked for; give interval='confidence' or "
-                "'prediction' as well, or leave coverage out"
+                f"coverage={shown(coverage)} is that of an interval, and none was asked for; give "
+                "interval='confidence' or 'prediction' as well, or leave coverage out"
             )
         return predict(self.fitted, newdata, level=level)
 

@@ -15,7 +15,7 @@ from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.piecewise import intervals as piecewise_intervals
 from mlmed.modes.results import MixedResults
-from mlmed.options import Method, check_level
+from mlmed.options import Method, check_level, one_of, shown
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Analysis, Outcome, failed, outcome_of
@@ -36,9 +36,9 @@ def interval_options(design: str, interval: str, vcov: str | None, draws: int | 
     """Arguments of ``effects`` without the seed, checked; ``vcov`` is ``joint`` where one is used and none given."""
     check_level(level)
     mode = intervals if design == "1-1-1" else piecewise_intervals
-    uses = mode.OPTIONS.get(interval, {})
+    uses = mode.OPTIONS[one_of(interval, mode.OPTIONS, "interval")]
     if draws is not None and uses and "n" not in uses:
-        raise EffectError(f"interval={interval!r} draws nothing; leave out draws=")
+        raise EffectError(f"interval={shown(interval)} draws nothing; leave out draws=")
     kind = "joint" if vcov is None and "vcov" in uses else vcov
     checked = check_options(mode.OPTIONS, interval, {"vcov": kind, "n": draws, "seed": 0 if "seed" in uses else None})
     kept: dict[str, Any] = {name: checked[name] for name in ("vcov", "n") if name in checked}

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.compact import Compact
 from mlmed.errors import DataError
-from mlmed.options import DESIGNS, Design, check_flag, check_seed, one_of
-from mlmed.simulate.population import BPGTruth, number, whole
+from mlmed.options import DESIGNS, Design, check_flag, check_number, check_seed, one_of
+from mlmed.simulate.population import BPGTruth, whole
 
 __all__ = ["Population", "Simulated", "Source", "bpg", "default_truth"]
 
@@ -121,7 +121,7 @@ class Source:
         made = replace(base, **given)
         if cov_ab is not None:
             made = _with_cov_ab(made, cov_ab, design, given)
-        return cls(made, design, number(x_between, "x_between"), skewed)
+        return cls(made, design, check_number(x_between, "x_between", error=DataError), skewed)
 
     def __post_init__(self) -> None:
         """Refuse random effects that the design cannot have, and an x that does not vary."""
@@ -181,7 +181,7 @@ def _refuse_silent_covariance(base: BPGTruth, given: dict[str, Any], cov_ab: flo
 
 def _with_cov_ab(truth: BPGTruth, value: float, design: str, given: dict[str, Any]) -> BPGTruth:
     """The population with the covariance that was given."""
-    cov_ab = number(value, "cov_ab")
+    cov_ab = check_number(value, "cov_ab", error=DataError)
     if "G" in given and truth.cov_ab != cov_ab:
         raise DataError(
             f"cov_ab={cov_ab:g} and G, whose row 1 and column 3 have {truth.cov_ab:g}, are two values of "

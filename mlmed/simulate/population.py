@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import DataError
+from mlmed.options import MOST, check_number, is_whole, shown
 
-__all__ = ["BPGTruth", "number", "whole"]
+__all__ = ["BPGTruth", "whole"]
 
 Array = NDArray[np.float64]
 #: Paths a and b of the 2006 paper's example, and the covariance of its random effects.
@@ -66,7 +66,7 @@ class BPGTruth:
     def __post_init__(self) -> None:
         """Check every value; keep arrays as tuples, so that nobody can change them."""
         for name in ("a", "b", "cprime"):
-            object.__setattr__(self, name, number(getattr(self, name), name))
+            object.__setattr__(self, name, check_number(getattr(self, name), name, error=DataError))
         if self.G is None:
             object.__setattr__(self, "G", self._default_covariance())
         for name, shape in (("G", (5, 5)), ("sigma2", (2,)), ("intercepts", (2,))):
@@ -116,20 +116,13 @@ class BPGTruth:
         return replace(self, G=G)
 
 
-def number(value: Any, name: str) -> float:
-    """A finite number."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(float(value)):
-        raise DataError(f"{name} must be a number (finite, not missing); found {value!r}")
-    return float(value)
-
-
 def _array(values: Any, name: str, shape: tuple[int, ...]) -> Array:
     try:
         array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"{name} must be numbers in the shape {shape}; found {values!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{name} must be numbers in the shape {shape}; found {shown(values)}") from None
     if array.shape != shape or not np.isfinite(array).all():
-        found = f"the shape {array.shape}" if array.shape != shape else f"{values!r}"
+        found = f"the shape {array.shape}" if array.shape != shape else shown(values)
         raise DataError(f"{name} must be finite numbers in the shape {shape}; found {found}")
     return array
 
@@ -156,6 +149,7 @@ def _check_covariance(G: Array) -> None:
 
 def whole(value: Any, name: str) -> int:
     """A number of clusters or rows."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise DataError(f"{name} must be a whole number from 1; found {value!r}")
+    if not is_whole(value) or not 1 <= value <= MOST:
+        limits = "must be a whole number from 1" if not is_whole(value) or value < 1 else f"is at most {MOST:,}"
+        raise DataError(f"{name} {limits}; found {shown(value)}")
     return int(value)

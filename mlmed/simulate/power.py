@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack
 
 import pandas as pd
 
 from mlmed.errors import EffectError
-from mlmed.options import Design, Interval, Method, PiecewiseInterval, check_count, check_jobs, check_seed, one_of
+from mlmed.options import (
+    Design,
+    Interval,
+    Method,
+    PiecewiseInterval,
+    check_count,
+    check_jobs,
+    check_seed,
+    one_of,
+    several,
+)
 from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
@@ -193,7 +203,8 @@ def power(
     sizes = tuple((J, rows) for rows in _sizes(cluster_size, "cluster_size") for J in _sizes(n_clusters, "n_clusters"))
     source = Source.of(design, **population)
     options = interval_options(design, interval, vcov, draws, level)
-    model = (mediator or FORMULAS[design][0], outcome or FORMULAS[design][1])
+    usual = FORMULAS[design]
+    model = (usual[0] if mediator is None else mediator, usual[1] if outcome is None else outcome)
     analysis = analysis_for(source, model, method, options)
     trial = Trial(source, sizes, analysis)
     found = replicate(trial, n, seed=seed, n_jobs=jobs, progress=progress)
@@ -208,8 +219,7 @@ def power(
 
 
 def _sizes(value: int | Sequence[int], name: str) -> list[int]:
-    values = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-    found = [whole(one, name) for one in values]
+    found = [whole(one, name) for one in several(value)]
     if not found:
         raise EffectError(f"{name} is empty; give a number or several")
     return found

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import pandas as pd
 
-from mlmed.errors import EffectError
-from mlmed.options import check_count, check_jobs, check_level, check_seed, one_of
+from mlmed.errors import DataError, EffectError
+from mlmed.options import check_count, check_jobs, check_level, check_number, check_seed, one_of, several
 from mlmed.replication import replicate
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.estimators import ESTIMATORS, Comparison
 from mlmed.simulate.generate import Population, Source, default_truth
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.pictures import plot_study
-from mlmed.simulate.population import BPGTruth, number, whole
+from mlmed.simulate.population import BPGTruth, whole
 from mlmed.simulate.trials import VALUES, Outcome, summarized
 
 if TYPE_CHECKING:
@@ -200,8 +200,10 @@ def _population(values: Population) -> Source:
 
 
 def _known(covariances: Sequence[float]) -> list[float]:
-    values = covariances if isinstance(covariances, Iterable) and not isinstance(covariances, str) else [covariances]
-    found = [number(value, "a value of cov(a_j, b_j)") + 0.0 for value in values]  # no negative zero
+    values = several(covariances)
+    found = [
+        check_number(value, "a value of cov(a_j, b_j)", error=DataError) + 0.0 for value in values
+    ]  # no negative zero
     if not found:
         raise EffectError("covariances is empty; give values of cov(a_j, b_j)")
     return found

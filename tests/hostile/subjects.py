@@ -112,7 +112,7 @@ def fits(data: pd.DataFrame) -> dict[str, Any]:
 
 
 def methods(made: Mapping[str, Any], data: pd.DataFrame) -> Iterator[Subject]:
-    """Public methods of fits, with what each asks for; options of intervals are asked with the interval that has them."""
+    """Public methods of fits, with what each asks for; options of intervals beside the interval that has them."""
     for mode, fit in made.items():
         for name in sorted(dir(type(fit))):
             static = inspect.getattr_static(type(fit), name)

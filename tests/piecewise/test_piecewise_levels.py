@@ -114,7 +114,7 @@ REFUSED = {
     "total, random": (MEDIATOR, OUTCOME, {"total": "y ~ x"}, FormulaError, "must have random terms"),
     "total, clusters": (MEDIATOR, OUTCOME, {"total": "y ~ x + (1 | g)"}, FormulaError, "the cluster variable of"),
     "method": (MEDIATOR, OUTCOME, {"method": "mle"}, FormulaError, "method must be one of"),
-    "structure": (MEDIATOR, OUTCOME, {"covariance": "toeplitz"}, FormulaError, "covariance must be one of unstructured"),
+    "structure": (MEDIATOR, OUTCOME, {"covariance": "toeplitz"}, FormulaError, "covariance must be one of"),
     "structure, type": (MEDIATOR, OUTCOME, {"covariance": 3}, FormulaError, "covariance must be one of"),
     "structure, label": (MEDIATOR, OUTCOME, {"covariance": {"k": "diagonal"}}, FormulaError, "names the block k"),
     "contrast": (MEDIATOR, OUTCOME, {"contrast": (1, 1)}, FormulaError, "two different values"),

@@ -14,9 +14,10 @@ from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.effects.moderators import refuse_unreached
+from mlmed.effects.slopes import as_number
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
-from mlmed.options import FAMILIES, HC_KINDS, METHODS, one_of
+from mlmed.options import FAMILIES, HC_KINDS, METHODS, check_mapping, check_text, is_one_value, one_of, shown
 
 __all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
 
@@ -73,18 +74,18 @@ def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[s
         one_of(robust, HC_KINDS, "robust", also="None")
     if robust is not None and cluster is not None:
         raise EffectError(
-            f"robust={robust!r} and cluster={cluster!r} are two answers to one question; give one of them"
+            f"robust={shown(robust)} and cluster={shown(cluster)} are two answers to one question; give one of them"
         )
     if robust is not None and names:
         raise EffectError(
-            f"robust={robust!r} is for independent rows, and the equation of {' and '.join(names)} has random terms; "
-            f"use cluster={group!r} for errors that are robust within clusters"
+            f"robust={shown(robust)} is for independent rows, and the equation of {' and '.join(names)} has random "
+            f"terms; use cluster={group!r} for errors that are robust within clusters"
         )
-    if cluster is not None and not isinstance(cluster, str):
-        raise EffectError(f"cluster is the name of a column; found {cluster!r}. Give the name")
+    if cluster is not None:
+        check_text(cluster, "cluster", "a column")
     if cluster is not None and names and cluster != group:
         raise EffectError(
-            f"cluster={cluster!r}, but the random terms of {' and '.join(names)} belong to {group}; use "
+            f"cluster={shown(cluster)}, but the random terms of {' and '.join(names)} belong to {group}; use "
             f"cluster={group!r}"
         )
 
@@ -148,9 +149,8 @@ def _shown(value: Any) -> str:
 
 
 def _as_number(name: str, value: Any, option: str) -> float:
-    number = isinstance(value, int | float | np.number | np.bool_)
-    if not number or not np.isfinite(float(value)):
-        raise DataError(f"{option}={value!r}, but the treatment {name} holds numbers; give a number")
+    if as_number(value) is None:
+        raise DataError(f"{option}={shown(value)}, but the treatment {name} holds numbers; give a number")
     return float(value)
 
 
@@ -158,10 +158,7 @@ def check_at(
     at: Mapping[str, Any] | None, layouts: tuple[EquationLayout, EquationLayout], treatment: str, mediator: str
 ) -> dict[str, Any]:
     """Values of covariates: known columns that are neither treatment nor mediator, values that they can have."""
-    if at is None:
-        return {}
-    if not isinstance(at, Mapping):
-        raise EffectError(f"at is a mapping of covariate to value, as in at={{'age': 30}}; found {at!r}. Give one")
+    at = check_mapping(at, "at", "at={'age': 30}")
     known = {name for layout in layouts for name in layout.typical} - {treatment, mediator}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
     out: dict[str, Any] = {}
@@ -174,15 +171,15 @@ def check_at(
                 f"at names {name!r}, which no equation uses; choose among {', '.join(sorted(known)) or 'none'}"
             )
         if name in levels:
-            if value not in levels[name]:
+            if not is_one_value(value) or value not in levels[name]:
                 raise EffectError(
-                    f"at gives {name} the value {value!r}; it must be one of {shorten(map(_shown, levels[name]))}"
+                    f"at gives {name} the value {shown(value)}; it must be one of {shorten(map(_shown, levels[name]))}"
                 )
             out[name] = value
             continue
-        number = isinstance(value, int | float | np.number | np.bool_)
-        if not number or not np.isfinite(float(value)):
-            raise EffectError(f"at gives {name} the value {value!r}; it must be a number (not nan or missing)")
-        out[name] = float(value)
+        number = as_number(value)
+        if number is None:
+            raise EffectError(f"at gives {name} the value {shown(value)}; it must be a number (not nan or missing)")
+        out[name] = number
     refuse_unreached(out, layouts)
     return out

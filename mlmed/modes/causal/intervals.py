@@ -7,6 +7,7 @@ from typing import Any
 
 from mlmed.errors import EffectError
 from mlmed.modes.causal.setting import Question
+from mlmed.options import shown
 
 __all__ = ["OPTIONS", "question_of"]
 
@@ -37,7 +38,7 @@ def question_of(
     question = Question(dict(at), groups or "modes", ranef_draws or "joint", by_cluster)
     if ranef_draws is not None and question.groups == "population":
         raise EffectError(
-            f"ranef_draws={ranef_draws!r} is about the modes of clusters, and groups='population' averages over "
+            f"ranef_draws={shown(ranef_draws)} is about the modes of clusters, and groups='population' averages over "
             "clusters without them; leave it out"
         )
     return question

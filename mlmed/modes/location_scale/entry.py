@@ -26,6 +26,7 @@ from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.location_scale.results import LocationScaleResults
 from mlmed.modes.table_warnings import warn_of_table
+from mlmed.options import shown
 
 __all__ = ["location_scale"]
 
@@ -85,7 +86,7 @@ def _check_nodes(nodes: Any) -> int | None:
         return None
     number = int(nodes) if isinstance(nodes, Integral) and not isinstance(nodes, bool) else 0
     if not 3 <= number <= 101:
-        raise EffectError(f"nodes is a whole number from 3 to 101, or leave it out; found {nodes!r}")
+        raise EffectError(f"nodes is a whole number from 3 to 101, or leave it out; found {shown(nodes)}")
     return number
 
 

@@ -18,6 +18,7 @@ from mlmed.formula import Equation
 from mlmed.locscale.prediction import NewColumns
 from mlmed.locscale.rows import Part, Rows
 from mlmed.modes.grid import check_held, refuse_held_jumps
+from mlmed.options import shown
 
 __all__ = ["line_along", "own_columns", "read_columns"]
 
@@ -86,7 +87,7 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     held = check_held(at, [name for name in typical if name != variable], levels)
     refuse_unreached(held, layouts)
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise EffectError(f"points is a number of points, at least 2; found {points!r}")
+        raise EffectError(f"points is a number of points, at least 2; found {shown(points)}")
     if variable in levels:
         grid: Any = list(levels[variable])
     else:

@@ -21,6 +21,7 @@ from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
+from mlmed.options import check_text
 from mlmed.reml.refit import Refit, Refitted
 from mlmed.reml.resample import CaseResampler, case_resampler
 from mlmed.reml.vcov import Directions, said_along
@@ -193,8 +194,7 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
     """
     if data is None:
         raise EffectError("strata= reads a column of the data, but a fit from a pickle has no rows; fit it again")
-    if not isinstance(column, str):
-        raise EffectError(f"strata is the name of a column; found {column!r}")
+    check_text(column, "strata", "a column")
     table = select_columns(data, {column, *group}, keep=(column, *group))
     codes, found = cluster_codes(table, group)
     if not found.equals(clusters):
