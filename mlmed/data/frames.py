@@ -14,6 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.cells import refuse_odd_cells
 from mlmed.data.engines import engine_rows
 from mlmed.data.ids import refuse_rounded
 from mlmed.errors import DataError
@@ -98,11 +99,11 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     chosen = frame.select([column_named(name, present) for name in wanted or present[:1]])
     eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
     native = eager.to_native()
-    if isinstance(native, pd.DataFrame):
-        table = pd.DataFrame({name: native[name].array for name in wanted}, index=pd.RangeIndex(len(native)))
-    else:
-        columns = {name: _to_pandas(eager[name]) for name in wanted}
-        table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
+    is_pandas = isinstance(native, pd.DataFrame)
+    columns = {name: native[name] if is_pandas else _to_pandas(eager[name]) for name in wanted}
+    for name, column in columns.items():
+        refuse_odd_cells(column, name)
+    table = pd.DataFrame({name: column.array for name, column in columns.items()}, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
     return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})

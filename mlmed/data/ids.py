@@ -56,11 +56,15 @@ def _floats(column: pd.Series) -> tuple[NDArray[np.float64], int]:
     return np.array(found, dtype=np.float64), least + 1
 
 
+#: Digits of an id that is read as a number; Python refuses to read more than 4,300.
+LONGEST_ID = 1_000
+
+
 def whole_number(text: str) -> int | None:
     """The whole number that a text writes, or None."""
     stripped = text.strip()
     digits = stripped[1:] if stripped[:1] in ("+", "-") else stripped
-    return int(stripped) if digits.isascii() and digits.isdigit() else None
+    return int(stripped) if len(digits) <= LONGEST_ID and digits.isascii() and digits.isdigit() else None
 
 
 def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:

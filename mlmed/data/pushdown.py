@@ -13,6 +13,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from mlmed.data.cells import refuse_odd_cells
 from mlmed.data.engines import engine_rows
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, standardized
@@ -68,6 +69,8 @@ def _rows_missing(grams: Grams, frame: nw.LazyFrame[Any]) -> bool:
 def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
     """The table of sums as arrays, clusters sorted (engines return groups in any order)."""
     group = [safe_name(name) for name in spec.group]
+    for name, safe in zip(spec.group, group, strict=True):
+        refuse_odd_cells(table[safe], name)
     table = table.sort_values([*group, _PATTERN], kind="stable").reset_index(drop=True)
     for name, safe in zip(spec.group, group, strict=True):
         if table[safe].dtype == np.float64 and np.isinf(table[safe]).any():

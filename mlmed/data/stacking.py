@@ -99,8 +99,9 @@ def stack(
     one_of(order, STACK_ORDERS, "order", error=DataError)
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
-    values = {name: _numbers(frame.get_column(name)) for name in (x, m, y, *covariates)}
-    refuse_rounded(select_columns(frame, [cluster], keep=[cluster])[cluster])
+    asked = [cluster, x, m, y, *covariates]
+    refuse_rounded(select_columns(frame, asked, keep=asked)[cluster])  # looks at every cell, too
+    values = {name: _numbers(frame.get_column(name)) for name in asked[1:]}
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
     known = pd.Index(pd.unique(pd.Series(ids, dtype=object)[in_cluster]), dtype=object, name=cluster)
@@ -168,6 +169,7 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
     return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
 
 
+@engine_rows()
 def _numbers(column: nw.Series[Any]) -> np.ndarray:
     """Return a numeric or boolean column as floats, shape (n,), with NaN for what is missing."""
     if column.dtype.is_numeric() or column.dtype == nw.Boolean:
