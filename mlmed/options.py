@@ -8,9 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from numbers import Integral, Real
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mlmed.errors import EffectError, FormulaError, MlmedError
+import numpy as np
+
+from mlmed.errors import DataError, EffectError, FormulaError, MlmedError
 
 __all__ = [
     "ALL_KINDS",
@@ -25,6 +29,7 @@ __all__ = [
     "LONGEST",
     "METHODS",
     "MOST",
+    "MOST_POINTS",
     "ORDERS",
     "PIECEWISE_INTERVALS",
     "PREDICTION_INTERVALS",
@@ -71,6 +76,7 @@ __all__ = [
     "check_mapping",
     "check_number",
     "check_own_name",
+    "check_path",
     "check_seed",
     "check_text",
     "is_number",
@@ -145,8 +151,8 @@ STYLES = ("text", "stata")
 
 #: Letters of a value in a message; more than these are not read.
 LONGEST = 120
-#: More draws, replicates or starts than anybody needs, and more workers than a machine has: slips of the hand.
-MOST, MOST_JOBS = 10_000_000, 10_000
+#: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
+MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
 DIGITS = 50
 
@@ -299,7 +305,7 @@ def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | No
 
 def check_level(level: Any, name: str = "level") -> float:
     """A coverage, which is a proportion; ``name`` is what the caller's argument is called."""
-    if not isinstance(level, Real) or isinstance(level, bool) or not 0 < level < 1:  # type: ignore[operator]
+    if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
         raise EffectError(f"{name} must be a proportion between 0 and 1, such as 0.95; found {shown(level)}")
     if not 0.5 + float(level) / 2.0 < 1.0:
         raise EffectError(f"{name} {level!r} cannot be told from 1; use one such as 0.999")
@@ -344,6 +350,16 @@ def several(value: Any) -> list[Any]:
     """The values of a list, or the one value as a list; text is one value, and so is what may have no end."""
     is_list = isinstance(value, Collection) and getattr(value, "shape", None) != ()
     return list(value) if is_list and not isinstance(value, str | bytes) else [value]
+
+
+def check_path(value: Any, name: str, *, error: type[MlmedError] = DataError) -> str | Path:
+    """A path that the file system can be asked for."""
+    if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
+        raise error(f"{name} is the path of a file, text or a Path; found {shown(value)}")
+    text = str(fspath(value))
+    if not text.strip() or "\0" in text or any("\ud800" <= letter <= "\udc7f" for letter in text):
+        raise error(f"{name}={shown(text)} cannot be the path of a file; give another one")
+    return value if isinstance(value, str) else Path(value)
 
 
 def check_list(value: Any, name: str, of: str, *, error: type[MlmedError] = EffectError) -> list[Any]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 import numpy as np
 import pandas as pd
 
 from mlmed.effects.profile import STIFFNESS, End, Profiler
-from mlmed.errors import EffectError
-from mlmed.options import check_level, shown
+from mlmed.options import MOST_POINTS, check_count, check_level
 
 __all__ = ["check_points", "curve_points"]
 
@@ -48,5 +45,4 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
 def check_points(points: int, level: float) -> None:
     """Refuse what makes no curve."""
     check_level(level)
-    if not isinstance(points, Integral) or points < 4:
-        raise EffectError(f"a curve needs at least 4 points; found {shown(points)}")
+    check_count(points, "points of the curve", name="points", least=4, most=MOST_POINTS)

@@ -110,8 +110,9 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[s
     plain = re.sub(r"`([^`]+)`", stand_in, named)
     try:
         tree = ast.parse(plain.strip(), mode="eval")
-    except SyntaxError as error:
-        raise EffectError(f"cannot read {text!r}: {error.msg}; write e.g. 'a*b + cov_ab'") from error
+    except (SyntaxError, UnicodeError, MemoryError, RecursionError) as error:
+        reason = getattr(error, "msg", "") or getattr(error, "reason", "") or "too many parentheses"
+        raise EffectError(f"cannot read {shown(text)}: {reason}; write e.g. 'a*b + cov_ab'") from error
     used: dict[str, str] = {}
     for node in ast.walk(tree):
         if not isinstance(node, _ALLOWED):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import COLUMNS, Quantity
 from mlmed.effects.draws import draw_interval
 from mlmed.errors import EffectError
-from mlmed.options import ENDS, check_level, one_of
+from mlmed.options import ENDS, check_level, check_list, check_text, one_of, shown
 from mlmed.reml.refit import Refitted
 from mlmed.report.plots import plot_draws
 
@@ -150,10 +150,11 @@ class BootstrapResults:
         """
         check_level(level)
         one_of(method, ENDS, "method")
-        chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else list(terms)
-        unknown = [term for term in chosen if term not in self.draws.columns]
+        chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else terms
+        chosen = check_list(chosen, "terms", "names of terms")
+        unknown = [term for term in chosen if not isinstance(term, str) or term not in self.draws.columns]
         if unknown:
-            raise EffectError(f"no draws of {unknown[0]!r}; there are {', '.join(self.draws.columns)}")
+            raise EffectError(f"no draws of {shown(unknown[0])}; there are {', '.join(self.draws.columns)}")
         jackknife = self.jackknife if method == "bca" else None
         count = self._count()
         notes = {term: _joined(self.notes.get(term, ""), count) for term in chosen}
@@ -186,7 +187,8 @@ class BootstrapResults:
         EffectError
             Unknown term, or one whose draws are all the same.
         """
-        name = term or ("indirect" if "indirect" in self.draws else str(self.draws.columns[0]))
+        usual = "indirect" if "indirect" in self.draws else str(self.draws.columns[0])
+        name = usual if term is None else check_text(term, "term", "a term")
         row = self.tidy(method=method, level=level, terms=[name]).iloc[0]
         if self.draws[name].dropna().nunique() < 2:
             raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")

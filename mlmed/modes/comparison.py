@@ -14,7 +14,7 @@ import pandas as pd
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
-from mlmed.options import check_level, shown
+from mlmed.options import check_level, check_list, check_mapping, check_text, shown
 from mlmed.report.forest import plot_forest
 from mlmed.report.text import WIDTH, as_html, format_number
 
@@ -87,7 +87,7 @@ class Comparison:
             There is no such method.
         """
         table = self.table
-        column = self.methods[0] if reference is None else reference
+        column = self.methods[0] if reference is None else check_text(reference, "reference", "a column")
         if column not in table.columns:
             raise EffectError(f"no method {column!r} in the comparison; there are {', '.join(self.methods)}")
         return table.drop(columns=column).sub(table[column], axis=0)
@@ -107,10 +107,10 @@ class Comparison:
         if terms is None:
             chosen = [term for term in EFFECTS if term in there and term != "direct"] or there[:8]
         else:
-            chosen = [terms] if isinstance(terms, str) else list(terms)
-        unknown = [term for term in chosen if term not in there]
+            chosen = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of terms")
+        unknown = [term for term in chosen if not isinstance(term, str) or term not in there]
         if unknown or not chosen:
-            found = f"no term {unknown[0]!r} to draw" if unknown else "no terms to draw"
+            found = f"no term {shown(unknown[0])} to draw" if unknown else "no terms to draw"
             raise EffectError(f"{found}; there are {', '.join(there)}")
         return plot_forest(
             self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
@@ -170,21 +170,21 @@ def compare(
             raise EffectError(
                 f"compare() takes fits of mediate, mixed, piecewise or causal; found {type(fit).__name__}"
             )
-    terms = [terms] if isinstance(terms, str) else terms
+    if terms is not None and not isinstance(terms, Mapping):
+        terms = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of terms")
     if terms is not None and not len(terms):
         raise EffectError("terms is empty; leave it out to see every term, or name some, as in terms=['indirect']")
-    if not isinstance(published or {}, Mapping):
-        raise EffectError(f"published must be a mapping, {{'brms': {{'indirect': -0.13}}}}; found {shown(published)}")
+    published = check_mapping(published, "published", "{'brms': {'indirect': -0.13}}")
     columns = labels_of(fits, names)
     rows = fit_rows(fits, columns, terms, level)
     given = [given_rows(TRUTH, TRUTH, truth_values(truth))] if truth is not None else []
-    given += [given_rows(str(name), "published", values) for name, values in (published or {}).items()]
+    given += [given_rows(str(name), "published", values) for name, values in published.items()]
     long = pd.concat([part for part in [*given, *rows] if len(part)], ignore_index=True)
     ordered = list(terms) if terms is not None else list(dict.fromkeys(pd.concat([*rows, *given])["term"]))
     long = long[long["term"].isin(ordered)]
     order = long["term"].map({term: k for k, term in enumerate(ordered)})
     long = long.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
-    methods = (*([TRUTH] if truth is not None else []), *map(str, published or {}), *columns)
+    methods = (*([TRUTH] if truth is not None else []), *map(str, published), *columns)
     twice = [name for name, count in Counter(methods).items() if count > 1]
     if twice:
         raise EffectError(f"two columns have the name {twice[0]!r}; rename one of them (names=, published=)")

@@ -12,7 +12,7 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.effects.montecarlo import EFFECTS
 from mlmed.errors import EffectError
-from mlmed.options import shown
+from mlmed.options import check_list, check_text, shown
 
 __all__ = ["Comparable", "fit_rows", "given_rows", "labels_of", "missing_effects", "truth_values"]
 
@@ -48,9 +48,10 @@ def missing_effects(reason: str, terms: Sequence[str] = EFFECTS) -> pd.DataFrame
 def labels_of(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[str]:
     """One column name a fit; the same names are numbered."""
     if names is not None:
-        if isinstance(names, str) or len(names) != len(fits) or len(set(names)) < len(fits):
+        listed = [] if isinstance(names, str) else check_list(names, "names", "names, one a fit")
+        if len(listed) != len(fits) or not all(isinstance(one, str) for one in listed) or len({*listed}) < len(fits):
             raise EffectError(f"names must be {len(fits)} different names, one a fit; found {shown(names)}")
-        return list(map(str, names))
+        return listed
     labels = [fit.label for fit in fits]
     many, seen, found = Counter(labels), Counter[str](), []
     for label in labels:
@@ -71,7 +72,11 @@ def fit_rows(
     EffectError
         A term that no fit has or can evaluate.
     """
-    asked = None if terms is None else dict(terms) if isinstance(terms, Mapping) else {term: term for term in terms}
+    asked = (
+        None if terms is None else dict(terms) if isinstance(terms, Mapping) else dict(zip(terms, terms, strict=True))
+    )
+    for text in (asked or {}).values():
+        check_text(text, "each of terms", "a term, or an expression")
     reasons: dict[str, str] = {}
     found = []
     for fit, column in zip(fits, columns, strict=True):
@@ -132,5 +137,5 @@ def _given(column: str, term: str, value: Any) -> dict[str, float]:
         )
     try:
         return {name: float(parts.get(name, np.nan)) for name in KEPT[:4]}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EffectError(f"{column} gives {term} the value {shown(value)}, which is not a number") from error

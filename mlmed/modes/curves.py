@@ -20,7 +20,7 @@ from mlmed.modes.grid import check_held, check_points, refuse_held_jumps
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
-from mlmed.options import check_level, check_own_name, check_seed, shown
+from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole, shown
 
 __all__ = [
     "Line",
@@ -87,6 +87,7 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
 def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     """Those that have the predictor."""
     every = [equation.predictors for equation in fitted.spec.equations]
+    check_text(variable, "variable", "a predictor")
     numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
     if not numbers:
         known = sorted(frozenset().union(*every))
@@ -157,8 +158,8 @@ def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
         return np.arange(J)
     if isinstance(clusters, str):
         raise EffectError(f"clusters is a list of ids, such as [{clusters!r}], or a number of them")
-    if not pd.api.types.is_list_like(clusters):
-        if not isinstance(clusters, int | np.integer) or isinstance(clusters, bool) or not 1 <= clusters <= J:
+    if not isinstance(clusters, Collection) or getattr(clusters, "shape", None) == ():
+        if not is_whole(clusters) or not 1 <= clusters <= J:
             raise EffectError(f"clusters is a number from 1 to {J}, or a list of ids; found {shown(clusters)}")
         rng = np.random.default_rng(check_seed(seed, "a choice of clusters"))
         return np.sort(rng.choice(J, size=int(clusters), replace=False))

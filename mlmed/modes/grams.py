@@ -18,7 +18,7 @@ from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import make_grams
 from mlmed.modes.table_warnings import warn_of_table
-from mlmed.options import check_formulas
+from mlmed.options import check_formulas, check_path
 
 __all__ = ["Grams", "grams", "grams_sql"]
 
@@ -65,12 +65,12 @@ class Grams:
 
     def save(self, path: str | Path) -> None:
         """Write to a Parquet file (extra ``io``)."""
-        save_grams(self.arrays, path)
+        save_grams(self.arrays, check_path(path, "path"))
 
     @staticmethod
     def load(path: str | Path) -> Grams:
         """Read what ``save`` wrote."""
-        return Grams(load_grams(path))
+        return Grams(load_grams(check_path(path, "path")))
 
     def __repr__(self) -> str:
         rows = int(self.arrays.rows_per_cluster.sum())

@@ -13,7 +13,7 @@ from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import jump_around, pooled, rows_of
 from mlmed.errors import EffectError
-from mlmed.options import MOST, check_mapping, is_one_value, is_whole, shown
+from mlmed.options import MOST_POINTS, check_mapping, is_one_value, is_whole, shown
 
 __all__ = ["check_held", "check_points", "refuse_held_jumps"]
 
@@ -91,7 +91,7 @@ def check_points(points: Any, *, factor: bool) -> int | list[Any]:
             if not _is_value(value, factor=factor):
                 raise EffectError(f"each of points is {_wanted(factor)}; found {shown(value)}")
         return values
-    if not is_whole(points) or not 2 <= points <= MOST:
+    if not is_whole(points) or not 2 <= points <= MOST_POINTS:
         raise EffectError(f"points is a number of points, at least 2, or their values; found {shown(points)}")
     return int(points)
 

@@ -32,6 +32,7 @@ from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
+from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
 
@@ -63,7 +64,7 @@ class Inference:
 
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named, as a function of the estimates."""
-        if at:
+        if check_mapping(at, "at", "at={'w': 1.0}"):
             raise EffectError("a single equation has no moderated effects; leave out at=")
         return partial(parameters_at, parameter_names(self.fitted))
 

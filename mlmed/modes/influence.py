@@ -14,7 +14,7 @@ from mlmed.effects.delta import Quantity, said_of, std_error
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import parameter_names, psi, shown_clusters
-from mlmed.options import check_jobs
+from mlmed.options import check_count, check_flag, check_jobs, check_text
 from mlmed.reml.influence import one_step_changes, refit_changes
 from mlmed.reml.percluster import cluster_products
 from mlmed.reml.vcov import ParameterVcov
@@ -88,7 +88,9 @@ class InfluenceResults:
 
     def plot(self, term: str | None = None, *, label: int = 3) -> Axes:
         """Change of one term by cluster, in standard errors, the largest named (extra ``plots``)."""
-        name = term or ("indirect" if "indirect" in self.changes else str(self.changes.columns[0]))
+        label = check_count(label, "clusters to be named", name="label", least=0)
+        usual = "indirect" if "indirect" in self.changes else str(self.changes.columns[0])
+        name = usual if term is None else check_text(term, "term", "a term")
         if name not in self.changes:
             raise EffectError(f"no changes of {name!r}; there are {', '.join(self.changes.columns)}")
         error = float(self.std_errors[name])
@@ -113,6 +115,7 @@ def influence_of(
 ) -> InfluenceResults:
     """Leave every cluster out in turn; ``make`` turns parameter vectors into effects."""
     n_jobs = check_jobs(n_jobs)
+    refit = refit if refit is None else check_flag(refit, "refit")
     if refit is None:  # one Newton step does not exist at a singular optimum
         refit = fitted.is_singular and len(fitted.clusters) <= MANY
     products = cluster_products(fitted.working, fitted.grams)

@@ -29,7 +29,7 @@ from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.text import errors_named, letter, native_summary
-from mlmed.options import Interval, Method
+from mlmed.options import Interval, Method, check_level, check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import format_number, render_table
@@ -140,7 +140,7 @@ class MediationResults(MixedResults):
         return partial(_effects_of, self._paths(at), self.fitted.estimates)
 
     def _has_effects(self, at: Mapping[str, Any] | None) -> bool:
-        if at and self.effects_reason:
+        if check_mapping(at, "at", "at={'w': 1.0}") and self.effects_reason:
             try:
                 self._paths(at)
             except EffectError as error:
@@ -172,7 +172,7 @@ class MediationResults(MixedResults):
     def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
         """All tables as JSON (what ``mlmed fit --format json`` prints)."""
         extra = {"effects_reason": self.effects_reason} if self.effects_reason else {}
-        asked = {"treatment": self.treatment, "vcov": vcov, "level": level, "ddf": ddf}
+        asked = {"treatment": self.treatment, "vcov": vcov, "level": check_level(level), "ddf": ddf}
         return to_json(self.fitted, self.sections(vcov=vcov, level=level, ddf=ddf), **asked, **extra)
 
     def _stata_report(self, level: float) -> StataReport:

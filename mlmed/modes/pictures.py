@@ -21,7 +21,7 @@ from mlmed.modes.curves import (
 )
 from mlmed.modes.sdcor import correlations_table
 from mlmed.modes.values import Values
-from mlmed.options import shown
+from mlmed.options import check_flag, check_list, shown
 from mlmed.report.curve_plots import plot_curves, plot_lines
 from mlmed.report.effect_plots import plot_caterpillar, plot_correlation_forest
 
@@ -55,7 +55,7 @@ class Pictures(Values):
         A response that is a predictor of another one (a mediator) is held; the caption says at what.
         """
         line = line_along(self.fitted, variable, at=at, points=points)
-        rows = observed_points(self.fitted, line) if data else None
+        rows = observed_points(self.fitted, line) if check_flag(data, "data") else None
         table = conditional_table(self.fitted, line, level=level)
         return plot_curves(table, variable=variable, level=level, rows=rows, note=given_note(self.fitted, line))
 
@@ -116,12 +116,12 @@ class Pictures(Values):
         """
         table = self.ranef(level=level)
         known = list(dict.fromkeys(table["effect"]))
-        if effect is not None and not isinstance(effect, str) and not pd.api.types.is_list_like(effect):
-            raise EffectError(f"effect is the name of a random effect, or a list of names; found {shown(effect)}")
+        if effect is not None and not isinstance(effect, str):
+            effect = check_list(effect, "effect", "names of random effects, or one name")
         asked = known if effect is None else [effect] if isinstance(effect, str) else list(effect)
-        unknown = [name for name in asked if name not in known]
+        unknown = [name for name in asked if not isinstance(name, str) or name not in known]
         if unknown or not asked:
-            found = f"no random effect {unknown[0]!r}" if unknown else "no random effect was named"
+            found = f"no random effect {shown(unknown[0])}" if unknown else "no random effect was named"
             raise EffectError(f"{found}; there are {shorten(known, 20)}")
         parts = [table[table["effect"] == name] for name in dict.fromkeys(asked)]
         return plot_caterpillar(pd.concat(parts), level=level)

@@ -95,6 +95,7 @@ class Plan:
         check_count(self.n, "replicates")
         check_seed(self.seed, "bootstrap()")
         check_jobs(self.n_jobs)
+        check_flag(self.progress, "progress")
 
 
 @dataclass(frozen=True, slots=True)

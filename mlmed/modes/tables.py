@@ -14,7 +14,7 @@ from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.smallsample import errors_and_df
-from mlmed.options import check_level
+from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 
@@ -90,7 +90,7 @@ def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -
 def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Fixed effects, and their degrees of freedom (p,)."""
     p = len(fitted.estimates.beta)
-    if ddf == "none":
+    if one_of(ddf, DDF_KINDS, "ddf") == "none":
         return _parameter_table(fitted, vcov, level).iloc[:p], np.full(p, np.inf)
     unit, beta = np.eye(len(psi(fitted)))[:p], fitted.estimates.beta
     names = parameter_names(fitted)[:p]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import EffectError
+from mlmed.options import shown
 from mlmed.reml.covariance import ROUNDING, natural_basis, natural_pairs, natural_turn, psd_cholesky
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum
@@ -126,7 +127,7 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     EffectError
         If the shapes are wrong, G has a negative eigenvalue, or the residual covariance one that is not positive.
     """
-    structure, matrix = working.problem.residual, np.asarray(G, dtype=np.float64)
+    structure, matrix = working.problem.residual, _numbers(G, "G")
     residual = _residual_values(structure, sigma2)
     q = working.problem.n_random
     if matrix.shape != (q, q):
@@ -154,9 +155,16 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     return -0.5 * (at.value + working.units.criterion_shift(working.problem.nobs, reml=reml))
 
 
+def _numbers(given: ArrayLike, name: str) -> Array:
+    try:
+        return np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EffectError(f"{name} must be an array of real numbers ({error}); found {shown(given)}") from error
+
+
 def _residual_values(structure: ResidualStructure, given: ArrayLike) -> Array:
     """Residual parameters (S,) from themselves or from the matrix Sigma."""
-    values = np.atleast_1d(np.asarray(given, dtype=np.float64))
+    values = np.atleast_1d(_numbers(given, "sigma2"))
     R, S = structure.R, structure.size
     if values.shape == (S,):
         return values

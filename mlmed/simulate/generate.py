@@ -147,8 +147,15 @@ class Source:
         if self.design == "1-1-1":
             x = x + rng.normal(size=J * n)
         v, (d_m, d_y) = u[codes], np.asarray(truth.intercepts)
-        m = d_m + v[:, 0] + (truth.a + v[:, 1]) * x + e[:, 0]
-        y = d_y + v[:, 2] + (truth.b + v[:, 3]) * m + (truth.cprime + v[:, 4]) * x + e[:, 1]
+        with np.errstate(over="ignore", invalid="ignore"):  # said below
+            m = d_m + v[:, 0] + (truth.a + v[:, 1]) * x + e[:, 0]
+            y = d_y + v[:, 2] + (truth.b + v[:, 3]) * m + (truth.cprime + v[:, 4]) * x + e[:, 1]
+        if not np.isfinite(y).all():
+            largest = max(np.abs(np.asarray(part)).max() for part in (truth.G, truth.sigma2, truth.intercepts))
+            raise DataError(
+                f"values drawn from this population are larger than any float (a = {truth.a:g}, b = {truth.b:g}, "
+                f"cprime = {truth.cprime:g}, others up to {largest:g}); take smaller ones"
+            )
         return Simulated(pd.DataFrame({"id": codes + 1, "x": x, "m": m, "y": y}), truth, u, self.design)
 
     def _random_effects(self, J: int, rng: np.random.Generator) -> Array:

@@ -112,7 +112,7 @@ class BPGTruth:
     def with_cov_ab(self, value: float) -> BPGTruth:
         """The same population with another covariance of a_j and b_j."""
         G = np.array(self.G)
-        G[1, 3] = G[3, 1] = value
+        G[1, 3] = G[3, 1] = check_number(value, "cov_ab", error=DataError)
         return replace(self, G=G)
 
 

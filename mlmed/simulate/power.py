@@ -17,6 +17,7 @@ from mlmed.options import (
     check_count,
     check_jobs,
     check_seed,
+    check_text,
     one_of,
     several,
 )
@@ -86,7 +87,7 @@ class PowerResults:
         EffectError
             Unknown term or value.
         """
-        if term not in set(self.table["term"]):
+        if check_text(term, "term", "a term") not in set(self.table["term"]):
             raise EffectError(f"no term {term!r}; there are {', '.join(self.table['term'].unique())}")
         one_of(value, ("power", "coverage"), "value")
         rows = self.table[self.table["term"] == term]

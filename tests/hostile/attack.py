@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -23,8 +24,10 @@ from mlmed.errors import MlmedError, MlmedWarning
 
 mpl.use("Agg")
 
-#: Functions of the user's, whose own errors reach the user as they are.
-OWN = frozenset({(name, label) for name in ("task", "expression") for label in ("function", "lambda", "class")})
+#: Functions of the user's, whose own errors reach the user as they are; and the usual 1,000 replicates.
+OWN = frozenset({(name, label) for name in ("task", "expression") for label in ("function", "lambda", "class")}) | {
+    ("n", "None")
+}
 #: Seconds above which a try hangs.
 SLOW = 20
 
@@ -192,8 +195,9 @@ def tried(call: Callable[[], Any], *, seconds: int = SLOW) -> tuple[str, str]:
         except TooSlow as error:
             return "slow", str(error)
         except Exception as error:
-            signature = isinstance(error, TypeError) and len(_places(error)) == 1
-            text = f"{type(error).__name__}: {str(error)[:150]!r} at {' < '.join(_places(error)[::-1][:3])}"
+            places = _places(error)
+            signature = isinstance(error, TypeError) and not places
+            text = f"{type(error).__name__}: {str(error)[:150]!r} at {' < '.join(places[::-1][:3])}"
             return ("signature" if signature else "bare"), text
     for one in caught:
         if not issubclass(one.category, MlmedWarning | DeprecationWarning | PendingDeprecationWarning):
@@ -220,7 +224,7 @@ def _places(error: BaseException) -> list[str]:
         if Path(code.co_filename).parent.name != "hostile":
             out.append(f"{Path(code.co_filename).name}:{at.tb_lineno}")
         at = at.tb_next
-    return out or [""]
+    return out
 
 
 def attack(subject: Subject, values: Mapping[str, Callable[[], Any]], tally: Tally, *, seconds: int = SLOW) -> None:
@@ -231,10 +235,8 @@ def attack(subject: Subject, values: Mapping[str, Callable[[], Any]], tally: Tal
                 continue
             given = {**subject.given, argument: make()}
             kind, said = tried(lambda given=given: subject.call(**given), seconds=seconds)
+            plt.close("all")
             tally.add(f"{subject.name}({argument}={label})", kind, said)
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
 
 
 def arguments(call: Callable[..., Any]) -> tuple[str, ...]:

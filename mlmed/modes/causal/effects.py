@@ -16,7 +16,18 @@ from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import delta_effects, draw_effects, drawn_effects
 from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
 from mlmed.modes.interval_options import check_options
-from mlmed.options import CausalInterval, Groups, RanefDraws, check_count, check_jobs, check_level, check_seed
+from mlmed.options import (
+    CAUSAL_INTERVALS,
+    CausalInterval,
+    Groups,
+    RanefDraws,
+    check_count,
+    check_flag,
+    check_jobs,
+    check_level,
+    check_seed,
+    one_of,
+)
 
 __all__ = ["CausalEffects"]
 
@@ -94,7 +105,7 @@ class CausalEffects(CausalFit):
         given = {
             "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
-        kind = interval or "delta"
+        kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
             chosen = options.pop("method")
@@ -137,12 +148,10 @@ class CausalEffects(CausalFit):
             With ``draws``, ``tidy(method=)``, ``failures`` and ``plot(term)``.
         """
         count, start = check_count(n, "replicates"), check_seed(seed, "bootstrap()")
-        workers = check_jobs(n_jobs)
+        workers, progress = check_jobs(n_jobs), check_flag(progress, "progress")
         prepared = self.prepared(self.question(at, groups))
         estimates = self.quantities(prepared, self.covariance_of(prepared))
-        return bootstrap_causal(
-            self.chain, prepared, estimates, n=count, seed=start, n_jobs=workers, progress=bool(progress)
-        )
+        return bootstrap_causal(self.chain, prepared, estimates, n=count, seed=start, n_jobs=workers, progress=progress)
 
     def groups(
         self,
@@ -178,7 +187,7 @@ class CausalEffects(CausalFit):
             There are no clusters, or options are unknown or idle.
         """
         check_level(level)
-        kind = interval or "delta"
+        kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
         question = self.question(at, None, ranef_draws, by_cluster=True)
         return group_effects(self.chain, kind, options, lambda: self.prepared(question), self.fixed, level=level)

@@ -32,10 +32,10 @@ def question_of(
     if not is_mixed:
         for name, value in (("groups", groups), ("ranef_draws", ranef_draws)):
             if value is not None:
-                raise EffectError(
-                    f"{name}={value!r} says what is done with random effects, and no equation has any; leave it out"
-                )
-    question = Question(dict(at), groups or "modes", ranef_draws or "joint", by_cluster)
+                said = f"{name}={shown(value)} says what is done with random effects"
+                raise EffectError(f"{said}, and no equation has any; leave it out")
+    own = "modes" if groups is None else groups, "joint" if ranef_draws is None else ranef_draws
+    question = Question(dict(at), *own, by_cluster)
     if ranef_draws is not None and question.groups == "population":
         raise EffectError(
             f"ranef_draws={shown(ranef_draws)} is about the modes of clusters, and groups='population' averages over "

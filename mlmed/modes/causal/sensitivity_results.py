@@ -15,7 +15,7 @@ from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
 from mlmed.modes.causal.sensitivity_setup import check_rho
 from mlmed.modes.causal.sensitivity_tables import report, root_of
-from mlmed.options import one_of
+from mlmed.options import check_text, one_of
 from mlmed.report.sensitivity_plots import plot_over_r2, plot_over_rho
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class SensitivityResults:
         EffectError
             No such term.
         """
-        name = self.terms[2] if term is None else term
+        name = self.terms[2] if term is None else check_text(term, "term", "a term")
         if name not in self.terms:
             raise EffectError(f"no term {name!r}; there are {', '.join(self.terms)}")
         return self.table[self.table["term"] == name].reset_index(drop=True)
@@ -173,15 +173,14 @@ class SensitivityResults:
         """
         rows = self.rows(term)
         name = str(rows["term"].iloc[0])
-        if kind == "rho":
+        if one_of(kind, ("rho", "r2"), "kind") == "rho":
             if shares is not None or sign is not None:
                 raise EffectError("shares and sign belong to kind='r2'; leave them out for kind='rho'")
             zero = float(self.zero["rho"].to_numpy()[self.terms.index(name)])
             return plot_over_rho(rows, term=name, zero=zero, level=self.level)
         for value, choices, what in (
-            (kind, ("rho", "r2"), "kind"),
-            (shares or "residual", ("residual", "total"), "shares"),
-            (sign or "positive", ("positive", "negative"), "sign"),
+            ("residual" if shares is None else shares, ("residual", "total"), "shares"),
+            ("positive" if sign is None else sign, ("positive", "negative"), "sign"),
         ):
             one_of(value, choices, what)
         k = self.terms.index(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve, Factored, Jointly
 from mlmed.effects.sensitivity import Equation, Pair, embedding
 from mlmed.errors import EffectError
-from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_seed, is_number, one_of, shown
+from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of, shown
 
 if TYPE_CHECKING:
     from mlmed.modes.causal.fit import EquationFit
@@ -51,9 +50,7 @@ def grid_of(rho: Any) -> Array:
             )
         reach = int(np.ceil(1.0 / float(step) - 1e-9)) - 1
         return np.round(np.arange(-reach, reach + 1) * float(step), 12)
-    if isinstance(rho, str | bytes) or not isinstance(rho, Iterable):
-        raise EffectError(f"rho is a number or a sequence of numbers; found {shown(rho)}")
-    found = [check_rho(value) for value in rho]
+    found = [check_rho(value) for value in check_list(rho, "rho", "correlations, or one number")]
     if not found:
         raise EffectError("rho is an empty sequence; give at least one correlation, as in rho=[0.3]")
     return np.unique(found)

@@ -14,6 +14,7 @@ from mlmed.modes.causal.tables import CLOSED
 from mlmed.modes.export import plain, records
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.interval_options import check_options
+from mlmed.options import check_level
 from mlmed.report.text import format_number, render_pairs, render_table
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def document(results: CausalFit, tables: Mapping[str, pd.DataFrame], level: floa
         "nobs": results.nobs,
         "n_clusters": None if grouping is None else len(grouping.clusters),
         "errors": results.errors.label,
-        "level": level,
+        "level": check_level(level),
         "computed": how_exact(results.mediator.family, results.outcome.family),
         "dropped": None if results.dropped is None else str(results.dropped),
     }

@@ -17,7 +17,7 @@ from mlmed.locscale.prediction import NewColumns, predict_rows
 from mlmed.modes.location_scale.prediction import with_limits
 from mlmed.modes.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
 from mlmed.modes.tables import shown_clusters
-from mlmed.options import check_level
+from mlmed.options import check_level, check_text
 
 __all__ = ["Chosen", "Scatter", "chosen_effect", "cluster_table", "default_effect", "scatter_data"]
 
@@ -81,7 +81,7 @@ def chosen_effect(fit: Fit, name: str) -> Chosen:
         There is none of this name.
     """
     names = random_names(fit)
-    if name not in names:
+    if check_text(name, "an effect", "a random effect") not in names:
         raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
     at, q = names.index(name), fit.problem.structure.q
     if at < q:
@@ -126,7 +126,8 @@ def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | N
     if not (q and d):
         missing = "the scale" if q else "the location"
         raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot_ranef()")
-    x, y = chosen_effect(fit, location or names[0]), chosen_effect(fit, scale or names[q])
+    x = chosen_effect(fit, names[0] if location is None else location)
+    y = chosen_effect(fit, names[q] if scale is None else scale)
     if x.at >= q or y.at < q:
         raise EffectError(
             f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"

@@ -18,7 +18,7 @@ from mlmed.formula import Equation
 from mlmed.locscale.prediction import NewColumns
 from mlmed.locscale.rows import Part, Rows
 from mlmed.modes.grid import check_held, refuse_held_jumps
-from mlmed.options import shown
+from mlmed.options import MOST_POINTS, check_count, check_text
 
 __all__ = ["line_along", "own_columns", "read_columns"]
 
@@ -82,12 +82,11 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     layouts = (rows.scale.layout, rows.location.layout)
     typical = {name: value for layout in layouts for name, value in layout.typical.items()}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
-    if variable not in typical:
+    if check_text(variable, "variable", "a predictor") not in typical:
         raise EffectError(f"neither formula has the predictor {variable!r}; there are {_listed(typical)}")
     held = check_held(at, [name for name in typical if name != variable], levels)
     refuse_unreached(held, layouts)
-    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise EffectError(f"points is a number of points, at least 2; found {shown(points)}")
+    points = check_count(points, "points", name="points", least=2, most=MOST_POINTS)
     if variable in levels:
         grid: Any = list(levels[variable])
     else:

@@ -47,7 +47,7 @@ class Pictures(Values):
         EffectError
             Unknown effect.
         """
-        chosen = chosen_effect(self.fit, effect or default_effect(self.fit))
+        chosen = chosen_effect(self.fit, default_effect(self.fit) if effect is None else effect)
         table = cluster_table(self.fit, self._law, chosen, level=level)
         return plot_ranked(
             table, group=":".join(self.fit.rows.group), label=chosen.label, centre=chosen.centre, level=level

@@ -18,6 +18,7 @@ from mlmed.modes.location_scale import tables
 from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
+from mlmed.options import check_level
 from mlmed.reml.vcov import ParameterVcov
 from mlmed.report.text import as_html
 
@@ -239,7 +240,7 @@ class LocationScaleResults(Coefficients, Pictures):
             "location": first.text,
             "scale": f"~ {second.text.partition('~')[2].strip()}",
             "cluster": ":".join(self.fit.rows.group),
-            "level": level,
+            "level": check_level(level),
         }
         document |= {str(name): plain(value) for name, value in self.glance().iloc[0].items()}
         document |= {name: records(table) for name, table in self.sections(level=level).items()}

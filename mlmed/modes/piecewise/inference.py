@@ -30,7 +30,15 @@ from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.intervals import OPTIONS, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
-from mlmed.options import PiecewiseInterval, check_count, check_jobs, check_level, check_seed
+from mlmed.options import (
+    PiecewiseInterval,
+    check_count,
+    check_flag,
+    check_jobs,
+    check_level,
+    check_mapping,
+    check_seed,
+)
 
 __all__ = ["PiecewiseInference"]
 
@@ -229,6 +237,7 @@ class PiecewiseInference:
             No seed, or a column that cannot be strata.
         """
         n, seed, n_jobs = check_count(n, "replicates"), check_seed(seed, "bootstrap()"), check_jobs(n_jobs)
+        progress, at = check_flag(progress, "progress"), check_mapping(at, "at", "at={'w': 1.0}")
         clusters = self.fits.clusters
         groups = None if strata is None else strata_of(self.data, strata, self.asked.group, clusters)
         task = refit_of(self._three, self._equation_names, clusters, groups)

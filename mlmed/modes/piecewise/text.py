@@ -11,6 +11,7 @@ import numpy as np
 from mlmed.modes.export import plain, records
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.parts import Part
+from mlmed.options import check_level
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.report.text import render_pairs, render_table
 
@@ -115,7 +116,7 @@ def as_json(results: PiecewiseResults, *, vcov: str, level: float) -> str:
         "cluster": results.group_name,
         "method": results.asked.method,
         "vcov": vcov,
-        "level": level,
+        "level": check_level(level),
         "equations": {name: _equation(fit, vcov, level) for name, fit in fits.items()},
         "effects": [],
     }
