@@ -22,6 +22,7 @@ _INSTEAD = {
     "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
     "float": "columns of numbers are double precision already; write the column without float()",
     "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
+    "exp10": "exp10() is the tenth power in formulaic; write I(10**x)",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",
 }
 #: Methods of a column that take a type or a function, and what to write instead of those of Python.
@@ -57,8 +58,8 @@ def check_call(node: ast.Call, expression: str) -> None:
         raise FormulaError(f"cannot use {shown!r}: {_INSTEAD[name]}")
     if name not in FUNCTIONS:
         raise FormulaError(
-            f"cannot read {shown!r}: the function {name}() is unknown; use a function of numpy, I(), C(), center(), "
-            "scale(), poly() or bs(), or make the column before the fit"
+            f"cannot read {shown!r}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
+            "I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
         )
     for coding in _codings(node):
         _check_coding(coding, shown)

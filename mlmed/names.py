@@ -37,9 +37,10 @@ _QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)
 
 
 def _is_plain(name: str) -> bool:
-    """Whether Python reads the name as it stands, and as a column."""
+    """Whether Python reads the name as it stands, and as a column; the code for other names does not look like it."""
     same = unicodedata.normalize("NFKC", name) == name
-    return name.isidentifier() and same and not keyword.iskeyword(name) and name not in FUNCTIONS
+    own = name in FUNCTIONS or name.startswith("__") or _SAFE.search(name)
+    return name.isidentifier() and same and not keyword.iskeyword(name) and not own
 
 
 def _is_word(name: str) -> bool:
@@ -69,7 +70,16 @@ def safe_name(name: str) -> str:
     """
     if _is_plain(name) and not name.startswith(RESERVED):
         return name
-    return f"Q_{name.encode().hex()}_Q"
+    return f"Q_{name.encode(errors='surrogatepass').hex()}_Q"
+
+
+def _decoded(hit: re.Match[str]) -> str:
+    """The name behind a code; a column may itself be called as if it were one."""
+    try:
+        name = bytes.fromhex(hit[1]).decode(errors="surrogatepass")
+    except ValueError:
+        return hit[0]
+    return name if safe_name(name) == hit[0] else hit[0]
 
 
 def display_level(value: object) -> str:
@@ -85,7 +95,7 @@ def display_level(value: object) -> str:
 
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
-    shown = _SAFE.sub(lambda hit: bytes.fromhex(hit[1]).decode(), text.replace("`", ""))
+    shown = _SAFE.sub(_decoded, text.replace("`", ""))
     return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
 
 
@@ -97,7 +107,7 @@ def quoted_name(text: str) -> str:
     >>> quoted_name(safe_name("x")), quoted_name(safe_name("my x"))
     ('x', '`my x`')
     """
-    return _SAFE.sub(lambda hit: f"`{bytes.fromhex(hit[1]).decode()}`", text)
+    return _SAFE.sub(lambda hit: hit[0] if (name := _decoded(hit)) == hit[0] else f"`{name}`", text)
 
 
 def encode_quoted(text: str) -> str:
