@@ -39,7 +39,8 @@ def numbers_of(tree: ast.AST, shown: str) -> dict[int, Number]:
     Raises
     ------
     FormulaError
-        A number is complex, beyond ``MAX_NUMBER`` or ``MAX_INTEGER``, or cannot be computed, such as 1/0.
+        A number is complex, beyond ``MAX_NUMBER`` or ``MAX_INTEGER``, or cannot be computed, such as 1/0; or the
+        exponent of anything is a number beyond ``MAX_POWER``.
 
     Examples
     --------
@@ -65,10 +66,10 @@ def _value(node: ast.AST, found: dict[int, Number], shown: str) -> Any:
         return _SIGNS[type(node.op)](found[id(node.operand)])
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         left, right = found.get(id(node.left)), found.get(id(node.right))
-        if left is None or right is None:
-            return None
         if isinstance(node.op, ast.Pow):
             _check_power(left, right, shown)
+        if left is None or right is None:
+            return None
         try:
             return _ARITHMETIC[type(node.op)](left, right)
         except (ArithmeticError, TypeError) as error:
@@ -76,12 +77,19 @@ def _value(node: ast.AST, found: dict[int, Number], shown: str) -> Any:
     return None
 
 
-def _check_power(base: Number, power: Number, shown: str) -> None:
-    """Refuse a power before it is computed with all its digits."""
-    if abs(power) > MAX_POWER or (abs(base) > 1.0 and power * math.log10(abs(base)) > math.log10(MAX_NUMBER)):
+def _check_power(base: Number | None, power: Number | None, shown: str) -> None:
+    """Refuse a power before it is computed with all its digits; None is what depends on columns."""
+    if power is None:
+        return
+    if abs(power) > MAX_POWER:
         raise FormulaError(
-            f"cannot use {shortened(shown)}: the power {base:g}**{power:g} is beyond {MAX_NUMBER:g} or its exponent "
-            f"beyond {MAX_POWER} (mlmed.limits); write a smaller one"
+            f"cannot use {shortened(shown)}: the exponent {power:g} is beyond {MAX_POWER} (mlmed.limits.MAX_POWER); "
+            "write a smaller one"
+        )
+    if base is not None and abs(base) > 1.0 and power * math.log10(abs(base)) > math.log10(MAX_NUMBER):
+        raise FormulaError(
+            f"cannot use {shortened(shown)}: {base:g}**{power:g} is beyond {MAX_NUMBER:g} (mlmed.limits.MAX_NUMBER); "
+            "change the unit"
         )
 
 

@@ -157,6 +157,8 @@ def _parse(text: str, quoted: str) -> Equation:
     for part in parts:
         refuse_duplicates(part, text)
         refuse_squares(part, text)
+    if not all(_terms(part, text) for part in parts[1:]):
+        raise FormulaError(f"{text!r} has a random term without effects; write at least (1 | id)")
     equation = Equation(text, _one_response(left, text), fixed, random)
     own = formula_variables(equation.response) & equation.predictors
     if own:

@@ -41,7 +41,7 @@ MAX_NUMBER = 1e100
 MAX_POWER = 1_000
 
 #: Letters of a formula that is shown in a message about its size.
-_SHOWN = 80
+_SHOWN = 200
 
 
 def shortened(text: str) -> str:
@@ -50,6 +50,6 @@ def shortened(text: str) -> str:
     Examples
     --------
     >>> shortened("y ~ x"), len(shortened("x" * 1000))
-    ("'y ~ x'", 85)
+    ("'y ~ x'", 205)
     """
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

@@ -32,7 +32,6 @@ from mlmed.limits import (
     MAX_INTEGER,
     MAX_NESTED,
     MAX_NUMBER,
-    MAX_POWER,
     shortened,
 )
 from mlmed.names import FUNCTIONS as RESERVED
@@ -59,6 +58,7 @@ _TOLD = (
     "formulas take columns, numbers, arithmetic, comparisons, & and |, and the functions and methods of "
     "docs/formulas.md; make the column before the fit"
 )
+_INSTEAD = "check it, or make the column before the fit"
 #: What Python calls syntax that formulas do not have.
 _SYNTAX = {
     ast.Subscript: "square brackets",
@@ -108,7 +108,7 @@ class _Asked:
     numbers: dict[int, Number]
 
     def refuse(self, found: str, instead: str = _TOLD) -> NoReturn:
-        raise FormulaError(f"cannot use {self.shown!r}: {found}; {instead}")
+        raise FormulaError(f"cannot use {shortened(self.shown)}: {found}; {instead}")
 
     def check_attribute(self, name: str) -> None:
         """Refuse an attribute that no formula has; those that look at other rows say so."""
@@ -159,41 +159,44 @@ def check_column(name: str, whole: str) -> None:
         raise FormulaError(f"cannot read {shortened(display_name(whole))}: a column called {name} is written `{name}`")
 
 
-def parse_expression(expression: str) -> ast.Expression:
+def parse_expression(expression: str, shown: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
+
+    Parameters
+    ----------
+    expression : str
+        In Python's syntax.
+    shown, instead : str
+        How it is called in messages, and what they say is to be done.
 
     Raises
     ------
     FormulaError
         It is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or ``MAX_DEPTH``.
     """
-    shown = shortened(display_name(expression[:MAX_EXPRESSION]))
+    shown = shortened(shown or display_name(expression[:MAX_EXPRESSION]))
     if len(expression) > MAX_EXPRESSION:
         raise FormulaError(
             f"cannot read {shown}: an expression has {len(expression)} letters, and at most {MAX_EXPRESSION} are read "
-            "(mlmed.limits.MAX_EXPRESSION); make the column before the fit"
+            f"(mlmed.limits.MAX_EXPRESSION); {instead}"
         )
     check_size(expression)
+    deep = (
+        f"cannot read {shown}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); {instead}"
+    )
     try:
         tree = ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError) as error:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise FormulaError(f"cannot read {shown}: {said}; check the formula") from error
+        raise FormulaError(f"cannot read {shown}: {said}; {instead}") from error
     except (RecursionError, MemoryError) as error:  # how Python's parser says that it is nested too deeply
-        raise _too_deep(shown) from error
+        raise FormulaError(deep) from error
     level: list[ast.AST] = [tree]
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in ast.iter_child_nodes(node)]
     if level:
-        raise _too_deep(shown)
+        raise FormulaError(deep)
     return tree
-
-
-def _too_deep(shown: str) -> FormulaError:
-    return FormulaError(
-        f"cannot read {shown}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); make the "
-        "column before the fit"
-    )
 
 
 def check_expression(expression: str, whole: str = "") -> ast.Expression:
@@ -274,9 +277,6 @@ def _arithmetic(node: ast.BinOp, asked: _Asked) -> list[ast.expr]:
         asked.refuse("^ inside an expression is Python's exclusive or", "powers are written with **, as in I(x**2)")
     if not isinstance(node.op, _ARITHMETIC):
         asked.refuse("found << or >>, which shift the digits of whole numbers")
-    power = asked.numbers.get(id(node.right)) if isinstance(node.op, ast.Pow) else None
-    if power is not None and abs(power) > MAX_POWER:
-        asked.refuse(f"the exponent {power:g} is beyond {MAX_POWER} (mlmed.limits.MAX_POWER)", "write a smaller one")
     return _no_text([node.left, node.right], asked)
 
 
@@ -294,7 +294,10 @@ def _comparison(node: ast.Compare, asked: _Asked) -> list[ast.expr]:
         asked.refuse("a chain of comparisons is for single values", "for columns write (0 < x) & (x < 1)")
     if not isinstance(node.ops[0], _COMPARISONS):
         asked.refuse("'in' and 'is' are for single values", "for columns write x.isin([1, 2]) or x == 1")
-    return [node.left, *node.comparators]
+    sides = [node.left, *node.comparators]
+    if all(isinstance(side, ast.Constant) or id(side) in asked.numbers for side in sides):
+        asked.refuse("it compares two constants", "compare a column")
+    return sides
 
 
 def _call(node: ast.Call, asked: _Asked) -> list[ast.expr]:
@@ -359,6 +362,10 @@ def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list
     for name, value in literals.items():
         if name != "contrasts" or not _is_coding(value, asked):
             _check_literal(value, name, called, asked)
+        if name == "contrasts" and id(value) in asked.numbers:
+            asked.refuse(
+                f"{ast.unparse(value)} is no coding of a factor", "write contr.sum, Treatment('level') or a list"
+            )
     return [*first, *data]
 
 
@@ -391,8 +398,6 @@ def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> Non
         elif isinstance(value, ast.List | ast.Tuple):
             size = max(size, len(value.elts))
             waiting += value.elts
-        elif isinstance(value, ast.Dict) and word == "contrasts" and None not in value.keys:
-            waiting += [key for key in value.keys if key is not None] + value.values
         elif not isinstance(value, ast.Constant) or not isinstance(value.value, str | None):
             asked.refuse(
                 f"the argument {word} of {called} is no literal", "write a number, a text or a list of these there"
