@@ -49,17 +49,17 @@ def check_call(node: ast.Call, expression: str) -> None:
     FormulaError
         With what to write instead.
     """
-    shown = display_name(expression)
+    shown = shortened(display_name(expression))
     if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
         _check_arguments(node, shown)
     if not isinstance(node.func, ast.Name):
         return
     name = node.func.id
     if name in _INSTEAD:
-        raise FormulaError(f"cannot use {shortened(shown)}: {_INSTEAD[name]}")
+        raise FormulaError(f"cannot use {shown}: {_INSTEAD[name]}")
     if name not in FUNCTIONS:
         raise FormulaError(
-            f"cannot read {shortened(shown)}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
+            f"cannot read {shown}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
             "I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
         )
     for coding in _codings(node):
@@ -71,7 +71,7 @@ def _check_arguments(node: ast.Call, shown: str) -> None:
     for name in (display_name(value.id) for value in given if isinstance(value, ast.Name)):
         if hasattr(builtins, name):
             instead = _ARGUMENTS.get(name, "make the column before the fit")
-            raise FormulaError(f"cannot use {shortened(shown)}: {name} is Python's and no column; {instead}")
+            raise FormulaError(f"cannot use {shown}: {name} is Python's and no column; {instead}")
 
 
 def check_logic(tree: ast.AST, expression: str) -> None:
@@ -88,8 +88,9 @@ def check_logic(tree: ast.AST, expression: str) -> None:
         if isinstance(node, ast.Not | ast.And | ast.Or)
     ]
     if words:
+        shown = shortened(display_name(expression))
         raise FormulaError(
-            f"cannot use {shortened(display_name(expression))}: {words[0]!r} is for single values; for columns 'not' is written "
+            f"cannot use {shown}: {words[0]!r} is for single values; for columns 'not' is written "
             "as k != 2, 'and' as (k > 1) & (k < 5), 'or' as (k == 1) | (k == 5)"
         )
 
@@ -108,12 +109,12 @@ def _check_coding(coding: ast.expr, shown: str) -> None:
         found = "" if allowed else f"{display_name(base)}.{called.attr}"
     if found == "Treatment":
         raise FormulaError(
-            f"cannot read {shortened(shown)}: C() codes by treatment without being told, so leave Treatment out; to choose the "
+            f"cannot read {shown}: C() codes by treatment without being told, so leave Treatment out; to choose the "
             "reference write Treatment('level')"
         )
     if found:
         raise FormulaError(
-            f"cannot read {shortened(shown)}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
+            f"cannot read {shown}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
             f"{', '.join(f'contr.{name}' for name in known)}"
         )
 

@@ -32,6 +32,8 @@ FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Inte
 RESERVED = "mlmed_"
 
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
+#: What a user types is no code of ours, even if it looks like one.
+_CODES = r"\w*Q_[0-9a-f]+_Q\w*"
 #: A quoted name, or patsy's way to quote one.
 _QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)(?P=mark)\s*\)""")
 
@@ -39,7 +41,7 @@ _QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)
 def _is_plain(name: str) -> bool:
     """Whether Python reads the name as it stands, and as a column; the code for other names does not look like it."""
     same = unicodedata.normalize("NFKC", name) == name
-    own = name in FUNCTIONS or name.startswith("__") or _SAFE.search(name)
+    own = name in FUNCTIONS or name.startswith(("__", RESERVED)) or _SAFE.search(name)
     return name.isidentifier() and same and not keyword.iskeyword(name) and not own
 
 
@@ -68,7 +70,7 @@ def safe_name(name: str) -> str:
     >>> safe_name("x"), display_name(safe_name("NA.std")), display_name(safe_name("C"))
     ('x', 'NA.std', 'C')
     """
-    if _is_plain(name) and not name.startswith(RESERVED):
+    if _is_plain(name):
         return name
     return f"Q_{name.encode(errors='surrogatepass').hex()}_Q"
 
@@ -129,8 +131,6 @@ def quote_columns(text: str, columns: Iterable[str]) -> str:
     'np.log(`NA.std`) + `class` + `my x`'
     """
     text = _with_backticks(text)
-    odd = [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
-    if not odd:
-        return text
-    pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w.(])"
+    odd = [re.escape(c) for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
+    pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join([*odd, _CODES]) + r")(?![\w.(])"
     return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)

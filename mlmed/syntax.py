@@ -296,7 +296,7 @@ def _comparison(node: ast.Compare, asked: _Asked) -> list[ast.expr]:
         asked.refuse("'in' and 'is' are for single values", "for columns write x.isin([1, 2]) or x == 1")
     sides = [node.left, *node.comparators]
     if all(isinstance(side, ast.Constant) or id(side) in asked.numbers for side in sides):
-        asked.refuse("it compares two constants", "compare a column")
+        asked.refuse("it compares two constants", "write a column on one side")
     return sides
 
 
