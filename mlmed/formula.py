@@ -10,6 +10,7 @@ import ast
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from formulaic import Formula
 from formulaic.errors import FormulaicError
@@ -19,7 +20,7 @@ from mlmed.calls import coding_names
 from mlmed.errors import FormulaError
 from mlmed.limits import MAX_TERMS, shortened
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
-from mlmed.syntax import check_expression, check_size
+from mlmed.syntax import check_expression, check_names, check_size
 from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_explosion, refuse_squares, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
@@ -118,6 +119,7 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     if not isinstance(text, str):
         raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
     check_size(text)
+    check_names(text)
     columns = list(columns)
     try:
         return _parse(text, quote_columns(text, columns))
@@ -170,9 +172,8 @@ def _parse(text: str, quoted: str) -> Equation:
 
 def _has_inner_tilde(text: str) -> bool:
     """Whether a tilde stands inside parentheses that are closed again."""
-    before = text.split("~")[:-1]
-    depths = [part.count("(") - part.count(")") for part in before]
-    return text.count("(") == text.count(")") and any(sum(depths[: k + 1]) > 0 for k in range(len(depths)))
+    opened = accumulate(part.count("(") - part.count(")") for part in text.split("~")[:-1])
+    return text.count("(") == text.count(")") and any(depth > 0 for depth in opened)
 
 
 def _one_response(left: str, whole: str) -> str:

@@ -8,17 +8,23 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_EXPRESSION",
     "MAX_INTEGER",
+    "MAX_NAME",
     "MAX_NESTED",
     "MAX_NUMBER",
     "MAX_ORDER",
     "MAX_POWER",
     "MAX_PRODUCTS",
     "MAX_TERMS",
+    "MAX_TOKENS",
     "shortened",
 ]
 
-#: Letters of a formula: 1,000 terms with names of 100 letters. Reading them takes a tenth of a second.
-MAX_CHARACTERS = 100_000
+#: Letters of a formula: 1,000 terms of 50 letters. Formulaic reads letter by letter.
+MAX_CHARACTERS = 50_000
+#: Letters of a name; formulaic's time grows with the square.
+MAX_NAME = 1_000
+#: Names, numbers and signs of a formula: ten for each term.
+MAX_TOKENS = 10_000
 #: Letters of one expression, as in I(...), or of nlcom(): a thousand codes in isin([...]).
 MAX_EXPRESSION = 10_000
 #: Brackets inside brackets; Python itself reads 200.

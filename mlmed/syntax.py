@@ -7,7 +7,9 @@ Formulas are data and no Python: numbers, columns, arithmetic, comparisons, ``&`
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NoReturn
 
 from mlmed.allowed import (
@@ -30,6 +32,7 @@ from mlmed.limits import (
     MAX_DEPTH,
     MAX_EXPRESSION,
     MAX_INTEGER,
+    MAX_NAME,
     MAX_NESTED,
     MAX_NUMBER,
     shortened,
@@ -40,6 +43,7 @@ from mlmed.names import display_name
 __all__ = [
     "check_column",
     "check_expression",
+    "check_names",
     "check_number",
     "check_size",
     "depends_on_other_rows",
@@ -59,6 +63,8 @@ _TOLD = (
     "docs/formulas.md; make the column before the fit"
 )
 _INSTEAD = "check it, or make the column before the fit"
+#: Names, in backticks or not, and runs of signs, that are longer than any that is meant.
+_LONG = re.compile(rf"[\w.]{{{MAX_NAME + 1},}}|`[^`]{{{MAX_NAME + 1},}}`|[^\w\s]{{{MAX_NAME + 1},}}")
 #: What Python calls syntax that formulas do not have.
 _SYNTAX = {
     ast.Subscript: "square brackets",
@@ -138,6 +144,21 @@ def check_size(text: str) -> None:
                 f"cannot read {shortened(text)}: more than {MAX_NESTED} brackets are open at one place (mlmed.limits."
                 "MAX_NESTED); make the inner part a column before the fit"
             )
+
+
+def check_names(text: str) -> None:
+    """Refuse a formula, as it was typed, with a name that is longer than any that is meant.
+
+    Raises
+    ------
+    FormulaError
+        A name or a run of signs has more than ``MAX_NAME`` letters.
+    """
+    if long := _LONG.search(text):
+        raise FormulaError(
+            f"cannot read {shortened(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
+            f"letters ({shortened(long[0])}; mlmed.limits.MAX_NAME); write a shorter one"
+        )
 
 
 def check_number(text: str, whole: str) -> None:
@@ -229,10 +250,20 @@ def check_expression(expression: str, whole: str = "") -> ast.Expression:
         ...
     mlmed.errors.FormulaError: cannot use "x.to_csv('f')": a formula cannot ask for .to_csv; formulas take columns, ...
     """
+    try:
+        return _checked(expression, expression)
+    except FormulaError:
+        if not whole:
+            raise
+    return _checked(expression, whole)  # the same error, with the whole formula
+
+
+@lru_cache(maxsize=4096)
+def _checked(expression: str, whole: str) -> ast.Expression:
     tree = parse_expression(expression)
     check_logic(tree, expression)
     shown = display_name(expression)
-    asked = _Asked(shown, display_name(whole or expression), numbers_of(tree, shown))
+    asked = _Asked(shown, display_name(whole), numbers_of(tree, shown))
     waiting: list[ast.expr] = [tree.body]
     while waiting:
         waiting += _operands(waiting.pop(), asked)

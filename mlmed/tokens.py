@@ -14,9 +14,9 @@ from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_f
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
-from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, shortened
+from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS, shortened
 from mlmed.names import display_name, quoted_name
-from mlmed.syntax import check_column, check_expression, check_number, check_size
+from mlmed.syntax import check_column, check_expression, check_number
 
 __all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "tokens_of"]
 
@@ -41,13 +41,17 @@ def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
         It names the whole: the part cannot be read, is too long or too deep, or has an expression that is more than
         columns, numbers and listed functions (``mlmed.syntax``).
     """
-    check_size(text)
     try:
         found = tuple(tokenize(text))
     except FormulaicError as error:
         raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
     if "{" in text:
         raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
+    if len(found) > MAX_TOKENS:
+        raise FormulaError(
+            f"cannot read {shortened(display_name(whole))}: it has {len(found)} names, numbers and signs, and at most "
+            f"{MAX_TOKENS} are read (mlmed.limits.MAX_TOKENS); make a factor or a score of several columns"
+        )
     for token in found:
         if token.kind.value == "python":
             check_expression(token.token, whole)
