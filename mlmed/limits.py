@@ -35,8 +35,8 @@ MAX_DEPTH = 200
 MAX_TERMS = 1_000
 #: Products that a power or product of sums makes before equal ones become one term: (a+b+c)**8 makes 3**8.
 MAX_PRODUCTS = 10_000
-#: Variables of one interaction. k factors have 2**k codings, one of which is chosen.
-MAX_ORDER = 10
+#: Variables of one interaction. k factors have 2**k codings, from which formulaic chooses: 1 s for 8, 150 s for 10.
+MAX_ORDER = 8
 #: Columns of one spline, polynomial or hashed factor (df, degree, levels, knots).
 MAX_BASIS = 200
 #: Whole numbers have 64 bits, as those of columns: longer ones make Python compute with all their digits.

@@ -113,7 +113,10 @@ def refuse_squares(text: str, whole: str) -> None:
         If a factor is multiplied by itself, or the text cannot be read.
     """
     for node in _products(_tree(text, whole)):
-        repeated = _repeated(node)
+        try:
+            repeated = _repeated(node)
+        except FormulaicError as error:  # a power that is no number, inside a product
+            raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
         if repeated:
             raise FormulaError(f"{whole!r} {_said_of_square(repeated, node)}")
 

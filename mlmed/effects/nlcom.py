@@ -15,7 +15,7 @@ from mlmed.constants import numbers_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION, shortened
-from mlmed.syntax import parse_expression
+from mlmed.syntax import check_size, parse_expression
 
 __all__ = ["combine", "combine_all", "known_name"]
 
@@ -106,6 +106,10 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
             f"cannot read {shortened(text)}: it has {len(text)} letters, and at most {MAX_EXPRESSION} are read "
             "(mlmed.limits.MAX_EXPRESSION); give a function of a dict instead"
         )
+    try:
+        check_size(text)
+    except FormulaError as error:
+        raise EffectError(str(error)) from error
     quoted: dict[str, str] = {}
     named, prefix = _quoted(text, known), "_q"
     while prefix in named:  # a column may be called so
