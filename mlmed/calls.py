@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from formulaic.transforms import ContrastsRegistry
 
 from mlmed.errors import FormulaError
+from mlmed.limits import shortened
 from mlmed.names import FUNCTIONS, display_name
 
 __all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "has_coded_expression"]
@@ -22,6 +23,7 @@ _INSTEAD = {
     "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
     "float": "columns of numbers are double precision already; write the column without float()",
     "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
+    "exp10": "exp10() is the tenth power in formulaic; write I(10**x)",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",
 }
 #: Methods of a column that take a type or a function, and what to write instead of those of Python.
@@ -47,18 +49,18 @@ def check_call(node: ast.Call, expression: str) -> None:
     FormulaError
         With what to write instead.
     """
-    shown = display_name(expression)
+    shown = shortened(display_name(expression))
     if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
         _check_arguments(node, shown)
     if not isinstance(node.func, ast.Name):
         return
     name = node.func.id
     if name in _INSTEAD:
-        raise FormulaError(f"cannot use {shown!r}: {_INSTEAD[name]}")
+        raise FormulaError(f"cannot use {shown}: {_INSTEAD[name]}")
     if name not in FUNCTIONS:
         raise FormulaError(
-            f"cannot read {shown!r}: the function {name}() is unknown; use a function of numpy, I(), C(), center(), "
-            "scale(), poly() or bs(), or make the column before the fit"
+            f"cannot read {shown}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
+            "I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
         )
     for coding in _codings(node):
         _check_coding(coding, shown)
@@ -69,7 +71,7 @@ def _check_arguments(node: ast.Call, shown: str) -> None:
     for name in (display_name(value.id) for value in given if isinstance(value, ast.Name)):
         if hasattr(builtins, name):
             instead = _ARGUMENTS.get(name, "make the column before the fit")
-            raise FormulaError(f"cannot use {shown!r}: {name} is Python's and no column; {instead}")
+            raise FormulaError(f"cannot use {shown}: {name} is Python's and no column; {instead}")
 
 
 def check_logic(tree: ast.AST, expression: str) -> None:
@@ -86,8 +88,9 @@ def check_logic(tree: ast.AST, expression: str) -> None:
         if isinstance(node, ast.Not | ast.And | ast.Or)
     ]
     if words:
+        shown = shortened(display_name(expression))
         raise FormulaError(
-            f"cannot use {display_name(expression)!r}: {words[0]!r} is for single values; for columns 'not' is written "
+            f"cannot use {shown}: {words[0]!r} is for single values; for columns 'not' is written "
             "as k != 2, 'and' as (k > 1) & (k < 5), 'or' as (k == 1) | (k == 5)"
         )
 
@@ -106,12 +109,12 @@ def _check_coding(coding: ast.expr, shown: str) -> None:
         found = "" if allowed else f"{display_name(base)}.{called.attr}"
     if found == "Treatment":
         raise FormulaError(
-            f"cannot read {shown!r}: C() codes by treatment without being told, so leave Treatment out; to choose the "
+            f"cannot read {shown}: C() codes by treatment without being told, so leave Treatment out; to choose the "
             "reference write Treatment('level')"
         )
     if found:
         raise FormulaError(
-            f"cannot read {shown!r}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
+            f"cannot read {shown}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
             f"{', '.join(f'contr.{name}' for name in known)}"
         )
 

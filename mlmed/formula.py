@@ -7,18 +7,21 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term, Token
 
-from mlmed.calls import check_call, check_logic, coding_names
+from mlmed.calls import coding_names
 from mlmed.errors import FormulaError
+from mlmed.limits import MAX_TERMS, shortened
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
-from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_squares, tokens_of
+from mlmed.syntax import check_expression, check_names, check_size
+from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_explosion, refuse_squares, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
 
@@ -115,6 +118,8 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """
     if not isinstance(text, str):
         raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
+    check_size(text)
+    check_names(text)
     columns = list(columns)
     try:
         return _parse(text, quote_columns(text, columns))
@@ -145,9 +150,17 @@ def _parse(text: str, quoted: str) -> Equation:
             f"cannot read {text!r}: {opening} opening and {closing} closing parentheses; add the missing one"
         )
     fixed, random = _split_random(right, text)
-    for part in (fixed, *(term.formula for term in random)):
+    parts = (fixed, *(term.formula for term in random))
+    if sum(refuse_explosion(part, text) for part in parts) > MAX_TERMS:
+        raise FormulaError(
+            f"cannot use {shortened(text)}: fixed part and random terms have more than {MAX_TERMS} terms together "
+            "(mlmed.limits.MAX_TERMS); make a factor or a score of several columns before the fit"
+        )
+    for part in parts:
         refuse_duplicates(part, text)
         refuse_squares(part, text)
+    if not all(_terms(part, text) for part in parts[1:]):
+        raise FormulaError(f"{text!r} has a random term without effects; write at least (1 | id)")
     equation = Equation(text, _one_response(left, text), fixed, random)
     own = formula_variables(equation.response) & equation.predictors
     if own:
@@ -159,9 +172,8 @@ def _parse(text: str, quoted: str) -> Equation:
 
 def _has_inner_tilde(text: str) -> bool:
     """Whether a tilde stands inside parentheses that are closed again."""
-    before = text.split("~")[:-1]
-    depths = [part.count("(") - part.count(")") for part in before]
-    return text.count("(") == text.count(")") and any(sum(depths[: k + 1]) > 0 for k in range(len(depths)))
+    opened = accumulate(part.count("(") - part.count(")") for part in text.split("~")[:-1])
+    return text.count("(") == text.count(")") and any(depth > 0 for depth in opened)
 
 
 def _one_response(left: str, whole: str) -> str:
@@ -213,7 +225,7 @@ def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
     return (fixed.removeprefix("+").strip() if cuts else fixed) or "1", tuple(terms)
 
 
-def _cut_out(tokens: list[Token], first: int, last: int, right: str, whole: str) -> tuple[int, int]:
+def _cut_out(tokens: Sequence[Token], first: int, last: int, right: str, whole: str) -> tuple[int, int]:
     """Characters that a random term takes up with the plus before it; refuses any other operator around it."""
     before = tokens[first - 1] if first else None
     after = tokens[last + 1] if last + 1 < len(tokens) else None
@@ -228,7 +240,7 @@ def _cut_out(tokens: list[Token], first: int, last: int, right: str, whole: str)
     return start, (tokens[last].source_start or 0) + 1
 
 
-def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
+def _random_term(tokens: Sequence[Token], right: str, whole: str) -> RandomTerm:
     cuts = [k for k, token in enumerate(tokens) if is_token(token, "operator") and "|" in token.token]
     signs = [tokens[k].token for k in cuts]
     shown = display_name("".join(token.token for token in tokens))
@@ -256,15 +268,30 @@ def _random_term(tokens: list[Token], right: str, whole: str) -> RandomTerm:
 
 @lru_cache(maxsize=1024)
 def formula_of(text: str) -> Formula:
-    """Read one side of a formula; read once, however often it is used."""
-    return Formula(text)
+    """Read one side of a formula, after a look at its size and syntax; read once, however often it is used.
+
+    Nothing else in this package makes a ``Formula``, so that nothing reaches formulaic unseen.
+
+    Raises
+    ------
+    FormulaError
+        It cannot be read, or has what formulas do not have.
+    """
+    refuse_explosion(text, text)
+    try:
+        return Formula(text)
+    except (FormulaicError, SyntaxError) as error:
+        raise FormulaError(f"cannot read {display_name(text)!r}: {first_line(error)}; check the formula") from error
 
 
 def _terms(text: str, whole: str) -> list[Term]:
     try:
         return list(formula_of(text))
-    except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {display_name(whole)!r}: {first_line(error)}; check the formula") from error
+    except FormulaError as error:
+        said = error.__cause__
+        if not isinstance(said, FormulaicError | SyntaxError):
+            raise
+        raise FormulaError(f"cannot read {display_name(whole)!r}: {first_line(said)}; check the formula") from error
 
 
 @lru_cache(maxsize=1024)
@@ -294,11 +321,8 @@ def _factor_variables(factor: Factor) -> frozenset[str]:
         return frozenset({display_name(factor.expr)})
     if factor.eval_method.value != "python":
         return frozenset()
-    tree = ast.parse(factor.expr, mode="eval")
-    check_logic(tree, factor.expr)
+    tree = check_expression(factor.expr)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for call in calls:
-        check_call(call, factor.expr)
     called = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     bases = {n.value.id for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}

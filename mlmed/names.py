@@ -32,14 +32,17 @@ FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Inte
 RESERVED = "mlmed_"
 
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
+#: What a user types is no code of ours, even if it looks like one.
+_CODES = r"\w*Q_[0-9a-f]+_Q\w*"
 #: A quoted name, or patsy's way to quote one.
 _QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)(?P=mark)\s*\)""")
 
 
 def _is_plain(name: str) -> bool:
-    """Whether Python reads the name as it stands, and as a column."""
+    """Whether Python reads the name as it stands, and as a column; the code for other names does not look like it."""
     same = unicodedata.normalize("NFKC", name) == name
-    return name.isidentifier() and same and not keyword.iskeyword(name) and name not in FUNCTIONS
+    own = name in FUNCTIONS or name.startswith(("__", RESERVED)) or _SAFE.search(name)
+    return name.isidentifier() and same and not keyword.iskeyword(name) and not own
 
 
 def _is_word(name: str) -> bool:
@@ -67,9 +70,18 @@ def safe_name(name: str) -> str:
     >>> safe_name("x"), display_name(safe_name("NA.std")), display_name(safe_name("C"))
     ('x', 'NA.std', 'C')
     """
-    if _is_plain(name) and not name.startswith(RESERVED):
+    if _is_plain(name):
         return name
-    return f"Q_{name.encode().hex()}_Q"
+    return f"Q_{name.encode(errors='surrogatepass').hex()}_Q"
+
+
+def _decoded(hit: re.Match[str]) -> str:
+    """The name behind a code; a column may itself be called as if it were one."""
+    try:
+        name = bytes.fromhex(hit[1]).decode(errors="surrogatepass")
+    except ValueError:
+        return hit[0]
+    return name if safe_name(name) == hit[0] else hit[0]
 
 
 def display_level(value: object) -> str:
@@ -85,7 +97,7 @@ def display_level(value: object) -> str:
 
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
-    shown = _SAFE.sub(lambda hit: bytes.fromhex(hit[1]).decode(), text.replace("`", ""))
+    shown = _SAFE.sub(_decoded, text.replace("`", ""))
     return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
 
 
@@ -97,7 +109,7 @@ def quoted_name(text: str) -> str:
     >>> quoted_name(safe_name("x")), quoted_name(safe_name("my x"))
     ('x', '`my x`')
     """
-    return _SAFE.sub(lambda hit: f"`{bytes.fromhex(hit[1]).decode()}`", text)
+    return _SAFE.sub(lambda hit: hit[0] if (name := _decoded(hit)) == hit[0] else f"`{name}`", text)
 
 
 def encode_quoted(text: str) -> str:
@@ -119,8 +131,6 @@ def quote_columns(text: str, columns: Iterable[str]) -> str:
     'np.log(`NA.std`) + `class` + `my x`'
     """
     text = _with_backticks(text)
-    odd = [c for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
-    if not odd:
-        return text
-    pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w.(])"
+    odd = [re.escape(c) for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
+    pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join([*odd, _CODES]) + r")(?![\w.(])"
     return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)

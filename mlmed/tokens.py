@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
@@ -11,11 +14,15 @@ from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_f
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
+from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS, shortened
 from mlmed.names import display_name, quoted_name
+from mlmed.syntax import check_column, check_expression, check_number
 
-__all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_squares", "tokens_of"]
+__all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "tokens_of"]
 
 _POWERS = ("**", "^")
+#: Products beyond are not counted any more.
+COUNTED = 10**9
 _PRODUCTS = ("*", ":", "/", "in")
 
 
@@ -24,14 +31,34 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
 
 
-def tokens_of(text: str, whole: str) -> list[Token]:
-    """Tokens of a part of a formula; FormulaError, which names the whole, if it cannot be read."""
+@lru_cache(maxsize=1024)
+def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
+    """Tokens of a part of a formula, each of which formulas may have; nothing is evaluated.
+
+    Raises
+    ------
+    FormulaError
+        It names the whole: the part cannot be read, is too long or too deep, or has an expression that is more than
+        columns, numbers and listed functions (``mlmed.syntax``).
+    """
     try:
-        found = list(tokenize(text))
+        found = tuple(tokenize(text))
     except FormulaicError as error:
         raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
     if "{" in text:
         raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
+    if len(found) > MAX_TOKENS:
+        raise FormulaError(
+            f"cannot read {shortened(display_name(whole))}: it has {len(found)} names, numbers and signs, and at most "
+            f"{MAX_TOKENS} are read (mlmed.limits.MAX_TOKENS); make a factor or a score of several columns"
+        )
+    for token in found:
+        if token.kind.value == "python":
+            check_expression(token.token, whole)
+        elif token.kind.value == "value" and not token.token.startswith(("'", '"')):
+            check_number(token.token, whole)
+        elif token.kind.value == "name":
+            check_column(token.token, whole)
     return found
 
 
@@ -64,12 +91,7 @@ def _top_level_sum(text: str, whole: str) -> list[str]:
 
 
 def _canonical(token: Token) -> str:
-    if token.kind.value != "python":
-        return token.token
-    try:
-        return ast.unparse(ast.parse(token.token, mode="eval"))
-    except SyntaxError:
-        return token.token
+    return ast.unparse(check_expression(token.token)) if token.kind.value == "python" else token.token
 
 
 def _canonical_piece(piece: list[str]) -> str:
@@ -90,14 +112,108 @@ def refuse_squares(text: str, whole: str) -> None:
     FormulaError
         If a factor is multiplied by itself, or the text cannot be read.
     """
-    try:
-        tree = DefaultFormulaParser().get_ast(text)
-    except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
-    for node in _products(tree):
-        repeated = _repeated(node)
+    for node in _products(_tree(text, whole)):
+        try:
+            repeated = _repeated(node)
+        except FormulaicError as error:  # a power that is no number, inside a product
+            raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
         if repeated:
             raise FormulaError(f"{whole!r} {_said_of_square(repeated, node)}")
+
+
+def _tree(text: str, whole: str) -> Token | ASTNode[Term] | None:
+    tokens_of(text, whole)
+    try:
+        return DefaultFormulaParser().get_ast(text)
+    except (FormulaicError, SyntaxError) as error:
+        raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """How many terms a part of a formula has at most, how many products make them, and variables of the longest."""
+
+    terms: int
+    products: int
+    order: int
+
+
+def refuse_explosion(text: str, whole: str) -> int:
+    """Refuse a side of a formula that has too many terms once its products are written out; returns how many it has.
+
+    They are counted, not made.
+
+    Raises
+    ------
+    FormulaError
+        Beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``.
+
+    Examples
+    --------
+    >>> refuse_explosion("a*b + c", "y ~ a*b + c")
+    5
+    """
+    tree = _tree(text, whole)
+    sizes: dict[int, _Size] = {}
+    for node in reversed(_nodes(tree)):  # operands before what is made of them
+        sizes[id(node)] = size = _size(node, sizes)
+        for found, bound, counted in (
+            (size.terms, MAX_TERMS, "terms"),
+            (size.products, MAX_PRODUCTS, "products"),
+            (size.order, MAX_ORDER, "variables in one interaction"),
+        ):
+            if found > bound:
+                raise FormulaError(
+                    f"cannot use {shortened(display_name(whole))}: written out it has {_count(found)} {counted}, and "
+                    f"at most {bound} are allowed (mlmed.limits); write the interactions that are meant, or make a "
+                    "factor or a score of several columns before the fit"
+                )
+    return sizes[id(tree)].terms if tree is not None else 0
+
+
+def _count(n: int) -> str:
+    return str(n) if n <= COUNTED else f"more than {COUNTED}"
+
+
+def _nodes(tree: Token | ASTNode[Term] | None) -> list[Token | ASTNode[Term]]:
+    """Every node, those that hold others first."""
+    found = [] if tree is None else [tree]
+    for node in found:
+        if isinstance(node, ASTNode):
+            found += node.args
+    return found
+
+
+def _size(node: Token | ASTNode[Term], sizes: dict[int, _Size]) -> _Size:
+    if not isinstance(node, ASTNode):
+        return _Size(1, 1, 0 if node.kind.value == "value" else 1)
+    symbol = node.operator.symbol
+    parts = [sizes[id(part)] for part in node.args]
+    if len(parts) == 1:
+        return parts[0]
+    left, right = parts
+    products = left.products + right.products
+    if symbol in _POWERS:
+        return _size_of_power(left, node.args[1])
+    if symbol in ("*", ":"):
+        made = left.terms * right.terms
+        kept = left.terms + right.terms if symbol == "*" else 0
+        return _Size(made + kept, products + made, left.order + right.order)
+    if symbol in ("/", "in"):
+        outer, inner = (left, right) if symbol == "/" else (right, left)
+        return _Size(outer.terms + inner.terms, products + inner.terms, outer.terms + inner.order)
+    return _Size(left.terms + right.terms, products, max(left.order, right.order))
+
+
+def _size_of_power(base: _Size, power: Token | ASTNode[Term]) -> _Size:
+    """(a + b + c)**k makes 3**k products; distinct ones have 1 to k of the variables."""
+    text = power.token if isinstance(power, Token) else ""
+    k = min(int(text), MAX_PRODUCTS) if text.isdecimal() else 1  # anything else is refused by formulaic
+    if base.terms == 1:
+        return _Size(1, base.products + k, base.order)
+    made = base.terms**k if k * math.log(base.terms) < math.log(COUNTED) else COUNTED + 1
+    terms = sum(math.comb(base.terms, j) for j in range(1, min(k, base.terms) + 1)) if made <= COUNTED else 1
+    return _Size(terms, base.products + made, base.order * min(k, base.terms))
 
 
 def _said_of_square(repeated: list[Term], node: ASTNode[Term]) -> str:

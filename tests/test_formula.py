@@ -403,6 +403,7 @@ def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
         ("m ~ x w + (1 | id)", "Missing operator between `x` and `w`"),
         ("m ~ 2*x + (1 | id)", "Numeric literals"),
         ("m ~ 'x' + (1 | id)", "String literals"),
+        ("m ~ x:(x ^ w) + (1 | id)", "must be a positive integer"),
         ("m ~ x + x + (1 | id)", "has the term x twice"),
         ("m ~ x + `x` + (1 | id)", "has the term x twice"),
         ("m ~ . + (1 | id)", "'.' would stand for every other column.*write the names of the predictors"),

@@ -12,6 +12,7 @@ from formulaic import ModelSpec as Encoding
 from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
+from mlmed.allowed import CONTEXT
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_one_level, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
@@ -194,7 +195,7 @@ def encode(
         refuse_other_kinds(source, table, where)
     try:
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
-            matrix = source.get_model_matrix(table, na_action="ignore", output="numpy")
+            matrix = source.get_model_matrix(table, context=CONTEXT, na_action="ignore", output="numpy")
     except DataMismatchWarning as error:
         raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:

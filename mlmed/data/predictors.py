@@ -188,9 +188,7 @@ def check_fixed(equation: Equation, names: list[str]) -> None:
 
 
 def check_random(equation: Equation, names: list[str]) -> None:
-    """Refuse a random term without effects, and one effect in two terms."""
-    if not names:
-        raise FormulaError(f"{equation.text!r} has a random term without effects; write at least (1 | id)")
+    """Refuse one effect in two random terms."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise FormulaError(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from types import CodeType
 
 import numpy as np
 
+from mlmed.constants import numbers_of
 from mlmed.effects.delta import Quantity
-from mlmed.errors import EffectError
+from mlmed.errors import EffectError, FormulaError
+from mlmed.limits import MAX_EXPRESSION, shortened
 from mlmed.options import shown
+from mlmed.syntax import check_size, parse_expression
 
 __all__ = ["combine", "combine_all", "known_name"]
 
@@ -23,11 +26,13 @@ NEAR = 1e-3
 FUNCTIONS: dict[str, Callable[..., float]] = {
     "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "atanh": math.atanh, "abs": abs,
 }  # fmt: skip
-_ALLOWED = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Call, ast.Name, ast.Load, ast.Constant,
-    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.USub, ast.UAdd,
-)  # fmt: skip
-
+_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}  # fmt: skip
+_SIGNS: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+#: A function of the values of quantities by name.
+Formula = Callable[[Mapping[str, float]], float]
 
 #: Where a name such as ``cor(m:x,y:m)`` begins.
 _CALL = r"(?<![\w:.])(?:var|cov|sd|cor)\("
@@ -95,8 +100,17 @@ def _unknown(typed: str, known: Mapping[str, Quantity]) -> str:
     return f"there is no {typed}; known are {', '.join(alike or known)}"
 
 
-def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[str, str]]:
-    """Check an expression and compile it; returns the code and variable -> quantity name."""
+def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[str]]:
+    """Read an expression: a function of values by name, made of what is listed above, and the names in it."""
+    if len(text) > MAX_EXPRESSION:
+        raise EffectError(
+            f"cannot read {shortened(text)}: it has {len(text)} letters, and at most {MAX_EXPRESSION} are read "
+            "(mlmed.limits.MAX_EXPRESSION); give a function of a dict instead"
+        )
+    try:
+        check_size(text)
+    except FormulaError as error:
+        raise EffectError(str(error)) from error
     quoted: dict[str, str] = {}
     named, prefix = _quoted(text, known), "_q"
     while prefix in named:  # a column may be called so
@@ -109,27 +123,56 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[CodeType, dict[s
 
     plain = re.sub(r"`([^`]+)`", stand_in, named)
     try:
-        tree = ast.parse(plain.strip(), mode="eval")
-    except (SyntaxError, UnicodeError, MemoryError, RecursionError) as error:
-        reason = getattr(error, "msg", "") or getattr(error, "reason", "") or "too many parentheses"
-        raise EffectError(f"cannot read {shown(text)}: {reason}; write e.g. 'a*b + cov_ab'") from error
-    used: dict[str, str] = {}
-    for node in ast.walk(tree):
-        if not isinstance(node, _ALLOWED):
-            raise EffectError(f"{text!r} may only use numbers, + - * / **, {', '.join(FUNCTIONS)} and parameter names")
-        if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, int | float)):
-            raise EffectError(f"{text!r} may only use real numbers; found {node.value!r}")
-        if isinstance(node, ast.Call) and (not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS):
-            raise EffectError(f"{text!r} calls something other than {', '.join(FUNCTIONS)}")
-        if isinstance(node, ast.Name) and node.id not in FUNCTIONS:
-            used[node.id] = quoted.get(node.id, node.id)
+        tree = parse_expression(plain.strip(), text, "write e.g. 'a*b + cov_ab'")
+        _check(tree, text)
+        numbers_of(tree, text)
+    except FormulaError as error:
+        raise EffectError(str(error)) from error
+    used = {node.id: quoted.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    used = {variable: name for variable, name in used.items() if variable not in FUNCTIONS}
     for name in used.values():
         if name not in known:
             raise EffectError(
                 f"{text!r} names {name!r}; known are {', '.join(known)} "
                 "(backticks around names with unusual characters)"
             )
-    return compile(tree, "<nlcom>", "eval"), used
+    return _function(tree.body, used), list(dict.fromkeys(used.values()))
+
+
+def _check(tree: ast.Expression, text: str) -> None:
+    """Refuse syntax that is not made into functions below."""
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, int | float)):
+            raise EffectError(f"{text!r} may only use real numbers; found {node.value!r}")
+        if isinstance(node, ast.Call):
+            if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
+                raise EffectError(f"{text!r} calls something other than {', '.join(FUNCTIONS)}")
+            if len(node.args) != 1 or node.keywords:
+                raise EffectError(f"{text!r} cannot be evaluated: {node.func.id}() takes one number, without a name")
+        named = isinstance(node, ast.Name) and (node.id not in FUNCTIONS or id(node) in called)
+        computed = isinstance(node, ast.BinOp | ast.UnaryOp) and (type(node.op) in _BINARY or type(node.op) in _SIGNS)
+        kept = isinstance(node, ast.Expression | ast.Constant | ast.Call | ast.operator | ast.unaryop | ast.Load)
+        if not (named or computed or kept):
+            raise EffectError(f"{text!r} may only use numbers, + - * / **, {', '.join(FUNCTIONS)} and parameter names")
+
+
+def _function(node: ast.expr, used: Mapping[str, str]) -> Formula:
+    """A function of values by name; numbers are floats, so that none is computed with all its digits."""
+    if isinstance(node, ast.Name):
+        name = used[node.id]
+        return lambda values: values[name]
+    if isinstance(node, ast.BinOp):
+        combined, left, right = _BINARY[type(node.op)], _function(node.left, used), _function(node.right, used)
+        return lambda values: combined(left(values), right(values))
+    if isinstance(node, ast.UnaryOp):
+        sign, operand = _SIGNS[type(node.op)], _function(node.operand, used)
+        return lambda values: sign(operand(values))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        applied, argument = FUNCTIONS[node.func.id], _function(node.args[0], used)
+        return lambda values: applied(argument(values))
+    value = float(ast.literal_eval(node))
+    return lambda values: value
 
 
 def combine(expression: str | Callable[[dict[str, float]], float], known: Mapping[str, Quantity]) -> Quantity:
@@ -153,14 +196,7 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     standard deviation of 0, and is NaN where one of them does not exist.
     """
     if isinstance(expression, str):
-        code, used = _compile(expression, known)
-        names = list(dict.fromkeys(used.values()))
-
-        def of_text(by_name: dict[str, float]) -> float:
-            scope = {variable: by_name[name] for variable, name in used.items()}
-            value: float = eval(code, {"__builtins__": {}, **FUNCTIONS}, scope)  # names and nodes were checked
-            return value
-
+        of_text, names = _compile(expression, known)
         parts = [known[name] for name in names]
         gone = [part for part in parts if np.isnan(part.estimate)]
         if gone:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from formulaic import Formula
-
 from mlmed.errors import FormulaError
-from mlmed.formula import Equation, formula_variables
+from mlmed.formula import Equation, formula_of, formula_variables
 from mlmed.names import display_name, encode_quoted
 from mlmed.options import check_text, is_one_value, shown
 
@@ -22,7 +20,7 @@ def check_mediator(first: Equation, second: Equation) -> None:
             "into each other, so remove it there"
         )
     plain = first.name in formula_variables(first.response)
-    present = formula_variables(second.fixed) if plain else frozenset(map(str, Formula(second.fixed)))
+    present = formula_variables(second.fixed) if plain else frozenset(map(str, formula_of(second.fixed)))
     if (first.name if plain else first.response) not in present:
         raise FormulaError(
             f"the mediator {first.name} is not in the fixed part of the outcome equation {second.text!r}, so nothing "

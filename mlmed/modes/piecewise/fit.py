@@ -32,7 +32,7 @@ from mlmed.modes.fitting import fit_model
 from mlmed.modes.misfits import two_valued
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.modes.results import MixedResults
-from mlmed.names import display_name, safe_name
+from mlmed.names import display_name, quoted_name, safe_name
 from mlmed.options import Method
 
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
@@ -189,7 +189,7 @@ def without_mediator(outcome: Equation, mediators: frozenset[str]) -> Equation:
             f"one, as in total='{outcome.name} ~ x + (1 | {':'.join(outcome.random[0].group)})'"
         )
     text = f"{outcome.response} ~ {' + '.join([_kept(outcome.fixed, mediators), *kept])}"
-    return replace(parse_equation(text), text=display_name(text))
+    return replace(parse_equation(quoted_name(text)), text=display_name(text))
 
 
 def _kept(text: str, mediators: frozenset[str]) -> str:

@@ -1,0 +1,439 @@
+"""What an expression of a formula may be made of; it is read here, and nothing is evaluated before.
+
+Formulas are data and no Python: numbers, columns, arithmetic, comparisons, ``&`` and ``|``, and calls of what
+``mlmed.allowed`` lists. Whatever else Python has is refused, with what to do.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NoReturn
+
+from mlmed.allowed import (
+    CODINGS,
+    CONTRASTS,
+    FUNCTIONS,
+    MATRICES,
+    METHODS,
+    NUMPY,
+    OTHER_ROWS,
+    STATEFUL,
+    Takes,
+)
+from mlmed.calls import check_call, check_logic
+from mlmed.constants import Number, numbers_of
+from mlmed.errors import FormulaError
+from mlmed.limits import (
+    MAX_BASIS,
+    MAX_CHARACTERS,
+    MAX_DEPTH,
+    MAX_EXPRESSION,
+    MAX_INTEGER,
+    MAX_NAME,
+    MAX_NESTED,
+    MAX_NUMBER,
+    shortened,
+)
+from mlmed.names import FUNCTIONS as RESERVED
+from mlmed.names import display_name
+
+__all__ = [
+    "check_column",
+    "check_expression",
+    "check_names",
+    "check_number",
+    "check_size",
+    "depends_on_other_rows",
+    "parse_expression",
+]
+
+_ARITHMETIC = (
+    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr,
+)  # fmt: skip
+_COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+#: Literal arguments that say how many columns there will be, or how many digits.
+_SIZES = frozenset({"N", "decimals", "degree", "df", "knots", "levels", "ndigits"})
+#: Bare names of functions of numpy: what they make of a number is numpy's, and of bounded size.
+NUMPY_TOO = frozenset({"exp", "exp2", "log", "log2", "log10"})
+_TOLD = (
+    "formulas take columns, numbers, arithmetic, comparisons, & and |, and the functions and methods of "
+    "docs/formulas.md; make the column before the fit"
+)
+_INSTEAD = "check it, or make the column before the fit"
+#: Names, in backticks or not, and runs of signs, that are longer than any that is meant.
+_LONG = re.compile(rf"[\w.]{{{MAX_NAME + 1},}}|`[^`]{{{MAX_NAME + 1},}}`|[^\w\s]{{{MAX_NAME + 1},}}")
+#: What Python calls syntax that formulas do not have.
+_SYNTAX = {
+    ast.Subscript: "square brackets",
+    ast.Lambda: "lambda",
+    ast.IfExp: "if ... else (write np.where())",
+    ast.JoinedStr: "an f-string",
+    ast.NamedExpr: ":=",
+    ast.Starred: "*",
+    ast.Await: "await",
+    ast.Yield: "yield",
+    ast.YieldFrom: "yield",
+    ast.ListComp: "a comprehension",
+    ast.SetComp: "a comprehension",
+    ast.DictComp: "a comprehension",
+    ast.GeneratorExp: "a comprehension",
+    ast.List: "a list that is no argument",
+    ast.Tuple: "a list that is no argument",
+    ast.Set: "a set",
+    ast.Dict: "a dictionary",
+    ast.Slice: "a slice",
+}
+
+
+def depends_on_other_rows(shown: str, where: str) -> FormulaError:
+    """The error for a term whose value in a row depends on other rows."""
+    return FormulaError(
+        f"{shown} in {where} takes its value in a row from other rows (a mean, a rank, a lag, a "
+        "group): new rows would give it another meaning. Use center() or scale(), which remember the rows of the fit, "
+        "or make it a column before the fit"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An expression while it is checked.
+
+    Attributes
+    ----------
+    shown, whole : str
+        The expression and its formula, for messages.
+    numbers : dict
+        Values of the nodes, by identity, that are numbers whatever the data are.
+    """
+
+    shown: str
+    whole: str
+    numbers: dict[int, Number]
+
+    def refuse(self, found: str, instead: str = _TOLD) -> NoReturn:
+        raise FormulaError(f"cannot use {shortened(self.shown)}: {found}; {instead}")
+
+    def check_attribute(self, name: str) -> None:
+        """Refuse an attribute that no formula has; those that look at other rows say so."""
+        if name in OTHER_ROWS:
+            raise depends_on_other_rows(self.shown, repr(self.whole))
+        self.refuse(f"a formula cannot ask for .{name}")
+
+
+def check_size(text: str) -> None:
+    """Refuse a formula that is too long to be read at once, or has brackets inside brackets inside brackets.
+
+    Raises
+    ------
+    FormulaError
+        It has more than ``MAX_CHARACTERS`` letters, or more than ``MAX_NESTED`` brackets are open at one place.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise FormulaError(
+            f"cannot read {shortened(text)}: it has {len(text)} letters, and at most {MAX_CHARACTERS} are read "
+            "(mlmed.limits.MAX_CHARACTERS); make a factor or a score of several columns before the fit"
+        )
+    depth = 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth > MAX_NESTED:
+            raise FormulaError(
+                f"cannot read {shortened(text)}: more than {MAX_NESTED} brackets are open at one place (mlmed.limits."
+                "MAX_NESTED); make the inner part a column before the fit"
+            )
+
+
+def check_names(text: str) -> None:
+    """Refuse a formula, as it was typed, with a name that is longer than any that is meant.
+
+    Raises
+    ------
+    FormulaError
+        A name or a run of signs has more than ``MAX_NAME`` letters.
+    """
+    if long := _LONG.search(text):
+        raise FormulaError(
+            f"cannot read {shortened(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
+            f"letters ({shortened(long[0])}; mlmed.limits.MAX_NAME); write a shorter one"
+        )
+
+
+def check_number(text: str, whole: str) -> None:
+    """Refuse a number outside of expressions that is beyond the bounds, as in ``1e200:x``."""
+    try:
+        size = abs(float(text))
+    except ValueError:  # formulaic says what is wrong
+        return
+    if size > MAX_NUMBER or (text.isdecimal() and size > MAX_INTEGER):
+        raise FormulaError(
+            f"cannot use {shortened(display_name(whole))}: the number {shortened(text)} is beyond {MAX_NUMBER:g}, or a "
+            "whole number beyond 64 bits (mlmed.limits); change the unit of the column before the fit"
+        )
+
+
+def check_column(name: str, whole: str) -> None:
+    """Refuse a name that Python keeps to itself, unless it was in backticks."""
+    if name.startswith("__"):
+        raise FormulaError(f"cannot read {shortened(display_name(whole))}: a column called {name} is written `{name}`")
+
+
+def parse_expression(expression: str, shown: str = "", instead: str = _INSTEAD) -> ast.Expression:
+    """The syntax tree of an expression that is neither too long nor too deep.
+
+    Parameters
+    ----------
+    expression : str
+        In Python's syntax.
+    shown, instead : str
+        How it is called in messages, and what they say is to be done.
+
+    Raises
+    ------
+    FormulaError
+        It is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or ``MAX_DEPTH``.
+    """
+    shown = shortened(shown or display_name(expression[:MAX_EXPRESSION]))
+    if len(expression) > MAX_EXPRESSION:
+        raise FormulaError(
+            f"cannot read {shown}: an expression has {len(expression)} letters, and at most {MAX_EXPRESSION} are read "
+            f"(mlmed.limits.MAX_EXPRESSION); {instead}"
+        )
+    check_size(expression)
+    deep = (
+        f"cannot read {shown}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); {instead}"
+    )
+    try:
+        tree = ast.parse(expression, mode="eval")
+    except (SyntaxError, ValueError) as error:
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise FormulaError(f"cannot read {shown}: {said}; {instead}") from error
+    except (RecursionError, MemoryError) as error:  # how Python's parser says that it is nested too deeply
+        raise FormulaError(deep) from error
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    if level:
+        raise FormulaError(deep)
+    return tree
+
+
+def check_expression(expression: str, whole: str = "") -> ast.Expression:
+    """Refuse an expression of a formula that is more than columns, numbers and listed functions.
+
+    Pure: nothing is evaluated, no data are read.
+
+    Parameters
+    ----------
+    expression : str
+        For example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``).
+    whole : str
+        The formula that it stands in, for messages.
+
+    Returns
+    -------
+    ast.Expression
+        Its syntax tree.
+
+    Raises
+    ------
+    FormulaError
+        What was found, what is allowed, what to do.
+
+    Examples
+    --------
+    >>> tree = check_expression("np.log(x + 1)")
+    >>> check_expression("x.to_csv('f')")
+    Traceback (most recent call last):
+        ...
+    mlmed.errors.FormulaError: cannot use "x.to_csv('f')": a formula cannot ask for .to_csv; formulas take columns, ...
+    """
+    try:
+        return _checked(expression, expression)
+    except FormulaError:
+        if not whole:
+            raise
+    return _checked(expression, whole)  # the same error, with the whole formula
+
+
+@lru_cache(maxsize=4096)
+def _checked(expression: str, whole: str) -> ast.Expression:
+    tree = parse_expression(expression)
+    check_logic(tree, expression)
+    shown = display_name(expression)
+    asked = _Asked(shown, display_name(whole), numbers_of(tree, shown))
+    waiting: list[ast.expr] = [tree.body]
+    while waiting:
+        waiting += _operands(waiting.pop(), asked)
+    return tree
+
+
+def _operands(node: ast.expr, asked: _Asked) -> list[ast.expr]:
+    """What a node is computed from, after a look at the node itself."""
+    if id(node) in asked.numbers:
+        return []
+    if isinstance(node, ast.Name):
+        return _column(node, asked)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return []
+    if isinstance(node, ast.BinOp):
+        return _arithmetic(node, asked)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        return _no_text([node.operand], asked)
+    if isinstance(node, ast.Compare):
+        return _comparison(node, asked)
+    if isinstance(node, ast.Call):
+        return _call(node, asked)
+    if isinstance(node, ast.Attribute):
+        asked.check_attribute(node.attr)
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute):
+        asked.check_attribute(node.value.attr)
+    if isinstance(node, ast.Constant):
+        asked.refuse(f"found {node.value!r}, which is no number and no text")
+    asked.refuse(f"found {_SYNTAX.get(type(node), type(node).__name__)}")
+
+
+def _column(node: ast.Name, asked: _Asked) -> list[ast.expr]:
+    if node.id.startswith("__") or node.id in RESERVED:
+        asked.refuse(f"{node.id} is no column here", f"a column of this name is written in backticks, `{node.id}`")
+    return []
+
+
+def _arithmetic(node: ast.BinOp, asked: _Asked) -> list[ast.expr]:
+    if isinstance(node.op, ast.MatMult):
+        raise depends_on_other_rows(asked.shown, repr(asked.whole))
+    if isinstance(node.op, ast.BitXor):
+        asked.refuse("^ inside an expression is Python's exclusive or", "powers are written with **, as in I(x**2)")
+    if not isinstance(node.op, _ARITHMETIC):
+        asked.refuse("found << or >>, which shift the digits of whole numbers")
+    return _no_text([node.left, node.right], asked)
+
+
+def _no_text(operands: list[ast.expr], asked: _Asked) -> list[ast.expr]:
+    for operand in operands:
+        if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
+            asked.refuse(
+                f"the text {shortened(operand.value)} stands in arithmetic", "write == to compare a column with it"
+            )
+    return operands
+
+
+def _comparison(node: ast.Compare, asked: _Asked) -> list[ast.expr]:
+    if len(node.ops) > 1:
+        asked.refuse("a chain of comparisons is for single values", "for columns write (0 < x) & (x < 1)")
+    if not isinstance(node.ops[0], _COMPARISONS):
+        asked.refuse("'in' and 'is' are for single values", "for columns write x.isin([1, 2]) or x == 1")
+    sides = [node.left, *node.comparators]
+    if all(isinstance(side, ast.Constant) or id(side) in asked.numbers for side in sides):
+        asked.refuse("it compares two constants", "write a column on one side")
+    return sides
+
+
+def _call(node: ast.Call, asked: _Asked) -> list[ast.expr]:
+    """Arguments that are expressions, of a call that is listed."""
+    check_call(node, asked.shown)
+    function = node.func
+    if isinstance(function, ast.Name):
+        return _bare_call(node, function.id, asked)
+    if not isinstance(function, ast.Attribute):
+        asked.refuse("a function is called by its name")
+    name, base = function.attr, function.value
+    if isinstance(base, ast.Name) and base.id in RESERVED:
+        if base.id != "np" or name not in NUMPY:
+            if name in OTHER_ROWS:
+                raise depends_on_other_rows(asked.shown, repr(asked.whole))
+            asked.refuse(f"{base.id}.{name}() is not among the functions that formulas can call")
+        return _arguments(node, NUMPY[name], f"np.{name}()", asked)
+    if name not in METHODS:
+        asked.check_attribute(name)
+    return [base, *_arguments(node, METHODS[name], f".{name}()", asked)]
+
+
+def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
+    if name in CODINGS:
+        asked.refuse(f"{name}() is a coding of a factor", f"write C(g, {name}())")
+    if name not in FUNCTIONS:
+        asked.refuse(f"the function {name}() is not among those that formulas can call")
+    if name in STATEFUL:
+        _refuse_odd_text(node, name, asked)
+    found = _arguments(node, FUNCTIONS[name], f"{name}()", asked)
+    if name not in NUMPY_TOO and all(
+        isinstance(argument, ast.Constant) or id(argument) in asked.numbers for argument in found
+    ):
+        asked.refuse(f"{name}() has no column", "write the number itself, or name the column")
+    return found
+
+
+def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
+    """Formulaic writes the text of such a call into code of its own, without minding quotation marks."""
+    for node in ast.walk(call):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+            if not text.isprintable() or set(text) & set("'\"`\\"):
+                asked.refuse(
+                    f"the text {shortened(text)} inside {name}() has quotation marks or signs that are not printed",
+                    "make the column before the fit",
+                )
+
+
+def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list[ast.expr]:
+    """Arguments that are expressions; all others are literals that the function knows by name."""
+    named: dict[str, ast.expr] = {}
+    for word in node.keywords:
+        if word.arg is None or word.arg not in (takes.first, *takes.words) or not word.arg or word.arg in named:
+            asked.refuse(f"{called} has no argument {'**' if word.arg is None else word.arg}")
+        named[word.arg] = word.value
+    first = [named.pop(takes.first)] if takes.first in named else []
+    data, others = node.args[: takes.data], node.args[takes.data :]
+    if len(others) > len(takes.words) or len(first) + len(node.args) + len(named) < takes.least or (first and data):
+        asked.refuse(f"{called} does not have {len(node.args) + len(node.keywords)} arguments of this kind")
+    literals = {**dict(zip(takes.words, others, strict=False)), **named}
+    for name, value in literals.items():
+        if name != "contrasts" or not _is_coding(value, asked):
+            _check_literal(value, name, called, asked)
+        if name == "contrasts" and id(value) in asked.numbers:
+            asked.refuse(
+                f"{ast.unparse(value)} is no coding of a factor", "write contr.sum, Treatment('level') or a list"
+            )
+    return [*first, *data]
+
+
+def _is_coding(node: ast.expr, asked: _Asked) -> bool:
+    """Whether an argument is the name of a coding, or one called with literals."""
+    called = node.func if isinstance(node, ast.Call) else node
+    if isinstance(called, ast.Name):
+        known, name = CODINGS, called.id
+    elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        known = {"contr": CONTRASTS, "np": MATRICES}.get(called.value.id, {})
+        name = called.attr
+    else:
+        return False
+    if name not in known or (known is MATRICES and not isinstance(node, ast.Call)):
+        return False
+    if isinstance(node, ast.Call):
+        _arguments(node, known[name], ast.unparse(called) + "()", asked)
+    return True
+
+
+def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> None:
+    """Refuse an argument that is computed from columns, and sizes beyond their bounds."""
+    waiting: list[ast.expr] = [node]
+    size = 0
+    while waiting:
+        value = waiting.pop()
+        number = asked.numbers.get(id(value))
+        if number is not None:
+            size = max(size, int(abs(number)) if word in _SIZES - {"knots"} and number == number else 0)
+        elif isinstance(value, ast.List | ast.Tuple):
+            size = max(size, len(value.elts))
+            waiting += value.elts
+        elif not isinstance(value, ast.Constant) or not isinstance(value.value, str | None):
+            asked.refuse(
+                f"the argument {word} of {called} is no literal", "write a number, a text or a list of these there"
+            )
+    if word in _SIZES and size > MAX_BASIS:
+        asked.refuse(
+            f"{word} of {called} is {size}, beyond {MAX_BASIS} (mlmed.limits.MAX_BASIS)", "write a smaller number"
+        )
