@@ -341,12 +341,13 @@ def is_grams(source: str) -> bool:
     if not source.endswith(".parquet") or not _is_file(source):
         return False
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         return False
     try:
-        return b"mlmed" in (pq.read_schema(source).metadata or {})
-    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError: no Parquet file, said by the reader
+        return b"mlmed" in (pq.read_metadata(source).metadata or {})
+    except (OSError, ValueError, pa.ArrowException):  # no Parquet file, said by the reader
         return False
 
 
