@@ -35,7 +35,7 @@ class _Read(NamedTuple):
 ROWS_OF_ID = 2
 
 # What the readers raise on bytes that are not what the extension says.
-_UNREADABLE = (ValueError, LookupError, OSError, EOFError, struct.error, zlib.error)
+_UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +298,7 @@ def _read_spss(file: Path, options: ReadOptions) -> _Read:
     pyreadstat = _need("pyreadstat", ".sav")
     try:
         table, content = pyreadstat.read_sav(str(file), apply_value_formats=False)
-    except (pyreadstat.ReadstatError, TypeError) as error:  # a name that is no text
+    except pyreadstat.ReadstatError as error:
         raise _unreadable(file, ".sav", error) from error
     table.attrs["value_labels"] = content.variable_value_labels
     table.attrs["variable_labels"] = _described(content.column_names_to_labels)
@@ -318,7 +318,7 @@ def _read_parquet(file: Path, options: ReadOptions) -> _Read:
     nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
     try:
         table = pq.read_table(file).to_pandas(types_mapper=nullable.get)
-    except (LookupError, TypeError, pa.ArrowException) as error:  # damaged metadata, types that pandas does not have
+    except pa.ArrowException as error:  # damaged metadata, types that pandas does not have
         raise _unreadable(file, ".parquet", error) from error
     whole = [
         k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()

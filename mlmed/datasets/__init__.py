@@ -34,7 +34,8 @@ _MEAN_TOLERANCE = 1e-6  # times max(1, |mean|); the means below carry eight digi
 _TIMEOUT_SECONDS = 30.0
 _ENVIRONMENT = "MLMED_DATA"
 _Directory = str | os.PathLike[str] | None
-_UNREADABLE = (ValueError, LookupError, OSError, EOFError, struct.error, zlib.error)  # what pandas raises on a bad file
+# what pandas raises on a bad file
+_UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
