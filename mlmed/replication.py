@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import numpy as np
@@ -109,13 +110,32 @@ def results_of(
     backend, _ = joblib.parallel.get_active_backend()
     how = "generator" if backend.supports_return_generator else "list"
     run, owner = joblib.Parallel(n_jobs=n_jobs, return_as=how), os.getpid()
-    found = iter(run(joblib.delayed(_for)(owner, function, *call) for call in calls))
+    tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
+    apart = (
+        how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
+    )
+    with _quiet_start() if apart else nullcontext():
+        found = iter(run(tasks))
     try:
         yield found
     finally:
         if getattr(found, "gi_frame", None) is not None:  # a generator that is not exhausted
             with filtering(ignore=UserWarning):  # joblib advises to ask for less
                 found.close()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Ctrl-C waits while workers are started: they inherit that they hear none, as later (see ``_belong``)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # loky starts it, and while it starts it lets Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result:
