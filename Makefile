@@ -59,7 +59,7 @@ validate-predictions: install  ## coverage of predictions by number of clusters 
 coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
 	$(BIN)/python validation/coverage/run.py
 
-bench: install        ## timings against the peers that are installed, and by size
+bench: install        ## timings against the peers that are installed, and by size (a part in benchmarks/partial)
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/scale.py --small
 	$(BIN)/python benchmarks/intervals.py

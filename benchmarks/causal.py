@@ -21,6 +21,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kept import folder_of
+
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
 os.environ.update(ONE_THREAD)  # before numpy is loaded
 
@@ -28,6 +30,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import mlmed  # noqa: E402
+from mlmed.atomic import write_text  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 MEDIATOR = "emo ~ treat + age + educ + gender + income"
@@ -92,10 +95,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     options = parser.parse_args()
     data = mlmed.datasets.load("framing")
-    write(own_times(data, options.repeats), peer(data, 3))
+    write(own_times(data, options.repeats), peer(data, 3), folder_of(HERE, parser, options))
 
 
-def write(times: dict[str, float], other: dict[str, Any] | None) -> None:
+def write(times: dict[str, float], other: dict[str, Any] | None, folder: Path) -> None:
     """Tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}, numpy {np.__version__}"
     first, own = next(iter(times.items()))
@@ -115,9 +118,9 @@ def write(times: dict[str, float], other: dict[str, Any] | None) -> None:
             f"mediation {other['mediation']}, the same in the same run: {other['seconds']:.2f} s. "
             f"**{other['seconds'] / own:.0f} times faster**.",
         ]
-    (HERE / "causal.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "causal.md", "\n".join(lines) + "\n")
     record = {"date": date.today().isoformat(), "versions": versions, "seconds": times, "mediation": other}
-    (HERE / "causal.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "causal.json", json.dumps(record, indent=2) + "\n")
     print("\n".join(lines))
 
 

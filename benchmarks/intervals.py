@@ -21,12 +21,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kept import folder_of
+
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
 os.environ.update(ONE_THREAD)  # before numpy is loaded
 
 import numpy as np  # noqa: E402
 
 import mlmed  # noqa: E402
+from mlmed.atomic import write_text  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 #: What was asked for: seconds for 1,000 replicates on one core, and for 10,000 on two.
@@ -94,10 +97,10 @@ def main() -> None:
     fit = mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data)
     times = own_times(fit, options.replicates, options.many)
     other = peer(data, options.peer_replicates)
-    write(times, other, options)
+    write(times, other, options, folder_of(HERE, parser, options))
 
 
-def write(times: dict[str, float], other: dict[str, Any] | None, options: argparse.Namespace) -> None:
+def write(times: dict[str, float], other: dict[str, Any] | None, options: argparse.Namespace, folder: Path) -> None:
     """Tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}, numpy {np.__version__}"
     setting = "ml_sim (100 clusters of 8), REML, one BLAS thread"
@@ -112,9 +115,9 @@ def write(times: dict[str, float], other: dict[str, Any] | None, options: argpar
             f"resampled clusters in the same run: {other['seconds']:.3f} s a refit; mlmed {own:.5f} s with drawing: "
             f"**{other['seconds'] / own:.0f} times faster**.",
         ]
-    (HERE / "intervals.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "intervals.md", "\n".join(lines) + "\n")
     record = {"date": date.today().isoformat(), "versions": versions, "seconds": times, "lme4": other}
-    (HERE / "intervals.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "intervals.json", json.dumps(record, indent=2) + "\n")
     print("\n".join(lines))
 
 

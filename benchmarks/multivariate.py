@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from causal import HERE, ONE_THREAD, os, seconds  # sets the threads before numpy is loaded
+from kept import folder_of
 
 import mlmed
+from mlmed.atomic import write_text
 
 SLOPES = "NA_lag + PA_lag + (1 + NA_lag + PA_lag |c| id)"
 LOCATION = "PA.std ~ 1 + day + PA_lag + NA_lag + steps.pm*steps.pmd + (1 + day + steps.pmd |c| id)"
@@ -72,7 +74,7 @@ def peer_times(data: Any, asked: list[str]) -> dict[str, Any] | None:
     return json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
 
 
-def write(own: dict[str, dict[str, float]], other: dict[str, Any] | None) -> None:
+def write(own: dict[str, dict[str, float]], other: dict[str, Any] | None, folder: Path) -> None:
     """Tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}"
     if other:
@@ -89,9 +91,9 @@ def write(own: dict[str, dict[str, float]], other: dict[str, Any] | None) -> Non
             cells[5] = f"{other[name]['seconds'] / found['seconds']:.0f}"
             cells[6] = f"{other[name]['logLik'] - found['logLik']:.1e}"
         lines.append(f"| {' | '.join(cells)} |")
-    (HERE / "multivariate.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(folder / "multivariate.md", "\n".join(lines) + "\n")
     record = {"date": date.today().isoformat(), "versions": versions, "own": own, "peers": other}
-    (HERE / "multivariate.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "multivariate.json", json.dumps(record, indent=2) + "\n")
     print("\n".join(lines))
 
 
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", default=["m1", "m2", "m3"], help="models that R fits, too")
     options = parser.parse_args()
     data = mlmed.datasets.load("williams")
-    write(own_times(data, options.repeats), peer_times(data, options.peers))
+    write(own_times(data, options.repeats), peer_times(data, options.peers), folder_of(HERE, parser, options))
 
 
 if __name__ == "__main__":

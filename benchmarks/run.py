@@ -25,6 +25,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kept import folder_of
+
+from mlmed.atomic import write_text
+
 HERE = Path(__file__).resolve().parent
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 #: Largest table, in rows, that each peer is given.
@@ -376,7 +380,7 @@ def write_results(cases: Sequence[Case], options: argparse.Namespace) -> None:
         for c in cases
     ]
     text = json.dumps(top | {"cases": listed}, indent=1)
-    (options.out / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_text(options.out / "results.json", text + "\n")
     versions = ", ".join(f"{name} {version}" for name, version in top["software"].items())
     lines = [
         "# Timings",
@@ -390,7 +394,7 @@ def write_results(cases: Sequence[Case], options: argparse.Namespace) -> None:
     for case in cases:
         lines += case_table(case)
     lines += stage_table(cases)
-    (options.out / "results.md").write_text("\n".join(lines), encoding="utf-8")
+    write_text(options.out / "results.md", "\n".join(lines))
 
 
 def size(text: str) -> tuple[int, int]:
@@ -411,10 +415,14 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=30.0, help="seconds after which no repeat is started")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds after which an engine is stopped")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of results.md and results.json")
+    parser.add_argument(
+        "--out", type=Path, help="folder of results.md and results.json (default: here, or partial/ with other options)"
+    )
     parser.add_argument("--worker", nargs=3, metavar=("CSV", "REPEATS", "BUDGET"), help=argparse.SUPPRESS)
     parser.add_argument("--statsmodels", nargs=3, metavar=("CSV", "REPEATS", "BUDGET"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.out is None and not (options.worker or options.statsmodels):
+        options.out = folder_of(HERE, parser, options)
     options.size = options.size or [(100, 8), (1000, 20)]
     return options
 

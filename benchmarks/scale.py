@@ -18,6 +18,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from kept import folder_of
+
+from mlmed.atomic import write_text
+
 HERE = Path(__file__).parent
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -215,9 +219,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             written = run("write", folder, 100_000, options.parquet_rows, threads="2")
             results["parquet"] = [{**written, **run("parquet", folder, 1200, threads="2")}]
-    (HERE / "scale.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    folder = folder_of(HERE, parser, options)
+    write_text(folder / "scale.json", json.dumps(results, indent=1) + "\n")
     text = report(results)
-    (HERE / "scale.md").write_text(text, encoding="utf-8")
+    write_text(folder / "scale.md", text)
     print(text)
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import lru_cache
+from multiprocessing import resource_tracker
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import DataError
+from mlmed.errors import DataError, filtering
 from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
 
-__all__ = ["leave_out", "replicate"]
+__all__ = ["leave_out", "replicate", "results_of"]
 
 Result = TypeVar("Result")
+#: Seconds between two looks of a worker at whether the process that it works for is still there.
+LOOK = 1.0
 #: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
 PIECES, MOST = 25, 100
 
@@ -64,12 +74,11 @@ def replicate(
     n, seed = check_count(n, "replicates", least=0, error=DataError), check_seed(seed, "replicate()", error=DataError)
     n_jobs, progress = check_jobs(n_jobs, error=DataError), check_flag(progress, "progress", error=DataError)
     children = np.random.SeedSequence(seed).spawn(n)
-    run = joblib.Parallel(n_jobs=n_jobs, return_as="generator" if _streams() else "list")
     size = min(max(n // (PIECES * joblib.effective_n_jobs(n_jobs)), 1), MOST)
     pieces = [children[start : start + size] for start in range(0, n, size)]
     results: list[Result] = []
-    with tqdm(total=n, disable=not progress) as bar:
-        for found in run(joblib.delayed(_seeded)(task, piece) for piece in pieces):
+    with tqdm(total=n, disable=not progress) as bar, results_of(_seeded, ((task, p) for p in pieces), n_jobs) as parts:
+        for found in parts:
             results += found
             bar.update(len(found))
     return results
@@ -86,15 +95,76 @@ def leave_out(task: Callable[[int], Result], units: NDArray[np.intp], *, n_jobs:
     import joblib
 
     pieces = np.array_split(units, max(min(4 * joblib.effective_n_jobs(n_jobs), len(units)), 1))
-    run = joblib.Parallel(n_jobs=n_jobs)
-    return [one for found in run(joblib.delayed(_each)(task, piece) for piece in pieces) for one in found]
+    with results_of(_each, ((task, piece) for piece in pieces), n_jobs) as parts:
+        return [one for found in parts for one in found]
 
 
-def _streams() -> bool:
-    """Whether the backend of the surrounding ``joblib.parallel_config`` gives results as they come."""
-    from joblib.parallel import get_active_backend
+@contextmanager
+def results_of(
+    function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], n_jobs: int | None
+) -> Iterator[Iterator[Result]]:
+    """``function(*call)`` for each of the calls, in their order, by workers; they end when the block is left early.
 
-    return bool(get_active_backend()[0].supports_return_generator)
+    Left by an interruption, a closed generator or an error, workers would go on computing what nobody waits for. Those
+    that are processes of this machine also end when this process does, however that came about (see ``_for``).
+    """
+    import joblib
+
+    backend, _ = joblib.parallel.get_active_backend()
+    how = "generator" if backend.supports_return_generator else "list"
+    run, owner = joblib.Parallel(n_jobs=n_jobs, return_as=how), os.getpid()
+    tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
+    apart = (
+        how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
+    )
+    with _quiet_start() if apart else nullcontext():
+        found = iter(run(tasks))
+    try:
+        yield found
+    finally:
+        if getattr(found, "gi_frame", None) is not None:  # a generator that is not exhausted
+            with filtering(ignore=UserWarning):  # joblib advises to ask for less
+                found.close()
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Ctrl-C waits while workers are started: they inherit that they hear none, as later (see ``_belong``)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # loky starts it, and while it starts it lets Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result:
+    """The call of a worker for the process ``owner``."""
+    if os.name == "posix" and os.getpid() != owner:
+        of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may be gone by now
+        if of_joblib or os.getppid() == owner:
+            _belong(owner)
+    return function(*arguments)
+
+
+@lru_cache(maxsize=1)
+def _belong(owner: int) -> None:
+    """Leave interruptions to the process that started this one, and end with it.
+
+    A process that is killed cannot tell its workers, which would stay for minutes with the data they hold.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(owner,), daemon=True).start()
+
+
+def _end_with(owner: int) -> None:
+    while os.getppid() == owner:
+        time.sleep(LOOK)
+    os._exit(1)
 
 
 def _each(task: Callable[[int], Result], units: NDArray[np.intp]) -> list[Result]:

@@ -413,7 +413,7 @@ def test_datasets(run: Run, tmp_path: Path) -> None:
         (("piecewise", "DATA", *FIT, "--format", "stata", "--level", "0.9"), ("leave out vcov and level",)),
         (("piecewise", "DATA", *FIT, "--interval", "product", "--seed", "1"), ("does not use seed",)),
         (("compare", "DATA", *FIT, "--plot", "picture.xyz"), ("cannot write the picture", "plot.png")),
-        (("compare", "DATA", *FIT, "--plot", "no/such/folder/p.png"), ("cannot write the picture",)),
+        (("compare", "DATA", *FIT, "--plot", "no/such/folder/p.png"), ("cannot write", "check the folder")),
     ],
     ids=lambda value: " ".join(value)[:60],
 )

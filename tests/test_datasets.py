@@ -278,11 +278,10 @@ def test_cache_that_cannot_be_written_is_a_warning(tiny, nowhere, tmp_path, monk
 def test_interrupted_write_leaves_nothing_behind(tiny, nowhere, monkeypatch):
     serve(monkeypatch, TINY.encode())
 
-    def half(table, path, index):
-        Path(path).write_text("id,x")
+    def full(handle):
         raise OSError("disk full")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", half)
+    monkeypatch.setattr("mlmed.atomic.os.fsync", full)
     with pytest.warns(MlmedWarning, match="disk full"):
         datasets.load("tiny")
     assert list(nowhere.iterdir()) == []

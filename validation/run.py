@@ -13,6 +13,7 @@ import scipy
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import mlmed
+from mlmed.atomic import write_text
 from validation.affect_checks import affect_checks
 from validation.causal_checks import causal_checks
 from validation.centred_checks import centred_checks
@@ -97,7 +98,7 @@ def main() -> int:
         *centred_checks(),
     ]
     text = report(checks)
-    REPORT.write_text(text, encoding="utf-8")
+    write_text(REPORT, text)
     print(text)
     return 0 if all(check.ok for check in checks) else 1
 

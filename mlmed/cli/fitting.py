@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mlmed.cli.reading import given_at, given_pair, read, scan_progress
-from mlmed.errors import DataError
+from mlmed.cli.targets import save_picture
 from mlmed.modes.causal import causal
 from mlmed.modes.comparison import compare
 from mlmed.modes.comparison_rows import Comparable
@@ -135,10 +135,5 @@ def compared(options: argparse.Namespace) -> str:
     """``mlmed compare``: the same two equations by every method that the design allows."""
     found = compare(*_every_fit(options), level=options.level)
     if options.plot is not None:
-        try:
-            found.plot().savefig(options.plot)
-        except (OSError, ValueError) as error:  # no such folder, no such format
-            raise DataError(
-                f"cannot write the picture {options.plot}: {error}; name a file such as plot.png"
-            ) from error
+        save_picture(found.plot(), options.plot)
     return str(found) if options.format == "text" else found.long.to_csv(index=False).rstrip("\n")

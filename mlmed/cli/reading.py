@@ -1,4 +1,4 @@
-"""What DATA on the command line means, and where results go."""
+"""What DATA and other values on the command line mean."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pandas as pd
 from mlmed import datasets
 from mlmed.data.frames import column_names, replaced
 from mlmed.data.labels import Labels, labels_message, with_levels
-from mlmed.data.readers import ReadOptions, is_grams, open_parquet, read_labelled
+from mlmed.data.readers import ReadOptions, file_status, is_grams, open_parquet, read_labelled
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
 from mlmed.glm.families import BINARY
 from mlmed.locscale.rows import read_equations
 from mlmed.modes.grams import Grams
 
-__all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress", "write"]
+__all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress"]
 
 
 def read(options: argparse.Namespace) -> Any:
@@ -50,7 +50,7 @@ def _other_source(source: str) -> Any | None:
         return Grams.load(source)
     if source.endswith(".parquet") and (relation := open_parquet(source)) is not None:
         return relation
-    if not Path(source).exists():
+    if file_status(source) is None:
         if source in datasets.names():
             return datasets.load(source)
         close = difflib.get_close_matches(source, datasets.names(), n=1)
@@ -155,14 +155,3 @@ def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
             raise DataError(f"--at takes NAME=VALUE, as in --at w=1; found {piece!r}")
         found[name] = _number_or_text(value)
     return found
-
-
-def write(text: str, out: Path | None) -> None:
-    """To a file or to standard output."""
-    if out is None:
-        sys.stdout.write(text + "\n")
-        return
-    try:
-        out.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror}; check the folder and its permissions") from error

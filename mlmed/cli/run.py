@@ -2,37 +2,59 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import warnings
 from collections.abc import Sequence
 
 from mlmed.cli.commands import function, make_parser
-from mlmed.errors import MlmedError, MlmedWarning
+from mlmed.cli.stopping import print_text, say, stoppable
+from mlmed.errors import DataError, MlmedError, MlmedWarning
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 2 with a message for anything refused."""
-    options = make_parser().parse_args(argv)
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        The exit status: 0; 2 with a message for anything refused; 128 and the number of a signal that ended it.
+    """
+    with stoppable() as stop:
+        try:
+            return _run(_options(argv))
+        except MlmedError as error:
+            say(str(error))
+            return 2
+        except BrokenPipeError:  # the reader (head, less) has seen enough
+            return 0
+    return stop.status
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return make_parser().parse_args(argv)
+    except SystemExit as ended:
+        if not ended.code and sys.stdout is not None:
+            print_text("")  # what is left of a help text goes out while a closed pipe can be told from an error
+        raise
+
+
+def _run(options: argparse.Namespace) -> int:
     # not above: a version and a help text do not need what reads tables
-    from mlmed.cli.reading import write
+    from mlmed.cli.targets import check_targets, write
     from mlmed.data.engines import engine_errors
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MlmedWarning)
+        check_targets(options)
+        stored = options.command == "grams" and not options.sql
         try:
-            stored = options.command == "grams" and not options.sql
             write(function(options.command)(options), None if stored else options.out)
-        except MlmedError as error:
-            sys.stderr.write(f"mlmed: {error}\n")
-            return 2
         except engine_errors() as error:
-            sys.stderr.write(f"mlmed: {str(error).strip().splitlines()[0]}; check the files\n")
-            return 2
-        except BrokenPipeError:  # the reader (head, less) has seen enough
-            sys.stderr.close()
-            return 0
+            raise DataError(f"{str(error).strip().splitlines()[0]}; check the files") from error
     for warning in caught:
-        sys.stderr.write(f"mlmed: warning: {warning.message}\n")
+        say(f"warning: {warning.message}")
     return 0

@@ -15,11 +15,11 @@ __all__ = ["listed", "reproduced", "stacked", "summed"]
 
 def summed(options: argparse.Namespace) -> str:
     """``mlmed grams``."""
+    if options.out is None and not options.sql:
+        raise DataError("say where to store the Grams with --out FILE.parquet, or ask for --sql")
     data = read(options)
     if options.sql:
         return grams_sql(options.formula, data, dialect=options.sql)
-    if options.out is None:
-        raise DataError("say where to store the Grams with --out FILE.parquet, or ask for --sql")
     with scan_progress(data):
         made = grams(options.formula, data)
     made.save(options.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +20,7 @@ from mlmed.data.delimited import Spellings, read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
 from mlmed.errors import DataError, IdWarning, LabelWarning, warn
 
-__all__ = ["ReadOptions", "is_grams", "open_parquet", "read_labelled", "read_table"]
+__all__ = ["ReadOptions", "file_status", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
 
 class _Read(NamedTuple):
@@ -34,7 +35,7 @@ class _Read(NamedTuple):
 ROWS_OF_ID = 2
 
 # What the readers raise on bytes that are not what the extension says.
-_UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)
+_UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def read_labelled(
     path: str | os.PathLike[str], options: ReadOptions
 ) -> tuple[pd.DataFrame, Labels, Mapping[str, Spellings]]:
     """Read a table with the codes of labelled values, their labels, and what is written in several ways."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     suffix, reader = _reader(file)
     _check_file(file)
     options.refuse(file, suffix)
@@ -160,6 +161,8 @@ def read_labelled(
         raise
     except pd.errors.EmptyDataError as error:
         raise _without_rows(file) from error
+    except PermissionError as error:
+        raise DataError(f"{file} must not be read ({error.strerror}). Change its permissions, or copy it.") from error
     except _UNREADABLE as error:
         raise _unreadable(file, suffix, error) from error
     if table.empty:
@@ -177,12 +180,45 @@ def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
     )
 
 
+def file_status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    """What is at a path; None if nothing is.
+
+    Raises
+    ------
+    DataError
+        If the system does not tell: the name is too long or no name, or a folder must not be looked into.
+    """
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{os.fspath(path)} cannot be looked at: {error.strerror}. Check it and the permissions of its folders."
+        ) from error
+    except ValueError as error:  # a zero byte, or letters that no encoding has
+        raise DataError(f"{os.fspath(path)!r} is not the name of a file ({error}). Check the path.") from error
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return "none any more"
+
+
+def _is_file(source: str) -> bool:
+    found = file_status(source)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
 def _check_file(file: Path) -> None:
-    if not file.exists():
-        raise DataError(f"There is no file {file} (working directory: {Path.cwd()}). Check the path.")
-    if not file.is_file():
+    found = file_status(file)
+    if found is None:
+        raise DataError(f"There is no file {file} (working directory: {_working_directory()}). Check the path.")
+    if not stat.S_ISREG(found.st_mode):
         raise DataError(f"{file} is not a file but a directory or device. Give the path of one file.")
-    if file.stat().st_size == 0:
+    if found.st_size == 0:
         raise DataError(f"{file} is empty (0 bytes), so nothing was ever written to it. Save the table again.")
 
 
@@ -279,9 +315,11 @@ def _read_parquet(file: Path, options: ReadOptions) -> _Read:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = pq.read_table(file)
     nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
-    table = content.to_pandas(types_mapper=nullable.get)
+    try:
+        table = pq.read_table(file).to_pandas(types_mapper=nullable.get)
+    except pa.ArrowException as error:  # damaged metadata, types that pandas does not have
+        raise _unreadable(file, ".parquet", error) from error
     whole = [
         k for k in table if isinstance(table[k].dtype, tuple(map(type, nullable.values()))) and table[k].notna().all()
     ]
@@ -302,15 +340,16 @@ _READERS: dict[str, Callable[[Path, ReadOptions], _Read]] = {
 
 def is_grams(source: str) -> bool:
     """Whether a file holds stored Grams (see ``mlmed.Grams.save``)."""
-    if not source.endswith(".parquet") or not Path(source).is_file():
+    if not source.endswith(".parquet") or not _is_file(source):
         return False
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         return False
     try:
-        return b"mlmed" in (pq.read_schema(source).metadata or {})
-    except (OSError, ValueError):  # pyarrow's ArrowInvalid is a ValueError: no Parquet file, said by the reader
+        return b"mlmed" in (pq.read_metadata(source).metadata or {})
+    except (OSError, ValueError, pa.ArrowException):  # no Parquet file, said by the reader
         return False
 
 
@@ -329,7 +368,7 @@ def open_parquet(source: str) -> Any | None:
         if pattern:
             raise DataError(f'reading {source} needs DuckDB; install it with: pip install "mlmed[scale]"') from error
         return None
-    if not pattern and not Path(source).is_file():
+    if not pattern and not _is_file(source):
         raise DataError(f"there is no file {source}; check the path")
     try:
         # progress is asked for, not printed by DuckDB, whose own bar would land in the output

@@ -14,7 +14,6 @@ import difflib
 import io
 import os
 import struct
-import tempfile
 import urllib.request
 import zlib
 from collections.abc import Mapping
@@ -26,16 +25,18 @@ from typing import IO, Literal
 
 import pandas as pd
 
-from mlmed.errors import DatasetError, MlmedWarning, warn
+from mlmed.atomic import write_text
+from mlmed.errors import DataError, DatasetError, MlmedWarning, warn
 from mlmed.options import LONGEST, shown
 
-__all__ = ["Dataset", "describe", "load", "names"]
+__all__ = ["Dataset", "describe", "files", "load", "names"]
 
 _MEAN_TOLERANCE = 1e-6  # times max(1, |mean|); the means below carry eight digits
 _TIMEOUT_SECONDS = 30.0
 _ENVIRONMENT = "MLMED_DATA"
 _Directory = str | os.PathLike[str] | None
-_UNREADABLE = (ValueError, OSError, EOFError, struct.error, zlib.error)  # what pandas raises on a bad file
+# what pandas raises on a bad file
+_UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,26 @@ def describe() -> pd.DataFrame:
     return records[["name", "rows", "columns", "shipped", "source", "what", "citation"]]
 
 
+def files(*, data_home: _Directory = None) -> list[Path]:
+    """Return the files on this machine that `load` may read.
+
+    Parameters
+    ----------
+    data_home : path, optional
+        Cache directory, as of `load`.
+
+    Examples
+    --------
+    >>> from mlmed import datasets
+    >>> datasets.files()[0].name
+    'yuan_mackinnon_sim.csv'
+    """
+    home = _cache(data_home)
+    shipped = [Path(str(resources.files(__name__).joinpath(f"{r.name}.csv"))) for r in _RECORDS.values() if r.shipped]
+    places = [*shipped, *(path for name in _RECORDS for path in _candidates(name, home))]
+    return [path for path in places if os.path.isfile(path)]
+
+
 def load(name: str, *, data_home: _Directory = None, download: bool = True) -> pd.DataFrame:
     """Load an example data set by name, after checking its content.
 
@@ -200,7 +221,7 @@ def load(name: str, *, data_home: _Directory = None, download: bool = True) -> p
             return _checked(_parsed(stream, "csv", "the package", name), record, "the package")
     home = _cache(data_home)
     for path in _candidates(name, home):
-        if path.is_file():
+        if _is_file(path):
             return _checked(_parsed(path, "csv", str(path), name), record, str(path))
     if record.address is None or not download:
         raise _not_found(name, home, "download was switched off" if record.address else "no address is known")
@@ -220,15 +241,26 @@ def _record(name: str) -> Dataset:
 
 def _cache(data_home: _Directory) -> Path:
     if data_home is not None:
-        return Path(data_home).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mlmed"
+        return Path(os.path.expanduser(data_home))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "mlmed"
 
 
 def _candidates(name: str, home: Path) -> list[Path]:
     """Return the files to try, in order."""
     named = os.environ.get(_ENVIRONMENT)
-    places = [Path(named).expanduser(), home] if named else [home]
+    places = [Path(os.path.expanduser(named)), home] if named else [home]
     return [place / f"{name}{suffix}" for place in places for suffix in (".csv", ".csv.gz")]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a folder that must not be looked into is not passed over."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be looked at ({error.strerror}). Set {_ENVIRONMENT} or data_home to a directory that you "
+            "may read."
+        ) from error
 
 
 def _not_found(name: str, home: Path, reason: str) -> DatasetError:
@@ -291,10 +323,8 @@ def _keep(table: pd.DataFrame, path: Path) -> None:
     """Write a checked table to the cache, atomically, so that no reader sees half a file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-            table.to_csv(Path(scratch) / path.name, index=False)
-            (Path(scratch) / path.name).replace(path)
-    except OSError as error:
+        write_text(path, table.to_csv(index=False))
+    except (OSError, DataError) as error:
         message = (
             f"The fetched data set cannot be kept at {path} ({error}), so it will be fetched again. "
             f"Pass data_home with a directory you may write to."

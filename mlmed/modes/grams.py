@@ -12,7 +12,8 @@ import narwhals as nw
 from mlmed.data.frames import column_names
 from mlmed.data.grams import Grams as Arrays
 from mlmed.data.pushdown import lazy_frame, sums_query
-from mlmed.data.shards import add_grams, load_grams, save_grams
+from mlmed.data.shards import add_grams
+from mlmed.data.stored import load_grams, save_grams
 from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
@@ -64,12 +65,26 @@ class Grams:
         return Grams(add_grams(self.arrays, other.arrays))
 
     def save(self, path: str | Path) -> None:
-        """Write to a Parquet file (extra ``io``)."""
+        """Write to a Parquet file (extra ``io``), whole or not at all.
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written, or there is something in the Grams that cannot be stored.
+        """
         save_grams(self.arrays, check_path(path, "path"))
 
     @staticmethod
     def load(path: str | Path) -> Grams:
-        """Read what ``save`` wrote."""
+        """Read what ``save`` wrote; nothing in the file is run, and what was changed in it is refused.
+
+        Raises
+        ------
+        DataError
+            If the file holds no Grams, is damaged, or was changed after it was written.
+        FormulaError
+            If a formula in it is none that mlmed would read.
+        """
         return Grams(load_grams(check_path(path, "path")))
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from mlmed.reml.resample import CaseResampler
 from mlmed.reml.scores import psi_basis
 from mlmed.reml.vcov import POSITIVE, information_of
 from mlmed.reml.working import Working
+from mlmed.replication import results_of
 
 __all__ = [
     "Influence",
@@ -221,9 +222,9 @@ def refits_without(
     n_psi = len(_psi(to_estimates(working, optimum, reml=reml)))
     task = Refit.of(cases, working, optimum, reml=reml, n_psi=n_psi)
     pieces = np.array_split(chosen, max(min(4 * joblib.effective_n_jobs(n_jobs), len(chosen)), 1))
-    run = joblib.Parallel(n_jobs=n_jobs)
-    found = run(joblib.delayed(_without)(task, cases, piece, [refused[j] for j in piece]) for piece in pieces)
-    return [one for part in found for one in part]
+    calls = ((task, cases, piece, [refused[j] for j in piece]) for piece in pieces)
+    with results_of(_without, calls, n_jobs) as parts:
+        return [one for part in parts for one in part]
 
 
 def _refused(working: Working, optimum: Optimum, products: ClusterProducts, reml: bool) -> list[str]:

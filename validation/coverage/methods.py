@@ -52,7 +52,8 @@ def fit(data: pd.DataFrame) -> MediationResults:
     codes, clusters = pd.factorize(data["id"])
     columns = {name: data[name].to_numpy() for name in "xmy"}
     values = tuple(columns.get(name, np.ones(len(data))) for name in made.layout.columns)
-    design = Design(made.layout, values, np.ones((2, len(data)), dtype=bool), codes, pd.Index(clusters))
+    members, at = np.ones((2, len(data)), dtype=bool), np.arange(len(data))
+    design = Design(made.layout, values, members, codes, pd.Index(clusters), at)
     grams = accumulate(design)
     working = build_working(made.spec, made.layout, grams)
     optimum = optimize(working.problem, working.blocks, reml=True)
@@ -63,7 +64,7 @@ def fit(data: pd.DataFrame) -> MediationResults:
 def _delta(results: MediationResults, rng: np.random.Generator) -> Found:
     quantities, found = results.effect_quantities(), {}
     for kind in ("block", "joint"):
-        V = results.parameter_vcov(kind).matrix
+        V = results.parameter_vcov(kind)
         errors = np.array([std_error(quantities[term], V) for term in TERMS])
         estimates = np.array([quantities[term].estimate for term in TERMS])
         found[f"delta, {kind}"] = np.column_stack([estimates - Z * errors, estimates + Z * errors, errors])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import joblib
@@ -22,7 +23,11 @@ sys.path.insert(0, str(HERE.parents[1]))
 from design import CELLS, REPRESENTATIVE, SEED, Cell, simulate  # noqa: E402
 from methods import STUDIES, study_of  # noqa: E402
 
+from mlmed.atomic import replacing  # noqa: E402
+
 PIECES = HERE / "pieces"
+#: Where results of less than the whole study go (not committed).
+PARTIAL = HERE / "partial"
 #: Replicates of a cell, and of a piece.
 REPLICATES = {"normal-theory": (1000, 250), "profile": (300, 50)}
 COSTLY = (300, 10)
@@ -55,7 +60,7 @@ def run_piece(study: str, cell: Cell, first: int, last: int) -> None:
     methods = list(rows[0]["intervals"])
     path = path_of(study, cell, first, last)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_suffix(".part"), "wb") as file:
+    with replacing(path) as file:  # a piece exists whole or not at all
         np.savez(
             file,
             methods=methods,
@@ -65,16 +70,29 @@ def run_piece(study: str, cell: Cell, first: int, last: int) -> None:
             seconds=np.array([row["seconds"] for row in rows]),
             intervals=np.array([[row["intervals"][method] for method in methods] for row in rows]),
         )
-    path.with_suffix(".part").rename(path)  # a piece exists whole or not at all
 
 
-def main() -> None:
+def summarized(studies: Sequence[str], limit: int | None) -> tuple[list[Path], Path]:
+    """Pieces that the tables are made of, and the folder for them.
+
+    The committed results are those of every replicate of every study; anything less goes elsewhere, and replicates
+    that another run with another limit made do not count twice.
+    """
+    if limit is None:
+        whole = [path_of(*piece) for study in STUDIES for piece in plan(study, None)]
+        if all(path.exists() for path in whole):
+            return whole, HERE
+    asked = [path_of(*piece) for study in studies for piece in plan(study, limit)]
+    return [path for path in asked if path.exists()], PARTIAL
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", nargs="*", choices=list(STUDIES), default=list(STUDIES))
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--replicates", type=int, help="at most this many a cell")
     parser.add_argument("--summarize", action="store_true", help="only rewrite the tables from what exists")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.summarize:
         pieces = [piece for study in options.study for piece in plan(study, options.replicates)]
         # what exists at any time is balanced over studies, too
@@ -87,7 +105,12 @@ def main() -> None:
             pass
     from summary import write_summary
 
-    write_summary(PIECES, HERE)
+    paths, folder = summarized(options.study, options.replicates)
+    if not paths:
+        parser.error("there are no pieces to summarize; run without --summarize")
+    folder.mkdir(exist_ok=True)
+    write_summary(paths, folder)
+    print(f"{len(paths)} pieces -> {folder}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from design import CELLS, SEED, Cell, truths
 from methods import BOOTSTRAP_DRAWS, LEVEL, MONTE_CARLO_DRAWS, TERMS
 
 import mlmed
+from mlmed.atomic import write_text
 
 __all__ = ["summarize", "write_summary"]
 
@@ -21,17 +22,15 @@ def _first_replicate(path: Path) -> int:
     return int(path.stem.split("_")[1].split("-")[0])
 
 
-def _pieces(folder: Path) -> Iterator[tuple[str, Cell, dict[str, np.ndarray]]]:
+def _pieces(paths: Sequence[Path]) -> Iterator[tuple[str, Cell, dict[str, np.ndarray]]]:
     """All pieces of one study and cell, joined."""
-    for study in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for study in sorted({path.parent.name for path in paths}):
         for cell in CELLS:
-            found = sorted(
-                study.glob(f"{cell.name}_*.npz"), key=lambda path: int(path.stem.split("_")[1].split("-")[0])
-            )
-            if found:
-                loaded = [dict(np.load(path)) for path in found]
+            own = [path for path in paths if path.parent.name == study and path.stem.split("_")[0] == cell.name]
+            if own:
+                loaded = [dict(np.load(path)) for path in sorted(own, key=_first_replicate)]
                 joined = {key: np.concatenate([one[key] for one in loaded]) for key in loaded[0] if key != "methods"}
-                yield study.name, cell, {**joined, "methods": loaded[0]["methods"]}
+                yield study, cell, {**joined, "methods": loaded[0]["methods"]}
 
 
 def _rows(study: str, cell: Cell, piece: dict[str, np.ndarray]) -> Iterator[dict[str, object]]:
@@ -63,9 +62,9 @@ def _rows(study: str, cell: Cell, piece: dict[str, np.ndarray]) -> Iterator[dict
             }  # fmt: skip
 
 
-def summarize(folder: Path) -> pd.DataFrame:
+def summarize(paths: Sequence[Path]) -> pd.DataFrame:
     """One row per study, condition, interval and effect."""
-    return pd.DataFrame([row for study, cell, piece in _pieces(folder) for row in _rows(study, cell, piece)])
+    return pd.DataFrame([row for study, cell, piece in _pieces(paths) for row in _rows(study, cell, piece)])
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -96,10 +95,10 @@ def _representative(results: pd.DataFrame, term: str, value: str) -> pd.DataFram
     return wide
 
 
-def write_summary(pieces: Path, out: Path) -> None:
+def write_summary(paths: Sequence[Path], out: Path) -> None:
     """Write results.csv and tables.md."""
-    results = summarize(pieces)
-    results.round(6).to_csv(out / "results.csv", index=False)
+    results = summarize(paths)
+    write_text(out / "results.csv", results.round(6).to_csv(index=False))
     counts = results.groupby("study")["replicates"].agg(["min", "max"])
     lines = [
         "# Coverage study: tables",
@@ -127,4 +126,4 @@ def write_summary(pieces: Path, out: Path) -> None:
             for value in ("coverage", "power", "width"):
                 lines += ["", f"## All intervals, eight conditions: {value} of {term}", ""]
                 lines.append(_markdown(_representative(results, term, value)))
-    (out / "tables.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(out / "tables.md", "\n".join(lines) + "\n")

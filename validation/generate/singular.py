@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlmed.atomic import write_text
 from mlmed.simulate import BPGTruth, bpg
 
 HERE = Path(__file__).resolve().parent
@@ -93,7 +94,7 @@ def write_case(case: Case, folder: Path) -> None:
         },
         "data_check": {name: float(f"{data[name].mean():.12g}") for name in ("x", "m", "y")},
     }
-    (folder / f"{case.name}.json").write_text(json.dumps(record))
+    write_text(folder / f"{case.name}.json", json.dumps(record))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
