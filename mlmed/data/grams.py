@@ -218,9 +218,8 @@ def standardized(grams: Grams) -> Grams:
     equations = []
     for r, equation in enumerate(grams.layout.equations):
         typical = dict(equation.typical)
-        for name in set(equation.spread) & set(grams.columns):
-            k = grams.columns.index(name)
-            if used[r, k]:
+        for name in equation.spread:
+            if (k := equation.column_of(name)) is not None:
                 mean = _column_moments(grams, k, [p for p in grams.patterns if p[r]])[0]
                 mean = float(grams.shift[k] + grams.scale[k] * mean)
                 typical[name] = snapped(mean, equation.observed.get(name, ()))
