@@ -15,7 +15,7 @@ from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
 from mlmed.data.engines import engine_rows
-from mlmed.data.ids import refuse_rounded
+from mlmed.data.ids import refuse_mixed, refuse_rounded, refuse_spellings
 from mlmed.errors import DataError
 from mlmed.names import display_level
 
@@ -264,11 +264,15 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
     Raises
     ------
     DataError
-        If ids cannot be compared (lists), or are floats of a size at which different ids are one float.
+        If ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size at which different
+        ids are one float.
     """
     for name in group:
+        refuse_mixed(table[name])
         refuse_rounded(table[name])
     parts = [_factorize(table[name]) for name in group]
+    for name, (_, labels) in zip(group, parts, strict=True):
+        refuse_spellings(pd.Index(labels, name=name))
     if len(parts) == 1:
         codes, labels = parts[0]
         return codes, _as_integer(pd.Index(labels, name=group[0]))

@@ -14,8 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 
 from mlmed.data.engines import engine_rows
-from mlmed.data.frames import column_named, index_names, select_columns, unknown_column
-from mlmed.data.ids import refuse_rounded
+from mlmed.data.frames import cluster_codes, column_named, index_names, select_columns, unknown_column
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
@@ -98,7 +97,7 @@ def stack(
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     values = {name: _numbers(frame.get_column(name)) for name in (x, m, y, *covariates)}
-    refuse_rounded(select_columns(frame, [cluster], keep=[cluster])[cluster])
+    cluster_codes(select_columns(frame, [cluster], keep=[cluster]), (cluster,))  # refuses ids that cannot be told apart
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
     known = pd.Index(pd.unique(pd.Series(ids, dtype=object)[in_cluster]), dtype=object, name=cluster)
