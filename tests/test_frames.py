@@ -172,6 +172,7 @@ TEXTS: dict[str, Callable[[pd.DataFrame], Any]] = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.filterwarnings("ignore::mlmed.errors.CategoryWarning")  # Polars' Categorical has no order
 def test_every_kind_of_text_is_the_same_factor(factors: pd.DataFrame, kind: str) -> None:
     """In fixed and random parts; a category that does not occur has no column (as in lme4)."""
     expected = mlmed.mixed("m ~ g + x + (1 | id) + (0 + x | id)", factors)

@@ -240,6 +240,7 @@ _NAMES = [f"s{k}" for k in range(100)]
 
 
 @pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.filterwarnings("ignore::mlmed.errors.CategoryWarning")  # Polars' Categorical has no order
 @fast_engines
 def test_types_equal_memory(frame: pd.DataFrame, engine: str, kind: str) -> None:
     """Numbers, text, ids, with and without gaps."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.categories import declared_levels
 from mlmed.data.engines import engine_rows
 from mlmed.data.ids import refuse_mixed, refuse_rounded, refuse_spellings
 from mlmed.errors import DataError
@@ -101,7 +102,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     if isinstance(native, pd.DataFrame):
         table = pd.DataFrame({name: native[name].array for name in wanted}, index=pd.RangeIndex(len(native)))
     else:
-        columns = {name: _to_pandas(eager[name]) for name in wanted}
+        columns = {name: _to_pandas(eager[name], declared_levels(frame, name)) for name in wanted}
         table = pd.DataFrame(columns, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
@@ -173,9 +174,8 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
-def _to_pandas(series: nw.Series[Any]) -> pd.Series:
+def _to_pandas(series: nw.Series[Any], levels: Sequence[Any] | None) -> pd.Series:
     if isinstance(series.dtype, nw.Categorical | nw.Enum):
-        levels = list(series.dtype.categories) if isinstance(series.dtype, nw.Enum) else None
         return pd.Series(pd.Categorical(series.to_list(), categories=levels))
     if series.dtype.is_float() or (series.null_count() == 0 and series.dtype.is_numeric()):
         return pd.Series(series.to_numpy())

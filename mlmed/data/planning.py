@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.alike import refuse_alike, refuse_same_labels
+from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
@@ -298,8 +299,9 @@ def _observed(
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:
     found = usable.select(column.alias("level")).unique().head(MOST_LEVELS + 1).collect().to_pandas()["level"]
     levels = tuple(sorted(kind(value) for value in found))
-    if isinstance(dtype, nw.Enum):  # the order of an enumeration says which level is the reference
-        levels = tuple(level for level in dtype.categories if level in levels)
+    if isinstance(dtype, nw.Enum | nw.Categorical):  # the order of categories says which level is the reference
+        declared = declared_levels(usable, safe_name(name)) or ()
+        levels = tuple(dict.fromkeys([*(level for level in map(kind, declared) if level in levels), *levels]))
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has more than {MOST_LEVELS} levels ({shorten(levels, 3)}); convert it if they are numbers"
