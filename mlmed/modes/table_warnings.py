@@ -46,8 +46,8 @@ def warn_of_table(
     if names := unordered(data, levels):
         told = ", ".join(f"{name} (reference {display_level(levels[name][0])!r})" for name in names)
         warn(
-            f"a Categorical of Polars has no order, also if it had one in pandas, so the levels of {told} are sorted; to "
-            "choose the reference, make it a pl.Enum",
+            f"a Categorical of Polars has no order, also if it had one in pandas, so the levels of {told} are sorted; "
+            "to choose the reference, make it a pl.Enum",
             CategoryWarning,
             stacklevel=stacklevel,
         )
