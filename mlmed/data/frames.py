@@ -28,6 +28,7 @@ __all__ = [
     "normalize",
     "refuse_infinite",
     "replaced",
+    "schema_names",
     "select_columns",
     "shorten",
 ]
@@ -59,9 +60,11 @@ def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
         ) from error
 
 
-def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
+def schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
+    """Names of the columns as they are; refuses a table without any, or with one name twice."""
     try:
-        names = list(frame.collect_schema().names())
+        is_dask = frame.implementation.is_dask()  # its schema cannot have a name twice
+        names = list(frame.to_native().columns) if is_dask else list(frame.collect_schema().names())
     except DuplicateError as error:
         raise DataError(f"two columns have the same name ({error}); rename one of them") from error
     if not names:
@@ -75,7 +78,7 @@ def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
 @engine_rows()
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
-    return [str(name) for name in _schema_names(_wrap(data))]
+    return [str(name) for name in schema_names(_wrap(data))]
 
 
 @engine_rows()
@@ -92,7 +95,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     """
     wanted, keep = sorted(wanted), frozenset(keep)
     frame = _wrap(data)
-    present = _schema_names(frame)
+    present = schema_names(frame)
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
@@ -186,7 +189,7 @@ def normalize(column: pd.Series) -> pd.Series:
     """Numbers as float64, truth values as pandas' ``boolean``, text and categories as ``category``."""
     kind = column.dtype
     if pd.api.types.is_complex_dtype(kind):
-        raise DataError(f"column {column.name!r} is complex (type {kind}); convert it to real numbers")
+        raise _complex(column, f"is complex (type {kind})")
     if pd.api.types.is_bool_dtype(kind):
         return column.astype("boolean")
     if pd.api.types.is_numeric_dtype(kind):
@@ -198,6 +201,10 @@ def normalize(column: pd.Series) -> pd.Series:
     if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
         return _as_category(column.astype(object))
     return _normalize_objects(column) if pd.api.types.is_object_dtype(kind) else column
+
+
+def _complex(column: pd.Series, found: str) -> DataError:
+    return DataError(f"column {column.name!r} {found}; convert it to real numbers, such as its real part or its size")
 
 
 def _from_dictionary(column: pd.Series, ordered: bool) -> pd.Series:
@@ -214,6 +221,8 @@ def _normalize_objects(column: pd.Series) -> pd.Series:
     if not len(known):
         return pd.Series(np.full(len(column), np.nan), name=column.name)
     types = {type(value) for value in known}
+    if any(issubclass(found, complex | np.complexfloating) for found in types):
+        raise _complex(column, "has complex values")
     if types <= {bool, np.bool_}:
         return column.astype("boolean")
     numbers = [value for value in known if isinstance(value, Decimal | float | int | np.number)]

@@ -14,7 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 
 from mlmed.data.engines import engine_rows
-from mlmed.data.frames import cluster_codes, column_named, index_names, select_columns, unknown_column
+from mlmed.data.frames import cluster_codes, column_named, index_names, schema_names, select_columns, unknown_column
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
@@ -153,7 +153,7 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
         ) from error
     except DuplicateError as error:
         raise DataError(f"The data have several columns of one name. Rename them. ({error})") from error
-    there = list(frame.collect_schema().names())
+    there = schema_names(frame)
     for name in wanted:
         if name not in there:
             if name in index_names(frame):

@@ -59,7 +59,7 @@ def test_a_column_is_itself_whatever_it_is_called(frame: pd.DataFrame, engine: s
     expected = mlmed.mixed("y ~ m + x + extra + (1 + extra | id)", frame)
     renamed = frame.drop(columns="f").rename(columns={"extra": name})
     fit = mlmed.mixed(f"y ~ m + x + `{name}` + (1 + `{name}` | id)", ENGINES[engine](renamed))
-    assert list(fit.params.index) == ["Intercept", "m", "x", name]
+    assert [label.removeprefix("fixed:") for label in fit.params.index] == ["Intercept", "m", "x", name]
     np.testing.assert_allclose(fit.params, expected.params, rtol=1e-6)
     assert fit.llf == pytest.approx(expected.llf, rel=SAME)
 
@@ -133,7 +133,7 @@ def test_complex_columns_are_refused(frame: pd.DataFrame, kind: str, role: str) 
     }
     with pytest.raises(DataError, match=f"column '{role}'.*complex"):
         mlmed.mixed("y ~ x + (1 | id)", frame.assign(**{role: columns[kind]}))
-    with pytest.raises(DataError, match="complex"):
+    with pytest.raises(DataError, match="not numbers"):
         mlmed.stack(frame.assign(**{role: columns[kind]}), x="x", m="m", y="y", cluster="id")
 
 
@@ -331,8 +331,8 @@ KEEPING: dict[str, Callable[[pd.DataFrame], Any]] = {
     "dask": lambda d: dd.from_pandas(d, npartitions=3),
 }
 MODES: dict[str, Callable[[Any], list[str]]] = {
-    "mixed": lambda d: list(mlmed.mixed("y ~ x + f + (1 | id)", d).params.index)[1:3],
-    "C()": lambda d: list(mlmed.mixed("y ~ x + C(f) + (1 | id)", d).params.index)[1:3],
+    "mixed": lambda d: list(mlmed.mixed("y ~ f + x + (1 | id)", d).params.index)[1:3],
+    "C()": lambda d: list(mlmed.mixed("y ~ C(f) + x + (1 | id)", d).params.index)[1:3],
     "location_scale": lambda d: list(mlmed.location_scale("y ~ f + x + (1 | id)", "~ 1", d).params.index)[1:3],
     "causal": lambda d: list(mlmed.causal("m ~ x + f", "y ~ m + x + f", d, treatment="x").mediator.params.index)[1:3],
 }
@@ -343,7 +343,7 @@ MODES: dict[str, Callable[[Any], list[str]]] = {
 def test_the_first_category_is_the_reference(ordered: pd.DataFrame, kind: str, mode: str) -> None:
     """c, not a."""
     expected = MODES[mode](ordered)
-    assert expected[0].endswith("f[T.a]") or expected[0].endswith("C(f)[T.a]")
+    assert expected[0] in ("f[T.a]", "C(f)[T.a]")
     assert MODES[mode](KEEPING[kind](ordered)) == expected
 
 
@@ -351,7 +351,7 @@ def test_the_first_category_is_the_reference(ordered: pd.DataFrame, kind: str, m
 def test_polars_says_that_it_lost_the_order(ordered: pd.DataFrame, lazy: bool) -> None:
     data = pl.from_pandas(ordered)
     with pytest.warns(CategoryWarning, match=r"levels of f \(reference 'a'\) are sorted.*pl\.Enum"):
-        fit = mlmed.mixed("y ~ x + f + (1 | id)", data.lazy() if lazy else data)
+        fit = mlmed.mixed("y ~ f + x + (1 | id)", data.lazy() if lazy else data)
     assert list(fit.params.index)[1:3] == ["f[T.b]", "f[T.c]"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
