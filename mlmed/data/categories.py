@@ -9,7 +9,7 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
-from mlmed.errors import CategoryWarning, warn
+from mlmed.errors import CategoryWarning, DataError, warn
 
 __all__ = ["arrow_levels", "declared_levels", "unordered", "with_category_order"]
 
@@ -73,6 +73,11 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
         Path or pattern of the files, for the schema and the dictionaries that DuckDB does not look at.
     names : iterable of str
         Columns that are used.
+
+    Raises
+    ------
+    DataError
+        A file has a name twice.
     """
     try:
         import pyarrow.parquet as pq
@@ -80,6 +85,11 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
         return relation
     files = sorted(glob.glob(source, recursive=True)) or [source]
     schema = pq.read_schema(files[0])
+    twice = [name for name in dict.fromkeys(schema.names) if schema.names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"two columns of {files[0]} have the name {twice[0]}, and DuckDB renames one; rename one of them"
+        )
     names = [name for name in names if name in schema.names]
     numbers = [name for name in names if _was_categorical(schema, name) and not _is_dictionary(schema, name)]
     if numbers:

@@ -385,3 +385,13 @@ def test_categories_that_are_numbers_in_a_file(
     frame.assign(k=pd.Categorical(frame["id"] % 3)).to_parquet(tmp_path / "k.parquet")
     assert main(["mixed", str(tmp_path / "k.parquet"), "--formula", "y ~ x + k + (1 | id)"]) == 0
     assert "k: categories in pandas, but numbers in the files" in capsys.readouterr().err
+
+
+def test_a_parquet_file_with_a_name_twice(
+    frame: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB makes it x_1."""
+    columns = [pa.array(frame[name]) for name in ("id", "x", "y", "w")]
+    pq.write_table(pa.Table.from_arrays(columns, ["id", "x", "y", "x"]), tmp_path / "twice.parquet")
+    assert main(["mixed", str(tmp_path / "twice.parquet"), "--formula", "y ~ x + (1 | id)"]) == 2
+    assert "two columns" in capsys.readouterr().err
