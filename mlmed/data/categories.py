@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,11 +86,9 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
         return relation
     files = sorted(glob.glob(source, recursive=True)) or [source]
     schema = pq.read_schema(files[0])
-    twice = [name for name in dict.fromkeys(schema.names) if schema.names.count(name) > 1]
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
-        raise DataError(
-            f"two columns of {files[0]} have the name {twice[0]}, and DuckDB renames one; rename one of them"
-        )
+        raise DataError(f"two columns of {files[0]} have the name {twice[0]}, of which DuckDB renames one; rename one")
     names = [name for name in names if name in schema.names]
     numbers = [name for name in names if _was_categorical(schema, name) and not _is_dictionary(schema, name)]
     if numbers:

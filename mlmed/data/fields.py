@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ def _check_lines(reader: Any, header: list[str], file: Path, skipped: int) -> No
 
 
 def _refuse_twice(header: list[str], file: Path) -> None:
-    named = [name for name in header if name.strip()]
-    twice = [name for name in dict.fromkeys(named) if named.count(name) > 1]
+    twice = [name for name, count in Counter(header).items() if count > 1 and name.strip()]
     if twice:
         at = shorten(k + 1 for k, name in enumerate(header) if name == twice[0])
         raise DataError(
