@@ -90,6 +90,11 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
     if twice:
         raise DataError(f"two columns of {files[0]} have the name {twice[0]}, of which DuckDB renames one; rename one")
     names = [name for name in names if name in schema.names]
+    for name in names:
+        if str(schema.field(name).type).startswith("duration"):  # DuckDB reads the whole numbers in the file
+            raise DataError(
+                f"column {name!r} holds durations, which are neither numbers nor text; convert it to numbers"
+            )
     numbers = [name for name in names if _was_categorical(schema, name) and not _is_dictionary(schema, name)]
     if numbers:
         warn(
