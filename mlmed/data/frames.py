@@ -99,8 +99,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
-    chosen = frame.select([column_named(name, present) for name in wanted or present[:1]])
-    eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
+    eager = _in_memory(frame, wanted or present[:1], present)
     native = eager.to_native()
     if isinstance(native, pd.DataFrame):
         table = pd.DataFrame({name: native[name].array for name in wanted}, index=pd.RangeIndex(len(native)))
@@ -110,6 +109,18 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
     return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})
+
+
+def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any], present: list[Any]) -> nw.DataFrame[Any]:
+    """Some columns; Dask would read ``self``, and DuckDB ``*``, as something else than a name."""
+    native = frame.to_native()
+    if frame.implementation.is_dask():
+        return nw.from_native(native[names].compute(), eager_only=True)
+    if frame.implementation is nw.Implementation.DUCKDB:
+        quoted = ", ".join('"{}"'.format(name.replace('"', '""')) for name in names)
+        return nw.from_native(native.project(quoted)).collect()
+    chosen = frame.select([column_named(name, present) for name in names])
+    return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
 
 
 def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:

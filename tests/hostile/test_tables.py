@@ -65,6 +65,16 @@ def test_a_column_is_itself_whatever_it_is_called(frame: pd.DataFrame, engine: s
     assert fit.llf == pytest.approx(expected.llf, rel=SAME)
 
 
+@pytest.mark.parametrize("name", ["*", "self", "^x$", "a.b", 'a"b', "1"])
+@engines
+def test_rows_in_memory_have_the_column_of_that_name(frame: pd.DataFrame, engine: str, name: str) -> None:
+    """As piecewise, causal and location_scale read them from an engine."""
+    data = frame.drop(columns="f").rename(columns={"extra": name})
+    fit = mlmed.causal("m ~ x", f"y ~ m + x + `{name}`", ENGINES[engine](data), treatment="x")
+    expected = mlmed.causal("m ~ x", "y ~ m + x + extra", frame, treatment="x")
+    np.testing.assert_allclose(fit.outcome.fit.beta, expected.outcome.fit.beta, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "term"),
     [("x:w", "x:w"), ("f[T.b]", "f"), ("I(x ** 2)", "I(x**2)"), ("np.exp(x)", "np.exp(x)"), ("center(x)", "center(x)")],
