@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = [
     "BoundaryWarning",
+    "CategoryWarning",
     "ConvergenceWarning",
     "CovarianceWarning",
     "DataError",
@@ -75,6 +76,10 @@ class MlmedWarning(UserWarning):
 
 class DroppedRowsWarning(MlmedWarning):
     """Rows were left out of an equation (missing values, missing cluster id)."""
+
+
+class CategoryWarning(MlmedWarning):
+    """Categories have no order where the rows are, so that the reference level is the first of the alphabet."""
 
 
 class IdWarning(MlmedWarning):

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mlmed import datasets
+from mlmed.data.categories import with_category_order
 from mlmed.data.frames import column_names, replaced
 from mlmed.data.labels import Labels, labels_message, with_levels
 from mlmed.data.readers import ReadOptions, file_status, is_grams, open_parquet, read_labelled
@@ -34,7 +35,7 @@ def read(options: argparse.Namespace) -> Any:
     other = _other_source(options.data)
     if other is not None:
         given.refuse(options.data)
-        return other
+        return _with_order(other, options) if options.data.endswith(".parquet") else other
     table, labels, spellings = read_labelled(options.data, given)
     if not labels.complete and not labels.partial and not spellings:
         return table
@@ -59,6 +60,13 @@ def _other_source(source: str) -> Any | None:
     return None
 
 
+def _with_order(other: Any, options: argparse.Namespace) -> Any:
+    """Rows of Parquet files with the order of the categories that are used; stored Grams as they are."""
+    if isinstance(other, Grams):
+        return other
+    return with_category_order(other, options.data, sorted(_asked_columns(other, options).used))
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """Columns that a command reads, those of them that have to be numbers, and cluster ids."""
@@ -79,7 +87,7 @@ def _with_labels(table: pd.DataFrame, labels: Labels, asked: _Asked, codes: bool
     return table
 
 
-def _asked_columns(table: pd.DataFrame, options: argparse.Namespace) -> _Asked:
+def _asked_columns(table: Any, options: argparse.Namespace) -> _Asked:
     """What a command asks of the table; responses and all roles of ``stack`` have to be numbers."""
     given = {options.cluster} if getattr(options, "cluster", None) else set()
     if options.command == "stack":

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlmed.data.fields import checked_header
 from mlmed.data.frames import unknown_column
 from mlmed.data.ids import whole_number
 from mlmed.errors import DataError
@@ -44,6 +45,7 @@ class _Text:
     content: str
     separator: str
     missing: tuple[str, ...]
+    width: int
     decimal: str = "."
 
     def table(self, **options: Any) -> pd.DataFrame:
@@ -53,6 +55,8 @@ class _Text:
             decimal=self.decimal,
             na_values=list(self.missing),
             low_memory=False,
+            index_col=False,
+            usecols=range(self.width),  # separators at the ends of lines make no column
             **options,
         )
 
@@ -104,12 +108,15 @@ def read_delimited(
     Raises
     ------
     DataError
-        The bytes are not of that encoding, or a column in ``as_text`` is unknown.
+        The bytes are not of that encoding, a line has more or fewer fields than the header, a name is there twice, or a
+        column in ``as_text`` is unknown.
     """
     packed = file.read_bytes()
     raw = gzip.decompress(packed) if file.name.lower().endswith(".gz") else packed
-    content, separator = _split(_decoded(raw, file, encoding), usual)
-    text = _Text(content, separator, tuple(missing))
+    decoded = _decoded(raw, file, encoding)
+    content, separator = _split(decoded, usual)
+    header = checked_header(content, separator, file, skipped=int(content is not decoded))
+    text = _Text(content, separator, tuple(missing), len(header))
     table = text.table()
     if separator != "," and any(_has_decimal_commas(table[name]) for name in table.columns):
         text = replace(text, decimal=",")
@@ -156,6 +163,8 @@ def _split(content: str, usual: str) -> tuple[str, str]:
     lines = [line for line in content[:100_000].splitlines()[: LINES + 1] if line.strip()]
     lines = lines[:-1] if len(lines) > LINES else lines
     evenly = {sign: number for sign in SEPARATORS if (number := _fields(lines, sign)) > 1}
+    if not evenly and lines:  # lines of different lengths are refused later; the header tells the separator
+        evenly = {sign: lines[0].count(sign) for sign in SEPARATORS if sign in lines[0]}
     if usual in evenly or not evenly:
         return content, usual
     return content, max(evenly, key=lambda sign: evenly[sign])

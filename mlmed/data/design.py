@@ -13,10 +13,11 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
 from mlmed.allowed import CONTEXT
+from mlmed.data.alike import refuse_alike, refuse_same_labels
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
-from mlmed.data.factors import refuse_one_level, unknown_level
+from mlmed.data.factors import refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
-from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout
+from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
 from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
@@ -57,27 +58,30 @@ _EVALUATION_ERRORS = (
 
 @dataclass(slots=True)
 class _Columns:
-    """Distinct columns met so far; merged when two equations mean the same numbers."""
+    """Distinct columns met so far by their expressions; merged when two equations mean the same numbers.
 
-    names: list[str]
+    A key is formulaic's name, and before it the equation where its numbers are those of one equation only.
+    """
+
+    keys: list[tuple[str, str]]
     values: list[Array]
     rows: list[NDArray[np.bool_]]
 
     def place(self, name: str, values: Array, rows: NDArray[np.bool_], equation: str) -> int:
-        for key in (name, f"{equation}:{name}"):
-            if key not in self.names:
+        for key in (("", name), (equation, name)):
+            if key not in self.keys:
                 break
-            at = self.names.index(key)
+            at = self.keys.index(key)
             shared = self.rows[at] & rows
             if np.array_equal(self.values[at][shared], values[shared]):
                 if not np.array_equal(self.rows[at], rows):
                     self.values[at] = np.where(self.rows[at], self.values[at], values)
                     self.rows[at] = self.rows[at] | rows
                 return at
-        self.names.append(key)
+        self.keys.append(key)
         self.values.append(values)
         self.rows.append(rows)
-        return len(self.names) - 1
+        return len(self.keys) - 1
 
 
 def build_design(spec: ModelSpec, data: Any) -> Design:
@@ -107,14 +111,17 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         if not rows.all()
     )
     kept = np.logical_or.reduce(complete)
-    columns = _Columns(["1"], [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
+    columns = _Columns([("", INTERCEPT)], [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
     equations = []
     for equation, rows in zip(spec.equations, complete, strict=True):
         check_response(equation, table)
         own = [name for name in table.columns if name in equation.variables]
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
+    refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
+    for part in ("fixed", "random"):
+        refuse_same_labels((own.name, getattr(own, part)) for own in equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
-    layout = Layout(spec.equations, tuple(columns.names), tuple(equations), dropped, len(table))
+    layout = Layout(spec.equations, column_labels(columns.keys), tuple(equations), dropped, len(table))
     members = np.stack(complete)[:, kept]
     return Design(layout, tuple(columns.values), members, codes, clusters, np.flatnonzero(kept))
 
@@ -210,11 +217,20 @@ def encode(
         said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
     if not isinstance(text, Encoding):
-        refuse_one_level(matrix.model_spec, where)
-    numbers = np.asarray(matrix, dtype=np.float64).reshape(len(table), -1)
+        refuse_levels(matrix.model_spec, where)
+    numbers = _real(np.asarray(matrix), matrix.model_spec, where).reshape(len(table), -1)
     if finite:
         _refuse_not_finite(numbers, matrix.model_spec, table, where)
     return numbers, matrix.model_spec
+
+
+def _real(numbers: NDArray[Any], spec: Encoding, where: str) -> Array:
+    """Columns as double precision, which would lose the imaginary part of a complex one silently."""
+    if not np.iscomplexobj(numbers):
+        return numbers.astype(np.float64, copy=False)
+    complex_at = np.flatnonzero(np.atleast_1d(numbers.imag.any(axis=0)))
+    shown = display_name(spec.column_names[int(complex_at[0])] if len(complex_at) else str(spec.formula))
+    raise DataError(f"{shown} in {where} has complex values; write what is meant as real numbers, such as its size")
 
 
 def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, where: str) -> None:
@@ -276,7 +292,7 @@ def _design_equation(
         if name == INTERCEPT:
             return 0
         spread = values if everywhere else _spread(values, rows)
-        return columns.place(display_name(name), spread, rows, equation.name)
+        return columns.place(name, spread, rows, equation.name)
 
     response = place(equation.response, response_values(equation, table))
     check_predictors(equation, table)

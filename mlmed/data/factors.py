@@ -12,7 +12,7 @@ from mlmed.data.frames import shorten
 from mlmed.errors import DataError, FormulaError
 from mlmed.names import display_name
 
-__all__ = ["computed_levels", "refuse_one_level", "unknown_level"]
+__all__ = ["computed_levels", "refuse_levels", "unknown_level"]
 
 
 def _factor_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
@@ -26,8 +26,8 @@ def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
     return {text: levels for text, levels in _factor_levels(encoding).items() if has_coded_expression(text)}
 
 
-def refuse_one_level(encoding: Encoding, where: str) -> None:
-    """Formulaic drops a factor with a single level silently; a mistake should be seen.
+def refuse_levels(encoding: Encoding, where: str) -> None:
+    """Formulaic drops a factor with a single level silently, and a level that begins with two underscores.
 
     Raises
     ------
@@ -38,6 +38,12 @@ def refuse_one_level(encoding: Encoding, where: str) -> None:
         if len(levels) < 2:
             raise DataError(
                 f"{display_name(expression)} in {where} is constant (its only level is {_shown(levels)}); remove it"
+            )
+        hidden = [level for level in levels if isinstance(level, str) and level.startswith("__")]
+        if hidden:
+            raise DataError(
+                f"{display_name(expression)} in {where} has the level {hidden[0]!r}; levels that begin with two "
+                "underscores have a meaning of their own inside formulas, so give it another name"
             )
 
 

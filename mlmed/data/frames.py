@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -14,9 +14,10 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 from numpy.typing import NDArray
 
+from mlmed.data.categories import declared_levels
 from mlmed.data.cells import refuse_odd_cells
 from mlmed.data.engines import engine_rows
-from mlmed.data.ids import refuse_rounded
+from mlmed.data.ids import refuse_mixed, refuse_rounded, refuse_spellings
 from mlmed.errors import DataError
 from mlmed.names import display_level
 
@@ -28,6 +29,7 @@ __all__ = [
     "normalize",
     "refuse_infinite",
     "replaced",
+    "schema_names",
     "select_columns",
     "shorten",
 ]
@@ -59,9 +61,11 @@ def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
         ) from error
 
 
-def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
+def schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
+    """Names of the columns as they are; refuses a table without any, or with one name twice."""
     try:
-        names = list(frame.collect_schema().names())
+        is_dask = frame.implementation.is_dask()  # its schema cannot have a name twice
+        names = list(frame.to_native().columns) if is_dask else list(frame.collect_schema().names())
     except DuplicateError as error:
         raise DataError(f"two columns have the same name ({error}); rename one of them") from error
     if not names:
@@ -75,7 +79,7 @@ def _schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
 @engine_rows()
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
-    return [str(name) for name in _schema_names(_wrap(data))]
+    return [str(name) for name in schema_names(_wrap(data))]
 
 
 @engine_rows()
@@ -92,21 +96,34 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     """
     wanted, keep = sorted(wanted), frozenset(keep)
     frame = _wrap(data)
-    present = _schema_names(frame)
+    present = schema_names(frame)
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
-    chosen = frame.select([column_named(name, present) for name in wanted or present[:1]])
-    eager = chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
+    eager = _in_memory(frame, wanted or present[:1], present)
     native = eager.to_native()
     is_pandas = isinstance(native, pd.DataFrame)
-    columns = {name: native[name] if is_pandas else _to_pandas(eager[name]) for name in wanted}
+    columns = {
+        name: native[name] if is_pandas else _to_pandas(eager[name], declared_levels(frame, name)) for name in wanted
+    }
     for name, column in columns.items():
         refuse_odd_cells(column, name)
     table = pd.DataFrame({name: column.array for name, column in columns.items()}, index=pd.RangeIndex(len(eager)))
     if not len(table):
         raise DataError("the data have no rows; check the file or the filter that made them")
     return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})
+
+
+def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any], present: list[Any]) -> nw.DataFrame[Any]:
+    """Some columns; Dask would read ``self``, and DuckDB ``*``, as something else than a name."""
+    native = frame.to_native()
+    if frame.implementation.is_dask():
+        return nw.from_native(native[names].compute(), eager_only=True)
+    if frame.implementation is nw.Implementation.DUCKDB:
+        quoted = ", ".join('"{}"'.format(name.replace('"', '""')) for name in names)
+        return nw.from_native(native.project(quoted)).collect()
+    chosen = frame.select([column_named(name, present) for name in names])
+    return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
 
 
 def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -174,9 +191,8 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
-def _to_pandas(series: nw.Series[Any]) -> pd.Series:
+def _to_pandas(series: nw.Series[Any], levels: Sequence[Any] | None) -> pd.Series:
     if isinstance(series.dtype, nw.Categorical | nw.Enum):
-        levels = list(series.dtype.categories) if isinstance(series.dtype, nw.Enum) else None
         return pd.Series(pd.Categorical(series.to_list(), categories=levels))
     if series.dtype.is_float() or (series.null_count() == 0 and series.dtype.is_numeric()):
         return pd.Series(series.to_numpy())
@@ -187,7 +203,7 @@ def normalize(column: pd.Series) -> pd.Series:
     """Numbers as float64, truth values as pandas' ``boolean``, text and categories as ``category``."""
     kind = column.dtype
     if pd.api.types.is_complex_dtype(kind):
-        raise DataError(f"column {column.name!r} is complex (type {kind}); convert it to real numbers")
+        raise _complex(column, f"is complex (type {kind})")
     if pd.api.types.is_bool_dtype(kind):
         return column.astype("boolean")
     if pd.api.types.is_numeric_dtype(kind):
@@ -199,6 +215,10 @@ def normalize(column: pd.Series) -> pd.Series:
     if pd.api.types.is_string_dtype(kind) and not pd.api.types.is_object_dtype(kind):
         return _as_category(column.astype(object))
     return _normalize_objects(column) if pd.api.types.is_object_dtype(kind) else column
+
+
+def _complex(column: pd.Series, found: str) -> DataError:
+    return DataError(f"column {column.name!r} {found}; convert it to real numbers, such as its real part or its size")
 
 
 def _from_dictionary(column: pd.Series, ordered: bool) -> pd.Series:
@@ -215,6 +235,8 @@ def _normalize_objects(column: pd.Series) -> pd.Series:
     if not len(known):
         return pd.Series(np.full(len(column), np.nan), name=column.name)
     types = {type(value) for value in known}
+    if any(issubclass(found, complex | np.complexfloating) for found in types):
+        raise _complex(column, "has complex values")
     if types <= {bool, np.bool_}:
         return column.astype("boolean")
     numbers = [value for value in known if isinstance(value, Decimal | float | int | np.number)]
@@ -265,11 +287,15 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
     Raises
     ------
     DataError
-        If ids cannot be compared (lists), or are floats of a size at which different ids are one float.
+        If ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size at which different
+        ids are one float.
     """
     for name in group:
+        refuse_mixed(table[name])
         refuse_rounded(table[name])
     parts = [_factorize(table[name]) for name in group]
+    for name, (_, labels) in zip(group, parts, strict=True):
+        refuse_spellings(pd.Index(labels, name=name))
     if len(parts) == 1:
         codes, labels = parts[0]
         return codes, _as_integer(pd.Index(labels, name=group[0]))

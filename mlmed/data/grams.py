@@ -218,11 +218,10 @@ def standardized(grams: Grams) -> Grams:
     equations = []
     for r, equation in enumerate(grams.layout.equations):
         typical = dict(equation.typical)
-        for name in set(equation.spread) & set(grams.columns):
-            k = grams.columns.index(name)
-            if used[r, k]:
-                mean = _column_moments(grams, k, [p for p in grams.patterns if p[r]])[0]
-                mean = float(grams.shift[k] + grams.scale[k] * mean)
+        for name in equation.spread:
+            if (at := equation.column_of(name)) is not None:
+                mean = _column_moments(grams, at, [p for p in grams.patterns if p[r]])[0]
+                mean = float(grams.shift[at] + grams.scale[at] * mean)
                 typical[name] = snapped(mean, equation.observed.get(name, ()))
         equations.append(replace(equation, typical=typical))
     layout = replace(grams.layout, equations=tuple(equations))

@@ -1,8 +1,9 @@
-"""Cluster ids that say less than they seem to: rounded ones, ones that look alike, numberings that start anew."""
+"""Cluster ids that say less than they seem to: rounded, mixed or looking alike, numberings that start anew."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,82 @@ from numpy.typing import NDArray
 
 from mlmed.errors import DataError
 
-__all__ = ["Passes", "lookalikes", "numbering_passes", "refuse_rounded", "whole_number"]
+__all__ = [
+    "Passes",
+    "lookalikes",
+    "numbering_passes",
+    "refuse_mixed",
+    "refuse_rounded",
+    "refuse_spellings",
+    "whole_number",
+]
 
 Codes = NDArray[np.intp]
 #: Share of the numbers from the lowest to its highest that a pass must have to be a numbering that starts anew.
 DENSE = 0.8
+#: Text that is a whole number, with or without a decimal point.
+WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
+
+
+def refuse_mixed(column: pd.Series) -> None:
+    """Refuse ids of several kinds: pandas reads a long file in pieces, of which some hold 1 and some "1".
+
+    Raises
+    ------
+    DataError
+        Numbers beside text, or truth values, dates or anything else of another type.
+    """
+    known = column.dropna()
+    if isinstance(known.dtype, pd.CategoricalDtype):
+        known = pd.Series(known.cat.categories)
+    if not pd.api.types.is_object_dtype(known.dtype):
+        return
+    types = dict.fromkeys(map(type, known))
+    kinds: dict[str, type] = {}
+    for found in types:
+        kinds.setdefault(_kind(found), found)
+    if len(kinds) < 2:
+        return
+    first, second = (next(value for value in known if type(value) is found) for found in list(kinds.values())[:2])
+    raise DataError(
+        f"the ids in column {column.name!r} mix {' and '.join(kinds)} (such as {first!r} and {second!r}), so that one "
+        f"cluster may pass for two. Read the column as one type, as with dtype={{{column.name!r}: str}} in "
+        "pandas.read_csv, which otherwise types a long file piece by piece, or convert it with "
+        f"data[{column.name!r}].astype(str)"
+    )
+
+
+def _kind(found: type) -> str:
+    """A word for values that are equal to each other where they mean the same."""
+    if issubclass(found, bool | np.bool_):
+        return "truth values"
+    if issubclass(found, Number | np.number):
+        return "numbers"
+    return "text" if issubclass(found, str) else f"values of type {found.__name__}"
+
+
+def refuse_spellings(ids: pd.Index) -> None:
+    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats.
+
+    Raises
+    ------
+    DataError
+        If there are any.
+    """
+    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
+        return
+    texts = pd.Series([value for value in ids if isinstance(value, str)], dtype=object)
+    whole = texts[texts.str.fullmatch(WHOLE).astype(bool)]
+    pointed = whole.str.contains(".", regex=False).astype(bool)
+    bare = whole.str.strip().str.replace(r"\.0*$", "", regex=True)
+    twice = whole[pointed & bare.duplicated(keep=False)]
+    if len(twice):
+        first, second = whole[bare == bare.loc[twice.index[0]]].iloc[:2]
+        raise DataError(
+            f"{len(twice)} of the {len(ids)} ids in column {ids.name!r} are written in two ways, such as {first!r} and "
+            f"{second!r}, so that one cluster would pass for two. Write them alike, as by "
+            f"data[{ids.name!r}].str.replace(r'\\.0*$', '', regex=True)"
+        )
 
 
 def refuse_rounded(column: pd.Series) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,24 @@ from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.formula import Equation
+from mlmed.names import display_name, safe_name
 
-__all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout"]
+__all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout", "column_labels"]
 
 INTERCEPT = "Intercept"
 Array = NDArray[np.float64]
+
+
+def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What columns are called in messages: their expressions, after the equation where only one has these numbers.
+
+    Examples
+    --------
+    >>> column_labels([("", "Intercept"), ("", "x"), ("y", "center(x)")])
+    ('1', 'x', 'y:center(x)')
+    """
+    shown = [(owner, "1" if name == INTERCEPT else display_name(name)) for owner, name in keys]
+    return tuple(f"{owner}:{name}" if owner else name for owner, name in shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,12 @@ class EquationLayout(Compact):
     spread: dict[str, float]
     levels: dict[str, tuple[Any, ...]]
     observed: dict[str, tuple[float, ...]]
+
+    def column_of(self, variable: str) -> int | None:
+        """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""
+        numbers = [name for encoding in self.encodings for name in encoding.column_names]
+        places = dict(zip(numbers, (*self.fixed_at, *self.random_at), strict=True))
+        return places.get(safe_name(variable))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

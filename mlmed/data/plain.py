@@ -12,6 +12,7 @@ from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
+from mlmed.data.alike import refuse_alike
 from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
 from mlmed.data.frames import refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.layout import EquationLayout
@@ -69,9 +70,10 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     Raises
     ------
     DataError
-        Unknown columns, no rows, infinite values.
+        Unknown columns, no rows, infinite values, two things that would be printed alike.
     """
-    kept = tuple(keep)
+    kept, equations = tuple(keep), tuple(equations)
+    refuse_alike((equation, ()) for equation in equations)
     variables = frozenset(kept).union(*(equation.variables for equation in equations))
     refuse_intercept(variables)
     table = select_columns(data, variables, keep=kept)
@@ -115,6 +117,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     check_predictors(equation, encodable)
     X, spec = learn_encoding(equation.fixed, encodable, where=repr(equation.text))
     check_fixed(equation, spec.column_names)
+    refuse_alike([(equation, (spec,))])
     typical, spread, levels = typical_values(equation, encodable)
     layout = EquationLayout(
         name=equation.name,

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.data.alike import refuse_alike, refuse_same_labels
+from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
 from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.grams import LARGEST
-from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
@@ -100,17 +102,20 @@ def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
         )
         for e in spec.equations
     )
-    names, expressions, equations = ["1"], [], []
+    keys, expressions, equations = [("", INTERCEPT)], [], []
     shift, scale = [0.0], [1.0]
     for equation, rows in zip(spec.equations, complete, strict=True):
         if not len(frame.filter(rows).head(1).collect()):
             count_rows(spec, frame, complete)  # says what is missing
-        own, columns, moments = _plan_equation(equation, frame, rows, names)
+        own, columns, moments = _plan_equation(equation, frame, rows, keys)
         equations.append(own)
         expressions += columns
         shift += [mean for mean, _ in moments]
         scale += [sd for _, sd in moments]
-    layout = Layout(spec.equations, tuple(names), tuple(equations), (), 0)
+    refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
+    for part in ("fixed", "random"):
+        refuse_same_labels((own.name, getattr(own, part)) for own in equations)
+    layout = Layout(spec.equations, column_labels(keys), tuple(equations), (), 0)
     return Plan(layout, tuple(expressions), complete, np.array(shift), np.array(scale))
 
 
@@ -167,9 +172,9 @@ def count_rows(
 
 
 def _plan_equation(
-    equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, names: list[str]
+    equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, keys: list[tuple[str, str]]
 ) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
-    """Encodings and expressions of one equation; new distinct columns are appended to ``names``."""
+    """Encodings and expressions of one equation; new distinct columns are appended to ``keys``."""
     _check_response(equation, frame)
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
@@ -183,12 +188,12 @@ def _plan_equation(
     for name, expression in found.items():
         # a centred column means other numbers in an equation with other rows, so it is not shared
         stateful = any(call in name for call in STATEFUL)
-        label = f"{equation.name}:{display_name(name)}" if stateful else display_name(name)
-        if label not in names:
-            names.append(label)
+        key = (equation.name if stateful else "", name)
+        if key not in keys:
+            keys.append(key)
             new.append(expression)
             values.append(moments[name])
-        placed[name] = names.index(label)
+        placed[name] = keys.index(key)
     check_fixed(equation, list(encodings[0].column_names))
     random_names = [display_name(name) for encoding in encodings[1:] for name in encoding.column_names]
     check_random(equation, random_names)
@@ -294,8 +299,9 @@ def _observed(
 def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:
     found = usable.select(column.alias("level")).unique().head(MOST_LEVELS + 1).collect().to_pandas()["level"]
     levels = tuple(sorted(kind(value) for value in found))
-    if isinstance(dtype, nw.Enum):  # the order of an enumeration says which level is the reference
-        levels = tuple(level for level in dtype.categories if level in levels)
+    if isinstance(dtype, nw.Enum | nw.Categorical):  # the order of categories says which level is the reference
+        declared = declared_levels(usable, safe_name(name)) or ()
+        levels = tuple(dict.fromkeys([*(level for level in map(kind, declared) if level in levels), *levels]))
     if len(levels) > MOST_LEVELS:
         raise DataError(
             f"column {name!r} has more than {MOST_LEVELS} levels ({shorten(levels, 3)}); convert it if they are numbers"

@@ -14,8 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 
 from mlmed.data.engines import engine_rows
-from mlmed.data.frames import column_named, index_names, select_columns, unknown_column
-from mlmed.data.ids import refuse_rounded
+from mlmed.data.frames import cluster_codes, column_named, index_names, schema_names, select_columns, unknown_column
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
@@ -100,7 +99,8 @@ def stack(
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     asked = [cluster, x, m, y, *covariates]
-    refuse_rounded(select_columns(frame, asked, keep=asked)[cluster])  # looks at every cell, too
+    cells = select_columns(frame, asked, keep=asked)  # looks at every cell, too
+    cluster_codes(cells, (cluster,))  # refuses ids that cannot be told apart
     values = {name: _numbers(frame.get_column(name)) for name in asked[1:]}
     ids = frame.get_column(cluster).to_list()
     in_cluster = ~_missing(ids)
@@ -157,7 +157,7 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
         ) from error
     except DuplicateError as error:
         raise DataError(f"The data have several columns of one name. Rename them. ({error})") from error
-    there = list(frame.collect_schema().names())
+    there = schema_names(frame)
     for name in wanted:
         if name not in there:
             if name in index_names(frame):

@@ -285,7 +285,7 @@ def _parsed(source: Path | IO[bytes], kind: str, where: str, name: str) -> pd.Da
     try:
         if kind == "stata":
             return pd.read_stata(source, convert_categoricals=False, preserve_dtypes=False)
-        return pd.read_csv(source)
+        return pd.read_csv(source, low_memory=False)
     except _UNREADABLE as error:
         raise DatasetError(
             f"Data set {name!r} from {where} cannot be read as {kind} ({error}): the file is damaged or is "

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
+from mlmed.data.alike import refuse_alike
 from mlmed.data.design import (
     check_fixed,
     check_predictors,
@@ -210,6 +211,7 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
     found = Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
     refuse_unidentified(found)
+    refuse_alike(zip(equations, (part.layout.encodings for part in (first, second)), strict=True))
     return found
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
+from mlmed.data.categories import unordered
 from mlmed.data.layout import EquationLayout
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import MARKS
-from mlmed.errors import IdWarning, MissingMarkWarning, warn
+from mlmed.errors import CategoryWarning, IdWarning, MissingMarkWarning, warn
 from mlmed.formula import Equation
+from mlmed.names import display_level
 
 __all__ = ["warn_of_table"]
 
@@ -24,7 +26,7 @@ def warn_of_table(
     *,
     stacklevel: int = 3,
 ) -> None:
-    """Warn of ids that look alike or are used again in every upper group, and of levels such as ``"."``; once a mode.
+    """Warn of doubtful ids, of levels such as ``"."``, and of categories without an order; once a mode.
 
     Parameters
     ----------
@@ -39,6 +41,16 @@ def warn_of_table(
     stacklevel : int
         Of the warnings.
     """
+    layouts = tuple(layouts)
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    if names := unordered(data, levels):
+        told = ", ".join(f"{name} (reference {display_level(levels[name][0])!r})" for name in names)
+        warn(
+            f"a Categorical of Polars has no order, also if it had one in pandas, so the levels of {told} are sorted; "
+            "to choose the reference, make it a pl.Enum",
+            CategoryWarning,
+            stacklevel=stacklevel,
+        )
     marked = dict.fromkeys(text for layout in layouts for text in _marks(layout))
     if marked:
         warn("; ".join(marked), MissingMarkWarning, stacklevel=stacklevel)
