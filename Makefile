@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-kernels check lint types imports validate validate-locscale validate-predictions coverage bench clean
+.PHONY: help install demo test hostile test-kernels check lint types imports validate validate-locscale validate-predictions coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ demo: install         ## the main job on the data set that ships with the packag
 
 test: install         ## all tests, on two workers
 	$(BIN)/python -m pytest -n 2 -q
+
+hostile: install      ## attacks, and many random terms; MLMED_EXAMPLES=20000 or another number
+	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile
 
 test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
 	$(BIN)/python tests/kernels.py $(KERNELS)

@@ -113,10 +113,7 @@ def refuse_squares(text: str, whole: str) -> None:
         If a factor is multiplied by itself, or the text cannot be read.
     """
     for node in _products(_tree(text, whole)):
-        try:
-            repeated = _repeated(node)
-        except FormulaicError as error:  # a power that is no number, inside a product
-            raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
+        repeated = _repeated(node)
         if repeated:
             raise FormulaError(f"{whole!r} {_said_of_square(repeated, node)}")
 
@@ -146,7 +143,7 @@ def refuse_explosion(text: str, whole: str) -> int:
     Raises
     ------
     FormulaError
-        Beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``.
+        Beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``; or a power is no whole number.
 
     Examples
     --------
@@ -156,6 +153,11 @@ def refuse_explosion(text: str, whole: str) -> int:
     tree = _tree(text, whole)
     sizes: dict[int, _Size] = {}
     for node in reversed(_nodes(tree)):  # operands before what is made of them
+        if isinstance(node, ASTNode) and node.operator.symbol in _POWERS and not _is_whole(node.args[1]):
+            raise FormulaError(
+                f"cannot read {shortened(display_name(whole))}: the right-hand argument of {node.operator.symbol} must "
+                "be a positive integer; inside I() it is a power of numbers"
+            )
         sizes[id(node)] = size = _size(node, sizes)
         for found, bound, counted in (
             (size.terms, MAX_TERMS, "terms"),
@@ -169,6 +171,10 @@ def refuse_explosion(text: str, whole: str) -> int:
                     "factor or a score of several columns before the fit"
                 )
     return sizes[id(tree)].terms if tree is not None else 0
+
+
+def _is_whole(power: Token | ASTNode[Term]) -> bool:
+    return isinstance(power, Token) and power.token.isascii() and power.token.isdigit() and int(power.token) > 0
 
 
 def _count(n: int) -> str:
@@ -207,8 +213,7 @@ def _size(node: Token | ASTNode[Term], sizes: dict[int, _Size]) -> _Size:
 
 def _size_of_power(base: _Size, power: Token | ASTNode[Term]) -> _Size:
     """(a + b + c)**k makes 3**k products; distinct ones have 1 to k of the variables."""
-    text = power.token if isinstance(power, Token) else ""
-    k = min(int(text), MAX_PRODUCTS) if text.isdecimal() else 1  # anything else is refused by formulaic
+    k = min(int(power.token), MAX_PRODUCTS) if isinstance(power, Token) else 1
     if base.terms == 1:
         return _Size(1, base.products + k, base.order)
     made = base.terms**k if k * math.log(base.terms) < math.log(COUNTED) else COUNTED + 1

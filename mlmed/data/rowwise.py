@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mlmed.calls import coded_columns
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
+from mlmed.syntax import depends_on_other_rows
 
 __all__ = ["depends_on_rows", "refuse_other_rows"]
 
@@ -103,11 +104,7 @@ def _first_unclear(term: Term) -> Factor:
 
 
 def _depends(factor: Factor, where: str) -> FormulaError:
-    return FormulaError(
-        f"{display_name(factor.expr)} in {where} takes its value in a row from other rows (a mean, a rank, a lag, a "
-        "group): new rows would give it another meaning. Use center() or scale(), which remember the rows of the fit, "
-        "or make it a column before the fit"
-    )
+    return depends_on_other_rows(display_name(factor.expr), where)
 
 
 def _unclear(term: Term) -> bool:

@@ -46,13 +46,24 @@ def refuse_one_cluster(equation: str, clusters: int, group: str) -> None:
 
 
 def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> None:
-    """A response or, beside an intercept, a predictor that has one value only. ``total``: (K, K) sums."""
+    """A response or, beside an intercept, a predictor of one value; a random effect's column of zeros.
+
+    ``total``: (K, K) sums.
+    """
     n = total[0, 0]
-    for k in {equation.response_at, *(equation.fixed_at if INTERCEPT in equation.fixed else ())} - {0}:
+    fixed = {equation.response_at, *(equation.fixed_at if INTERCEPT in equation.fixed else ())}
+    for k in sorted({*fixed, *equation.random_at} - {0}):
         mean = total[0, k] / n
         if total[k, k] / n - mean**2 > CONSTANT * total[k, k] / n:
             continue
         value = grams.shift[k] + grams.scale[k] * mean
+        if k not in fixed:
+            if value == 0.0:
+                raise DataError(
+                    f"the random effect {grams.columns[k]!r} is 0 in all rows of equation {equation.name}, so it has "
+                    "no variance; remove it"
+                )
+            continue
         if k == equation.response_at:
             raise DataError(
                 f"the response {equation.name!r} is constant ({value:g}) in the rows of its equation; choose "

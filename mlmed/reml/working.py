@@ -113,14 +113,14 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
         full = equation_gram(grams, r)
         nobs = int(problem.nobs[r])
+        clusters = int((full[0, 0] > 0).sum())
+        refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
+        refuse_constant(equation, full.sum(axis=2), grams)
         between += [
             f"{equation.name}:{name}"
             for name, k in zip(equation.random, equation.random_at, strict=True)
             if k and within_share(full, k) <= COLLINEAR
         ]
-        clusters = int((full[0, 0] > 0).sum())
-        refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
-        refuse_constant(equation, full.sum(axis=2), grams)
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, full, equation.response_at)
         own = problem.C[r, maps.fixed, maps.fixed]

@@ -28,7 +28,7 @@ from tests.hostile.attacks import CODE, COST, FLAG, NLCOM
 FORBIDDEN = (
     "open", "exec", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pty.", "tempfile.", "urllib.",
     "http.", "ftplib.", "pickle.", "marshal.", "sqlite3.", "glob.", "mmap.", "fcntl.", "signal.", "webbrowser.",
-    "code.", "sys._getframe", "sys.addaudithook", "builtins.input", "builtins.breakpoint", "cpython.run", "gc.",
+    "code.", "sys.addaudithook", "builtins.input", "builtins.breakpoint", "cpython.run", "gc.",
 )  # fmt: skip
 #: Seconds within which a formula is refused; the slowest takes .2 on an idle core.
 AT_ONCE = 5.0

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from formulaic.transforms import TRANSFORMS
 
@@ -36,7 +37,7 @@ def test_every_formula_in_use_is_read_as_before() -> None:
     assert not changed
 
 
-def _rows() -> object:
+def _rows() -> pd.DataFrame:
     made = mlmed.simulate.bpg(30, 6, seed=3).data
     rng = np.random.default_rng(0)
     return made.assign(p=np.exp(0.3 * rng.normal(size=len(made))), q=rng.uniform(-0.9, 0.9, len(made)))
@@ -147,3 +148,13 @@ def test_complex_terms(term: str) -> None:
     """No imaginary part is lost without a word."""
     with pytest.raises(FormulaError, match=r"complex number|cannot ask for|not among"):
         mlmed.mixed(f"y ~ m + {term} + (1 | id)", _rows())
+
+
+@pytest.mark.parametrize("term", ["bs(k)", "zero", "I(k > 5)*x"])
+def test_a_random_effect_of_zeros(term: str) -> None:
+    """A spline of a two-valued number, an indicator that no row has: named, before a search that overflows."""
+    data = _rows().assign(zero=0.0, k=1)
+    data.loc[::2, "k"] = 2
+    for random in (f"1 + {term}", f"0 + {term}"):
+        with pytest.raises(DataError, match=r"the random effect .* is 0 in all rows of equation y"):
+            mlmed.mixed(f"y ~ x + ({random} | id)", data)
