@@ -1,4 +1,4 @@
-# make install | demo | test | test-kernels | check | validate | coverage | bench
+# make install | demo | test | test-kernels | hostile | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-kernels check lint types imports validate validate-locscale validate-predictions coverage bench clean
+.PHONY: help install demo test test-kernels hostile check lint types imports validate validate-locscale validate-predictions coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test: install         ## all tests, on two workers
 
 test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
 	$(BIN)/python tests/kernels.py $(KERNELS)
+
+hostile: install      ## every argument and table of the attack in every mode (about ten minutes); ONLY=part of a name
+	$(BIN)/python -m tests.hostile.long --only "$(ONLY)"
 
 check: lint types imports  ## lint, types and the import contract
 
