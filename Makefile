@@ -1,4 +1,4 @@
-# make install | demo | test | test-kernels | check | validate | coverage | bench
+# make install | demo | test | test-kernels | hostile | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -32,11 +32,12 @@ demo: install         ## the main job on the data set that ships with the packag
 test: install         ## all tests, on two workers
 	$(BIN)/python -m pytest -n 2 -q
 
-hostile: install      ## attacks, and many random terms; MLMED_EXAMPLES=20000 or another number
-	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile
-
 test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
 	$(BIN)/python tests/kernels.py $(KERNELS)
+
+hostile: install      ## the long attack: formulas, every argument, every table in every mode; ONLY=part of a name
+	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py
+	$(BIN)/python -m tests.hostile.long --only "$(ONLY)"
 
 check: lint types imports  ## lint, types and the import contract
 

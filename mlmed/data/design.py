@@ -105,6 +105,12 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
     complete = [_complete_rows(equation, table) & known for equation in spec.equations]
+    for equation, rows in zip(spec.equations, complete, strict=True):
+        if not rows.any():
+            raise DataError(
+                f"equation {equation.name} has no row that is complete and whose cluster id {':'.join(spec.group)} is "
+                f"known ({int((~known).sum())} of {len(known)} ids are missing); check the column of ids"
+            )
     dropped = tuple(
         _dropped(equation, table, rows, known)
         for equation, rows in zip(spec.equations, complete, strict=True)

@@ -137,7 +137,7 @@ def refusal_of_response(column: pd.Series) -> DataError:
         return DataError(f"the response {refusal_of_text(found, str(column.name), counts)}")
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
     return DataError(
-        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0])!r}"
+        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0]) if len(known) else None!r}"
         f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}"
         f"{labels}"
     )

@@ -109,6 +109,11 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
     is_factor = isinstance(column.dtype, pd.CategoricalDtype)
     if is_factor:
         known: list[Any] = [level for level in column.cat.categories if (column == level).any()]
+    elif not pd.api.types.is_numeric_dtype(column.dtype):
+        raise DataError(
+            f"the treatment {name} has the type {column.dtype} (first value {shown(column.iloc[0])}), which is neither "
+            "numbers nor text; convert it"
+        )
     else:
         known = np.unique(column.to_numpy(dtype=np.float64)).tolist()
     coded = any(name in coded_variables(equation) for equation in equations)
