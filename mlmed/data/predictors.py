@@ -27,6 +27,7 @@ __all__ = [
     "check_predictors",
     "check_random",
     "coded_variables",
+    "level_count",
     "observed_values",
     "refuse_rounded_levels",
     "snapped",
@@ -170,6 +171,18 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
                 f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
                 "numbers nor text; convert it to numbers"
             )
+
+
+def level_count(equation: Equation, table: pd.DataFrame) -> int:
+    """Levels of all factors of an equation together; call it with encodable, complete rows."""
+    coded, count = coded_variables(equation), 0
+    for name in equation.predictors:
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            count += len(column.cat.categories)
+        elif name in coded:
+            count += column.nunique()
+    return count
 
 
 def refuse_rounded_levels(name: str, largest: float) -> None:
