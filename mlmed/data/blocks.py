@@ -42,9 +42,6 @@ def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Arra
     """
     d = len(columns)
     order = np.argsort(codes, kind="stable")
-    rows = np.empty((len(codes), d))
-    for k, values in enumerate(columns.values()):
-        rows[:, k] = values[order]
     sizes = np.bincount(codes, minlength=J)
     starts = np.cumsum(sizes) - sizes
     lower = np.tril_indices(d)
@@ -54,8 +51,12 @@ def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Arra
         step = max(BLOCK // (d * max(int(size), d)), 1)
         for first in range(0, len(clusters), step):
             part = clusters[first : first + step]
-            own = rows[starts[part][:, None] + np.arange(size)]
-            out[:, part] = np.matmul(own.transpose(0, 2, 1), own)[:, *lower].T
+            rows = order[starts[part][:, None] + np.arange(size)]
+            own = np.empty((d, *rows.shape))
+            for target, values in zip(own, columns.values(), strict=True):
+                np.take(values, rows, out=target)
+            left = own.transpose(1, 0, 2)
+            out[:, part] = np.matmul(left, left.transpose(0, 2, 1))[:, *lower].T
     return out
 
 

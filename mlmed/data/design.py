@@ -22,6 +22,7 @@ from mlmed.data.predictors import (
     check_predictors,
     check_random,
     level_count,
+    most_levels,
     observed_values,
     typical_values,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "learn_encoding",
     "refuse_intercept",
     "response_values",
+    "spread_column",
     "to_encodable",
 ]
 
@@ -303,7 +305,7 @@ def _design_equation(
     def place(name: str, values: Column) -> int:
         if name == INTERCEPT:
             return 0
-        spread = values if everywhere else _spread(values, rows)
+        spread = values if everywhere else spread_column(values, rows)
         return columns.place(display_name(name), spread, rows, equation.name)
 
     response = place(equation.response, response_values(equation, table))
@@ -346,11 +348,17 @@ def _learn_columns(text: str, equation: Equation, table: pd.DataFrame) -> tuple[
     if level_count(equation, table) < MANY_COLUMNS:
         numbers, spec = learn_encoding(text, table, where=where)
         return list(numbers.T), spec
-    refuse_columns(level_count(equation, table), equation.name)
-    return learn_columns(text, table, where=where)
+    owner = f"equation {equation.name}"
+    refuse_columns(most_levels(equation, table) - 1, owner)
+    columns, spec = learn_columns(text, table, where=where)
+    refuse_columns(len(columns), owner)
+    return columns, spec
 
 
-def _spread(values: Column, rows: NDArray[np.bool_]) -> Column:
+def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
+    """A column of some rows, (n,) flags, on all rows; undefined elsewhere."""
+    if rows.all():
+        return values
     if isinstance(values, SparseColumn):
         return values.spread(rows)
     out = np.full(len(rows), np.nan)

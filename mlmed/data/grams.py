@@ -300,17 +300,10 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array | csr_array:
     """
     if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
         return grams.sums
-    if not isinstance(grams.sums, np.ndarray):
-        return block_diag([_moving(grams, pattern, shift, scale) for pattern in grams.patterns], "csr") @ grams.sums
-    K = len(grams.columns)
-    high, low = np.tril_indices(K)
-    out = np.empty_like(grams.sums)
-    for packed, target, pattern in zip(grams.sums, out, grams.patterns, strict=True):
-        used = grams.layout.used[list(pattern)].any(axis=0)
-        T = np.diag(np.where(used, grams.scale / scale, 0.0))
-        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
-        target[:] = np.einsum("ka,klj,lb->abj", T, unpacked(packed), T, optimize=True)[high, low]
-    return out
+    maps = [_moving(grams, pattern, shift, scale) for pattern in grams.patterns]
+    if isinstance(grams.sums, np.ndarray):
+        return np.stack([one @ packed for one, packed in zip(maps, grams.sums, strict=True)])
+    return block_diag(maps, "csr") @ grams.sums
 
 
 def _moving(grams: Grams, pattern: tuple[bool, ...], shift: Array, scale: Array) -> csr_array:

@@ -8,8 +8,9 @@ __all__ = ["LARGEST_BYTES", "refuse_columns", "refuse_products", "refuse_size"]
 
 #: Memory that one table, or one fit, may take.
 LARGEST_BYTES = 4e9
-#: Matrices with a row and a column for every fixed effect that are held at a time while a model is fitted.
-MATRICES = 30
+#: Matrices with a row and a column for every fixed effect that a fit holds at a time (measured with 1,000 and 3,000
+#: columns), and those for every pair of random effects.
+MATRICES, MATRICES_BY_PAIR = 14, 4
 
 
 def refuse_size(needed: float, what: str, remedy: str) -> None:
@@ -43,10 +44,21 @@ def refuse_products(columns: int, patterns: int, clusters: int) -> None:
     )
 
 
-def refuse_columns(columns: int, equation: str) -> None:
-    """Refuse an equation whose matrices of fixed effects do not fit: a fit holds about MATRICES of them at a time."""
+def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
+    """Refuse fixed effects whose matrices do not fit while a model is fitted.
+
+    Parameters
+    ----------
+    columns : int
+        Fixed effects.
+    owner : str
+        What has them.
+    random : int
+        Random effects per cluster: derivatives by their covariances are matrices of that size, too.
+    """
     refuse_size(
-        8.0 * MATRICES * columns**2,
-        f"equation {equation}: {columns} columns of fixed effects",
-        "merge levels of factors, or make the factor with the most levels the cluster variable of a random intercept",
+        8.0 * (MATRICES + MATRICES_BY_PAIR * random**2) * columns**2,
+        f"{owner}: {columns} columns of fixed effects",
+        "merge levels of factors, or take the factor with the most levels for the cluster variable of a random "
+        "intercept",
     )

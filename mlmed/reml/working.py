@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
+from mlmed.data.sizes import refuse_columns
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
@@ -106,6 +107,10 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     """
     without = empty_intercepts(grams)
     blocks = random_blocks(spec, layout, without)
+    p, q = (
+        sum(len(part) for part in parts) for parts in zip(*((e.fixed, e.random) for e in layout.equations), strict=True)
+    )
+    refuse_columns(p, "the model", q)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
     problem = assemble(assembly, grams.sums)
     between: list[str] = []
