@@ -34,9 +34,10 @@ def engine_rows() -> Iterator[None]:
 
 def _errors() -> tuple[type[Exception], ...]:
     """Those of the file system, of narwhals, and of the engines that have been loaded."""
-    polars = sys.modules.get("polars")
+    polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
     own = (polars.exceptions.PolarsError,) if polars is not None else ()
-    return (OSError, NarwhalsError, *engine_errors(), *own)
+    batches = (arrow.ArrowException,) if arrow is not None else ()
+    return (OSError, NarwhalsError, *engine_errors(), *own, *batches)
 
 
 def engine_errors() -> tuple[type[Exception], ...]:

@@ -218,9 +218,7 @@ def count_rows(
         raise DataError("the data have no rows; check the file or the filter that made them")
     for v, name in enumerate(variables):
         if found.get(f"infinite{v}", 0.0) > 0:
-            raise DataError(
-                f"column {name!r} has {int(found[f'infinite{v}'])} infinite value(s); replace or remove them"
-            )
+            raise infinite_column(name, int(found[f"infinite{v}"]))
         if found[f"missing{v}"] == found["known"]:
             raise DataError(f"column {name!r} has only missing values; check how it was read, or remove it")
     dropped = []
@@ -331,7 +329,8 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     found = one_row(usable if subtracted else sample, **asked) if asked else {}
     for k, name in enumerate(numeric):
         if not np.isfinite(found[f"m{k}"]):
-            raise bad_column(name, equation.name)
+            number = one_row(usable, n=_as_count(~variable_expression(name).is_finite()))["n"]
+            raise infinite_column(name, int(number)) if number else bad_column(name, equation.name)
     return Kinds(
         {name: found[f"m{k}"] for k, name in enumerate(numeric)},
         {name: found[f"s{k}"] for k, name in enumerate(numeric)},
@@ -446,6 +445,11 @@ def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[f
         asked |= {f"m{k}": nw.col(f"v{k}").mean(), f"s{k}": nw.col(f"v{k}").std()}
     found = one_row(wide, **asked)
     return [(found[f"m{k}"], found[f"s{k}"]) for k in range(len(columns))]
+
+
+def infinite_column(name: str, number: int) -> DataError:
+    """The error for a column with infinite values."""
+    return DataError(f"column {name!r} has {number} infinite value(s); replace or remove them")
 
 
 def bad_column(shown: str, equation: str) -> MlmedError:

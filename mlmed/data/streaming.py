@@ -8,7 +8,8 @@ than a batch of rows is in memory at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,12 +23,12 @@ from scipy.sparse import csr_array, vstack
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
 from mlmed.data.design import encode, encode_columns, response_values, spread_column, to_encodable
 from mlmed.data.expressions import refuse_untranslated
-from mlmed.data.frames import cluster_codes, replaced, select_columns
+from mlmed.data.frames import cluster_codes, normalize, replaced, select_columns
 from mlmed.data.grams import LARGEST, Grams, pattern_sums
 from mlmed.data.ids import refuse_infinite_ids
 from mlmed.data.layout import INTERCEPT, Design, Layout
 from mlmed.data.planning import SAMPLE, Learned, bad_column, complete_rows, count_rows, layout_of, place_columns
-from mlmed.errors import DataError
+from mlmed.errors import DataError, MlmedError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
 
@@ -35,6 +36,7 @@ __all__ = ["is_streamed", "streamed_grams", "streams"]
 
 Array = NDArray[np.float64]
 Pattern = tuple[bool, ...]
+Units = tuple[Array, Array, frozenset[int]]
 
 #: Columns of all equations from which rows are fetched in batches.
 MOST_PUSHED = 16
@@ -44,10 +46,9 @@ BATCH = 131_072
 
 def streams(frame: nw.LazyFrame[Any]) -> bool:
     """Whether the engine hands out rows in batches."""
-    native = frame.to_native()
-    return frame.implementation.is_dask() or any(
-        hasattr(native, name) for name in ("to_arrow_reader", "collect_batches", "to_pyarrow_batches")
-    )
+    native, engine = frame.to_native(), frame.implementation
+    arrow = any(hasattr(native, name) for name in ("to_arrow_reader", "to_pyarrow_batches"))
+    return engine.is_dask() or engine.is_polars() or arrow
 
 
 def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
@@ -55,21 +56,27 @@ def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
     return sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED and streams(frame)
 
 
-def _batches(frame: nw.LazyFrame[Any]) -> Iterator[nw.DataFrame[Any]]:
+def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
     """Rows of a lazy frame, part by part."""
     native: Any = frame.to_native()
     if frame.implementation.is_dask():
         parts: Any = (part.compute() for part in native.partitions)
-    elif hasattr(native, "collect_batches"):
-        parts = native.collect_batches(chunk_size=BATCH)
+    elif frame.implementation.is_polars():
+        has = hasattr(native, "collect_batches")  # since 1.34
+        parts = native.collect_batches(chunk_size=BATCH) if has else [native.collect()]
     else:
         import pyarrow as pa
 
         read = getattr(native, "to_arrow_reader", None) or native.to_pyarrow_batches
         parts = (pa.Table.from_batches([batch]) for batch in read(BATCH))
-    for part in parts:
-        if len(part):
-            yield nw.from_native(part, eager_only=True)
+    held: list[nw.DataFrame[Any]] = []
+    for part in parts:  # small ones are put together, so that the first tells units
+        held.append(nw.from_native(part, eager_only=True))
+        if sum(map(len, held)) >= SAMPLE:
+            yield nw.concat(held)
+            held = []
+    if sum(map(len, held)):
+        yield nw.concat(held)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,10 +100,10 @@ class _Reading:
     layout: Layout
     clusters: pd.Index
 
-    def design(self, batch: nw.DataFrame[Any], sparse: frozenset[int] | None = None) -> Design:
-        """The rows of a batch that some equation uses; ``sparse``: positions of the columns without their zeros."""
+    def design(self, batch: nw.DataFrame[Any]) -> Design:
+        """The rows of a batch, all of which some equation uses."""
         variables = sorted({safe_name(name) for equation in self.spec.equations for name in equation.variables})
-        table = select_columns(batch, variables, keep=[safe_name(name) for name in self.spec.group])
+        table = self._table(batch, variables)
         codes = self._codes(batch)
         members = np.stack([self._complete(own, table) & (codes >= 0) for own in self.learned])
         values: list[Column | None] = [None] * len(self.layout.columns)
@@ -108,10 +115,14 @@ class _Reading:
                 rows[at] = rows[at] | members[r]
         values[0] = np.ones(len(table))
         nothing = np.zeros(len(table))
-        columns = (nothing if column is None else column for column in values)
-        if sparse is not None:
-            columns = (_as_sparse(c) if k in sparse else np.asarray(c) for k, c in enumerate(columns))
-        return Design(self.layout, tuple(columns), members, codes, self.clusters, np.arange(len(table)))
+        columns = tuple(nothing if column is None else column for column in values)
+        return Design(self.layout, columns, members, codes, self.clusters, np.arange(len(table)))
+
+    def _table(self, batch: nw.DataFrame[Any], variables: Sequence[str]) -> pd.DataFrame:
+        group = [safe_name(name) for name in self.spec.group]
+        table = select_columns(batch, variables, keep=group)
+        predictors = {safe_name(name) for equation in self.spec.equations for name in equation.predictors}
+        return replaced(table, {name: normalize(table[name]) for name in group if name in predictors})
 
     def _codes(self, batch: nw.DataFrame[Any]) -> NDArray[np.intp]:
         group = tuple(map(safe_name, self.spec.group))
@@ -157,6 +168,12 @@ def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
     return replaced(made, factors)
 
 
+def _with_sparse(design: Design, sparse: frozenset[int]) -> Design:
+    """The same rows, with these columns and no others without their zeros."""
+    columns = (_as_sparse(c) if k in sparse else np.asarray(c) for k, c in enumerate(design.values))
+    return replace(design, values=tuple(columns))
+
+
 def _as_sparse(column: Column) -> SparseColumn:
     if isinstance(column, SparseColumn):
         return column
@@ -175,24 +192,40 @@ def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Lea
     for own in learned:
         for encoding in own.encodings:
             refuse_untranslated(encoding, own.kinds)
-    complete = complete_rows(spec, frame)
-    usable = frame.filter(nw.any_horizontal(*complete, ignore_nulls=False))
+    usable = frame.filter(nw.any_horizontal(*complete_rows(spec, frame), ignore_nulls=False))
     reading = _Reading(spec, learned, _layout(spec, learned), _clusters(spec, usable))
-    sample = reading.design(nw.from_native(usable.head(SAMPLE).collect().to_native(), eager_only=True))
-    shift, scale, sparse = _units(sample, _indicators(learned, reading.layout))
+    with closing(_batches(usable)) as batches:  # an engine answers nothing else before it is closed
+        found = _summed(reading, batches)
+    if isinstance(found, MlmedError):
+        count_rows(spec, frame, complete_rows(spec, frame))  # infinite values of a variable
+        raise found
+    return found
+
+
+def _summed(reading: _Reading, batches: Iterator[nw.DataFrame[Any]]) -> Grams | MlmedError:
+    """Sums of all batches, or the error for a column that is not finite in one of them."""
     found: dict[Pattern, Any] = {}
-    for batch in _batches(usable):
-        design = reading.design(batch, sparse)
+    units: Units | MlmedError | None = None
+    for batch in batches:
+        design = reading.design(batch)
+        units = units or _units(design, _indicators(reading.learned, reading.layout))
+        if isinstance(units, MlmedError):
+            return units
+        shift, scale, sparse = units
+        design = _with_sparse(design, sparse)
         patterns = sorted({tuple(map(bool, own)) for own in np.unique(design.members, axis=1).T})
         sums = pattern_sums(design, patterns, shift, scale)
-        _refuse_not_finite(spec, frame, design, sums)
+        if not np.isfinite(sums if isinstance(sums, np.ndarray) else sums.data).all():
+            return _not_finite(design)
         for number, pattern in enumerate(patterns):
             part: Any = _of_pattern(sums, number, len(patterns))
             found[pattern] = part if pattern not in found else found[pattern] + part
+    if units is None or isinstance(units, MlmedError):
+        return DataError("the engine gave no rows when it was asked again; give it a table that does not change")
     order = sorted(found)
     tables = [found[pattern] for pattern in order]
-    whole: Any = vstack(tables, format="csr") if sparse else np.stack(tables)
-    made = Grams(reading.layout, shift, scale, tuple(order), whole, reading.clusters)
+    whole: Any = vstack(tables, format="csr") if units[2] else np.stack(tables)
+    made = Grams(reading.layout, units[0], units[1], tuple(order), whole, reading.clusters)
     return replace(made, layout=replace(made.layout, total=int(made.rows_per_cluster.sum())))
 
 
@@ -240,8 +273,11 @@ def _has_factor(encoding: Encoding, own: Learned) -> list[bool]:
     return flags
 
 
-def _units(sample: Design, indicators: frozenset[int]) -> tuple[Array, Array, frozenset[int]]:
-    """Shift and scale of every column from some rows, and which columns are kept without their zeros."""
+def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:
+    """Shift and scale of every column from some rows, and which columns are kept without their zeros.
+
+    Any constants give the same fit; these only keep digits.
+    """
     used, K = sample.layout.used, len(sample.values)
     shift, scale = np.zeros(K), np.ones(K)
     sparse = {
@@ -252,21 +288,18 @@ def _units(sample: Design, indicators: frozenset[int]) -> tuple[Array, Array, fr
         values = np.asarray(sample.values[k])[sample.members[used[:, k]].any(axis=0)]
         mean = float(values.mean()) if len(values) else 0.0
         if not abs(mean) <= LARGEST:
-            raise bad_column(sample.layout.columns[k], sample.layout.equations[owner].name)
+            return bad_column(sample.layout.columns[k], sample.layout.equations[owner].name)
         shift[k] = 0.0 if k in sparse else mean
         spread = float(np.sqrt(np.mean((values - shift[k]) ** 2))) if len(values) else 0.0
         scale[k] = spread if spread > 1e-12 * abs(mean) else abs(mean) or 1.0
     return shift, scale, frozenset(sparse)
 
 
-def _refuse_not_finite(spec: ModelSpec, frame: nw.LazyFrame[Any], design: Design, sums: Array | csr_array) -> None:
-    numbers = sums if isinstance(sums, np.ndarray) else sums.data
-    if np.isfinite(numbers).all():
-        return
-    count_rows(spec, frame, complete_rows(spec, frame))  # infinite values of a variable
+def _not_finite(design: Design) -> MlmedError:
+    """The error for the first column that spoils a sum."""
     for r, equation in enumerate(design.layout.equations):
         for k in np.flatnonzero(design.layout.used[r]):
             values = np.asarray(design.values[k])[design.members[r]]
             if not (np.abs(values) <= LARGEST).all():
-                raise bad_column(design.layout.columns[k], equation.name)
-    raise DataError("the rows have no finite sums; check missing values and cluster ids")
+                return bad_column(design.layout.columns[k], equation.name)
+    return DataError("the rows have no finite sums; check missing values and cluster ids")
