@@ -67,8 +67,9 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
     else:
         import pyarrow as pa
 
-        read = getattr(native, "to_arrow_reader", None) or native.to_pyarrow_batches
-        parts = (pa.Table.from_batches([batch]) for batch in read(BATCH))
+        duckdb = hasattr(native, "to_arrow_reader")
+        reader = native.to_arrow_reader(BATCH) if duckdb else native.to_pyarrow_batches(chunk_size=BATCH)
+        parts = (pa.Table.from_batches([batch]) for batch in reader)
     held: list[nw.DataFrame[Any]] = []
     for part in parts:  # small ones are put together, so that the first tells units
         held.append(nw.from_native(part, eager_only=True))
