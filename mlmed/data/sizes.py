@@ -7,7 +7,7 @@ from mlmed.errors import DataError
 __all__ = ["LARGEST_BYTES", "refuse_columns", "refuse_products", "refuse_size"]
 
 #: Memory that one table, or one fit, may take.
-LARGEST_BYTES = 4e9
+LARGEST_BYTES = 2e9
 #: Matrices with a row and a column for every fixed effect that a fit holds at a time (measured with 1,000 and 3,000
 #: columns), and those for every pair of random effects.
 MATRICES, MATRICES_BY_PAIR = 14, 4
@@ -26,7 +26,7 @@ def refuse_size(needed: float, what: str, remedy: str) -> None:
     >>> refuse_size(1e9, "a small table", "nothing")
     >>> refuse_size(1.2e10, "10000 columns", "remove some")
     Traceback (most recent call last):
-    mlmed.errors.DataError: 10000 columns would need 12 GB of memory (at most 4 GB are taken); remove some
+    mlmed.errors.DataError: 10000 columns would need 12 GB of memory (at most 2 GB are taken); remove some
     """
     if needed > LARGEST_BYTES:
         raise DataError(
