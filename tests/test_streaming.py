@@ -305,3 +305,10 @@ def test_names_of_columns_are_compared_a_few_times_each() -> None:
         assert len(column_names(data)) == n
         counts.append(Watched.compared)
     assert counts[1] <= 5 * max(counts[0], 1000)
+
+
+def test_a_query_of_thousands_of_sums_is_not_written(forty: pd.DataFrame) -> None:
+    assert "mlmed_p5" in mlmed.grams_sql("y ~ x + h + (1 | id)", duckdb.from_df(forty))
+    data = table(100)
+    with pytest.raises(DataError, match=r"the formulas have 101 columns, so that the query would have 5151 sums"):
+        mlmed.grams_sql("y ~ x + g + (1 | id)", duckdb.from_df(data))

@@ -6,6 +6,7 @@ these sums come back. Where rows are missing or a sum is not finite a second sca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlmed.data.ids import refuse_infinite_ids
 from mlmed.data.planning import (
     MOST_LEVELS,
     MOST_TEXTS,
+    Learned,
     Plan,
     bad_column,
     complete_rows,
@@ -36,6 +38,8 @@ from mlmed.names import safe_name
 
 __all__ = ["lazy_frame", "pushed_grams", "sums_query"]
 
+#: Columns of a query that is written out.
+MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
 _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 
@@ -111,12 +115,24 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     return DataError("the rows have no finite sums; check missing values and cluster ids")
 
 
+def _refuse_long_query(learned: Sequence[Learned]) -> None:
+    """Refuse to write a query with more sums than engines read."""
+    columns = len({name for own in learned for e in own.encodings for name in e.column_names})
+    if columns > MOST_QUERIED:
+        raise DataError(
+            f"the formulas have {columns} columns, so that the query would have {columns * (columns + 1) // 2} sums; "
+            "make the Grams with mlmed.grams(), which reads batches of rows then, or use fewer columns (merge levels)"
+        )
+
+
 @engine_rows()
 def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
     """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
     if plan is None:
         frame = safe_frame(spec, frame)
-        plan = plan_sums(spec, frame)
+        learned = learn_equations(spec, frame)
+        _refuse_long_query(learned)
+        plan = plan_sums(spec, frame, learned)
     group = [safe_name(g) for g in spec.group]
     used = plan.layout.used
     flags = {f"mlmed_ok{r}": complete for r, complete in enumerate(plan.complete)}
