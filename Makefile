@@ -69,6 +69,7 @@ bench: install        ## timings against the peers that are installed, and by si
 	$(BIN)/python benchmarks/intervals.py
 	$(BIN)/python benchmarks/causal.py
 	$(BIN)/python benchmarks/multivariate.py
+	$(BIN)/python benchmarks/size.py
 
 clean:                ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

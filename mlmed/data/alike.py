@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from formulaic import ModelSpec as Encoding
 
+from mlmed.data.layout import EquationLayout
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of
+from mlmed.model import ModelSpec
 from mlmed.names import display_name, quoted_name, safe_name
 
-__all__ = ["Part", "refuse_alike", "refuse_same_labels"]
+__all__ = ["Part", "refuse_alike", "refuse_likeness"]
 
 #: An equation and the encodings of its fixed part and of each of its random terms.
 Part = tuple[Equation, Sequence[Encoding]]
@@ -44,19 +46,28 @@ def refuse_alike(parts: Iterable[Part]) -> None:
                 raise _alike(label, _written(first), _written(meaning))
 
 
-def refuse_same_labels(equations: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Refuse equations whose names and columns run together: w in the equation a:b, and b:w in the equation a.
+def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> None:
+    """Refuse columns of one model that have the same label, and coefficients that have the same name.
 
     Parameters
     ----------
-    equations : iterable of (str, iterable of str)
-        Name and labels of the columns of each.
+    spec : ModelSpec
+        The equations as they were asked.
+    equations : sequence of EquationLayout
+        What was learned of each, in their order.
 
     Raises
     ------
     DataError
-        If two equations have a parameter of one name.
+        If there are any.
     """
+    refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
+    for part in ("fixed", "random"):
+        _refuse_same_labels((own.name, getattr(own, part)) for own in equations)
+
+
+def _refuse_same_labels(equations: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Refuse equations whose names and columns run together: w in the equation a:b, and b:w in the equation a."""
     known: dict[str, str] = {}
     for name, labels in equations:
         for label in labels:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from formulaic import ModelSpec as Encoding
 
-from mlmed.data.grams import Grams, equation_gram
+from mlmed.data.grams import Grams, column_sums
 from mlmed.data.layout import EquationLayout, Layout
 from mlmed.errors import DataError
 from mlmed.formula import formula_variables, term_variables
@@ -106,18 +106,19 @@ def refuse_cluster_means(grams: Grams) -> None:
     """
     layout = grams.layout
     for s, equation in enumerate(layout.equations):
-        own = equation_gram(grams, s)
+        rows = column_sums(grams, s, 0)
         for response in layout.equations[:s]:
             at = response.response_at
-            other = equation_gram(grams, layout.equations.index(response))
-            shared = (own[0, 0] > 0) & (other[0, 0] > 0)
+            r = layout.equations.index(response)
+            others = column_sums(grams, r, 0)
+            shared = (rows > 0) & (others > 0)
             if not shared.any():
                 continue
-            means = grams.shift[at] + grams.scale[at] * other[0, at, shared] / other[0, 0, shared]
+            means = grams.shift[at] + grams.scale[at] * column_sums(grams, r, at)[shared] / others[shared]
             for k in sorted({*equation.fixed_at, *equation.random_at} - {0, at}):
-                sums, n = own[0, k, shared], own[0, 0, shared]
+                sums, n, squares = column_sums(grams, s, k)[shared], rows[shared], column_sums(grams, s, k, k)[shared]
                 gap = np.abs(grams.shift[k] + grams.scale[k] * sums / n - means).max()
-                within = np.abs(own[k, k, shared] - sums**2 / n).max()
+                within = np.abs(squares - sums**2 / n).max()
                 if max(gap / grams.scale[k], within) <= SAME_MEANS:
                     raise DataError(
                         f"the predictor {layout.columns[k]!r} of equation {equation.name} holds the cluster means of "

@@ -13,7 +13,8 @@ from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
 from mlmed.allowed import CONTEXT
-from mlmed.data.alike import refuse_alike, refuse_same_labels
+from mlmed.data.alike import refuse_likeness
+from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, columns_of, completed, same_on
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
@@ -22,10 +23,13 @@ from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
     check_random,
+    level_count,
+    most_levels,
     observed_values,
     typical_values,
 )
-from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
+from mlmed.data.rowwise import depends_on_rows, refuse_other_rows, unclear_terms
+from mlmed.data.sizes import refuse_columns
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
@@ -36,9 +40,12 @@ __all__ = [
     "build_design",
     "check_response",
     "encode",
+    "encode_columns",
+    "learn_columns",
     "learn_encoding",
     "refuse_intercept",
     "response_values",
+    "spread_column",
     "to_encodable",
 ]
 
@@ -63,25 +70,24 @@ class _Columns:
     A key is formulaic's name, and before it the equation where its numbers are those of one equation only.
     """
 
-    keys: list[tuple[str, str]]
-    values: list[Array]
+    names: dict[tuple[str, str], int]
+    values: list[Column]
     rows: list[NDArray[np.bool_]]
 
-    def place(self, name: str, values: Array, rows: NDArray[np.bool_], equation: str) -> int:
+    def place(self, name: str, values: Column, rows: NDArray[np.bool_], equation: str) -> int:
         for key in (("", name), (equation, name)):
-            if key not in self.keys:
+            if key not in self.names:
                 break
-            at = self.keys.index(key)
-            shared = self.rows[at] & rows
-            if np.array_equal(self.values[at][shared], values[shared]):
+            at = self.names[key]
+            if same_on(self.values[at], values, self.rows[at] & rows):
                 if not np.array_equal(self.rows[at], rows):
-                    self.values[at] = np.where(self.rows[at], self.values[at], values)
+                    self.values[at] = completed(self.values[at], values, self.rows[at])
                     self.rows[at] = self.rows[at] | rows
                 return at
-        self.keys.append(key)
+        self.names[key] = len(self.values)
         self.values.append(values)
         self.rows.append(rows)
-        return len(self.keys) - 1
+        return self.names[key]
 
 
 def build_design(spec: ModelSpec, data: Any) -> Design:
@@ -117,17 +123,15 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         if not rows.all()
     )
     kept = np.logical_or.reduce(complete)
-    columns = _Columns([("", INTERCEPT)], [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
+    columns = _Columns({("", INTERCEPT): 0}, [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
     equations = []
     for equation, rows in zip(spec.equations, complete, strict=True):
         check_response(equation, table)
         own = [name for name in table.columns if name in equation.variables]
         equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
-    refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
-    for part in ("fixed", "random"):
-        refuse_same_labels((own.name, getattr(own, part)) for own in equations)
+    refuse_likeness(spec, equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
-    layout = Layout(spec.equations, column_labels(columns.keys), tuple(equations), dropped, len(table))
+    layout = Layout(spec.equations, column_labels(columns.names), tuple(equations), dropped, len(table))
     members = np.stack(complete)[:, kept]
     return Design(layout, tuple(columns.values), members, codes, clusters, np.flatnonzero(kept))
 
@@ -203,12 +207,33 @@ def encode(
     DataError
         If a factor has a single level when it is learned.
     """
+    matrix = _materialized(text, table, where, "numpy")
+    numbers = _real(np.asarray(matrix), matrix.model_spec, where).reshape(len(table), -1)
+    if finite:
+        _refuse_not_finite(numbers, matrix.model_spec, table, where)
+    return numbers, matrix.model_spec
+
+
+def encode_columns(
+    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+) -> tuple[list[Column], Encoding]:
+    """The same column by column, those that are mostly zero without their zeros."""
+    matrix = _materialized(text, table, where, "sparse")
+    if np.iscomplexobj(matrix):
+        _real(matrix.toarray(), matrix.model_spec, where)
+    if finite and not np.isfinite(matrix.data).all():
+        _refuse_not_finite(matrix.toarray(), matrix.model_spec, table, where)
+    return columns_of(matrix), matrix.model_spec
+
+
+def _materialized(text: str | Formula | Encoding, table: pd.DataFrame, where: str, output: str) -> Any:
+    """What formulaic makes of a right-hand side."""
     source = formula_of(text) if isinstance(text, str) else text
     if isinstance(source, Formula):
         refuse_other_kinds(source, table, where)
     try:
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
-            matrix = source.get_model_matrix(table, context=CONTEXT, na_action="ignore", output="numpy")
+            matrix = source.get_model_matrix(table, context=CONTEXT, na_action="ignore", output=output)
     except DataMismatchWarning as error:
         raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:
@@ -224,10 +249,7 @@ def encode(
         raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
     if not isinstance(text, Encoding):
         refuse_levels(matrix.model_spec, where)
-    numbers = _real(np.asarray(matrix), matrix.model_spec, where).reshape(len(table), -1)
-    if finite:
-        _refuse_not_finite(numbers, matrix.model_spec, table, where)
-    return numbers, matrix.model_spec
+    return matrix
 
 
 def _real(numbers: NDArray[Any], spec: Encoding, where: str) -> Array:
@@ -264,6 +286,15 @@ def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array
     return numbers, spec
 
 
+def learn_columns(text: str, table: pd.DataFrame, *, where: str) -> tuple[list[Column], Encoding]:
+    """The same column by column, those that are mostly zero without their zeros."""
+    _, spec = encode_columns(text, table, where=where, finite=False)
+    if unclear_terms(spec):
+        numbers, spec = learn_encoding(text, table, where=where)
+        return list(numbers.T), spec
+    return encode_columns(spec, table, where=where)[0], spec
+
+
 def response_values(equation: Equation, table: pd.DataFrame) -> Array:
     """Numbers of the left-hand side, (n,)."""
     name, safe = equation.name, equation.response
@@ -294,25 +325,25 @@ def _design_equation(
 ) -> EquationLayout:
     everywhere = bool(rows.all())
 
-    def place(name: str, values: Array) -> int:
+    def place(name: str, values: Column) -> int:
         if name == INTERCEPT:
             return 0
-        spread = values if everywhere else _spread(values, rows)
+        spread = values if everywhere else spread_column(values, rows)
         return columns.place(name, spread, rows, equation.name)
 
     response = place(equation.response, response_values(equation, table))
     check_predictors(equation, table)
-    fixed, spec = learn_encoding(equation.fixed, table, where=repr(equation.text))
+    fixed, spec = _learn_columns(equation.fixed, equation, table)
     check_fixed(equation, spec.column_names)
-    fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed.T, strict=True))
+    fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed, strict=True))
     random_names: list[str] = []
     random_at: list[int] = []
     terms: list[int] = []
     encodings = [spec]
     for number, term in enumerate(equation.random):
-        numbers, term_spec = learn_encoding(term.formula, table, where=repr(equation.text))
+        numbers, term_spec = _learn_columns(term.formula, equation, table)
         encodings.append(term_spec)
-        for name, column in zip(term_spec.column_names, numbers.T, strict=True):
+        for name, column in zip(term_spec.column_names, numbers, strict=True):
             random_names.append(display_name(name))
             random_at.append(place(name, column))
             terms.append(number)
@@ -334,7 +365,25 @@ def _design_equation(
     )
 
 
-def _spread(values: Array, rows: NDArray[np.bool_]) -> Array:
+def _learn_columns(text: str, equation: Equation, table: pd.DataFrame) -> tuple[list[Column], Encoding]:
+    """Columns of a right-hand side; those of factors with many levels without their zeros."""
+    where = repr(equation.text)
+    if level_count(equation, table) < MANY_COLUMNS:
+        numbers, spec = learn_encoding(text, table, where=where)
+        return list(numbers.T), spec
+    owner = f"equation {equation.name}"
+    refuse_columns(most_levels(equation, table) - 1, owner)
+    columns, spec = learn_columns(text, table, where=where)
+    refuse_columns(len(columns), owner)
+    return columns, spec
+
+
+def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
+    """A column of some rows, (n,) flags, on all rows; undefined elsewhere."""
+    if rows.all():
+        return values
+    if isinstance(values, SparseColumn):
+        return values.spread(rows)
     out = np.full(len(rows), np.nan)
     out[rows] = values
     return out

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from formulaic import ModelSpec as Encoding
 
-from mlmed.data.design import encode
+from mlmed.data.design import encode_columns
 from mlmed.formula import Equation, formula_of
 from mlmed.names import safe_name
 
@@ -48,4 +48,4 @@ def stand_in(typical: dict[str, Any], spread: dict[str, float], levels: dict[str
 def encodings_of(equation: Equation, table: pd.DataFrame) -> tuple[Encoding, ...]:
     """The specs of the fixed part and of each random term, learned from a stand-in table."""
     texts = [equation.fixed, *(term.formula for term in equation.random)]
-    return tuple(encode(formula_of(text), table, where=repr(equation.text), finite=False)[1] for text in texts)
+    return tuple(encode_columns(formula_of(text), table, where=repr(equation.text), finite=False)[1] for text in texts)

@@ -16,7 +16,7 @@ from mlmed.errors import FormulaError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
 
-__all__ = ["Kinds", "column_expressions", "factor_expression", "variable_expression"]
+__all__ = ["Kinds", "column_expressions", "factor_expression", "refuse_untranslated", "variable_expression"]
 
 _BINARY = {
     ast.Add: lambda a, b: a + b,
@@ -122,6 +122,24 @@ def column_expressions(equation: Equation, encoding: Encoding, kinds: Kinds) -> 
                 raise _refuse(name, "its coding is not the default treatment coding")
             out[name] = known[name]
     return out
+
+
+def refuse_untranslated(encoding: Encoding, kinds: Kinds) -> None:
+    """Refuse what ``column_expressions`` cannot write, factor by factor.
+
+    Raises
+    ------
+    FormulaError
+        A function or a coding is not translated.
+    """
+    for term in encoding.formula:
+        for factor in term.factors:
+            if factor.eval_method.value != "python":
+                continue
+            if not factor.expr.startswith("C("):
+                factor_expression(factor.expr, kinds)
+            elif display_name(factor.expr[2:-1]) not in kinds.levels:
+                raise _refuse(factor.expr, "only C(column) is translated")
 
 
 def _term_columns(term: Term, kinds: Kinds) -> dict[str, nw.Expr]:

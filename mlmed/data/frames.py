@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -70,7 +71,7 @@ def schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
         raise DataError(f"two columns have the same name ({error}); rename one of them") from error
     if not names:
         raise DataError("the data have no columns; check the file or the filter that made them")
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    twice = sorted(str(name) for name, times in Counter(names).items() if times > 1)
     if twice:
         raise DataError(f"two columns have the name {', '.join(twice)}; rename one of them")
     return names

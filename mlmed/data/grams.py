@@ -5,21 +5,37 @@ After the Grams exist nothing reads a row again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import block_diag, coo_array, csr_array, vstack
 
 from mlmed.compact import Compact
+from mlmed.data.blocks import Entries, block_products, joined, pair_at, sparse_products
+from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn
 from mlmed.data.layout import Design, Layout
 from mlmed.data.predictors import snapped
+from mlmed.data.sizes import refuse_products
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
 
-__all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "standardized", "two_values", "unpacked"]
+__all__ = [
+    "Grams",
+    "accumulate",
+    "column_sums",
+    "grams_for",
+    "pattern_sums",
+    "rebased",
+    "standardized",
+    "total_gram",
+    "two_values",
+    "unpacked",
+]
 
 Array = NDArray[np.float64]
 
@@ -41,8 +57,9 @@ class Grams(Compact):
         Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
     patterns : tuple of tuple of bool
         Which equations a row of the pattern belongs to.
-    products : (P, K * (K + 1) / 2, J) array
-        Sums of products, lower triangle row by row; the first is the number of rows.
+    sums : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
+        Sums of products, lower triangle row by row; the first is the number of rows. Sparse where there are many
+        columns, most of them indicators; these have the shift 0.
     clusters : Index of length J
         Cluster ids.
     """
@@ -51,26 +68,57 @@ class Grams(Compact):
     shift: Array
     scale: Array
     patterns: tuple[tuple[bool, ...], ...]
-    products: Array
+    sums: Array | csr_array
     clusters: pd.Index
+
+    @property
+    def products(self) -> Array:
+        """All sums as an array, (P, K * (K + 1) / 2, J).
+
+        Raises
+        ------
+        DataError
+            If it would not fit.
+        """
+        if isinstance(self.sums, np.ndarray):
+            return self.sums
+        refuse_products(len(self.columns), len(self.patterns), len(self.clusters))
+        return self.sums.toarray().reshape(len(self.patterns), -1, len(self.clusters))
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the distinct columns."""
         return self.layout.columns
 
+    @property
+    def counts(self) -> Array:
+        """Rows by pattern and cluster, (P, J)."""
+        return np.stack([self.row(p, 0) for p in range(len(self.patterns))])
+
+    def row(self, pattern: int, product: int) -> Array:
+        """One product of one pattern by cluster, (J,)."""
+        if isinstance(self.sums, np.ndarray):
+            return self.sums[pattern, product]
+        at = pattern * (self.sums.shape[0] // len(self.patterns)) + product
+        out = np.zeros(self.sums.shape[1])
+        own = slice(self.sums.indptr[at], self.sums.indptr[at + 1])
+        out[self.sums.indices[own]] = self.sums.data[own]
+        return out
+
     def nobs(self, equation: int) -> int:
         """Rows of one equation."""
         chosen = [p for p, pattern in enumerate(self.patterns) if pattern[equation]]
-        return round(float(self.products[chosen, 0, :].sum()))
+        return round(float(self.counts[chosen].sum()))
 
     @property
     def rows_per_cluster(self) -> NDArray[np.int64]:
         """Rows of any equation in each cluster, (J,)."""
-        return self.products[:, 0, :].sum(axis=0).round().astype(np.int64)
+        return self.counts.sum(axis=0).round().astype(np.int64)
 
 
-def _moments(name: str, values: Array, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
+def _moments(name: str, values: Column, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
+    if isinstance(values, SparseColumn):
+        return _sparse_moments(name, values, rows)
     used = values if rows is None else values[rows]
     largest = float(np.abs(used).max())
     if largest > LARGEST:
@@ -83,10 +131,19 @@ def _moments(name: str, values: Array, rows: NDArray[np.bool_] | None) -> tuple[
     return shift, scale
 
 
+def _sparse_moments(name: str, column: SparseColumn, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
+    """A column that is mostly zero keeps its zeros."""
+    used = column if rows is None else column.among(rows)
+    largest = float(np.abs(used.values).max(initial=0.0))
+    if largest > LARGEST:
+        raise DataError(f"column {name!r} has values up to {largest:.3g}, whose squares overflow; rescale it")
+    return 0.0, float(np.sqrt(used.values @ used.values / len(used))) or 1.0
+
+
 def accumulate(design: Design) -> Grams:
     """Shift, scale, multiply and sum by cluster: one pass over the rows."""
     members, layout = design.members, design.layout
-    K, J = len(layout.columns), len(design.clusters)
+    K = len(layout.columns)
     used = layout.used
     shift, scale = np.zeros(K), np.ones(K)
     for k in range(1, K):
@@ -95,39 +152,93 @@ def accumulate(design: Design) -> Grams:
     everywhere = bool(members.all())
     keys = np.zeros(1, dtype=np.int64) if everywhere else np.unique((1 << np.arange(len(members))) @ members)
     patterns = tuple(tuple(bool(everywhere or key >> r & 1) for r in range(len(members))) for key in keys)
-    products = np.zeros((len(patterns), K * (K + 1) // 2, J))
-    for target, pattern in zip(products, patterns, strict=True):
-        chosen = None if everywhere else np.asarray((members == np.array(pattern)[:, None]).all(axis=0))
-        columns = np.asarray(used[list(pattern)].any(axis=0))
-        _sum_products(design, columns, chosen, shift, scale, target)
-    return Grams(layout, shift, scale, patterns, products, design.clusters)
+    return Grams(layout, shift, scale, patterns, pattern_sums(design, patterns, shift, scale), design.clusters)
 
 
-def _sum_products(
-    design: Design,
-    used: NDArray[np.bool_],
-    rows: NDArray[np.bool_] | None,
-    shift: Array,
-    scale: Array,
-    out: Array,
-) -> None:
+def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:
+    """Sums of products of the rows of every pattern, as in ``Grams``; sparse if a column of the design is.
+
+    Raises
+    ------
+    DataError
+        If they would not fit into memory.
+    """
+    J, K = len(design.clusters), len(design.values)
+    parts = [_part(design, pattern, shift, scale) for pattern in patterns]
+    if any(isinstance(column, SparseColumn) for column in design.values):
+        shape = K * (K + 1) // 2, J
+        tables = [sparse_products(one.whole(), one.entries(), one.codes, J, shape) for one in parts]
+        return vstack(tables, format="csr")
+    refuse_products(K, len(patterns), J)
+    out = np.zeros((len(patterns), K * (K + 1) // 2, J))
+    for target, one in zip(out, parts, strict=True):
+        _sum_products(one.whole(), one.codes, target)
+    return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """The rows of one pattern, all or those that are flagged, and the columns that its equations use, by position."""
+
+    columns: dict[int, Column]
+    codes: NDArray[np.intp]
+    rows: NDArray[np.bool_] | None
+    shift: Array
+    scale: Array
+
+    def whole(self) -> dict[int, Array]:
+        """Columns that are not sparse, by position."""
+        found = {}
+        for k, column in self.columns.items():
+            if not isinstance(column, SparseColumn):
+                values = column if self.rows is None else column[self.rows]
+                found[k] = values if k == 0 else (values - self.shift[k]) / self.scale[k]
+        return found
+
+    def entries(self) -> Entries:
+        """The sparse ones."""
+        parts = []
+        for k, column in self.columns.items():
+            if isinstance(column, SparseColumn):
+                own = column if self.rows is None else column.among(self.rows)
+                parts.append(Entries(own.at, np.full(len(own.at), k), own.values / self.scale[k]))
+        return joined(parts)
+
+
+def _part(design: Design, pattern: tuple[bool, ...], shift: Array, scale: Array) -> _Part:
+    own = np.asarray((design.members == np.array(pattern)[:, None]).all(axis=0))
+    rows = None if own.all() else own
+    used = np.flatnonzero(design.layout.used[list(pattern)].any(axis=0))
     codes = design.codes if rows is None else design.codes[rows]
-    J = out.shape[1]
-    columns: dict[int, Array] = {}
-    for k in np.flatnonzero(used):
-        values = design.values[k] if rows is None else design.values[k][rows]
-        columns[int(k)] = values if k == 0 else (values - shift[k]) / scale[k]
+    return _Part({int(k): design.values[k] for k in used}, codes, rows, shift, scale)
+
+
+def _sum_products(columns: dict[int, Array], codes: NDArray[np.intp], out: Array) -> None:
+    """Sums of the products of one pattern, (K * (K + 1) / 2, J)."""
+    if len(columns) >= MANY_COLUMNS:
+        at = np.array(list(columns))
+        high, low = np.tril_indices(len(at))
+        out[pair_at(at[high], at[low])] = block_products(columns, codes, out.shape[1])
+        return
     for i, left in columns.items():
         for j, right in columns.items():
             if j <= i:
                 weights = None if i == 0 else left if j == 0 else left * right
-                out[i * (i + 1) // 2 + j] = np.bincount(codes, weights=weights, minlength=J)
+                out[i * (i + 1) // 2 + j] = np.bincount(codes, weights=weights, minlength=out.shape[1])
 
 
-def equation_gram(grams: Grams, equation: int) -> Array:
-    """Cross-products of all rows of one equation, (K, K, J)."""
+def column_sums(grams: Grams, equation: int, k: int, other: int = 0) -> Array:
+    """Sums of column k, or of its products with another, over the rows of one equation by cluster, (J,)."""
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
-    return unpacked(grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0))
+    at = int(pair_at(k, other))
+    return np.sum([grams.row(p, at) for p in chosen], axis=0)
+
+
+def total_gram(grams: Grams, equation: int, *others: int) -> Array:
+    """Cross-products of all rows that belong to an equation (and to others), (K, K)."""
+    chosen = [p for p, pattern in enumerate(grams.patterns) if all(pattern[r] for r in (equation, *others))]
+    packed = grams.sums.sum(axis=-1).reshape(len(grams.patterns), -1)[chosen].sum(axis=0)
+    return unpacked(packed[:, None])[:, :, 0]
 
 
 def two_values(grams: Grams, equation: int, column: int) -> tuple[float, float] | None:
@@ -136,9 +247,9 @@ def two_values(grams: Grams, equation: int, column: int) -> tuple[float, float] 
     With the values l and h every row has z^2 = (l + h) z - l h, and so have the sums of every cluster. Two unknowns are
     told from three clusters with different means; with fewer the answer is None.
     """
-    full = equation_gram(grams, equation)
-    rows = full[0, 0] > 0.0
-    n, sums, squares = full[0, 0, rows], full[0, column, rows], full[column, column, rows]
+    n, sums, squares = (column_sums(grams, equation, *at) for at in ((0,), (column,), (column, column)))
+    rows = n > 0.0
+    n, sums, squares = n[rows], sums[rows], squares[rows]
     if len(np.unique(np.round(sums / n, 6))) < 3:
         return None
     line = np.column_stack([sums, n]) / n[:, None]
@@ -156,9 +267,8 @@ def unpacked(packed: Array) -> Array:
     """Lower triangles row by row, (K * (K + 1) / 2, J), as matrices, (K, K, J)."""
     K = (int(np.sqrt(8 * len(packed) + 1)) - 1) // 2
     full = np.empty((K, K, packed.shape[1]))
-    for i in range(K):
-        for j in range(i + 1):
-            full[i, j] = full[j, i] = packed[i * (i + 1) // 2 + j]
+    high, low = np.tril_indices(K)
+    full[high, low] = full[low, high] = packed
     return full
 
 
@@ -183,38 +293,45 @@ def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
     return standardized(grams)
 
 
-def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
+def rebased(grams: Grams, shift: Array, scale: Array) -> Array | csr_array:
     """Products of the columns as ``(column - shift) / scale`` instead of the Grams' own units (eq. 18).
 
     Every pattern keeps the columns it does not use at zero.
     """
-    K = len(grams.columns)
     if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
-        return grams.products
-    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
-    out = np.empty_like(grams.products)
-    for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
-        used = grams.layout.used[list(pattern)].any(axis=0)
-        T = np.diag(np.where(used, grams.scale / scale, 0.0))
-        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
-        full = np.empty((K, K, packed.shape[1]))
-        for p, (i, j) in enumerate(pairs):
-            full[i, j] = full[j, i] = packed[p]
-        moved = np.einsum("ka,klj,lb->abj", T, full, T, optimize=True)
-        for p, (i, j) in enumerate(pairs):
-            target[p] = moved[i, j]
-    return out
+        return grams.sums
+    maps = [_moving(grams, pattern, shift, scale) for pattern in grams.patterns]
+    if isinstance(grams.sums, np.ndarray):
+        return np.stack([one @ packed for one, packed in zip(maps, grams.sums, strict=True)])
+    return block_diag(maps, "csr") @ grams.sums
+
+
+def _moving(grams: Grams, pattern: tuple[bool, ...], shift: Array, scale: Array) -> csr_array:
+    """The sparse map from products of one pattern to those in other units: products of t_k w_k + d_k w_0."""
+    used = grams.layout.used[list(pattern)].any(axis=0)
+    t, d = np.where(used, grams.scale / scale, 0.0), np.where(used, (grams.shift - shift) / scale, 0.0)
+    high, low = np.tril_indices(len(t))
+    place, constant = pair_at(high, low), np.zeros_like(high)
+    parts = [(t[high] * t[low], low, high), (t[high] * d[low], high, constant)]
+    parts += [(d[high] * t[low], low, constant), (d[high] * d[low], constant, constant)]
+    weight = np.concatenate([w for w, _, _ in parts])
+    column = np.concatenate([pair_at(i, j) for _, i, j in parts])
+    row = np.tile(place, len(parts))
+    kept = weight != 0.0
+    weight, row, column = weight[kept], row[kept], column[kept]
+    return coo_array((weight, (row, column)), shape=(len(place), len(place))).tocsr()
 
 
 def standardized(grams: Grams) -> Grams:
     """The same Grams with every column centred and scaled by its own moments over all rows (eq. 18)."""
-    used = grams.layout.used
+    used, is_sparse = grams.layout.used, not isinstance(grams.sums, np.ndarray)
     shift, scale = grams.shift.copy(), grams.scale.copy()
     for k in range(1, len(grams.columns)):
         mean, variance, squares = _column_moments(grams, k, [p for p in grams.patterns if used[list(p), k].any()])
         if variance > 1e-14 * squares:  # a constant column keeps its units
-            shift[k] = grams.shift[k] + grams.scale[k] * mean
-            scale[k] = grams.scale[k] * np.sqrt(variance)
+            keep = is_sparse and shift[k] == 0.0  # a sparse column keeps its zeros
+            shift[k] = 0.0 if keep else grams.shift[k] + grams.scale[k] * mean
+            scale[k] = grams.scale[k] * np.sqrt(squares if keep else variance)
     equations = []
     for r, equation in enumerate(grams.layout.equations):
         typical = dict(equation.typical)
@@ -232,5 +349,5 @@ def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> t
     """Mean, variance and mean square of Gram column k over the rows of some patterns."""
     rows = [grams.patterns.index(pattern) for pattern in patterns]
     first = k * (k + 1) // 2
-    n, total, squares = (float(grams.products[rows, at].sum()) for at in (0, first, first + k))
+    n, total, squares = (sum(float(grams.row(p, at).sum()) for p in rows) for at in (0, first, first + k))
     return total / n, squares / n - (total / n) ** 2, squares / n

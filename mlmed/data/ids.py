@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any
@@ -11,11 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError
+from mlmed.names import safe_name
 
 __all__ = [
     "Passes",
     "lookalikes",
     "numbering_passes",
+    "refuse_infinite_ids",
     "refuse_mixed",
     "refuse_rounded",
     "refuse_spellings",
@@ -218,3 +221,11 @@ def _whole_numbers(ids: pd.Index) -> NDArray[np.int64] | None:
     numbers = [whole_number(value) if isinstance(value, str) else value for value in ids]
     exact = [int(number) for number in numbers if isinstance(number, int | np.integer) and -(2**53) < number < 2**53]
     return np.array(exact, dtype=np.int64) if len(exact) == len(numbers) else None
+
+
+def refuse_infinite_ids(table: pd.DataFrame, group: Sequence[str]) -> None:
+    """Refuse ids of an engine that are not finite; ``table`` has them under safe names."""
+    for name in group:
+        column = table[safe_name(name)]
+        if column.dtype == np.float64 and np.isinf(column).any():
+            raise DataError(f"column {name!r} has infinite value(s); replace or remove them")

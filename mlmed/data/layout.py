@@ -12,6 +12,7 @@ from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
+from mlmed.data.columns import Column
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
 
@@ -157,7 +158,8 @@ class Design(Compact):
     layout : Layout
         Names and positions.
     values : tuple of (N,) arrays
-        The columns; undefined on rows where no equation that uses the column is complete.
+        The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no equation
+        that uses the column is complete.
     members : (R, N) bool array
         Rows that each equation uses.
     codes : (N,) int array
@@ -169,7 +171,7 @@ class Design(Compact):
     """
 
     layout: Layout
-    values: tuple[Array, ...]
+    values: tuple[Column, ...]
     members: NDArray[np.bool_]
     codes: NDArray[np.intp]
     clusters: pd.Index

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
-from mlmed.data.alike import refuse_alike, refuse_same_labels
+from mlmed.data.alike import refuse_likeness
 from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
@@ -24,22 +26,42 @@ from mlmed.data.predictors import (
     check_fixed,
     check_random,
     coded_variables,
+    refuse_many_levels,
     refuse_rounded_levels,
     snapped,
     some_values,
     transformed_variables,
 )
-from mlmed.data.written_numbers import NUMBER, WrittenNumbers, refusal_of_text, written_numbers
+from mlmed.data.sizes import refuse_columns
+from mlmed.data.written_numbers import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
 from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
 
-__all__ = ["Plan", "bad_column", "count_rows", "mean_and_sd", "one_row", "plan_sums", "safe_frame"]
+__all__ = [
+    "MOST_LEVELS",
+    "MOST_TEXTS",
+    "SAMPLE",
+    "Learned",
+    "Plan",
+    "bad_column",
+    "complete_rows",
+    "count_rows",
+    "layout_of",
+    "learn_equations",
+    "mean_and_sd",
+    "one_row",
+    "place_columns",
+    "plan_sums",
+    "safe_frame",
+]
 
 Array = NDArray[np.float64]
-#: Levels above which a factor is refused.
+#: Levels of a factor whose products are summed by the engine; levels of any factor that are not worth a second look.
 MOST_LEVELS = 200
+#: Different texts or numbers that are looked up of one column.
+MOST_TEXTS = 100_000
 #: Rows that units are taken from; any constants give the same fit.
 SAMPLE = 20_000
 STATEFUL = ("center(", "scale(", "standardize(")
@@ -68,6 +90,31 @@ class Plan:
     scale: Array
 
 
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of an equation before its columns are computed.
+
+    Attributes
+    ----------
+    equation : Equation
+        What was asked.
+    kinds : Kinds
+        Levels and moments of its variables.
+    encodings : tuple
+        formulaic's specs of the fixed part and of each random term.
+    observed : dict
+        Values of transformed variables.
+    means : dict
+        Their means over all rows.
+    """
+
+    equation: Equation
+    kinds: Kinds
+    encodings: tuple[Encoding, ...]
+    observed: dict[str, tuple[float, ...]]
+    means: dict[str, float]
+
+
 def _present(name: str, schema: Any) -> nw.Expr:
     """Neither null nor NaN."""
     column = nw.col(safe_name(name))
@@ -90,11 +137,11 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     return frame.select(*(column_named(name, present).alias(safe_name(name)) for name in wanted))
 
 
-def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
-    """Everything the summing scan needs, from a sample of rows and the levels of factors."""
+def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]:
+    """Which rows each equation can use."""
     schema = frame.collect_schema()
     known = [_present(g, schema) for g in spec.group]
-    complete = tuple(
+    return tuple(
         nw.all_horizontal(
             *known,
             *(_present(v, schema) for v in sorted(e.variables - e.group_columns)),
@@ -102,20 +149,42 @@ def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Plan:
         )
         for e in spec.equations
     )
-    keys, expressions, equations = [("", INTERCEPT)], [], []
-    shift, scale = [0.0], [1.0]
+
+
+def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
+    """What is known of every equation before a column is computed.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The equations.
+    frame : LazyFrame
+        As ``safe_frame`` makes it.
+    most : int
+        Levels that a factor may have.
+    """
+    found, complete = [], complete_rows(spec, frame)
     for equation, rows in zip(spec.equations, complete, strict=True):
         if not len(frame.filter(rows).head(1).collect()):
             count_rows(spec, frame, complete)  # says what is missing
-        own, columns, moments = _plan_equation(equation, frame, rows, keys)
-        equations.append(own)
+        found.append(_learn(equation, frame, rows, most))
+    return tuple(found)
+
+
+def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...] | None = None) -> Plan:
+    """Everything the summing scan needs, from a sample of rows and the levels of factors."""
+    complete = complete_rows(spec, frame)
+    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
+    expressions, equations = [], []
+    shift, scale = [0.0], [1.0]
+    for own, rows in zip(learned or learn_equations(spec, frame), complete, strict=True):
+        equation, columns, moments = _plan_equation(own, frame, rows, names)
+        equations.append(equation)
         expressions += columns
         shift += [mean for mean, _ in moments]
         scale += [sd for _, sd in moments]
-    refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
-    for part in ("fixed", "random"):
-        refuse_same_labels((own.name, getattr(own, part)) for own in equations)
-    layout = Layout(spec.equations, column_labels(keys), tuple(equations), (), 0)
+    refuse_likeness(spec, equations)
+    layout = Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
     return Plan(layout, tuple(expressions), complete, np.array(shift), np.array(scale))
 
 
@@ -152,9 +221,7 @@ def count_rows(
         raise DataError("the data have no rows; check the file or the filter that made them")
     for v, name in enumerate(variables):
         if found.get(f"infinite{v}", 0.0) > 0:
-            raise DataError(
-                f"column {name!r} has {int(found[f'infinite{v}'])} infinite value(s); replace or remove them"
-            )
+            raise infinite_column(name, int(found[f"infinite{v}"]))
         if found[f"missing{v}"] == found["known"]:
             raise DataError(f"column {name!r} has only missing values; check how it was read, or remove it")
     dropped = []
@@ -171,38 +238,54 @@ def count_rows(
     return tuple(dropped), total
 
 
-def _plan_equation(
-    equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, keys: list[tuple[str, str]]
-) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
-    """Encodings and expressions of one equation; new distinct columns are appended to ``keys``."""
+def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: int) -> Learned:
     _check_response(equation, frame)
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
-    kinds = _kinds(equation, usable, sample)
+    kinds = _kinds(equation, usable, sample, most)
+    owner = f"equation {equation.name}"
+    refuse_columns(max((len(known) - 1 for known in kinds.levels.values()), default=0), owner)
     encodings = encodings_of(equation, stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels)))
+    refuse_columns(len(encodings[0].column_names), owner)
+    check_fixed(equation, list(encodings[0].column_names))
+    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
+    observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
+    return Learned(equation, kinds, encodings, observed, means)
+
+
+def _plan_equation(
+    learned: Learned, frame: nw.LazyFrame[Any], rows: nw.Expr, names: dict[tuple[str, str], int]
+) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
+    """Layout and expressions of one equation; new distinct columns are appended to ``names``."""
+    equation, kinds = learned.equation, learned.kinds
+    usable = frame.filter(rows)
     found = {equation.response: _response_expression(equation, frame, kinds)}
-    for encoding in encodings:
+    for encoding in learned.encodings:
         found.update(column_expressions(equation, encoding, kinds))
-    moments = _moments(equation, usable, sample, found)
-    new, values, placed = [], [], {INTERCEPT: 0}
-    for name, expression in found.items():
+    moments = _moments(equation, usable, usable.head(SAMPLE), found)
+    known = len(names)
+    placed = place_columns(equation, found, names)
+    new = [name for name in found if placed[name] >= known]
+    return layout_of(learned, placed), [found[name] for name in new], [moments[name] for name in new]
+
+
+def place_columns(equation: Equation, columns: Iterable[str], names: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Positions of columns, by formulaic's names, among the distinct ones, which new ones are appended to."""
+    placed = {INTERCEPT: 0}
+    for name in columns:
         # a centred column means other numbers in an equation with other rows, so it is not shared
         stateful = any(call in name for call in STATEFUL)
-        key = (equation.name if stateful else "", name)
-        if key not in keys:
-            keys.append(key)
-            new.append(expression)
-            values.append(moments[name])
-        placed[name] = keys.index(key)
-    check_fixed(equation, list(encodings[0].column_names))
-    random_names = [display_name(name) for encoding in encodings[1:] for name in encoding.column_names]
-    check_random(equation, random_names)
+        placed[name] = names.setdefault((equation.name if stateful else "", name), len(names))
+    return placed
+
+
+def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
+    """Where an equation finds its columns."""
+    equation, kinds, encodings = learned.equation, learned.kinds, learned.encodings
     random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
-    fixed = list(encodings[0].column_names)
-    own = equation.predictors
+    fixed, own = list(encodings[0].column_names), equation.predictors
     typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
-    observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
-    layout = EquationLayout(
+    return EquationLayout(
         name=equation.name,
         fixed=tuple(map(display_name, fixed)),
         random=tuple(display_name(name) for _, name in random),
@@ -211,15 +294,14 @@ def _plan_equation(
         response_at=placed[equation.response],
         terms=tuple(t for t, _ in random),
         encodings=encodings,
-        typical={**typical, **means},
+        typical={**typical, **learned.means},
         spread={n: sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
-        observed=observed,
+        observed=learned.observed,
     )
-    return layout, new, values
 
 
-def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any]) -> Kinds:
+def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], most: int) -> Kinds:
     """Levels of factors over all rows; moments of numbers over the sample, or all rows where they are subtracted."""
     schema = usable.collect_schema()
     coded = coded_variables(equation)
@@ -227,16 +309,19 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     for name in sorted(equation.predictors | formula_variables(equation.response)):
         kind = schema[safe_name(name)]
         if isinstance(kind, nw.String | nw.Categorical | nw.Enum):
-            if name not in coded and (numbers := _written_numbers(usable, name)) is not None:
-                said = refusal_of_text(numbers, name)
+            counts = _text_counts(usable, name)
+            if name not in coded and (numbers := written_numbers(counts)) is not None:
+                said = refusal_of_text(numbers, name, counts, more=len(counts) > MOST_TEXTS)
                 raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
-            levels[name] = _levels(usable, name, nw.col(safe_name(name)).cast(nw.String), str, kind)
+            levels[name] = _checked_levels(usable, name, tuple(counts), str, kind, most)
         elif not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
             raise DataError(
                 f"column {name!r} has the type {kind}, which is neither numbers nor text; convert it to numbers"
             )
         elif name in coded:
-            levels[name] = _levels(usable, name, variable_expression(name), float, kind)
+            values = usable.select(variable_expression(name).alias("level")).unique().head(MOST_TEXTS + 1)
+            known = sorted(map(float, values.collect().to_pandas()["level"]))
+            levels[name] = _checked_levels(usable, name, tuple(known), float, kind, most)
             refuse_rounded_levels(name, max(map(abs, levels[name])))
         else:
             numeric.append(name)
@@ -246,7 +331,8 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     found = one_row(usable if subtracted else sample, **asked) if asked else {}
     for k, name in enumerate(numeric):
         if not np.isfinite(found[f"m{k}"]):
-            raise bad_column(name, equation.name)
+            number = one_row(usable, n=_as_count(~variable_expression(name).is_finite()))["n"]
+            raise infinite_column(name, int(number)) if number else bad_column(name, equation.name)
     return Kinds(
         {name: found[f"m{k}"] for k, name in enumerate(numeric)},
         {name: found[f"s{k}"] for k, name in enumerate(numeric)},
@@ -254,12 +340,12 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
     )
 
 
-def _written_numbers(rows: nw.LazyFrame[Any], name: str) -> WrittenNumbers | None:
-    """Whether a column of text holds numbers: some of its values, and those that do not convert."""
+def _text_counts(rows: nw.LazyFrame[Any], name: str) -> dict[str, int]:
+    """Different texts of a column, sorted, and in how many rows each is; some of them where they are very many."""
     texts = rows.select(nw.col(safe_name(name)).cast(nw.String).alias("text")).filter(~nw.col("text").is_null())
-    others = texts.filter(~nw.col("text").str.contains(rf"^\s*(?:{NUMBER.pattern})\s*$"))
-    found = [part.unique().head(MOST_LEVELS).collect().to_pandas()["text"] for part in (texts, others)]
-    return written_numbers(sorted({str(value) for part in found for value in part}))
+    found = texts.group_by("text").agg(nw.len().alias("rows")).head(MOST_TEXTS + 1).collect().to_pandas()
+    counts = dict(zip(map(str, found["text"]), map(int, found["rows"]), strict=True))
+    return dict(sorted(counts.items()))
 
 
 def _observed(
@@ -296,15 +382,18 @@ def _observed(
     return found, means
 
 
-def _levels(usable: nw.LazyFrame[Any], name: str, column: nw.Expr, kind: type, dtype: Any) -> tuple[Any, ...]:
-    found = usable.select(column.alias("level")).unique().head(MOST_LEVELS + 1).collect().to_pandas()["level"]
-    levels = tuple(sorted(kind(value) for value in found))
+def _checked_levels(
+    usable: nw.LazyFrame[Any], name: str, levels: tuple[Any, ...], kind: type, dtype: Any, most: int
+) -> tuple[Any, ...]:
     if isinstance(dtype, nw.Enum | nw.Categorical):  # the order of categories says which level is the reference
-        declared = declared_levels(usable, safe_name(name)) or ()
-        levels = tuple(dict.fromkeys([*(level for level in map(kind, declared) if level in levels), *levels]))
+        declared, known = declared_levels(usable, safe_name(name)) or (), set(levels)
+        levels = tuple(dict.fromkeys([*(level for level in map(kind, declared) if level in known), *levels]))
     if len(levels) > MOST_LEVELS:
+        refuse_many_levels(name, levels, int(one_row(usable, n=nw.len())["n"]))
+    if len(levels) > most:
         raise DataError(
-            f"column {name!r} has more than {MOST_LEVELS} levels ({shorten(levels, 3)}); convert it if they are numbers"
+            f"column {name!r} has more than {most} levels ({shorten(levels, 3)}); convert it if they are numbers, or "
+            "give a data frame"
         )
     if len(levels) < 2:
         raise DataError(f"the predictor {name!r} is constant ({shorten(levels)}); remove it")
@@ -315,9 +404,10 @@ def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
     schema = frame.collect_schema()
     for name in sorted(equation.response_columns):
         if isinstance(schema[safe_name(name)], nw.String | nw.Categorical | nw.Enum):
-            found = _written_numbers(frame, name)
-            if found is not None:
-                raise DataError(f"the response {refusal_of_text(found, name)}")
+            counts = _text_counts(frame, name)
+            if (found := written_numbers(counts)) is not None:
+                said = refusal_of_text(found, name, counts, more=len(counts) > MOST_TEXTS)
+                raise DataError(f"the response {said}")
     kind = schema.get(equation.response)
     if kind is not None and not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
         raise DataError(
@@ -358,6 +448,11 @@ def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[f
         asked |= {f"m{k}": nw.col(f"v{k}").mean(), f"s{k}": nw.col(f"v{k}").std()}
     found = one_row(wide, **asked)
     return [(found[f"m{k}"], found[f"s{k}"]) for k in range(len(columns))]
+
+
+def infinite_column(name: str, number: int) -> DataError:
+    """The error for a column with infinite values."""
+    return DataError(f"column {name!r} has {number} infinite value(s); replace or remove them")
 
 
 def bad_column(shown: str, equation: str) -> MlmedError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,10 @@ __all__ = [
     "check_predictors",
     "check_random",
     "coded_variables",
+    "level_count",
+    "most_levels",
     "observed_values",
+    "refuse_many_levels",
     "refuse_rounded_levels",
     "snapped",
     "some_values",
@@ -157,11 +160,7 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
                 raise DataError(
                     f"the predictor {name!r} is constant ({levels[0]}) in equation {equation.name}; remove it"
                 )
-            if len(levels) > max(10, len(column) // 2):
-                raise DataError(
-                    f"column {name!r} is text with {len(levels)} different values ({shorten(levels, 3)}); if these are "
-                    "numbers (decimal commas?), convert them; a factor cannot have that many levels"
-                )
+            refuse_many_levels(name, list(levels), len(column))
         elif is_numeric(column):
             if name in coded:
                 refuse_rounded_levels(name, float(column.abs().max()))
@@ -170,6 +169,36 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
                 f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
                 "numbers nor text; convert it to numbers"
             )
+
+
+def level_count(equation: Equation, table: pd.DataFrame) -> int:
+    """Levels of all factors of an equation together; call it with encodable, complete rows."""
+    return sum(_level_counts(equation, table))
+
+
+def most_levels(equation: Equation, table: pd.DataFrame) -> int:
+    """Levels of the factor that has the most."""
+    return max(_level_counts(equation, table), default=0)
+
+
+def _level_counts(equation: Equation, table: pd.DataFrame) -> list[int]:
+    coded, counts = coded_variables(equation), []
+    for name in equation.predictors:
+        column = table[safe_name(name)]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            counts.append(len(column.cat.categories))
+        elif name in coded:
+            counts.append(int(column.nunique()))
+    return counts
+
+
+def refuse_many_levels(name: str, levels: Sequence[Any], rows: int) -> None:
+    """Refuse a factor that has a level for nearly every row."""
+    if len(levels) > max(10, rows // 2):
+        raise DataError(
+            f"column {name!r} is text with {len(levels)} different values ({shorten(levels, 3)}); if these are "
+            "numbers (decimal commas?), convert them; a factor cannot have that many levels"
+        )
 
 
 def refuse_rounded_levels(name: str, largest: float) -> None:

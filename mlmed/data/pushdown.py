@@ -6,6 +6,7 @@ these sums come back. Where rows are missing or a sum is not finite a second sca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +18,29 @@ from mlmed.data.cells import refuse_odd_cells
 from mlmed.data.engines import engine_rows
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, standardized
-from mlmed.data.planning import Plan, bad_column, count_rows, one_row, plan_sums, safe_frame
+from mlmed.data.ids import refuse_infinite_ids
+from mlmed.data.planning import (
+    MOST_LEVELS,
+    MOST_TEXTS,
+    Learned,
+    Plan,
+    bad_column,
+    complete_rows,
+    count_rows,
+    learn_equations,
+    one_row,
+    plan_sums,
+    safe_frame,
+)
+from mlmed.data.streaming import is_streamed, streamed_grams, streams
 from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
 
 __all__ = ["lazy_frame", "pushed_grams", "sums_query"]
 
+#: Columns of a query that is written out.
+MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
 _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 
@@ -46,24 +63,28 @@ def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
         If a term cannot be translated; it is named, with what to do.
     """
     frame = safe_frame(spec, frame)
-    plan = plan_sums(spec, frame)
+    learned = learn_equations(spec, frame, most=MOST_TEXTS if streams(frame) else MOST_LEVELS)
+    if is_streamed(frame, learned):
+        return standardized(_with_dropped(spec, frame, streamed_grams(spec, frame, learned)))
+    plan = plan_sums(spec, frame, learned)
     with filtering(ignore=RuntimeWarning):  # an infinite value is explained by our own error
         table = sums_query(spec, frame, plan).collect().to_pandas()
     with np.errstate(invalid="ignore"):  # sums that are not finite are explained below
         found = _arrays(spec, plan, table) if len(table) else None
     finite = found is not None and bool(np.isfinite(found.products).all() and not table[_BAD].sum())
-    if found is None or not finite or _rows_missing(found, frame):
-        dropped, total = count_rows(spec, frame, plan.complete)
-        if found is None or not finite:
-            raise _not_finite(frame, plan)
-        found = replace(found, layout=replace(found.layout, dropped=dropped, total=total))
-    return standardized(found)
+    if found is None or not finite:
+        count_rows(spec, frame, plan.complete)
+        raise _not_finite(frame, plan)
+    return standardized(_with_dropped(spec, frame, found))
 
 
-def _rows_missing(grams: Grams, frame: nw.LazyFrame[Any]) -> bool:
-    """Whether some equation could not use every row of the table."""
+def _with_dropped(spec: ModelSpec, frame: nw.LazyFrame[Any], grams: Grams) -> Grams:
+    """The Grams with what is known of the rows that some equation could not use."""
     total = int(one_row(frame, n=nw.len())["n"])
-    return any(grams.nobs(r) < total for r in range(len(grams.layout.equations)))
+    if all(grams.nobs(r) == total for r in range(len(grams.layout.equations))):
+        return grams
+    dropped, total = count_rows(spec, frame, complete_rows(spec, frame))
+    return replace(grams, layout=replace(grams.layout, dropped=dropped, total=total))
 
 
 def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
@@ -72,9 +93,7 @@ def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
     for name, safe in zip(spec.group, group, strict=True):
         refuse_odd_cells(table[safe], name)
     table = table.sort_values([*group, _PATTERN], kind="stable").reset_index(drop=True)
-    for name, safe in zip(spec.group, group, strict=True):
-        if table[safe].dtype == np.float64 and np.isinf(table[safe]).any():
-            raise DataError(f"column {name!r} has infinite value(s); replace or remove them")
+    refuse_infinite_ids(table, spec.group)
     codes, clusters = cluster_codes(table, tuple(group))
     clusters = clusters.set_names(list(spec.group))
     keys = np.unique(table[_PATTERN].to_numpy(dtype=np.int64))
@@ -99,12 +118,24 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     return DataError("the rows have no finite sums; check missing values and cluster ids")
 
 
+def _refuse_long_query(learned: Sequence[Learned]) -> None:
+    """Refuse to write a query with more sums than engines read."""
+    columns = len({name for own in learned for e in own.encodings for name in e.column_names})
+    if columns > MOST_QUERIED:
+        raise DataError(
+            f"the formulas have {columns} columns, so that the query would have {columns * (columns + 1) // 2} sums; "
+            "make the Grams with mlmed.grams(), which reads batches of rows then, or use fewer columns (merge levels)"
+        )
+
+
 @engine_rows()
 def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
     """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
     if plan is None:
         frame = safe_frame(spec, frame)
-        plan = plan_sums(spec, frame)
+        learned = learn_equations(spec, frame)
+        _refuse_long_query(learned)
+        plan = plan_sums(spec, frame, learned)
     group = [safe_name(g) for g in spec.group]
     used = plan.layout.used
     flags = {f"mlmed_ok{r}": complete for r, complete in enumerate(plan.complete)}

@@ -21,7 +21,7 @@ from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
 from mlmed.syntax import depends_on_other_rows
 
-__all__ = ["depends_on_rows", "refuse_other_rows"]
+__all__ = ["depends_on_rows", "refuse_other_rows", "unclear_terms"]
 
 Array = NDArray[np.float64]
 
@@ -60,7 +60,7 @@ def refuse_other_rows(
     FormulaError
         A term has another value in a row when other rows surround it.
     """
-    spans = [(term, span) for term, span in encoding.term_slices.items() if _unclear(term)]
+    spans = unclear_terms(encoding)
     if not spans or not len(table):
         return
     columns = np.concatenate([np.arange(span.start, span.stop) for _, span in spans])
@@ -78,6 +78,11 @@ def refuse_other_rows(
         for term, span in spans:
             if not same[:, span].all():
                 raise _depends(_first_unclear(term), where)
+
+
+def unclear_terms(encoding: Encoding) -> list[tuple[Term, slice]]:
+    """Terms, and where their columns are, of which the syntax does not say that they work row by row."""
+    return [(term, span) for term, span in encoding.term_slices.items() if _unclear(term)]
 
 
 def depends_on_rows(terms: Iterable[Term], where: str) -> FormulaError | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array, csr_array
 
 from mlmed.data.factors import computed_levels
 from mlmed.data.grams import Grams, rebased
@@ -51,14 +55,32 @@ def add_grams(left: Grams, right: Grams) -> Grams:
     _refuse_means(left)
     clusters = left.clusters.append(right.clusters[~right.clusters.isin(left.clusters)])
     patterns = tuple(sorted({*left.patterns, *right.patterns}))
-    products = np.zeros((len(patterns), left.products.shape[1], len(clusters)))
-    parts = ((left, left.products), (right, rebased(right, left.shift, left.scale)))
-    for grams, moved in parts:
-        at = clusters.get_indexer(grams.clusters)
-        for pattern, packed in zip(grams.patterns, moved, strict=True):
-            products[patterns.index(pattern)][:, at] += packed
+    parts = (left, replace(right, sums=rebased(right, left.shift, left.scale)))
+    if all(isinstance(grams.sums, np.ndarray) for grams in parts):
+        sums: Any = np.zeros((len(patterns), left.products.shape[1], len(clusters)))
+        for grams in parts:
+            at = clusters.get_indexer(grams.clusters)
+            for pattern, packed in zip(grams.patterns, grams.products, strict=True):
+                sums[patterns.index(pattern)][:, at] += packed
+    else:
+        sums = _added(parts, patterns, clusters)
     layout = _joined_layout(left, right)
-    return Grams(layout, left.shift, left.scale, patterns, products, clusters)
+    return Grams(layout, left.shift, left.scale, patterns, sums, clusters)
+
+
+def _added(parts: Sequence[Grams], patterns: tuple[tuple[bool, ...], ...], clusters: pd.Index) -> csr_array:
+    """Sums of all parts, of which at least one is sparse."""
+    K = len(parts[0].columns)
+    n = K * (K + 1) // 2
+    found: list[coo_array] = []
+    for grams in parts:
+        flat = grams.sums
+        own = coo_array(flat.reshape(-1, flat.shape[-1]) if isinstance(flat, np.ndarray) else flat)
+        place = np.array([patterns.index(pattern) for pattern in grams.patterns])
+        at = clusters.get_indexer(grams.clusters)
+        row = place[own.row // n] * n + own.row % n
+        found.append(coo_array((own.data, (row, at[own.col])), shape=(len(patterns) * n, len(clusters))))
+    return found[0].tocsr() + found[1].tocsr()
 
 
 def _joined_layout(left: Grams, right: Grams) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -80,11 +81,12 @@ def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
     texts = list(values)
     if not texts or not all(isinstance(value, str) for value in texts):
         return None
-    convert = tuple(text for text in texts if NUMBER.fullmatch(text.strip()))
-    others = tuple(text for text in texts if text not in convert)
-    read = [text for text in others if READ_AS_NUMBER.fullmatch(text.strip())]
-    words = [text for text in others if text not in read and text.strip().lower() not in MISSING]
-    if len(convert) + len(read) <= len(words):
+    numbers = [NUMBER.fullmatch(text.strip()) is not None for text in texts]
+    convert = tuple(itertools.compress(texts, numbers))
+    others = tuple(text for text, is_number in zip(texts, numbers, strict=True) if not is_number)
+    rest = [text for text in others if not READ_AS_NUMBER.fullmatch(text.strip())]
+    words = sum(text.strip().lower() not in MISSING for text in rest)
+    if len(texts) - len(rest) <= words:
         return None
     codes = all(float(text).is_integer() and "." not in text for text in convert)
     if not others and codes and len({float(text) for text in convert}) == len(convert):
@@ -98,14 +100,26 @@ def value_counts(column: pd.Series) -> dict[Any, int]:
     return {value: int(n) for value, n in counts.items() if n}
 
 
-def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int] | None = None) -> str:
-    """What was found in column ``name`` and what to do; ``counts`` says in how many rows."""
-    total = f"{len(counts)} different values" if counts else "values"
+def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int], *, more: bool = False) -> str:
+    """What was found in column ``name`` and what to do.
+
+    Parameters
+    ----------
+    found : WrittenNumbers
+        What the values are.
+    name : str
+        The column.
+    counts : mapping
+        In how many rows every value is.
+    more : bool
+        Whether these are not all values.
+    """
+    total = f"{'more than ' if more else ''}{len(counts)} different values"
     if not found.others:
         some = shorten(map(repr, found.numbers), 3)
         return f"{name!r} is text with {total}, all of them numbers, such as {some}. Convert the column to numbers"
-    culprits = sorted(found.others, key=lambda text: -counts[text]) if counts else found.others
-    each = [f"{text!r}{_rows(counts[text]) if counts else ''}" for text in culprits]
+    culprits = sorted(found.others, key=lambda text: (-counts[text], text))
+    each = [f"{text!r}{_rows(counts[text])}" for text in culprits]
     return (
         f"{name!r} is text with {total}, of which these do not convert to numbers: {shorten(each, 5)}. Make those that "
         "stand for missing values missing (missing= of read_table(), --missing), correct the others (decimal commas, "
@@ -132,12 +146,13 @@ def refusal_of_response(column: pd.Series) -> DataError:
     """The error for a response that is text, categories or something else than numbers."""
     known = column.dropna()
     counts = value_counts(known) if isinstance(known.dtype, pd.CategoricalDtype) else {}
-    found = written_numbers(counts)
+    found = written_numbers(sorted(counts, key=str))
     if found is not None:
         return DataError(f"the response {refusal_of_text(found, str(column.name), counts)}")
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
+    first = repr(str(known.iloc[0])) if len(known) else "missing, as all are"
     return DataError(
-        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0]) if len(known) else None!r}"
+        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {first}"
         f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}"
         f"{labels}"
     )

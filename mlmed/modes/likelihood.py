@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import chdtrc
 
-from mlmed.data.grams import equation_gram, unpacked
+from mlmed.data.grams import total_gram
 from mlmed.effects.lrt import NO_DIFFERENCE, lr_statistic, mixture_p
 from mlmed.effects.profile import QuantityAt, constrained
 from mlmed.errors import EffectError
@@ -161,7 +161,7 @@ def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float,
     """Rows, mean, sd and correlation with the response (0 for a constant) of every column of every equation."""
     found = {}
     for number, equation in enumerate(fitted.layout.equations):
-        total = equation_gram(fitted.grams, number).sum(axis=2)
+        total = total_gram(fitted.grams, number)
         n, y = float(total[0, 0]), equation.response_at
         centred = total / n - np.outer(total[0], total[0]) / n**2
         sd = np.sqrt(np.clip(np.diag(centred), 0.0, None))
@@ -178,9 +178,8 @@ def _pairs_of_responses(fitted: Fitted) -> dict[tuple[int, str], tuple[float, fl
     grams, equations, found = fitted.grams, fitted.layout.equations, {}
     for r, first in enumerate(equations):
         for s, second in enumerate(equations[:r]):
-            both = [p for p, pattern in enumerate(grams.patterns) if pattern[r] and pattern[s]]
             at = [0, first.response_at, second.response_at]
-            total = unpacked(grams.products[both].sum(axis=(0, 2))[:, None])[np.ix_(at, at)][:, :, 0]
+            total = total_gram(grams, r, s)[np.ix_(at, at)]
             n = float(total[0, 0])
             spread = total - np.outer(total[0], total[0]) / n if n else np.zeros((3, 3))
             size = float(np.sqrt(spread[1, 1] * spread[2, 2]))

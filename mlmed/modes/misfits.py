@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlmed.data.grams import Grams, equation_gram, two_values
+from mlmed.data.grams import Grams, two_values
 from mlmed.data.layout import EquationLayout
 from mlmed.effects.paths import Paths
 from mlmed.errors import CovarianceWarning, FamilyWarning, LevelWarning, MlmedWarning
@@ -48,8 +48,7 @@ def _is_between(grams: Grams, equation: EquationLayout, treatment: str) -> bool:
     own = frozenset({treatment})
     spans = [span for term, span in equation.encodings[0].term_slices.items() if term_variables(term) == own]
     columns = [k for span in spans for k in equation.fixed_at[span]]
-    full = equation_gram(grams, 0)
-    return bool(columns) and all(within_share(full, k) <= COLLINEAR for k in columns)
+    return bool(columns) and all(within_share(grams, 0, k) <= COLLINEAR for k in columns)
 
 
 def _between(treatment: str, mediator: str, group: str) -> str:

@@ -127,7 +127,7 @@ def _wald(fitted: Fitted, constants: list[bool]) -> tuple[int, float]:
 def _groups(fitted: Fitted) -> tuple[StataGroup, ...]:
     grams = fitted.grams
     equations = np.array([sum(pattern) for pattern in grams.patterns])
-    counts = grams.products[:, 0, :].round().astype(int)
+    counts = grams.counts.round().astype(int)
     stacked = equations @ counts
     top = StataGroup(fitted.group_name, len(stacked), int(stacked.min()), float(stacked.mean()), int(stacked.max()))
     if len(fitted.layout.equations) == 1:

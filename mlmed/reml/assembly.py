@@ -161,21 +161,24 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool)
     return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum, cross)
 
 
-def assemble(assembly: Assembly, products: Array) -> Problem:
+def assemble(assembly: Assembly, products: Array | csr_array) -> Problem:
     """A, B, C of eq. 3 for all equations.
 
     Parameters
     ----------
     assembly : Assembly
         Maps of the model.
-    products : (P, K * (K + 1) / 2, J) array
+    products : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
         As in ``Grams``, for any number of clusters.
     """
     J, q, k = products.shape[-1], len(assembly.stratum), assembly.n_fixed + 1
-    flat = products.reshape(-1, J)
+    flat = products.reshape(-1, J) if isinstance(products, np.ndarray) else products
     AB = assembly.AB @ flat
-    C = assembly.C @ flat.sum(axis=1)
-    nobs = np.rint(assembly.member @ products[:, 0].sum(axis=1)).astype(np.int64)
+    if not isinstance(AB, np.ndarray):
+        AB = AB.toarray()
+    total = flat.sum(axis=1)
+    C = assembly.C @ total
+    nobs = np.rint(assembly.member @ total.reshape(assembly.member.shape[1], -1)[:, 0]).astype(np.int64)
     R = len(assembly.equations)
     return Problem(
         AB[: q * q].reshape(q, q, J),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dpotrf
 
-from mlmed.data.grams import Grams, unpacked
+from mlmed.data.grams import Grams, column_sums, unpacked
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.errors import DataError, NotIdentifiedError
 
@@ -78,41 +79,42 @@ def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> Non
 def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> None:
     """A fixed-effects column that the ones before it make up."""
     scale = np.sqrt(np.diag(cross))
-    rest = cross / np.outer(scale, scale)
+    scaled = cross / np.outer(scale, scale)
+    factor, failed = dpotrf(scaled, lower=1)
+    if not failed and float((factor.diagonal() ** 2).min()) > 2.0 * COLLINEAR:
+        return
+    rest = scaled.copy()  # which column it is, one after the other
     done: list[int] = []
     for k in range(len(names)):
         if rest[k, k] < COLLINEAR:
-            weights = np.linalg.lstsq(
-                (cross / np.outer(scale, scale))[np.ix_(done, done)],
-                (cross / np.outer(scale, scale))[done, k],
-                rcond=None,
-            )[0]
+            weights = np.linalg.lstsq(scaled[np.ix_(done, done)], scaled[done, k], rcond=None)[0]
             involved = [names[j] for j, w in zip(done, weights, strict=True) if abs(w) > 1e-6]
             raise NotIdentifiedError(
                 f"equation {equation}: the column {names[k]!r} is a linear combination of "
                 f"{', '.join(involved) or 'the others'}, so their effects cannot be told apart; remove one of them"
             )
         done.append(k)
-        rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
+        rest[k + 1 :, k + 1 :] -= np.outer(rest[k + 1 :, k] / rest[k, k], rest[k + 1 :, k])
 
 
-def within_share(full: Array, k: int) -> float:
-    """Share of the sum of squares of Gram column k that lies within clusters."""
-    n, sums = full[0, 0], full[0, k]
-    within = full[k, k] - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
-    return float(within.sum() / full[k, k].sum())
+def within_share(grams: Grams, equation: int, k: int) -> float:
+    """Share of the sum of squares of Gram column k, in the rows of an equation, that lies within clusters."""
+    n, sums, squares = (column_sums(grams, equation, *at) for at in ((0,), (k,), (k, k)))
+    within = squares - np.divide(sums**2, n, out=np.zeros_like(sums), where=n > 0)
+    return float(within.sum() / squares.sum())
 
 
-def refuse_between(equation: str, full: Array, response_at: int) -> None:
+def refuse_between(equation: str, grams: Grams, number: int, response_at: int) -> None:
     """A response without variation inside clusters belongs to the clusters, not to their rows."""
-    rows, clusters = float(full[0, 0].sum()), int((full[0, 0] > 0.0).sum())
+    counts = column_sums(grams, number, 0)
+    rows, clusters = float(counts.sum()), int((counts > 0.0).sum())
     if rows == clusters:
         raise NotIdentifiedError(
             f"equation {equation} has {clusters} rows in {clusters} clusters, one each, so what differs between "
             "clusters cannot be told from what differs within them; check the cluster variable, or use an ordinary "
             "regression"
         )
-    if within_share(full, response_at) <= COLLINEAR:
+    if within_share(grams, number, response_at) <= COLLINEAR:
         raise NotIdentifiedError(
             f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
             "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"

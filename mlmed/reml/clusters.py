@@ -43,10 +43,10 @@ MANY = 65_536
 
 
 def chunks(problem: Problem, size: int | None = None) -> list[slice]:
-    """The clusters in slices of at most ``size``."""
-    J = problem.n_clusters
+    """The clusters in slices of at most ``size``; with many fixed effects sums cost more than what is summed."""
+    J, k = problem.n_clusters, problem.n_fixed + 1
     entries = ENTRIES if J < MANY else 2 * ENTRIES
-    size = size or max(entries // (problem.n_random * (problem.n_random + problem.n_fixed + 1)), 64)
+    size = size or max(entries // (problem.n_random * (problem.n_random + k)), 64, k // 4)
     return [slice(start, min(start + size, J)) for start in range(0, J, size)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,17 +58,27 @@ def cross_maps(Z: Array, XY: Array, owner: NDArray[np.int64], observed: NDArray[
     return CrossMaps(AB, C, observed, owner)
 
 
-def summed_cross(maps: CrossMaps, products: Array, q: int) -> Cross:
+def summed_cross(maps: CrossMaps, products: Array | csr_array, q: int) -> Cross:
     """Products across equations of every pattern, those without Z summed over clusters."""
-    A, B = _by_pattern(maps, products, q)
+    tables = _of_patterns(maps, products)
+    A, B = _by_pattern(maps, tables, q)
     width = len(maps.owner)
-    C = np.stack([(maps.C @ packed.sum(axis=1)).reshape(width, width) for packed in products])
-    return Cross(maps.observed, A, B, C, np.rint(products[:, 0].sum(axis=1)), maps.owner)
+    totals = [packed.sum(axis=1) for packed in tables]
+    C = np.stack([(maps.C @ total).reshape(width, width) for total in totals])
+    return Cross(maps.observed, A, B, C, np.rint([total[0] for total in totals]), maps.owner)
+
+
+def _of_patterns(maps: CrossMaps, products: Array | csr_array) -> Sequence[Array | csr_array]:
+    """Sums of every pattern, from an array or from a sparse one with the patterns below each other."""
+    if isinstance(products, np.ndarray):
+        return list(products)
+    n = maps.C.shape[1]
+    return [products[first : first + n] for first in range(0, products.shape[0], n)]
 
 
 def cross_products(maps: CrossMaps, products: Array, q: int) -> CrossProducts:
     """Products across equations of every pattern and cluster."""
-    A, B = _by_pattern(maps, products, q)
+    A, B = _by_pattern(maps, list(products), q)
     P, _, J = products.shape
     width = len(maps.owner)
     C = np.empty((P, J, width, width))
@@ -76,11 +87,12 @@ def cross_products(maps: CrossMaps, products: Array, q: int) -> CrossProducts:
     return CrossProducts(maps.observed, A, B, C, products[:, 0], maps.owner)
 
 
-def _by_pattern(maps: CrossMaps, products: Array, q: int) -> tuple[Array, Array]:
-    P, _, J = products.shape
+def _by_pattern(maps: CrossMaps, tables: Sequence[Array | csr_array], q: int) -> tuple[Array, Array]:
+    P, J = len(tables), tables[0].shape[1]
     width = len(maps.owner)
     A, B = np.empty((P, J, q, q)), np.empty((P, J, q, width))
-    for p, packed in enumerate(products):
-        both = np.asarray(maps.AB @ packed).reshape(q, q + width, J)
+    for p, packed in enumerate(tables):
+        moved = maps.AB @ packed
+        both = (moved if isinstance(moved, np.ndarray) else moved.toarray()).reshape(q, q + width, J)
         A[p], B[p] = both[:, :q].transpose(2, 0, 1), both[:, q:].transpose(2, 0, 1)
     return A, B

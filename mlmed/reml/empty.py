@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.grams import Grams, equation_gram
+from mlmed.data.grams import Grams, column_sums
 from mlmed.data.layout import INTERCEPT, EquationLayout
 
 __all__ = ["empty_intercepts"]
@@ -34,11 +34,10 @@ def empty_intercepts(grams: Grams) -> tuple[int, ...]:
 
 def _is_centred(grams: Grams, r: int, equation: EquationLayout) -> bool:
     """Whether no column of an equation but the constant has a mean that differs between clusters."""
-    full = equation_gram(grams, r)
-    n = full[0, 0]
+    n = column_sums(grams, r, 0)
     columns, varying = ({*at} - {0} for at in ((equation.response_at, *equation.fixed_at), equation.random_at))
     if INTERCEPT not in equation.fixed:  # nothing takes the means up
         varying, columns = columns | varying, set()
     shift = grams.shift / grams.scale
-    sums = [full[0, k] for k in columns] + [full[0, k] + n * shift[k] for k in varying]
-    return all(bool(np.all(np.abs(one) <= CENTRED * n)) for one in sums)
+    moved = ((k, 0.0 if k in columns else float(shift[k])) for k in (*columns, *varying))
+    return all(bool(np.all(np.abs(column_sums(grams, r, k) + n * by) <= CENTRED * n)) for k, by in moved)

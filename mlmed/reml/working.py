@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.grams import Grams, equation_gram
+from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
+from mlmed.data.sizes import refuse_columns
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
@@ -106,23 +107,26 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     """
     without = empty_intercepts(grams)
     blocks = random_blocks(spec, layout, without)
+    p, q = (
+        sum(len(part) for part in parts) for parts in zip(*((e.fixed, e.random) for e in layout.equations), strict=True)
+    )
+    refuse_columns(p, "the model", q)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
-    problem = assemble(assembly, grams.products)
+    problem = assemble(assembly, grams.sums)
     between: list[str] = []
     absorbed = np.zeros(problem.n_random, dtype=bool)
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
-        full = equation_gram(grams, r)
         nobs = int(problem.nobs[r])
-        clusters = int((full[0, 0] > 0).sum())
+        clusters = int((column_sums(grams, r, 0) > 0).sum())
         refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
-        refuse_constant(equation, full.sum(axis=2), grams)
+        refuse_constant(equation, total_gram(grams, r), grams)
         between += [
             f"{equation.name}:{name}"
             for name, k in zip(equation.random, equation.random_at, strict=True)
-            if k and within_share(full, k) <= COLLINEAR
+            if k and within_share(grams, r, k) <= COLLINEAR
         ]
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
-        refuse_between(equation.name, full, equation.response_at)
+        refuse_between(equation.name, grams, r, equation.response_at)
         own = problem.C[r, maps.fixed, maps.fixed]
         refuse_collinear(own, equation.name, equation.fixed)
         if spec.method == "reml":
