@@ -135,9 +135,10 @@ def refusal_of_response(column: pd.Series) -> DataError:
     found = written_numbers(counts)
     if found is not None:
         return DataError(f"the response {refusal_of_text(found, str(column.name), counts)}")
+    first = repr(str(known.iloc[0])) if len(known) else "missing, as all are"
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
     return DataError(
-        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {str(known.iloc[0]) if len(known) else None!r}"
+        f"the response {str(column.name)!r} is not numeric (type {column.dtype}, first value {first}"
         f"{f', {len(counts)} categories' if counts else ''}); a linear model needs numbers, so {conversion(column)}"
         f"{labels}"
     )
