@@ -149,6 +149,7 @@ def refusal_of_response(column: pd.Series) -> DataError:
     found = written_numbers(sorted(counts, key=str))
     if found is not None:
         return DataError(f"the response {refusal_of_text(found, str(column.name), counts)}")
+    first = repr(str(known.iloc[0])) if len(known) else "missing, as all are"
     labels = ", or keep the codes of labelled values (codes= of read_table(), --codes)" if counts else ""
     first = repr(str(known.iloc[0])) if len(known) else "missing, as all are"
     return DataError(

@@ -133,6 +133,7 @@ def test_values_at_which_effects_are_asked_are_a_mapping(made):
     for mode in ("mediate", "piecewise", "causal"):
         with pytest.raises(EffectError, match=r"at is a mapping such as .*; found 'w=1'"):
             made[mode].effects(at="w=1")
+    for mode in ("mediate", "causal"):
         with pytest.raises(EffectError, match="w the value a whole number of 1329 bits"):
             made[mode].effects(at={"w": 10**400})
 

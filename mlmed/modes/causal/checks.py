@@ -135,10 +135,10 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
     if is_factor or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:
-            values = shorten(map(_shown, known))
+            there = shorten(map(_shown, known))
             raise DataError(
-                f"the treatment {name} never has the value {_shown(absent[0])} (its values are {values}), so nothing "
-                f"is known of it; {remedy}"
+                f"the treatment {name} never has the value {_shown(absent[0])} (its values are {there}), so nothing is "
+                f"known of it; {remedy}"
             )
     elif not all(known[0] <= value <= known[-1] for value in pair):
         outside = next(value for value in pair if not known[0] <= value <= known[-1])
