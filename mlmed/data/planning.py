@@ -207,7 +207,8 @@ def _plan_equation(
         terms=tuple(t for t, _ in random),
         encodings=encodings,
         typical={**typical, **means},
-        spread={n: sd for n, sd in kinds.spread.items() if n in own},
+        # a single row has no standard deviation; in memory it is 0, too
+        spread={n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
         observed=observed,
     )
