@@ -97,7 +97,7 @@ def _record(**checks: Check) -> Check:
 
 _LAYOUT = _record(
     name=_text,
-    fixed=_items(_text, least=1, distinct=True),
+    fixed=_items(_text, least=1),
     random=_items(_text, least=1),
     fixed_at=_items(_whole, least=1),
     random_at=_items(_whole, least=1),
@@ -114,7 +114,7 @@ _DOCUMENT = _record(
     digest=_text,
     equations=_items(_text, least=1),
     names=_items(_text, least=1, distinct=True),
-    columns=_items(_text, least=2, distinct=True),
+    columns=_items(_text, least=2),
     variables=_items(_text, least=1, distinct=True),
     group=_items(_text, least=1, distinct=True),
     shift=_items(_number, least=2),

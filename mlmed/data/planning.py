@@ -295,7 +295,8 @@ def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
         terms=tuple(t for t, _ in random),
         encodings=encodings,
         typical={**typical, **learned.means},
-        spread={n: sd for n, sd in kinds.spread.items() if n in own},
+        # a single row has no standard deviation; in memory it is 0, too
+        spread={n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own},
         levels={n: known for n, known in kinds.levels.items() if n in own},
         observed=learned.observed,
     )
