@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlmed.compact import Compact
 from mlmed.data.layout import Design, Layout
 from mlmed.data.predictors import snapped
+from mlmed.data.roots import ClusterRoots, equation_columns, few_digits, product_roots, root_maps, roots_from_rows
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
@@ -45,6 +46,8 @@ class Grams(Compact):
         Sums of products, lower triangle row by row; the first is the number of rows.
     clusters : Index of length J
         Cluster ids.
+    roots : ClusterRoots or None
+        Triangular roots of the rows of every equation, where the products have lost digits of them.
     """
 
     layout: Layout
@@ -53,6 +56,7 @@ class Grams(Compact):
     patterns: tuple[tuple[bool, ...], ...]
     products: Array
     clusters: pd.Index
+    roots: ClusterRoots | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -100,7 +104,8 @@ def accumulate(design: Design) -> Grams:
         chosen = None if everywhere else np.asarray((members == np.array(pattern)[:, None]).all(axis=0))
         columns = np.asarray(used[list(pattern)].any(axis=0))
         _sum_products(design, columns, chosen, shift, scale, target)
-    return Grams(layout, shift, scale, patterns, products, design.clusters)
+    made = Grams(layout, shift, scale, patterns, products, design.clusters)
+    return replace(made, roots=roots_from_rows(design, shift, scale)) if few_digits(made) else made
 
 
 def _sum_products(
@@ -194,9 +199,7 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
     pairs = [(i, j) for i in range(K) for j in range(i + 1)]
     out = np.empty_like(grams.products)
     for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
-        used = grams.layout.used[list(pattern)].any(axis=0)
-        T = np.diag(np.where(used, grams.scale / scale, 0.0))
-        T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
+        T = _moved_columns(grams, shift, scale, grams.layout.used[list(pattern)].any(axis=0))
         full = np.empty((K, K, packed.shape[1]))
         for p, (i, j) in enumerate(pairs):
             full[i, j] = full[j, i] = packed[p]
@@ -204,6 +207,23 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
         for p, (i, j) in enumerate(pairs):
             target[p] = moved[i, j]
     return out
+
+
+def _moved_columns(grams: Grams, shift: Array, scale: Array, used: NDArray[np.bool_]) -> Array:
+    """(K, K) map of the columns to other units, zero for columns that are not used."""
+    T = np.diag(np.where(used, grams.scale / scale, 0.0))
+    T[0] += np.where(used, (grams.shift - shift) / scale, 0.0)  # column k gains a multiple of the constant
+    return np.asarray(T)
+
+
+def _rebased_roots(grams: Grams, shift: Array, scale: Array) -> ClusterRoots | None:
+    """Roots of the same columns in other units."""
+    if grams.roots is None:
+        return None
+    T = _moved_columns(grams, shift, scale, np.ones(len(scale), dtype=bool))
+    columns = [equation_columns(grams.layout, r) for r in range(len(grams.roots.tables))]
+    tables = (root_maps(own, T[np.ix_(at, at)]) for own, at in zip(grams.roots.tables, columns, strict=True))
+    return replace(grams.roots, tables=tuple(tables))
 
 
 def standardized(grams: Grams) -> Grams:
@@ -226,7 +246,9 @@ def standardized(grams: Grams) -> Grams:
                 typical[name] = snapped(mean, equation.observed.get(name, ()))
         equations.append(replace(equation, typical=typical))
     layout = replace(grams.layout, equations=tuple(equations))
-    return Grams(layout, shift, scale, grams.patterns, rebased(grams, shift, scale), grams.clusters)
+    products, roots = rebased(grams, shift, scale), _rebased_roots(grams, shift, scale)
+    made = Grams(layout, shift, scale, grams.patterns, products, grams.clusters, roots)
+    return replace(made, roots=product_roots(made)) if roots is None and few_digits(made) else made
 
 
 def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> tuple[float, float, float]:

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from mlmed.reml.covariance import ROUNDING, pivoted_order, psd_cholesky
 
-__all__ = ["LOWEST_LOG_SD", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
+__all__ = ["LOWEST_LOG_SD", "LOWEST_OF_ROOTS", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
 
 Array = NDArray[np.float64]
 
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
 LOWEST_LOG_SD = -14.0
+#: The same where roots of the rows serve, which hold 1e-15 of a response and not of its square.
+LOWEST_OF_ROOTS = -26.0
 LOWEST_SD = float(np.exp(LOWEST_LOG_SD))
 #: Share of a residual variance that responses of the same row leave, below which they leave nothing. A tenth of
 #: ``checks.REPEATED``: what decides is seen in the data before any search, or is on its way to zero.

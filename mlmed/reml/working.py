@@ -107,7 +107,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     without = empty_intercepts(grams)
     blocks = random_blocks(spec, layout, without)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
-    problem = assemble(assembly, grams.products)
+    problem = assemble(assembly, grams.products, assembly.roots)
     between: list[str] = []
     absorbed = np.zeros(problem.n_random, dtype=bool)
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
