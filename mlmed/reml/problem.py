@@ -114,6 +114,11 @@ class Roots:
         joined = [np.linalg.qr(own.reshape(-1, k), mode="r") for own in self.rest.transpose(1, 0, 2, 3)]
         object.__setattr__(self, "total", np.stack(joined))
 
+    @property
+    def squares(self) -> Array:
+        """Cross-products of what Z leaves of [X y], (R, p + 1, p + 1)."""
+        return self.total.transpose(0, 2, 1) @ self.total
+
     def rows(self, equation: int, effects: NDArray[np.intp]) -> Array:
         """Pseudo-rows [Z X y] of one equation, (J, k + p + 1, k + p + 1), from its k random effects."""
         J, k, width = len(self.Z), len(effects), self.reduced.shape[2]

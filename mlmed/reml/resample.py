@@ -15,7 +15,7 @@ from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
 from mlmed.reml.percluster import products_by_cluster
 from mlmed.reml.perresidual import ClusterProducts
-from mlmed.reml.problem import Problem
+from mlmed.reml.problem import Problem, Roots
 
 __all__ = ["CaseResampler", "WithinCaseResampler", "case_resampler", "within_case_resampler"]
 
@@ -37,12 +37,15 @@ class CaseResampler:
         Those of the fixed part, and across equations, by cluster.
     stratum : (q,) int array
         The equation that each random effect belongs to.
+    roots : Roots or None
+        Of the rows of every cluster, where products have lost digits.
     """
 
     A: Array
     B: Array
     products: ClusterProducts
     stratum: NDArray[np.int64]
+    roots: Roots | None = None
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate."""
@@ -65,12 +68,14 @@ class CaseResampler:
             own.nobs @ counts,
             self.stratum,
             None if cross is None else cross.take(index).summed(),
+            None if self.roots is None else self.roots.take(index),
         )
 
     def reordered(self, index: Indices) -> CaseResampler:
         """The listed clusters, in this order."""
         A, B = self.A.take(index, axis=2), self.B.take(index, axis=2)
-        return CaseResampler(A, B, self.products.take(index), self.stratum)
+        roots = None if self.roots is None else self.roots.take(index)
+        return CaseResampler(A, B, self.products.take(index), self.stratum, roots)
 
     def without(self, cluster: int) -> Problem:
         """All clusters but one (the jackknife)."""
@@ -80,8 +85,8 @@ class CaseResampler:
 def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
     """Resampler of the clusters of some Grams."""
     assembly = assembly_for(spec, grams)
-    problem = assemble(assembly, grams.products)
-    return CaseResampler(problem.A, problem.B, products_by_cluster(assembly, grams.products), problem.stratum)
+    problem, products = assemble(assembly, grams.products, assembly.roots), products_by_cluster(assembly, grams.products)
+    return CaseResampler(problem.A, problem.B, products, problem.stratum, problem.roots)
 
 
 @dataclass(frozen=True, slots=True)

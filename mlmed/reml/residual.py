@@ -22,6 +22,7 @@ from mlmed.reml.noise import ResidualPool, residual_pools, row_noise
 from mlmed.reml.problem import Problem
 from mlmed.reml.ranef import conditional_modes
 from mlmed.reml.simulation import Step, WorkingPoint, chain
+from mlmed.reml.whitened import rooted
 
 __all__ = [
     "ResidualResampler",
@@ -234,7 +235,7 @@ def residual_resampler(
         If the rows are not those of the Grams, or a predictor cannot be rebuilt from simulated responses.
     """
     model = row_model(spec, grams, point, design, data)
-    problem = assemble(model.assembly, grams.products)
+    problem = assemble(model.assembly, grams.products, model.assembly.roots)
     q = problem.n_random
     raw = conditional_modes(problem, point.L, point.sigma2, point.beta, np.eye(q)).modes
     modes, missing = reflated_modes(problem, point, raw)
@@ -265,8 +266,12 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
     missing : (q, k) array
     """
     contrast = np.append(-point.beta, 1.0)
-    A, B = weighted(problem, point.sigma2, slice(None))
-    v = point.L.T @ (B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]).T  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
+    if problem.roots is None:
+        A, B = weighted(problem, point.sigma2, slice(None))
+        moved = B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
+    else:
+        moved = rooted(problem, point.L, point.sigma2, slice(None)).V @ contrast
+    v = point.L.T @ moved.T
     v = v - v.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(v @ v.T / v.shape[1])
     spanned = values > SPANNED * max(float(values[-1]), np.finfo(float).tiny)
