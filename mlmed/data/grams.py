@@ -199,7 +199,7 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array:
     pairs = [(i, j) for i in range(K) for j in range(i + 1)]
     out = np.empty_like(grams.products)
     for packed, target, pattern in zip(grams.products, out, grams.patterns, strict=True):
-        T = _moved_columns(grams, shift, scale, grams.layout.used[list(pattern)].any(axis=0))
+        T = _moved_columns(grams, shift, scale, np.asarray(grams.layout.used[list(pattern)].any(axis=0)))
         full = np.empty((K, K, packed.shape[1]))
         for p, (i, j) in enumerate(pairs):
             full[i, j] = full[j, i] = packed[p]

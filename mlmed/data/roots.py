@@ -86,7 +86,7 @@ def triangular_roots(columns: Sequence[Array], codes: Codes, n_clusters: int) ->
     """
 
     def summed(products: Array) -> Array:
-        return np.bincount(codes, weights=products, minlength=n_clusters)
+        return np.asarray(np.bincount(codes, weights=products, minlength=n_clusters), dtype=np.float64)
 
     k = len(columns)
     roots = np.zeros((n_clusters, k, k))

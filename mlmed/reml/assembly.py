@@ -145,7 +145,7 @@ def _in_spread_units(
     free = [block.index for block in blocks if block.structure == "unstructured"]
     units = effect_roots(maps, grams, free)
     moved = [replace(own, Z=own.Z @ unit, Z_back=own.Z_back @ unit) for own, unit in zip(maps, units, strict=True)]
-    return moved, assembled_roots(moved, grams.layout, grams.roots)
+    return moved, assembled_roots(moved, grams.layout, grams.roots.tables)
 
 
 def assemble(assembly: Assembly, products: Array, roots: Roots | None = None) -> Problem:

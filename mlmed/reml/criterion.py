@@ -27,9 +27,9 @@ from mlmed.reml.clusters import (
 from mlmed.reml.cross import CrossSums, CrossWeights, ResidualTables, cross_sums, cross_tables, weights_along
 from mlmed.reml.directions import with_natural
 from mlmed.reml.parallel import ordered_map, worker_count
-from mlmed.reml.problem import Evaluation, Problem, Roots
+from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.weights import Whitener, weighted_cross, whitener
-from mlmed.reml.whitened import Rooted, RootSums, joined, root_sums, root_tables, rooted
+from mlmed.reml.whitened import Rooted, RootSums, first_of_roots, root_sums, root_tables, rooted
 
 __all__ = ["evaluate"]
 
@@ -165,12 +165,15 @@ def evaluate(
         weight[: problem.n_fixed, : problem.n_fixed] += solved.P_inv
     turn = None if problem.roots is None else solved.turn
     weights = _directions(problem, made, base)
-    sums, residual = _second_pass(problem, L, sigma2, weights, weight, slices, parts, workers, turn, reml=reml, second=order > 1)
+    second = order > 1
+    sums, residual = _second_pass(
+        problem, L, sigma2, weights, weight, slices, parts, workers, turn, reml=reml, second=second
+    )
     gradient = _gradient(sums, residual, weight)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
     found = Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size, sums.QTF[0])
-    if order > 1:
+    if second:
         found = _with_second(found, problem, sums, residual, solved, reml, given=beta is not None)
     return found if base is None or weights is None else with_natural(found, problem.residual, base)
 
@@ -222,7 +225,7 @@ def _first_pass(
     A single chunk is kept factored.
     """
     if problem.roots is not None:
-        return _first_of_roots(problem, problem.roots, L, sigma2, slices, workers)
+        return first_of_roots(problem, problem.roots, L, sigma2, slices, workers)
     keep, precision = len(slices) == 1, None if made is None else made.precision
 
     def reduced(part: slice) -> tuple[Array, float, Factored | None]:
@@ -238,34 +241,6 @@ def _first_pass(
         if factored is not None:
             kept.append(factored)
     return _factor(S), logdet, size, kept or slices
-
-
-def _first_of_roots(
-    problem: Problem, roots: Roots, L: Array, sigma2: Array, slices: list[slice], workers: int
-) -> tuple[Array, float, float, Sequence[slice | Rooted]]:
-    """The same from roots: what is factored is never a sum of squares (eq. 5b)."""
-    if not np.isfinite(L).all() or not np.isfinite(sigma2).all() or sigma2.min() <= 0.0:
-        raise np.linalg.LinAlgError("a residual variance has gone to zero")
-    keep = len(slices) == 1
-
-    def reduced(part: slice) -> tuple[Array, float, float, Rooted | None]:
-        made = rooted(problem, L, sigma2, part)
-        rows = made.half.reshape(-1, made.half.shape[2])
-        longest = float(np.linalg.norm(roots.reduced[part, :, -1] / np.sqrt(sigma2)[problem.stratum]))
-        return np.linalg.qr(rows, mode="r"), made.logdet, longest, made if keep else None
-
-    halves, logdet, length = [], float(problem.nobs @ np.log(sigma2)), 0.0
-    kept: list[slice | Rooted] = []
-    for half, part_logdet, longest, made in ordered_map(reduced, slices, workers):
-        halves.append(half)
-        logdet, length = logdet + part_logdet, max(length, longest)
-        if made is not None:
-            kept.append(made)
-    upper = joined(roots, sigma2, halves)
-    if not (np.isfinite(upper).all() and np.isfinite(logdet)) or upper.diagonal()[:-1].min(initial=1.0) <= 0.0:
-        raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
-    # rounding errors of a half are those of the rows it comes from, and enter the value times its own length
-    return upper.T, logdet, max(length * float(np.abs(upper[-1, -1])), 1.0), kept or slices
 
 
 def _rows(problem: Problem, sigma2: Array, made: Whitener | None) -> tuple[Array, float, float]:
@@ -311,14 +286,17 @@ def _second_pass(
         made = inverted(factored, weight, None if weights is None else L)
         if weights is None:
             return chunk_sums(made.tables, made.V, second=second), diagonal_sums(made, second=second)
-        return chunk_sums(made.tables, made.V, second=second), cross_sums(problem, weights, made, weight, at, second=second)
+        return chunk_sums(made.tables, made.V, second=second), cross_sums(
+            problem, weights, made, weight, at, second=second
+        )
 
     found = ordered_map(summed, list(zip(slices, parts, strict=True)), workers)
     sums, own = next(found)
     for other, other_own in found:
         sums.add(other)
         own.add(other_own)
-    if isinstance(own, RootSums) and turn is not None:
+    if isinstance(own, RootSums):
+        assert turn is not None
         return sums, root_tables(problem, own, turn, sigma2, reml=reml)
     if isinstance(own, DiagonalSums):
         return sums, _diagonal_tables(problem, sums, own, weight, sigma2)

@@ -115,7 +115,14 @@ def diagonal_terms(
 
 
 def rooted_terms(
-    problem: Problem, roots: Roots, at: Rooted, rows: NDArray[np.int64], sigma2: Array, part: slice, *, information: bool
+    problem: Problem,
+    roots: Roots,
+    at: Rooted,
+    rows: NDArray[np.int64],
+    sigma2: Array,
+    part: slice,
+    *,
+    information: bool,
 ) -> ResidualTerms:
     """Terms from roots; ``cross`` holds what Z leaves of [X y] and no more."""
     scale = sigma2[:, None, None, None]

@@ -30,7 +30,7 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
     full, Z_map = working.problem, working.units.Z_map
     # with roots the diagonal may be zero, as effects are mixed; alone in its row it is the row's length
     scale = np.diag(np.diag(Z_map) if full.roots is None else np.sqrt((Z_map**2).sum(axis=1)))
-    T = np.linalg.solve(Z_map, scale)[:, keep]
+    T = np.asarray(np.linalg.solve(Z_map, scale), dtype=np.float64)[:, keep]
     A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
     B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
     cross = full.cross

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
-from mlmed.data.roots import ClusterRoots, equation_columns, root_maps, triangular_roots
+from mlmed.data.roots import equation_columns, root_maps, triangular_roots
 from mlmed.reml.maps import EquationMaps
 from mlmed.reml.problem import Problem, Roots
 
-__all__ = ["assembled_roots", "effect_roots", "spread_guess", "own_effects", "with_columns"]
+__all__ = ["assembled_roots", "effect_roots", "own_effects", "simulated_roots", "spread_guess", "with_columns"]
 
 Array = NDArray[np.float64]
 
@@ -21,15 +21,44 @@ Array = NDArray[np.float64]
 ROUNDING = 1e-10
 
 
-def assembled_roots(maps: Sequence[EquationMaps], layout: Layout, given: ClusterRoots) -> Roots:
-    """Roots of Gram columns -> those of [Z X y] of all equations (eq. 3b)."""
-    J, q, p, R = len(given.tables[0]), maps[-1].random.stop, maps[-1].fixed.stop, len(maps)
+def assembled_roots(maps: Sequence[EquationMaps], layout: Layout, tables: Sequence[Array]) -> Roots:
+    """Roots of Gram columns, R tables (J, k_r, k_r) -> those of [Z X y] of all equations (eq. 3b)."""
+    J, q, p, R = len(tables[0]), maps[-1].random.stop, maps[-1].fixed.stop, len(maps)
     out = np.zeros((J, q, q)), np.zeros((J, q, p + 1)), np.zeros((J, R, p + 1, p + 1))
-    for r, (own, root) in enumerate(zip(maps, given.tables, strict=True)):
+    for r, (own, root) in enumerate(zip(maps, tables, strict=True)):
         whole = np.column_stack([own.Z, own.X, own.response])[equation_columns(layout, r)]
         made = root_maps(root, whole)
         _place(out, r, made, np.arange(q)[own.random], np.append(np.arange(p)[own.fixed], p))
     return Roots(*out)
+
+
+def simulated_roots(
+    maps: Sequence[EquationMaps],
+    layout: Layout,
+    columns: Sequence[Sequence[Array]],
+    codes: Sequence[NDArray[np.intp]],
+    n_clusters: int,
+) -> Roots:
+    """Roots of simulated rows.
+
+    Parameters
+    ----------
+    maps : sequence of EquationMaps
+        Of the model.
+    layout : Layout
+        Of the Grams.
+    columns : R sequences of K (n_r,) arrays
+        Gram columns on the rows of every equation.
+    codes : R (n_r,) int arrays
+        Their clusters.
+    n_clusters : int
+        J.
+    """
+    tables = [
+        triangular_roots([own[k] for k in equation_columns(layout, r)], at, n_clusters)
+        for r, (own, at) in enumerate(zip(columns, codes, strict=True))
+    ]
+    return assembled_roots(maps, layout, tables)
 
 
 def own_effects(roots: Roots, effects: NDArray[np.intp]) -> Array:
@@ -42,8 +71,8 @@ def own_effects(roots: Roots, effects: NDArray[np.intp]) -> Array:
 def effect_roots(maps: Sequence[EquationMaps], grams: Grams, free: Sequence[tuple[int, ...]]) -> list[Array]:
     """Lower-triangular units (q_r, q_r) in which the effects of an equation vary between clusters by about 1.
 
-    Regressions of single clusters tell them. Where slopes are huge an intercept follows from them nearly exactly, at any
-    place of the predictors but one; in these units it does not, and derivatives do not cancel.
+    Regressions of single clusters tell them. Where slopes are huge an intercept follows from them nearly exactly, at
+    any place of the predictors but one; in these units it does not, and derivatives do not cancel.
 
     Parameters
     ----------
@@ -51,7 +80,7 @@ def effect_roots(maps: Sequence[EquationMaps], grams: Grams, free: Sequence[tupl
         Positions in u of effects that may be mixed: those of unstructured blocks.
     """
     assert grams.roots is not None
-    roots, found = assembled_roots(maps, grams.layout, grams.roots), []
+    roots, found = assembled_roots(maps, grams.layout, grams.roots.tables), []
     for own in maps:
         unit = np.eye(own.random.stop - own.random.start)
         for index in free:

@@ -7,6 +7,7 @@ rows [L'E; 1], so that W, whose entries are squares of ratios of sds, is never f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from mlmed.reml.clusters import Sums, factor_clusters
 from mlmed.reml.cross import ResidualTables
+from mlmed.reml.parallel import ordered_map
 from mlmed.reml.problem import Problem, Roots
 
-__all__ = ["RootSums", "Rooted", "given_effects", "joined", "root_sums", "root_tables", "rooted"]
+__all__ = ["RootSums", "Rooted", "first_of_roots", "given_effects", "root_sums", "root_tables", "rooted"]
 
 Array = NDArray[np.float64]
 
@@ -104,7 +106,7 @@ def _forward(K: Array, right: Array) -> Array:
 def rooted(problem: Problem, L: Array, sigma2: Array, part: slice) -> Rooted:
     """One chunk of clusters at G = L L'."""
     E, reduced = _scaled(problem, sigma2, part)
-    n, q, k = reduced.shape
+    _, q, k = reduced.shape
     K = _lower_root(L.T @ E)
     found = _forward(K, np.concatenate([reduced, _turned(E), np.broadcast_to(np.eye(q), E.shape)], axis=2))
     half, S, own = found[:, :, :k], _turned(found[:, :, k : k + q]), found[:, :, k + q :]
@@ -125,12 +127,46 @@ def given_effects(problem: Problem, L: Array, sigma2: Array, part: slice) -> tup
     return _forward(K, np.broadcast_to(L.T, T.shape)), _forward(K, _turned(T)) @ reduced
 
 
-def joined(roots: Roots, sigma2: Array, halves: list[Array]) -> Array:
+def _joined(roots: Roots, sigma2: Array, halves: list[Array]) -> Array:
     """Upper-triangular root of [X y]'V^-1 [X y], (p + 1, p + 1), with a positive diagonal where it is not zero."""
     k = roots.reduced.shape[2]
     rest = roots.total / np.sqrt(sigma2)[:, None, None]
-    upper = np.linalg.qr(np.concatenate([rest.reshape(-1, k), *(half.reshape(-1, k) for half in halves)]), mode="r")
+    upper = np.asarray(
+        np.linalg.qr(np.concatenate([rest.reshape(-1, k), *(half.reshape(-1, k) for half in halves)]), mode="r")
+    )
     return np.asarray(upper * np.copysign(1.0, upper.diagonal())[:, None])
+
+
+def first_of_roots(
+    problem: Problem, roots: Roots, L: Array, sigma2: Array, slices: list[slice], workers: int
+) -> tuple[Array, float, float, Sequence[slice | Rooted]]:
+    """Factor of S, log|V|, the size of rounding errors and the parts of the second pass (eq. 5b).
+
+    What is factored is never a sum of squares.
+    """
+    if not np.isfinite(L).all() or not np.isfinite(sigma2).all() or sigma2.min() <= 0.0:
+        raise np.linalg.LinAlgError("a residual variance has gone to zero")
+    keep = len(slices) == 1
+
+    def reduced(part: slice) -> tuple[Array, float, float, Rooted | None]:
+        made = rooted(problem, L, sigma2, part)
+        rows = made.half.reshape(-1, made.half.shape[2])
+        longest = float(np.linalg.norm(roots.reduced[part, :, -1] / np.sqrt(sigma2)[problem.stratum]))
+        return np.asarray(np.linalg.qr(rows, mode="r")), made.logdet, longest, made if keep else None
+
+    halves: list[Array] = []
+    logdet, length = float(problem.nobs @ np.log(sigma2)), 0.0
+    kept: list[slice | Rooted] = []
+    for half, part_logdet, longest, made in ordered_map(reduced, slices, workers):
+        halves.append(half)
+        logdet, length = logdet + part_logdet, max(length, longest)
+        if made is not None:
+            kept.append(made)
+    upper = _joined(roots, sigma2, halves)
+    if not (np.isfinite(upper).all() and np.isfinite(logdet)) or upper.diagonal()[:-1].min(initial=1.0) <= 0.0:
+        raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
+    # rounding errors of a half are those of the rows it comes from, and enter the value times its own length
+    return upper.T, logdet, max(length * float(np.abs(upper[-1, -1])), 1.0), kept or slices
 
 
 @dataclass(slots=True)
