@@ -44,6 +44,8 @@ NO_DIGITS = 1e-10
 DEPENDENT = 1e-12
 #: The same for a pivot of cross-products, a square.
 DEPENDENT_SQUARE = 1e-13
+#: Clusters whose products are looked at together: copies of them stay small.
+CLUSTERS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,12 @@ def roots_from_rows(design: Design, shift: Array, scale: Array) -> ClusterRoots:
     return ClusterRoots(tuple(found), of_rows=True)
 
 
-def _own_products(grams: Grams, equation: int, columns: Sequence[int]) -> Array:
-    """Cross-products of some columns on the rows of an equation, (k, k, J)."""
+def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: slice = slice(None)) -> Array:
+    """Cross-products of some columns on the rows of an equation, (k, k, J), of some clusters."""
     at = np.asarray(columns)
     high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
-    packed = grams.products[chosen[0]] if len(chosen) == 1 else grams.products[chosen].sum(axis=0)
+    packed = grams.products[chosen[0], :, part] if len(chosen) == 1 else grams.products[chosen, :, part].sum(axis=0)
     return np.asarray(packed[high * (high + 1) // 2 + low])
 
 
@@ -147,10 +149,12 @@ def rest_share(grams: Grams, equation: int) -> float:
     """
     own = grams.layout.equations[equation]
     columns = list(dict.fromkeys([*(k for k in own.random_at if k != own.response_at), own.response_at]))
-    products = _own_products(grams, equation, columns)
-    total = float(products[-1, -1].sum())
-    rest = _eliminated(products, len(columns) - 1)[-1, -1]
-    return float(np.maximum(rest, 0.0).sum()) / total if total > 0.0 else 1.0
+    total = left = 0.0
+    for start in range(0, len(grams.clusters), CLUSTERS):
+        products = _own_products(grams, equation, columns, slice(start, start + CLUSTERS))
+        total += float(products[-1, -1].sum())
+        left += float(np.maximum(_eliminated(products, len(columns) - 1)[-1, -1], 0.0).sum())
+    return left / total if total > 0.0 else 1.0
 
 
 def product_roots(grams: Grams) -> ClusterRoots:

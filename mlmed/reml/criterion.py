@@ -88,7 +88,7 @@ def _generalized_least_squares(
     score = np.zeros(p)
     if beta is not None:  # eq. 37: rss of a given beta
         away = -contrast[:p] - beta
-        score = P @ away
+        score = factor[:p, :p] @ (factor[:p, :p].T @ away)
         rss += float(away @ score)
         contrast = np.append(-beta, 1.0)
     value = logdet + rss
