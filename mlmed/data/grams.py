@@ -16,6 +16,7 @@ from mlmed.compact import Compact
 from mlmed.data.layout import Design, Layout
 from mlmed.data.predictors import snapped
 from mlmed.data.roots import ClusterRoots, equation_columns, few_digits, product_roots, root_maps, roots_from_rows
+from mlmed.data.sizes import unusual_size
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
@@ -24,8 +25,6 @@ __all__ = ["Grams", "accumulate", "equation_gram", "grams_for", "rebased", "stan
 
 Array = NDArray[np.float64]
 
-#: Largest size of a value whose products can be summed.
-LARGEST = 1e140
 #: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
 TWO_VALUES = 1e-9
 
@@ -76,9 +75,9 @@ class Grams(Compact):
 
 def _moments(name: str, values: Array, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
     used = values if rows is None else values[rows]
-    largest = float(np.abs(used).max())
-    if largest > LARGEST:
-        raise DataError(f"column {name!r} has values up to {largest:.3g}, whose squares overflow; rescale it")
+    error = unusual_size(name, float(np.abs(used).max()))
+    if error is not None:
+        raise error
     shift = float(used.mean())
     centred = used - shift
     scale = float(np.sqrt(centred @ centred / len(used)))

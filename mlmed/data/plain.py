@@ -16,6 +16,7 @@ from mlmed.data.design import encode, learn_encoding, refuse_intercept, response
 from mlmed.data.frames import refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
+from mlmed.data.sizes import refuse_sizes
 from mlmed.data.written_numbers import conversion, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -69,13 +70,14 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     Raises
     ------
     DataError
-        Unknown columns, no rows, infinite values.
+        Unknown columns, no rows, values that are infinite or of unusual size.
     """
     kept = tuple(keep)
     variables = frozenset(kept).union(*(equation.variables for equation in equations))
     refuse_intercept(variables)
     table = select_columns(data, variables, keep=kept)
     refuse_infinite(table)
+    refuse_sizes(table, but=kept)
     return table
 
 

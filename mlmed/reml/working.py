@@ -24,8 +24,10 @@ from mlmed.reml.checks import (
     refuse_collinear,
     refuse_constant,
     refuse_few_rows,
+    refuse_lost_digits,
     refuse_one_cluster,
     refuse_repeated,
+    refuse_sizes,
     refuse_unpaired,
     within_share,
 )
@@ -103,6 +105,8 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     ------
     NotIdentifiedError
         Collinear fixed effects (refused, not dropped), or random effects that the fixed ones make up.
+    DataError
+        Columns of unusual size, or cross-products that hold too few digits of what is left of a response.
     """
     without = empty_intercepts(grams)
     blocks = random_blocks(spec, layout, without)
@@ -121,8 +125,10 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         clusters = int((full[0, 0] > 0).sum())
         refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
         refuse_constant(equation, full.sum(axis=2), grams)
+        refuse_sizes(equation, grams)
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, full, equation.response_at)
+        refuse_lost_digits(r, equation.name, grams)
         own = problem.C[r, maps.fixed, maps.fixed]
         refuse_collinear(own, equation.name, equation.fixed)
         if spec.method == "reml":
