@@ -35,9 +35,12 @@ __all__ = [
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-#: Share of the squares of a response that its random effects' columns leave within clusters, below which roots are
-#: taken: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
+#: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
+#: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
 FEW_DIGITS = 1e-5
+#: Share that random effects leave, above which it is not asked what fixed effects leave of that: it costs more than a
+#: look at the random effects does, and products hold the difference of two such numbers.
+FEW_LEFT = 1e-2
 #: Share below which cross-products alone do not tell the residual variance to six digits.
 NO_DIGITS = 1e-10
 #: Length of a column, next to others of its cluster, that is the rounding error of zero, as a share of its length.
@@ -143,18 +146,30 @@ def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
 
 
 def rest_share(grams: Grams, equation: int) -> float:
-    """Share of the squares of a response that the columns of its random effects leave within clusters.
+    """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
 
     It is made from cross-products, so it is known to about 1e-16.
     """
     own = grams.layout.equations[equation]
-    columns = list(dict.fromkeys([*(k for k in own.random_at if k != own.response_at), own.response_at]))
-    total = left = 0.0
+    effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
+    left = _left_within(grams, equation, [*effects, own.response_at], len(effects))
+    others = [k for k in equation_columns(grams.layout, equation) if k not in (*effects, own.response_at)]
+    if left > FEW_LEFT or not others:
+        return left
+    return _left_within(grams, equation, [*effects, *others, own.response_at], len(effects))
+
+
+def _left_within(grams: Grams, equation: int, columns: Sequence[int], steps: int) -> float:
+    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together."""
+    total, whole = 0.0, np.zeros((len(columns) - steps,) * 2)
     for start in range(0, len(grams.clusters), CLUSTERS):
         products = _own_products(grams, equation, columns, slice(start, start + CLUSTERS))
         total += float(products[-1, -1].sum())
-        left += float(np.maximum(_eliminated(products, len(columns) - 1)[-1, -1], 0.0).sum())
-    return left / total if total > 0.0 else 1.0
+        whole += _eliminated(products, steps)[steps:, steps:].sum(axis=2)
+    if total <= 0.0:
+        return 1.0
+    rest = _eliminated(whole[:, :, None], len(whole) - 1)[-1, -1]
+    return max(float(rest[0]), 0.0) / total
 
 
 def product_roots(grams: Grams) -> ClusterRoots:

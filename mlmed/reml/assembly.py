@@ -20,7 +20,7 @@ from mlmed.reml.cross_products import CrossMaps, cross_maps, summed_cross
 from mlmed.reml.empty import empty_intercepts
 from mlmed.reml.maps import Entries, EquationMaps, entries, sparse
 from mlmed.reml.problem import Problem, Roots
-from mlmed.reml.roots import assembled_roots, effect_roots
+from mlmed.reml.roots import assembled_roots, effect_units
 from mlmed.reml.sigma import ResidualStructure
 
 __all__ = [
@@ -142,8 +142,7 @@ def _in_spread_units(
 ) -> tuple[list[EquationMaps], Roots]:
     """Maps with random effects in the units of their spread between clusters, and the roots of the columns there."""
     assert grams.roots is not None
-    free = [block.index for block in blocks if block.structure == "unstructured"]
-    units = effect_roots(maps, grams, free)
+    units = effect_units(maps, grams, blocks)
     moved = [replace(own, Z=own.Z @ unit, Z_back=own.Z_back @ unit) for own, unit in zip(maps, units, strict=True)]
     return moved, assembled_roots(moved, grams.layout, grams.roots.tables)
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import equation_columns, root_maps, triangular_roots
+from mlmed.reml.covariance import Block
 from mlmed.reml.maps import EquationMaps
 from mlmed.reml.problem import Problem, Roots
 
-__all__ = ["assembled_roots", "effect_roots", "own_effects", "simulated_roots", "spread_guess", "with_columns"]
+__all__ = ["assembled_roots", "effect_units", "own_effects", "simulated_roots", "spread_guess", "with_columns"]
 
 Array = NDArray[np.float64]
 
@@ -62,35 +63,43 @@ def simulated_roots(
 
 
 def own_effects(roots: Roots, effects: NDArray[np.intp]) -> Array:
-    """Regression coefficients on Z of one equation in every cluster that has them, (n, k)."""
+    """Regression coefficients on Z of one equation in the half of the clusters that know them best, (n, k).
+
+    Others, where columns hardly differ, say more of their residuals than of the spread between clusters.
+    """
     root = roots.Z[:, effects[:, None], effects].transpose(0, 2, 1)  # upper triangular
     whole = (np.einsum("nii->ni", root) > 0.0).all(axis=1)
-    return np.asarray(np.linalg.solve(root[whole], roots.reduced[whole][:, effects, -1, None])[:, :, 0])
+    root, reduced = root[whole], roots.reduced[whole][:, effects, -1, None]
+    noise = np.square(np.linalg.inv(root)).sum(axis=2)  # over the residual variance
+    if not noise.size:
+        return reduced[:, :, 0]
+    worst = (noise / np.median(noise, axis=0)).max(axis=1)
+    best = np.argsort(worst, kind="stable")[: max(len(worst) // 2, len(effects) + 2)]
+    return np.asarray(np.linalg.solve(root[best], reduced[best])[:, :, 0])
 
 
-def effect_roots(maps: Sequence[EquationMaps], grams: Grams, free: Sequence[tuple[int, ...]]) -> list[Array]:
+def effect_units(maps: Sequence[EquationMaps], grams: Grams, blocks: Sequence[Block]) -> list[Array]:
     """Lower-triangular units (q_r, q_r) in which the effects of an equation vary between clusters by about 1.
 
     Regressions of single clusters tell them. Where slopes are huge an intercept follows from them nearly exactly, at
-    any place of the predictors but one; in these units it does not, and derivatives do not cancel.
-
-    Parameters
-    ----------
-    free : sequence of tuples of int
-        Positions in u of effects that may be mixed: those of unstructured blocks.
+    any place of the predictors but one; in these units it does not, and derivatives do not cancel. Effects are mixed
+    in unstructured blocks only, and share one scale where they share one variance.
     """
     assert grams.roots is not None
-    roots, found = assembled_roots(maps, grams.layout, grams.roots.tables), []
-    for own in maps:
-        unit = np.eye(own.random.stop - own.random.start)
-        for index in free:
-            mine = np.array([k for k in index if own.random.start <= k < own.random.stop], dtype=np.intp)
-            values = own_effects(roots, mine)
-            if len(mine) and len(values) > len(mine) + 1:
-                at = mine - own.random.start
-                unit[np.ix_(at, at)] = _lower_unit(values)
-        found.append(unit)
-    return found
+    roots, q = assembled_roots(maps, grams.layout, grams.roots.tables), maps[-1].random.stop
+    unit = np.eye(q)
+    known = [(own.random.start, own_effects(roots, np.arange(q)[own.random])) for own in maps]
+    for block in blocks:
+        for first, values in known:
+            mine = np.array([k for k in block.index if first <= k < first + values.shape[1]], dtype=np.intp)
+            if len(mine) and len(values) > values.shape[1] + 1:
+                unit[np.ix_(mine, mine)] = _lower_unit(values[:, mine - first])
+        at = np.ix_(block.index, block.index)
+        if block.structure != "unstructured":
+            size = np.sqrt((unit[at] ** 2).sum(axis=1))
+            common = block.structure != "diagonal"
+            unit[at] = np.diag(np.full(len(size), np.exp(np.log(size).mean())) if common else size)
+    return [unit[own.random, own.random] for own in maps]
 
 
 def _lower_unit(values: Array) -> Array:
@@ -99,7 +108,8 @@ def _lower_unit(values: Array) -> Array:
     upper = np.linalg.qr(values - values.mean(axis=0), mode="r") / np.sqrt(n - 1.0)
     lower = upper.T * np.copysign(1.0, upper.diagonal())
     size = np.sqrt((lower**2).sum(axis=1))
-    np.fill_diagonal(lower, np.maximum(lower.diagonal(), ROUNDING * np.where(size > 0.0, size, 1.0)))
+    lower[size == 0.0] = np.eye(len(lower))[size == 0.0]
+    np.fill_diagonal(lower, np.maximum(lower.diagonal(), ROUNDING * size))
     return np.asarray(lower)
 
 
