@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import equation_columns, root_maps, triangular_roots
+from mlmed.errors import NotIdentifiedError
 from mlmed.reml.covariance import Block
 from mlmed.reml.maps import EquationMaps
 from mlmed.reml.problem import Problem, Roots
+from mlmed.reml.sigma import LOWEST_OF_ROOTS
 
 __all__ = ["assembled_roots", "effect_units", "own_effects", "simulated_roots", "spread_guess", "with_columns"]
 
@@ -144,6 +146,11 @@ def spread_guess(problem: Problem, roots: Roots, level: Array, variance: Array) 
     """Variances of the random effects (q,) and of the residuals (R,) as regressions of single clusters have them.
 
     Where these say nothing, ``level`` and ``variance`` stay.
+
+    Raises
+    ------
+    NotIdentifiedError
+        They leave nothing of a response.
     """
     level, variance = level.copy(), variance.copy()
     for r in range(problem.n_strata):
@@ -153,6 +160,8 @@ def spread_guess(problem: Problem, roots: Roots, level: Array, variance: Array) 
             level[mine] = values.var(axis=0)
         spent = int((np.einsum("nii->ni", roots.Z)[:, mine] > 0.0).sum())
         df = int(problem.nobs[r]) - spent - problem.n_fixed
-        if df > 0 and roots.total[r, -1, -1] != 0.0:
+        if df > 0:
             variance[r] = roots.total[r, -1, -1] ** 2 / df
+            if variance[r] <= np.exp(2.0 * LOWEST_OF_ROOTS):
+                raise NotIdentifiedError(problem.residual.lost)
     return level, variance
