@@ -15,29 +15,27 @@ pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 
 def test_an_inverse_that_has_lost_its_digits_is_told() -> None:
-    """I + B with B of rank 1 and size 1e13 keeps an eigenvalue of 1 that rounding turns into anything."""
-    v = 3e6 * np.array([1.0, 1.0 / 3.0, 0.7])
-    i, j = np.tril_indices(3)
-    lower = np.stack([(v[i] * v[j]) * scale for scale in (1e-13, 1.0, 7.3)], axis=1)[None]
-    inverse, logdet, regular = _inverse(lower, 3)
+    """B of size 1e10 and rank 1 whose rounding errors have made an eigenvalue of I + B zero or negative."""
+    lower = np.array([[[0.5, 1e10, 1e10], [0.2, 1e10, 1e10], [0.7, 1e10 - 2.0, 1e10 - 4.0]]])
+    inverse, logdet, regular = _inverse(lower, 2)
     assert np.isfinite(inverse).all()
     assert np.isfinite(logdet).all()
-    assert regular[0, 0]
-    assert logdet[0, 0] == pytest.approx(np.log1p(1e-13 * v @ v), rel=1e-12)
-    for k in np.flatnonzero(regular[0]):
-        expected = np.linalg.inv(np.eye(3) + lower[0, 0, k] / v[0] ** 2 * np.outer(v, v))
-        assert inverse[0, :, :, k] == pytest.approx(expected, abs=0.5)
+    assert regular.tolist() == [[True, False, False]]
+    whole = np.array([[1.5, 0.2], [0.2, 1.7]])
+    assert inverse[0, :, :, 0] == pytest.approx(np.linalg.inv(whole), rel=1e-12)
+    assert logdet[0, 0] == pytest.approx(np.linalg.slogdet(whole)[1], rel=1e-12)
 
 
 def test_curvatures_of_any_sizes_have_a_factor() -> None:
     """Of 1e20 and 1 in directions that are no axes: the product of such a root with itself has no Cholesky factor."""
-    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
-    curved = turn @ np.diag([1e20, 1.0]) @ turn.T
+    angle = np.linspace(0.1, 1.4, 50)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]).transpose(2, 0, 1)
+    curved = turn @ np.diag([1e20, 1.0]) @ turn.transpose(0, 2, 1)
 
     def density(points: np.ndarray) -> np.ndarray:
-        return -0.5 * np.einsum("jka,ab,jkb->jk", points, curved, points)
+        return -0.5 * np.einsum("jka,jab,jkb->jk", points, curved, points)
 
-    start = Centres(np.full((1, 2), 1e-9), 1e-9 * np.eye(2)[None], np.full(1, np.inf))
+    start = Centres(np.full((50, 2), 1e-9), np.tile(np.eye(2), (50, 1, 1)), np.full(50, np.inf))
     found = adapt(density, start, tolerance=1e-4)
     assert np.isfinite(found.factor).all()
     assert np.isfinite(found.mode).all()
