@@ -19,6 +19,7 @@ from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
+from mlmed.data.memory import refuse_columns
 from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
@@ -29,7 +30,7 @@ from mlmed.data.predictors import (
     typical_values,
 )
 from mlmed.data.rowwise import depends_on_rows, refuse_other_rows, unclear_terms
-from mlmed.data.sizes import refuse_columns
+from mlmed.data.sizes import refuse_sizes
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
@@ -104,6 +105,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     refuse_intercept(variables)
     table = select_columns(data, variables, keep=spec.group)
     refuse_infinite(table)
+    refuse_sizes(table, but=spec.group)
     codes, clusters = cluster_codes(table, spec.group)
     both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
     table = replaced(table, {name: normalize(table[name]) for name in both})  # ids that are predictors, too

@@ -18,8 +18,10 @@ from mlmed.compact import Compact
 from mlmed.data.blocks import Entries, block_products, joined, pair_at, sparse_products
 from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn
 from mlmed.data.layout import Design, Layout
+from mlmed.data.memory import refuse_products
 from mlmed.data.predictors import snapped
-from mlmed.data.sizes import refuse_products
+from mlmed.data.roots import ClusterRoots, equation_columns, few_digits, product_roots, root_maps, roots_from_rows
+from mlmed.data.sizes import unusual_size
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.model import ModelSpec
@@ -39,8 +41,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: Largest size of a value whose products can be summed.
-LARGEST = 1e140
 #: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
 TWO_VALUES = 1e-9
 
@@ -62,6 +62,8 @@ class Grams(Compact):
         columns, most of them indicators; these have the shift 0.
     clusters : Index of length J
         Cluster ids.
+    roots : ClusterRoots or None
+        Triangular roots of the rows of every equation, where the products have lost digits of them.
     """
 
     layout: Layout
@@ -70,6 +72,7 @@ class Grams(Compact):
     patterns: tuple[tuple[bool, ...], ...]
     sums: Array | csr_array
     clusters: pd.Index
+    roots: ClusterRoots | None = None
 
     @property
     def products(self) -> Array:
@@ -120,9 +123,9 @@ def _moments(name: str, values: Column, rows: NDArray[np.bool_] | None) -> tuple
     if isinstance(values, SparseColumn):
         return _sparse_moments(name, values, rows)
     used = values if rows is None else values[rows]
-    largest = float(np.abs(used).max())
-    if largest > LARGEST:
-        raise DataError(f"column {name!r} has values up to {largest:.3g}, whose squares overflow; rescale it")
+    error = unusual_size(name, float(np.abs(used).max()))
+    if error is not None:
+        raise error
     shift = float(used.mean())
     centred = used - shift
     scale = float(np.sqrt(centred @ centred / len(used)))
@@ -134,9 +137,9 @@ def _moments(name: str, values: Column, rows: NDArray[np.bool_] | None) -> tuple
 def _sparse_moments(name: str, column: SparseColumn, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
     """A column that is mostly zero keeps its zeros."""
     used = column if rows is None else column.among(rows)
-    largest = float(np.abs(used.values).max(initial=0.0))
-    if largest > LARGEST:
-        raise DataError(f"column {name!r} has values up to {largest:.3g}, whose squares overflow; rescale it")
+    error = unusual_size(name, float(np.abs(used.values).max(initial=0.0)))
+    if error is not None:
+        raise error
     return 0.0, float(np.sqrt(used.values @ used.values / len(used))) or 1.0
 
 
@@ -152,7 +155,13 @@ def accumulate(design: Design) -> Grams:
     everywhere = bool(members.all())
     keys = np.zeros(1, dtype=np.int64) if everywhere else np.unique((1 << np.arange(len(members))) @ members)
     patterns = tuple(tuple(bool(everywhere or key >> r & 1) for r in range(len(members))) for key in keys)
-    return Grams(layout, shift, scale, patterns, pattern_sums(design, patterns, shift, scale), design.clusters)
+    made = Grams(layout, shift, scale, patterns, pattern_sums(design, patterns, shift, scale), design.clusters)
+    return replace(made, roots=roots_from_rows(design, shift, scale)) if _wants_roots(made) else made
+
+
+def _wants_roots(grams: Grams) -> bool:
+    """Whether roots are to be taken; those of many columns, a matrix for every cluster, would not fit."""
+    return len(grams.columns) < MANY_COLUMNS and few_digits(grams)
 
 
 def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:
@@ -308,8 +317,8 @@ def rebased(grams: Grams, shift: Array, scale: Array) -> Array | csr_array:
 
 def _moving(grams: Grams, pattern: tuple[bool, ...], shift: Array, scale: Array) -> csr_array:
     """The sparse map from products of one pattern to those in other units: products of t_k w_k + d_k w_0."""
-    used = grams.layout.used[list(pattern)].any(axis=0)
-    t, d = np.where(used, grams.scale / scale, 0.0), np.where(used, (grams.shift - shift) / scale, 0.0)
+    used = np.asarray(grams.layout.used[list(pattern)].any(axis=0))
+    t, d = _moved_columns(grams, shift, scale, used)
     high, low = np.tril_indices(len(t))
     place, constant = pair_at(high, low), np.zeros_like(high)
     parts = [(t[high] * t[low], low, high), (t[high] * d[low], high, constant)]
@@ -320,6 +329,23 @@ def _moving(grams: Grams, pattern: tuple[bool, ...], shift: Array, scale: Array)
     kept = weight != 0.0
     weight, row, column = weight[kept], row[kept], column[kept]
     return coo_array((weight, (row, column)), shape=(len(place), len(place))).tocsr()
+
+
+def _moved_columns(grams: Grams, shift: Array, scale: Array, used: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Columns in other units are ``t_k w_k + d_k w_0``, (K,) each; zero for columns that are not used."""
+    return np.where(used, grams.scale / scale, 0.0), np.where(used, (grams.shift - shift) / scale, 0.0)
+
+
+def _rebased_roots(grams: Grams, shift: Array, scale: Array) -> ClusterRoots | None:
+    """Roots of the same columns in other units."""
+    if grams.roots is None:
+        return None
+    t, d = _moved_columns(grams, shift, scale, np.ones(len(scale), dtype=bool))
+    T = np.diag(t)
+    T[0] += d
+    columns = [equation_columns(grams.layout, r) for r in range(len(grams.roots.tables))]
+    tables = (root_maps(own, T[np.ix_(at, at)]) for own, at in zip(grams.roots.tables, columns, strict=True))
+    return replace(grams.roots, tables=tuple(tables))
 
 
 def standardized(grams: Grams) -> Grams:
@@ -342,7 +368,9 @@ def standardized(grams: Grams) -> Grams:
                 typical[name] = snapped(mean, equation.observed.get(name, ()))
         equations.append(replace(equation, typical=typical))
     layout = replace(grams.layout, equations=tuple(equations))
-    return Grams(layout, shift, scale, grams.patterns, rebased(grams, shift, scale), grams.clusters)
+    products, roots = rebased(grams, shift, scale), _rebased_roots(grams, shift, scale)
+    made = Grams(layout, shift, scale, grams.patterns, products, grams.clusters, roots)
+    return replace(made, roots=product_roots(made)) if roots is None and _wants_roots(made) else made
 
 
 def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> tuple[float, float, float]:

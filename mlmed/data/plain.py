@@ -17,6 +17,7 @@ from mlmed.data.design import encode, learn_encoding, refuse_intercept, response
 from mlmed.data.frames import refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
+from mlmed.data.sizes import refuse_sizes
 from mlmed.data.written_numbers import conversion, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -70,7 +71,7 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     Raises
     ------
     DataError
-        Unknown columns, no rows, infinite values, two things that would be printed alike.
+        Unknown columns, no rows, values that are infinite or of unusual size, two things that would be printed alike.
     """
     kept, equations = tuple(keep), tuple(equations)
     refuse_alike((equation, ()) for equation in equations)
@@ -78,6 +79,7 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     refuse_intercept(variables)
     table = select_columns(data, variables, keep=kept)
     refuse_infinite(table)
+    refuse_sizes(table, but=kept)
     return table
 
 

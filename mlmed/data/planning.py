@@ -18,8 +18,8 @@ from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
 from mlmed.data.frames import column_named, index_names, shorten, unknown_column
-from mlmed.data.grams import LARGEST
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
+from mlmed.data.memory import refuse_columns
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
@@ -32,7 +32,7 @@ from mlmed.data.predictors import (
     some_values,
     transformed_variables,
 )
-from mlmed.data.sizes import refuse_columns
+from mlmed.data.sizes import LARGEST, unusual_size
 from mlmed.data.written_numbers import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
@@ -434,11 +434,18 @@ def _moments(
         for k, pair in zip(flat, mean_and_sd(usable, [found[names[k]] for k in flat]), strict=True):
             out[k] = pair
     for k, (name, (mean, sd)) in enumerate(zip(names, out, strict=True)):
-        if not np.isfinite(mean) or abs(mean) > LARGEST or sd > LARGEST:
-            raise bad_column(display_name(name), equation.name)
+        if not np.isfinite(mean) or abs(mean) > LARGEST or not sd <= LARGEST:
+            raise _bad_size(usable, found[name], display_name(name)) or bad_column(display_name(name), equation.name)
         if not sd > 1e-12 * abs(mean):  # constant here; whether that is allowed is asked when a model is fitted
             out[k] = (0.0, abs(mean) if mean != 0.0 else 1.0)
     return dict(zip(names, out, strict=True))
+
+
+def _bad_size(rows: nw.LazyFrame[Any], column: nw.Expr, shown: str) -> DataError | None:
+    """The error for finite values of unusual size."""
+    ends = one_row(rows.select(v=column), low=nw.col("v").min(), high=nw.col("v").max())
+    size = max(abs(float(ends["low"])), abs(float(ends["high"])))
+    return unusual_size(shown, size) if np.isfinite(size) else None
 
 
 def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[float, float]]:

@@ -25,10 +25,11 @@ from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
 from mlmed.data.design import encode, encode_columns, response_values, spread_column, to_encodable
 from mlmed.data.expressions import refuse_untranslated
 from mlmed.data.frames import cluster_codes, normalize, replaced, select_columns
-from mlmed.data.grams import LARGEST, Grams, pattern_sums
+from mlmed.data.grams import Grams, pattern_sums
 from mlmed.data.ids import refuse_infinite_ids
 from mlmed.data.layout import INTERCEPT, Design, Layout, column_labels
 from mlmed.data.planning import SAMPLE, Learned, bad_column, complete_rows, count_rows, layout_of, place_columns
+from mlmed.data.sizes import LARGEST
 from mlmed.errors import DataError, MlmedError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name

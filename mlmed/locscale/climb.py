@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.errors import NotIdentifiedError
 from mlmed.locscale.likelihood import conditional_loglik, loglik, scores
 from mlmed.locscale.nodes import Centres, Nodes, adapt, make_nodes
 from mlmed.locscale.problem import Problem
@@ -83,7 +84,13 @@ def centred(problem: Problem, theta: Array, start: Centres, tolerance: float) ->
 def hessian_at(
     problem: Problem, theta: Array, nodes: Nodes, *, central: bool = True, free: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Hessian of -l, (n, n), by differences of the exact gradient at fixed nodes; 0 where a coordinate is not free."""
+    """Hessian of -l, (n, n), by differences of the exact gradient at fixed nodes; 0 where a coordinate is not free.
+
+    Raises
+    ------
+    NotIdentifiedError
+        If it cannot be computed there.
+    """
     n = len(theta)
     base = None if central else scores(problem, theta, nodes)[1].sum(axis=0)
     rows = np.zeros((n, n))
@@ -93,6 +100,12 @@ def hessian_at(
         ahead = scores(problem, theta + step, nodes)[1].sum(axis=0)
         behind = scores(problem, theta - step, nodes)[1].sum(axis=0) if base is None else base
         rows[k] = (behind - ahead) / (step[k] * (2.0 if central else 1.0))
+    if not np.isfinite(rows).all():
+        raise NotIdentifiedError(
+            "the log-likelihood overflows beside the point that the search has reached: residual sds of single rows "
+            "are many orders of magnitude apart there, or go to zero; remove the scale random effects, or look for "
+            "clusters whose responses are all alike or far from all others"
+        )
     if free is not None:
         rows[:, ~free] = 0.0
     return 0.5 * (rows + rows.T)

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 CANCELS = 1e6
 #: Where the sum, or the share of the location effects' variance, is beyond these, a node counts for nothing.
 OVERFLOW, INVERTIBLE = 1e60, 1e14
+#: Pivots of I + B are at least 1: one below this is a rounding error of a much larger B.
+LOST_PIVOT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ def _inverse(lower: Array, q: int) -> tuple[Array, Array, NDArray[np.bool_]]:
     logdet = np.zeros(trace.shape)
     for k in range(q):
         pivot = M[:, k, k].copy()
+        lost = ~(pivot > LOST_PIVOT)
+        if lost.any():
+            bent |= lost
+            pivot[lost] = 1.0
         logdet += np.log(pivot)
         row = M[:, k] / pivot[:, None]
         column = M[:, :, k].copy()
@@ -132,4 +138,6 @@ def _inverse(lower: Array, q: int) -> tuple[Array, Array, NDArray[np.bool_]]:
         M[:, :, k] = -column / pivot[:, None]
         M[:, k] = row
         M[:, k, k] = 1.0 / pivot
-    return M, logdet, ~bent & np.isfinite(logdet)
+    if bent.any():
+        M = np.where(bent[:, None, None], np.eye(q)[:, :, None], M)
+    return M, logdet, ~bent

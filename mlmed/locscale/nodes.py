@@ -109,13 +109,13 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
         values = conditional(points) - 0.5 * (points**2).sum(axis=-1)
         worse = ~(values[:, 0] >= last - ROUNDING * np.maximum(np.abs(last), 1.0)) & np.isfinite(last)
         usable = np.isfinite(values).all(axis=1) & ~worse
-        step, length, shape = _newton(values, C, usable)
+        step, length, root = _newton(values, C, usable)
         # a step that made it worse, or left what can be evaluated, is taken back by half
         half = 0.5 * move
         mode = np.where(usable[:, None], mode, mode - half)
         moved = np.where(usable[:, None], step, 0.0)
         last = np.where(usable, values[:, 0], last)
-        C = np.where(usable[:, None, None], C @ np.linalg.cholesky(shape), C)
+        C = np.where(usable[:, None, None], C @ root, C)
         mode = mode + moved
         move = np.where(usable[:, None], moved, half)
         left = np.where(usable, length, np.inf)
@@ -129,9 +129,9 @@ def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, 
 
     Returns
     -------
-    step, length, shape
-        The steps, (J, d), no longer than ``LONGEST``; their whole lengths, (J,), in posterior sds; and the inverse
-        curvatures, (J, d, d), in units of C.
+    step, length, root
+        The steps, (J, d), no longer than ``LONGEST``; their whole lengths, (J,), in posterior sds; and lower-triangular
+        factors of the inverse curvatures, (J, d, d), in units of C.
     """
     gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), C.shape[1])
     bend, axes = np.linalg.eigh(-curvature)
@@ -139,8 +139,10 @@ def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, 
     step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
     length, moved = np.sqrt((step**2).sum(axis=1)), (C @ step[..., None])[..., 0]
     far = np.minimum(length, np.sqrt((moved**2).sum(axis=1)))
-    root = axes / np.sqrt(bend)[:, None, :]
-    return moved * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None], length, root @ root.transpose(0, 2, 1)
+    # the factor from any root: their product may differ in size by more than a double has digits
+    upper = np.asarray(np.linalg.qr((axes / np.sqrt(bend)[:, None, :]).transpose(0, 2, 1), mode="r"))
+    root = (upper * np.copysign(1.0, np.einsum("jaa->ja", upper))[:, :, None]).transpose(0, 2, 1)
+    return moved * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None], length, root
 
 
 def better_of(conditional: Callable[[Array], Array], first: Centres, second: Centres) -> Centres:

@@ -6,7 +6,7 @@ A fit needs them once, a resampled problem every time; both call ``assemble``.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +18,13 @@ from mlmed.model import ModelSpec
 from mlmed.reml.covariance import Block
 from mlmed.reml.cross_products import CrossMaps, cross_maps, summed_cross
 from mlmed.reml.empty import empty_intercepts
-from mlmed.reml.maps import Entries, entries, sparse
-from mlmed.reml.problem import Problem
+from mlmed.reml.maps import Entries, EquationMaps, entries, sparse
+from mlmed.reml.problem import Problem, Roots
+from mlmed.reml.roots import assembled_roots, effect_units
 from mlmed.reml.sigma import ResidualStructure
 
 __all__ = [
     "Assembly",
-    "EquationMaps",
     "assemble",
     "assembly_for",
     "build_assembly",
@@ -34,36 +34,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-
-
-@dataclass(frozen=True, slots=True)
-class EquationMaps:
-    """One equation in working units; W stands for the rows of the K Gram columns.
-
-    Attributes
-    ----------
-    fixed, random : slice
-        Positions of its p_r effects in beta and of its q_r effects in u.
-    X : (K, p_r) array
-        ``X_r = W @ X``.
-    Z : (K, q_r) array
-        ``Z_r = W @ Z``.
-    response : (K,) array
-        ``y_r = W @ response``: 1 at the response, its shift at the constant if there is no intercept.
-    X_back, offset : (p_r, p_r), (p_r,) arrays
-        ``beta_r = offset + X_back @ beta_w`` in the user's units (eq. 18).
-    Z_back : (q_r, q_r) array
-        ``u_r = Z_back @ u_w`` (eq. 19).
-    """
-
-    fixed: slice
-    random: slice
-    X: Array
-    Z: Array
-    response: Array
-    X_back: Array
-    offset: Array
-    Z_back: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +54,8 @@ class Assembly:
         The equation that each random effect belongs to.
     cross : CrossMaps or None
         Products across equations, from those of one pattern; None where residuals are independent.
+    roots : Roots or None
+        Those of the rows that the Grams were made from, where their products have lost digits.
     """
 
     equations: tuple[EquationMaps, ...]
@@ -92,6 +64,7 @@ class Assembly:
     member: Array
     stratum: NDArray[np.int64]
     cross: CrossMaps | None = None
+    roots: Roots | None = None
 
     @property
     def residual(self) -> ResidualStructure:
@@ -150,6 +123,9 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool)
         X, X_back, offset, response = _fixed_map(equation, grams)
         Z, Z_back = _random_map(equation, random, r, blocks, stratum, grams)
         maps.append(EquationMaps(fixed, random, X, Z, response, X_back, offset, Z_back))
+    roots = None
+    if grams.roots is not None and not correlated:
+        maps, roots = _in_spread_units(maps, blocks, grams)
     member = np.array(grams.patterns, dtype=np.float64).T
     cross = None
     if correlated:
@@ -158,10 +134,20 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool)
             [np.repeat(np.arange(len(maps)), [one.X.shape[1] for one in maps]), np.arange(len(maps))]
         )
         cross = cross_maps(Z, np.column_stack([X, *(one.response for one in maps)]), owner, member.T.astype(bool))
-    return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum, cross)
+    return Assembly(tuple(maps), *_product_maps(maps, member), member, stratum, cross, roots)
 
 
-def assemble(assembly: Assembly, products: Array | csr_array) -> Problem:
+def _in_spread_units(
+    maps: list[EquationMaps], blocks: tuple[Block, ...], grams: Grams
+) -> tuple[list[EquationMaps], Roots]:
+    """Maps with random effects in the units of their spread between clusters, and the roots of the columns there."""
+    assert grams.roots is not None
+    units = effect_units(maps, grams, blocks)
+    moved = [replace(own, Z=own.Z @ unit, Z_back=own.Z_back @ unit) for own, unit in zip(maps, units, strict=True)]
+    return moved, assembled_roots(moved, grams.layout, grams.roots.tables)
+
+
+def assemble(assembly: Assembly, products: Array | csr_array, roots: Roots | None = None) -> Problem:
     """A, B, C of eq. 3 for all equations.
 
     Parameters
@@ -170,6 +156,8 @@ def assemble(assembly: Assembly, products: Array | csr_array) -> Problem:
         Maps of the model.
     products : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
         As in ``Grams``, for any number of clusters.
+    roots : Roots, optional
+        Of the same rows, where products have lost digits.
     """
     J, q, k = products.shape[-1], len(assembly.stratum), assembly.n_fixed + 1
     flat = products.reshape(-1, J) if isinstance(products, np.ndarray) else products
@@ -187,6 +175,7 @@ def assemble(assembly: Assembly, products: Array | csr_array) -> Problem:
         nobs,
         assembly.stratum,
         None if assembly.cross is None else summed_cross(assembly.cross, products, q),
+        roots,
     )
 
 

@@ -8,6 +8,8 @@ from scipy.linalg.lapack import dpotrf
 
 from mlmed.data.grams import Grams, column_sums, unpacked
 from mlmed.data.layout import INTERCEPT, EquationLayout
+from mlmed.data.roots import NO_DIGITS, rest_share
+from mlmed.data.sizes import LARGEST, SMALLEST, rescaled_by, unusual_size
 from mlmed.errors import DataError, NotIdentifiedError
 
 __all__ = [
@@ -18,8 +20,10 @@ __all__ = [
     "refuse_collinear",
     "refuse_constant",
     "refuse_few_rows",
+    "refuse_lost_digits",
     "refuse_one_cluster",
     "refuse_repeated",
+    "refuse_sizes",
     "refuse_unpaired",
     "within_share",
 ]
@@ -73,6 +77,40 @@ def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> Non
         raise DataError(
             f"the predictor {grams.columns[k]!r} is constant ({value:g}) in the rows of equation {equation.name}, so "
             "its effect cannot be told from the intercept; remove it"
+        )
+
+
+def refuse_sizes(equation: EquationLayout, grams: Grams) -> None:
+    """Columns whose coefficients, or their variances, would leave the range of floating point."""
+    response = equation.response_at
+    columns = sorted({response, *equation.fixed_at, *equation.random_at} - {0})
+    for k in columns:
+        error = unusual_size(grams.columns[k], float(grams.scale[k]))
+        if error is not None:
+            raise error
+    for k in columns:
+        ratio = float(grams.scale[response] / grams.scale[k])
+        if SMALLEST <= ratio <= LARGEST:
+            continue
+        far = max((k, response), key=lambda at: abs(float(np.log10(grams.scale[at]))))
+        raise DataError(
+            f"equation {equation.name}: the response has standard deviation {grams.scale[response]:.3g} and the "
+            f"predictor {grams.columns[k]!r} {grams.scale[k]:.3g}, so its coefficient is of size {ratio:.3g}; standard "
+            "errors of variances take fourth powers of such numbers, which overflow or vanish; multiply "
+            f"{grams.columns[far]!r} by {rescaled_by(float(grams.scale[far]))}"
+        )
+
+
+def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
+    """A response of which random effects leave less, in cross-products without rows, than these hold."""
+    if grams.roots is None or grams.roots.of_rows:
+        return
+    share = rest_share(grams, equation)
+    if share <= NO_DIGITS:
+        raise DataError(
+            f"equation {name}: random effects leave {share:.1e} of the squares of the response within clusters. "
+            f"Cross-products hold shares down to {NO_DIGITS:g} to six digits and no less, so the residual variance "
+            "cannot be computed from an engine or from stored Grams; fit a data frame in memory, whose rows hold it"
         )
 
 

@@ -148,7 +148,7 @@ class ClusterSums(Sums):
     Attributes
     ----------
     QTF : (3, q, q) array
-        Q = Z'V^-1 Z, T and F = I - N A.
+        Q = Z'V^-1 Z, T and F = I - N A; without F, (2, q, q), where roots serve.
     Q_QT : (q*q, 2, q*q) array
         Entries of Q times those of Q and of T.
     VV : (q*(p+1), q*(p+1)) array
@@ -262,11 +262,11 @@ def _semidefinite_roots(A: Array, B: Array) -> tuple[Array, Array]:
     return C, reduced
 
 
-def chunk_sums(made: Inverted, *, second: bool) -> ClusterSums:
-    """Sums of one chunk for the derivatives in G."""
-    n, _, q, _ = made.tables.shape
-    rows, Vs = made.tables.reshape(n, 3 * q * q), made.V.reshape(n, -1)
-    total = (np.ones(n) @ rows).reshape(3, q, q)  # a product with ones is faster than a sum
+def chunk_sums(tables: Array, V: Array, *, second: bool) -> ClusterSums:
+    """Sums of one chunk for the derivatives in G; ``tables`` (n, 2 or 3, q, q) and V as in ``Inverted``."""
+    n, count, q, _ = tables.shape
+    rows, Vs = tables.reshape(n, count * q * q), V.reshape(n, -1)
+    total = (np.ones(n) @ rows).reshape(count, q, q)  # a product with ones is faster than a sum
     if not second:
         return ClusterSums(total, np.zeros(0), np.zeros(0))
     return ClusterSums(total, (rows[:, : q * q].T @ rows[:, : 2 * q * q]).reshape(q * q, 2, q * q), Vs.T @ Vs)

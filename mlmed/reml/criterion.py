@@ -29,6 +29,7 @@ from mlmed.reml.directions import with_natural
 from mlmed.reml.parallel import ordered_map, worker_count
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.weights import Whitener, weighted_cross, whitener
+from mlmed.reml.whitened import Rooted, RootSums, first_of_roots, root_sums, root_tables, rooted
 
 __all__ = ["evaluate"]
 
@@ -43,18 +44,42 @@ class _Solved:
     beta: Array
     P: Array
     P_inv: Array
+    factor: Array  # (p, p): lower-triangular factor of P
+    inverse: Array  # (p, p): its inverse
     contrast: Array  # (p + 1,): (-beta, 1), so that [X y] contrast = y - X beta
     score: Array  # (p,): X'V^-1 (y - X beta), zero unless beta was given
 
+    @property
+    def turn(self) -> Array:
+        """(p + 1, p + 1): takes [X y] to columns with P = 1 and the residuals y - X beta (eq. 8b)."""
+        p = len(self.factor)
+        return np.column_stack([np.vstack([self.inverse.T, np.zeros(p)]), self.contrast])
 
-def _generalized_least_squares(problem: Problem, S: Array, logdet: float, reml: bool, beta: Array | None) -> _Solved:
-    p = problem.n_fixed
-    total = int(problem.nobs.sum())
+    @property
+    def turned(self) -> _Solved:
+        """The same for these columns."""
+        one = np.eye(len(self.factor))
+        contrast = np.append(np.zeros(len(one)), 1.0)
+        return replace(self, P=one, P_inv=one, factor=one, inverse=one, contrast=contrast)
+
+
+def _factor(S: Array) -> Array:
+    """Lower-triangular factor of [X y]'V^-1 [X y]."""
     if not np.isfinite(S).all():
         raise np.linalg.LinAlgError("the cross-products overflow: a residual variance has gone to zero")
     factor, failed = dpotrf(S, lower=1)
     if failed:
         raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
+    return np.asarray(factor)
+
+
+def _generalized_least_squares(
+    problem: Problem, factor: Array, logdet: float, reml: bool, beta: Array | None
+) -> _Solved:
+    """Eq. 6 from the lower-triangular ``factor`` (p + 1, p + 1) of S."""
+    p = problem.n_fixed
+    total = int(problem.nobs.sum())
+    P = factor[:p, :p] @ factor[:p, :p].T
     diagonal = factor.diagonal()
     inverse = dtrtri(factor, lower=1)[0]
     contrast = inverse[p] * diagonal[p]  # the last row of the inverse factor is (-beta, 1) over its pivot
@@ -63,7 +88,7 @@ def _generalized_least_squares(problem: Problem, S: Array, logdet: float, reml: 
     score = np.zeros(p)
     if beta is not None:  # eq. 37: rss of a given beta
         away = -contrast[:p] - beta
-        score = S[:p, :p] @ away
+        score = factor[:p, :p] @ (factor[:p, :p].T @ away)
         rss += float(away @ score)
         contrast = np.append(-beta, 1.0)
     value = logdet + rss
@@ -71,7 +96,7 @@ def _generalized_least_squares(problem: Problem, S: Array, logdet: float, reml: 
         value += 2.0 * float(np.log(diagonal[:p]).sum()) + (total - p) * np.log(2 * np.pi)
     else:
         value += total * np.log(2 * np.pi)
-    return _Solved(float(value), -contrast[:p], S[:p, :p], P_inv, contrast, score)
+    return _Solved(float(value), -contrast[:p], P, P_inv, factor[:p, :p], inverse[:p, :p], contrast, score)
 
 
 def _by_stratum(problem: Problem, rows: Array) -> Array:
@@ -128,8 +153,8 @@ def evaluate(
     """
     workers = worker_count() if problem.n_clusters >= MANY else 1
     slices, made = chunks(problem, chunk), _whitener(problem, sigma2, root)
-    S, logdet, size, parts = _first_pass(problem, L, sigma2, made, slices, workers)
-    solved = _generalized_least_squares(problem, S, logdet, reml, beta)
+    factor, logdet, size, parts = _first_pass(problem, L, sigma2, made, slices, workers)
+    solved = _generalized_least_squares(problem, factor, logdet, reml, beta)
     size = max(size, abs(solved.value))
     empty = np.empty((0, 0))
     if order == 0:
@@ -138,13 +163,17 @@ def evaluate(
     weight = solved.contrast[:, None] * solved.contrast
     if reml:
         weight[: problem.n_fixed, : problem.n_fixed] += solved.P_inv
+    turn = None if problem.roots is None else solved.turn
     weights = _directions(problem, made, base)
-    sums, residual = _second_pass(problem, L, sigma2, weights, weight, slices, parts, workers, second=order > 1)
+    second = order > 1
+    sums, residual = _second_pass(
+        problem, L, sigma2, weights, weight, slices, parts, workers, turn, reml=reml, second=second
+    )
     gradient = _gradient(sums, residual, weight)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
     found = Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size, sums.QTF[0])
-    if order > 1:
+    if second:
         found = _with_second(found, problem, sums, residual, solved, reml, given=beta is not None)
     return found if base is None or weights is None else with_natural(found, problem.residual, base)
 
@@ -173,8 +202,12 @@ def _with_second(
     given: bool,
 ) -> Evaluation:
     """Add second derivatives; ``given``: at a given beta, which is a coordinate then."""
-    information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
-    beta_gradient = -solved.P_inv @ v
+    if problem.roots is None:
+        information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
+        beta_gradient = -solved.P_inv @ v
+    else:
+        information, hessian, own = _second_derivatives(problem, sums, residual, solved.turned, reml)
+        v, beta_gradient = solved.factor @ own, -solved.inverse.T @ own
     if not given:
         hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
     else:
@@ -186,11 +219,13 @@ def _with_second(
 
 def _first_pass(
     problem: Problem, L: Array, sigma2: Array, made: Whitener | None, slices: list[slice], workers: int
-) -> tuple[Array, float, float, Sequence[slice | Factored]]:
-    """S and log|V| over all clusters (eq. 5), the size of what S is made of, and the parts of the second pass.
+) -> tuple[Array, float, float, Sequence[slice | Factored | Rooted]]:
+    """Factor of S, log|V| over all clusters (eq. 5), the size of what S is made of, the parts of the second pass.
 
     A single chunk is kept factored.
     """
+    if problem.roots is not None:
+        return first_of_roots(problem, problem.roots, L, sigma2, slices, workers)
     keep, precision = len(slices) == 1, None if made is None else made.precision
 
     def reduced(part: slice) -> tuple[Array, float, Factored | None]:
@@ -205,7 +240,7 @@ def _first_pass(
         logdet += part_logdet
         if factored is not None:
             kept.append(factored)
-    return S, logdet, size, kept or slices
+    return _factor(S), logdet, size, kept or slices
 
 
 def _rows(problem: Problem, sigma2: Array, made: Whitener | None) -> tuple[Array, float, float]:
@@ -226,27 +261,43 @@ def _second_pass(
     weights: CrossWeights | None,
     weight: Array,
     slices: list[slice],
-    parts: Sequence[slice | Factored],
+    parts: Sequence[slice | Factored | Rooted],
     workers: int,
+    turn: Array | None,
     *,
+    reml: bool,
     second: bool,
 ) -> tuple[ClusterSums, ResidualTables]:
-    """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters."""
+    """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters.
+
+    With roots the columns [X y] are multiplied by ``turn`` first (eq. 8b).
+    """
     precision = None if weights is None else weights.precision
 
-    def summed(part: tuple[slice, slice | Factored]) -> tuple[ClusterSums, DiagonalSums | CrossSums]:
+    def summed(
+        part: tuple[slice, slice | Factored | Rooted],
+    ) -> tuple[ClusterSums, DiagonalSums | CrossSums | RootSums]:
         at, given = part
+        if turn is not None:
+            own = (given if isinstance(given, Rooted) else rooted(problem, L, sigma2, at)).turned(turn)
+            tables = own.tables(reml=reml)
+            return chunk_sums(tables, own.V, second=second), root_sums(problem, own, reml=reml, second=second)
         factored = given if isinstance(given, Factored) else factor_clusters(problem, L, sigma2, at, precision)
         made = inverted(factored, weight, None if weights is None else L)
         if weights is None:
-            return chunk_sums(made, second=second), diagonal_sums(made, second=second)
-        return chunk_sums(made, second=second), cross_sums(problem, weights, made, weight, at, second=second)
+            return chunk_sums(made.tables, made.V, second=second), diagonal_sums(made, second=second)
+        return chunk_sums(made.tables, made.V, second=second), cross_sums(
+            problem, weights, made, weight, at, second=second
+        )
 
     found = ordered_map(summed, list(zip(slices, parts, strict=True)), workers)
     sums, own = next(found)
     for other, other_own in found:
         sums.add(other)
         own.add(other_own)
+    if isinstance(own, RootSums):
+        assert turn is not None
+        return sums, root_tables(problem, own, turn, sigma2, reml=reml)
     if isinstance(own, DiagonalSums):
         return sums, _diagonal_tables(problem, sums, own, weight, sigma2)
     assert weights is not None
@@ -281,7 +332,8 @@ def _gradient(sums: ClusterSums, residual: ResidualTables, weight: Array) -> Arr
     qq = sums.QTF[0].size
     gradient = np.empty(qq + len(residual.trace))
     np.subtract(sums.QTF[0], sums.QTF[1], out=gradient[:qq].reshape(sums.QTF[0].shape))
-    gradient[qq:] = residual.trace - residual.own.reshape(len(residual.own), -1) @ weight.ravel()
+    form = residual.own.reshape(len(residual.own), -1) @ weight.ravel() if residual.form is None else residual.form
+    gradient[qq:] = residual.trace - form
     return gradient
 
 

@@ -44,12 +44,15 @@ class ResidualTables:
         Z'V^-1 V_s V^-1 Z and the same between Z'V^-1 [X y] W and its transpose; empty below order 2.
     pairs : (2, S, S) array
         tr(V^-1 V_s V^-1 V_t), and the quadratic form of V^-1 V_s V^-1 V_t V^-1; empty below order 2.
+    form : (S,) array or None
+        tr(W own), where it was taken before the squares of ``own``.
     """
 
     trace: Array
     own: Array
     mixed: Array
     pairs: Array
+    form: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

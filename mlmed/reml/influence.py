@@ -218,7 +218,7 @@ def refits_without(
     problem = working.problem
     chosen = np.arange(problem.n_clusters) if clusters is None else np.asarray(clusters, dtype=np.intp)
     refused = _refused(working, optimum, products, reml)
-    cases = CaseResampler(problem.A, problem.B, products, problem.stratum)
+    cases = CaseResampler(problem.A, problem.B, products, problem.stratum, problem.roots)
     n_psi = len(_psi(to_estimates(working, optimum, reml=reml)))
     task = Refit.of(cases, working, optimum, reml=reml, n_psi=n_psi)
     pieces = np.array_split(chosen, max(min(4 * joblib.effective_n_jobs(n_jobs), len(chosen)), 1))

@@ -9,10 +9,40 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
-__all__ = ["Entries", "entries", "sparse"]
+__all__ = ["Entries", "EquationMaps", "entries", "sparse"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class EquationMaps:
+    """One equation in working units; W stands for the rows of the K Gram columns.
+
+    Attributes
+    ----------
+    fixed, random : slice
+        Positions of its p_r effects in beta and of its q_r effects in u.
+    X : (K, p_r) array
+        ``X_r = W @ X``.
+    Z : (K, q_r) array
+        ``Z_r = W @ Z``.
+    response : (K,) array
+        ``y_r = W @ response``: 1 at the response, its shift at the constant if there is no intercept.
+    X_back, offset : (p_r, p_r), (p_r,) arrays
+        ``beta_r = offset + X_back @ beta_w`` in the user's units (eq. 18).
+    Z_back : (q_r, q_r) array
+        ``u_r = Z_back @ u_w`` (eq. 19).
+    """
+
+    fixed: slice
+    random: slice
+    X: Array
+    Z: Array
+    response: Array
+    X_back: Array
+    offset: Array
+    Z_back: Array
 
 
 @dataclass(frozen=True, slots=True)

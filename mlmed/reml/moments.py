@@ -19,6 +19,7 @@ from mlmed.reml.cross import CrossWeights, weights_along
 from mlmed.reml.directions import along
 from mlmed.reml.problem import Cross, Problem
 from mlmed.reml.weights import weighted_tables, whitener
+from mlmed.reml.whitened import rooted
 
 __all__ = ["Moments", "moments", "moved_crossproducts"]
 
@@ -93,6 +94,8 @@ class _Sums(Sums):
 
 
 def _chunk_sums(problem: Problem, L: Array, cells: _Cells, part: slice, second: bool) -> _Sums:
+    if problem.roots is not None:
+        return _rooted_sums(problem, L, cells.sigma2, part, second)
     p, q, weights = problem.n_fixed, problem.n_random, cells.weights
     A, B, H = factor_clusters(problem, L, cells.sigma2, part).cluster_last()
     B = B[:, :p]
@@ -114,6 +117,33 @@ def _chunk_sums(problem: Problem, L: Array, cells: _Cells, part: slice, second: 
         UQU=np.array([(flat * Q[b, c]) @ flat.T for b, c in zip(*np.triu_indices(q), strict=True)]),
         UY=flat @ Y.transpose(0, 2, 1),
         UNU=left @ right.T,
+    )
+
+
+def _rooted_sums(problem: Problem, L: Array, sigma2: Array, part: slice, second: bool) -> _Sums:
+    """The same from roots, where ``lost`` is what Z leaves of X - Z h less all of it: no difference is taken."""
+    p, q, member = problem.n_fixed, problem.n_random, problem.member
+    at = rooted(problem, L, sigma2, part)
+    D, V = at.solved[:, :, :p], at.V[:, :, :p]
+    flat = np.ascontiguousarray(V.transpose(1, 2, 0)).reshape(q * p, -1)
+    own = np.einsum("ra,nai,nak->rik", member, D, D, optimize=True)
+    lost = -sigma2[:, None, None] * own
+    if not second:
+        return _Sums(flat @ flat.T, lost, *(np.zeros(0) for _ in range(3)))
+    Q, by_equation = at.Q.transpose(1, 2, 0), member[:, None, :, None] * D
+    Y = np.einsum("nab,rnai->rbin", at.reach, by_equation) / sigma2[:, None, None, None]
+    # U_s'N U_t enters as what X'V^-1 V_s V^-1 V_t V^-1 X is less than the rest of X in ``twice``
+    through = np.einsum("rnai,nab,snbk->risk", by_equation, at.inverse, by_equation, optimize=True)
+    through /= -sigma2[:, None, None, None] * sigma2[:, None]
+    for r, table in enumerate(own):
+        through[r, :, r] += table / sigma2[r] ** 2
+    R = len(sigma2)
+    return _Sums(
+        UU=flat @ flat.T,
+        lost=lost,
+        UQU=np.array([(flat * Q[b, c]) @ flat.T for b, c in zip(*np.triu_indices(q), strict=True)]),
+        UY=flat @ Y.reshape(R, q * p, -1).transpose(0, 2, 1),
+        UNU=through.reshape(R * p, R * p),
     )
 
 
@@ -179,7 +209,7 @@ def _left_of_X(problem: Problem, sums: _Sums) -> Array:
     """Cross-products of X - Z h by cell, (M, p, p)."""
     p, cross = problem.n_fixed, problem.cross
     if cross is None:
-        return problem.C[:, :p, :p] - sums.lost
+        return (problem.C if problem.roots is None else problem.roots.squares)[:, :p, :p] - sums.lost
     owned = _owned(cross)
     whole = np.einsum("xik,ri,sk->xrsik", cross.C[:, :p, :p], owned, owned)
     return whole.reshape(-1, p, p) - sums.lost

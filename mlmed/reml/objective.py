@@ -11,7 +11,7 @@ from mlmed.reml.covariance import Block, factor_basis, pivoted_chart
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.directions import along
 from mlmed.reml.problem import Evaluation, Problem
-from mlmed.reml.sigma import LOWEST_LOG_SD, ResidualChart, degenerate
+from mlmed.reml.sigma import LOWEST_LOG_SD, LOWEST_OF_ROOTS, ResidualChart, degenerate
 from mlmed.reml.weights import residual_units
 
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
@@ -110,7 +110,8 @@ class Objective:
         """
         cross = self.problem.cross
         if cross is None:
-            return float(self.residual_part(theta).min()) < LOWEST_LOG_SD
+            lowest = LOWEST_LOG_SD if self.problem.roots is None else LOWEST_OF_ROOTS
+            return float(self.residual_part(theta).min()) < lowest
         root = self.residual_root(theta)
         return any(degenerate(root[own]) for own, rows in zip(cross.observed, cross.nobs, strict=True) if rows)
 

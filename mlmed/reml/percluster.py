@@ -15,8 +15,9 @@ from mlmed.data.grams import Grams
 from mlmed.reml.assembly import Assembly, build_assembly, cluster_cross
 from mlmed.reml.clusters import factor_clusters, product
 from mlmed.reml.cross_products import cross_products
-from mlmed.reml.perresidual import ClusterProducts, Inverse, ResidualTerms, cross_terms, diagonal_terms
-from mlmed.reml.problem import Problem
+from mlmed.reml.perresidual import ClusterProducts, Inverse, ResidualTerms, cross_terms, diagonal_terms, rooted_terms
+from mlmed.reml.problem import Problem, Roots
+from mlmed.reml.whitened import rooted
 from mlmed.reml.working import Working
 
 __all__ = ["ClusterProducts", "ClusterTerms", "cluster_products", "cluster_terms", "products_by_cluster"]
@@ -96,6 +97,8 @@ def cluster_terms(
     information : bool
         Whether to fill in the expected second derivatives.
     """
+    if problem.roots is not None:
+        return _rooted_terms(problem, problem.roots, products, basis, L, sigma2, part, information)
     A, B, H = factor_clusters(problem, L, sigma2, part).cluster_last()
     N = np.einsum("baj,bcj->acj", H, H)
     half, h, NA = product(H, B), product(N, B), product(N, A)
@@ -104,12 +107,35 @@ def cluster_terms(
         own = diagonal_terms(problem, products, made, sigma2, part, information=information)
     else:
         own = cross_terms(problem, products.cross, made, sigma2, part, information=information)
-    along = np.einsum("aij,kamj->kimj", made.V, np.einsum("kab,bmj->kamj", basis, made.V))
+    cross = own.cross - np.einsum("aij,amj->imj", half, half)
+    return _terms(basis, made.Q, made.V, cross, own, information)
+
+
+def _rooted_terms(
+    problem: Problem,
+    roots: Roots,
+    products: ClusterProducts,
+    basis: Array,
+    L: Array,
+    sigma2: Array,
+    part: slice,
+    information: bool,
+) -> ClusterTerms:
+    """The same from roots: sums of positive terms (eq. 5b to 10b)."""
+    at = rooted(problem, L, sigma2, part)
+    own = rooted_terms(problem, roots, at, products.nobs[:, part], sigma2, part, information=information)
+    cross = own.cross + np.einsum("nai,nam->imn", at.half, at.half)
+    return _terms(basis, at.Q.transpose(1, 2, 0), at.V.transpose(1, 2, 0), cross, own, information)
+
+
+def _terms(basis: Array, Q: Array, V: Array, cross: Array, own: ResidualTerms, information: bool) -> ClusterTerms:
+    """Join what G and what the residual parameters add."""
+    along = np.einsum("aij,kamj->kimj", V, np.einsum("kab,bmj->kamj", basis, V))
     return ClusterTerms(
-        cross=own.cross - np.einsum("aij,amj->imj", half, half),
-        trace=np.concatenate([np.einsum("kab,abj->kj", basis, made.Q), own.trace]),
+        cross=cross,
+        trace=np.concatenate([np.einsum("kab,abj->kj", basis, Q), own.trace]),
         moved=np.concatenate([along, own.moved]),
-        information=_information(basis, made.Q, own) if information else np.empty(0),
+        information=_information(basis, Q, own) if information else np.empty(0),
     )
 
 

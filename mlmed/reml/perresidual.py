@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from mlmed.reml.clusters import product
 from mlmed.reml.cross import cross_weights
-from mlmed.reml.problem import CrossProducts, Problem
+from mlmed.reml.problem import CrossProducts, Problem, Roots
 from mlmed.reml.weights import weighted_clusters, weighted_tables
+from mlmed.reml.whitened import Rooted
 
-__all__ = ["ClusterProducts", "Inverse", "ResidualTerms", "cross_terms", "diagonal_terms"]
+__all__ = ["ClusterProducts", "Inverse", "ResidualTerms", "cross_terms", "diagonal_terms", "rooted_terms"]
 
 Array = NDArray[np.float64]
 
@@ -111,6 +112,35 @@ def diagonal_terms(
             pair = np.einsum("acj,caj->j", NA[np.ix_(mine, other)], NA[np.ix_(other, mine)])
             pairs[r, s] = (pair + (rows[r] - 2.0 * inside[r] if r == s else 0.0)) / (sigma2[r] * sigma2[s])
     return ResidualTerms(C.sum(axis=0), trace, own, mixed, pairs)
+
+
+def rooted_terms(
+    problem: Problem,
+    roots: Roots,
+    at: Rooted,
+    rows: NDArray[np.int64],
+    sigma2: Array,
+    part: slice,
+    *,
+    information: bool,
+) -> ResidualTerms:
+    """Terms from roots; ``cross`` holds what Z leaves of [X y] and no more."""
+    scale = sigma2[:, None, None, None]
+    members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
+    rest = np.einsum("nrki,nrkm->rimn", roots.rest[part], roots.rest[part]) / scale
+    inside = np.array([np.einsum("nai,nam->imn", at.solved[:, mine], at.solved[:, mine]) for mine in members])
+    free = rows - np.array([len(mine) for mine in members])[:, None]
+    trace = free + np.array([np.einsum("naa->n", at.inverse[:, mine][:, :, mine]) for mine in members])
+    moved = (rest + inside) / scale
+    if not information:
+        return ResidualTerms(rest.sum(axis=0), trace / sigma2[:, None], moved, np.empty(0), np.empty(0))
+    mixed = np.array([np.einsum("nca,ncb->abn", at.reach[:, mine], at.reach[:, mine]) for mine in members]) / scale
+    pairs = np.empty((len(members), *trace.shape))
+    for r, mine in enumerate(members):
+        for s, other in enumerate(members):
+            pairs[r, s] = np.square(at.inverse[:, mine][:, :, other]).sum(axis=(1, 2)) + (free[r] if r == s else 0.0)
+            pairs[r, s] /= sigma2[r] * sigma2[s]
+    return ResidualTerms(rest.sum(axis=0), trace / sigma2[:, None], moved, mixed, pairs)
 
 
 def cross_terms(

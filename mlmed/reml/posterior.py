@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.clusters import chunks, factor_clusters
+from mlmed.reml.clusters import chunks
 from mlmed.reml.problem import Problem
+from mlmed.reml.whitened import given_effects
 from mlmed.reml.working import Units
 
 __all__ = ["ModeLaw", "mode_law"]
@@ -81,10 +82,10 @@ def mode_law(problem: Problem, L: Array, sigma2: Array, beta: Array, units: Unit
     contrast = np.append(-beta, 1.0)
     back = np.linalg.inv(units.X_map)  # of a step of beta to working units
     for part in chunks(problem):
-        factored = factor_clusters(problem, L, sigma2, part)
-        H = factored.H @ units.Z_map.T  # K^-1 L' Z_map': N_j = H'H (eq. 22)
+        own, HB = given_effects(problem, L, sigma2, part)
+        H = own @ units.Z_map.T  # K^-1 L' Z_map': N_j = H'H (eq. 22)
         turned = H.transpose(0, 2, 1)
         law.root[part] = H
-        law.modes[part] = (turned @ (factored.HB @ contrast)[:, :, None])[:, :, 0]
-        law.slide[part] = turned @ (factored.HB[:, :, :p] @ back)
+        law.modes[part] = (turned @ (HB @ contrast)[:, :, None])[:, :, 0]
+        law.slide[part] = turned @ (HB[:, :, :p] @ back)
     return law

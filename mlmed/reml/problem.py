@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlmed.reml.sigma import ResidualStructure
 
-__all__ = ["Cross", "CrossProducts", "Evaluation", "Problem"]
+__all__ = ["Cross", "CrossProducts", "Evaluation", "Problem", "Roots"]
 
 Array = NDArray[np.float64]
 
@@ -87,6 +87,53 @@ class CrossProducts:
 
 
 @dataclass(frozen=True, slots=True)
+class Roots:
+    """The rows of every cluster in rotated bases, by equation: what A, B and C are the squares of (eq. 3b).
+
+    Attributes
+    ----------
+    Z : (J, q, q) array
+        Lower-triangular E_j with ``Z'Z = E_j E_j'``, block-diagonal over equations; zeros for columns that others of
+        the cluster make up.
+    reduced : (J, q, p + 1) array
+        ``E_j^-1 Z'[X y]``.
+    rest : (J, R, p + 1, p + 1) array
+        Upper-triangular roots of what Z leaves of [X y] in the rows of every equation.
+    total : (R, p + 1, p + 1) array
+        Those of all clusters together; made from ``rest``.
+    """
+
+    Z: Array
+    reduced: Array
+    rest: Array
+    total: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Join the clusters."""
+        k = self.rest.shape[2]
+        joined = [np.linalg.qr(own.reshape(-1, k), mode="r") for own in self.rest.transpose(1, 0, 2, 3)]
+        object.__setattr__(self, "total", np.stack(joined))
+
+    @property
+    def squares(self) -> Array:
+        """Cross-products of what Z leaves of [X y], (R, p + 1, p + 1)."""
+        return self.total.transpose(0, 2, 1) @ self.total
+
+    def rows(self, equation: int, effects: NDArray[np.intp]) -> Array:
+        """Pseudo-rows [Z X y] of one equation, (J, k + p + 1, k + p + 1), from its k random effects."""
+        J, k, width = len(self.Z), len(effects), self.reduced.shape[2]
+        out = np.zeros((J, k + width, k + width))
+        out[:, :k, :k] = self.Z[:, effects[:, None], effects].transpose(0, 2, 1)
+        out[:, :k, k:] = self.reduced[:, effects]
+        out[:, k:, k:] = self.rest[:, equation]
+        return out
+
+    def take(self, index: NDArray[np.intp] | slice) -> Roots:
+        """Those of the listed clusters, in this order."""
+        return Roots(self.Z[index], self.reduced[index], self.rest[index])
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Sufficient statistics of one mixed model (eq. 3), in whatever units the columns were given.
 
@@ -106,6 +153,8 @@ class Problem:
         The equation that each random effect belongs to.
     cross : Cross or None
         What correlated residuals need; None where Sigma is diagonal.
+    roots : Roots or None
+        The same rows without their squares, where these have lost digits; evaluations then use nothing else.
     member : (R, q) array
         1 where a random effect belongs to an equation, else 0; made from ``stratum``.
     """
@@ -116,6 +165,7 @@ class Problem:
     nobs: NDArray[np.int64]
     stratum: NDArray[np.int64]
     cross: Cross | None = None
+    roots: Roots | None = None
     member: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -104,15 +104,19 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class PulledObjective(Objective):
-    """F with its pull as a function of theta = (l, log sd, beta in working units).
+    """F with its pull as a function of theta = (l, log sd, b), ``beta = centre + spread @ b`` in working units.
 
     Attributes
     ----------
     pull : Pull
         What is added to the criterion.
+    centre, spread : (p,), (p, p) arrays
+        Units of b.
     """
 
     pull: Pull
+    centre: Array
+    spread: Array
 
     def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
         """Criterion with its pull and natural derivatives at theta; always of second order."""
@@ -123,11 +127,26 @@ class PulledObjective(Objective):
             sigma2,
             reml=self.reml,
             order=2,
-            beta=self.free_part(theta),
+            beta=self.centre + self.spread @ self.free_part(theta),
             root=root,
             base=self.chart.base,
         )
-        return self.pull.added_to(at, self.problem.residual, L @ L.T, sigma2)
+        return self._in_units(self.pull.added_to(at, self.problem.residual, L @ L.T, sigma2))
+
+    def _in_units(self, at: Evaluation) -> Evaluation:
+        """Derivatives in b in the place of beta."""
+        if self.problem.roots is None:
+            return at
+        p, n = len(self.centre), len(at.gradient)
+        turn = np.eye(n)
+        turn[n - p :, n - p :] = self.spread
+        inward = turn.T
+        return replace(
+            at,
+            gradient=inward @ at.gradient,
+            hessian=inward @ at.hessian @ turn,
+            information=inward @ at.information @ turn,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +174,29 @@ class PulledPoint:
     optimum: Optimum
 
 
+def _beta_units(working: Working, start: Optimum) -> tuple[Array, Array, Array]:
+    """Centre and spread of beta's coordinates and where they start.
+
+    With roots they are standard errors in uncorrelated directions: where slopes are huge the intercept follows from
+    them nearly exactly, and the criterion would look flat along beta itself.
+    """
+    beta, p = start.evaluation.beta, working.problem.n_fixed
+    if working.problem.roots is None:
+        return np.zeros(p), np.eye(p), beta
+    size = np.sqrt(start.evaluation.P_inv.diagonal())
+    values, vectors = np.linalg.eigh(start.evaluation.P_inv / np.outer(size, size))
+    rounding = p * np.finfo(float).eps * values[-1]
+    return beta, size[:, None] * vectors * np.sqrt(np.maximum(values, rounding)), np.zeros(p)
+
+
 def pulled_optimum(
     working: Working, blocks: tuple[Block, ...], pull: Pull, start: Optimum, *, reml: bool
 ) -> PulledPoint:
     """Minimize the pulled criterion from ``start``, with the search that fits models."""
     base = objective_for(working.problem, blocks, reml=reml)
-    objective = PulledObjective(base.problem, base.basis, reml, base.chart, pull)
-    theta = np.append(coordinates(working.problem, blocks, start.G, start.sigma2), start.evaluation.beta)
+    centre, spread, b = _beta_units(working, start)
+    objective = PulledObjective(base.problem, base.basis, reml, base.chart, pull, centre, spread)
+    theta = np.append(coordinates(working.problem, blocks, start.G, start.sigma2), b)
     found = minimize(objective, blocks, theta, NewtonSettings())
     psi = pull.psi(found.G, found.sigma2, found.evaluation.beta)
     value = pull.target(psi)[0]

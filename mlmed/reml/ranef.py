@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.reml.clusters import chunks, factor_clusters
+from mlmed.reml.clusters import chunks
 from mlmed.reml.problem import Problem
+from mlmed.reml.whitened import given_effects
 
 __all__ = ["ConditionalModes", "conditional_modes"]
 
@@ -47,9 +48,9 @@ def conditional_modes(problem: Problem, L: Array, sigma2: Array, beta: Array, Z_
     modes, covariances = np.empty((q, J)), np.empty((q, q, J))
     contrast = np.append(-beta, 1.0)
     for part in chunks(problem):
-        factored = factor_clusters(problem, L, sigma2, part)
-        H = factored.H @ Z_map.T  # (n, q, q): K^-1 L' times Z_map'
-        half = factored.HB @ contrast
+        own, HB = given_effects(problem, L, sigma2, part)
+        H = own @ Z_map.T  # (n, q, q): K^-1 L' times Z_map'
+        half = HB @ contrast
         modes[:, part] = (half[:, None, :] @ H)[:, 0].T
         covariances[:, :, part] = (H.transpose(0, 2, 1) @ H).transpose(1, 2, 0)
     return ConditionalModes(modes, covariances)

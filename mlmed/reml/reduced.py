@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.reml.problem import Problem
+from mlmed.reml.roots import with_columns
 from mlmed.reml.working import Working
 
 __all__ = ["only_effects"]
@@ -27,8 +28,9 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
         Positions of the effects that stay, at least one.
     """
     full, Z_map = working.problem, working.units.Z_map
-    scale = np.diag(np.diag(Z_map))
-    T = np.linalg.solve(Z_map, scale)[:, keep]
+    # with roots the diagonal may be zero, as effects are mixed; alone in its row it is the row's length
+    scale = np.diag(np.diag(Z_map) if full.roots is None else np.sqrt((Z_map**2).sum(axis=1)))
+    T = np.asarray(np.linalg.solve(Z_map, scale), dtype=np.float64)[:, keep]
     A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
     B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
     cross = full.cross
@@ -41,4 +43,6 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
         if any(k in place for k in block.index)
     )
     units = replace(working.units, Z_map=scale[np.ix_(keep, keep)])
-    return Working(Problem(A, B, full.C, full.nobs, full.stratum[keep], cross), blocks, units)
+    stratum = full.stratum[keep]
+    roots = None if full.roots is None else with_columns(full.roots, T, full.stratum, stratum)
+    return Working(Problem(A, B, full.C, full.nobs, stratum, cross, roots), blocks, units)

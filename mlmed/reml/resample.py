@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mlmed.data.grams import Grams
-from mlmed.data.layout import Design
+from mlmed.data.layout import Design, Layout
 from mlmed.data.rows import unit_rows
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
 from mlmed.reml.percluster import products_by_cluster
 from mlmed.reml.perresidual import ClusterProducts
-from mlmed.reml.problem import Problem
+from mlmed.reml.problem import Problem, Roots
+from mlmed.reml.roots import simulated_roots
 
 __all__ = ["CaseResampler", "WithinCaseResampler", "case_resampler", "within_case_resampler"]
 
@@ -37,12 +38,15 @@ class CaseResampler:
         Those of the fixed part, and across equations, by cluster.
     stratum : (q,) int array
         The equation that each random effect belongs to.
+    roots : Roots or None
+        Of the rows of every cluster, where products have lost digits.
     """
 
     A: Array
     B: Array
     products: ClusterProducts
     stratum: NDArray[np.int64]
+    roots: Roots | None = None
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate."""
@@ -65,12 +69,14 @@ class CaseResampler:
             own.nobs @ counts,
             self.stratum,
             None if cross is None else cross.take(index).summed(),
+            None if self.roots is None else self.roots.take(index),
         )
 
     def reordered(self, index: Indices) -> CaseResampler:
         """The listed clusters, in this order."""
         A, B = self.A.take(index, axis=2), self.B.take(index, axis=2)
-        return CaseResampler(A, B, self.products.take(index), self.stratum)
+        roots = None if self.roots is None else self.roots.take(index)
+        return CaseResampler(A, B, self.products.take(index), self.stratum, roots)
 
     def without(self, cluster: int) -> Problem:
         """All clusters but one (the jackknife)."""
@@ -80,8 +86,11 @@ class CaseResampler:
 def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
     """Resampler of the clusters of some Grams."""
     assembly = assembly_for(spec, grams)
-    problem = assemble(assembly, grams.products)
-    return CaseResampler(problem.A, problem.B, products_by_cluster(assembly, grams.products), problem.stratum)
+    problem, products = (
+        assemble(assembly, grams.sums, assembly.roots),
+        products_by_cluster(assembly, grams.products),
+    )
+    return CaseResampler(problem.A, problem.B, products, problem.stratum, problem.roots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,12 @@ class WithinCaseResampler:
         First row and number of rows of every cluster.
     order : (N,) int array
         Position of each row of ``table`` in the Design.
+    values : (K, N) array
+        Gram columns of every row, 0 where no equation of the row uses them; empty where the model needs no roots.
+    member : (R, N) bool array
+        Equations of every row.
+    layout : Layout
+        Of the Grams.
     """
 
     assembly: Assembly
@@ -108,6 +123,9 @@ class WithinCaseResampler:
     first: Indices
     size: Indices
     order: Indices
+    values: Array
+    member: NDArray[np.bool_]
+    layout: Layout
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate."""
@@ -127,7 +145,14 @@ class WithinCaseResampler:
         pick = csr_array((np.ones(len(rows)), rows, ends), shape=(len(index), len(self.table)))
         sums = pick @ self.table
         P = self.assembly.member.shape[1]
-        return assemble(self.assembly, np.ascontiguousarray(sums.T).reshape(P, -1, len(index)))
+        roots = None if self.assembly.roots is None else self._roots(self.size[index], rows)
+        return assemble(self.assembly, np.ascontiguousarray(sums.T).reshape(P, -1, len(index)), roots)
+
+    def _roots(self, size: Indices, rows: Indices) -> Roots:
+        """Roots of clusters that are made of the listed rows, ``size`` each."""
+        codes, member = np.repeat(np.arange(len(size)), size), self.member[:, rows]
+        columns = [list(self.values[:, rows[own]]) for own in member]
+        return simulated_roots(self.assembly.equations, self.layout, columns, [codes[own] for own in member], len(size))
 
 
 def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> WithinCaseResampler:
@@ -148,10 +173,15 @@ def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> With
     for k, (i, j) in enumerate(pairs):
         table[*at, k] = (rows.values[i] * rows.values[j])[by_cluster]
     size = np.bincount(rows.codes, minlength=J)
+    assembly = assembly_for(spec, grams)
+    values = np.empty((K, 0)) if assembly.roots is None else np.stack(rows.values)[:, by_cluster]
     return WithinCaseResampler(
-        assembly_for(spec, grams),
+        assembly,
         table.reshape(len(by_cluster), -1),
         np.cumsum(size) - size,
         size,
         rows.order[by_cluster],
+        values,
+        np.array(grams.patterns)[rows.pattern[by_cluster]].T,
+        grams.layout,
     )

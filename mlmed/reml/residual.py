@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.chain import derived_columns
 from mlmed.data.grams import Grams
-from mlmed.data.layout import Design
+from mlmed.data.layout import Design, Layout
 from mlmed.data.recode import Recode, recodes
 from mlmed.data.rows import Rows, row_products, unit_rows
 from mlmed.model import ModelSpec
@@ -21,7 +21,9 @@ from mlmed.reml.clusters import weighted
 from mlmed.reml.noise import ResidualPool, residual_pools, row_noise
 from mlmed.reml.problem import Problem
 from mlmed.reml.ranef import conditional_modes
+from mlmed.reml.roots import simulated_roots
 from mlmed.reml.simulation import Step, WorkingPoint, chain
+from mlmed.reml.whitened import rooted
 
 __all__ = [
     "ResidualResampler",
@@ -60,6 +62,8 @@ class RowModel:
         How the columns that are computed from earlier responses are rebuilt.
     changed : frozenset of int
         Gram columns that are simulated or rebuilt.
+    layout : Layout
+        Of the Grams.
     """
 
     assembly: Assembly
@@ -69,6 +73,17 @@ class RowModel:
     members: tuple[Indices, ...]
     recodes: tuple[Recode | None, ...]
     changed: frozenset[int]
+    layout: Layout
+
+    def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
+        """The same as a Problem, with the roots of the rows where the model needs them."""
+        columns, roots = self.columns(u, noise), None
+        products = row_products(self.rows, columns, base=self.products, changed=self.changed)
+        if self.assembly.roots is not None:
+            parts = [[column[own] for column in columns] for own in self.members]
+            codes = [self.rows.codes[own] for own in self.members]
+            roots = simulated_roots(self.assembly.equations, self.layout, parts, codes, self.rows.shape[1])
+        return assemble(self.assembly, products, roots)
 
     def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
         """Products (P, K * (K + 1) / 2, J), given random effects (q, J) and residuals (n_r,) in working units."""
@@ -118,7 +133,9 @@ def row_model(spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design
     members = tuple(np.flatnonzero(member[:, r]) for r in range(len(steps)))
     derived = {column.at for own in derived_columns(grams.layout) for column in own}
     changed = frozenset(derived | {step.response_at for step in steps})
-    return RowModel(assembly, rows, grams.products, steps, members, recodes(spec, grams, rows, data), changed)
+    return RowModel(
+        assembly, rows, grams.products, steps, members, recodes(spec, grams, rows, data), changed, grams.layout
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +152,15 @@ class _RowResampler(ABC):
         FormulaError
             If a transformation is not defined at a simulated value.
         """
-        return assemble(self.model.assembly, self.draw_products(rng))
+        return self.model.problem(*self.draw_parts(rng))
 
-    @abstractmethod
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+        return self.model.simulated(*self.draw_parts(rng))
+
+    @abstractmethod
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +183,11 @@ class RowParametricResampler(_RowResampler):
     root: Array
     residual_root: Array
 
-    def draw_products(self, rng: np.random.Generator) -> Array:
-        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
         u = self.root @ rng.standard_normal((self.root.shape[1], self.model.rows.shape[1]))
         noise = row_noise(self.residual_root, self.model.members, len(self.model.rows.codes), rng)
-        return self.model.simulated(u, noise)
+        return u, noise
 
 
 def row_parametric_resampler(
@@ -198,8 +219,8 @@ class ResidualResampler(_RowResampler):
     missing: Array
     pools: tuple[ResidualPool, ...]
 
-    def draw_products(self, rng: np.random.Generator) -> Array:
-        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
         J = self.modes.shape[1]
         u = self.modes[:, rng.integers(J, size=J)]
         if self.missing.shape[1]:
@@ -207,7 +228,7 @@ class ResidualResampler(_RowResampler):
         noise = [np.empty(len(own)) for own in self.model.members]
         for pool in self.pools:
             pool.draw_into(noise, rng)
-        return self.model.simulated(u, noise)
+        return u, noise
 
 
 def residual_resampler(
@@ -234,7 +255,7 @@ def residual_resampler(
         If the rows are not those of the Grams, or a predictor cannot be rebuilt from simulated responses.
     """
     model = row_model(spec, grams, point, design, data)
-    problem = assemble(model.assembly, grams.products)
+    problem = assemble(model.assembly, grams.sums, model.assembly.roots)
     q = problem.n_random
     raw = conditional_modes(problem, point.L, point.sigma2, point.beta, np.eye(q)).modes
     modes, missing = reflated_modes(problem, point, raw)
@@ -265,8 +286,12 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
     missing : (q, k) array
     """
     contrast = np.append(-point.beta, 1.0)
-    A, B = weighted(problem, point.sigma2, slice(None))
-    v = point.L.T @ (B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]).T  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
+    if problem.roots is None:
+        A, B = weighted(problem, point.sigma2, slice(None))
+        moved = B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
+    else:
+        moved = rooted(problem, point.L, point.sigma2, slice(None)).V @ contrast
+    v = point.L.T @ moved.T
     v = v - v.mean(axis=1, keepdims=True)
     values, vectors = np.linalg.eigh(v @ v.T / v.shape[1])
     spanned = values > SPANNED * max(float(values[-1]), np.finfo(float).tiny)

@@ -139,6 +139,12 @@ def pseudo_rows(problem: Problem, products: ClusterProducts, sigma2: Array, part
     found = []
     for r, variance in enumerate(sigma2):
         zs = np.flatnonzero(problem.stratum == r)
+        if problem.roots is not None:
+            own = problem.roots.take(part).rows(r, zs)
+            wide = np.zeros((*own.shape[:2], size))
+            wide[:, :, [*zs, *range(q, size)]] = own / np.sqrt(variance)
+            found.append(wide)
+            continue
         A, B = problem.A[np.ix_(zs, zs)][:, :, part], problem.B[zs][:, :, part]
         cross = np.zeros((A.shape[2], size, size))
         cross[np.ix_(np.arange(len(cross)), zs, zs)] = A.transpose(2, 0, 1)

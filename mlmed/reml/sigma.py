@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 
 from mlmed.reml.covariance import ROUNDING, pivoted_order, psd_cholesky
 
-__all__ = ["LOWEST_LOG_SD", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
+__all__ = ["LOWEST_LOG_SD", "LOWEST_OF_ROOTS", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
 
 Array = NDArray[np.float64]
 
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
 LOWEST_LOG_SD = -14.0
+#: The same, 1e-9, where roots of the rows serve: these hold 1e-12 of a response in small clusters, so a residual
+#: variance of 1e-18 of its squares to six digits.
+LOWEST_OF_ROOTS = -20.7
 LOWEST_SD = float(np.exp(LOWEST_LOG_SD))
 #: Share of a residual variance that responses of the same row leave, below which they leave nothing. A tenth of
 #: ``checks.REPEATED``: what decides is seen in the data before any search, or is on its way to zero.

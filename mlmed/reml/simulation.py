@@ -14,12 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.data.chain import refuse_cluster_means, refuse_derived
 from mlmed.data.grams import Grams
+from mlmed.data.layout import Layout
 from mlmed.errors import EffectError
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.fit import Optimum
-from mlmed.reml.problem import Problem
+from mlmed.reml.problem import Problem, Roots
+from mlmed.reml.roots import simulated_roots
 from mlmed.reml.sigma import ResidualStructure
 from mlmed.reml.working import Units
 
@@ -236,6 +238,8 @@ class ParametricResampler:
         Nonzero columns of a factor of G.
     pseudo : tuple of PseudoRows
         One per pattern.
+    layout : Layout
+        Of the Grams.
     """
 
     assembly: Assembly
@@ -243,17 +247,36 @@ class ParametricResampler:
     steps: tuple[Step, ...]
     root: Array
     pseudo: tuple[PseudoRows, ...]
+    layout: Layout
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """One replicate, as its Problem."""
-        return assemble(self.assembly, self.draw_products(rng))
+        """One replicate, as its Problem, with roots where the model needs them."""
+        filled = self._filled(rng)
+        roots = None if self.assembly.roots is None else self._roots(filled)
+        return assemble(self.assembly, self._products(filled), roots)
 
     def draw_products(self, rng: np.random.Generator) -> Array:
         """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+        return self._products(self._filled(rng))
+
+    def _filled(self, rng: np.random.Generator) -> list[Array]:
+        """Pseudo-rows of every pattern, (K, D, J)."""
+        u = self.root @ rng.standard_normal((self.root.shape[1], self.products.shape[2]))
+        return [pseudo.fill(self.steps, u, rng) for pseudo in self.pseudo]
+
+    def _roots(self, filled: list[Array]) -> Roots:
+        """Roots of the pseudo-rows, which are those of the rows they stand for."""
+        R, J = len(self.steps), self.products.shape[2]
+        columns, codes = [], []
+        for r in range(R):
+            own = [T for pseudo, T in zip(self.pseudo, filled, strict=True) if r in pseudo.equations]
+            columns.append(list(np.concatenate([T.reshape(len(T), -1) for T in own], axis=1)))
+            codes.append(np.concatenate([np.tile(np.arange(J), T.shape[1]) for T in own]))
+        return simulated_roots(self.assembly.equations, self.layout, columns, codes, J)
+
+    def _products(self, filled: list[Array]) -> Array:
         out = self.products.copy()
-        u = self.root @ rng.standard_normal((self.root.shape[1], out.shape[2]))
-        for pseudo in self.pseudo:
-            T = pseudo.fill(self.steps, u, rng)
+        for pseudo, T in zip(self.pseudo, filled, strict=True):
             used = T[pseudo.columns]
             for r in pseudo.equations:
                 k = self.steps[r].response_at
@@ -284,4 +307,4 @@ def parametric_resampler(spec: ModelSpec, grams: Grams, point: WorkingPoint) -> 
     root = point.L[:, np.abs(point.L).max(axis=0) > 0.0]
     Sigma = assembly.residual.matrix(point.sigma2)
     pseudo = tuple(_pseudo_rows(grams, p, Sigma) for p, pattern in enumerate(grams.patterns) if any(pattern))
-    return ParametricResampler(assembly, grams.products, chain(assembly, grams, point), root, pseudo)
+    return ParametricResampler(assembly, grams.products, chain(assembly, grams, point), root, pseudo, grams.layout)

@@ -10,6 +10,7 @@ from mlmed.reml.covariance import Block, factor_coordinates, inside_cone, natura
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.directions import along
 from mlmed.reml.problem import Evaluation, Problem
+from mlmed.reml.roots import spread_guess
 from mlmed.reml.sigma import ResidualChart, ResidualStructure
 from mlmed.reml.weights import residual_units
 
@@ -82,6 +83,8 @@ def start_theta(
     variance = _positive_variances(problem)
     level = _neutral_level(problem, blocks, variance)
     independent = np.append(0.5 * variance, np.zeros(problem.residual.size - len(variance)))
+    if problem.roots is not None:
+        level, independent = spread_guess(problem, problem.roots, level, independent)
     return _scored(problem, blocks, np.diag(np.sqrt(level)), independent, level, FLOOR, reml=reml, names=names)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
-from mlmed.data.sizes import refuse_columns
+from mlmed.data.memory import refuse_columns
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
@@ -25,8 +25,10 @@ from mlmed.reml.checks import (
     refuse_collinear,
     refuse_constant,
     refuse_few_rows,
+    refuse_lost_digits,
     refuse_one_cluster,
     refuse_repeated,
+    refuse_sizes,
     refuse_unpaired,
     within_share,
 )
@@ -104,6 +106,8 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     ------
     NotIdentifiedError
         Collinear fixed effects (refused, not dropped), or random effects that the fixed ones make up.
+    DataError
+        Columns of unusual size, or cross-products that hold too few digits of what is left of a response.
     """
     without = empty_intercepts(grams)
     blocks = random_blocks(spec, layout, without)
@@ -112,7 +116,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
     )
     refuse_columns(p, "the model", q)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
-    problem = assemble(assembly, grams.sums)
+    problem = assemble(assembly, grams.sums, assembly.roots)
     between: list[str] = []
     absorbed = np.zeros(problem.n_random, dtype=bool)
     for r, (equation, maps) in enumerate(zip(layout.equations, assembly.equations, strict=True)):
@@ -125,8 +129,10 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
             for name, k in zip(equation.random, equation.random_at, strict=True)
             if k and within_share(grams, r, k) <= COLLINEAR
         ]
+        refuse_sizes(equation, grams)
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, grams, r, equation.response_at)
+        refuse_lost_digits(r, equation.name, grams)
         own = problem.C[r, maps.fixed, maps.fixed]
         refuse_collinear(own, equation.name, equation.fixed)
         if spec.method == "reml":

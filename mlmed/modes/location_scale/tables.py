@@ -115,15 +115,16 @@ def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:
     table = fixef_table(fit, level=level).iloc[len(fit.rows.location.fixed_names) :].reset_index(drop=True)
     ratio = np.array([name != INTERCEPT for name in fit.rows.scale.fixed_names])
     notes = ["factor of the residual sd per unit" if r else "residual sd where scale predictors are 0" for r in ratio]
-    estimate = np.exp(table["estimate"])
+    with np.errstate(over="ignore"):  # a factor beyond 1e308 is infinite
+        estimate, low, high = (np.exp(table[name]) for name in ("estimate", "conf_low", "conf_high"))
     return table.assign(
         term=[f"exp({term})" for term in table["term"]],
         estimate=estimate,
         std_error=estimate * table["std_error"],
         statistic=table["statistic"].where(ratio),
         p_value=table["p_value"].where(ratio),
-        conf_low=np.exp(table["conf_low"]),
-        conf_high=np.exp(table["conf_high"]),
+        conf_low=low,
+        conf_high=high,
         note=notes,
     )
 
