@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ from mlmed.errors import (
 )
 from mlmed.model import ModelSpec
 from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
+from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import Estimates, to_estimates
-from mlmed.reml.fit import Optimum, optimize
+from mlmed.reml.fit import Optimum
 from mlmed.reml.posterior import ModeLaw, mode_law
+from mlmed.reml.sample import sample_of
 from mlmed.reml.working import Working, build_working
 
 __all__ = ["Fitted", "boundary_text", "design_of", "empty_text", "fit_model", "known_columns", "make_grams"]
@@ -169,7 +172,8 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     working = build_working(spec, layout, grams)
     reml = spec.method == "reml"
     names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
-    optimum = optimize(working.problem, working.blocks, reml=reml, names=names)
+    sample = partial(sample_of, spec, grams)
+    optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
     fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
     for message, category in _warnings(fitted):

@@ -13,7 +13,7 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import psi
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Certificate, optimize
-from mlmed.reml.start import random_theta
+from mlmed.reml.start import wide_theta
 from mlmed.reml.vcov import parameter_vcov
 from mlmed.replication import replicate
 
@@ -74,7 +74,7 @@ def fits_from_random_starts(fitted: Fitted, n: int, *, seed: int, n_jobs: int | 
 
 def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float, Certificate, float]:
     working, reml = fitted.working, fitted.reml
-    start = random_theta(working.problem, working.blocks, rng)
+    start = wide_theta(working.problem, working.blocks, rng, low_rank=bool(rng.integers(2)))
     found = optimize(working.problem, working.blocks, reml=reml, theta=start)
     made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
