@@ -34,12 +34,21 @@ from mlmed.model import ModelSpec
 from mlmed.modes.row_values import check_prediction_level, fitted_values, residual_values, with_index
 from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import Estimates, to_estimates
-from mlmed.reml.fit import Optimum
+from mlmed.reml.fit import Optimum, Searched
 from mlmed.reml.posterior import ModeLaw, mode_law
 from mlmed.reml.sample import sample_of
 from mlmed.reml.working import Working, build_working
 
-__all__ = ["Fitted", "boundary_text", "design_of", "empty_text", "fit_model", "known_columns", "make_grams"]
+__all__ = [
+    "Fitted",
+    "boundary_text",
+    "design_of",
+    "empty_text",
+    "fit_model",
+    "known_columns",
+    "make_grams",
+    "starts_text",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -113,6 +122,13 @@ class Fitted:
     def converged(self) -> bool:
         """Whether the optimum is certified."""
         return self.optimum.certificate.converged
+
+    @property
+    def optima(self) -> list[float]:
+        """Log-likelihoods of the different optima that searches ended in, the best first."""
+        values = self.optimum.searched.values or (self.optimum.evaluation.value,)
+        shift = self.working.units.criterion_shift(self.working.problem.nobs, reml=self.reml)
+        return [-0.5 * (value + shift) for value in values]
 
     def law(self) -> ModeLaw:
         """Random effects of every cluster given the data, as a function of the fixed effects."""
@@ -253,6 +269,14 @@ def boundary_text(fitted: Fitted) -> str:
     return " and ".join(found)
 
 
+def starts_text(searched: Searched) -> str:
+    """How many starts an optimum is the best of, and how many optima they led to."""
+    tried = f"{searched.starts} start{'s' if searched.starts > 1 else ''}"
+    sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
+    found = "one optimum" if searched.basins == 1 else f"the best of {searched.basins} optima"
+    return f"{found} from {tried}{sample}"
+
+
 def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
     found: list[tuple[str, type[MlmedWarning]]] = []
     if fitted.layout.dropped:
@@ -278,8 +302,8 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
     elif optimum.is_singular:
         found.append(
             (
-                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are the exact optimum, standard errors "
-                "are flagged; see docs/singular.md",
+                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are {starts_text(optimum.searched)}, "
+                "exactly on the boundary, and standard errors are flagged; see docs/singular.md",
                 BoundaryWarning,
             )
         )

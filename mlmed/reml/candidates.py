@@ -71,15 +71,12 @@ class Candidates:
         if J * float(chdtrc(q, most)) > CHI_SQUARE:
             return False
         share = min(most * J / (J - 1) ** 2, 1.0)
-        return J <= q + 1 or J * float(betainc(0.5 * (J - q - 1), 0.5 * q, 1.0 - share)) < UNUSUAL
+        few = J - q - 1 <= 0
+        return few or J * float(betainc(0.5 * (J - q - 1), 0.5 * q, 1.0 - share)) < UNUSUAL
 
     def different(self, optimum: Optimum) -> Iterator[Array]:
-        """Starts (n,) in other regions than the first: moments, small G, large G, separate equations, outlying clusters."""
-        large = np.diag(np.sqrt(20.0 * self.level)), self._sigma2(0.01 * self.variance)
-        try:
-            yield scored_theta(self.problem, self.blocks, *large, self.level, FLOOR, reml=self.reml)
-        except (NotIdentifiedError, np.linalg.LinAlgError):  # the residual alone tells too little: no such start
-            pass
+        """Starts (n,) in other regions than the first: moments, small G, large G, equations apart, odd clusters."""
+        yield from self._moments()
         yield self._theta(np.diag(0.02 * self.level), self._sigma2(self.variance))
         yield self._theta(np.diag(2.0 * self.level), self._sigma2(0.1 * self.variance))
         stratum = self.problem.stratum
@@ -97,6 +94,14 @@ class Candidates:
                 yield self._towards(optimum, chosen, weight, share, shrink)
         for k in range(WIDE):
             yield wide_theta(self.problem, self.blocks, rng, low_rank=k % 2 == 0)
+
+    def _moments(self) -> list[Array]:
+        """One scoring step from a G so large that Sigma is what varies within clusters; none where that is nothing."""
+        large = np.diag(np.sqrt(20.0 * self.level)), self._sigma2(0.01 * self.variance)
+        try:
+            return [scored_theta(self.problem, self.blocks, *large, self.level, FLOOR, reml=self.reml)]
+        except (NotIdentifiedError, np.linalg.LinAlgError):
+            return []
 
     def _most_unlike(self) -> tuple[int, ...]:
         order = np.argsort(-self.unlike, kind="stable")[:OUTLYING]

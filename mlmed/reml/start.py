@@ -116,9 +116,7 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
     return scored_theta(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
 
 
-def wide_theta(
-    problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator, *, low_rank: bool
-) -> Array:
+def wide_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator, *, low_rank: bool) -> Array:
     """Start values (n,) anywhere: sds of effects over three decades, residual variances over three, any correlations.
 
     Parameters
@@ -133,7 +131,9 @@ def wide_theta(
     sds = 10.0 ** (rng.uniform(-1.5, 0.5) + rng.uniform(-1.0, 1.0, size=q))
     own = sds[:, None] * root
     whole = own @ own.T + np.diag(1e-3 * sds**2)
-    G = sum((inside_cone(block, whole, floor=0.0) for block in blocks), np.zeros((q, q))) * np.sqrt(np.outer(level, level))
+    G = sum((inside_cone(block, whole, floor=0.0) for block in blocks), np.zeros((q, q))) * np.sqrt(
+        np.outer(level, level)
+    )
     variances = variance * 10.0 ** rng.uniform(-3.0, 0.3, size=len(variance))
     rows, columns = structure.at[structure.R :].T
     covariances = rng.uniform(-0.8, 0.8, len(rows)) * np.sqrt(variances[rows] * variances[columns])

@@ -62,10 +62,12 @@ class Model:
 
     @property
     def R(self) -> int:
+        """Equations."""
         return int(self.z.max()) + 1
 
     @property
     def q(self) -> int:
+        """Random effects."""
         return len(self.z)
 
     def parts(self, theta: Array) -> tuple[Array, Array]:
@@ -117,7 +119,9 @@ class Model:
             return np.inf, np.zeros_like(theta)
         if not (sign > 0 and np.isfinite(rss)):
             return np.inf, np.zeros_like(theta)
-        logdet = 2.0 * float(np.log(np.einsum("jaa->ja", root)).sum()) - 2.0 * self.n * float(np.log(K.diagonal()).sum())
+        logdet = 2.0 * float(np.log(np.einsum("jaa->ja", root)).sum()) - 2.0 * self.n * float(
+            np.log(K.diagonal()).sum()
+        )
         total = self.n * R
         value = logdet + rss + total * np.log(2.0 * np.pi)
         contrast = np.append(-beta, 1.0)
@@ -146,7 +150,7 @@ class Model:
 
 
 def model_of(data: pd.DataFrame, *, several: bool, reml: bool = True) -> Model:
-    """m ~ x + (1 + x | id), and y ~ m + x + (1 + m + x | id), or y ~ x + (1 + x | id) with correlated residuals."""
+    """Equations m ~ x + (1 + x | id) and y ~ m + x + (1 + m + x | id); or both on x, residuals correlated."""
     one, x, m, y = np.ones(len(data)), *(data[name].to_numpy(float) for name in ("x", "m", "y"))
     scaled = {name: (v - v.mean()) / v.std() for name, v in (("x", x), ("m", m))}
     first = [one, scaled["x"]]
@@ -192,13 +196,13 @@ def search(model: Model, rng: np.random.Generator, *, starts: int = 10) -> Found
         if found[0] < best:
             best, where = found
     if len(where):  # once more from there, as L-BFGS may have stopped early
-        best, where = min((best, where), _lowest(model, where), key=lambda pair: pair[0])
+        best, where = min((best, where), _lowest(model, where, tolerance=1e-15), key=lambda pair: pair[0])
     logliks = tuple(-0.5 * (end + model.shift) for end in ends)
     top = -0.5 * (best + model.shift)
     return Found(top, sum(end > top - 1e-6 for end in logliks), logliks, where)
 
 
-def _lowest(model: Model, start: Array) -> tuple[float, Array]:
+def _lowest(model: Model, start: Array, *, tolerance: float = 1e-10) -> tuple[float, Array]:
     q = model.q
     bounds = [(None, None)] * len(start)
     diagonal = [k * (k + 1) // 2 + k for k in range(q)]
@@ -206,6 +210,6 @@ def _lowest(model: Model, start: Array) -> tuple[float, Array]:
     logs = [n + k * (k + 1) // 2 + k for k in range(model.R)] if model.correlated else range(n, len(start))
     for k in [*diagonal, *logs]:
         bounds[k] = (LOWEST, HIGHEST)
-    options = {"maxiter": 3000, "maxfun": 6000, "ftol": 1e-14, "gtol": 1e-7, "maxcor": 30}
+    options = {"maxiter": 3000, "maxfun": 6000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 30}
     done = minimize(model, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(done.fun), done.x
