@@ -114,7 +114,8 @@ def report(table: pd.DataFrame, sets: int) -> str:
         "# Is a certified optimum the best?",
         "",
         f"{len(table):,} data sets ({len(KINDS)} kinds, {sets} of each), seed {SEED}, made by `kinds.py`. Each was "
-        f"fitted with the defaults; `search.py`, which shares no code with the package, searched from {STARTS} wide starts.",
+        f"fitted with the defaults; `search.py`, which shares no code with the package, searched from {STARTS} wide "
+        "starts.",
         "",
         f"Date {datetime.date.today().isoformat()}; mlmed {mlmed.__version__}, numpy {np.__version__}, scipy "
         f"{scipy.__version__}, Python {platform.python_version()}. Run again: `make validate-optima`.",
@@ -131,8 +132,8 @@ def report(table: pd.DataFrame, sets: int) -> str:
     lines += [
         "",
         "*Several optima*: the fit found more than one. *Largest defeat*: highest log-likelihood of the search less "
-        "that of a certified fit; negative where the search did not reach the fit. *Search behind*: certified fits that the "
-        "search missed by more than 1e-4. *Refused*: data that do not determine the model; the error says why.",
+        "that of a certified fit; negative where the search did not reach the fit. *Search behind*: certified fits "
+        "that the search missed by more than 1e-4. *Refused*: data that do not determine the model; the error says why.",
         "",
     ]
     return "\n".join(lines)

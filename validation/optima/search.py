@@ -196,13 +196,13 @@ def search(model: Model, rng: np.random.Generator, *, starts: int = 10) -> Found
         if found[0] < best:
             best, where = found
     if len(where):  # once more from there, as L-BFGS may have stopped early
-        best, where = min((best, where), _lowest(model, where, tolerance=1e-15), key=lambda pair: pair[0])
+        best, where = min((best, where), _lowest(model, where, tolerance=1e-15, steps=4000), key=lambda pair: pair[0])
     logliks = tuple(-0.5 * (end + model.shift) for end in ends)
     top = -0.5 * (best + model.shift)
     return Found(top, sum(end > top - 1e-6 for end in logliks), logliks, where)
 
 
-def _lowest(model: Model, start: Array, *, tolerance: float = 1e-10) -> tuple[float, Array]:
+def _lowest(model: Model, start: Array, *, tolerance: float = 1e-10, steps: int = 400) -> tuple[float, Array]:
     q = model.q
     bounds = [(None, None)] * len(start)
     diagonal = [k * (k + 1) // 2 + k for k in range(q)]
@@ -210,6 +210,6 @@ def _lowest(model: Model, start: Array, *, tolerance: float = 1e-10) -> tuple[fl
     logs = [n + k * (k + 1) // 2 + k for k in range(model.R)] if model.correlated else range(n, len(start))
     for k in [*diagonal, *logs]:
         bounds[k] = (LOWEST, HIGHEST)
-    options = {"maxiter": 3000, "maxfun": 6000, "ftol": tolerance, "gtol": 1e-7, "maxcor": 30}
+    options = {"maxiter": steps, "maxfun": 2 * steps, "ftol": tolerance, "gtol": 1e-7, "maxcor": 30}
     done = minimize(model, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return float(done.fun), done.x
