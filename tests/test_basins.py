@@ -1,7 +1,7 @@
 """Likelihoods with several optima: the answer is the best of them, whatever the order and the units of the data.
 
-The data sets are the ones of 2,300 with t(1.2) residuals (25 clusters of 8, validation/optima/kinds.py) on which a search
-from the neutral start alone ends in a certified optimum that is not the best.
+The data sets are the ones of 2,300 with t(1.2) residuals (25 clusters of 8, validation/optima/kinds.py) on which a
+search from the neutral start alone ends in a certified optimum that is not the best.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def test_check_starts_reaches_the_best(k):
     """From several of 20 starts, and none is better."""
     table = fitted(hard(k)).check_starts(20, seed=1)
     assert table["difference"].max() < SAME
-    assert (table["difference"] > -SAME).sum() >= 1
+    assert (table["difference"] > -SAME).sum() >= 3
     assert (table["difference"] < -1e-3).sum() >= 1  # and some end in another optimum
 
 

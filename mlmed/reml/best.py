@@ -1,4 +1,4 @@
-"""The best of several optima (docs/math.md, section 27).
+"""The best of several optima (docs/math.md, section 21).
 
 A certificate is local: it proves that nothing nearby is better. Searches start in different regions, and one that comes
 to where the criterion is convex all the way to a known optimum is left. Where some clusters are unlike the others, or
@@ -41,7 +41,7 @@ def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation, decrement:
     """Whether a search that has come to (L, sigma2) ends in an optimum that is known.
 
     The Newton step must be short, and -2l convex on the segment from the optimum to the point, in (G, Sigma): the
-    quintic with the value, slope and curvature of -2l at both ends is (eq. 131). No cluster is visited.
+    quintic with the value, slope and curvature of -2l at both ends is (eq. 130). No cluster is visited.
     """
     if not decrement < NEAR:
         return False

@@ -1,4 +1,4 @@
-"""Other starts than the neutral one, for basins of the criterion that a search from there does not see (section 27).
+"""Other starts than the neutral one, for basins that a search from there does not see (docs/math.md, section 21).
 
 A likelihood of variances has several optima mostly where a few clusters are unlike the others: what is unlike may be
 residual (a large Sigma) or random effects (a large G with a small Sigma), and G may follow one outlying cluster or
@@ -90,10 +90,22 @@ class Candidates:
         most = self._most_unlike()
         for size in range(1, len(most) + 1):
             for chosen in itertools.combinations(most, size):
-                shrink, weight, share = 10.0 ** rng.uniform((-1.0, -0.5, -1.2), (0.0, 0.5, 0.0))
-                yield self._towards(optimum, chosen, weight, share, shrink)
+                yield self._towards(optimum, chosen, *self._weights(rng))
         for k in range(WIDE):
             yield wide_theta(self.problem, self.blocks, rng, low_rank=k % 2 == 0)
+
+    def anywhere(self, optimum: Optimum, rng: np.random.Generator) -> Array:
+        """One random start (n,): far away, every other time with outlying clusters in G."""
+        if rng.random() < 0.5:
+            return wide_theta(self.problem, self.blocks, rng, low_rank=bool(rng.random() < 0.5))
+        most = self._most_unlike()
+        chosen = tuple(j for j in most if rng.random() < 0.5) or most[:1]
+        return self._towards(optimum, chosen, *self._weights(rng))
+
+    def _weights(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Weight of outlying clusters, share of Sigma that is left, share of G."""
+        weight, share, shrink = 10.0 ** rng.uniform((-0.5, -1.2, -1.0), (0.5, 0.0, 0.0))
+        return float(weight), float(share), float(shrink)
 
     def _moments(self) -> list[Array]:
         """One scoring step from a G so large that Sigma is what varies within clusters; none where that is nothing."""

@@ -133,7 +133,8 @@ def report(table: pd.DataFrame, sets: int) -> str:
         "",
         "*Several optima*: the fit found more than one. *Largest defeat*: highest log-likelihood of the search less "
         "that of a certified fit; negative where the search did not reach the fit. *Search behind*: certified fits "
-        "that the search missed by more than 1e-4. *Refused*: data that do not determine the model; the error says why.",
+        "that the search missed by more than 1e-4. *Refused*: data that do not determine the model; the error "
+        "says why.",
         "",
     ]
     return "\n".join(lines)
