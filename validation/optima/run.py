@@ -55,7 +55,7 @@ def judged(kind: str, k: int) -> dict[str, object]:
         warnings.simplefilter("ignore", MlmedWarning)
         try:
             fit = fitted(asked)
-        except MlmedError as error:
+        except (MlmedError, np.linalg.LinAlgError) as error:
             row["error"] = f"{type(error).__name__}: {str(error)[:100]}"
         else:
             glance = fit.glance().iloc[0]
@@ -133,8 +133,8 @@ def report(table: pd.DataFrame, sets: int) -> str:
         "",
         "*Several optima*: the fit found more than one. *Largest defeat*: highest log-likelihood of the search less "
         "that of a certified fit; negative where the search did not reach the fit. *Search behind*: certified fits "
-        "that the search missed by more than 1e-4. *Refused*: data that do not determine the model; the error "
-        "says why.",
+        "that the search missed by more than 1e-4. *Refused*: an error, as for "
+        "data that do not determine the model; results.csv has it.",
         "",
     ]
     return "\n".join(lines)
