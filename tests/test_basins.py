@@ -1,6 +1,6 @@
 """Likelihoods with several optima: the answer is the best of them, whatever the order and the units of the data.
 
-The data sets are the ones of 2,300 with t(1.2) residuals (25 clusters of 8, validation/optima/kinds.py) on which a
+Some of the data sets of those with t(1.2) residuals (25 clusters of 8, validation/optima/kinds.py) on which a
 search from the neutral start alone ends in a certified optimum that is not the best.
 """
 
