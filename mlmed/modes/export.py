@@ -61,6 +61,8 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "gradient_norm": certificate.gradient_norm,
         "newton_decrement": certificate.newton_decrement,
         "evaluations": len(fitted.optimum.steps),
+        "starts": fitted.optimum.searched.starts,
+        "optima": fitted.optima,
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
         **extra,
     }

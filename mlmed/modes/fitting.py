@@ -10,6 +10,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,23 @@ from mlmed.errors import (
 from mlmed.model import ModelSpec
 from mlmed.modes.row_values import fitted_values, residual_values, with_index
 from mlmed.options import PREDICTION_LEVELS, one_of
+from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import Estimates, to_estimates
-from mlmed.reml.fit import Optimum, optimize
+from mlmed.reml.fit import Optimum, Searched
 from mlmed.reml.posterior import ModeLaw, mode_law
+from mlmed.reml.sample import sample_of
 from mlmed.reml.working import Working, build_working
 
-__all__ = ["Fitted", "boundary_text", "design_of", "empty_text", "fit_model", "known_columns", "make_grams"]
+__all__ = [
+    "Fitted",
+    "boundary_text",
+    "design_of",
+    "empty_text",
+    "fit_model",
+    "known_columns",
+    "make_grams",
+    "starts_text",
+]
 
 
 #: Sums and units of the same rows, in units of one, may differ by this much and this share.
@@ -117,6 +129,13 @@ class Fitted:
         """Whether the optimum is certified."""
         return self.optimum.certificate.converged
 
+    @property
+    def optima(self) -> list[float]:
+        """Log-likelihoods of the different optima that searches ended in, the best first."""
+        values = self.optimum.searched.values or (self.optimum.evaluation.value,)
+        shift = self.working.units.criterion_shift(self.working.problem.nobs, reml=self.reml)
+        return [-0.5 * (value + shift) for value in values]
+
     def law(self) -> ModeLaw:
         """Random effects of every cluster given the data, as a function of the fixed effects."""
         optimum, working = self.optimum, self.working
@@ -175,7 +194,8 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     working = build_working(spec, layout, grams)
     reml = spec.method == "reml"
     names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
-    optimum = optimize(working.problem, working.blocks, reml=reml, names=names)
+    sample = partial(sample_of, spec, grams)
+    optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
     fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
     for message, category in _warnings(fitted):
@@ -261,6 +281,14 @@ def boundary_text(fitted: Fitted) -> str:
     return " and ".join(found)
 
 
+def starts_text(searched: Searched) -> str:
+    """How many starts an optimum is the best of, and how many optima they led to."""
+    tried = f"{searched.starts} start{'s' if searched.starts > 1 else ''}"
+    sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
+    found = "one optimum" if searched.basins == 1 else f"the best of {searched.basins} optima"
+    return f"{found} from {tried}{sample}"
+
+
 def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
     found: list[tuple[str, type[MlmedWarning]]] = []
     if fitted.layout.dropped:
@@ -286,8 +314,8 @@ def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
     elif optimum.is_singular:
         found.append(
             (
-                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are the exact optimum, standard errors "
-                "are flagged; see docs/singular.md",
+                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are {starts_text(optimum.searched)}, "
+                "exactly on the boundary, and standard errors are flagged; see docs/singular.md",
                 BoundaryWarning,
             )
         )

@@ -8,8 +8,8 @@ import numpy as np
 
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.modes.fitting import Fitted
+from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import regression_loglik
-from mlmed.reml.fit import optimize
 from mlmed.reml.reduced import only_effects
 
 __all__ = ["loglik_without"]
@@ -31,7 +31,7 @@ def loglik_without(fitted: Fitted, gone: Collection[int]) -> float:
         return regression_loglik(working.problem, working.units, reml=reml)
     rest = only_effects(working, keep)
     try:
-        optimum = optimize(rest.problem, rest.blocks, reml=reml)
+        optimum = best_optimum(rest.problem, rest.blocks, reml=reml)
     except NotIdentifiedError as error:
         raise EffectError(f"the model under the hypothesis cannot be fitted: {error}") from error
     if not optimum.certificate.converged:

@@ -162,7 +162,10 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         return optimization_record(self.fitted)
 
     def check_starts(self, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
-        """Fit again from random starts, which should all end at this optimum.
+        """Fit again from random starts, none of which should end at a better optimum.
+
+        The starts are far away: variances spread over decades, any correlations, and every other time the clusters
+        that are most unlike the others in G. Where a likelihood has several optima some end in a worse one.
 
         Parameters
         ----------
@@ -178,7 +181,7 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
         -------
         DataFrame
             start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and how far ``apart``
-            the estimates are, in standard errors.
+            the estimates are, in standard errors. NaN where a search ended in no optimum.
 
         Examples
         --------

@@ -8,12 +8,13 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from mlmed.errors import NotIdentifiedError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import psi
 from mlmed.options import check_count, check_jobs, check_seed
+from mlmed.reml.candidates import candidates_for
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Certificate, optimize
-from mlmed.reml.start import random_theta
 from mlmed.reml.vcov import parameter_vcov
 from mlmed.replication import replicate
 
@@ -41,6 +42,10 @@ class Evidence(Protocol):
 
 #: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
 End = tuple[float, Evidence, float]
+
+
+#: The certificate of a search that led to where there is no optimum.
+NOWHERE = Certificate(np.nan, np.nan, np.nan, np.nan, False)
 
 
 class Search(Protocol):
@@ -74,8 +79,12 @@ def fits_from_random_starts(fitted: Fitted, n: int, *, seed: int, n_jobs: int | 
 
 def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float, Certificate, float]:
     working, reml = fitted.working, fitted.reml
-    start = random_theta(working.problem, working.blocks, rng)
-    found = optimize(working.problem, working.blocks, reml=reml, theta=start)
+    material = candidates_for(working.problem, working.blocks, fitted.optimum, reml=reml)
+    try:
+        start = material.anywhere(fitted.optimum, rng)
+        found = optimize(working.problem, working.blocks, reml=reml, theta=start)
+    except (NotIdentifiedError, np.linalg.LinAlgError):  # it led to where the likelihood has no maximum
+        return np.nan, NOWHERE, np.nan
     made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(parameter_vcov(fitted.estimates).matrix))

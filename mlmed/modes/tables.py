@@ -194,6 +194,8 @@ def glance_table(fitted: Fitted) -> pd.DataFrame:
         "converged": fitted.converged,
         "is_singular": fitted.is_singular,
         "gradient_norm": fitted.optimum.certificate.gradient_norm,
+        "n_starts": fitted.optimum.searched.starts,
+        "n_basins": fitted.optimum.searched.basins,
     }
     return pd.DataFrame([row])
 

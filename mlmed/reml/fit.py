@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,16 @@ from mlmed.errors import NotIdentifiedError
 from mlmed.reml.boundary import factor_rank, multiplier, on_face, on_residual_face, residual_multiplier
 from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates
 from mlmed.reml.objective import FLAT, Objective, ThetaEvaluation, objective_for
-from mlmed.reml.optimizer import SHORTEST, NewtonSettings, Step, evaluated, last_step, newton
+from mlmed.reml.optimizer import SHORTEST, Leave, NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.sigma import ResidualChart
 from mlmed.reml.start import start_theta
 
-__all__ = ["Certificate", "Optimum", "coordinates", "minimize", "optimize"]
+__all__ = ["Certificate", "Known", "Optimum", "Searched", "coordinates", "minimize", "optimize", "search_from"]
 
 Array = NDArray[np.float64]
+#: Whether the end of a search is known: factor of G, residual parameters, evaluation and Newton decrement at a step.
+Known = Callable[[Array, Array, Evaluation, float], bool]
 
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
 #: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
@@ -91,6 +94,33 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Searched:
+    """How the best of several optima was found.
+
+    Attributes
+    ----------
+    starts : int
+        Starts that were tried.
+    values : tuple of float
+        -2l of the distinct optima that searches ended in, the lowest first; empty if there was one search.
+    other : (L, sigma2) or None
+        The best optimum but the returned one, where there is any.
+    clusters : int
+        Clusters of the sample in which starts were compared; 0 where all clusters were.
+    """
+
+    starts: int = 1
+    values: tuple[float, ...] = ()
+    other: tuple[Array, Array] | None = None
+    clusters: int = 0
+
+    @property
+    def basins(self) -> int:
+        """Distinct optima."""
+        return max(len(self.values), 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Optimum:
     """The optimum of the criterion, in the units of the problem.
 
@@ -114,6 +144,8 @@ class Optimum:
         Random effects that may vary: rank of G where it is not singular.
     residual_lost : int
         Dimensions that Sigma lacks: not 0 where responses of which no row has all leave nothing of a combination.
+    searched : Searched
+        The starts it is the best of.
     """
 
     G: Array
@@ -125,6 +157,7 @@ class Optimum:
     steps: tuple[Step, ...]
     size: int
     residual_lost: int
+    searched: Searched = field(default_factory=Searched)
 
     @property
     def is_singular(self) -> bool:
@@ -141,7 +174,7 @@ def optimize(
     settings: NewtonSettings | None = None,
     names: tuple[str, ...] | None = None,
 ) -> Optimum:
-    """Minimize -2l over the covariance structures and certify the result.
+    """Minimize -2l over the covariance structures from one start and certify the result.
 
     Parameters
     ----------
@@ -177,11 +210,27 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
     settings : NewtonSettings
         Tolerances of the search.
     """
+    found = search_from(objective, blocks, start, settings)
+    assert found is not None  # nothing is known that it could be left for
+    return found
+
+
+def search_from(
+    objective: Objective,
+    blocks: tuple[Block, ...],
+    start: Array,
+    settings: NewtonSettings,
+    known: Known | None = None,
+) -> Optimum | None:
+    """The same, or None where the search was left because its end is ``known``."""
     problem = objective.problem
     record: tuple[Step, ...] = ()
 
     for _ in range(4):  # more than once only if a face has to be left again
-        chart, end, point, steps = _search(objective, blocks, start, settings)
+        reached = _search(objective, blocks, start, settings, known)
+        if reached is None:
+            return None
+        chart, end, point, steps = reached
         record += steps
         if chart.is_lost(end):
             raise NotIdentifiedError(problem.residual.lost)
@@ -214,12 +263,14 @@ def _search(
     blocks: tuple[Block, ...],
     theta: Array,
     settings: NewtonSettings,
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]:
+    known: Known | None = None,
+) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
     """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
 
     Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
     towards zero makes a curved valley of the criterion; in pivoted order the vanishing directions come last, and the
     way to a singular optimum is short. Responses that hardly differ make such a valley in any units but the data's.
+    None where the search was left because its end is ``known``.
     """
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
@@ -229,14 +280,26 @@ def _search(
         point = objective.in_chart(theta, point.natural)
         if ended or objective.is_lost(theta):
             return objective, theta, point, record
-        theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, point=point)
+        leave = None if known is None else _leaving(objective, known)
+        theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, leave=leave, point=point)
         record += steps[1:] if record else steps
         last = record[-1]
+        if leave is not None and last.accepted and leave(theta, point, last.decrement):
+            return None
         # a leg that ends with a step that was too long goes on with a shorter one
         radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
         leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
         stationary = last.accepted and last.decrement < settings.decrement
         ended = stationary or len(steps) == 1 or radius <= SHORTEST or len(record) > settings.max_steps
+
+
+def _leaving(objective: Objective, known: Known) -> Leave:
+    """``known`` as a function of the coordinates of ``objective``."""
+
+    def leave(theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
+        return known(objective.factor(theta), objective.sigma2(theta), point.natural, decrement)
+
+    return leave
 
 
 def _finish(

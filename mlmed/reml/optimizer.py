@@ -13,7 +13,7 @@ from scipy.linalg.lapack import dposv
 
 from mlmed.reml.objective import ThetaEvaluation
 
-__all__ = ["SHORTEST", "NewtonSettings", "Step", "evaluated", "last_step", "newton"]
+__all__ = ["SHORTEST", "Leave", "NewtonSettings", "Step", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
 
@@ -71,6 +71,10 @@ class Step:
     gradient_norm: float
     decrement: float
     accepted: bool
+
+
+#: Whether a search is to stop at coordinates (n,) with this evaluation and Newton decrement.
+Leave = Callable[[Array, ThetaEvaluation, float], bool]
 
 
 class _Differentiable(Protocol):
@@ -172,11 +176,12 @@ def newton(
     settings: NewtonSettings | None = None,
     *,
     abandon: Callable[[Array], bool] | None = None,
+    leave: Leave | None = None,
     point: ThetaEvaluation | None = None,
 ) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
     """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
 
-    ``point`` saves the evaluation at ``theta`` where it is known.
+    ``leave`` stops it where somebody else knows its end. ``point`` saves the evaluation at ``theta`` where it is known.
 
     Returns
     -------
@@ -192,6 +197,8 @@ def newton(
     model = _Model.of(point)
     radius = settings.radius
     steps = [_record(theta, point, model, True)]
+    if leave is not None and leave(theta, point, model.decrement):
+        return theta, point, tuple(steps)
     for _ in range(settings.max_steps):
         decrement = model.decrement
         move = model.step(radius)
@@ -229,6 +236,8 @@ def newton(
             radius = 2.0 * radius
         if accepted:
             theta, point, model = trial_theta, trial, trial_model
+            if leave is not None and leave(theta, point, model.decrement):
+                break
         if radius < SHORTEST or (abandon is not None and abandon(theta)):
             break
     return theta, point, tuple(steps)

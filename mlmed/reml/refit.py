@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
+from mlmed.reml.best import best_from
 from mlmed.reml.checks import COLLINEAR, refuse_collinear
 from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import Optimum, optimize
+from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
 from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
@@ -65,6 +66,8 @@ class Refit:
         Covariance structures.
     L, sigma2 : (q, q), (S,) arrays
         The optimum of the original fit in working units, where searches start.
+    other : (L, sigma2) or None
+        Its second best optimum, where searches start too.
     reml : bool
         Criterion.
     n_psi : int
@@ -81,12 +84,14 @@ class Refit:
     reml: bool
     n_psi: int
     squares: Array
+    other: tuple[Array, Array] | None = None
 
     @classmethod
     def of(cls, resampler: Resampler, working: Working, optimum: Optimum, *, reml: bool, n_psi: int) -> Refit:
         """The task that refits one model."""
         squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
-        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi, squares)
+        other = optimum.searched.other
+        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi, squares, other)
 
     def __call__(self, rng: np.random.Generator) -> Refitted:
         """One replicate."""
@@ -101,8 +106,9 @@ class Refit:
         if not has_full_rank(problem, self.squares):
             return self._failed(DEFICIENT)
         try:
-            start = warm_theta(problem, self.blocks, self.L, self.sigma2, reml=self.reml)
-            optimum = optimize(problem, self.blocks, reml=self.reml, theta=start)
+            starts = [(self.L, self.sigma2), *([] if self.other is None else [self.other])]
+            thetas = [warm_theta(problem, self.blocks, *start, reml=self.reml) for start in starts]
+            optimum = best_from(problem, self.blocks, thetas, reml=self.reml)
         except NotIdentifiedError as error:
             return self._failed(str(error))
         except np.linalg.LinAlgError:

@@ -14,7 +14,17 @@ from mlmed.reml.roots import spread_guess
 from mlmed.reml.sigma import ResidualChart, ResidualStructure
 from mlmed.reml.weights import residual_units
 
-__all__ = ["natural_jacobian", "random_theta", "regression_variances", "start_theta", "warm_theta"]
+__all__ = [
+    "FLOOR",
+    "natural_jacobian",
+    "neutral_level",
+    "positive_variances",
+    "regression_variances",
+    "scored_theta",
+    "start_theta",
+    "warm_theta",
+    "wide_theta",
+]
 
 Array = NDArray[np.float64]
 
@@ -47,7 +57,8 @@ def regression_variances(problem: Problem) -> Array:
     return out
 
 
-def _positive_variances(problem: Problem) -> Array:
+def positive_variances(problem: Problem) -> Array:
+    """``regression_variances``, where none is zero."""
     variance = regression_variances(problem)
     if np.any(variance <= EXACT_FIT):
         raise NotIdentifiedError(
@@ -80,12 +91,12 @@ def start_theta(
     NotIdentifiedError
         If some combination of variances leaves the distribution of the data unchanged.
     """
-    variance = _positive_variances(problem)
-    level = _neutral_level(problem, blocks, variance)
+    variance = positive_variances(problem)
+    level = neutral_level(problem, blocks, variance)
     independent = np.append(0.5 * variance, np.zeros(problem.residual.size - len(variance)))
     if problem.roots is not None:
         level, independent = spread_guess(problem, problem.roots, level, independent)
-    return _scored(problem, blocks, np.diag(np.sqrt(level)), independent, level, FLOOR, reml=reml, names=names)
+    return scored_theta(problem, blocks, np.diag(np.sqrt(level)), independent, level, FLOOR, reml=reml, names=names)
 
 
 def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Array, *, reml: bool) -> Array:
@@ -104,18 +115,29 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
     NotIdentifiedError
         An equation fits its response exactly, or variances cannot be told apart.
     """
-    level = _neutral_level(problem, blocks, _positive_variances(problem))
-    return _scored(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
+    level = neutral_level(problem, blocks, positive_variances(problem))
+    return scored_theta(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
 
 
-def random_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator) -> Array:
-    """Start values (n,) far from the neutral guess: random covariance matrices around its size."""
-    variance, structure, q = _positive_variances(problem), problem.residual, problem.n_random
-    level = _neutral_level(problem, blocks, variance)
-    root = np.tril(rng.normal(0.0, 0.7, (q, q))) + np.diag(rng.uniform(0.1, 1.5, q))
-    unit = np.sqrt(np.outer(level, level))
-    G = sum((inside_cone(block, root @ root.T, floor=FLOOR) for block in blocks), np.zeros((q, q))) * unit
-    variances = variance * rng.uniform(0.1, 1.0, len(variance))
+def wide_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator, *, low_rank: bool) -> Array:
+    """Start values (n,) anywhere: sds of effects over three decades, residual variances over three, any correlations.
+
+    Parameters
+    ----------
+    low_rank : bool
+        Random effects that share fewer dimensions than there are effects (but for a thousandth of their variances).
+    """
+    variance, structure, q = positive_variances(problem), problem.residual, problem.n_random
+    level = 2.0 * neutral_level(problem, blocks, variance)
+    root = rng.normal(size=(q, int(rng.integers(1, q)) if low_rank and q > 1 else q))
+    root /= np.sqrt((root**2).sum(axis=1))[:, None]
+    sds = 10.0 ** (rng.uniform(-1.5, 0.5) + rng.uniform(-1.0, 1.0, size=q))
+    own = sds[:, None] * root
+    whole = own @ own.T + np.diag(1e-3 * sds**2)
+    G = sum((inside_cone(block, whole, floor=0.0) for block in blocks), np.zeros((q, q))) * np.sqrt(
+        np.outer(level, level)
+    )
+    variances = variance * 10.0 ** rng.uniform(-3.0, 0.3, size=len(variance))
     rows, columns = structure.at[structure.R :].T
     covariances = rng.uniform(-0.8, 0.8, len(rows)) * np.sqrt(variances[rows] * variances[columns])
     sigma2 = structure.inside(np.append(variances, covariances), variances)
@@ -123,7 +145,7 @@ def random_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Gen
     return np.append(factor, ResidualChart(structure).coordinates(structure.root(sigma2)))
 
 
-def _scored(
+def scored_theta(
     problem: Problem,
     blocks: tuple[Block, ...],
     L: Array,
@@ -171,7 +193,7 @@ def _moved_root(structure: ResidualStructure, sigma2: Array, units: Array | None
     return units @ structure.root(structure.inside(own - move, 0.1 * own[: structure.R]))
 
 
-def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
+def neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
     """Variance of each random effect that gives them together half of the regression variance, (q,)."""
     spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]  # mean square of each Z column
     share = np.bincount(problem.stratum, minlength=problem.n_strata)[problem.stratum]

@@ -41,6 +41,10 @@ class Optimization:
         Recomputed at the returned point (see ``mlmed.reml.fit.Certificate``).
     reml : bool
         Restricted likelihood or not.
+    starts : int
+        Starts that searches were begun from.
+    optima : tuple of float
+        Log-likelihoods of the different optima they led to, the best first.
     """
 
     loglik: Array
@@ -54,6 +58,8 @@ class Optimization:
     smallest_curvature: float
     multiplier: float
     reml: bool
+    starts: int = 1
+    optima: tuple[float, ...] = ()
 
     @property
     def evaluations(self) -> int:

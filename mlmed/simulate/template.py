@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from mlmed.data.layout import Design
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
 from mlmed.modes.fitting import Fitted
 from mlmed.options import Method
+from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import optimize
+from mlmed.reml.sample import sample_of
 from mlmed.reml.working import Working, build_working
 
 __all__ = ["Template"]
@@ -72,7 +74,8 @@ class Template:
     def _optimized(self, working: Working, grams: Grams, method: Method) -> tuple[Fitted | None, str]:
         reml = method == "reml"
         try:
-            optimum = optimize(working.problem, working.blocks, reml=reml)
+            sample = partial(sample_of, self.example.spec, grams)
+            optimum = best_optimum(working.problem, working.blocks, reml=reml, sample=sample)
         except NotIdentifiedError as error:
             return None, str(error)
         if not optimum.certificate.converged:

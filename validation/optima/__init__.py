@@ -1,0 +1,1 @@
+"""Whether certified optima are the best there are, on simulated data."""
