@@ -113,7 +113,7 @@ def test_names_of_columns(joint: mlmed.MediationResults) -> None:
     ("options", "message"),
     [
         ({"truth": 3}, "truth must be a mapping"),
-        ({"published": [1]}, "published must be a mapping"),
+        ({"published": [1]}, "published is a mapping"),
         ({"published": {"page": 3}}, "page must be a mapping"),
         ({"published": {"page": {"a": "x"}}}, "not a number"),
         ({"published": {"page": {"a": (1, 2, 3)}}}, "pair"),

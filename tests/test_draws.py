@@ -9,7 +9,7 @@ from scipy import stats
 import mlmed
 from mlmed.effects.draws import acceleration, draw_interval, draws_needed, normal_draws
 from mlmed.errors import EffectError
-from mlmed.options import METHODS
+from mlmed.options import ENDS
 from tests.models import MEDIATOR, OUTCOME
 
 #: A quantile or standard deviation of 400,000 draws, relative to its standard deviation.
@@ -25,7 +25,7 @@ def normal():
     return np.random.default_rng(1).normal(2.0, 0.5, 400_000)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENDS)
 def test_normal_draws_give_the_normal_interval(normal, method):
     jackknife = np.random.default_rng(2).permutation(np.linspace(1.9, 2.1, 101))  # symmetric: no acceleration
     found = draw_interval(normal, 2.0, level=0.9, method=method, jackknife=jackknife)
@@ -47,7 +47,7 @@ def test_bca_by_the_formula():
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, levels, method="weibull")), rel=SAME)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENDS)
 def test_the_p_value_is_the_level_at_which_the_interval_touches_zero(method):
     rng = np.random.default_rng(4)
     draws, jackknife = rng.gamma(4.0, size=20_000) - 1.2, rng.gamma(2.0, size=40)
@@ -71,7 +71,7 @@ def test_a_p_value_never_claims_more_than_the_draws_can_show():
         assert p == pytest.approx(max(2 / 1000, 2 * stats.norm.cdf(stats.norm.ppf(1 / 1000) - 2 * z0)))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ENDS)
 def test_the_p_value_and_the_interval_never_disagree(method):
     """The exact dual, within cells between two draws, too: p < 1 - level just if the interval leaves 0 out."""
     rng, outside = np.random.default_rng(8), 0

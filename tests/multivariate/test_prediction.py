@@ -216,9 +216,9 @@ def test_sequences_of_points_and_mappings_of_values(fit):
     for points in (pd.Series([1.0, 2.0], index=[5, 5]), np.array([1, 2]), (1, 2.0), pd.Index([1, 2])):
         pd.testing.assert_frame_equal(fit.conditional_effects("x", points=points), expected, check_dtype=False)
     for at in (3, [("w", 1.0)], "w"):
-        with pytest.raises(EffectError, match=r"at= holds other predictors, as in at=\{'w': 2.0\}; found"):
+        with pytest.raises(EffectError, match=r"at is a mapping such as at=\{'w': 2.0\}; found"):
             fit.conditional_effects("x", at=at)
-    with pytest.raises(EffectError, match=r"no equation has the predictor \['x'\]"):
+    with pytest.raises(EffectError, match=r"variable is the name of a predictor; found \['x'\]"):
         fit.conditional_effects(["x"])
     for points in ({1.0, 2.0}, {"x": 1.0}):
         with pytest.raises(EffectError, match="points is a number of points"):

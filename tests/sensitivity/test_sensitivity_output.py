@@ -71,7 +71,7 @@ def test_grids(rho, expected):
         ({"rho": 1.5}, "distance between its values, between 0 and 1, as in rho=0.05; found 1.5"),
         ({"rho": -0.3}, "For one correlation give a list"),
         ({"rho": 1e-8}, "asks for about 200000000 correlations; take steps of 0.001 or more"),
-        ({"rho": "all"}, "a number or a sequence of numbers; found 'all'"),
+        ({"rho": "all"}, "rho is a list of correlations, or one number; found 'all'"),
         ({"effect": "total"}, "effect must be one of indirect, direct; found 'total'"),
         ({"formula": "r"}, "formula must be one of exact, medsens"),
         ({"interval": "profile"}, "interval must be one of delta, quasi-bayes"),
