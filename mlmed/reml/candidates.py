@@ -21,7 +21,8 @@ from mlmed.reml.covariance import Block, factor_coordinates, inside_cone
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualChart
-from mlmed.reml.start import FLOOR, neutral_level, positive_variances, scored_theta, wide_theta
+from mlmed.reml.start import FLOOR, neutral_guess, scored_theta, wide_theta
+from mlmed.reml.whitened import rooted
 
 __all__ = ["Candidates", "candidates_for"]
 
@@ -141,18 +142,34 @@ class Candidates:
 
 def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum, *, reml: bool) -> Candidates:
     """Material for starts, from one pass over the clusters at an optimum."""
-    variance = positive_variances(problem)
-    level = neutral_level(problem, blocks, variance)
+    level, variance = neutral_guess(problem, blocks)
     q, contrast = problem.n_random, np.append(-optimum.evaluation.beta, 1.0)
-    nothing, eye = np.zeros((problem.n_fixed + 1,) * 2), np.eye(q)
+    # a hundredth of the information of the neutral guess, so that every cluster has an answer
+    ridge = np.eye(q) * (0.005 / level)
     effects, unlike = [], []
     for part in chunks(problem):
-        made = inverted(factor_clusters(problem, optimum.L, optimum.sigma2, part), nothing)
-        own = made.part.B @ contrast
-        # a hundredth of the information of the neutral guess, so that every cluster has an answer
-        ridge = eye * (0.005 / level)
-        effects.append(np.linalg.solve(made.part.A + ridge, own[:, :, None])[:, :, 0])
-        Q, score = made.tables[:, 0], made.V @ contrast  # Z'V^-1 Z and Z'V^-1 (y - X beta)
-        known = Q + 1e-10 * np.einsum("jaa->ja", Q)[:, :, None] * eye + np.finfo(float).tiny * eye
-        unlike.append((score * np.linalg.solve(known, score[:, :, None])[:, :, 0]).sum(axis=1))
+        A, own, distance = (_unlike if problem.roots is None else _unlike_by_roots)(problem, optimum, part, contrast)
+        effects.append(np.linalg.solve(A + ridge, own[:, :, None])[:, :, 0])
+        unlike.append(distance)
     return Candidates(problem, blocks, reml, variance, level, np.concatenate(effects), np.concatenate(unlike))
+
+
+def _unlike(problem: Problem, optimum: Optimum, part: slice, contrast: Array) -> tuple[Array, Array, Array]:
+    """Z'R^-1 Z and Z'R^-1 e of one chunk, and e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of its residuals e = y - X beta."""
+    made = inverted(factor_clusters(problem, optimum.L, optimum.sigma2, part), np.zeros((len(contrast),) * 2))
+    Q, score = made.tables[:, 0], made.V @ contrast
+    known = (
+        Q + 1e-10 * np.einsum("jaa->ja", Q)[:, :, None] * np.eye(Q.shape[1]) + np.finfo(float).tiny * np.eye(Q.shape[1])
+    )
+    distance = (score * np.linalg.solve(known, score[:, :, None])[:, :, 0]).sum(axis=1)
+    return made.part.A, made.part.B @ contrast, distance
+
+
+def _unlike_by_roots(problem: Problem, optimum: Optimum, part: slice, contrast: Array) -> tuple[Array, Array, Array]:
+    """The same from roots, in which the distance is the length of K^-1 P'e."""
+    assert problem.roots is not None
+    weight = (1.0 / np.sqrt(optimum.sigma2))[problem.stratum][:, None]
+    E = problem.roots.Z[part] * weight
+    own = E @ (problem.roots.reduced[part] * weight @ contrast)[:, :, None]
+    half = rooted(problem, optimum.L, optimum.sigma2, part).half @ contrast
+    return E @ E.transpose(0, 2, 1), own[:, :, 0], (half**2).sum(axis=1)

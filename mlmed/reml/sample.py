@@ -21,15 +21,16 @@ def spread_clusters(grams: Grams, n: int = MOST) -> NDArray[np.intp]:
 
     What decides is what a cluster contains and not where it stands, so the order of the rows does not matter.
     """
-    J = grams.products.shape[2]
-    diagonal = [k * (k + 1) // 2 + k for k in dict.fromkeys(e.response_at for e in grams.layout.equations)]
-    size = grams.products[:, diagonal].sum(axis=(0, 1))
+    J, responses = len(grams.clusters), dict.fromkeys(e.response_at for e in grams.layout.equations)
+    diagonal = [k * (k + 1) // 2 + k for k in responses]
+    size = np.sum([grams.row(p, at) for p in range(len(grams.patterns)) for at in diagonal], axis=0)
     middle = ((np.arange(n) + 0.5) * (J / n)).astype(np.intp)
     return np.argsort(size, kind="stable")[middle]
 
 
 def sample_of(spec: ModelSpec, grams: Grams) -> Problem | None:
     """The problem of a sample of clusters in the units of the whole; None where there are not too many."""
-    if grams.products.shape[2] <= MOST:
+    if len(grams.clusters) <= MOST:
         return None
-    return assemble(assembly_for(spec, grams), grams.products[:, :, spread_clusters(grams)])
+    assembly, chosen = assembly_for(spec, grams), spread_clusters(grams)
+    return assemble(assembly, grams.sums[..., chosen], None if assembly.roots is None else assembly.roots.take(chosen))

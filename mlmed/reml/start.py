@@ -17,8 +17,7 @@ from mlmed.reml.weights import residual_units
 __all__ = [
     "FLOOR",
     "natural_jacobian",
-    "neutral_level",
-    "positive_variances",
+    "neutral_guess",
     "regression_variances",
     "scored_theta",
     "start_theta",
@@ -91,11 +90,8 @@ def start_theta(
     NotIdentifiedError
         If some combination of variances leaves the distribution of the data unchanged.
     """
-    variance = positive_variances(problem)
-    level = neutral_level(problem, blocks, variance)
+    level, variance = neutral_guess(problem, blocks)
     independent = np.append(0.5 * variance, np.zeros(problem.residual.size - len(variance)))
-    if problem.roots is not None:
-        level, independent = spread_guess(problem, problem.roots, level, independent)
     return scored_theta(problem, blocks, np.diag(np.sqrt(level)), independent, level, FLOOR, reml=reml, names=names)
 
 
@@ -115,7 +111,7 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
     NotIdentifiedError
         An equation fits its response exactly, or variances cannot be told apart.
     """
-    level = neutral_level(problem, blocks, positive_variances(problem))
+    level, _ = neutral_guess(problem, blocks)
     return scored_theta(problem, blocks, L, sigma2, level, WARM_FLOOR, reml=reml)
 
 
@@ -127,8 +123,8 @@ def wide_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Gener
     low_rank : bool
         Random effects that share fewer dimensions than there are effects (but for a thousandth of their variances).
     """
-    variance, structure, q = positive_variances(problem), problem.residual, problem.n_random
-    level = 2.0 * neutral_level(problem, blocks, variance)
+    level, variance = neutral_guess(problem, blocks)
+    level, structure, q = 2.0 * level, problem.residual, problem.n_random
     root = rng.normal(size=(q, int(rng.integers(1, q)) if low_rank and q > 1 else q))
     root /= np.sqrt((root**2).sum(axis=1))[:, None]
     sds = 10.0 ** (rng.uniform(-1.5, 0.5) + rng.uniform(-1.0, 1.0, size=q))
@@ -193,7 +189,26 @@ def _moved_root(structure: ResidualStructure, sigma2: Array, units: Array | None
     return units @ structure.root(structure.inside(own - move, 0.1 * own[: structure.R]))
 
 
-def neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
+def neutral_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, Array]:
+    """Variances of the random effects (q,), and twice those of the residuals (R,), before the data are looked at.
+
+    With roots they are what regressions of single clusters leave and vary by: there random effects explain nearly all
+    of a response, and half of the regression variance would be far too large.
+
+    Raises
+    ------
+    NotIdentifiedError
+        An equation fits its response exactly.
+    """
+    variance = positive_variances(problem)
+    level = _neutral_level(problem, blocks, variance)
+    if problem.roots is None:
+        return level, variance
+    level, residual = spread_guess(problem, problem.roots, level, 0.5 * variance)
+    return level, 2.0 * residual
+
+
+def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
     """Variance of each random effect that gives them together half of the regression variance, (q,)."""
     spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]  # mean square of each Z column
     share = np.bincount(problem.stratum, minlength=problem.n_strata)[problem.stratum]
