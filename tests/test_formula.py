@@ -12,7 +12,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.formula import display_name, formula_variables, parse_equation, quote_columns
+from mlmed.formula import display_name, formula_of, formula_variables, parse_equation, quote_columns
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import INVARIANT, SAME
 
@@ -243,9 +243,12 @@ def test_a_column_named_like_a_function_does_not_break_the_function(data: pd.Dat
 
 
 def test_a_quoted_name_is_not_the_interaction_it_looks_like(data: pd.DataFrame) -> None:
-    """The column `x:w` beside the interaction x:w is no duplicate."""
+    """The column `x:w` beside the interaction x:w is no duplicate, but has its label; alone it is itself."""
     odd = data.rename(columns={"L2": "x:w"})
-    same_fit(mlmed.mixed("m ~ `x:w` + x:w + (1 | id)", odd), mlmed.mixed("m ~ L2 + x:w + (1 | id)", data))
+    assert len(list(formula_of(parse_equation("m ~ `x:w` + x:w + (1 | id)").fixed))) == 3
+    with pytest.raises(DataError, match="column `x:w` and the interaction x:w would both be called x:w"):
+        mlmed.mixed("m ~ `x:w` + x:w + (1 | id)", odd)
+    same_fit(mlmed.mixed("m ~ `x:w` + x + w + (1 | id)", odd), mlmed.mixed("m ~ L2 + x + w + (1 | id)", data))
 
 
 def test_a_column_called_intercept_is_not_the_constant(data: pd.DataFrame) -> None:
