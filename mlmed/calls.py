@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from formulaic.transforms import ContrastsRegistry
 
 from mlmed.errors import FormulaError
-from mlmed.limits import shortened
 from mlmed.names import FUNCTIONS, display_name
+from mlmed.options import shown
 
 __all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "has_coded_expression"]
 
@@ -49,29 +49,29 @@ def check_call(node: ast.Call, expression: str) -> None:
     FormulaError
         With what to write instead.
     """
-    shown = shortened(display_name(expression))
+    asked = shown(display_name(expression))
     if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
-        _check_arguments(node, shown)
+        _check_arguments(node, asked)
     if not isinstance(node.func, ast.Name):
         return
     name = node.func.id
     if name in _INSTEAD:
-        raise FormulaError(f"cannot use {shown}: {_INSTEAD[name]}")
+        raise FormulaError(f"cannot use {asked}: {_INSTEAD[name]}")
     if name not in FUNCTIONS:
         raise FormulaError(
-            f"cannot read {shown}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
+            f"cannot read {asked}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
             "I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
         )
     for coding in _codings(node):
-        _check_coding(coding, shown)
+        _check_coding(coding, asked)
 
 
-def _check_arguments(node: ast.Call, shown: str) -> None:
+def _check_arguments(node: ast.Call, asked: str) -> None:
     given = [*node.args, *(word.value for word in node.keywords)]
     for name in (display_name(value.id) for value in given if isinstance(value, ast.Name)):
         if hasattr(builtins, name):
             instead = _ARGUMENTS.get(name, "make the column before the fit")
-            raise FormulaError(f"cannot use {shown}: {name} is Python's and no column; {instead}")
+            raise FormulaError(f"cannot use {asked}: {name} is Python's and no column; {instead}")
 
 
 def check_logic(tree: ast.AST, expression: str) -> None:
@@ -88,14 +88,14 @@ def check_logic(tree: ast.AST, expression: str) -> None:
         if isinstance(node, ast.Not | ast.And | ast.Or)
     ]
     if words:
-        shown = shortened(display_name(expression))
+        asked = shown(display_name(expression))
         raise FormulaError(
-            f"cannot use {shown}: {words[0]!r} is for single values; for columns 'not' is written "
+            f"cannot use {asked}: {words[0]!r} is for single values; for columns 'not' is written "
             "as k != 2, 'and' as (k > 1) & (k < 5), 'or' as (k == 1) | (k == 5)"
         )
 
 
-def _check_coding(coding: ast.expr, shown: str) -> None:
+def _check_coding(coding: ast.expr, asked: str) -> None:
     known = sorted(name for name in vars(ContrastsRegistry) if not name.startswith("_"))
     called = coding.func if isinstance(coding, ast.Call) else coding
     found = ""
@@ -109,12 +109,12 @@ def _check_coding(coding: ast.expr, shown: str) -> None:
         found = "" if allowed else f"{display_name(base)}.{called.attr}"
     if found == "Treatment":
         raise FormulaError(
-            f"cannot read {shown}: C() codes by treatment without being told, so leave Treatment out; to choose the "
+            f"cannot read {asked}: C() codes by treatment without being told, so leave Treatment out; to choose the "
             "reference write Treatment('level')"
         )
     if found:
         raise FormulaError(
-            f"cannot read {shown}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
+            f"cannot read {asked}: {found} is no coding of a factor; write one of {', '.join(sorted(CODINGS))}, or "
             f"{', '.join(f'contr.{name}' for name in known)}"
         )
 

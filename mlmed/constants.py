@@ -12,7 +12,8 @@ import numpy as np
 
 from mlmed.allowed import CONSTANTS
 from mlmed.errors import FormulaError
-from mlmed.limits import MAX_INTEGER, MAX_NUMBER, MAX_POWER, shortened
+from mlmed.limits import MAX_INTEGER, MAX_NUMBER, MAX_POWER
+from mlmed.options import shown
 
 __all__ = ["Number", "numbers_of"]
 
@@ -26,14 +27,14 @@ _ARITHMETIC: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 _SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 
 
-def numbers_of(tree: ast.AST, shown: str) -> dict[int, Number]:
+def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
     """Values of the nodes that are numbers whatever the data are, by the identity of the node.
 
     Parameters
     ----------
     tree : syntax tree
         Of bounded depth.
-    shown : str
+    text : str
         The expression, for messages.
 
     Raises
@@ -50,13 +51,13 @@ def numbers_of(tree: ast.AST, shown: str) -> dict[int, Number]:
     """
     found: dict[int, Number] = {}
     for node in reversed(list(ast.walk(tree))):  # operands before what is computed from them
-        value = _value(node, found, shown)
+        value = _value(node, found, text)
         if value is not None:
-            found[id(node)] = _bounded(value, shown)
+            found[id(node)] = _bounded(value, text)
     return found
 
 
-def _value(node: ast.AST, found: dict[int, Number], shown: str) -> Any:
+def _value(node: ast.AST, found: dict[int, Number], text: str) -> Any:
     """The value of one node; None if it is no number, or depends on columns."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, int | float | complex) else None
@@ -67,47 +68,47 @@ def _value(node: ast.AST, found: dict[int, Number], shown: str) -> Any:
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         left, right = found.get(id(node.left)), found.get(id(node.right))
         if isinstance(node.op, ast.Pow):
-            _check_power(left, right, shown)
+            _check_power(left, right, text)
         if left is None or right is None:
             return None
         try:
             return _ARITHMETIC[type(node.op)](left, right)
         except (ArithmeticError, TypeError) as error:
-            raise FormulaError(f"cannot use {shortened(shown)}: {ast.unparse(node)} has no value ({error})") from error
+            raise FormulaError(f"cannot use {shown(text)}: {ast.unparse(node)} has no value ({error})") from error
     return None
 
 
-def _check_power(base: Number | None, power: Number | None, shown: str) -> None:
+def _check_power(base: Number | None, power: Number | None, text: str) -> None:
     """Refuse a power before it is computed with all its digits; None is what depends on columns."""
     if power is None:
         return
     if abs(power) > MAX_POWER:
         raise FormulaError(
-            f"cannot use {shortened(shown)}: the exponent {power:g} is beyond {MAX_POWER} (mlmed.limits.MAX_POWER); "
+            f"cannot use {shown(text)}: the exponent {power:g} is beyond {MAX_POWER} (mlmed.limits.MAX_POWER); "
             "write a smaller one"
         )
     if base is not None and abs(base) > 1.0 and power * math.log10(abs(base)) > math.log10(MAX_NUMBER):
         raise FormulaError(
-            f"cannot use {shortened(shown)}: {base:g}**{power:g} is beyond {MAX_NUMBER:g} (mlmed.limits.MAX_NUMBER); "
+            f"cannot use {shown(text)}: {base:g}**{power:g} is beyond {MAX_NUMBER:g} (mlmed.limits.MAX_NUMBER); "
             "change the unit"
         )
 
 
-def _bounded(value: Any, shown: str) -> Number:
+def _bounded(value: Any, text: str) -> Number:
     if isinstance(value, complex):
         raise FormulaError(
-            f"cannot use {shortened(shown)}: {value} is a complex number, and the imaginary part would be lost; write "
+            f"cannot use {shown(text)}: {value} is a complex number, and the imaginary part would be lost; write "
             "real numbers"
         )
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise FormulaError(
-            f"cannot use {shortened(shown)}: a whole number is beyond 64 bits (mlmed.limits.MAX_INTEGER); write it as "
+            f"cannot use {shown(text)}: a whole number is beyond 64 bits (mlmed.limits.MAX_INTEGER); write it as "
             f"in 1e30, with a point or an exponent"
         )
     number: Number = value
     if math.isfinite(number) and abs(number) > MAX_NUMBER:
         raise FormulaError(
-            f"cannot use {shortened(shown)}: a number is beyond {MAX_NUMBER:g} (mlmed.limits.MAX_NUMBER); change the "
+            f"cannot use {shown(text)}: a number is beyond {MAX_NUMBER:g} (mlmed.limits.MAX_NUMBER); change the "
             "unit of the column before the fit"
         )
     return number

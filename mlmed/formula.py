@@ -18,8 +18,9 @@ from formulaic.parser.types import Factor, Term, Token
 
 from mlmed.calls import coding_names
 from mlmed.errors import FormulaError
-from mlmed.limits import MAX_TERMS, shortened
+from mlmed.limits import MAX_TERMS
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
+from mlmed.options import shown
 from mlmed.syntax import check_expression, check_names, check_size
 from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_explosion, refuse_squares, tokens_of
 
@@ -153,7 +154,7 @@ def _parse(text: str, quoted: str) -> Equation:
     parts = (fixed, *(term.formula for term in random))
     if sum(refuse_explosion(part, text) for part in parts) > MAX_TERMS:
         raise FormulaError(
-            f"cannot use {shortened(text)}: fixed part and random terms have more than {MAX_TERMS} terms together "
+            f"cannot use {shown(text)}: fixed part and random terms have more than {MAX_TERMS} terms together "
             "(mlmed.limits.MAX_TERMS); make a factor or a score of several columns before the fit"
         )
     for part in parts:

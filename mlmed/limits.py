@@ -16,7 +16,6 @@ __all__ = [
     "MAX_PRODUCTS",
     "MAX_TERMS",
     "MAX_TOKENS",
-    "shortened",
 ]
 
 #: Letters of a formula: 1,000 terms of 50 letters. Formulaic reads letter by letter.
@@ -45,17 +44,3 @@ MAX_INTEGER = 2**63 - 1
 MAX_NUMBER = 1e100
 #: The largest constant exponent.
 MAX_POWER = 1_000
-
-#: Letters of a formula that is shown in a message about its size.
-_SHOWN = 200
-
-
-def shortened(text: str) -> str:
-    """The beginning of a long text, for messages.
-
-    Examples
-    --------
-    >>> shortened("y ~ x"), len(shortened("x" * 1000))
-    ("'y ~ x'", 205)
-    """
-    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

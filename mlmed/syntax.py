@@ -35,10 +35,10 @@ from mlmed.limits import (
     MAX_NAME,
     MAX_NESTED,
     MAX_NUMBER,
-    shortened,
 )
 from mlmed.names import FUNCTIONS as RESERVED
 from mlmed.names import display_name
+from mlmed.options import shown
 
 __all__ = [
     "check_column",
@@ -114,7 +114,7 @@ class _Asked:
     numbers: dict[int, Number]
 
     def refuse(self, found: str, instead: str = _TOLD) -> NoReturn:
-        raise FormulaError(f"cannot use {shortened(self.shown)}: {found}; {instead}")
+        raise FormulaError(f"cannot use {shown(self.shown)}: {found}; {instead}")
 
     def check_attribute(self, name: str) -> None:
         """Refuse an attribute that no formula has; those that look at other rows say so."""
@@ -133,7 +133,7 @@ def check_size(text: str) -> None:
     """
     if len(text) > MAX_CHARACTERS:
         raise FormulaError(
-            f"cannot read {shortened(text)}: it has {len(text)} letters, and at most {MAX_CHARACTERS} are read "
+            f"cannot read {shown(text)}: it has {len(text)} letters, and at most {MAX_CHARACTERS} are read "
             "(mlmed.limits.MAX_CHARACTERS); make a factor or a score of several columns before the fit"
         )
     depth = 0
@@ -141,7 +141,7 @@ def check_size(text: str) -> None:
         depth += (sign in "([{") - (sign in ")]}")
         if depth > MAX_NESTED:
             raise FormulaError(
-                f"cannot read {shortened(text)}: more than {MAX_NESTED} brackets are open at one place (mlmed.limits."
+                f"cannot read {shown(text)}: more than {MAX_NESTED} brackets are open at one place (mlmed.limits."
                 "MAX_NESTED); make the inner part a column before the fit"
             )
 
@@ -156,8 +156,8 @@ def check_names(text: str) -> None:
     """
     if long := _LONG.search(text):
         raise FormulaError(
-            f"cannot read {shortened(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
-            f"letters ({shortened(long[0])}; mlmed.limits.MAX_NAME); write a shorter one"
+            f"cannot read {shown(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
+            f"letters ({shown(long[0])}; mlmed.limits.MAX_NAME); write a shorter one"
         )
 
 
@@ -169,7 +169,7 @@ def check_number(text: str, whole: str) -> None:
         return
     if size > MAX_NUMBER or (text.isdecimal() and size > MAX_INTEGER):
         raise FormulaError(
-            f"cannot use {shortened(display_name(whole))}: the number {shortened(text)} is beyond {MAX_NUMBER:g}, or a "
+            f"cannot use {shown(display_name(whole))}: the number {shown(text)} is beyond {MAX_NUMBER:g}, or a "
             "whole number beyond 64 bits (mlmed.limits); change the unit of the column before the fit"
         )
 
@@ -177,17 +177,17 @@ def check_number(text: str, whole: str) -> None:
 def check_column(name: str, whole: str) -> None:
     """Refuse a name that Python keeps to itself, unless it was in backticks."""
     if name.startswith("__"):
-        raise FormulaError(f"cannot read {shortened(display_name(whole))}: a column called {name} is written `{name}`")
+        raise FormulaError(f"cannot read {shown(display_name(whole))}: a column called {name} is written `{name}`")
 
 
-def parse_expression(expression: str, shown: str = "", instead: str = _INSTEAD) -> ast.Expression:
+def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
 
     Parameters
     ----------
     expression : str
         In Python's syntax.
-    shown, instead : str
+    text, instead : str
         How it is called in messages, and what they say is to be done.
 
     Raises
@@ -195,21 +195,21 @@ def parse_expression(expression: str, shown: str = "", instead: str = _INSTEAD) 
     FormulaError
         It is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or ``MAX_DEPTH``.
     """
-    shown = shortened(shown or display_name(expression[:MAX_EXPRESSION]))
+    asked = shown(text or display_name(expression[:MAX_EXPRESSION]))
     if len(expression) > MAX_EXPRESSION:
         raise FormulaError(
-            f"cannot read {shown}: an expression has {len(expression)} letters, and at most {MAX_EXPRESSION} are read "
+            f"cannot read {asked}: an expression has {len(expression)} letters, and at most {MAX_EXPRESSION} are read "
             f"(mlmed.limits.MAX_EXPRESSION); {instead}"
         )
     check_size(expression)
     deep = (
-        f"cannot read {shown}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); {instead}"
+        f"cannot read {asked}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); {instead}"
     )
     try:
         tree = ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError) as error:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise FormulaError(f"cannot read {shown}: {said}; {instead}") from error
+        raise FormulaError(f"cannot read {asked}: {said}; {instead}") from error
     except (RecursionError, MemoryError) as error:  # how Python's parser says that it is nested too deeply
         raise FormulaError(deep) from error
     level: list[ast.AST] = [tree]
@@ -262,8 +262,8 @@ def check_expression(expression: str, whole: str = "") -> ast.Expression:
 def _checked(expression: str, whole: str) -> ast.Expression:
     tree = parse_expression(expression)
     check_logic(tree, expression)
-    shown = display_name(expression)
-    asked = _Asked(shown, display_name(whole), numbers_of(tree, shown))
+    text = display_name(expression)
+    asked = _Asked(text, display_name(whole), numbers_of(tree, text))
     waiting: list[ast.expr] = [tree.body]
     while waiting:
         waiting += _operands(waiting.pop(), asked)
@@ -315,7 +315,7 @@ def _no_text(operands: list[ast.expr], asked: _Asked) -> list[ast.expr]:
     for operand in operands:
         if isinstance(operand, ast.Constant) and isinstance(operand.value, str):
             asked.refuse(
-                f"the text {shortened(operand.value)} stands in arithmetic", "write == to compare a column with it"
+                f"the text {shown(operand.value)} stands in arithmetic", "write == to compare a column with it"
             )
     return operands
 
@@ -373,7 +373,7 @@ def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
             text = node.value
             if not text.isprintable() or set(text) & set("'\"`\\"):
                 asked.refuse(
-                    f"the text {shortened(text)} inside {name}() has quotation marks or signs that are not printed",
+                    f"the text {shown(text)} inside {name}() has quotation marks or signs that are not printed",
                     "make the column before the fit",
                 )
 

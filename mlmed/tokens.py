@@ -14,8 +14,9 @@ from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_f
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
-from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS, shortened
+from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS
 from mlmed.names import display_name, quoted_name
+from mlmed.options import shown
 from mlmed.syntax import check_column, check_expression, check_number
 
 __all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "tokens_of"]
@@ -49,7 +50,7 @@ def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
         raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
     if len(found) > MAX_TOKENS:
         raise FormulaError(
-            f"cannot read {shortened(display_name(whole))}: it has {len(found)} names, numbers and signs, and at most "
+            f"cannot read {shown(display_name(whole))}: it has {len(found)} names, numbers and signs, and at most "
             f"{MAX_TOKENS} are read (mlmed.limits.MAX_TOKENS); make a factor or a score of several columns"
         )
     for token in found:
@@ -155,7 +156,7 @@ def refuse_explosion(text: str, whole: str) -> int:
     for node in reversed(_nodes(tree)):  # operands before what is made of them
         if isinstance(node, ASTNode) and node.operator.symbol in _POWERS and not _is_whole(node.args[1]):
             raise FormulaError(
-                f"cannot read {shortened(display_name(whole))}: the right-hand argument of {node.operator.symbol} must "
+                f"cannot read {shown(display_name(whole))}: the right-hand argument of {node.operator.symbol} must "
                 "be a positive integer; inside I() it is a power of numbers"
             )
         sizes[id(node)] = size = _size(node, sizes)
@@ -166,7 +167,7 @@ def refuse_explosion(text: str, whole: str) -> int:
         ):
             if found > bound:
                 raise FormulaError(
-                    f"cannot use {shortened(display_name(whole))}: written out it has {_count(found)} {counted}, and "
+                    f"cannot use {shown(display_name(whole))}: written out it has {_count(found)} {counted}, and "
                     f"at most {bound} are allowed (mlmed.limits); write the interactions that are meant, or make a "
                     "factor or a score of several columns before the fit"
                 )

@@ -14,7 +14,7 @@ import numpy as np
 from mlmed.constants import numbers_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError, FormulaError
-from mlmed.limits import MAX_EXPRESSION, shortened
+from mlmed.limits import MAX_EXPRESSION
 from mlmed.options import shown
 from mlmed.syntax import check_size, parse_expression
 
@@ -104,7 +104,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
     """Read an expression: a function of values by name, made of what is listed above, and the names in it."""
     if len(text) > MAX_EXPRESSION:
         raise EffectError(
-            f"cannot read {shortened(text)}: it has {len(text)} letters, and at most {MAX_EXPRESSION} are read "
+            f"cannot read {shown(text)}: it has {len(text)} letters, and at most {MAX_EXPRESSION} are read "
             "(mlmed.limits.MAX_EXPRESSION); give a function of a dict instead"
         )
     try:
