@@ -179,12 +179,12 @@ def _has_inner_tilde(text: str) -> bool:
 
 def _one_response(left: str, whole: str) -> str:
     """The left-hand side in formulaic's spelling; it must be one column or one call."""
-    tokens = tokens_of(left, whole)
     if left.strip().startswith(("cbind(", "mvbind(")):
         raise FormulaError(
             f"{whole!r} binds several responses; write one formula for each and pass them as a list: "
             'mixed(["a ~ x + (1 |c| id)", "b ~ x + (1 |c| id)"], data)'
         )
+    tokens = tokens_of(left, whole)
     if len(tokens) != 1 or tokens[0].kind.value not in ("name", "python"):
         raise FormulaError(
             f"{whole!r} must have one response on the left, a column or a call; write arithmetic as I(m - y)"

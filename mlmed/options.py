@@ -26,7 +26,7 @@ __all__ = [
     "GROUPS",
     "HC_KINDS",
     "INTERVALS",
-    "LONGEST",
+    "LETTERS",
     "METHODS",
     "MOST",
     "MOST_POINTS",
@@ -150,7 +150,7 @@ STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)
 STYLES = ("text", "stata")
 
 #: Letters of a value in a message; more than these are not read.
-LONGEST = 120
+LETTERS = 120
 #: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
 MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
@@ -170,20 +170,20 @@ def shown(value: Any) -> str:
     """
     if isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() > 3 * DIGITS:
         return f"a whole number of {int(value).bit_length()} bits"
-    if isinstance(value, str | bytes) and len(value) > LONGEST:
-        return f"{value[:LONGEST]!r}... ({len(value):,} letters)"
+    if isinstance(value, str | bytes) and len(value) > LETTERS:
+        return f"{value[:LETTERS]!r}... ({len(value):,} letters)"
     kind = type(value).__name__
     if isinstance(getattr(value, "shape", None), tuple) and value.shape:
         return f"a {kind} of shape {value.shape}"
     if isinstance(value, tuple | list | set | frozenset | Mapping):
         inside = value.values() if isinstance(value, Mapping) else value
-        simple = len(value) <= LONGEST and all(isinstance(one, str | Real | None) for one in inside)
+        simple = len(value) <= LETTERS and all(isinstance(one, str | Real | None) for one in inside)
         text = ", ".join(map(shown, inside)) if simple else ""
-        return repr(value) if simple and len(text) <= LONGEST and "bits" not in text else f"a {kind} of {len(value)}"
+        return repr(value) if simple and len(text) <= LETTERS and "bits" not in text else f"a {kind} of {len(value)}"
     if isinstance(value, str | bytes | Real | complex | None):
         return repr(value)
     text = repr(value)
-    return text if len(text) <= LONGEST and "\n" not in text and " at 0x" not in text else f"a {kind}"
+    return text if len(text) <= LETTERS and "\n" not in text and " at 0x" not in text else f"a {kind}"
 
 
 def named(values: Iterable[Any]) -> str:
@@ -237,7 +237,7 @@ def one_of(
 
 def close_to(value: Any, words: Collection[str]) -> str | None:
     """The word that a text was probably meant to be."""
-    if not isinstance(value, str) or not 1 < len(value) <= LONGEST:
+    if not isinstance(value, str) or not 1 < len(value) <= LETTERS:
         return None
     folded = {word.casefold().replace("_", "-"): word for word in words}
     found = difflib.get_close_matches(value.strip().casefold().replace("_", "-"), folded, n=1, cutoff=0.75)

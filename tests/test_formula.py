@@ -840,13 +840,13 @@ def test_mediators_and_treatments_inside_functions_that_keep_a_state(data: pd.Da
     np.testing.assert_allclose(effect(fit), effect(reference), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("treatment", ["zz", "m", "y", "id", 3])
-def test_a_treatment_that_is_no_predictor_of_the_mediator(data: pd.DataFrame, treatment: object) -> None:
+@pytest.mark.parametrize("treatment", ["zz", "m", "y", "id"])
+def test_a_treatment_that_is_no_predictor_of_the_mediator(data: pd.DataFrame, treatment: str) -> None:
     """Named, with the predictors there are."""
     with pytest.raises(
         FormulaError, match=f"the treatment {treatment!r} is not in the mediator equation.*predictors are x"
     ):
-        mlmed.mediate(MEDIATOR, OUTCOME, data, treatment=treatment)  # type: ignore[arg-type]
+        mlmed.mediate(MEDIATOR, OUTCOME, data, treatment=treatment)
 
 
 def test_several_predictors_need_a_choice(data: pd.DataFrame) -> None:

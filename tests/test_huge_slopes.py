@@ -364,7 +364,7 @@ def test_products_alone_serve_up_to_slopes_of_150() -> None:
 def test_products_that_have_lost_the_residual_are_refused() -> None:
     """Rather than a certified optimum of rounding errors."""
     data = steep(2, 1000.0)
-    with pytest.raises(DataError, match=r"equation y: random effects leave .*e-13 .*six digits.*in memory"):
+    with pytest.raises(DataError, match=r"equation y: predictors leave .*e-13 .*six digits.*in memory"):
         mlmed.mediate(MEDIATOR, OUTCOME, stored(data))
     duckdb = pytest.importorskip("duckdb")
     with pytest.raises(DataError, match="fit a data frame in memory"):
@@ -388,3 +388,24 @@ def test_roots_of_products_are_those_of_rows_where_digits_are_there() -> None:
     of_rows = data_roots.roots_from_rows(design, grams.shift, grams.scale)
     for one, other in zip(product_roots(grams).tables, of_rows.tables, strict=True):
         assert one == pytest.approx(other, abs=1e-9)
+
+
+def test_huge_slopes_beside_many_columns_are_refused_by_name() -> None:
+    """A root of every cluster would not fit."""
+    data, rng = steep(2, 1000.0), np.random.default_rng(1)
+    data = data.assign(**{f"w{k}": rng.normal(size=len(data)) for k in range(32)})
+    more = " + ".join(f"w{k}" for k in range(32))
+    with pytest.raises(DataError, match=r"six digits.* with 32 columns and more"):
+        mlmed.mediate("m ~ x + (1 + x | id)", f"y ~ m + x + {more} + (1 + m + x | id)", data, treatment="x")
+
+
+@pytest.mark.parametrize("size", [1e5, 3e6])
+def test_fixed_slopes_that_leave_little_take_roots(size: float) -> None:
+    """Neither the random intercept nor the slope leaves little alone; the fit is that of the residuals of the slope."""
+    rng = np.random.default_rng(2)
+    who = np.repeat(np.arange(30), 8)
+    x, e = rng.normal(size=240), rng.normal(size=30)[who] + rng.normal(size=240)
+    data = pd.DataFrame({"id": who, "x": x, "y": size * x + e, "e": e})
+    steep_fit, plain = (mlmed.mixed(f"{name} ~ x + (1 | id)", data) for name in ("y", "e"))
+    assert steep_fit.converged
+    assert steep_fit.llf == pytest.approx(plain.llf, abs=1e-6)

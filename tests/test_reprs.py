@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.compact import Compact
-from mlmed.options import LONGEST
+from mlmed.compact import LONGEST, Compact
 
 #: Letters of a result, whatever the number of rows, with formulas of the length that they have here.
 SHORT = 250

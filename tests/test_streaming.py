@@ -149,6 +149,7 @@ CHANGES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::mlmed.errors.CategoryWarning")  # a Categorical of Polars has no order
 @pytest.mark.parametrize("engine", ["lazy", "duckdb", "dask"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_columns(engine: str, change: str, forty: pd.DataFrame) -> None:

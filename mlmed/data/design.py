@@ -40,6 +40,7 @@ from mlmed.names import display_name, safe_name
 __all__ = [
     "build_design",
     "check_response",
+    "encodable_values",
     "encode",
     "encode_columns",
     "learn_columns",
@@ -177,7 +178,14 @@ def _usable(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
 
 
 def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns as formulaic is to see them."""
+    """Columns as formulaic is to see them, under safe names."""
+    renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
+    made = encodable_values(table)
+    return made.rename(columns=renamed) if renamed else made
+
+
+def encodable_values(table: pd.DataFrame) -> pd.DataFrame:
+    """Truth values as numbers, factors without levels that no row has."""
     changed: dict[str, Any] = {}
     for name in table.columns:
         kind = table[name].dtype
@@ -185,8 +193,7 @@ def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
             changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
         elif isinstance(kind, pd.CategoricalDtype):
             changed[name] = table[name].cat.remove_unused_categories()
-    renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
-    return replaced(table, changed).rename(columns=renamed) if changed or renamed else table
+    return replaced(table, changed) if changed else table
 
 
 def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray[np.intp], pd.Index]:

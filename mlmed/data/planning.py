@@ -434,8 +434,10 @@ def _moments(
         for k, pair in zip(flat, mean_and_sd(usable, [found[names[k]] for k in flat]), strict=True):
             out[k] = pair
     for k, (name, (mean, sd)) in enumerate(zip(names, out, strict=True)):
-        if not np.isfinite(mean) or abs(mean) > LARGEST or not sd <= LARGEST:
+        if not np.isfinite(mean) or abs(mean) > LARGEST or sd > LARGEST:
             raise _bad_size(usable, found[name], display_name(name)) or bad_column(display_name(name), equation.name)
+        if np.isnan(sd) and (error := _bad_size(usable, found[name], display_name(name))) is not None:
+            raise error  # squares that overflow; a single row has no standard deviation either
         if not sd > 1e-12 * abs(mean):  # constant here; whether that is allowed is asked when a model is fitted
             out[k] = (0.0, abs(mean) if mean != 0.0 else 1.0)
     return dict(zip(names, out, strict=True))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.data.columns import MANY_COLUMNS
 from mlmed.data.layout import Design, Layout
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ Codes = NDArray[np.intp]
 #: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
 #: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
 FEW_DIGITS = 1e-5
-#: Share that random effects leave, above which it is not asked what fixed effects leave of that: it costs more than a
-#: look at the random effects does, and products hold the difference of two such numbers.
-FEW_LEFT = 1e-2
 #: Share below which cross-products alone do not tell the residual variance to six digits.
 NO_DIGITS = 1e-10
 #: Length of a column, next to others of its cluster, that is the rounding error of zero, as a share of its length.
@@ -128,8 +126,12 @@ def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: sli
     at = np.asarray(columns)
     high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
-    packed = grams.products[chosen[0], :, part] if len(chosen) == 1 else grams.products[chosen, :, part].sum(axis=0)
-    return np.asarray(packed[high * (high + 1) // 2 + low])
+    place = high * (high + 1) // 2 + low
+    if not isinstance(grams.sums, np.ndarray):
+        rows = {int(k): np.sum([grams.row(p, int(k))[part] for p in chosen], axis=0) for k in np.unique(place)}
+        return np.stack([[rows[int(k)] for k in row] for row in place])
+    packed = grams.sums[chosen[0], :, part] if len(chosen) == 1 else grams.sums[chosen, :, part].sum(axis=0)
+    return np.asarray(packed[place])
 
 
 def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
@@ -148,14 +150,13 @@ def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
 def rest_share(grams: Grams, equation: int) -> float:
     """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
 
-    It is made from cross-products, so it is known to about 1e-16.
+    It is made from cross-products, so it is known to about 1e-16. Of many columns only those with random effects are
+    looked at.
     """
     own = grams.layout.equations[equation]
     effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
-    left = _left_within(grams, equation, [*effects, own.response_at], len(effects))
-    others = [k for k in equation_columns(grams.layout, equation) if k not in (*effects, own.response_at)]
-    if left > FEW_LEFT or not others:
-        return left
+    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else []
+    others = [k for k in several if k not in (*effects, own.response_at)]
     return _left_within(grams, equation, [*effects, *others, own.response_at], len(effects))
 
 

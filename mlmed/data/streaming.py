@@ -22,7 +22,7 @@ from scipy.sparse import csr_array, vstack
 
 from mlmed.data.alike import refuse_likeness
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
-from mlmed.data.design import encode, encode_columns, response_values, spread_column, to_encodable
+from mlmed.data.design import encodable_values, encode, encode_columns, response_values, spread_column
 from mlmed.data.expressions import refuse_untranslated
 from mlmed.data.frames import cluster_codes, normalize, replaced, select_columns
 from mlmed.data.grams import Grams, pattern_sums
@@ -162,7 +162,7 @@ class _Reading:
 
 def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
     """Rows as formulaic sees them, factors with the levels of all rows."""
-    made = to_encodable(table)
+    made = encodable_values(table)
     factors = {}
     for name, levels in own.kinds.levels.items():
         if isinstance(levels[0], str):

@@ -27,7 +27,7 @@ import pandas as pd
 
 from mlmed.atomic import write_text
 from mlmed.errors import DataError, DatasetError, MlmedWarning, warn
-from mlmed.options import LONGEST, shown
+from mlmed.options import LETTERS, check_path, shown
 
 __all__ = ["Dataset", "describe", "files", "load", "names"]
 
@@ -233,7 +233,7 @@ def load(name: str, *, data_home: _Directory = None, download: bool = True) -> p
 
 def _record(name: str) -> Dataset:
     if not isinstance(name, str) or name not in _RECORDS:
-        near = difflib.get_close_matches(name[:LONGEST], _RECORDS) if isinstance(name, str) else []
+        near = difflib.get_close_matches(name[:LETTERS], _RECORDS) if isinstance(name, str) else []
         close = " or ".join(near) or "one of them"
         raise DatasetError(f"No data set {shown(name)} is known, only {', '.join(_RECORDS)}. Did you mean {close}?")
     return _RECORDS[name]
@@ -241,7 +241,7 @@ def _record(name: str) -> Dataset:
 
 def _cache(data_home: _Directory) -> Path:
     if data_home is not None:
-        return Path(os.path.expanduser(data_home))
+        return Path(os.path.expanduser(check_path(data_home, "data_home", error=DatasetError)))
     return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "mlmed"
 
 

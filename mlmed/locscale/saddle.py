@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.locscale.climb import NOISE, TIGHT, centred
+from mlmed.locscale.climb import LONGEST, NOISE, TIGHT, centred
 from mlmed.locscale.likelihood import conditional_loglik, loglik
 from mlmed.locscale.nodes import Centres, centres_at_zero, make_nodes
 from mlmed.locscale.problem import Problem
-from mlmed.options import LONGEST
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 
 __all__ = ["step_off"]

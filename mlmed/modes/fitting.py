@@ -283,10 +283,14 @@ def boundary_text(fitted: Fitted) -> str:
 
 def starts_text(searched: Searched) -> str:
     """How many starts an optimum is the best of, and how many optima they led to."""
-    tried = f"{searched.starts} start{'s' if searched.starts > 1 else ''}"
     sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
-    found = "one optimum" if searched.basins == 1 else f"the best of {searched.basins} optima"
-    return f"{found} from {tried}{sample}"
+    if searched.basins == 1:
+        return f"the only optimum that {searched.starts} start{'s' if searched.starts > 1 else ''} led to{sample}"
+    behind = 0.5 * (searched.values[1] - searched.values[0])
+    return (
+        f"the best of {searched.basins} optima that {searched.starts} starts led to{sample}; the next is {behind:.3g} "
+        "log-likelihood units below, see docs/convergence.md"
+    )
 
 
 def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.reml.candidates import candidates_for
+from mlmed.reml.candidates import Candidates, candidates_for
 from mlmed.reml.covariance import Block
 from mlmed.reml.fit import Optimum, Searched, coordinates, optimize, search_from
 from mlmed.reml.objective import objective_for
@@ -33,8 +33,8 @@ NEAR, HERE = 1.0, 1e-4
 BETWEEN = np.linspace(0.0, 1.0, 9)
 #: A search from another start ends early, unless it is lower by then than all others.
 SHORT = NewtonSettings(max_steps=40)
-#: Rounds of the wide search at most.
-ROUNDS = 3
+#: Rounds of the wide search at most, and clusters up to which it is made with all of them.
+ROUNDS, SEARCHED = 3, 20_000
 
 
 def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation, decrement: float) -> bool:
@@ -143,6 +143,9 @@ def best_optimum(
     if part is None:
         _widen(ends)
         return ends.result()
+    material = candidates_for(problem, blocks, first, reml=reml)
+    if material.unusual:  # what a few clusters decide a sample does not show
+        _widen(ends, material, rounds=ROUNDS if problem.n_clusters <= SEARCHED else 0)
     inner = _sampled(part, blocks, reml, names)
     if inner is not None:
         others = [end for end in inner.found if end is not inner.best] if len(inner.found) > 1 else []
@@ -162,14 +165,14 @@ def _sampled(part: Problem, blocks: tuple[Block, ...], reml: bool, names: tuple[
     return ends
 
 
-def _widen(ends: _Ends) -> None:
+def _widen(ends: _Ends, material: Candidates | None = None, *, rounds: int = ROUNDS) -> None:
     """Search from different starts, and from more of them where the data are unusual or have several optima."""
     first = ends.found[0]
-    material = candidates_for(ends.problem, ends.blocks, first, reml=ends.reml)
+    material = material or candidates_for(ends.problem, ends.blocks, first, reml=ends.reml)
     ends.search(material.different(first))
     if not ends.optima or (len(ends.found) == 1 and not material.unusual):
         return
-    for k in range(ROUNDS):
+    for k in range(rounds):
         lowest = ends.best.evaluation.value
         ends.search(material.more(ends.best, k))
         if ends.best.evaluation.value > lowest - SAME:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf
 
+from mlmed.data.columns import MANY_COLUMNS
 from mlmed.data.grams import Grams, column_sums, unpacked
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.data.roots import NO_DIGITS, rest_share
@@ -102,15 +103,21 @@ def refuse_sizes(equation: EquationLayout, grams: Grams) -> None:
 
 
 def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
-    """A response of which random effects leave less, in cross-products without rows, than these hold."""
-    if grams.roots is None or grams.roots.of_rows:
+    """A response of which predictors leave less, in cross-products without rows, than these hold."""
+    is_wide = len(grams.columns) >= MANY_COLUMNS  # roots are not taken
+    if grams.roots.of_rows if grams.roots is not None else not is_wide:
         return
     share = rest_share(grams, equation)
     if share <= NO_DIGITS:
+        instead = (
+            f"with {MANY_COLUMNS} columns and more; use fewer, or divide by a predictor with huge slopes"
+            if is_wide
+            else "from an engine or from stored Grams; fit a data frame in memory, whose rows hold it"
+        )
         raise DataError(
-            f"equation {name}: random effects leave {share:.1e} of the squares of the response within clusters. "
+            f"equation {name}: predictors leave {share:.1e} of the squares of the response within clusters. "
             f"Cross-products hold shares down to {NO_DIGITS:g} to six digits and no less, so the residual variance "
-            "cannot be computed from an engine or from stored Grams; fit a data frame in memory, whose rows hold it"
+            f"cannot be computed {instead}"
         )
 
 

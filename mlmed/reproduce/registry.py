@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlmed.errors import DatasetError
-from mlmed.options import LONGEST, shown
+from mlmed.options import LETTERS, shown
 from mlmed.reproduce.affect import affect_m1, affect_m2, affect_m3, affect_m4, affect_m5
 from mlmed.reproduce.bpg import stata_bpg
 from mlmed.reproduce.framing import framing
@@ -102,7 +102,7 @@ def run(name: str) -> Reproduction:
     {'naive_lmer': {'published': -0.034, 'ours': -0.0341}, 'brms': {'published': -0.13, 'ours': -0.1276}}
     """
     if not isinstance(name, str) or name not in _EXAMPLES:
-        close = difflib.get_close_matches(name[:LONGEST], _EXAMPLES, n=1, cutoff=0.4) if isinstance(name, str) else []
+        close = difflib.get_close_matches(name[:LETTERS], _EXAMPLES, n=1, cutoff=0.4) if isinstance(name, str) else []
         meant = f"; did you mean {close[0]!r}?" if close else ""
         raise DatasetError(f"there is no example {shown(name)}, only {', '.join(_EXAMPLES)}{meant}")
     return _EXAMPLES[name].make()

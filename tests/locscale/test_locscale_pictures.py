@@ -97,5 +97,5 @@ def test_predictions_along_a_predictor(fit: mlmed.LocationScaleResults, data: pd
         fit.plot_prediction("y")
     with pytest.raises(EffectError, match=r"at= names 'z', which is not another predictor; there are kind, w"):
         fit.plot_prediction("x", at={"z": 1.0})
-    with pytest.raises(EffectError, match=r"at least 2; found 1"):
+    with pytest.raises(EffectError, match=r"a whole number from 2; found 1"):
         fit.plot_prediction("x", points=1)

@@ -190,7 +190,7 @@ def test_caterpillar(fit):
     assert titles(fit.plot_ranef(["y:w", "m:x"])) == ["y:w", "m:x"]
     with pytest.raises(EffectError, match="no random effect 'x'; there are m:Intercept, m:x"):
         fit.plot_ranef("x")
-    with pytest.raises(EffectError, match="a list of names; found 3"):
+    with pytest.raises(EffectError, match="a list of names of random effects, or one name; found 3"):
         fit.plot_ranef(3)
     (once,) = fit.plot_ranef(["m:x", "m:x"])
     assert len(once.get_yticklabels()) == 30
