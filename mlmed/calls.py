@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from formulaic.transforms import ContrastsRegistry
 
+from mlmed.allowed import NUMPY
 from mlmed.errors import FormulaError
 from mlmed.names import FUNCTIONS, display_name
 from mlmed.options import shown
@@ -25,6 +26,12 @@ _INSTEAD = {
     "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
     "exp10": "exp10() is the tenth power in formulaic; write I(10**x)",
     "int": "int() is for single numbers; write np.trunc() or np.floor()",
+    "factor": "write C(g)",
+    "relevel": "write C(g, Treatment('level')) to choose the reference",
+    "ifelse": "write np.where(x > 0, 1, 0), or the comparison alone, I(x > 0)",
+    "ns": "write cr(x, df=4, constraints='center'), a natural spline beside the constant",
+    "pow": "write I(x**2)",
+    **{name: f"functions of numpy are written with np., as in np.{name}(x)" for name in sorted({*NUMPY} - FUNCTIONS)},
 }
 #: Methods of a column that take a type or a function, and what to write instead of those of Python.
 _TAKING = frozenset({"agg", "apply", "astype", "map", "pipe", "transform", "vectorize"})

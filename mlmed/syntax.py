@@ -55,6 +55,8 @@ _ARITHMETIC = (
 )  # fmt: skip
 _COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 #: Literal arguments that say how many columns there will be, or how many digits.
+#: What R calls truth values.
+_TRUTH = {"TRUE": "True", "T": "True", "FALSE": "False", "F": "False"}
 _SIZES = frozenset({"N", "decimals", "degree", "df", "knots", "levels", "ndigits"})
 #: Bare names of functions of numpy: what they make of a number is numpy's, and of bounded size.
 NUMPY_TOO = frozenset({"exp", "exp2", "log", "log2", "log10"})
@@ -429,6 +431,8 @@ def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> Non
         elif isinstance(value, ast.List | ast.Tuple):
             size = max(size, len(value.elts))
             waiting += value.elts
+        elif isinstance(value, ast.Name) and value.id in _TRUTH:
+            asked.refuse(f"the argument {word} of {called} is {value.id}, R's word", f"write {_TRUTH[value.id]}")
         elif not isinstance(value, ast.Constant) or not isinstance(value.value, str | None):
             asked.refuse(
                 f"the argument {word} of {called} is no literal", "write a number, a text or a list of these there"

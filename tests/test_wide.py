@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -195,13 +197,13 @@ def test_repeated_levels_are_refused_by_name() -> None:
 def test_what_would_not_fit_is_refused_before_it_is_made() -> None:
     data = table(10, rows=20_000)
     data["many"] = np.arange(20_000) % 9_900
-    said = r"equation y: 9899 columns of fixed effects would need 14.1 GB of memory .* merge levels of factors"
+    said = r"y ~ x.*: 9901 columns of fixed effects would need 14.1 GB of memory .* merge levels of factors"
     for source in (data, data.assign(many="level " + data["many"].astype(str))):
         with pytest.raises(DataError, match=said):
             mlmed.mixed("y ~ x + C(many) + (1 | id)", source)
     data["other"] = np.random.default_rng(1).integers(0, 90, 20_000).astype(str)
     data["one"] = np.random.default_rng(2).integers(0, 90, 20_000).astype(str)
-    with pytest.raises(DataError, match="equation y: 8100 columns of fixed effects would need"):
+    with pytest.raises(DataError, match="8100 columns of fixed effects would need"):
         mlmed.mixed("y ~ C(one) * C(other) + (1 | id)", data)
 
 
@@ -238,3 +240,34 @@ def test_a_thousand_levels_in_two_thousand_clusters_take_little_memory() -> None
     assert done.returncode == 0, done.stderr
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(done.stdout) * unit < 2e9
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("C(v):C(w)", 199 * 199 + 1),
+        ("bs(x, df=199):bs(w, df=199):bs(v, df=199)", 199**3 + 1),
+        ("hashed(x, levels=200):hashed(w, levels=200)", 200 * 200 + 1),
+        (" + ".join(f"bs(I(x + {k}*w), df=199)" for k in range(100)), 100 * 199 + 1),
+        ("C(g):C(w)", 39 * 199 + 1),
+    ],
+)
+@pytest.mark.parametrize("mode", ["mixed", "causal", "location_scale"])
+def test_products_of_factors_and_splines_are_refused_before_they_are_made(mode: str, text: str, columns: int) -> None:
+    """Bounds of single splines and factors do not bound their products."""
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame(rng.normal(size=(200, 5)), columns=["x", "w", "v", "m", "y"])
+    data["id"], data["g"] = np.arange(200) // 5, np.arange(200) % 40
+    calls: dict[str, Callable[[], Any]] = {
+        "mixed": lambda: mlmed.mixed(f"y ~ {text} + (1 | id)", data),
+        "causal": lambda: mlmed.causal(f"m ~ x + {text}", "y ~ m + x", data, treatment="x"),
+        "location_scale": lambda: mlmed.location_scale("y ~ x + (1 | id)", f"~ {text}", data),
+    }
+    with pytest.raises(DataError, match=f"{columns + (mode == 'causal')} columns of fixed effects would need .* GB"):
+        calls[mode]()
+
+
+def test_random_effects_that_would_not_fit_are_refused() -> None:
+    data = mlmed.simulate.bpg(40, 50, seed=1).data
+    with pytest.raises(DataError, match=r"200 random effects would need 51\.2 GB"):
+        mlmed.mixed("y ~ x + (bs(x, df=199) | id)", data)

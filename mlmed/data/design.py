@@ -19,18 +19,17 @@ from mlmed.data.comparisons import refuse_other_kinds, used_as_number
 from mlmed.data.factors import refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
-from mlmed.data.memory import refuse_columns
 from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
     check_random,
     level_count,
-    most_levels,
     observed_values,
     typical_values,
 )
 from mlmed.data.rowwise import depends_on_rows, refuse_other_rows, unclear_terms
 from mlmed.data.sizes import refuse_sizes
+from mlmed.data.widths import refuse_wide
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
@@ -239,6 +238,7 @@ def _materialized(text: str | Formula | Encoding, table: pd.DataFrame, where: st
     """What formulaic makes of a right-hand side."""
     source = formula_of(text) if isinstance(text, str) else text
     if isinstance(source, Formula):
+        refuse_wide(source, table, where, dense=output == "numpy")
         refuse_other_kinds(source, table, where)
     try:
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
@@ -380,11 +380,7 @@ def _learn_columns(text: str, equation: Equation, table: pd.DataFrame) -> tuple[
     if level_count(equation, table) < MANY_COLUMNS:
         numbers, spec = learn_encoding(text, table, where=where)
         return list(numbers.T), spec
-    owner = f"equation {equation.name}"
-    refuse_columns(most_levels(equation, table) - 1, owner)
-    columns, spec = learn_columns(text, table, where=where)
-    refuse_columns(len(columns), owner)
-    return columns, spec
+    return learn_columns(text, table, where=where)
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:

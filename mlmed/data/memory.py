@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mlmed.errors import DataError
 
-__all__ = ["LARGEST_BYTES", "refuse_columns", "refuse_products", "refuse_size"]
+__all__ = ["LARGEST_BYTES", "refuse_columns", "refuse_effects", "refuse_products", "refuse_size"]
 
 #: Memory that one table, or one fit, may take.
 LARGEST_BYTES = 2e9
@@ -61,4 +61,13 @@ def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
         f"{owner}: {columns} columns of fixed effects",
         "merge levels of factors, or take the factor with the most levels for the cluster variable of a random "
         "intercept",
+    )
+
+
+def refuse_effects(random: int) -> None:
+    """Refuse random effects whose second derivatives, by pairs of pairs of them, do not fit."""
+    refuse_size(
+        8.0 * MATRICES_BY_PAIR * float(random) ** 4,
+        f"the covariances of {random} random effects",
+        "let fewer effects vary between clusters",
     )

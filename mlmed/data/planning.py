@@ -19,7 +19,6 @@ from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
 from mlmed.data.frames import column_named, index_names, shorten, unknown_column
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
-from mlmed.data.memory import refuse_columns
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
@@ -243,10 +242,7 @@ def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: in
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
     kinds = _kinds(equation, usable, sample, most)
-    owner = f"equation {equation.name}"
-    refuse_columns(max((len(known) - 1 for known in kinds.levels.values()), default=0), owner)
     encodings = encodings_of(equation, stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels)))
-    refuse_columns(len(encodings[0].column_names), owner)
     check_fixed(equation, list(encodings[0].column_names))
     check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
     observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))

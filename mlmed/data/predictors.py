@@ -28,7 +28,6 @@ __all__ = [
     "check_random",
     "coded_variables",
     "level_count",
-    "most_levels",
     "observed_values",
     "refuse_many_levels",
     "refuse_rounded_levels",
@@ -173,15 +172,6 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
 
 def level_count(equation: Equation, table: pd.DataFrame) -> int:
     """Levels of all factors of an equation together; call it with encodable, complete rows."""
-    return sum(_level_counts(equation, table))
-
-
-def most_levels(equation: Equation, table: pd.DataFrame) -> int:
-    """Levels of the factor that has the most."""
-    return max(_level_counts(equation, table), default=0)
-
-
-def _level_counts(equation: Equation, table: pd.DataFrame) -> list[int]:
     coded, counts = coded_variables(equation), []
     for name in equation.predictors:
         column = table[safe_name(name)]
@@ -189,7 +179,7 @@ def _level_counts(equation: Equation, table: pd.DataFrame) -> list[int]:
             counts.append(len(column.cat.categories))
         elif name in coded:
             counts.append(int(column.nunique()))
-    return counts
+    return sum(counts)
 
 
 def refuse_many_levels(name: str, levels: Sequence[Any], rows: int) -> None:

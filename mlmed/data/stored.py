@@ -29,6 +29,9 @@ from mlmed.names import display_name
 __all__ = ["METADATA", "load_grams", "save_grams"]
 
 Array = NDArray[np.float64]
+
+#: What to do with a file that cannot be read.
+_AGAIN = "make it again from the rows, with grams() and save()"
 #: Key of the metadata in the file.
 METADATA = b"mlmed"
 _PATTERN, _PRODUCT = "mlmed_pattern", "mlmed_p"
@@ -186,11 +189,11 @@ def load_grams(path: str | Path) -> Grams:
     """
     raw, table = _content(path)
     if raw is None:
-        raise DataError(f"{path} holds no Grams of this version (schema {SCHEMA!r}); write it with save()")
+        raise DataError(f"{path} holds no Grams of this version (schema {SCHEMA!r}); {_AGAIN}")
     try:
         return _grams(read_document(raw), table)
     except MlmedError as error:
-        raise type(error)(f"{path} holds no valid Grams: {error}; write it again with save()") from error
+        raise type(error)(f"{path} holds no valid Grams: {error}; {_AGAIN}") from error
 
 
 def _content(path: str | Path) -> tuple[bytes | None, Any]:

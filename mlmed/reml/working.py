@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
-from mlmed.data.memory import refuse_columns
+from mlmed.data.memory import refuse_columns, refuse_effects
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.reml.checks import (
@@ -110,11 +110,12 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         Columns of unusual size, or cross-products that hold too few digits of what is left of a response.
     """
     without = empty_intercepts(grams)
-    blocks = random_blocks(spec, layout, without)
     p, q = (
         sum(len(part) for part in parts) for parts in zip(*((e.fixed, e.random) for e in layout.equations), strict=True)
     )
+    refuse_effects(q)
     refuse_columns(p, "the model", q)
+    blocks = random_blocks(spec, layout, without)
     assembly = build_assembly(blocks, grams, correlated=spec.correlated)
     problem = assemble(assembly, grams.sums, assembly.roots)
     between: list[str] = []
