@@ -7,7 +7,9 @@ Formulas are data and no Python: numbers, columns, arithmetic, comparisons, ``&`
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
@@ -182,6 +184,15 @@ def check_column(name: str, whole: str) -> None:
         raise FormulaError(f"cannot read {shown(display_name(whole))}: a column called {name} is written `{name}`")
 
 
+def _has_comment(expression: str) -> bool:
+    """Whether Python would pass over the end of an expression; a # inside of quotation marks is text."""
+    try:
+        found = list(tokenize.generate_tokens(io.StringIO(expression).readline))
+    except (tokenize.TokenError, SyntaxError):  # the parser says what is wrong
+        return False
+    return any(token.type == tokenize.COMMENT for token in found)
+
+
 def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
 
@@ -207,6 +218,8 @@ def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -
     deep = (
         f"cannot read {asked}: more than {MAX_DEPTH} operations inside each other (mlmed.limits.MAX_DEPTH); {instead}"
     )
+    if "#" in expression and _has_comment(expression):
+        raise FormulaError(f"cannot read {asked}: what follows # would be left out; {instead}")
     try:
         tree = ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError) as error:

@@ -233,7 +233,7 @@ def test_one_cluster_unlike_all_others_is_seen_above_the_size_of_the_sample(monk
     x, U = rng.normal(size=J * n), 0.3 * rng.normal(size=(J, 3))
     y = 1.0 + U[who, 0] + (0.5 + U[who, 1]) * x + rng.normal(size=J * n)
     k, s = int(rng.choice(J, 1, False)[0]), 10.0 ** rng.uniform(1.2, 3.0)
-    rng.integers(3)
+    rng.integers(3)  # the data on which the search was found to be short have drawn this, too
     y[who == k] += s * rng.normal(size=n)
     data = pd.DataFrame({"id": who, "x": x, "y": y})
     found = mlmed.mixed("y ~ x + (1 + x | id)", data)

@@ -92,6 +92,8 @@ def test_nlcom_equals_the_built_in_effect(fit, vcov, order):
         ("a * nothing", "names 'nothing'; known are a, b"),
         ("__import__('os')", "calls something other than"),
         ("a.real", "may only use"),
+        ("a^2", r"a power is written a\*\*2"),
+        ("a#b", "what follows # would be left out"),
         ("a +", "cannot read"),
         ("log(-1) + a", "cannot be evaluated"),
         ("3 + 4", "contains no parameter"),

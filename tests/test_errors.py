@@ -108,6 +108,10 @@ BAD: dict[str, Bad] = {
     "unknown random slope": Bad("m ~ x + (1 + zzzz | id)", same, DataError, ("'zzzz'", "the columns are id, x, m, y")),
     "unknown inside a function": Bad("m ~ np.exp(qqqq) + (1 | id)", same, DataError, ("'qqqq'", "the columns are")),
     "unknown function": Bad("m ~ nope(x) + (1 | id)", same, MlmedError, ("nope", "function")),
+    "function of R": Bad("m ~ factor(x) + (1 | id)", same, FormulaError, ("write C(g)",)),
+    "numpy without np": Bad("m ~ np.abs(x) + sqrt(x) + (1 | id)", same, FormulaError, ("np.sqrt(x)",)),
+    "truth value of R": Bad("m ~ poly(x, 2, raw=TRUE) + (1 | id)", same, FormulaError, ("write True",)),
+    "comment": Bad("m ~ I(x # 2\n) + (1 | id)", same, FormulaError, ("what follows #",)),
     "unknown numpy function": Bad("m ~ np.nope(x) + (1 | id)", same, FormulaError, ("np.nope",)),
     # responses
     "text response": Bad("w ~ x + (1 | id)", put(w="high"), DataError, ("'w'", "'high'", "not numeric")),

@@ -154,7 +154,11 @@ def _check(tree: ast.Expression, text: str) -> None:
         computed = isinstance(node, ast.BinOp | ast.UnaryOp) and (type(node.op) in _BINARY or type(node.op) in _SIGNS)
         kept = isinstance(node, ast.Expression | ast.Constant | ast.Call | ast.operator | ast.unaryop | ast.Load)
         if not (named or computed or kept):
-            raise EffectError(f"{text!r} may only use numbers, + - * / **, {', '.join(FUNCTIONS)} and parameter names")
+            is_xor = isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor)
+            power = "; a power is written a**2" if is_xor else ""
+            raise EffectError(
+                f"{text!r} may only use numbers, + - * / **, {', '.join(FUNCTIONS)} and parameter names{power}"
+            )
 
 
 def _function(node: ast.expr, used: Mapping[str, str]) -> Formula:

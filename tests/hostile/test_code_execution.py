@@ -279,6 +279,7 @@ ACCOUNTED = {
     ("parse", "data/comparisons.py"),
     ("parse", "data/expressions.py"),
     ("parse", "data/rowwise.py"),
+    ("parse", "data/widths.py"),
     ("parse", "syntax.py"),
     ("literal_eval", "data/comparisons.py"),
     ("literal_eval", "effects/nlcom.py"),
