@@ -31,7 +31,10 @@ _INSTEAD = {
     "ifelse": "write np.where(x > 0, 1, 0), or the comparison alone, I(x > 0)",
     "ns": "write cr(x, df=4, constraints='center'), a natural spline beside the constant",
     "pow": "write I(x**2)",
-    **{name: f"functions of numpy are written with np., as in np.{name}(x)" for name in sorted({*NUMPY} - FUNCTIONS)},
+    **{
+        name: f"write np.{name}(x): functions of numpy are called by their whole name"
+        for name in sorted({*NUMPY} - FUNCTIONS)
+    },
 }
 #: Methods of a column that take a type or a function, and what to write instead of those of Python.
 _TAKING = frozenset({"agg", "apply", "astype", "map", "pipe", "transform", "vectorize"})
