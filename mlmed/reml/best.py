@@ -27,8 +27,9 @@ Array = NDArray[np.float64]
 
 #: Difference in -2l that counts as none: 1e-6 in the log-likelihood.
 SAME = 2e-6
-#: Newton decrement from which on a search is near its end, and distance (squared, in standard errors) that is none.
-NEAR, HERE = 1.0, 1e-4
+#: Newton decrement from which on a search is near its end, the same where no cluster is unlike the others, and distance
+#: that is none (all squared, in standard errors).
+NEAR, ORDINARY, HERE = 1.0, 9.0, 1e-4
 #: Where convexity is looked at between two points.
 BETWEEN = np.linspace(0.0, 1.0, 9)
 #: A search from another start ends early, unless it is lower by then than all others.
@@ -37,13 +38,13 @@ SHORT = NewtonSettings(max_steps=40)
 ROUNDS, SEARCHED = 3, 20_000
 
 
-def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation, decrement: float) -> bool:
+def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation, decrement: float, *, near: float = NEAR) -> bool:
     """Whether a search that has come to (L, sigma2) ends in an optimum that is known.
 
     The Newton step must be short, and -2l convex on the segment from the optimum to the point, in (G, Sigma): the
     quintic with the value, slope and curvature of -2l at both ends is (eq. 130). No cluster is visited.
     """
-    if not decrement < NEAR:
+    if not decrement < near:
         return False
     move = np.append((L @ L.T - end.G).ravel(), sigma2 - end.sigma2)
     first = end.evaluation
@@ -68,6 +69,7 @@ class _Ends:
     reml: bool
     found: list[Optimum] = field(default_factory=list)
     starts: int = 0
+    near: float = NEAR
 
     def add(self, end: Optimum) -> None:
         """Keep an end that is not known; of two at the same value the certified one."""
@@ -97,7 +99,9 @@ class _Ends:
         return end.evaluation.value < self.best.evaluation.value - SAME
 
     def _known(self, L: Array, sigma2: Array, at: Evaluation, decrement: float) -> bool:
-        return any(falls_into(end, L, sigma2, at, decrement) for end in self.found if end.certificate.converged)
+        return any(
+            falls_into(end, L, sigma2, at, decrement, near=self.near) for end in self.found if end.certificate.converged
+        )
 
     @property
     def optima(self) -> list[Optimum]:
@@ -169,6 +173,7 @@ def _widen(ends: _Ends, material: Candidates | None = None, *, rounds: int = ROU
     """Search from different starts, and from more of them where the data are unusual or have several optima."""
     first = ends.found[0]
     material = material or candidates_for(ends.problem, ends.blocks, first, reml=ends.reml)
+    ends.near = NEAR if material.unusual else ORDINARY
     ends.search(material.different(first))
     if not ends.optima or (len(ends.found) == 1 and not material.unusual):
         return

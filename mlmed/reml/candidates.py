@@ -17,7 +17,7 @@ from scipy.special import betainc, chdtrc
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.clusters import chunks, factor_clusters, inverted
-from mlmed.reml.covariance import Block, factor_coordinates, inside_cone
+from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, inside_cone, psd_cholesky
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualChart
@@ -76,13 +76,20 @@ class Candidates:
         return few or J * float(betainc(0.5 * (J - q - 1), 0.5 * q, 1.0 - share)) < UNUSUAL
 
     def different(self, optimum: Optimum) -> Iterator[Array]:
-        """Starts (n,) in other regions than the first: moments, small G, large G, equations apart, odd clusters."""
-        yield from self._moments()
-        yield self._theta(np.diag(0.02 * self.level), self._sigma2(self.variance))
-        yield self._theta(np.diag(2.0 * self.level), self._sigma2(0.1 * self.variance))
+        """Starts (n,) in other regions than the first: moments, small G, large G, equations apart, odd clusters.
+
+        Where no cluster is unlike the others a scoring step leads from each of them to the neighbourhood of its end.
+        """
+        yield from self._scored(np.diag(20.0 * self.level), self._sigma2(0.01 * self.variance))
         stratum = self.problem.stratum
         alone = stratum[:, None] == stratum if self.problem.n_strata > 1 else np.eye(len(stratum))
-        yield self._theta(optimum.G * alone, optimum.sigma2)
+        regions = [
+            (np.diag(0.02 * self.level), self._sigma2(self.variance)),
+            (np.diag(2.0 * self.level), self._sigma2(0.1 * self.variance)),
+            (optimum.G * alone, optimum.sigma2),
+        ]
+        for G, sigma2 in regions:
+            yield from [self._theta(G, sigma2)] if self.unusual else self._scored(G, sigma2)
         yield self._towards(optimum, self._most_unlike(), 1.0, 0.5)
 
     def more(self, optimum: Optimum, round_: int) -> Iterator[Array]:
@@ -108,11 +115,14 @@ class Candidates:
         weight, share, shrink = 10.0 ** rng.uniform((-0.5, -1.2, -1.0), (0.5, 0.0, 0.0))
         return float(weight), float(share), float(shrink)
 
-    def _moments(self) -> list[Array]:
-        """One scoring step from a G so large that Sigma is what varies within clusters; none where that is nothing."""
-        large = np.diag(np.sqrt(20.0 * self.level)), self._sigma2(0.01 * self.variance)
+    def _scored(self, G: Array, sigma2: Array) -> list[Array]:
+        """One scoring step from (G, Sigma); none where nothing is left to Sigma.
+
+        From a G so large that Sigma is what varies within clusters, and from one of nearly zero, these are moments.
+        """
+        L = psd_cholesky(G, tol=ROUNDING)
         try:
-            return [scored_theta(self.problem, self.blocks, *large, self.level, FLOOR, reml=self.reml)]
+            return [scored_theta(self.problem, self.blocks, L, sigma2, self.level, FLOOR, reml=self.reml)]
         except (NotIdentifiedError, np.linalg.LinAlgError):
             return []
 
