@@ -146,21 +146,21 @@ def refuse_intercept(variables: frozenset[str]) -> None:
 
 def _complete_rows(equation: Equation, table: pd.DataFrame) -> NDArray[np.bool_]:
     names = sorted(equation.variables - equation.group_columns)
-    missing = table[names].isna()
+    missing = {name: pd.isna(table[name].array) for name in names}
     for name in names:
         if missing[name].all():
             raise DataError(
                 f"column {name!r} has only missing values, so equation {equation.name} cannot use it; check how it was "
                 "read, or remove it"
             )
-    rows = ~missing.to_numpy().any(axis=1)
+    rows = ~np.logical_or.reduce(list(missing.values()))
     if not rows.any():
-        counts = ", ".join(f"{name}: {int(missing[name].sum())}" for name in names if missing[name].any())
+        counts = ", ".join(f"{name}: {int(own.sum())}" for name, own in missing.items() if own.any())
         raise DataError(
             f"equation {equation.name} has no complete row (missing values by column: {counts}); remove a column that "
             "is mostly missing"
         )
-    return np.asarray(rows)
+    return np.asarray(rows, dtype=np.bool_)
 
 
 def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], known: NDArray[np.bool_]) -> Dropped:

@@ -101,18 +101,19 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
-    eager = _in_memory(frame, wanted or present[:1], present)
-    native = eager.to_native()
-    is_pandas = isinstance(native, pd.DataFrame)
-    columns = {
-        name: native[name] if is_pandas else _to_pandas(eager[name], declared_levels(frame, name)) for name in wanted
-    }
+    native = frame.to_native()
+    if isinstance(native, pd.DataFrame):
+        columns, n_rows = {name: native[name] for name in wanted}, len(native)
+    else:
+        eager = _in_memory(frame, wanted or present[:1], present)
+        columns = {name: _to_pandas(eager[name], declared_levels(frame, name)).rename(name) for name in wanted}
+        n_rows = len(eager)
     for name, column in columns.items():
         refuse_odd_cells(column, name)
-    table = pd.DataFrame({name: column.array for name, column in columns.items()}, index=pd.RangeIndex(len(eager)))
-    if not len(table):
+    if not n_rows:
         raise DataError("the data have no rows; check the file or the filter that made them")
-    return replaced(table, {name: normalize(table[name]) for name in wanted if name not in keep})
+    made = {name: (column if name in keep else normalize(column)).array for name, column in columns.items()}
+    return pd.DataFrame(made, index=pd.RangeIndex(n_rows))
 
 
 def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any], present: list[Any]) -> nw.DataFrame[Any]:

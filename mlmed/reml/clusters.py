@@ -167,7 +167,8 @@ class DiagonalSums(Sums):
     Attributes
     ----------
     residual : (q, p + 1, p + 1) array
-        Row by row of Z: ``h'B + V'h``, of which equation r's rows are what C_r / sigma2_r loses in eq. 6b.
+        Row by row of Z: ``h'(B + V)``, of which the symmetric part of equation r's rows is what C_r / sigma2_r loses
+        in eq. 6b.
     F_QT : (2, q, q, q) array
         Row a of F times row a of Q and of T.
     NN, NT : (q, q) arrays
@@ -275,7 +276,7 @@ def chunk_sums(tables: Array, V: Array, *, second: bool) -> ClusterSums:
 def diagonal_sums(made: Inverted, *, second: bool) -> DiagonalSums:
     """Sums of one chunk for the residual variances."""
     N, NA, h, T, F = made.N, made.NA, made.h, made.tables[:, 1], made.tables[:, 2]
-    residual = _cross(h, made.part.B) + _cross(made.V, h)
+    residual = _cross(h, made.part.B + made.V)
     if not second:
         return DiagonalSums(residual, *(np.zeros(0) for _ in range(3)))
     by_row, by_column = (1, 2, 0), (2, 1, 0)

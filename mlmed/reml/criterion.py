@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,6 @@ class _Solved:
 
     value: float
     beta: Array
-    P: Array
     P_inv: Array
     factor: Array  # (p, p): lower-triangular factor of P
     inverse: Array  # (p, p): its inverse
@@ -60,7 +60,7 @@ class _Solved:
         """The same for these columns."""
         one = np.eye(len(self.factor))
         contrast = np.append(np.zeros(len(one)), 1.0)
-        return replace(self, P=one, P_inv=one, factor=one, inverse=one, contrast=contrast)
+        return replace(self, P_inv=one, factor=one, inverse=one, contrast=contrast)
 
 
 def _factor(S: Array) -> Array:
@@ -79,7 +79,6 @@ def _generalized_least_squares(
     """Eq. 6 from the lower-triangular ``factor`` (p + 1, p + 1) of S."""
     p = problem.n_fixed
     total = int(problem.nobs.sum())
-    P = factor[:p, :p] @ factor[:p, :p].T
     diagonal = factor.diagonal()
     inverse = dtrtri(factor, lower=1)[0]
     contrast = inverse[p] * diagonal[p]  # the last row of the inverse factor is (-beta, 1) over its pivot
@@ -96,7 +95,7 @@ def _generalized_least_squares(
         value += 2.0 * float(np.log(diagonal[:p]).sum()) + (total - p) * np.log(2 * np.pi)
     else:
         value += total * np.log(2 * np.pi)
-    return _Solved(float(value), -contrast[:p], P, P_inv, factor[:p, :p], inverse[:p, :p], contrast, score)
+    return _Solved(float(value), -contrast[:p], P_inv, factor[:p, :p], inverse[:p, :p], contrast, score)
 
 
 def _by_stratum(problem: Problem, rows: Array) -> Array:
@@ -211,7 +210,7 @@ def _with_second(
     if not given:
         hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
     else:
-        P = solved.P
+        P = solved.factor @ solved.factor.T
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
         information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
     return replace(at, hessian=hessian, information=information, beta_gradient=beta_gradient)
@@ -361,9 +360,23 @@ def _second_derivatives(
     v = (moved.reshape(-1, k) @ solved.contrast).reshape(qq + S, k)[:, :p]
     hessian = 2.0 * form - trace
     if reml:
-        spread = (moved[:, :p, :p].reshape(-1, p) @ solved.P_inv).reshape(qq + S, p, p)
-        hessian -= spread.reshape(qq + S, p * p) @ spread.transpose(0, 2, 1).reshape(qq + S, p * p).T
+        distinct, at = _distinct(q, S)
+        spread = (moved[distinct, :p, :p].reshape(-1, p) @ solved.P_inv).reshape(-1, p, p)
+        both = spread.reshape(len(spread), -1) @ spread.transpose(0, 2, 1).reshape(len(spread), -1).T
+        hessian -= both[at[:, None], at]
     return trace, hessian, v.T
+
+
+@lru_cache
+def _distinct(q: int, S: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Coordinates of (vec G, sigma2) that differ, as G is symmetric, and where each coordinate is among them."""
+    high, low = np.tril_indices(q)
+    distinct = np.append(high * q + low, q * q + np.arange(S))
+    at = np.empty(q * q + S, dtype=np.intp)
+    at[distinct] = np.arange(len(distinct))
+    at[low * q + high] = np.arange(len(high))
+    distinct.flags.writeable = at.flags.writeable = False  # handed to everyone
+    return distinct, at
 
 
 def _pairs(sums: Array, out: Array) -> None:

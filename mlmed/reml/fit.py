@@ -274,14 +274,15 @@ def _search(
     """
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
-    point, ended = objective.derivatives(theta), False
+    natural, ended = objective.evaluation(theta, objective.factor(theta)), False
     while True:
-        objective, theta = objective.recharted(blocks, theta, point.natural.spread)
-        point = objective.in_chart(theta, point.natural)
+        objective, theta = objective.recharted(blocks, theta, natural.spread)
+        point = objective.in_chart(theta, natural)
         if ended or objective.is_lost(theta):
             return objective, theta, point, record
         leave = None if known is None else _leaving(objective, known)
         theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, leave=leave, point=point)
+        natural = point.natural
         record += steps[1:] if record else steps
         last = record[-1]
         if leave is not None and last.accepted and leave(theta, point, last.decrement):
