@@ -155,16 +155,24 @@ def rest_share(grams: Grams, equation: int) -> float:
     """
     own = grams.layout.equations[equation]
     effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
-    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else []
+    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else [0]
     others = [k for k in several if k not in (*effects, own.response_at)]
-    return _left_within(grams, equation, [*effects, *others, own.response_at], len(effects))
+    columns = [*effects, *others, own.response_at]
+    whole = np.eye(len(columns))  # random effects of columns as they are, not as Grams have shifted them
+    whole[columns.index(0), : len(effects)] += (grams.shift / grams.scale)[effects]
+    return _left_within(grams, equation, columns, len(effects), whole)
 
 
-def _left_within(grams: Grams, equation: int, columns: Sequence[int], steps: int) -> float:
-    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together."""
+def _left_within(grams: Grams, equation: int, columns: Sequence[int], steps: int, maps: Array) -> float:
+    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together.
+
+    The columns are those of the Grams times ``maps``.
+    """
     total, whole = 0.0, np.zeros((len(columns) - steps,) * 2)
     for start in range(0, len(grams.clusters), CLUSTERS):
         products = _own_products(grams, equation, columns, slice(start, start + CLUSTERS))
+        if 0 not in columns[:steps]:
+            products = np.einsum("ka,klj,lb->abj", maps, products, maps, optimize=True)
         total += float(products[-1, -1].sum())
         whole += _eliminated(products, steps)[steps:, steps:].sum(axis=2)
     if total <= 0.0:
@@ -185,8 +193,18 @@ def product_roots(grams: Grams) -> ClusterRoots:
 
 
 def few_digits(grams: Grams) -> bool:
-    """Whether cross-products hold too few digits of what random effects leave of a response."""
-    return any(rest_share(grams, r) <= FEW_DIGITS for r in range(len(grams.layout.equations)))
+    """Whether cross-products hold too few digits of what random effects leave of a response, or of their columns."""
+    return any(
+        min(rest_share(grams, r), _varying_share(grams, r)) <= FEW_DIGITS for r in range(len(grams.layout.equations))
+    )
+
+
+def _varying_share(grams: Grams, equation: int) -> float:
+    """Smallest share of the squares of a column with random effects that varies, where no intercept takes its mean."""
+    effects = [*grams.layout.equations[equation].random_at]
+    if not effects or 0 in effects:
+        return 1.0
+    return float(1.0 / (1.0 + ((grams.shift / grams.scale)[effects] ** 2).max()))
 
 
 def root_maps(roots: Array, maps: Array) -> Array:

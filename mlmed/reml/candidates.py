@@ -21,7 +21,7 @@ from mlmed.reml.covariance import ROUNDING, Block, factor_coordinates, inside_co
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
 from mlmed.reml.sigma import ResidualChart
-from mlmed.reml.start import FLOOR, neutral_guess, scored_theta, wide_theta
+from mlmed.reml.start import FLOOR, neutral_guess, regression_guess, scored_theta, wide_theta
 from mlmed.reml.whitened import rooted
 
 __all__ = ["Candidates", "candidates_for"]
@@ -36,6 +36,8 @@ OUTLYING = 3
 UNUSUAL, CHI_SQUARE = 0.02, 0.5
 #: Smallest eigenvalue of G at these starts, where 1 is the neutral guess.
 LEAST = 0.02
+#: A hundredth of the information of the neutral guess, so that every cluster has least squares effects.
+RIDGE = 0.005
 #: Starts far away in each round of the wide search, and the seed that makes every fit the same.
 WIDE, SEED = 8, 20_261_130
 
@@ -81,6 +83,9 @@ class Candidates:
         Where no cluster is unlike the others a scoring step leads from each of them to the neighbourhood of its end.
         """
         yield from self._scored(np.diag(20.0 * self.level), self._sigma2(0.01 * self.variance))
+        if self.problem.roots is not None:  # the first start trusts regressions of single clusters, which may mislead
+            level, variance = regression_guess(self.problem, self.blocks)
+            yield from self._scored(np.diag(level), self._sigma2(0.5 * variance))
         stratum = self.problem.stratum
         alone = stratum[:, None] == stratum if self.problem.n_strata > 1 else np.eye(len(stratum))
         regions = [
@@ -153,33 +158,39 @@ class Candidates:
 def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum, *, reml: bool) -> Candidates:
     """Material for starts, from one pass over the clusters at an optimum."""
     level, variance = neutral_guess(problem, blocks)
-    q, contrast = problem.n_random, np.append(-optimum.evaluation.beta, 1.0)
-    # a hundredth of the information of the neutral guess, so that every cluster has an answer
-    ridge = np.eye(q) * (0.005 / level)
-    effects, unlike = [], []
-    for part in chunks(problem):
-        A, own, distance = (_unlike if problem.roots is None else _unlike_by_roots)(problem, optimum, part, contrast)
-        effects.append(np.linalg.solve(A + ridge, own[:, :, None])[:, :, 0])
-        unlike.append(distance)
+    contrast, look = np.append(-optimum.evaluation.beta, 1.0), _unlike if problem.roots is None else _unlike_by_roots
+    effects, unlike = zip(
+        *(look(problem, optimum, part, contrast, np.sqrt(level)) for part in chunks(problem)), strict=True
+    )
     return Candidates(problem, blocks, reml, variance, level, np.concatenate(effects), np.concatenate(unlike))
 
 
-def _unlike(problem: Problem, optimum: Optimum, part: slice, contrast: Array) -> tuple[Array, Array, Array]:
-    """Z'R^-1 Z and Z'R^-1 e of one chunk, and e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of its residuals e = y - X beta."""
+def _unlike(
+    problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array
+) -> tuple[Array, Array]:
+    """Least squares effects of one chunk, with a prior of sds ``unit`` that weighs ``RIDGE``; how unlike clusters are.
+
+    The latter is e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of the residuals e = y - X beta.
+    """
     made = inverted(factor_clusters(problem, optimum.L, optimum.sigma2, part), np.zeros((len(contrast),) * 2))
     Q, score = made.tables[:, 0], made.V @ contrast
     known = (
         Q + 1e-10 * np.einsum("jaa->ja", Q)[:, :, None] * np.eye(Q.shape[1]) + np.finfo(float).tiny * np.eye(Q.shape[1])
     )
     distance = (score * np.linalg.solve(known, score[:, :, None])[:, :, 0]).sum(axis=1)
-    return made.part.A, made.part.B @ contrast, distance
+    A, own = unit[:, None] * made.part.A * unit, made.part.B @ contrast * unit
+    return unit * np.linalg.solve(A + RIDGE * np.eye(len(unit)), own[:, :, None])[:, :, 0], distance
 
 
-def _unlike_by_roots(problem: Problem, optimum: Optimum, part: slice, contrast: Array) -> tuple[Array, Array, Array]:
-    """The same from roots, in which the distance is the length of K^-1 P'e."""
+def _unlike_by_roots(
+    problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array
+) -> tuple[Array, Array]:
+    """The same from roots, in which the distance is the length of K^-1 P'e: squares would drown the prior."""
     assert problem.roots is not None
     weight = (1.0 / np.sqrt(optimum.sigma2))[problem.stratum][:, None]
-    E = problem.roots.Z[part] * weight
-    own = E @ (problem.roots.reduced[part] * weight @ contrast)[:, :, None]
+    E, own = problem.roots.Z[part] * weight, problem.roots.reduced[part] * weight @ contrast
+    prior = np.broadcast_to(np.sqrt(RIDGE) * np.eye(len(unit)), E.shape)
+    Q, R = np.linalg.qr(np.concatenate([E.transpose(0, 2, 1) * unit, prior], axis=1))
+    effects = np.linalg.solve(R, Q[:, : len(unit)].transpose(0, 2, 1) @ own[:, :, None])[:, :, 0]
     half = rooted(problem, optimum.L, optimum.sigma2, part).half @ contrast
-    return E @ E.transpose(0, 2, 1), own[:, :, 0], (half**2).sum(axis=1)
+    return unit * effects, (half**2).sum(axis=1)

@@ -18,6 +18,7 @@ __all__ = [
     "FLOOR",
     "natural_jacobian",
     "neutral_guess",
+    "regression_guess",
     "regression_variances",
     "scored_theta",
     "start_theta",
@@ -200,12 +201,17 @@ def neutral_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, A
     NotIdentifiedError
         An equation fits its response exactly.
     """
-    variance = positive_variances(problem)
-    level = _neutral_level(problem, blocks, variance)
+    level, variance = regression_guess(problem, blocks)
     if problem.roots is None:
         return level, variance
     level, residual = spread_guess(problem, problem.roots, level, 0.5 * variance)
     return level, 2.0 * residual
+
+
+def regression_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, Array]:
+    """Variances of the random effects (q,) that are half of the regression variance, and that of the residuals (R,)."""
+    variance = positive_variances(problem)
+    return _neutral_level(problem, blocks, variance), variance
 
 
 def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
