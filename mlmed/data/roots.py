@@ -24,6 +24,7 @@ __all__ = [
     "FEW_DIGITS",
     "NO_DIGITS",
     "ClusterRoots",
+    "cross_roots",
     "equation_columns",
     "few_digits",
     "product_roots",
@@ -185,11 +186,15 @@ def product_roots(grams: Grams) -> ClusterRoots:
     """Roots from cross-products, for want of rows: what these have lost is not brought back."""
     found = []
     for r in range(len(grams.layout.equations)):
-        products = _own_products(grams, r, equation_columns(grams.layout, r))
-        roots = np.zeros(products.shape[::-1])
-        _eliminated(products, len(products), roots)
-        found.append(roots)
+        found.append(cross_roots(_own_products(grams, r, equation_columns(grams.layout, r))))
     return ClusterRoots(tuple(found), of_rows=False)
+
+
+def cross_roots(products: Array) -> Array:
+    """Upper-triangular roots (J, k, k) of cross-products (k, k, J), as ``triangular_roots`` has them of rows."""
+    roots = np.zeros(products.shape[::-1])
+    _eliminated(products.copy(), len(products), roots)
+    return roots
 
 
 def few_digits(grams: Grams) -> bool:

@@ -165,9 +165,7 @@ def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum
     return Candidates(problem, blocks, reml, variance, level, np.concatenate(effects), np.concatenate(unlike))
 
 
-def _unlike(
-    problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array
-) -> tuple[Array, Array]:
+def _unlike(problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array) -> tuple[Array, Array]:
     """Least squares effects of one chunk, with a prior of sds ``unit`` that weighs ``RIDGE``; how unlike clusters are.
 
     The latter is e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of the residuals e = y - X beta.

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlmed.data.chain import refuse_cluster_means, refuse_derived
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
+from mlmed.data.roots import cross_roots
 from mlmed.errors import EffectError
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
@@ -37,9 +38,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-
-#: An eigenvalue of exogenous cross-products (columns scaled to length one) below this is rounding error of zero.
-RANK = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +205,15 @@ def _unpacked(packed: Array, columns: Indices) -> Array:
 
 
 def _row_factor(cross: Array, nobs: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Factors F with F'F = cross, (J, k, k), rows beyond the rank zero, and the rank, (J,), at most the rows."""
-    size = np.sqrt(np.diagonal(cross, axis1=1, axis2=2))
-    size = np.where(size > 0.0, size, 1.0)
-    values, vectors = np.linalg.eigh(cross / (size[:, :, None] * size[:, None, :]))
-    values, vectors = values[:, ::-1], vectors[:, :, ::-1]
-    k = values.shape[1]
-    rank = np.minimum((values > RANK).sum(axis=1), np.rint(nobs).astype(np.int64))
-    root = np.sqrt(np.where(np.arange(k) < rank[:, None], values, 0.0))
-    return root[:, :, None] * vectors.transpose(0, 2, 1) * size[:, None, :], rank
+    """Factors F with F'F = cross, (J, k, k), rows beyond the rank zero, and the rank, (J,), at most the rows.
+
+    Rows of the triangular root, which is unique: signs of eigenvectors would turn with the last digits of the sums.
+    """
+    roots = cross_roots(cross.transpose(1, 2, 0))
+    real = np.diagonal(roots, axis1=1, axis2=2) > 0.0
+    rank = np.minimum(real.sum(axis=1), np.rint(nobs).astype(np.int64))
+    first = np.take_along_axis(roots, np.argsort(~real, axis=1, kind="stable")[:, :, None], axis=1)
+    return np.where((np.arange(cross.shape[1]) < rank[:, None])[:, :, None], first, 0.0), rank
 
 
 @dataclass(frozen=True, slots=True)
