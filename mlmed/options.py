@@ -67,6 +67,7 @@ __all__ = [
     "StackOrder",
     "Structure",
     "VcovKind",
+    "brief",
     "check_count",
     "check_flag",
     "check_formulas",
@@ -79,6 +80,7 @@ __all__ = [
     "check_path",
     "check_seed",
     "check_text",
+    "cut",
     "is_number",
     "is_one_value",
     "is_whole",
@@ -176,14 +178,49 @@ def shown(value: Any) -> str:
     if isinstance(getattr(value, "shape", None), tuple) and value.shape:
         return f"a {kind} of shape {value.shape}"
     if isinstance(value, tuple | list | set | frozenset | Mapping):
-        inside = value.values() if isinstance(value, Mapping) else value
-        simple = len(value) <= LETTERS and all(isinstance(one, str | Real | None) for one in inside)
-        text = ", ".join(map(shown, inside)) if simple else ""
-        return repr(value) if simple and len(text) <= LETTERS and "bits" not in text else f"a {kind} of {len(value)}"
+        return brief(value, LETTERS) or f"a {kind} of {len(value)}"
     if isinstance(value, str | bytes | Real | complex | None):
         return repr(value)
     text = repr(value)
     return text if len(text) <= LETTERS and "\n" not in text and " at 0x" not in text else f"a {kind}"
+
+
+def brief(value: Any, most: int) -> str:
+    """A plain value, or several in a container, written out in at most so many letters; empty if that cannot be.
+
+    What is long or nested is not written out first.
+
+    Examples
+    --------
+    >>> brief([1, "a"], 60), brief([[1], [2]], 60), brief(range(9), 60)
+    ("[1, 'a']", '', '')
+    """
+    plain = str | bytes | Real | complex | None
+    if isinstance(value, tuple | list | set | frozenset | Mapping):
+        inside = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+        if len(inside) > most or not all(isinstance(one, plain) and _is_short(one, most) for one in inside):
+            return ""
+    elif not isinstance(value, plain) or not _is_short(value, most):
+        return ""
+    text = repr(value)
+    return text if len(text) <= most else ""
+
+
+def _is_short(value: Any, most: int) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= most
+    return not isinstance(value, Integral) or int(value).bit_length() <= 3 * DIGITS
+
+
+def cut(text: str, most: int = LETTERS) -> str:
+    """A text of at most so many letters; of a longer one the beginning.
+
+    Examples
+    --------
+    >>> cut("short"), cut("a long text", 8)
+    ('short', 'a lon...')
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def named(values: Iterable[Any]) -> str:
