@@ -153,6 +153,8 @@ STYLES = ("text", "stata")
 
 #: Letters of a value in a message; more than these are not read.
 LETTERS = 120
+#: Letters of the beginning of a word that is meant.
+BEGUN = 3
 #: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
 MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
@@ -273,12 +275,21 @@ def one_of(
 
 
 def close_to(value: Any, words: Collection[str]) -> str | None:
-    """The word that a text was probably meant to be."""
+    """The word that a text was probably meant to be.
+
+    Examples
+    --------
+    >>> close_to("REML", METHODS), close_to("diag", STRUCTURES), close_to("bayes", METHODS)
+    ('reml', 'diagonal', None)
+    """
     if not isinstance(value, str) or not 1 < len(value) <= LETTERS:
         return None
     folded = {word.casefold().replace("_", "-"): word for word in words}
-    found = difflib.get_close_matches(value.strip().casefold().replace("_", "-"), folded, n=1, cutoff=0.75)
-    return folded[found[0]] if found else None
+    asked = value.strip().casefold().replace("_", "-")
+    found = difflib.get_close_matches(asked, folded, n=1, cutoff=0.75)
+    begun = [word for word in folded if len(asked) >= BEGUN and word.startswith(asked)]
+    meant = found or (begun if len(begun) == 1 else [])
+    return folded[meant[0]] if meant else None
 
 
 def is_whole(value: Any) -> bool:
