@@ -173,6 +173,10 @@ MATRICES: Mapping[str, Takes] = _table(array=Takes(0, ("object",)), eye=Takes(0,
 #: Kinds of literals, as messages name them.
 A_WHOLE, A_NUMBER, A_FLAG, NOTHING = "a whole number", "a number", "True or False", "None"
 A_LIST, A_TEXT = "a list in square brackets", "a text"
+_SWITCHES = (
+    "ascending", "backward", "drop", "include_intercept", "numeric_only", "pct", "raw", "reverse", "right",
+    "spans_intercept",
+)  # fmt: skip
 #: What a literal argument is, by its name, or by the function and its name; what is not here may be any literal.
 LITERALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -181,9 +185,9 @@ LITERALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("ddof", "q"), (A_NUMBER,)),
         **dict.fromkeys(("lower_bound", "upper_bound"), (A_NUMBER, NOTHING)),
         **dict.fromkeys(("bins", "object", "values"), (A_LIST,)),
-        **dict.fromkeys(("knots", "levels", "scores"), (A_LIST, NOTHING)),
+        **dict.fromkeys(("knots", "levels", "names", "scores"), (A_LIST, NOTHING)),
         **dict.fromkeys(("center", "scale", "rescale"), (A_FLAG, A_NUMBER)),
-        **dict.fromkeys(("backward", "drop", "include_intercept", "pct", "raw", "reverse", "right"), (A_FLAG,)),
+        **dict.fromkeys(_SWITCHES, (A_FLAG,)),
         **dict.fromkeys(("extrapolation", "inclusive", "method", "na_option"), (A_TEXT,)),
     }
 )

@@ -169,6 +169,8 @@ def test_names_are_shown_as_they_were_typed(data: pd.DataFrame) -> None:
         ("C(g, contr.poly(scores=[1, 2]))", "is no coding of the 3 levels of g ('a', 'b', 'c')"),
         ("C(g, [[1, 2], [3, 4]])", "a matrix has a row for each and a column for each but one"),
         ("C(g, levels='abc')", "the argument levels of C() is 'abc'; it has to be a list in square brackets or None"),
+        ("C(g, contr.custom([[1, 0], [0, 1], [1, 1]], names=3))", "the argument names of contr.custom() is 3; it has"),
+        ("C(g, spans_intercept='no')", "it has to be True or False"),
         ("C(g, levels=3)", "it has to be a list in square brackets or None"),
         ("hashed(g, levels='a')", "the argument levels of hashed() is 'a'; it has to be a whole number"),
         ("poly(x, 'a')", "the argument degree of poly() is 'a'; it has to be a whole number"),

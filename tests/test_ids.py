@@ -249,6 +249,8 @@ def test_lookalikes_in_engines(frame: pd.DataFrame, kind: str) -> None:
         (["a", "A "], None),
         ([7, "a", 7.5], None),
         ([1, 2], None),
+        (["a", "a", "b"], None),
+        (["a", "a", "A"], ("a", "A")),
     ],
 )
 def test_case_twins(ids: list[Any], pair: tuple[str, str] | None) -> None:

@@ -166,9 +166,12 @@ def case_twins(ids: pd.Index) -> tuple[str, str] | None:
     """Two ids that differ only in upper and lower case; or None."""
     if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
         return None
+    texts = [value for value in ids if isinstance(value, str)]
+    if len(set(map(str.casefold, texts))) == len(texts):  # nearly always, and quickly seen of a million ids
+        return None
     seen: dict[str, str] = {}
-    for value in ids:
-        if isinstance(value, str) and (first := seen.setdefault(value.casefold(), value)) != value:
+    for value in texts:
+        if (first := seen.setdefault(value.casefold(), value)) != value:
             return first, value
     return None
 
