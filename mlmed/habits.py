@@ -54,8 +54,8 @@ _DOTTED_CALL = re.compile(r"(?<![\w.])((?:as|is)\.[\w.]+)\s*\(")
 #: Signs of R, with what is written instead: those that formulas do not have, and those of expressions only.
 _SIGNS = (
     (r"%\*%", "%*% is R's product of matrices; the product of two columns is written I(x * z)"),
-    (r":::?\s*[\w.]+\s*\(", "functions are called without the package that R has them in, as in bs(x, df=4)"),
-    (r"\$", "a column is named alone, x and not data$x"),
+    (r":::?\s*[\w.]+\s*\(", "write the function without the package that R has it in, as in bs(x, df=4)"),
+    (r"\w\$\w", "write the column alone, x in place of data$x"),
     (r"!(?!=)", "'not' is written as the opposite comparison, as in I(x != 2)"),
 )
 _SIGNS_INSIDE = (

@@ -48,8 +48,8 @@ def refusal(term: str, data: pd.DataFrame) -> str:
         ("as.Date(x)", "as.Date() is R's; make the column before the fit"),
         ("factor(g)", "write C(g)"),
         ("cut(x, 3)", "make the column before the fit, as in data['k'] = pd.cut(data['x'], 3)"),
-        ("splines::bs(x)", "without the package that R has them in"),
-        ("data$x", "a column is named alone, x and not data$x"),
+        ("splines::bs(x)", "without the package that R has it in"),
+        ("data$x", "write the column alone, x in place of data$x"),
         ("I(x %*% w)", "the product of two columns is written I(x * z)"),
         ("I(x %in% c(1, 2))", "x.isin([1, 2])"),
         ("I(k %% 2)", "I(x % 2)"),
@@ -90,9 +90,13 @@ def test_a_number_beside_a_term_is_no_column_of_another_unit_under_its_name(data
         parse_equation(f"m ~ 1 + (1 + {term} | id)")
 
 
-def test_what_is_advised_works(data: pd.DataFrame) -> None:
-    for term in ("C(g)", "np.log(np.exp(x))", "I(x * w)", "x.isin([1, 2]) + x", "I(k % 2)", "I((x > 0)*1)", "I(2*x)"):
-        assert mlmed.mixed(f"m ~ {term} + (1 | id)", data).params.size >= 2 if "isin" not in term else True
+@pytest.mark.parametrize(
+    "term",
+    ["C(g)", "np.log(np.exp(x))", "np.power(x, 2)", "np.clip(x, 0, 1)", "I(x * w)", "k.isin([1, 2])", "I(k % 2)",
+     "I((x > 0)*1)", "I(2*x)", "I(np.pi * x)", "np.where(x > 0, 1, 0)", "I(x**2)", "I(k != 2)"],
+)  # fmt: skip
+def test_what_is_advised_works(data: pd.DataFrame, term: str) -> None:
+    assert mlmed.mixed(f"m ~ {term} + (1 | id)", data).params.size >= 2
 
 
 @pytest.mark.parametrize("name", ["values", "numpy", "pd", "math", "stats", "as"])

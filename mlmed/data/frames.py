@@ -28,6 +28,7 @@ __all__ = [
     "column_names",
     "index_names",
     "is_numeric",
+    "listed",
     "normalize",
     "refuse_infinite",
     "replaced",
@@ -51,6 +52,17 @@ def shorten(values: Iterable[Any], most: int = 8, *, last: str = "") -> str:
     if not last or len(texts) < 2:
         return ", ".join(texts)
     return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """What there is to choose from, in order, or that there is nothing.
+
+    Examples
+    --------
+    >>> listed({"x", "w"}), listed([])
+    ('w, x', 'none')
+    """
+    return shorten(sorted(names), 20) or "none"
 
 
 def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:

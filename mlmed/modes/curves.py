@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
+from mlmed.data.frames import is_numeric, listed, normalize, select_columns, shorten
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
 from mlmed.effects.moderators import refuse_unreached
@@ -91,8 +91,8 @@ def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     check_text(variable, "variable", "a predictor")
     numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
     if not numbers:
-        known = sorted(frozenset().union(*every))
-        raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(known, 20) or 'none'}")
+        known = frozenset().union(*every)
+        raise EffectError(f"no equation has the predictor {variable!r}; there are {listed(known)}")
     check_own_name(variable, RESERVED, "a predictor")
     return numbers
 

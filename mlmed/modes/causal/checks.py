@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.frames import shorten
+from mlmed.data.frames import listed, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
@@ -169,9 +169,7 @@ def check_at(
             role = "treatment" if name == treatment else "mediator"
             raise EffectError(f"at names {name}, the {role}: effects are those of changing it. Leave it out of at")
         if name not in known:
-            raise EffectError(
-                f"at names {name!r}, which no equation uses; choose among {', '.join(sorted(known)) or 'none'}"
-            )
+            raise EffectError(f"at names {name!r}, which no equation uses; choose among {listed(known)}")
         if name in levels:
             if not is_one_value(value) or value not in levels[name]:
                 raise EffectError(
