@@ -74,6 +74,7 @@ def refusal(term: str, data: pd.DataFrame) -> str:
         ("x.log()", "write np.log(x)"),
         ("x.pow(2)", "write I(x**2)"),
         ("I(x @ w)", "write * for that of two columns, I(x * z)"),
+        ("I(w @ w * w)", "write * for that of two columns, I(x * z)"),
         ("I(x > 0)*1", "arithmetic stands inside I(), as in I(2*x) or I((x > 0)*1)"),
         ("2*x", "arithmetic stands inside I()"),
     ],
