@@ -11,13 +11,20 @@ import numpy as np
 from formulaic.transforms import ContrastsRegistry
 
 __all__ = [
+    "A_FLAG",
+    "A_LIST",
+    "A_NUMBER",
+    "A_TEXT",
+    "A_WHOLE",
     "CODINGS",
     "CONSTANTS",
     "CONTEXT",
     "CONTRASTS",
     "FUNCTIONS",
+    "LITERALS",
     "MATRICES",
     "METHODS",
+    "NOTHING",
     "NUMPY",
     "OTHER_ROWS",
     "STATEFUL",
@@ -39,12 +46,29 @@ class Takes:
         The name by which the first argument may be given; empty if it has none.
     least : int
         How many arguments there are at least.
+    most : int or None
+        How many there are at most where the words name some of the data; None for data and words together.
     """
 
     data: int
     words: tuple[str, ...] = ()
     first: str = ""
     least: int = 1
+    most: int | None = None
+
+    @property
+    def largest(self) -> int:
+        """How many arguments it takes at most."""
+        return self.data + len(self.words) if self.most is None else self.most
+
+    @property
+    def counted(self) -> str:
+        """How many arguments it takes, in words."""
+        most = self.largest
+        if most == 0:
+            return "no argument"
+        some = f"{most}" if most == self.least else f"{self.least} to {most}"
+        return f"{some} argument{'' if most == 1 else 's'}"
 
 
 def _table(**rows: Takes) -> Mapping[str, Takes]:
@@ -79,7 +103,7 @@ NUMPY: Mapping[str, Takes] = _table(
     percentile=Takes(1, ("q",)),
     round=Takes(1, ("decimals",)),
     around=Takes(1, ("decimals",)),
-    clip=Takes(3, ("a_min", "a_max")),
+    clip=Takes(3, ("a_min", "a_max"), most=3),
     where=Takes(3, least=3),
     isin=Takes(1, ("test_elements",)),
     digitize=Takes(1, ("bins", "right")),
@@ -114,8 +138,8 @@ STATEFUL = frozenset({"center", "scale", "standardize", "poly", "bs", "cr", "cs"
 METHODS: Mapping[str, Takes] = _table(
     abs=Takes(0, least=0),
     round=Takes(0, ("decimals",), least=0),
-    clip=Takes(2, ("lower", "upper")),
-    between=Takes(2, ("left", "right", "inclusive"), least=2),
+    clip=Takes(2, ("lower", "upper"), most=2),
+    between=Takes(2, ("left", "right", "inclusive"), least=2, most=3),
     isin=Takes(0, ("values",)),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), Takes(1)),
     **{name: Takes(0, takes.words, least=0) for name, takes in _STATISTICS.items()},
@@ -146,13 +170,35 @@ CONTRASTS: Mapping[str, Takes] = _table(
 #: A coding written out as np.name(), inside C() only.
 MATRICES: Mapping[str, Takes] = _table(array=Takes(0, ("object",)), eye=Takes(0, ("N",)))
 
+#: Kinds of literals, as messages name them.
+A_WHOLE, A_NUMBER, A_FLAG, NOTHING = "a whole number", "a number", "True or False", "None"
+A_LIST, A_TEXT = "a list in square brackets", "a text"
+_SWITCHES = (
+    "ascending", "backward", "drop", "include_intercept", "numeric_only", "pct", "raw", "reverse", "right",
+    "spans_intercept",
+)  # fmt: skip
+#: What a literal argument is, by its name, or by the function and its name; what is not here may be any literal.
+LITERALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("N", "decimals", "degree", "hashed() levels"), (A_WHOLE,)),
+        **dict.fromkeys(("df", "ndigits"), (A_WHOLE, NOTHING)),
+        **dict.fromkeys(("ddof", "q"), (A_NUMBER,)),
+        **dict.fromkeys(("lower_bound", "upper_bound"), (A_NUMBER, NOTHING)),
+        **dict.fromkeys(("bins", "object", "values"), (A_LIST,)),
+        **dict.fromkeys(("knots", "levels", "names", "scores"), (A_LIST, NOTHING)),
+        **dict.fromkeys(("center", "scale", "rescale"), (A_FLAG, A_NUMBER)),
+        **dict.fromkeys(_SWITCHES, (A_FLAG,)),
+        **dict.fromkeys(("extrapolation", "inclusive", "method", "na_option"), (A_TEXT,)),
+    }
+)
+
 #: Attributes by which a row takes its value from other rows; named so that the message says so.
 OTHER_ROWS = frozenset(
     {
         "accumulate", "agg", "aggregate", "apply", "at", "bfill", "cummax", "cummin", "cumprod", "cumsum", "diff",
         "drop_duplicates", "duplicated", "ewm", "expanding", "ffill", "groupby", "head", "iat", "iloc", "index",
         "interpolate", "loc", "nunique", "pct_change", "reduce", "roll", "rolling", "sample", "shift", "size",
-        "sort_values", "tail", "transform", "unique", "value_counts", "values",
+        "sort_values", "tail", "transform", "unique", "value_counts",
     }
 )  # fmt: skip
 

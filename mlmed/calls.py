@@ -8,34 +8,16 @@ from collections.abc import Iterator
 
 from formulaic.transforms import ContrastsRegistry
 
-from mlmed.allowed import NUMPY
 from mlmed.errors import FormulaError
+from mlmed.habits import CALLS
 from mlmed.names import FUNCTIONS, display_name
 from mlmed.options import shown
 
-__all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "has_coded_expression"]
+__all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "codings_of", "has_coded_expression"]
 
 #: Contrasts that can be named without parentheses, as in patsy: C(g, Sum).
 CODINGS = frozenset({"Sum", "Helmert", "Diff", "Poly"})
 
-#: Calls that formulaic or Python know and that do not do what they seem to, with what to do.
-_INSTEAD = {
-    "lag": "lag() would shift the rows of the whole table, from one cluster into the next; add the column before the "
-    "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
-    "float": "columns of numbers are double precision already; write the column without float()",
-    "Q": "Q() quotes the name of a column; write it between quotes, Q('my x'), or in backticks, `my x`",
-    "exp10": "exp10() is the tenth power in formulaic; write I(10**x)",
-    "int": "int() is for single numbers; write np.trunc() or np.floor()",
-    "factor": "write C(g)",
-    "relevel": "write C(g, Treatment('level')) to choose the reference",
-    "ifelse": "write np.where(x > 0, 1, 0), or the comparison alone, I(x > 0)",
-    "ns": "write cr(x, df=4, constraints='center'), a natural spline beside the constant",
-    "pow": "write I(x**2)",
-    **{
-        name: f"write np.{name}(x): functions of numpy are called by their whole name"
-        for name in sorted({*NUMPY} - FUNCTIONS)
-    },
-}
 #: Methods of a column that take a type or a function, and what to write instead of those of Python.
 _TAKING = frozenset({"agg", "apply", "astype", "map", "pipe", "transform", "vectorize"})
 _ARGUMENTS = {
@@ -65,8 +47,8 @@ def check_call(node: ast.Call, expression: str) -> None:
     if not isinstance(node.func, ast.Name):
         return
     name = node.func.id
-    if name in _INSTEAD:
-        raise FormulaError(f"cannot use {asked}: {_INSTEAD[name]}")
+    if name in CALLS:
+        raise FormulaError(f"cannot use {asked}: {CALLS[name]}")
     if name not in FUNCTIONS:
         raise FormulaError(
             f"cannot read {asked}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
@@ -159,11 +141,28 @@ def has_coded_expression(expression: str) -> bool:
     return any(not isinstance(node, ast.Name) for node in _coded(expression))
 
 
+def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
+    """Column and coding of every C() that has a coding, in an expression; columns in safe names.
+
+    Examples
+    --------
+    >>> [(column, ast.unparse(coding)) for column, coding in codings_of("C(g, Treatment('b')) + C(k)")]
+    [('g', "Treatment('b')")]
+    """
+    calls = list(_coded_calls(ast.parse(expression, mode="eval")))
+    pairs = [(_data(call), coding) for call in calls for coding in _codings(call)]
+    return [(data.id, coding) for data, coding in pairs if isinstance(data, ast.Name)]
+
+
+def _data(call: ast.Call) -> ast.expr | None:
+    """What a C() makes a factor of."""
+    named = [word.value for word in call.keywords if word.arg == "data"]
+    return call.args[0] if call.args else next(iter(named), None)
+
+
 def _coded(expression: str) -> list[ast.expr]:
     """What every C() in an expression makes a factor of."""
-    calls = list(_coded_calls(ast.parse(expression, mode="eval")))
-    named = [word.value for call in calls for word in call.keywords if word.arg == "data"]
-    return [*(call.args[0] for call in calls if call.args), *named]
+    return [data for call in _coded_calls(ast.parse(expression, mode="eval")) if (data := _data(call)) is not None]
 
 
 def _coded_calls(tree: ast.AST) -> Iterator[ast.Call]:

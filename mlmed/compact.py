@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from mlmed.options import brief
+
 __all__ = ["Compact"]
 
 #: Letters of one attribute and of the whole; what is longer is told by its type.
@@ -23,17 +25,11 @@ class Compact:
 
 
 def _short(value: Any) -> str:
-    """A text of one attribute; what is long is not written out first."""
+    """A text of one attribute; what is long is told by its type."""
     kind = type(value).__name__
     if hasattr(value, "shape"):
         return f"{kind} {tuple(value.shape)}"
-    if isinstance(value, tuple | list | set | frozenset | dict):
-        text = repr(value) if len(value) <= LONGEST_PART and not _nested(value) else ""
-        return text if 0 < len(text) <= LONGEST_PART else f"{kind} of {len(value)}"
-    text = repr(value) if isinstance(value, Compact | str | int | float | None) else kind
-    return text if len(text) <= LONGEST_PART else kind
-
-
-def _nested(values: Any) -> bool:
-    """Whether a container holds more than plain values."""
-    return not all(isinstance(value, str | int | float | None) for value in values)
+    text = repr(value) if isinstance(value, Compact) else brief(value, LONGEST_PART)
+    if 0 < len(text) <= LONGEST_PART:
+        return text
+    return f"{kind} of {len(value)}" if isinstance(value, tuple | list | set | frozenset | dict) else kind

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mlmed.allowed import CONSTANTS
+from mlmed.allowed import A_FLAG, A_LIST, A_NUMBER, A_TEXT, A_WHOLE, CONSTANTS, NOTHING
 from mlmed.errors import FormulaError
 from mlmed.limits import MAX_INTEGER, MAX_NUMBER, MAX_POWER
 from mlmed.options import shown
 
-__all__ = ["Number", "numbers_of"]
+__all__ = ["Number", "is_kind", "numbers_of"]
 
 Number = int | float
 
@@ -112,3 +112,20 @@ def _bounded(value: Any, text: str) -> Number:
             "unit of the column before the fit"
         )
     return number
+
+
+def is_kind(node: ast.expr, kind: str, numbers: Mapping[int, Number]) -> bool:
+    """Whether a literal is of a kind of ``mlmed.allowed.LITERALS``; 0 and 1 pass for False and True.
+
+    ``numbers`` are those of the expression (``numbers_of``).
+    """
+    value = numbers.get(id(node), node.value if isinstance(node, ast.Constant) else None)
+    is_whole = isinstance(value, int)
+    return {
+        A_LIST: isinstance(node, ast.List | ast.Tuple),
+        A_TEXT: isinstance(value, str),
+        NOTHING: isinstance(node, ast.Constant) and value is None,
+        A_NUMBER: is_whole or isinstance(value, float),
+        A_WHOLE: is_whole and not isinstance(value, bool),
+        A_FLAG: is_whole and value in (0, 1),
+    }[kind]

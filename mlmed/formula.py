@@ -22,7 +22,7 @@ from mlmed.limits import MAX_TERMS
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
 from mlmed.options import shown
 from mlmed.syntax import check_expression, check_names, check_size
-from mlmed.tokens import first_line, is_token, refuse_duplicates, refuse_explosion, refuse_squares, tokens_of
+from mlmed.tokens import is_token, refuse_duplicates, refuse_explosion, refuse_squares, said_by_formulaic, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
 
@@ -125,7 +125,11 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     try:
         return _parse(text, quote_columns(text, columns))
     except FormulaError as error:
-        bare = [name for name in needing_backticks(columns) if name in text and f"`{name}`" not in text]
+        odd = [name for name in needing_backticks(columns) if name in text]
+        ticked = [name for name in odd if "`" in name]
+        if ticked:
+            raise FormulaError(f"{error}; rename the column {ticked[0]!r}: no formula can hold its backtick") from error
+        bare = [name for name in odd if f"`{name}`" not in text]
         if not bare:
             raise
         raise FormulaError(f"{error}; the column {bare[0]!r} is written `{bare[0]}`, in backticks") from error
@@ -282,7 +286,7 @@ def formula_of(text: str) -> Formula:
     try:
         return Formula(text)
     except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {display_name(text)!r}: {first_line(error)}; check the formula") from error
+        raise FormulaError(f"cannot read {display_name(text)!r}: {said_by_formulaic(error, text)}") from error
 
 
 def _terms(text: str, whole: str) -> list[Term]:
@@ -292,7 +296,7 @@ def _terms(text: str, whole: str) -> list[Term]:
         said = error.__cause__
         if not isinstance(said, FormulaicError | SyntaxError):
             raise
-        raise FormulaError(f"cannot read {display_name(whole)!r}: {first_line(said)}; check the formula") from error
+        raise FormulaError(f"cannot read {display_name(whole)!r}: {said_by_formulaic(said, text)}") from error
 
 
 @lru_cache(maxsize=1024)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from formulaic.transforms import TRANSFORMS
 
 __all__ = [
     "FUNCTIONS",
+    "assigned",
+    "decoded",
     "display_level",
     "display_name",
     "encode_quoted",
@@ -23,6 +25,7 @@ __all__ = [
     "quote_columns",
     "quoted_name",
     "safe_name",
+    "typed",
 ]
 
 #: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.calls``).
@@ -34,8 +37,10 @@ RESERVED = "mlmed_"
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
 #: What a user types is no code of ours, even if it looks like one.
 _CODES = r"\w*Q_[0-9a-f]+_Q\w*"
-#: A quoted name, or patsy's way to quote one.
-_QUOTED = re.compile(r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>[^'"`]*)(?P=mark)\s*\)""")
+#: A quoted name, or patsy's way to quote one: a text of Python, in which the other mark, or an escaped one, may stand.
+_QUOTED = re.compile(
+    r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>(?:(?!(?P=mark))[^\\`\n]|\\[^`\n])*)(?P=mark)\s*\)"""
+)
 
 
 def _is_plain(name: str) -> bool:
@@ -95,9 +100,45 @@ def display_level(value: object) -> str:
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def typed(value: object) -> str:
+    """A value as it can be typed: texts in quotation marks, numbers short.
+
+    Examples
+    --------
+    >>> typed("b"), typed(2.0), typed(0.1 + 0.2)
+    ("'b'", '2', '0.3')
+    """
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(str(value)) if isinstance(value, str) else str(value)
+
+
+def assigned(values: Mapping[str, object], digits: int = 6) -> str:
+    """Names with their values, numbers of so many digits.
+
+    Examples
+    --------
+    >>> assigned({"age": 30.1234, "arm": "tx"}, 3)
+    'age = 30.1, arm = tx'
+    """
+    texts = {name: f"{v:.{digits}g}" if isinstance(v, float) else str(v) for name, v in values.items()}
+    return ", ".join(f"{name} = {text}" for name, text in texts.items())
+
+
+def decoded(text: str) -> str:
+    """Codes replaced by the names behind them, and nothing else changed.
+
+    Examples
+    --------
+    >>> decoded(f"no operator before `{safe_name('my x')}`")
+    'no operator before `my x`'
+    """
+    return _SAFE.sub(_decoded, text)
+
+
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
-    shown = _SAFE.sub(_decoded, text.replace("`", ""))
+    shown = decoded(text.replace("`", ""))
     return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
 
 
@@ -118,8 +159,13 @@ def encode_quoted(text: str) -> str:
 
 
 def _with_backticks(text: str) -> str:
-    """``Q('my x')`` of patsy and statsmodels as ```my x```."""
-    return _QUOTED.sub(lambda hit: hit[0] if hit["name"] is None else f"`{hit['name']}`", text)
+    """``Q('my x')`` of patsy and statsmodels as ```my x```; an empty name stays, and is refused later."""
+    return _QUOTED.sub(lambda hit: f"`{_unquoted(hit['name'])}`" if hit["name"] else hit[0], text)
+
+
+def _unquoted(text: str) -> str:
+    """What stands between quotation marks; a backslash before a mark or a backslash is none of it."""
+    return re.sub(r"\\(['\"\\])", r"\1", text)
 
 
 def quote_columns(text: str, columns: Iterable[str]) -> str:

@@ -67,6 +67,7 @@ __all__ = [
     "StackOrder",
     "Structure",
     "VcovKind",
+    "brief",
     "check_count",
     "check_flag",
     "check_formulas",
@@ -79,6 +80,7 @@ __all__ = [
     "check_path",
     "check_seed",
     "check_text",
+    "cut",
     "is_number",
     "is_one_value",
     "is_whole",
@@ -151,6 +153,8 @@ STYLES = ("text", "stata")
 
 #: Letters of a value in a message; more than these are not read.
 LETTERS = 120
+#: Letters of the beginning of a word that is meant.
+BEGUN = 3
 #: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
 MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
@@ -176,14 +180,49 @@ def shown(value: Any) -> str:
     if isinstance(getattr(value, "shape", None), tuple) and value.shape:
         return f"a {kind} of shape {value.shape}"
     if isinstance(value, tuple | list | set | frozenset | Mapping):
-        inside = value.values() if isinstance(value, Mapping) else value
-        simple = len(value) <= LETTERS and all(isinstance(one, str | Real | None) for one in inside)
-        text = ", ".join(map(shown, inside)) if simple else ""
-        return repr(value) if simple and len(text) <= LETTERS and "bits" not in text else f"a {kind} of {len(value)}"
+        return brief(value, LETTERS) or f"a {kind} of {len(value)}"
     if isinstance(value, str | bytes | Real | complex | None):
         return repr(value)
     text = repr(value)
     return text if len(text) <= LETTERS and "\n" not in text and " at 0x" not in text else f"a {kind}"
+
+
+def brief(value: Any, most: int) -> str:
+    """A plain value, or several in a container, written out in at most so many letters; empty if that cannot be.
+
+    What is long or nested is not written out first.
+
+    Examples
+    --------
+    >>> brief([1, "a"], 60), brief([[1], [2]], 60), brief(range(9), 60)
+    ("[1, 'a']", '', '')
+    """
+    plain = str | bytes | Real | complex | None
+    if isinstance(value, tuple | list | set | frozenset | Mapping):
+        inside = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
+        if len(inside) > most or not all(isinstance(one, plain) and _is_short(one, most) for one in inside):
+            return ""
+    elif not isinstance(value, plain) or not _is_short(value, most):
+        return ""
+    text = repr(value)
+    return text if len(text) <= most else ""
+
+
+def _is_short(value: Any, most: int) -> bool:
+    if isinstance(value, str | bytes):
+        return len(value) <= most
+    return not isinstance(value, Integral) or int(value).bit_length() <= 3 * DIGITS
+
+
+def cut(text: str, most: int = LETTERS) -> str:
+    """A text of at most so many letters; of a longer one the beginning.
+
+    Examples
+    --------
+    >>> cut("short"), cut("a long text", 8)
+    ('short', 'a lon...')
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def named(values: Iterable[Any]) -> str:
@@ -236,12 +275,21 @@ def one_of(
 
 
 def close_to(value: Any, words: Collection[str]) -> str | None:
-    """The word that a text was probably meant to be."""
+    """The word that a text was probably meant to be.
+
+    Examples
+    --------
+    >>> close_to("REML", METHODS), close_to("diag", STRUCTURES), close_to("bayes", METHODS)
+    ('reml', 'diagonal', None)
+    """
     if not isinstance(value, str) or not 1 < len(value) <= LETTERS:
         return None
     folded = {word.casefold().replace("_", "-"): word for word in words}
-    found = difflib.get_close_matches(value.strip().casefold().replace("_", "-"), folded, n=1, cutoff=0.75)
-    return folded[found[0]] if found else None
+    asked = value.strip().casefold().replace("_", "-")
+    found = difflib.get_close_matches(asked, folded, n=1, cutoff=0.75)
+    begun = [word for word in folded if len(asked) >= BEGUN and word.startswith(asked)]
+    meant = found or (begun if len(begun) == 1 else [])
+    return folded[meant[0]] if meant else None
 
 
 def is_whole(value: Any) -> bool:

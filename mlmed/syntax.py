@@ -18,6 +18,7 @@ from mlmed.allowed import (
     CODINGS,
     CONTRASTS,
     FUNCTIONS,
+    LITERALS,
     MATRICES,
     METHODS,
     NUMPY,
@@ -26,8 +27,9 @@ from mlmed.allowed import (
     Takes,
 )
 from mlmed.calls import check_call, check_logic
-from mlmed.constants import Number, numbers_of
+from mlmed.constants import Number, is_kind, numbers_of
 from mlmed.errors import FormulaError
+from mlmed.habits import hint_for_attribute, hint_for_module, hint_for_text
 from mlmed.limits import (
     MAX_BASIS,
     MAX_CHARACTERS,
@@ -40,7 +42,7 @@ from mlmed.limits import (
 )
 from mlmed.names import FUNCTIONS as RESERVED
 from mlmed.names import display_name
-from mlmed.options import shown
+from mlmed.options import cut, shown
 
 __all__ = [
     "check_column",
@@ -67,6 +69,8 @@ _TOLD = (
     "docs/formulas.md; make the column before the fit"
 )
 _INSTEAD = "check it, or make the column before the fit"
+_NO_COLUMN = "write the number itself, or name the column"
+_CHECK = "docs/formulas.md has what functions take"
 #: Names, in backticks or not, and runs of signs, that are longer than any that is meant.
 _LONG = re.compile(rf"[\w.]{{{MAX_NAME + 1},}}|`[^`]{{{MAX_NAME + 1},}}`|[^\w\s]{{{MAX_NAME + 1},}}")
 #: What Python calls syntax that formulas do not have.
@@ -122,13 +126,22 @@ class _Asked:
 
     def check_attribute(self, name: str) -> None:
         """Refuse an attribute that no formula has; those that look at other rows say so."""
+        if instead := hint_for_attribute(name):
+            self.refuse(f"a formula cannot ask for .{name}", instead)
         if name in OTHER_ROWS:
             raise depends_on_other_rows(self.shown, repr(self.whole))
         self.refuse(f"a formula cannot ask for .{name}")
 
 
-def check_size(text: str) -> None:
+def check_size(text: str, instead: str = "make the inner part a column before the fit") -> None:
     """Refuse a formula that is too long to be read at once, or has brackets inside brackets inside brackets.
+
+    Parameters
+    ----------
+    text : str
+        The formula, or an expression.
+    instead : str
+        What is to be done about brackets.
 
     Raises
     ------
@@ -146,7 +159,7 @@ def check_size(text: str) -> None:
         if depth > MAX_NESTED:
             raise FormulaError(
                 f"cannot read {shown(text)}: more than {MAX_NESTED} brackets are open at one place (mlmed.limits."
-                "MAX_NESTED); make the inner part a column before the fit"
+                f"MAX_NESTED); {instead}"
             )
 
 
@@ -224,7 +237,8 @@ def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -
         tree = ast.parse(expression, mode="eval")
     except (SyntaxError, ValueError) as error:
         said = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise FormulaError(f"cannot read {asked}: {said}; {instead}") from error
+        hint = hint_for_text(expression, inside=True) or f"{said}; {instead}"
+        raise FormulaError(f"cannot read {asked}: {hint}") from error
     except (RecursionError, MemoryError) as error:  # how Python's parser says that it is nested too deeply
         raise FormulaError(deep) from error
     level: list[ast.AST] = [tree]
@@ -280,8 +294,13 @@ def _checked(expression: str, whole: str) -> ast.Expression:
     text = display_name(expression)
     asked = _Asked(text, display_name(whole), numbers_of(tree, text))
     waiting: list[ast.expr] = [tree.body]
+    has_column = False
     while waiting:
-        waiting += _operands(waiting.pop(), asked)
+        node = waiting.pop()
+        has_column = has_column or isinstance(node, ast.Name)
+        waiting += _operands(node, asked)
+    if not has_column:
+        asked.refuse("it has no column", _NO_COLUMN)
     return tree
 
 
@@ -318,7 +337,9 @@ def _column(node: ast.Name, asked: _Asked) -> list[ast.expr]:
 
 def _arithmetic(node: ast.BinOp, asked: _Asked) -> list[ast.expr]:
     if isinstance(node.op, ast.MatMult):
-        raise depends_on_other_rows(asked.shown, repr(asked.whole))
+        asked.refuse(
+            "@ is the product of matrices, one number of all rows", "write * for that of two columns, I(x * z)"
+        )
     if isinstance(node.op, ast.BitXor):
         asked.refuse("^ inside an expression is Python's exclusive or", "powers are written with **, as in I(x**2)")
     if not isinstance(node.op, _ARITHMETIC):
@@ -361,9 +382,20 @@ def _call(node: ast.Call, asked: _Asked) -> list[ast.expr]:
                 raise depends_on_other_rows(asked.shown, repr(asked.whole))
             asked.refuse(f"{base.id}.{name}() is not among the functions that formulas can call")
         return _arguments(node, NUMPY[name], f"np.{name}()", asked)
+    if name not in METHODS or len(node.args) > METHODS[name].largest:
+        package = hint_for_module(_root(base), name)
+        if package is not None:
+            asked.refuse(*package)
     if name not in METHODS:
         asked.check_attribute(name)
     return [base, *_arguments(node, METHODS[name], f".{name}()", asked)]
+
+
+def _root(node: ast.expr) -> str:
+    """The name that attributes hang on, as ``scipy`` in ``scipy.special``; empty if it is no name."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
@@ -377,7 +409,7 @@ def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
     if name not in NUMPY_TOO and all(
         isinstance(argument, ast.Constant) or id(argument) in asked.numbers for argument in found
     ):
-        asked.refuse(f"{name}() has no column", "write the number itself, or name the column")
+        asked.refuse(f"{name}() has no column", _NO_COLUMN)
     return found
 
 
@@ -397,13 +429,17 @@ def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list
     """Arguments that are expressions; all others are literals that the function knows by name."""
     named: dict[str, ast.expr] = {}
     for word in node.keywords:
-        if word.arg is None or word.arg not in (takes.first, *takes.words) or not word.arg or word.arg in named:
-            asked.refuse(f"{called} has no argument {'**' if word.arg is None else word.arg}")
+        if not word.arg or word.arg not in (takes.first, *takes.words) or word.arg in named:
+            known = [f"{name}=" for name in (takes.first, *takes.words) if name]
+            instead = f"write {' or '.join(known)}" if known else "write its arguments without names"
+            asked.refuse(f"{called} has no argument {'**' if word.arg is None else word.arg}", instead)
         named[word.arg] = word.value
     first = [named.pop(takes.first)] if takes.first in named else []
     data, others = node.args[: takes.data], node.args[takes.data :]
-    if len(others) > len(takes.words) or len(first) + len(node.args) + len(named) < takes.least or (first and data):
-        asked.refuse(f"{called} does not have {len(node.args) + len(node.keywords)} arguments of this kind")
+    given = len(node.args) + len(node.keywords)
+    too_many = len(others) > len(takes.words) or given > takes.largest
+    if too_many or given < takes.least or (first and data):
+        asked.refuse(f"{called} takes {takes.counted}, and {given} {'is' if given == 1 else 'are'} given", _CHECK)
     literals = {**dict(zip(takes.words, others, strict=False)), **named}
     for name, value in literals.items():
         if name != "contrasts" or not _is_coding(value, asked):
@@ -433,7 +469,7 @@ def _is_coding(node: ast.expr, asked: _Asked) -> bool:
 
 
 def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> None:
-    """Refuse an argument that is computed from columns, and sizes beyond their bounds."""
+    """Refuse an argument that is computed from columns, one of another kind, and sizes beyond their bounds."""
     waiting: list[ast.expr] = [node]
     size = 0
     while waiting:
@@ -450,6 +486,11 @@ def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> Non
             asked.refuse(
                 f"the argument {word} of {called} is no literal", "write a number, a text or a list of these there"
             )
+    kinds = LITERALS.get(f"{called} {word}") or LITERALS.get(word)
+    if kinds is not None and not any(is_kind(node, kind, asked.numbers) for kind in kinds):
+        asked.refuse(
+            f"the argument {word} of {called} is {cut(ast.unparse(node))}", f"it has to be {' or '.join(kinds)}"
+        )
     if word in _SIZES and size > MAX_BASIS:
         asked.refuse(
             f"{word} of {called} is {size}, beyond {MAX_BASIS} (mlmed.limits.MAX_BASIS)", "write a smaller number"

@@ -14,12 +14,13 @@ from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_f
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
+from mlmed.habits import hint_for_text
 from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS
-from mlmed.names import display_name, quoted_name
+from mlmed.names import decoded, display_name, quoted_name
 from mlmed.options import shown
 from mlmed.syntax import check_column, check_expression, check_number
 
-__all__ = ["first_line", "is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "tokens_of"]
+__all__ = ["is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "said_by_formulaic", "tokens_of"]
 
 _POWERS = ("**", "^")
 #: Products beyond are not counted any more.
@@ -27,9 +28,22 @@ COUNTED = 10**9
 _PRODUCTS = ("*", ":", "/", "in")
 
 
-def first_line(error: Exception) -> str:
-    """Formulaic underlines the place with terminal colours; the first line says what is wrong."""
-    return str(error).strip().splitlines()[0]
+#: What formulaic says of numbers beside terms, and what is said here.
+_SCALED = ("different numerical scaling", "can only be used to scale other terms")
+_SCALE = "a number beside a term makes no other model; arithmetic stands inside I(), as in I(2*x) or I((x > 0)*1)"
+
+
+def said_by_formulaic(error: Exception, text: str) -> str:
+    """What is wrong with a part of a formula, with names as the user wrote them, and what to do.
+
+    Formulaic underlines the place with terminal colours; its first line says what is wrong.
+    """
+    said = str(error).strip().splitlines()[0]
+    if any(part in said for part in _SCALED):
+        return _SCALE
+    if "quote context" in said:
+        return "a backtick or quotation mark is not closed; check the formula"
+    return hint_for_text(text, inside=False) or f"{decoded(said)}; check the formula"
 
 
 @lru_cache(maxsize=1024)
@@ -45,7 +59,7 @@ def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
     try:
         found = tuple(tokenize(text))
     except FormulaicError as error:
-        raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
+        raise FormulaError(f"cannot read {quoted_name(whole)!r}: {said_by_formulaic(error, text)}") from error
     if "{" in text:
         raise FormulaError(f"cannot read {whole!r}: write I(...) in place of braces, and random terms in parentheses")
     if len(found) > MAX_TOKENS:
@@ -106,14 +120,17 @@ def _canonical_piece(piece: list[str]) -> str:
 def refuse_squares(text: str, whole: str) -> None:
     """Formulaic reads a factor times itself (``x**2``, ``x*x``, ``x:x``) as the factor alone; a mistake should be seen.
 
-    A power of a sum stays what it is: the interactions of its terms up to that order.
+    A power of a sum stays what it is: the interactions of its terms up to that order. A number times a factor
+    (``2:x``) would be a column of another unit under the name of the factor.
 
     Raises
     ------
     FormulaError
-        If a factor is multiplied by itself, or the text cannot be read.
+        If a factor is multiplied by itself or by a number, or the text cannot be read.
     """
     for node in _products(_tree(text, whole)):
+        if node.operator.symbol in _PRODUCTS and any(_is_scale(operand) for operand in node.args):
+            raise FormulaError(f"cannot read {quoted_name(whole)!r}: {_SCALE}")
         repeated = _repeated(node)
         if repeated:
             raise FormulaError(f"{whole!r} {_said_of_square(repeated, node)}")
@@ -124,7 +141,7 @@ def _tree(text: str, whole: str) -> Token | ASTNode[Term] | None:
     try:
         return DefaultFormulaParser().get_ast(text)
     except (FormulaicError, SyntaxError) as error:
-        raise FormulaError(f"cannot read {whole!r}: {first_line(error)}; check the formula") from error
+        raise FormulaError(f"cannot read {quoted_name(whole)!r}: {said_by_formulaic(error, text)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +269,10 @@ def _products(tree: Token | ASTNode[Term] | None) -> Iterator[ASTNode[Term]]:
             waiting += node.args
             if node.operator.symbol in (*_POWERS, *_PRODUCTS):
                 yield node
+
+
+def _is_scale(operand: Token | ASTNode[Term]) -> bool:
+    return isinstance(operand, Token) and operand.kind.value == "value" and operand.token not in ("0", "1")
 
 
 def _repeated(node: ASTNode[Term]) -> list[Term]:

@@ -92,7 +92,7 @@ def test_the_best_optimum_is_found(k):
     # a search from elsewhere may end where the neutral one did, so the gain is that over one of the optima
     assert 0.5 * (alone.evaluation.value - made.optimum.evaluation.value) == pytest.approx(gain, abs=1e-4)
     row = found.glance().iloc[0]
-    assert (row["n_starts"] >= 6, row["n_basins"] >= 2) == (True, True)
+    assert (row["n_starts"] >= 6, row["n_optima"] >= 2) == (True, True)
     assert found.optimization.optima[0] == pytest.approx(found.llf, abs=SAME)
     assert found.optimization.optima[0] - found.optimization.optima[-1] >= gain - 1e-4
 
@@ -123,7 +123,11 @@ def test_no_units_matter(fit):
     same = fitted(data, method="ml")
     # the ML likelihood of responses in other units differs by the logarithms of the units, row by row
     assert found.llf == pytest.approx(same.llf - len(data) * np.log(0.001 * 50.0), abs=UNITS)
-    assert found.glance()["n_basins"].iloc[0] >= 2
+    row = found.glance().iloc[0]
+    assert row["n_optima"] == found.optimization.n_optima == len(found.optimization.optima) >= 2
+    said = f"the best of {row['n_optima']} optima that {row['n_starts']} starts led to"
+    for style in ("text", "stata"):
+        assert said in " ".join(found.summary(style).split())
 
 
 @pytest.mark.parametrize("k", [24, 1139])
@@ -193,9 +197,11 @@ def test_ordinary_data_have_one_optimum_and_say_so():
     data = mlmed.simulate.bpg(30, 8, seed=2).data
     with pytest.warns(BoundaryWarning, match="the only optimum that 6 starts led to, exactly on the boundary"):
         found = mlmed.mediate(MEDIATOR, OUTCOME, data)
-    assert tuple(found.glance()[["n_starts", "n_basins"]].iloc[0]) == (6, 1)
+    assert tuple(found.glance()[["n_starts", "n_optima"]].iloc[0]) == (6, 1)
     assert "the only optimum that 6 starts led to" in found.summary()
-    assert found.optimization.starts == 6
+    note = "Note: the optimum is certified; it is the only optimum that 6 starts led to."
+    assert note in " ".join(found.summary("stata").split())
+    assert (found.optimization.n_starts, found.optimization.n_optima) == (6, 1)
     assert len(found.optimization.optima) == 1
 
 

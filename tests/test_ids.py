@@ -19,7 +19,7 @@ import pytest
 import mlmed
 from mlmed.cli import main
 from mlmed.data.frames import cluster_codes
-from mlmed.data.ids import lookalikes, numbering_passes
+from mlmed.data.ids import case_twins, lookalikes, numbering_passes
 from mlmed.data.numbering import OTHER_CLUSTERS, SAME_CLUSTERS, _two_way, reused_ids
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
 from mlmed.formula import parse_equation
@@ -234,6 +234,53 @@ def test_lookalikes_are_told_once_in_every_mode(frame: pd.DataFrame, mode: str) 
 def test_lookalikes_in_engines(frame: pd.DataFrame, kind: str) -> None:
     data = frame.assign(id=frame["id"].map("{:02d}".format).where(frame.index % 8 != 0, frame["id"].map(str)))
     assert "leading zeros" in told(lambda: mlmed.mixed("m ~ x + (1 | id)", FRAMES[kind](data)))[0]
+
+
+# -- ids that differ in case ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "pair"),
+    [
+        (["a", "b", "A"], ("a", "A")),
+        (["ID7", "ID8", "id8"], ("ID8", "id8")),
+        (["Straße", "STRASSE"], ("Straße", "STRASSE")),
+        (["a", "b"], None),
+        (["a", "A "], None),
+        ([7, "a", 7.5], None),
+        ([1, 2], None),
+        (["a", "a", "b"], None),
+        (["a", "a", "A"], ("a", "A")),
+    ],
+)
+def test_case_twins(ids: list[Any], pair: tuple[str, str] | None) -> None:
+    assert case_twins(pd.Index(ids, dtype=object)) == pair
+
+
+@pytest.mark.parametrize("mode", CALLS)
+def test_ids_that_differ_in_case_are_told_once_in_every_mode(frame: pd.DataFrame, mode: str) -> None:
+    """And are two clusters."""
+    text = frame["id"].map("s{}".format)
+    data = frame.assign(id=text.where(frame.index != 0, text.str.upper()))
+    found = told(lambda: CALLS[mode](data))
+    assert len(found) == 1
+    assert "'S1' and 's1' in column 'id' differ only in upper and lower case, and are two clusters" in found[0]
+
+
+@pytest.mark.parametrize("kind", ["polars, lazy", "duckdb", "pandas, categories"])
+def test_ids_that_differ_in_case_in_engines(frame: pd.DataFrame, kind: str) -> None:
+    text = frame["id"].map("s{}".format)
+    data = frame.assign(id=text.where(frame.index % 8 != 0, text.str.upper()))
+    made = data.astype({"id": "category"}) if kind not in FRAMES else FRAMES[kind](data)
+    found = told(lambda: mlmed.mixed("m ~ x + (1 | id)", made))
+    assert len(found) == 1
+    assert "upper and lower case" in found[0]
+
+
+def test_one_note_where_ids_look_alike_in_two_ways(frame: pd.DataFrame) -> None:
+    text = frame["id"].map("s{}".format)
+    odd = text.where(frame.index != 0, text + " ").where(frame.index != 9, text.str.upper())
+    assert len(told(lambda: mlmed.mixed("m ~ x + (1 | id)", frame.assign(id=odd)))) == 1
 
 
 # -- numberings that start anew ------------------------------------------------------------------------------

@@ -38,7 +38,6 @@ STATISTICS = [
     "np.add.accumulate(w)",
     "I(w * w.iloc[0])",
     "I(w.size * w)",
-    "I(w @ w * w)",
     "w.duplicated()",
     "w.shift(1)",
 ]

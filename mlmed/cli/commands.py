@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlmed import __version__
+from mlmed.cli.choices import ChoiceParser
 
 __all__ = ["COMMANDS", "function", "make_parser"]
 
@@ -56,7 +57,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-class _CommandParser(argparse.ArgumentParser):
+class _CommandParser(ChoiceParser):
     """Parser of one command. Options are added when it has something to parse: their choices come from the engine."""
 
     def __init__(self, *, command: str, **settings: Any) -> None:
@@ -73,7 +74,7 @@ class _CommandParser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``mlmed``."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = ChoiceParser(
         prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"mlmed {__version__}")

@@ -104,7 +104,7 @@ def _add_compare(compared: argparse.ArgumentParser) -> None:
     _add_contrast(compared)
     compared.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
     compared.add_argument("--format", choices=("text", "csv"), default="text")
-    compared.add_argument("--plot", type=Path, metavar="FILE", help="forest plot, e.g. compare.png")
+    compared.add_argument("--plot", type=_file, metavar="FILE", help="forest plot, e.g. compare.png")
     _add_out(compared)
 
 
@@ -197,7 +197,18 @@ def _add_printing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write here instead of standard output")
+    parser.add_argument("--out", type=_file, metavar="FILE", help="write here instead of standard output")
+
+
+def _file(text: str) -> Path:
+    """The path of a file to write; what is no name, or would be a file that nobody means, is refused."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "'-' does not stand for standard output; leave the option out to print, or write ./- for a file called so"
+        )
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file; name one, or leave the option out")
+    return Path(text)
 
 
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {

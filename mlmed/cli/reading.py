@@ -18,7 +18,7 @@ from mlmed import datasets
 from mlmed.data.categories import with_category_order
 from mlmed.data.frames import column_names, replaced
 from mlmed.data.labels import Labels, labels_message, with_levels
-from mlmed.data.readers import ReadOptions, file_status, is_grams, open_parquet, read_labelled
+from mlmed.data.readers import ReadOptions, check_source, file_status, is_grams, open_parquet, read_labelled
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
 from mlmed.glm.families import BINARY
@@ -31,6 +31,7 @@ __all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress"]
 def read(options: argparse.Namespace) -> Any:
     """Grams, Parquet through DuckDB, another file, or an example data set."""
     codes = True if options.codes == [] else tuple(options.codes or ())
+    check_source(options.data)
     given = ReadOptions(options.encoding, tuple(options.missing), codes)
     other = _other_source(options.data)
     if other is not None:

@@ -62,7 +62,7 @@ def _refuse_among(name: Any, values: Iterable[Any]) -> None:
         test, why = wrong
         found = next((row for row, value in enumerate(values) if type(value) is one and test(value)), None)
         if found is not None:
-            raise DataError(f"column {name!r} holds {_text(values[found])} in row {found}: {why}")
+            raise DataError(f"column {name!r} holds {shown(values[found])} in row {found}: {why}")
 
 
 def _wrong_with(kind: type) -> tuple[Any, str] | None:
@@ -84,7 +84,3 @@ def _is_half(text: str) -> bool:
 
 def _is_huge(number: Any) -> bool:
     return int(number).bit_length() > MOST_BITS - 1
-
-
-def _text(value: Any) -> str:
-    return f"a {type(value).__name__}" if isinstance(value, dict | list | set | tuple) else shown(value)

@@ -16,7 +16,7 @@ from mlmed.allowed import CONTEXT
 from mlmed.data.alike import refuse_likeness
 from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, columns_of, completed, same_on
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
-from mlmed.data.factors import refuse_levels, unknown_level
+from mlmed.data.factors import misfit_of_coding, refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
 from mlmed.data.predictors import (
@@ -247,6 +247,7 @@ def _materialized(text: str | Formula | Encoding, table: pd.DataFrame, where: st
         raise unknown_level(text, where) from error
     except _EVALUATION_ERRORS as error:
         named = used_as_number(source, table, where) if isinstance(source, Formula) else None
+        named = named or (misfit_of_coding(source, table, where) if isinstance(source, Formula) else None)
         if named is not None:
             raise named from error
         if not isinstance(error, FormulaicError):  # every factor has been evaluated, but they are no columns of a table

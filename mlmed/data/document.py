@@ -15,6 +15,7 @@ from mlmed.data.predictors import coded_variables
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of, parse_equation, term_variables
 from mlmed.names import display_name
+from mlmed.options import shown
 
 __all__ = ["SCHEMA", "checked_equations", "read_document"]
 
@@ -29,8 +30,7 @@ Check = Callable[[Any, str], None]
 
 
 def _wrong(where: str, wanted: str, found: Any) -> DataError:
-    shown = repr(found)
-    return DataError(f"{where} must be {wanted}; found {shown if len(shown) <= 60 else f'{shown[:57]}...'}")
+    return DataError(f"{where} must be {wanted}; found {shown(found)}")
 
 
 def _text(value: Any, where: str) -> None:

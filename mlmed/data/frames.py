@@ -20,6 +20,7 @@ from mlmed.data.cells import refuse_odd_cells
 from mlmed.data.engines import engine_rows
 from mlmed.data.ids import refuse_mixed, refuse_rounded, refuse_spellings
 from mlmed.errors import DataError
+from mlmed.habits import hint_for_name
 from mlmed.names import display_level
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "column_names",
     "index_names",
     "is_numeric",
+    "listed",
     "normalize",
     "refuse_infinite",
     "replaced",
@@ -36,16 +38,31 @@ __all__ = [
 ]
 
 
-def shorten(values: Iterable[Any], most: int = 8) -> str:
-    """Comma-separated values, the rest counted; whole numbers without decimals.
+def shorten(values: Iterable[Any], most: int = 8, *, last: str = "") -> str:
+    """Comma-separated values, the rest counted; whole numbers without decimals. ``last``: a word before the last one.
 
     Examples
     --------
-    >>> shorten(range(12), most=3)
-    '0, 1, 2 and 9 more'
+    >>> shorten(range(12), most=3), shorten("abc", last="or")
+    ('0, 1, 2 and 9 more', 'a, b or c')
     """
     texts = list(map(display_level, values))
-    return ", ".join(texts) if len(texts) <= most else f"{', '.join(texts[:most])} and {len(texts) - most} more"
+    if len(texts) > most:
+        texts, last = [*texts[:most], f"{len(texts) - most} more"], last or "and"
+    if not last or len(texts) < 2:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """What there is to choose from, in order, or that there is nothing.
+
+    Examples
+    --------
+    >>> listed({"x", "w"}), listed([])
+    ('w, x', 'none')
+    """
+    return shorten(sorted(names), 20) or "none"
 
 
 def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
@@ -175,6 +192,8 @@ def _hint(name: str, present: list[Any], index: Iterable[str]) -> str:
     if twin is not None:
         odd = [unicodedata.name(letter, repr(letter)) for letter in twin if letter not in name]
         return f"{twin!r} is, which looks alike but is written with {shorten(odd)}; rename it, or copy its name"
+    if (instead := hint_for_name(name, texts)) is not None:
+        return instead
     close = difflib.get_close_matches(name, texts, n=3)
     if close:
         return f"did you mean {' or '.join(map(_visible, close))}?"

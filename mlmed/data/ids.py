@@ -16,6 +16,7 @@ from mlmed.names import safe_name
 
 __all__ = [
     "Passes",
+    "case_twins",
     "lookalikes",
     "numbering_passes",
     "refuse_infinite_ids",
@@ -157,6 +158,20 @@ def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
             continue
         first = seen.setdefault(key, value)
         if isinstance(first, str) != isinstance(value, str) or first != value:
+            return first, value
+    return None
+
+
+def case_twins(ids: pd.Index) -> tuple[str, str] | None:
+    """Two ids that differ only in upper and lower case; or None."""
+    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
+        return None
+    texts = [value for value in ids if isinstance(value, str)]
+    if len(set(map(str.casefold, texts))) == len(texts):  # nearly always, and quickly seen of a million ids
+        return None
+    seen: dict[str, str] = {}
+    for value in texts:
+        if (first := seen.setdefault(value.casefold(), value)) != value:
             return first, value
     return None
 

@@ -12,7 +12,7 @@ from scipy import special
 
 from mlmed.data.frames import column_names, is_numeric, select_columns
 from mlmed.data.grams import Grams
-from mlmed.data.ids import Passes, lookalikes, numbering_passes
+from mlmed.data.ids import Passes, case_twins, lookalikes, numbering_passes
 from mlmed.data.pushdown import lazy_frame
 
 __all__ = ["doubtful_ids", "reused_ids"]
@@ -48,11 +48,22 @@ def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: b
 def _alike(ids: pd.Index) -> str:
     pair = lookalikes(ids)
     if pair is None:
-        return ""
+        return _alike_but_for_case(ids)
     return (
         f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in blanks, leading zeros or type, and "
         "are two clusters; if they are one, write them alike (.str.strip(), .str.lstrip('0')), or make the column "
         "numbers"
+    )
+
+
+def _alike_but_for_case(ids: pd.Index) -> str:
+    """Persons A and a may be two, as 007 and 7 may; where files were joined they often are one."""
+    pair = case_twins(ids)
+    if pair is None:
+        return ""
+    return (
+        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in upper and lower case, and are two "
+        "clusters; if they are one, write them alike (.str.lower())"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import stat
 import struct
 import zlib
@@ -20,7 +21,7 @@ from mlmed.data.delimited import Spellings, read_delimited
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
 from mlmed.errors import DataError, IdWarning, LabelWarning, warn
 
-__all__ = ["ReadOptions", "file_status", "is_grams", "open_parquet", "read_labelled", "read_table"]
+__all__ = ["ReadOptions", "check_source", "file_status", "is_grams", "open_parquet", "read_labelled", "read_table"]
 
 
 class _Read(NamedTuple):
@@ -151,6 +152,7 @@ def read_labelled(
     path: str | os.PathLike[str], options: ReadOptions
 ) -> tuple[pd.DataFrame, Labels, Mapping[str, Spellings]]:
     """Read a table with the codes of labelled values, their labels, and what is written in several ways."""
+    check_source(path)
     file = Path(os.path.expanduser(path))
     suffix, reader = _reader(file)
     _check_file(file)
@@ -168,6 +170,24 @@ def read_labelled(
     if table.empty:
         raise _without_rows(file)
     return table, labelled(table, labels), spellings
+
+
+def check_source(source: str | os.PathLike[str]) -> None:
+    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects.
+
+    Raises
+    ------
+    DataError
+        With the text as it was given.
+    """
+    text = os.fspath(source)
+    if not text.strip():
+        raise DataError(f"{text!r} is no name of a file or data set; name one")
+    if isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise DataError(
+            f"{text} is an address, and files are read from this machine only; download it first, or read it "
+            "yourself, as with pandas.read_csv, and pass the data frame"
+        )
 
 
 def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:

@@ -108,7 +108,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
             "(mlmed.limits.MAX_EXPRESSION); give a function of a dict instead"
         )
     try:
-        check_size(text)
+        check_size(text, "write it in parts, or give a function of a dict")
     except FormulaError as error:
         raise EffectError(str(error)) from error
     quoted: dict[str, str] = {}

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import is_numeric, normalize, select_columns, shorten
+from mlmed.data.frames import is_numeric, listed, normalize, select_columns, shorten
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.plain import complete_rows
 from mlmed.effects.moderators import refuse_unreached
@@ -20,6 +20,7 @@ from mlmed.modes.grid import check_held, check_points, refuse_held_jumps
 from mlmed.modes.newdata import given_responses, own_effects, read_rows
 from mlmed.modes.prediction import row_means, row_variances, with_limits
 from mlmed.modes.tables import shown_clusters
+from mlmed.names import assigned
 from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole, shown
 
 __all__ = [
@@ -90,8 +91,8 @@ def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     check_text(variable, "variable", "a predictor")
     numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
     if not numbers:
-        known = sorted(frozenset().union(*every))
-        raise EffectError(f"no equation has the predictor {variable!r}; there are {shorten(known, 20) or 'none'}")
+        known = frozenset().union(*every)
+        raise EffectError(f"no equation has the predictor {variable!r}; there are {listed(known)}")
     check_own_name(variable, RESERVED, "a predictor")
     return numbers
 
@@ -119,18 +120,14 @@ def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
     """
     notes = []
     if len(own):
-        values = [f"{name} = {_shown(line.rows[name].iloc[0])}" for name in sorted(own)]
-        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {', '.join(values)}")
+        values = assigned({name: line.rows[name].iloc[0] for name in sorted(own)}, 3)
+        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {values}")
     for number in line.numbers:
         held = [name for name in given_responses(fitted, number) if name != line.variable and name not in own]
-        values = [f"{name} = {line.rows[name].iloc[0]:.3g}" for name in held]
-        if values:
-            notes.append(f"{fitted.layout.equations[number].name} given {', '.join(values)}")
+        if held:
+            values = assigned({name: float(line.rows[name].iloc[0]) for name in held}, 3)
+            notes.append(f"{fitted.layout.equations[number].name} given {values}")
     return "; ".join(notes)
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:

@@ -44,6 +44,7 @@ from mlmed.reml.working import Working, build_working
 __all__ = [
     "Fitted",
     "boundary_text",
+    "certified_text",
     "design_of",
     "empty_text",
     "fit_model",
@@ -284,13 +285,18 @@ def boundary_text(fitted: Fitted) -> str:
 def starts_text(searched: Searched) -> str:
     """How many starts an optimum is the best of, and how many optima they led to."""
     sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
-    if searched.basins == 1:
+    if searched.n_optima == 1:
         return f"the only optimum that {searched.starts} start{'s' if searched.starts > 1 else ''} led to{sample}"
     behind = 0.5 * (searched.values[1] - searched.values[0])
     return (
-        f"the best of {searched.basins} optima that {searched.starts} starts led to{sample}; the next is {behind:.3g} "
-        "log-likelihood units below, see docs/convergence.md"
+        f"the best of {searched.n_optima} optima that {searched.starts} starts led to{sample}; the next is "
+        f"{behind:.3g} log-likelihood units below, see docs/convergence.md"
     )
+
+
+def certified_text(fitted: Fitted) -> str:
+    """Whether an optimum is certified."""
+    return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"
 
 
 def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlmed.data.frames import shorten
+from mlmed.data.frames import listed
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import jump_around, pooled, rows_of
 from mlmed.errors import EffectError
@@ -40,10 +40,7 @@ def check_held(
     held = check_mapping(at, "at", "at={'w': 2.0}")
     for name, value in held.items():
         if name not in others:
-            raise EffectError(
-                f"at= names {name!r}, which is not another predictor{of}; there are "
-                f"{shorten(sorted(others), 20) or 'none'}"
-            )
+            raise EffectError(f"at= names {name!r}, which is not another predictor{of}; there are {listed(others)}")
         if not _is_value(value, factor=name in factors):
             raise EffectError(f"at= holds {name!r} at {_wanted(name in factors)}; found {shown(value)}")
     return held

@@ -26,6 +26,6 @@ def optimization_record(fitted: Fitted) -> Optimization:
         smallest_curvature=certificate.smallest_curvature,
         multiplier=certificate.multiplier,
         reml=fitted.reml,
-        starts=fitted.optimum.searched.starts,
+        n_starts=fitted.optimum.searched.starts,
         optima=tuple(fitted.optima),
     )

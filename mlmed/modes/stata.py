@@ -10,7 +10,7 @@ from scipy.special import chdtrc
 from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import wald_table
 from mlmed.errors import EffectError
-from mlmed.modes.fitting import Fitted
+from mlmed.modes.fitting import Fitted, certified_text, starts_text
 from mlmed.modes.tables import fixef_table, varcorr_table
 from mlmed.reml.estimates import regression_loglik
 from mlmed.reml.vcov import parameter_vcov
@@ -63,8 +63,14 @@ def stata_report(
         lr_p=_lr_p(lr_df, lr_chi2),
         level=level,
         effects=_effects(effects),
-        notes=(*notes, *warnings, *(str(dropped) for dropped in fitted.layout.dropped)),
+        notes=(*notes, *warnings, _optimum_note(fitted), *(str(dropped) for dropped in fitted.layout.dropped)),
     )
+
+
+def _optimum_note(fitted: Fitted) -> str:
+    """What the native summary says in its line "Optimum", and Stata does not."""
+    searched = fitted.optimum.searched
+    return f"Note: the optimum is {certified_text(fitted)}; it is {starts_text(searched)}."
 
 
 def _lr_p(df: int, chi2: float) -> float:

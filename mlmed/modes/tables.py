@@ -195,7 +195,7 @@ def glance_table(fitted: Fitted) -> pd.DataFrame:
         "is_singular": fitted.is_singular,
         "gradient_norm": fitted.optimum.certificate.gradient_norm,
         "n_starts": fitted.optimum.searched.starts,
-        "n_basins": fitted.optimum.searched.basins,
+        "n_optima": fitted.optimum.searched.n_optima,
     }
     return pd.DataFrame([row])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mlmed.modes.fitting import Fitted, boundary_text, empty_text, starts_text
+from mlmed.modes.fitting import Fitted, boundary_text, certified_text, empty_text, starts_text
 from mlmed.modes.sdcor import headline_correlations
 from mlmed.modes.tables import sections
 from mlmed.report.text import format_number, render_pairs, render_table
@@ -87,9 +87,9 @@ def header(fitted: Fitted) -> list[tuple[str, str]]:
 
 def _optimum_line(fitted: Fitted) -> str:
     certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
-    word = "certified" if certificate.converged else "NOT CERTIFIED (see docs/convergence.md)"
     return (
-        f"{word}: gradient {certificate.gradient_norm:.0e}, Newton decrement {certificate.newton_decrement:.0e}, "
+        f"{certified_text(fitted)}: gradient {certificate.gradient_norm:.0e}, "
+        f"Newton decrement {certificate.newton_decrement:.0e}, "
         f"smallest curvature {format_number(certificate.smallest_curvature, 3)}; {len(steps)} evaluations; "
         f"{starts_text(searched)}"
     )

@@ -24,7 +24,7 @@ __all__ = [
     "refuse_lost_digits",
     "refuse_one_cluster",
     "refuse_repeated",
-    "refuse_sizes",
+    "refuse_scales",
     "refuse_unpaired",
     "within_share",
 ]
@@ -81,7 +81,7 @@ def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> Non
         )
 
 
-def refuse_sizes(equation: EquationLayout, grams: Grams) -> None:
+def refuse_scales(equation: EquationLayout, grams: Grams) -> None:
     """Columns whose coefficients, or their variances, would leave the range of floating point."""
     response = equation.response_at
     columns = sorted({response, *equation.fixed_at, *equation.random_at} - {0})
@@ -122,7 +122,13 @@ def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
 
 
 def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> None:
-    """A fixed-effects column that the ones before it make up."""
+    """A fixed-effects column that the ones before it make up, or that is 0 in every row."""
+    empty = np.flatnonzero(np.diag(cross) == 0.0)
+    if len(empty):
+        raise NotIdentifiedError(
+            f"equation {equation}: the column {names[int(empty[0])]!r} is 0 in every row that is used, so nothing "
+            "is known of its effect; remove it"
+        )
     scale = np.sqrt(np.diag(cross))
     scaled = cross / np.outer(scale, scale)
     factor, failed = dpotrf(scaled, lower=1)

@@ -115,7 +115,7 @@ class Searched:
     clusters: int = 0
 
     @property
-    def basins(self) -> int:
+    def n_optima(self) -> int:
         """Distinct optima."""
         return max(len(self.values), 1)
 

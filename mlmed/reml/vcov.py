@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.data.frames import shorten
 from mlmed.options import VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
 
@@ -132,12 +133,7 @@ def said_along(many: Sequence[Directions], gradient: Array, hessian: Array | Non
     for one in many:
         for owner in one.owners_of(gradient, hessian):
             found.setdefault(one.text, {})[owner] = None
-    return "; ".join(text.format(owners=_listed(list(owners))) for text, owners in found.items())
-
-
-def _listed(names: list[str]) -> str:
-    shown = names if len(names) <= NAMED else [*names[:NAMED], f"{len(names) - NAMED} more"]
-    return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    return "; ".join(text.format(owners=shorten(owners, NAMED, last="or")) for text, owners in found.items())
 
 
 def leading(V: ParameterVcov, n: int) -> ParameterVcov:

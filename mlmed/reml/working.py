@@ -28,7 +28,7 @@ from mlmed.reml.checks import (
     refuse_lost_digits,
     refuse_one_cluster,
     refuse_repeated,
-    refuse_sizes,
+    refuse_scales,
     refuse_unpaired,
     within_share,
 )
@@ -130,7 +130,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
             for name, k in zip(equation.random, equation.random_at, strict=True)
             if k and within_share(grams, r, k) <= COLLINEAR
         ]
-        refuse_sizes(equation, grams)
+        refuse_scales(equation, grams)
         refuse_few_rows(equation.name, nobs, len(equation.fixed))
         refuse_between(equation.name, grams, r, equation.response_at)
         refuse_lost_digits(r, equation.name, grams)

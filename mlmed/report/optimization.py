@@ -41,7 +41,7 @@ class Optimization:
         Recomputed at the returned point (see ``mlmed.reml.fit.Certificate``).
     reml : bool
         Restricted likelihood or not.
-    starts : int
+    n_starts : int
         Starts that searches were begun from.
     optima : tuple of float
         Log-likelihoods of the different optima they led to, the best first.
@@ -58,8 +58,13 @@ class Optimization:
     smallest_curvature: float
     multiplier: float
     reml: bool
-    starts: int = 1
+    n_starts: int = 1
     optima: tuple[float, ...] = ()
+
+    @property
+    def n_optima(self) -> int:
+        """How many different optima the searches ended in."""
+        return max(len(self.optima), 1)
 
     @property
     def evaluations(self) -> int:

@@ -49,7 +49,7 @@ def judged(kind: str, k: int) -> dict[str, object]:
     """One row: the fit, the best end of the independent search."""
     asked = simulated(kind, k)
     row: dict[str, object] = {"kind": kind, "k": k, "llf": np.nan, "certified": False, "singular": False}
-    row |= {"starts": 0, "basins": 0, "error": ""}
+    row |= {"starts": 0, "optima": 0, "error": ""}
     began = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
@@ -60,7 +60,7 @@ def judged(kind: str, k: int) -> dict[str, object]:
         else:
             glance = fit.glance().iloc[0]
             row |= {"llf": fit.llf, "certified": bool(fit.converged), "singular": bool(fit.is_singular)}
-            row |= {"starts": int(glance["n_starts"]), "basins": int(glance["n_basins"])}
+            row |= {"starts": int(glance["n_starts"]), "optima": int(glance["n_optima"])}
     row["fit_seconds"] = round(time.process_time() - began, 4)
     began = time.process_time()
     at = list(KINDS).index(kind)
@@ -94,7 +94,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
                 "data sets": len(own),
                 "certified": len(certified),
                 "singular": int(certified["singular"].sum()),
-                "several optima": int((certified["basins"] > 1).sum()),
+                "several optima": int((certified["optima"] > 1).sum()),
                 "beaten": len(beaten),
                 "largest defeat": float(certified["defeat"].max()) if len(certified) else np.nan,
                 "search behind": int((certified["defeat"] < -1e-4).sum()),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.frames import shorten
+from mlmed.data.frames import listed, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
@@ -17,6 +17,7 @@ from mlmed.effects.moderators import refuse_unreached
 from mlmed.effects.slopes import as_number
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
+from mlmed.names import typed
 from mlmed.options import FAMILIES, HC_KINDS, METHODS, check_mapping, check_text, is_one_value, one_of, shown
 
 __all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
@@ -121,7 +122,7 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
         raise DataError(f"the treatment {refusal_of_text(found, name, value_counts(column))}")
     if len(known) < 2:
         raise DataError(
-            f"the treatment {name} has the value {_shown(known[0])} in every row that can be used, so there is nothing "
+            f"the treatment {name} has the value {typed(known[0])} in every row that can be used, so there is nothing "
             "to compare; check the data, or what was left out"
         )
     usual = (0, 1) if len(known) > 2 or set(known) == {0, 1} else known  # the categories of 0 and 1 may be reversed
@@ -130,14 +131,14 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
         pair = _as_number(name, pair[0], "control_value"), _as_number(name, pair[1], "treat_value")
     if pair[0] == pair[1]:
         raise DataError(
-            f"control_value and treat_value are both {_shown(pair[0])}, so there is nothing to compare; {remedy}"
+            f"control_value and treat_value are both {typed(pair[0])}, so there is nothing to compare; {remedy}"
         )
     if is_factor or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:
-            there = shorten(map(_shown, known))
+            there = shorten(map(typed, known))
             raise DataError(
-                f"the treatment {name} never has the value {_shown(absent[0])} (its values are {there}), so nothing is "
+                f"the treatment {name} never has the value {typed(absent[0])} (its values are {there}), so nothing is "
                 f"known of it; {remedy}"
             )
     elif not all(known[0] <= value <= known[-1] for value in pair):
@@ -147,10 +148,6 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
             f"extrapolation; {remedy}"
         )
     return pair
-
-
-def _shown(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else repr(value)
 
 
 def _as_number(name: str, value: Any, option: str) -> float:
@@ -172,13 +169,11 @@ def check_at(
             role = "treatment" if name == treatment else "mediator"
             raise EffectError(f"at names {name}, the {role}: effects are those of changing it. Leave it out of at")
         if name not in known:
-            raise EffectError(
-                f"at names {name!r}, which no equation uses; choose among {', '.join(sorted(known)) or 'none'}"
-            )
+            raise EffectError(f"at names {name!r}, which no equation uses; choose among {listed(known)}")
         if name in levels:
             if not is_one_value(value) or value not in levels[name]:
                 raise EffectError(
-                    f"at gives {name} the value {shown(value)}; it must be one of {shorten(map(_shown, levels[name]))}"
+                    f"at gives {name} the value {shown(value)}; it must be one of {shorten(map(typed, levels[name]))}"
                 )
             out[name] = value
             continue

@@ -14,6 +14,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared, Question
 from mlmed.modes.causal.tables import CLOSED, draw_effects
+from mlmed.names import assigned
 from mlmed.reml.vcov import said_along
 
 __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
@@ -98,7 +99,7 @@ def moderation_table(
     if prepared[0].setting.is_closed:
         exact = [all_effects(_at_estimates(one)) for one in prepared]
         estimates = {name[term]: float(exact[0][term] - exact[1][term]) for term in MODERATED}
-    where = f"at1: {_shown(first)}; at2: {_shown(second)}"
+    where = f"at1: {_place(first)}; at2: {_place(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
     notes = {name[term]: _joined(note, about.get(term, ""), covariances[0].note) for term in MODERATED}
     lost = lost_coefficients(prepared[0].mediator, prepared[0].outcome)
@@ -107,9 +108,8 @@ def moderation_table(
     return _differences(draws, estimates, notes, missing, level=level)
 
 
-def _shown(at: Mapping[str, object]) -> str:
-    pairs = (f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in at.items())
-    return ", ".join(pairs) or "covariates as they are"
+def _place(at: Mapping[str, object]) -> str:
+    return assigned(at) or "covariates as they are"
 
 
 def _differences(

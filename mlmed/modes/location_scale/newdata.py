@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns, shorten
+from mlmed.data.frames import cluster_codes, listed, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.newrows import encode_as_fitted, known_clusters
 from mlmed.data.plain import complete_rows
 from mlmed.effects.moderators import refuse_unreached
@@ -83,7 +83,7 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     typical = {name: value for layout in layouts for name, value in layout.typical.items()}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
     if check_text(variable, "variable", "a predictor") not in typical:
-        raise EffectError(f"neither formula has the predictor {variable!r}; there are {_listed(typical)}")
+        raise EffectError(f"neither formula has the predictor {variable!r}; there are {listed(typical)}")
     held = check_held(at, [name for name in typical if name != variable], levels)
     refuse_unreached(held, layouts)
     points = check_count(points, "points", name="points", least=2, most=MOST_POINTS)
@@ -95,7 +95,3 @@ def line_along(rows: Rows, variable: str, *, at: Mapping[str, Any] | None, point
     fixed = {name: value for name, value in {**typical, **held}.items() if name != variable}
     refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
     return pd.DataFrame({variable: grid, **fixed})
-
-
-def _listed(names: Any) -> str:
-    return shorten(sorted(names), 20) or "none"
