@@ -35,8 +35,8 @@ test: install         ## all tests, on two workers
 test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
 	$(BIN)/python tests/kernels.py $(KERNELS)
 
-hostile: install      ## the long attack: formulas, every argument, every table in every mode; ONLY=part of a name
-	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py
+hostile: install      ## the long attack: formulas, every argument, every table, every option of every command; ONLY=part of a name
+	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py tests/hostile/test_formula_fuzz.py
 	$(BIN)/python -m tests.hostile.long --only "$(ONLY)"
 
 check: lint types imports  ## lint, types and the import contract

@@ -135,7 +135,7 @@ def _shown(value: Any) -> str:
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
     """response, the variable, estimate, std_error, lower, upper: x'beta along a line, one block per response."""
-    check_level(level)
+    level = check_level(level)
     blocks = []
     for number in line.numbers:
         rows = read_rows(fitted, number, line.rows, clusters=False, between=True)
