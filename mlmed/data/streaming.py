@@ -82,7 +82,7 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
 
 
 def _of_ibis(native: Any) -> Any:
-    """Batches of an Ibis table: its rows in batches, or at once where Ibis asks DuckDB by a name that is gone in 2.0."""
+    """Batches of an Ibis table; its rows at once where Ibis asks DuckDB for batches by a name that is gone in 2.0."""
     backend = native.get_backend()
     if backend.name == "duckdb" and not hasattr(backend.con, "fetch_record_batch"):
         return native.to_pyarrow().to_batches(BATCH)

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -50,19 +52,25 @@ def attack_tables(pattern: str) -> Tally:
 
 
 def attack_commands(pattern: str) -> Tally:
-    """Every option of every command, and pairs of them, with every word; files with odd names go to a folder."""
-    tally, home = Tally(), Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
+    """Every option of every command, and pairs of them, with every word."""
+    tally, data = Tally(), written(Path.cwd())
+    one = itertools.chain.from_iterable(lines(command, data) for command in COMMANDS)
+    for each in itertools.chain(one, pairs(data, PAIRS, seed=2)):
+        if pattern in each.name:
+            tally.add(each.name, *run(each))
+    return tally
+
+
+@contextmanager
+def folder() -> Iterator[None]:
+    """A folder for the files with odd names that some tries write."""
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as made:
+        os.chdir(made)
         try:
-            data = written(Path(folder))
-            one = itertools.chain.from_iterable(lines(command, data) for command in COMMANDS)
-            for each in itertools.chain(one, pairs(data, PAIRS, seed=2)):
-                if pattern in each.name:
-                    tally.add(each.name, *run(each))
+            yield
         finally:
             os.chdir(home)
-    return tally
 
 
 def report(what: str, tally: Tally) -> bool:
@@ -91,7 +99,8 @@ def main() -> int:
     print(f"a try may take {SLOW} s")
     parts = {"arguments": attack_arguments, "tables": attack_tables, "commands": attack_commands}
     asked = parts if options.part == "all" else {options.part: parts[options.part]}
-    well = [report(name, run(options.only)) for name, run in asked.items()]
+    with folder():
+        well = [report(name, act(options.only)) for name, act in asked.items()]
     return 0 if all(well) else 1
 
 
