@@ -1,4 +1,4 @@
-# make install | demo | test | test-kernels | hostile | check | validate | coverage | bench
+# make install | demo | test | test-kernels | test-engines | hostile | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test hostile test-kernels check lint types imports validate validate-locscale validate-predictions validate-optima coverage bench clean
+.PHONY: help install demo test hostile test-kernels test-engines check lint types imports validate validate-locscale validate-predictions validate-optima coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +35,13 @@ test: install         ## all tests, on two workers
 test-kernels: install ## the numerical core under each kernel of OpenBLAS that runs here, or KERNELS="Prescott Haswell"
 	$(BIN)/python tests/kernels.py $(KERNELS)
 
-hostile: install      ## the long attack: formulas, every argument, every table in every mode; ONLY=part of a name
-	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py
+test-engines: install ## Spark and Ibis against rows in memory, in an environment of their own (450 MB, needs Java)
+	test -x .venv-engines/bin/python || $(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e ".[io,scale]" "pyspark>=4" "ibis-framework[duckdb]>=12"
+	.venv-engines/bin/python tests/far_engines.py $(ENGINES)
+
+hostile: install      ## the long attack: formulas, every argument, every table, every option of every command; ONLY=part of a name
+	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py tests/hostile/test_formula_fuzz.py
 	$(BIN)/python -m tests.hostile.long --only "$(ONLY)"
 
 check: lint types imports  ## lint, types and the import contract
@@ -75,4 +80,4 @@ bench: install        ## timings against the peers that are installed, and by si
 	$(BIN)/python benchmarks/size.py
 
 clean:                ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-engines .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,6 +28,7 @@ __all__ = [
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
+    "abridged",
     "filtering",
     "listening",
     "warn",
@@ -41,13 +42,17 @@ _FILTERS = threading.RLock()
 LONGEST = 4_000
 
 
+def abridged(text: str) -> str:
+    """A message without its middle where nobody would read all of it."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
 class MlmedError(Exception):
     """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out."""
 
     def __init__(self, message: object = "") -> None:
-        text = str(message)
-        half = LONGEST // 2
-        super().__init__(text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}")
+        super().__init__(abridged(str(message)))
 
 
 class FormulaError(MlmedError, ValueError):

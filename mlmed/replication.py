@@ -111,8 +111,10 @@ def results_of(
     import joblib
 
     backend, _ = joblib.parallel.get_active_backend()
-    how = "generator" if backend.supports_return_generator else "list"
-    run, owner = joblib.Parallel(n_jobs=n_jobs, return_as=how), os.getpid()
+    how, owner = "generator" if backend.supports_return_generator else "list", os.getpid()
+    # a worker that is still without a task when this process is killed ends, too
+    early = {"initializer": _belong, "initargs": (owner,)} if type(backend).__name__ == "LokyBackend" else {}
+    run = joblib.Parallel(n_jobs=n_jobs, return_as=how, **early)
     tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
     apart = (
         how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1

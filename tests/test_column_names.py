@@ -113,3 +113,49 @@ def test_a_random_effect_called_residual_has_its_own_name(data, make):
 
 def test_a_table_without_rows_is_its_headings():
     assert render_table(pd.DataFrame({"term": [], "estimate": []})) == "term  estimate"
+
+
+# -- clusters called like the residual -----------------------------------------------------------------------------
+
+FITS = {
+    "mixed": lambda d, g: mlmed.mixed(f"y ~ x + (1 + x | {g})", d),
+    "correlated": lambda d, g: mlmed.mixed([f"m ~ x + (1 | {g})", f"y ~ x + (1 | {g})"], d, residual="unstructured"),
+    "mediate": lambda d, g: mlmed.mediate(f"m ~ x + (1 | {g})", f"y ~ m + x + (1 | {g})", d),
+    "piecewise": lambda d, g: mlmed.piecewise(f"m ~ x + (1 | {g})", f"y ~ m + x + (1 | {g})", d),
+    "causal": lambda d, g: mlmed.causal(f"m ~ x + (1 | {g})", f"y ~ m + x + (1 | {g})", d, treatment="x"),
+    "causal, rows": lambda d, g: mlmed.causal("m ~ x", "y ~ m + x", d, treatment="x", cluster=g),
+    "location_scale": lambda d, g: mlmed.location_scale(f"y ~ x + (1 | {g})", f"~ x + (1 | {g})", d, nodes=5),
+}
+TABLES = ("fixef", "varcorr", "sdcor", "tidy", "effects", "to_table", "ranef")
+
+
+@pytest.mark.parametrize("name", ["Residual", "sigma"])
+@pytest.mark.parametrize("mode", FITS)
+def test_clusters_called_like_a_parameter(data, mode, name):
+    """Every table and text is that of another name, and terms tell variances of clusters from those of residuals."""
+    expected, found = FITS[mode](data, "id"), FITS[mode](data.rename(columns={"id": name}), name)
+    for made in (table for table in TABLES if hasattr(expected, table)):
+        one, other = (getattr(fit, made)() for fit in (expected, found))
+        numbers = [column for column in one if pd.api.types.is_numeric_dtype(one[column])]
+        np.testing.assert_allclose(other[numbers], one[numbers], rtol=SAME)
+        for column in set(one) - set(numbers):
+            texts = (table[column].astype(str).replace(name, "id").tolist() for table in (other, one))
+            assert next(texts) == next(texts)
+        assert made not in ("varcorr", "sdcor") or not other["term"].duplicated().any()
+    words = ([word.replace(name, "id") for word in fit.summary().split()] for fit in (found, expected))
+    assert next(words) == next(words)
+    if hasattr(found, "predict"):
+        new, at = data.head(5), {"level": "cluster"} if hasattr(found, "ranef") else {}
+        again = found.predict(new.rename(columns={"id": name}), **at)
+        np.testing.assert_allclose(again, expected.predict(new, **at), rtol=SAME)
+
+
+def test_clusters_called_residual_are_simulated_and_drawn(data):
+    table = data.rename(columns={"id": "Residual"})
+    for mode in ("mediate", "piecewise"):
+        expected, found = FITS[mode](data, "id"), FITS[mode](table, "Residual")
+        draws = [fit.bootstrap(5, seed=1).draws for fit in (expected, found)]
+        pd.testing.assert_frame_equal(*draws)
+    pairs = ((data, "id"), (table, "Residual"))
+    influence = [FITS["mediate"](d, g).influence(refit=False).tidy().reset_index(drop=True) for d, g in pairs]
+    pd.testing.assert_frame_equal(*(table.replace("Residual", "id") for table in influence))

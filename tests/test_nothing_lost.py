@@ -519,6 +519,19 @@ def test_no_worker_of_a_program_that_uses_the_library_is_left(started: Any, tmp_
         assert process.returncode == -number
 
 
+IDLE = LIBRARY.replace("slow, 1000", "slow, 1").replace("0.3", "60")
+
+
+@LINUX
+@pytest.mark.slow
+def test_no_worker_without_a_task_is_left(started: Any, tmp_path: Path) -> None:
+    """One task for two workers; the other one waited for minutes, with what it had loaded."""
+    (tmp_path / "study.py").write_text(IDLE)
+    process, workers = started("study.py", folder=tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    assert until(lambda: not any(map(is_running, workers)), 20.0), "workers are left"
+
+
 def test_an_error_in_the_loop_over_results_ends_the_search_for_more() -> None:
     """Whoever leaves the block early gets no advice of joblib and no further results."""
     from mlmed.replication import results_of

@@ -218,18 +218,28 @@ def test_numbers_in_too_many_clusters_are_refused_with_their_size() -> None:
 
 
 PROGRAM = """
-import resource, numpy as np, pandas as pd, mlmed
+import resource, time, numpy as np, pandas as pd, mlmed
 rng = np.random.default_rng(1)
 ids, g = np.repeat(np.arange(2000), 20), rng.integers(0, 1000, 40_000)
 data = pd.DataFrame({"id": ids, "g": g.astype(str), "x": rng.normal(size=40_000)})
 data["y"] = 0.3 * data["x"] + rng.normal(size=2000)[ids] + rng.normal(size=1000)[g] + rng.normal(size=40_000)
 fit = mlmed.mixed("y ~ x + C(g) + (1 | id)", data)
 assert fit.converged and len(fit.fixef()) == 1001 and len(str(fit)) > 0 and len(fit.to_table()) > 1001
-try:
-    fit.vcov("CR0")
-    raise SystemExit("what does not fit was not refused")
-except mlmed.errors.DataError as error:
-    assert "8.04 GB" in str(error), error
+asked = {kind: lambda kind=kind: fit.vcov(kind) for kind in ("CR0", "CR1", "CR2")}
+asked |= {kind: lambda kind=kind: fit.bootstrap(2, seed=1, kind=kind) for kind in ("case", "parametric", "residual")}
+asked |= {
+    "within": lambda: fit.bootstrap(2, seed=1, within=True),
+    "influence": lambda: fit.influence(refit=False),
+    "stored": lambda: mlmed.grams("y ~ x + C(g) + (1 | id)", data).save("never.parquet"),
+}
+for name, call in asked.items():
+    began = time.process_time()
+    try:
+        call()
+        raise SystemExit(f"{name} does not fit and was not refused")
+    except mlmed.errors.DataError as error:
+        assert "8.04 GB" in str(error), error
+        assert time.process_time() - began < 5.0, name
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

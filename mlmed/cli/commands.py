@@ -6,10 +6,12 @@ import argparse
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import takewhile
+from typing import Any, NoReturn
 
 from mlmed import __version__
 from mlmed.cli.choices import ChoiceParser
+from mlmed.cli.stopping import readable
 
 __all__ = ["COMMANDS", "function", "make_parser"]
 
@@ -57,7 +59,15 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-class _CommandParser(ChoiceParser):
+class _Parser(ChoiceParser):
+    """A parser whose refusals are one readable line, below the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        super().error(readable(message))
+
+
+class _CommandParser(_Parser):
     """Parser of one command. Options are added when it has something to parse: their choices come from the engine."""
 
     def __init__(self, *, command: str, **settings: Any) -> None:
@@ -68,13 +78,17 @@ class _CommandParser(ChoiceParser):
         if self._command is not None:
             importlib.import_module("mlmed.cli.options").add_options(self, self._command)
             self._command = None
+        for word in takewhile(lambda word: word != "--", args or ()):
+            name, _, value = word.partition("=")
+            if name.startswith("-") and value == "--":  # which argparse takes out, and then there is no value
+                self.error(f"argument {name}: expected a value; found --")
         return super().parse_known_args(args, namespace)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``mlmed``."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = ChoiceParser(
+    parser = _Parser(
         prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"mlmed {__version__}")

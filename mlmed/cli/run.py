@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mlmed.cli.commands import function, make_parser
 from mlmed.cli.stopping import print_text, say, stoppable
-from mlmed.errors import DataError, MlmedError, MlmedWarning
+from mlmed.errors import MlmedError, MlmedWarning
 
 __all__ = ["main"]
 
@@ -45,16 +45,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 def _run(options: argparse.Namespace) -> int:
     # not above: a version and a help text do not need what reads tables
     from mlmed.cli.targets import check_targets, write
-    from mlmed.data.engines import engine_errors
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", MlmedWarning)
         check_targets(options)
         stored = options.command == "grams" and not options.sql
-        try:
-            write(function(options.command)(options), None if stored else options.out)
-        except engine_errors() as error:
-            raise DataError(f"{str(error).strip().splitlines()[0]}; check the files") from error
+        write(function(options.command)(options), None if stored else options.out)
     for warning in caught:
         say(f"warning: {warning.message}")
     return 0

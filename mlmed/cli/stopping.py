@@ -6,15 +6,16 @@ import os
 import signal
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from mlmed.errors import DataError
+from mlmed.errors import DataError, abridged
 
-__all__ = ["Stop", "print_text", "say", "stoppable"]
+__all__ = ["Stop", "print_text", "readable", "say", "stoppable"]
 
 #: Signals that ask to end; those that the system does not have are left out.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -76,7 +77,32 @@ def say(text: str) -> None:
     """A line on standard error, if there is one."""
     if sys.stderr is not None:
         with suppress(OSError):
-            sys.stderr.write(f"mlmed: {text}\n")
+            sys.stderr.write(f"mlmed: {readable(text)}\n")
+
+
+def readable(text: str) -> str:
+    r"""A message as one line that a terminal only shows.
+
+    A name or value in it may hold what ends the line, moves the cursor, turns the direction or cannot be written at
+    all; such characters are shown by their numbers.
+
+    Examples
+    --------
+    >>> print(readable("no file a\nb\x1b[2J.csv"))
+    no file a\x0ab\x1b[2J.csv
+    """
+    return abridged("".join(map(_shown, text)))
+
+
+#: Control, format (direction, joiners), halves of a character, and ends of lines and paragraphs.
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _shown(letter: str) -> str:
+    if unicodedata.category(letter) not in _UNSEEN:
+        return letter
+    number = ord(letter)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def print_text(text: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
+from mlmed.data.engines import engine_rows
 from mlmed.errors import CategoryWarning, DataError, warn
 
 __all__ = ["arrow_levels", "declared_levels", "unordered", "with_category_order"]
@@ -63,6 +64,7 @@ def unordered(data: Any, names: Iterable[str]) -> list[str]:
     return [name for name in names if isinstance(schema.get(name), nw.Categorical)]
 
 
+@engine_rows()
 def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any:
     """A relation of Parquet files in which pandas' categories are DuckDB's ENUM, not text or numbers.
 

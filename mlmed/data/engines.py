@@ -10,7 +10,17 @@ from narwhals.exceptions import NarwhalsError
 
 from mlmed.errors import DataError
 
-__all__ = ["engine_errors", "engine_rows"]
+__all__ = ["engine_rows", "first_line"]
+
+#: Errors of the engines, by the module that has them; looked up in those that have been loaded.
+ERRORS = {
+    "duckdb": "Error",
+    "ibis.common.exceptions": "IbisError",
+    "polars.exceptions": "PolarsError",
+    "py4j.protocol": "Py4JError",
+    "pyarrow.lib": "ArrowException",
+    "pyspark.errors": "PySparkException",
+}
 
 
 @contextmanager
@@ -25,22 +35,20 @@ def engine_rows() -> Iterator[None]:
     try:
         yield
     except _errors() as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".! ")
         raise DataError(
-            f"the rows cannot be read from the engine that holds them: {first}. Check that its connection is open, "
-            "that its tables and files are still there and that its columns can be computed, or give a data frame"
+            f"the rows cannot be read from the engine that holds them: {first_line(error)}. Check that its connection "
+            "is open, that its tables and files are still there and that its columns can be computed, or give a data "
+            "frame"
         ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an engine said, without the query and the plan that follow."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".! ")
 
 
 def _errors() -> tuple[type[Exception], ...]:
     """Those of the file system, of narwhals, and of the engines that have been loaded."""
-    polars, arrow = sys.modules.get("polars"), sys.modules.get("pyarrow")
-    own = (polars.exceptions.PolarsError,) if polars is not None else ()
-    arrows = (arrow.lib.ArrowException,) if arrow is not None else ()
-    return (OSError, NarwhalsError, *engine_errors(), *own, *arrows)
-
-
-def engine_errors() -> tuple[type[Exception], ...]:
-    """Errors of DuckDB while it scans files, if it has been loaded."""
-    module = sys.modules.get("duckdb")
-    return (module.Error,) if module is not None else ()
+    own = (getattr(sys.modules[module], name) for module, name in ERRORS.items() if module in sys.modules)
+    return (OSError, NarwhalsError, *own)

@@ -35,6 +35,7 @@ __all__ = [
     "schema_names",
     "select_columns",
     "shorten",
+    "taken",
 ]
 
 
@@ -119,30 +120,63 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
     native = frame.to_native()
+    if not isinstance(native, pd.DataFrame):
+        eager = _in_memory(frame, wanted or present[:1])
+        native = eager.to_native()
     if isinstance(native, pd.DataFrame):
-        columns, n_rows = {name: native[name] for name in wanted}, len(native)
+        columns = {name: native[name] for name in wanted}
     else:
-        eager = _in_memory(frame, wanted or present[:1], present)
         columns = {name: _to_pandas(eager[name], declared_levels(frame, name)).rename(name) for name in wanted}
-        n_rows = len(eager)
     for name, column in columns.items():
         refuse_odd_cells(column, name)
-    if not n_rows:
+    if not len(native):
         raise DataError("the data have no rows; check the file or the filter that made them")
     made = {name: (column if name in keep else normalize(column)).array for name, column in columns.items()}
-    return pd.DataFrame(made, index=pd.RangeIndex(n_rows))
+    return pd.DataFrame(made, index=pd.RangeIndex(len(native)))
 
 
-def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any], present: list[Any]) -> nw.DataFrame[Any]:
-    """Some columns; Dask would read ``self``, and DuckDB ``*``, as something else than a name."""
-    native = frame.to_native()
-    if frame.implementation.is_dask():
-        return nw.from_native(native[names].compute(), eager_only=True)
-    if frame.implementation is nw.Implementation.DUCKDB:
-        quoted = ", ".join('"{}"'.format(name.replace('"', '""')) for name in names)
-        return nw.from_native(native.project(quoted)).collect()
-    chosen = frame.select([column_named(name, present) for name in names])
+def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any]) -> nw.DataFrame[Any]:
+    """Some columns."""
+    if frame.implementation.is_dask():  # narwhals gives an Arrow table, in which categories have no order
+        return nw.from_native(frame.to_native()[names].compute(), eager_only=True)
+    chosen = taken(frame, {name: name for name in names})
     return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
+
+
+def taken(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: Mapping[Any, Any]) -> Any:
+    """Some columns under new names, as a narwhals frame; whatever they are called, each is the column of that name.
+
+    DuckDB and Spark would read ``a.b`` as a part of ``a`` and Spark ``ID`` as ``id``, Dask ``self`` as an argument,
+    Polars ``*`` and ``^x$`` as patterns.
+
+    Parameters
+    ----------
+    frame : DataFrame or LazyFrame
+        Any table.
+    names : mapping of old to new name
+        The columns, all of them present.
+    """
+    native: Any = frame.to_native()
+    engine = frame.implementation
+    if engine is nw.Implementation.DUCKDB:
+        columns = ", ".join(f"{_quoted(old)} AS {_quoted(new)}" for old, new in names.items())
+        return nw.from_native(native.project(columns))
+    if engine.is_dask():
+        return nw.from_native(native[list(names)].rename(columns=dict(names)))
+    present = schema_names(frame)
+    if engine.is_spark_like():
+        numbered = nw.from_native(native.toDF(*(f"mlmed_{k}" for k in range(len(present)))))
+        return numbered.select(*(nw.col(f"mlmed_{present.index(old)}").alias(new) for old, new in names.items()))
+    return frame.select(*(_column(old, present).alias(new) for old, new in names.items()))
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _column(name: Any, present: list[Any]) -> nw.Expr:
+    is_pattern = name == "*" or (isinstance(name, str) and name.startswith("^") and name.endswith("$"))
+    return nw.nth(present.index(name)) if is_pattern else nw.col(name)
 
 
 def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
@@ -157,12 +191,6 @@ def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     for name, values in columns.items():
         made[name] = values
     return made
-
-
-def column_named(name: str, present: list[Any]) -> nw.Expr:
-    """A column by its name as it stands; Polars would read ``*`` and ``^x$`` as patterns."""
-    is_pattern = name == "*" or (isinstance(name, str) and name.startswith("^") and name.endswith("$"))
-    return nw.nth(present.index(name)) if is_pattern else nw.col(name)
 
 
 def index_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[str]:

@@ -17,7 +17,7 @@ from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
-from mlmed.data.frames import column_named, index_names, shorten, unknown_column
+from mlmed.data.frames import index_names, shorten, taken, unknown_column
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
 from mlmed.data.predictors import (
     MOST_VALUES,
@@ -128,12 +128,8 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(frame))
-    if all(safe_name(name) == name for name in wanted):
-        return frame.select(*wanted)
-    if frame.implementation is nw.Implementation.DUCKDB:  # narwhals would read a dot as table.column
-        quoted = ", ".join('"{}" AS {}'.format(name.replace('"', '""'), safe_name(name)) for name in wanted)
-        return nw.from_native(frame.to_native().project(quoted))
-    return frame.select(*(column_named(name, present).alias(safe_name(name)) for name in wanted))
+    made: nw.LazyFrame[Any] = taken(frame, {name: safe_name(name) for name in wanted})
+    return made
 
 
 def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]:

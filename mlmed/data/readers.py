@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mlmed.data.delimited import Spellings, read_delimited
+from mlmed.data.engines import first_line
 from mlmed.data.labels import Labels, labelled, labels_message, with_levels
 from mlmed.errors import DataError, IdWarning, LabelWarning, warn
 
@@ -395,5 +396,4 @@ def open_parquet(source: str) -> Any | None:
         duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         return duckdb.read_parquet(source)
     except duckdb.Error as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"cannot read {source}: {first}; check the path and the files") from error
+        raise DataError(f"cannot read {source}: {first_line(error)}; check the path and the files") from error

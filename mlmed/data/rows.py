@@ -58,9 +58,9 @@ def unit_rows(design: Design, grams: Grams) -> Rows:
     Raises
     ------
     DataError
-        If the Grams are of another model or of other rows.
+        If the Grams are of another model or of other rows, or all their products would not fit into memory.
     """
-    P, J = len(grams.patterns), len(grams.clusters)
+    P, J, known = len(grams.patterns), len(grams.clusters), grams.products  # refused before the same is made of rows
     codes, pattern = _clusters(design, grams), _patterns(design, grams)
     key = pattern * J + codes
     order = np.argsort(key, kind="stable")
@@ -72,8 +72,8 @@ def unit_rows(design: Design, grams: Grams) -> Rows:
         column = (raw[order] - grams.shift[k]) / grams.scale[k]
         values.append(column if used[:, k].all() else np.where(used[pattern, k], column, 0.0))
     rows = Rows(tuple(values), codes, pattern, order, key[starts], starts, (P, J))
-    gap = np.abs(row_products(rows, values) - grams.products).max(axis=1)
-    if np.any(gap > SAME_DATA * np.maximum(grams.products[:, 0], 1.0)):
+    gap = np.abs(row_products(rows, values) - known).max(axis=1)
+    if np.any(gap > SAME_DATA * np.maximum(known[:, 0], 1.0)):
         raise _other_data("the sums of products differ")
     return rows
 

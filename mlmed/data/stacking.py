@@ -14,7 +14,7 @@ import pandas as pd
 from narwhals.exceptions import DuplicateError
 
 from mlmed.data.engines import engine_rows
-from mlmed.data.frames import cluster_codes, column_named, index_names, schema_names, select_columns, unknown_column
+from mlmed.data.frames import cluster_codes, index_names, schema_names, select_columns, taken, unknown_column
 from mlmed.data.numbering import doubtful_ids
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
@@ -165,7 +165,7 @@ def _columns(data: Any, wanted: list[str]) -> nw.DataFrame[Any]:
             close = difflib.get_close_matches(str(name), map(str, there), n=3)
             hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
             raise DataError(f"There is no column {name!r} in the data.{hint} The columns are {there}.")
-    chosen = frame.select([column_named(name, there) for name in wanted])
+    chosen = taken(frame, {name: name for name in wanted})
     return chosen.collect() if isinstance(chosen, nw.LazyFrame) else chosen
 
 

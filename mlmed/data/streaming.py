@@ -69,8 +69,7 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
     else:
         import pyarrow as pa
 
-        duckdb = hasattr(native, "to_arrow_reader")
-        reader = native.to_arrow_reader(BATCH) if duckdb else native.to_pyarrow_batches(chunk_size=BATCH)
+        reader = native.to_arrow_reader(BATCH) if hasattr(native, "to_arrow_reader") else _of_ibis(native)
         parts = (pa.Table.from_batches([batch]) for batch in reader)
     held: list[nw.DataFrame[Any]] = []
     for part in parts:  # small ones are put together, so that the first tells units
@@ -80,6 +79,14 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
             held = []
     if sum(map(len, held)):
         yield nw.concat(held)
+
+
+def _of_ibis(native: Any) -> Any:
+    """Batches of an Ibis table; its rows at once where Ibis asks DuckDB for batches by a name that is gone in 2.0."""
+    backend = native.get_backend()
+    if backend.name == "duckdb" and not hasattr(backend.con, "fetch_record_batch"):
+        return native.to_pyarrow().to_batches(BATCH)
+    return native.to_pyarrow_batches(chunk_size=BATCH)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -153,7 +153,7 @@ def wald_table(
     Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them. Where ``df`` (n,) is NaN there is
     neither test nor interval.
     """
-    check_level(level)
+    level = check_level(level)
     log = np.zeros(len(estimates), dtype=bool) if log_scale is None else log_scale
     free = np.full(len(estimates), np.inf) if df is None else df
     z = _quantile(free, 0.5 + level / 2.0)

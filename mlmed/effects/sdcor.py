@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mlmed.effects.delta import Covariance, Kind, Quantity, said_of, std_error, wald_table
+from mlmed.options import check_level
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
 
@@ -119,6 +120,7 @@ def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) 
     level : float
         Coverage, a proportion.
     """
+    level = check_level(level)
     value = np.array([quantity.estimate for quantity in quantities])
     is_sd = np.array([quantity.kind == "sd" for quantity in quantities], dtype=bool)
     error = np.array([std_error(quantity, V, order="first") for quantity in quantities], dtype=np.float64)

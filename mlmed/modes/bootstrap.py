@@ -43,7 +43,7 @@ def draws_table(
     ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
     Those in ``untested``, variances, have no test.
     """
-    check_level(level)
+    level = check_level(level)
     rows = []
     for term in draws.columns:
         if term in missing:
@@ -148,7 +148,7 @@ class BootstrapResults:
             term, estimate, std_error (standard deviation of the draws), statistic, p_value (level at which the
             interval touches 0), conf_low, conf_high, note. Variances have neither statistic nor p value.
         """
-        check_level(level)
+        level = check_level(level)
         one_of(method, ENDS, "method")
         chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else terms
         chosen = check_list(chosen, "terms", "names of terms")

@@ -33,6 +33,6 @@ class Coefficients:
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
         """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
-        check_level(alpha, "alpha")
+        alpha = check_level(alpha, "alpha")
         table: pd.DataFrame = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
         return table.set_axis([0, 1], axis=1).rename_axis(None)

@@ -162,7 +162,7 @@ def compare(
     EffectError
         Nothing to compare, names that do not match, a term that no fit has, or a published value that is not a number.
     """
-    check_level(level)
+    level = check_level(level)
     if not fits:
         raise EffectError("compare() needs at least one fit, as in compare(joint, piecewise)")
     for fit in fits:

@@ -132,7 +132,7 @@ def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
     """response, the variable, estimate, std_error, lower, upper: x'beta along a line, one block per response."""
-    check_level(level)
+    level = check_level(level)
     blocks = []
     for number in line.numbers:
         rows = read_rows(fitted, number, line.rows, clusters=False, between=True)

@@ -36,7 +36,7 @@ def effects_table(
     results: MediationResults, interval: str, options: dict[str, Any], *, level: float, at: Mapping[str, Any] | None
 ) -> pd.DataFrame:
     """The effects with the asked kind of interval."""
-    check_level(level)
+    level = check_level(level)
     if interval == "bootstrap":
         method = options.pop("method")
         boot = results.bootstrap(options.pop("n"), at=at, **options)

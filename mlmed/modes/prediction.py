@@ -36,7 +36,7 @@ def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Se
 def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str, coverage: float) -> pd.DataFrame:
     """row, response, estimate, std_error, lower, upper; one block of rows per response."""
     one_of(interval, PREDICTION_INTERVALS, "interval")
-    check_level(coverage, "coverage")
+    coverage = check_level(coverage, "coverage")
     law, index = _law_for(fitted, level), _index_of(newdata)
     blocks = []
     for number, equation in enumerate(fitted.layout.equations):

@@ -135,7 +135,7 @@ class Predictive:
         True
         """
         n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
-        check_level(coverage, "coverage")
+        coverage = check_level(coverage, "coverage")
         sampler = _sampler(self.fitted, level, "predictive_check()")
         task = _Summary(sampler, _responses(self.fitted, sampler))
         notes = {(own.name, LOG_SDS): own.note for own in task.responses}

@@ -23,7 +23,7 @@ from mlmed.modes.tables import (
     varcorr_table,
 )
 from mlmed.modes.text import native_summary
-from mlmed.options import STYLES, one_of
+from mlmed.options import STYLES, check_level, one_of
 from mlmed.report.stata import StataReport, render
 from mlmed.report.text import as_html
 
@@ -176,7 +176,8 @@ class Presentation(Inference):
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
         """All tables as JSON (what ``mlmed fit --format json`` prints)."""
-        return to_json(self.fitted, self.sections(vcov=vcov, level=level, ddf=ddf), vcov=vcov, level=level, ddf=ddf)
+        tables = self.sections(vcov=vcov, level=level, ddf=ddf)
+        return to_json(self.fitted, tables, vcov=vcov, level=check_level(level), ddf=ddf)
 
     def to_table(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
         """All tables below each other (what ``mlmed fit --format csv`` prints)."""

@@ -96,7 +96,7 @@ def profiler_of(fitted: Fitted, quantity_at: QuantityAt) -> Profiler:
 def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, points: int) -> ProfileResults:
     """Interval and curve of one quantity."""
     check_points(points, level)
-    profiler = profiler_of(fitted, quantity_at)
+    profiler, level = profiler_of(fitted, quantity_at), float(level)
     ends = (find_end(profiler, -1, level=level), find_end(profiler, 1, level=level))
     ends = _any_correlation(fitted, profiler.term, ends, level=level)
     return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))

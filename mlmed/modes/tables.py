@@ -158,7 +158,7 @@ def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
 
 def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
     """Conditional modes with their standard deviations and shrinkage, one row per effect and cluster."""
-    check_level(level)
+    level = check_level(level)
     optimum, working = fitted.optimum, fitted.working
     found = conditional_modes(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units.Z_map)
     value = found.modes.ravel()

@@ -34,7 +34,7 @@ PIECEWISE_TERMS = ("a", "b", "cprime", "indirect", "direct", "total")
 
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
     """Arguments of ``effects`` without the seed, checked; ``vcov`` is ``joint`` where one is used and none given."""
-    check_level(level)
+    level = check_level(level)
     mode = intervals if design == "1-1-1" else piecewise_intervals
     uses = mode.OPTIONS[one_of(interval, mode.OPTIONS, "interval")]
     if draws is not None and uses and "n" not in uses:

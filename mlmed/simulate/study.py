@@ -163,7 +163,7 @@ def study(
     [['separate a*b', 0.473], ['joint a*b + cov_ab, REML', 0.473]]
     """
     check_count(n, "data sets")
-    check_level(level)
+    level = check_level(level)
     seed, jobs = check_seed(seed, "study()"), check_jobs(n_jobs)
     base = _population(population)
     sources = tuple(replace(base, truth=base.truth.with_cov_ab(value)) for value in _known(covariances))

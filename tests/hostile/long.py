@@ -1,4 +1,4 @@
-"""The long attack (``make hostile``): every argument with every value, every table in every mode; prints the counts.
+"""The long attack (``make hostile``): every argument, every table in every mode, every option; prints the counts.
 
 Ends with status 1 if a try gave a bare error, took more than ``SLOW`` seconds, or warned of NumPy.
 """
@@ -6,13 +6,21 @@ Ends with status 1 if a try gave a bare error, took more than ``SLOW`` seconds, 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
 import sys
+import tempfile
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import joblib
 
+from mlmed.cli.commands import COMMANDS
 from tests.hostile.attack import SLOW, VALUES, Tally, attack, tried
+from tests.hostile.commands import lines, pairs, run, written
 from tests.hostile.odd_tables import CALLS, tables
 from tests.hostile.subjects import fits, functions, methods, table
 
@@ -43,10 +51,32 @@ def attack_tables(pattern: str) -> Tally:
     return tally
 
 
+def attack_commands(pattern: str) -> Tally:
+    """Every option of every command, and pairs of them, with every word."""
+    tally, data = Tally(), written(Path.cwd())
+    one = itertools.chain.from_iterable(lines(command, data) for command in COMMANDS)
+    for each in itertools.chain(one, pairs(data, PAIRS, seed=2)):
+        if pattern in each.name:
+            tally.add(each.name, *run(each))
+    return tally
+
+
+@contextmanager
+def folder() -> Iterator[None]:
+    """A folder for the files with odd names that some tries write."""
+    home = Path.cwd()
+    with tempfile.TemporaryDirectory() as made:
+        os.chdir(made)
+        try:
+            yield
+        finally:
+            os.chdir(home)
+
+
 def report(what: str, tally: Tally) -> bool:
     """Print the counts, and what should not be by the place where it came from; whether all is well."""
     print(f"{what}: {sum(tally.counts.values()):,} tries", end="")
-    print("".join(f", {kind} {tally.counts.get(kind, 0):,}" for kind in KINDS), flush=True)
+    print("".join(f", {kind} {tally.counts[kind]:,}" for kind in KINDS if kind in tally.counts), flush=True)
     places = defaultdict(list)
     for text in tally.bad:
         places[text.split(" at ")[-1].split(" < ")[0]].append(text)
@@ -55,19 +85,22 @@ def report(what: str, tally: Tally) -> bool:
     return not tally.bad
 
 
-KINDS = ("fits", "refused", "signature", "bare", "slow", "warned")
+KINDS = ("fits", "answered", "refused", "usage", "signature", "bare", "slow", "warned")
+#: Command lines with two odd options.
+PAIRS = 5_000
 
 
 def main() -> int:
-    """Run both parts."""
+    """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("all", "arguments", "tables"), default="all")
+    parser.add_argument("part", nargs="?", choices=("all", "arguments", "tables", "commands"), default="all")
     parser.add_argument("--only", default="", help="a part of the names of the tries")
     options = parser.parse_args()
     print(f"a try may take {SLOW} s")
-    parts = {"arguments": attack_arguments, "tables": attack_tables}
+    parts = {"arguments": attack_arguments, "tables": attack_tables, "commands": attack_commands}
     asked = parts if options.part == "all" else {options.part: parts[options.part]}
-    well = [report(name, run(options.only)) for name, run in asked.items()]
+    with folder():
+        well = [report(name, act(options.only)) for name, act in asked.items()]
     return 0 if all(well) else 1
 
 

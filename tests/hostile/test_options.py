@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import joblib
+import numpy as np
 import pytest
 
 import mlmed
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.options import METHODS, check_count, check_flag, check_jobs, check_level, check_seed, one_of, shown
-from tests.hostile.attack import VALUES, Odd, Tally, attack, tried
+from tests.hostile.attack import VALUES, Odd, Tally, arguments, attack, tried
 from tests.hostile.subjects import fits, functions, methods, table
 
 #: Values that found the most: no truth value, no comparison, no hash, no text, no float, no letters.
@@ -142,3 +143,11 @@ def test_a_message_has_an_end():
     kind, said = tried(lambda: mlmed.mixed("y ~ " + " + ".join(f"no_such_column_{k}" for k in range(300)), table()))
     assert kind == "refused"
     assert len(said) < 5_000
+
+
+def test_documents_hold_a_level_of_any_float(made):
+    """A float of NumPy is a proportion, too; JSON has none of its types."""
+    found = [mode for mode, fit in made.items() if hasattr(fit, "to_json") and "level" in arguments(fit.to_json)]
+    assert len(found) >= 5
+    for mode in found:
+        assert made[mode].to_json(level=np.float32(0.5)) == made[mode].to_json(level=0.5)

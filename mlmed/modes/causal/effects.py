@@ -101,7 +101,7 @@ class CausalEffects(CausalFit):
         >>> fit.effects().set_index("term").loc[["acme", "ade", "total"], "estimate"].round(3).to_dict()
         {'acme': -0.115, 'ade': 0.286, 'total': 0.171}
         """
-        check_level(level)
+        level = check_level(level)
         given = {
             "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
@@ -186,7 +186,7 @@ class CausalEffects(CausalFit):
         EffectError
             There are no clusters, or options are unknown or idle.
         """
-        check_level(level)
+        level = check_level(level)
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
         question = self.question(at, None, ranef_draws, by_cluster=True)
@@ -220,7 +220,7 @@ class CausalEffects(CausalFit):
         EffectError
             The difference is 0 by construction: no interaction, and a linear outcome.
         """
-        check_level(level)
+        level = check_level(level)
         refuse_no_interaction(self.chain, self.interaction)
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
         question = self.question(at, groups, ranef_draws)
@@ -256,7 +256,7 @@ class CausalEffects(CausalFit):
         DataFrame
             A row per effect, ``acme(at1) - acme(at2)``, in the columns of ``effects``.
         """
-        check_level(level)
+        level = check_level(level)
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
         questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]

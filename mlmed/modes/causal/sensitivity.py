@@ -74,7 +74,7 @@ def sensitivity_of(
     """
     one_of(effect, SENSITIVE, "effect")
     one_of(formula, SENSITIVITY_FORMULAS, "formula")
-    check_level(level)
+    level = check_level(level)
     chosen, count = interval_of(formula, interval, n, seed)
     rhos = grid_of(rho)
     if effect == "direct":

@@ -100,7 +100,7 @@ def _fixed_part(fit: Fit, name: str) -> Array:
 
 def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) -> pd.DataFrame:
     """group, value, lower, upper: location effects as in ``ranef``, scale effects as sd or factor of each cluster."""
-    check_level(level)
+    level = check_level(level)
     J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
     if chosen.at < q:
         own = ranef_table(fit, level=level).iloc[chosen.at * J : (chosen.at + 1) * J]

@@ -98,7 +98,7 @@ class Pictures(Values):
         EffectError
             Neither formula has the predictor.
         """
-        check_level(level)
+        level = check_level(level)
         line = line_along(self.fit.rows, variable, at=at, points=points)
         options: dict[str, Any] = {"level": "population", "interval": interval, "coverage": level}
         table = predict_table(self.fit, self._law, line, **options, between=True)

@@ -27,7 +27,7 @@ def predict_table(
     """``PREDICTED`` of new rows with their index; NaN where a predictor is missing; ``between``: rows hold means."""
     one_of(level, PREDICTION_LEVELS, "level")
     one_of(interval, PREDICTION_INTERVALS, "interval")
-    check_level(coverage, "coverage")
+    coverage = check_level(coverage, "coverage")
     new, complete = read_columns(fit.rows, newdata, clusters=level == "cluster", between=between)
     found = predict_rows(new, _fixed(fit), fit.estimates.G, law)
     table = with_limits(found, coverage)

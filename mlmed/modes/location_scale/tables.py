@@ -163,7 +163,7 @@ def glance_table(fit: Fit) -> pd.DataFrame:
 
 def ranef_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Posterior means of the random effects with their sds, one row per effect and cluster."""
-    check_level(level)
+    level = check_level(level)
     found, names = fit.effects(), random_names(fit)
     value, se = found.mean.T.ravel(), found.sd.T.ravel()
     z = float(ndtri(0.5 + level / 2.0))

@@ -138,7 +138,7 @@ class PiecewiseResults(PiecewiseInference):
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """All estimates of the three fits in the columns of ``MixedResults.tidy``, after ``fit``: which of them."""
-        check_level(level)
+        level = check_level(level)
         parts = {"mediator": self.mediator, "outcome": self.outcome, "reduced": self.reduced}
         tables = [fit.tidy(vcov=vcov, level=level).assign(fit=name) for name, fit in parts.items()]
         table = pd.concat(tables, ignore_index=True)

@@ -177,7 +177,7 @@ class PiecewiseInference:
             "vcov": vcov, "order": order, "n": n, "method": method, "strata": strata, "seed": seed, "n_jobs": n_jobs,
             "progress": progress,
         }  # fmt: skip
-        check_level(level)
+        level = check_level(level)
         options = check_options(OPTIONS, interval, given)
         if interval == "bootstrap":
             how = options.pop("method")
