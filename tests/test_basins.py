@@ -97,6 +97,14 @@ def test_the_best_optimum_is_found(k):
     assert found.optimization.optima[0] - found.optimization.optima[-1] >= gain - 1e-4
 
 
+def test_a_sample_with_one_optimum_in_another_basin_is_not_believed(fit):
+    """An end of all clusters that does not lie in the basin of the sample's best is searched from there, too."""
+    working, top = fit.fitted.working, fit.fitted.optimum
+    alone = optimize(working.problem, working.blocks, reml=True)
+    assert best._same_basin(top, top, working.problem, reml=True)
+    assert not best._same_basin(top, alone, working.problem, reml=True)
+
+
 def test_the_value_there_is_that_of_the_density(fit):
     G, sigma2 = fit.G.to_numpy(), fit.sigma2.to_numpy()
     assert dense_loglik(hard(778), G, sigma2) == pytest.approx(fit.llf, abs=1e-7)

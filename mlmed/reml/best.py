@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mlmed.errors import NotIdentifiedError
 from mlmed.reml.candidates import Candidates, candidates_for
 from mlmed.reml.covariance import Block
+from mlmed.reml.criterion import evaluate
 from mlmed.reml.fit import Optimum, Searched, coordinates, optimize, search_from
 from mlmed.reml.objective import objective_for
 from mlmed.reml.optimizer import NewtonSettings
@@ -152,11 +153,20 @@ def best_optimum(
         _widen(ends, material, rounds=ROUNDS if problem.n_clusters <= SEARCHED else 0)
     inner = _sampled(part, blocks, reml, names)
     if inner is not None:
-        others = [end for end in inner.found if end is not inner.best] if len(inner.found) > 1 else []
-        starts = [coordinates(problem, blocks, end.G, end.sigma2) for end in (inner.best, *others)] if others else []
-        ends.search(starts)
+        if len(inner.found) > 1 or not _same_basin(inner.best, first, part, reml=reml):
+            others = [end for end in inner.found if end is not inner.best]
+            ends.search(coordinates(problem, blocks, end.G, end.sigma2) for end in (inner.best, *others))
         ends.starts += inner.starts
     return ends.result(clusters=part.n_clusters)
+
+
+def _same_basin(best: Optimum, first: Optimum, part: Problem, *, reml: bool) -> bool:
+    """Whether -2l of a sample is convex from its optimum to that of all clusters: no cluster beyond it is visited."""
+    try:
+        at = evaluate(part, first.L, first.sigma2, reml=reml)
+    except np.linalg.LinAlgError:
+        return False
+    return falls_into(best, first.L, first.sigma2, at, 0.0)
 
 
 def _sampled(part: Problem, blocks: tuple[Block, ...], reml: bool, names: tuple[str, ...] | None) -> _Ends | None:
