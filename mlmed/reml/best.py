@@ -36,7 +36,7 @@ BETWEEN = np.linspace(0.0, 1.0, 9)
 #: A search from another start ends early, unless it is lower by then than all others.
 SHORT = NewtonSettings(max_steps=40)
 #: Rounds of the wide search at most, and clusters up to which it is made with all of them.
-ROUNDS, SEARCHED = 3, 20_000
+ROUNDS, SEARCHED = 6, 20_000
 
 
 def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation, decrement: float, *, near: float = NEAR) -> bool:
@@ -187,10 +187,12 @@ def _widen(ends: _Ends, material: Candidates | None = None, *, rounds: int = ROU
     ends.search(material.different(first))
     if not ends.optima or (len(ends.found) == 1 and not material.unusual):
         return
+    in_vain = 0
     for k in range(rounds):
         lowest = ends.best.evaluation.value
         ends.search(material.more(ends.best, k))
-        if ends.best.evaluation.value > lowest - SAME:
+        in_vain = 0 if ends.best.evaluation.value < lowest - SAME else in_vain + 1
+        if in_vain > (len(ends.optima) > 1):  # where there are several optima one round may miss the best
             return
 
 
