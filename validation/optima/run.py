@@ -144,8 +144,8 @@ def report(table: pd.DataFrame, sets: int) -> str:
         "that of a certified fit; negative where the search did not reach the fit. Where the search says that it is "
         f"better by more than {BEATEN:g}, both points are judged by the density in decimal arithmetic with 50 digits "
         "(`exact.py`), as sums of products lose digits where slopes are huge; *search's rounding* counts what was not "
-        "better then. *Search behind*: certified fits that the search missed by more than 1e-4. *Refused*: an error, as "
-        "for data that do not determine the model; results.csv has it.",
+        "better then. *Search behind*: certified fits that the search missed by more than 1e-4. *Refused*: an error, "
+        "as for data that do not determine the model; results.csv has it.",
         "",
     ]
     return "\n".join(lines)
