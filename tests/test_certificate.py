@@ -11,8 +11,9 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning
+from mlmed.numerics.certificate import GRADIENT, Certificate, below
 from mlmed.reml.boundary import multiplier
-from mlmed.reml.fit import Certificate, _certify, optimize
+from mlmed.reml.fit import certify, optimize
 from mlmed.reml.objective import objective_for
 from mlmed.reml.optimizer import NewtonSettings, newton
 from tests.models import working
@@ -56,7 +57,7 @@ def test_a_boundary_point_is_an_optimum_only_if_leaving_it_does_not_pay(ratio, o
     # the step that the slope suggests, in the user's units
     assert step[0, 0] * made.units.Z_map[0, 0] ** 2 == pytest.approx(max(-slope / curvature, 0.0), rel=LITERAL)
 
-    found = _certify(point, lowest)
+    found = certify(point, lowest)
     assert found.gradient_norm < 1e-8
     assert found.newton_decrement < 1e-12
     assert found.smallest_curvature > 0.5
@@ -72,12 +73,12 @@ def test_a_promise_of_a_newton_step_is_refused():
     objective = objective_for(made.problem, made.blocks, reml=True)
     theta = np.append(found.L[0, 0], 0.5 * np.log(found.sigma2))
     point = objective.derivatives(theta)
-    assert _certify(point, 0.0).converged
+    assert certify(point, 0.0).converged
     for promised, certified in ((1e-9, True), (1e-7, False)):
         small = 5e-6
         traded = 1.0 - 2.0 * small**2 / promised  # (1, -1) has the curvature 1 - traded
         flat = replace(point, gradient=small * np.array([1.0, -1.0]), hessian=np.array([[1.0, traded], [traded, 1.0]]))
-        judged = _certify(flat, 0.0)
+        judged = certify(flat, 0.0)
         assert judged.newton_decrement == pytest.approx(promised, rel=1e-6)
         assert judged.converged == certified
 
@@ -92,7 +93,7 @@ def test_a_gradient_alone_is_refused_in_any_units(gradient, certified, unit):
     objective = objective_for(made.problem, made.blocks, reml=True)
     point = objective.derivatives(np.append(found.L[0, 0], 0.5 * np.log(found.sigma2)))
     steep = replace(point, gradient=np.array([gradient * unit, 0.0]), hessian=np.diag([unit**2, unit**2]))
-    judged = _certify(steep, 0.0)
+    judged = certify(steep, 0.0)
     assert judged.gradient_norm == pytest.approx(gradient, rel=1e-12)
     assert judged.newton_decrement < 1e-9
     assert judged.converged == certified
@@ -108,7 +109,23 @@ def test_a_gradient_alone_is_refused_in_any_units(gradient, certified, unit):
     ],
 )
 def test_what_is_wrong_in_words(curvature, residual, words):
-    assert words in Certificate(1e-2, 1e-4, curvature, 0.0, False, residual).complaint
+    data, _ = one_way(3.0)
+    made = working(data, "y ~ 1 + (1 | id)")
+    found = optimize(made.problem, made.blocks, reml=True)
+    point = objective_for(made.problem, made.blocks, reml=True).derivatives(np.zeros(2))
+    traded = 1.0 - curvature  # the smallest eigenvalue is the curvature
+    bent = replace(point, gradient=np.array([1e-2, 0.0]), hessian=np.array([[1.0, traded], [traded, 1.0]]))
+    judged = certify(bent, 0.0, residual=residual)
+    assert not judged.converged
+    assert words in judged.complaint
+    assert not found.certificate.complaint
+
+
+def test_a_certificate_needs_evidence():
+    """No checks, or a value that is no number, certify nothing."""
+    assert not Certificate().converged
+    assert not Certificate((below(GRADIENT, float("nan"), 1e-5),)).converged
+    assert np.isnan(Certificate().gradient_norm)
 
 
 def test_a_correlation_near_one_is_not_taken_for_one():

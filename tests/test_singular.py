@@ -36,8 +36,8 @@ def test_the_boundary_is_exact(singular):
     assert values[0] == pytest.approx(0.0, abs=1e-14)
     L = singular.fitted.optimum.L
     assert (np.abs(L).max(axis=0) == 0.0).any()
-    assert singular.optimization.multiplier >= 0.0
-    assert singular.optimization.newton_decrement < 1e-12
+    assert singular.optimization.certificate.multiplier >= 0.0
+    assert singular.optimization.certificate.newton_decrement < 1e-12
 
 
 def test_one_warning_only():

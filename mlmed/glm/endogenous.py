@@ -17,6 +17,7 @@ from scipy.special import erfcx, log_ndtr
 
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.glm.coordinates import Block, Margin, block_of
+from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
 __all__ = ["Margin", "PairFit", "fit_pair", "pair_loglik"]
 
@@ -50,8 +51,8 @@ class PairFit:
         Each row's derivatives of its log-likelihood in the same; they sum to zero.
     loglik : float
         The maximum.
-    decrement : float
-        g'(-H)^-1 g at the returned point, the certificate.
+    certificate : Certificate
+        g'(-H)^-1 g at the returned point, and how far an index still moves.
     """
 
     rho: float
@@ -61,7 +62,7 @@ class PairFit:
     vcov: Array
     scores: Array
     loglik: float
-    decrement: float
+    certificate: Certificate
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +211,14 @@ def fit_pair(first: Margin, second: Margin, rho: float, *, start: PairFit | None
     scores, H = system.derivatives(theta)
     step, decrement = _newton_step(scores.sum(axis=0), H, (0.0,))
     moves = max(float(np.abs(moved).max()) for moved in system.errors(step))
-    if not (decrement < CERTIFIED and moves < STILL):
+    certificate = Certificate((below(DECREMENT, decrement, CERTIFIED), below(STEP, moves, STILL)))
+    if not certificate.converged:
         raise NotIdentifiedError(
             f"the two equations with errors correlated {rho:g} have no certified optimum (Newton decrement "
             f"{decrement:.3g}, an index still moves by {moves:.3g}), as when predictors separate 0 from 1 perfectly; "
             "remove a predictor, or leave out this rho"
         )
-    return _natural(system, theta, scores, H, decrement)
+    return _natural(system, theta, scores, H, certificate)
 
 
 def _newton_step(gradient: Array, H: Array, ridges: tuple[float, ...] = RIDGES) -> tuple[Array, float]:
@@ -249,7 +251,7 @@ def _line_search(system: _System, theta: Array, value: float, step: Array, decre
     return theta, value
 
 
-def _natural(system: _System, theta: Array, scores: Array, H: Array, decrement: float) -> PairFit:
+def _natural(system: _System, theta: Array, scores: Array, H: Array, certificate: Certificate) -> PairFit:
     """From theta to (first, second, log scales) (eq. 84)."""
     k = system.first.E.shape[1]
     first, first_scale, J_first = system.first.natural(theta[:k])
@@ -266,5 +268,5 @@ def _natural(system: _System, theta: Array, scores: Array, H: Array, decrement: 
         vcov=0.5 * (V + V.T),
         scores=scores @ np.linalg.inv(J),
         loglik=system.loglik(theta),
-        decrement=decrement,
+        certificate=certificate,
     )

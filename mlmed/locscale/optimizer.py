@@ -15,9 +15,8 @@ from mlmed.locscale.certificate import (
     MIN_CURVATURE,
     MIN_MULTIPLIER,
     NODES_TOLERANCE,
-    Certificate,
     certify,
-    scaled_curvature,
+    is_saddle,
 )
 from mlmed.locscale.climb import (
     LOOSE,
@@ -35,6 +34,7 @@ from mlmed.locscale.likelihood import conditional_loglik, loglik, scores
 from mlmed.locscale.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.locscale.problem import Problem
 from mlmed.locscale.saddle import step_off
+from mlmed.numerics.certificate import NODE_CHANGE, Certificate, scaled_curvature
 
 __all__ = ["LADDER", "Optimum", "not_below", "optimize"]
 
@@ -128,7 +128,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
             if off is not None:
                 theta, hessian, count, leave = off, None, found.evaluations, leave - 1
                 continue
-            enough = abs(found.certificate.node_change) < NODES_TOLERANCE
+            enough = not found.certificate.failed(NODE_CHANGE)
             if last or found.certificate.converged or (enough and not retry):
                 return found
             # more nodes may also give a gradient that is closer to that of the integral: tried once
@@ -166,7 +166,7 @@ def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
 
 def _off_saddle(problem: Problem, found: Optimum) -> Array | None:
     """A higher point next to a saddle; None where there is no saddle, or no such point."""
-    if not found.certificate.is_saddle:
+    if not is_saddle(found.certificate):
         return None
     return step_off(problem, found.theta, found.hessian, found.nodes_per_dimension)
 

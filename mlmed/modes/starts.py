@@ -11,41 +11,19 @@ import pandas as pd
 from mlmed.errors import NotIdentifiedError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import psi
+from mlmed.numerics.certificate import Certificate
 from mlmed.options import check_count, check_jobs, check_seed
 from mlmed.reml.candidates import candidates_for
 from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import Certificate, optimize
+from mlmed.reml.fit import optimize
 from mlmed.reml.vcov import parameter_vcov
 from mlmed.replication import replicate
 
-__all__ = ["End", "Evidence", "fits_from_random_starts", "table_of_starts"]
-
-
-class Evidence(Protocol):
-    """What a table of starts takes from a certificate."""
-
-    @property
-    def gradient_norm(self) -> float:
-        """Largest entry of the gradient."""
-        ...
-
-    @property
-    def newton_decrement(self) -> float:
-        """What a Newton step still promises."""
-        ...
-
-    @property
-    def converged(self) -> bool:
-        """Whether the point is certified."""
-        ...
+__all__ = ["End", "fits_from_random_starts", "table_of_starts"]
 
 
 #: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
-End = tuple[float, Evidence, float]
-
-
-#: The certificate of a search that led to where there is no optimum.
-NOWHERE = Certificate(np.nan, np.nan, np.nan, np.nan, False)
+End = tuple[float, Certificate, float]
 
 
 class Search(Protocol):
@@ -84,7 +62,7 @@ def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float,
         start = material.anywhere(fitted.optimum, rng)
         found = optimize(working.problem, working.blocks, reml=reml, theta=start)
     except (NotIdentifiedError, np.linalg.LinAlgError):  # it led to where the likelihood has no maximum
-        return np.nan, NOWHERE, np.nan
+        return np.nan, Certificate(), np.nan
     made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(parameter_vcov(fitted.estimates).matrix))

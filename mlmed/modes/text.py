@@ -7,9 +7,10 @@ import pandas as pd
 from mlmed.modes.fitting import Fitted, boundary_text, certified_text, empty_text, starts_text
 from mlmed.modes.sdcor import headline_correlations
 from mlmed.modes.tables import sections
+from mlmed.numerics.certificate import Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
 
-__all__ = ["errors_named", "letter", "native_summary"]
+__all__ = ["errors_named", "evidence_text", "letter", "native_summary"]
 
 
 def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none") -> str:
@@ -87,9 +88,13 @@ def header(fitted: Fitted) -> list[tuple[str, str]]:
 
 def _optimum_line(fitted: Fitted) -> str:
     certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
+    evidence = f"{certified_text(fitted)}: {evidence_text(certificate)}"
+    return f"{evidence}; {len(steps)} evaluations; {starts_text(searched)}"
+
+
+def evidence_text(certificate: Certificate) -> str:
+    """Gradient, decrement and curvature in a few words."""
     return (
-        f"{certified_text(fitted)}: gradient {certificate.gradient_norm:.0e}, "
-        f"Newton decrement {certificate.newton_decrement:.0e}, "
-        f"smallest curvature {format_number(certificate.smallest_curvature, 3)}; {len(steps)} evaluations; "
-        f"{starts_text(searched)}"
+        f"gradient {certificate.gradient_norm:.0e}, Newton decrement {certificate.newton_decrement:.0e}, smallest "
+        f"curvature {format_number(certificate.smallest_curvature, 3)}"
     )

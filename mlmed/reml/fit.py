@@ -9,15 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
+from mlmed.numerics.certificate import (
+    CURVATURE,
+    DECREMENT,
+    GRADIENT,
+    MULTIPLIER,
+    Certificate,
+    above,
+    below,
+    decrement_of,
+    first_reason,
+    scaled_curvature,
+)
 from mlmed.reml.boundary import factor_rank, multiplier, on_face, on_residual_face, residual_multiplier
 from mlmed.reml.covariance import Block, canonical_factor, factor_coordinates
-from mlmed.reml.objective import FLAT, Objective, ThetaEvaluation, objective_for
+from mlmed.reml.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.reml.optimizer import SHORTEST, Leave, NewtonSettings, Step, evaluated, last_step, newton
 from mlmed.reml.problem import Evaluation, Problem
 from mlmed.reml.sigma import ResidualChart
 from mlmed.reml.start import start_theta
 
-__all__ = ["Certificate", "Known", "Optimum", "Searched", "coordinates", "minimize", "optimize", "search_from"]
+__all__ = ["Known", "Optimum", "Searched", "certify", "coordinates", "minimize", "optimize", "search_from"]
 
 Array = NDArray[np.float64]
 #: Whether the end of a search is known: factor of G, residual parameters, evaluation and Newton decrement at a step.
@@ -28,69 +40,12 @@ Known = Callable[[Array, Array, Evaluation, float], bool]
 MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
 #: Gradient that needs no improvement.
 SMALL_GRADIENT = 1e-9
-#: Curvature (scaled to unit diagonal) below which a direction counts as flat: the optimum is not unique.
+#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
 #: Residual variance, of a response with variance 1, that explains why a search did not end.
 VANISHING = 1e-6
 #: Newton steps before the coordinates take the units of the data anew.
 LEG = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """What was recomputed at the returned point.
-
-    Attributes
-    ----------
-    gradient_norm : float
-        Largest entry of the gradient of -2l, each over the root of its own second derivative (eq. 34a): how many
-        standard errors (times the root of 2) a coordinate is away from where it would be stationary alone.
-    newton_decrement : float
-        g'H^-1 g: twice the drop of -2l that a Newton step still promises.
-    smallest_curvature : float
-        Smallest eigenvalue of the Hessian in theta, scaled to unit diagonal, on the face of the cone where the
-        optimum lies: positive at a minimum, (nearly) zero where parameters trade off without cost.
-    multiplier : float
-        At a singular optimum, the smallest slope of -2l into the interior of the cone, over the root of the curvature
-        there; 0 otherwise.
-    converged : bool
-        All of these are within their bounds.
-    residual : float
-        Smallest residual variance, where responses have variance 1: says why, where it goes to zero.
-    """
-
-    gradient_norm: float
-    newton_decrement: float
-    smallest_curvature: float
-    multiplier: float
-    converged: bool
-    residual: float = 1.0
-
-    @property
-    def complaint(self) -> str:
-        """What is wrong, in words; empty if the optimum is certified."""
-        if self.converged:
-            return ""
-        if self.residual < VANISHING:
-            return (
-                f"a residual variance goes to zero ({self.residual:.1e} of the variance of its response): the random "
-                "effects fit a response nearly exactly within clusters; use fewer random effects, or remove a "
-                "predictor that repeats the response"
-            )
-        if self.smallest_curvature < -MIN_CURVATURE:
-            return (
-                f"the criterion curves downwards in some direction (scaled curvature {self.smallest_curvature:.1e}), "
-                "so the search ended before an optimum; simplify the model"
-            )
-        if self.smallest_curvature <= MIN_CURVATURE:
-            return (
-                f"the likelihood is flat in some direction (scaled curvature {self.smallest_curvature:.1e}), so "
-                "some parameters cannot be told apart and their values are arbitrary; simplify the model"
-            )
-        return (
-            f"gradient {self.gradient_norm:.1e}, Newton decrement {self.newton_decrement:.1e}, smallest curvature "
-            f"{self.smallest_curvature:.1e}, multiplier {self.multiplier:.1e}; rescale predictors or simplify the model"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +207,7 @@ def search_from(
         start = np.append(moved, chart.free_part(end))
     sigma2 = chart.sigma2(end)
     residual = float(sigma2[: problem.n_strata].min())
-    certificate = replace(_certify(point, lowest if np.isfinite(lowest) else 0.0), residual=residual)
+    certificate = certify(point, lowest if np.isfinite(lowest) else 0.0, residual=residual)
     size, lost = sum(len(block.index) for block in blocks), problem.n_strata - (chart.chart.rank or problem.n_strata)
     rank = factor_rank(blocks, L)
     return Optimum(L @ L.T, L, sigma2, point.natural, rank, certificate, record, size, lost)
@@ -340,26 +295,46 @@ def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: A
     return np.append(_factor_part(blocks, G), ResidualChart(structure).coordinates(root))
 
 
-def _certify(point: ThetaEvaluation, lowest: float) -> Certificate:
-    """Gradient, decrement and curvature at the returned point itself, on the face of the cone where it lies."""
-    values, vectors = np.linalg.eigh(point.hessian)
-    along = vectors.T @ point.gradient
-    scale = max(float(np.abs(values).max()), 1.0)
-    bent = values > 1e-10 * scale
-    decrement = float((along[bent] ** 2 / values[bent]).sum())
-    curvature = _smallest_curvature(point.hessian)
-    converged = bool(
-        point.steepness < MAX_GRADIENT
-        and decrement < MAX_DECREMENT
-        and curvature > MIN_CURVATURE
-        and lowest >= MIN_MULTIPLIER
+def certify(point: ThetaEvaluation, lowest: float, *, residual: float = 1.0) -> Certificate:
+    """Judge the returned point itself, on the face of the cone where it lies.
+
+    Parameters
+    ----------
+    point : ThetaEvaluation
+        Criterion and derivatives; the gradient is measured in standard errors (eq. 34a).
+    lowest : float
+        Smallest multiplier, over the root of the curvature there; 0 at an optimum that is not singular.
+    residual : float
+        Smallest residual variance, where responses have variance 1: says why a check failed, where it goes to zero.
+    """
+    curvature = scaled_curvature(point.hessian, least=1.0)
+    checks = (
+        below(GRADIENT, point.steepness, MAX_GRADIENT),
+        below(DECREMENT, decrement_of(point.gradient, point.hessian), MAX_DECREMENT),
+        above(CURVATURE, curvature, MIN_CURVATURE),
+        above(MULTIPLIER, lowest, MIN_MULTIPLIER),
     )
-    return Certificate(point.steepness, decrement, curvature, lowest, converged)
+    return Certificate(checks, _reason(curvature, residual), "rescale predictors or simplify the model")
 
 
-def _smallest_curvature(hessian: Array) -> float:
-    """Smallest eigenvalue of the Hessian, scaled to unit diagonal."""
-    diagonal = np.abs(hessian.diagonal())
-    # an entry far below the others is rounding noise of zero, which scaling must not blow up
-    size = np.sqrt(np.maximum(diagonal, FLAT * max(float(diagonal.max()), 1.0)))
-    return float(np.linalg.eigvalsh(hessian / np.outer(size, size))[0])
+def _reason(curvature: float, residual: float) -> str:
+    return first_reason(
+        [
+            (
+                residual < VANISHING,
+                f"a residual variance goes to zero ({residual:.1e} of the variance of its response): the random "
+                "effects fit a response nearly exactly within clusters; use fewer random effects, or remove a "
+                "predictor that repeats the response",
+            ),
+            (
+                curvature < -MIN_CURVATURE,
+                f"the criterion curves downwards in some direction (scaled curvature {curvature:.1e}), so the search "
+                "ended before an optimum; simplify the model",
+            ),
+            (
+                curvature <= MIN_CURVATURE,
+                f"the likelihood is flat in some direction (scaled curvature {curvature:.1e}), so some parameters "
+                "cannot be told apart and their values are arbitrary; simplify the model",
+            ),
+        ]
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.numerics.certificate import FLAT
 from mlmed.reml.covariance import Block, factor_basis, pivoted_chart
 from mlmed.reml.criterion import evaluate
 from mlmed.reml.directions import along
@@ -17,9 +18,6 @@ from mlmed.reml.weights import residual_units
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
 
 Array = NDArray[np.float64]
-
-#: Curvature of a coordinate, against the largest, below which it is the rounding error of none.
-FLAT = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class ThetaEvaluation:
     def steepness(self) -> float:
         """Largest |g_k| / sqrt(|H_kk|) (eq. 34a): the same in any units of the coordinates."""
         diagonal = np.abs(self.hessian.diagonal())
-        # an entry far below the others is rounding noise of zero, which scaling must not blow up
+        # floor tiny diagonals, so that scaling does not amplify rounding
         size = np.sqrt(np.maximum(diagonal, FLAT * max(float(diagonal.max()), 1.0)))
         return float((np.abs(self.gradient) / size).max())
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.numerics.certificate import Certificate
 from mlmed.report.labels import pyplot
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ class Optimization:
         Whether the search moved there.
     theta : (T,) tuple of arrays
         The points, in working units; fewer entries on a face of the cone.
-    converged : bool
-        All of the following are within their bounds at the returned point.
-    gradient_norm, newton_decrement, smallest_curvature, multiplier : float
-        Recomputed at the returned point (see ``mlmed.reml.fit.Certificate``).
+    certificate : Certificate
+        What was recomputed at the returned point, each check with its bound.
     reml : bool
         Restricted likelihood or not.
     n_starts : int
@@ -52,11 +51,7 @@ class Optimization:
     decrement: Array
     accepted: NDArray[np.bool_]
     theta: tuple[Array, ...]
-    converged: bool
-    gradient_norm: float
-    newton_decrement: float
-    smallest_curvature: float
-    multiplier: float
+    certificate: Certificate
     reml: bool
     n_starts: int = 1
     optima: tuple[float, ...] = ()

@@ -52,7 +52,7 @@ def test_the_joint_fit_against_numerical_derivatives(families):
     assert -nd.Hessian(loglik)(at) / np.outer(size, size) == pytest.approx(
         information / np.outer(size, size), abs=DERIVATIVE
     )
-    assert fit.decrement < 1e-20
+    assert fit.certificate.newton_decrement < 1e-20
     assert fit.scores.sum(axis=0) == pytest.approx(0.0, abs=SOLVED)
     row = 7  # scores are row by row
     one = [Margin(s.family, s.y[row : row + 1], s.X[row : row + 1]) for s in (first, second)]

@@ -7,9 +7,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from mlmed.locscale.certificate import Certificate
 from mlmed.locscale.fit import Fit
-from mlmed.modes.starts import table_of_starts
+from mlmed.modes.starts import End, table_of_starts
 
 __all__ = ["starts_table"]
 
@@ -19,6 +18,6 @@ def starts_table(fit: Fit, n: int, *, seed: int, n_jobs: int | None) -> pd.DataF
     return table_of_starts(partial(_from_random_start, fit), fit.estimates.loglik, n, seed=seed, n_jobs=n_jobs)
 
 
-def _from_random_start(fit: Fit, rng: np.random.Generator) -> tuple[float, Certificate, float]:
+def _from_random_start(fit: Fit, rng: np.random.Generator) -> End:
     found, apart = fit.from_other_start(rng)
     return fit.estimates.loglik + (found.loglik - fit.optimum.loglik), found.certificate, apart

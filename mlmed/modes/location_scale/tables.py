@@ -17,6 +17,7 @@ from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
 from mlmed.modes.labels import location_labels
 from mlmed.modes.tables import shown_clusters
+from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import check_level
 from mlmed.reml.vcov import ParameterVcov
 
@@ -155,7 +156,7 @@ def glance_table(fit: Fit) -> pd.DataFrame:
         "newton_decrement": certificate.newton_decrement,
         "smallest_curvature": certificate.smallest_curvature,
         "nodes": fit.optimum.nodes_per_dimension,
-        "node_change": certificate.node_change,
+        "node_change": certificate.value(NODE_CHANGE),
         "evaluations": fit.optimum.evaluations,
     }
     return pd.DataFrame([row])

@@ -6,7 +6,9 @@ import numpy as np
 
 from mlmed.locscale.fit import Fit
 from mlmed.modes.location_scale import tables
-from mlmed.report.text import format_number, render_pairs, render_table
+from mlmed.modes.text import evidence_text
+from mlmed.numerics.certificate import NODE_CHANGE
+from mlmed.report.text import render_pairs, render_table
 
 __all__ = ["summary_text"]
 
@@ -68,7 +70,7 @@ def _quadrature(fit: Fit) -> str:
     if d == 0:
         return "none needed: no scale random effects, the likelihood is exact"
     m = fit.optimum.nodes_per_dimension
-    change = abs(fit.optimum.certificate.node_change)
+    change = abs(fit.optimum.certificate.value(NODE_CHANGE))
     grid = f"{m} adaptive nodes" if d == 1 else f"{m} x {m} adaptive nodes"
     return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.1e}"
 
@@ -76,7 +78,4 @@ def _quadrature(fit: Fit) -> str:
 def _optimum(fit: Fit) -> str:
     certificate = fit.optimum.certificate
     word = "certified" if certificate.converged else f"NOT CERTIFIED: {certificate.complaint}"
-    return (
-        f"{word}; gradient {certificate.gradient_norm:.0e}, Newton decrement {certificate.newton_decrement:.0e}, "
-        f"smallest curvature {format_number(certificate.smallest_curvature, 3)}; {fit.optimum.evaluations} evaluations"
-    )
+    return f"{word}; {evidence_text(certificate)}; {fit.optimum.evaluations} evaluations"

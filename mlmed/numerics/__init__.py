@@ -1,0 +1,1 @@
+"""Numerics that serve every model: no data, no names of parameters."""
