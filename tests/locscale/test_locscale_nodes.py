@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mlmed
 from mlmed.errors import ConvergenceWarning
 from mlmed.locscale import optimizer
+from mlmed.locscale.certificate import certify
+from mlmed.locscale.nodes import centres_at_zero
 from mlmed.locscale.optimizer import LADDER, Optimum
 from tests.locscale_models import simulated
 
@@ -27,7 +30,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(m)
         if len(found) > 1:
             return optimum
-        return replace(optimum, certificate=replace(optimum.certificate, node_change=1.2345e-3, converged=False))
+        size = len(optimum.theta)
+        still, rest = centres_at_zero(problem.J, 0), (np.zeros(size), np.eye(size))
+        judged = certify(*rest, np.zeros(size, dtype=bool), centres=still, node_change=1.2345e-3)
+        return replace(optimum, certificate=judged)
 
     monkeypatch.setattr(optimizer, "_certified", doubtful)
     return found
