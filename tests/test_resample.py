@@ -489,6 +489,24 @@ def test_directions_that_few_clusters_cannot_span_are_drawn(frame: pd.DataFrame)
     assert np.isfinite(resampler.draw(np.random.default_rng(1)).B).all()
 
 
+def test_last_digits_do_not_turn_what_few_clusters_cannot_span(frame: pd.DataFrame) -> None:
+    """Eigenvectors of zero eigenvalues are any, and rows in another order have others."""
+    fit = fitted(frame)
+
+    def missing(data: pd.DataFrame) -> np.ndarray:
+        design = build_design(fit.spec, data)
+        grams = accumulate(design)
+        units = build_working(fit.spec, grams.layout, grams).units
+        point = working_point(units, fit.estimates.beta, fit.estimates.G, fit.estimates.sigma2)
+        return residual_resampler(fit.spec, grams, point, design).missing
+
+    data = frame[frame["id"] <= 4]
+    first = missing(data)
+    for key in range(3):
+        mixed = data.sample(frac=1.0, random_state=key).sort_values("id", kind="stable")
+        np.testing.assert_allclose(missing(mixed), first, atol=1e-8)
+
+
 #: Outcome columns of every kind that follow the mediator: with a factor, transformed, centred, random.
 DERIVED = ("m ~ x + w + (1 | id)", "y ~ m * g + I(m**2) + np.sin(m):k + (1 + m:k | id)")
 CENTRED = ("m ~ x + w + (1 | id)", "y ~ scale(m) + center(m):x + x + (1 + center(m) | id)")

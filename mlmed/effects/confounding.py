@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import block_diag
 
+from mlmed.data.roots import triangular_roots
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.sensitivity import Pair, Parameters, cell_gradients, cell_means
 from mlmed.errors import EffectError
@@ -192,7 +193,8 @@ class Jointly:
             np.add.at(sums, self.codes, scores)
             scores = sums * np.sqrt(J / (J - 1.0))
         R = np.linalg.qr(scores @ fit.vcov, mode="r")  # also for fewer clusters than parameters
-        return np.asarray(R * np.where(np.diag(R) < 0.0, -1.0, 1.0)[:, None])
+        whole = np.zeros(len(R), dtype=np.intp)
+        return triangular_roots(list(R.T), whole, 1)[0]  # unique where R is not: when some columns make up others
 
     def _parameters(self, rho: float, alpha: Array, beta: Array, log_sigma: Array) -> Parameters:
         """Sets (S, .) as the cells take them; the variance is freed of its bias as least squares does it."""

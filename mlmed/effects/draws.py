@@ -12,6 +12,7 @@ from scipy.special import ndtr, ndtri
 
 from mlmed.errors import EffectError
 from mlmed.options import ENDS, one_of
+from mlmed.reml.covariance import normal_root
 
 __all__ = [
     "DrawInterval",
@@ -92,11 +93,10 @@ def normal_draws(mean: Array, covariance: Array, n: int, rng: np.random.Generato
     """
     size = np.sqrt(np.abs(np.diag(covariance)))
     size = np.where(size > 0.0, size, 1.0)
-    values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
-    if values[0] < -1e-8:
-        raise EffectError(f"the covariance of the estimates has the negative eigenvalue {values[0]:.3g} (scaled)")
-    root = size[:, None] * vectors * np.sqrt(np.clip(values, 0.0, None))  # rounding below zero is zero
-    return mean + rng.standard_normal((n, len(mean))) @ root.T
+    smallest = float(np.linalg.eigvalsh(covariance / np.outer(size, size))[0])
+    if smallest < -1e-8:
+        raise EffectError(f"the covariance of the estimates has the negative eigenvalue {smallest:.3g} (scaled)")
+    return mean + rng.standard_normal((n, len(mean))) @ normal_root(covariance).T
 
 
 def acceleration(jackknife: Array) -> float:

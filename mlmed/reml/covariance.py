@@ -27,6 +27,7 @@ __all__ = [
     "natural_basis",
     "natural_pairs",
     "natural_turn",
+    "normal_root",
     "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
@@ -37,6 +38,9 @@ Array = NDArray[np.float64]
 
 #: A Cholesky pivot below this share of its diagonal entry is rounding error of an exact zero.
 ROUNDING = 1e-12
+#: The same of what draws are made of: predictors with a mean of more than 3e6 sds are refused, so no direction of
+#: coefficients that were estimated is shorter.
+DRAWN_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,17 @@ def psd_cholesky(G: Array, *, tol: float = 0.0) -> Array:
         L[k:, k] = column
         rest[k:, k:] -= column[:, None] * column
     return L
+
+
+def normal_root(G: Array) -> Array:
+    """The factor L, (q, q), by which independent normal numbers have covariance G = L L', positive semidefinite.
+
+    Lower-triangular, which makes it unique and continuous in G: the same numbers give the same draws whatever the last
+    digits of G are. Eigenvectors have signs, and with equal eigenvalues directions, that these digits decide.
+    """
+    size = np.sqrt(np.abs(np.diag(G)))
+    size = np.where(size > 0.0, size, 1.0)
+    return np.asarray(size[:, None] * psd_cholesky(G / np.outer(size, size), tol=DRAWN_ROUNDING))
 
 
 def pivoted_order(G: Array, index: tuple[int, ...], *, tol: float) -> tuple[tuple[int, ...], int]:

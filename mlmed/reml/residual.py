@@ -18,6 +18,7 @@ from mlmed.data.rows import Rows, row_products, unit_rows
 from mlmed.model import ModelSpec
 from mlmed.reml.assembly import Assembly, assemble, assembly_for
 from mlmed.reml.clusters import weighted
+from mlmed.reml.covariance import normal_root
 from mlmed.reml.noise import ResidualPool, residual_pools, row_noise
 from mlmed.reml.problem import Problem
 from mlmed.reml.ranef import conditional_modes
@@ -298,5 +299,6 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
     kept = vectors[:, spanned]
     reflated = point.L @ (kept / np.sqrt(values[spanned])) @ (kept.T @ v)
     missing = point.L @ vectors[:, ~spanned]
-    size = np.abs(missing).max(axis=0, initial=0.0)
-    return reflated, missing[:, size > SPANNED * np.abs(point.L).max(initial=0.0)]
+    missing[np.abs(missing).max(axis=1, initial=0.0) <= SPANNED * np.abs(point.L).max(axis=1)] = 0.0
+    root = normal_root(missing @ missing.T)
+    return reflated, root[:, root.any(axis=0)]
