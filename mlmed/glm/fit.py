@@ -13,7 +13,7 @@ from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
 from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
 
-__all__ = ["GlmFit", "fit_glm"]
+__all__ = ["GlmFit", "Regression", "fit_glm"]
 
 Array = NDArray[np.float64]
 
@@ -75,6 +75,43 @@ class GlmFit(Compact):
     def eta(self) -> Array:
         """Linear predictor of every row, (n,)."""
         return self.X @ self.beta
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A regression that is fitted again with other counts of its rows.
+
+    Attributes
+    ----------
+    family, response : str
+        Family and name of the response.
+    names : tuple of str
+        Columns of X.
+    y, X : (n,), (n, p) arrays
+        Data.
+    start : (p,) array
+        Where the search begins.
+    """
+
+    family: str
+    response: str
+    names: tuple[str, ...]
+    y: Array
+    X: Array
+    start: Array
+
+    def counted(self, counts: Array) -> GlmFit:
+        """Fit the rows, each as often as it counts, (n,); errors as ``fit_glm``."""
+        kept = counts > 0.0
+        return fit_glm(
+            self.family,
+            self.y[kept],
+            self.X[kept],
+            names=self.names,
+            response=self.response,
+            weights=counts[kept],
+            start=self.start,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +209,8 @@ def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _
         k = int(empty[0])
         raise NotIdentifiedError(
             f"equation {response}: the predictor {names[k]!r} is constant ({X[0, k]:g}) in its rows, so its effect "
-            "cannot be told from the intercept; remove it"
+            "cannot be told from the intercept; remove it",
+            code=f"constant {names[k]}",
         )
     size = np.sqrt(square)
     out /= size
@@ -228,7 +266,8 @@ def _infinite(family: str, response: str) -> NotIdentifiedError:
     )
     return NotIdentifiedError(
         f"equation {response}: the {family} model has an infinite estimate, as when {what}; remove a predictor, or "
-        "collapse categories"
+        "collapse categories",
+        code="infinite",
     )
 
 
@@ -250,7 +289,8 @@ def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: s
         except (PerfectSeparationWarning, PerfectSeparationError) as error:
             raise NotIdentifiedError(
                 f"equation {response}: the predictors separate 0 from 1 perfectly, so the {family} model has no "
-                "finite estimate; remove a predictor, or collapse categories"
+                "finite estimate; remove a predictor, or collapse categories",
+                code="separated",
             ) from error
         except (ConvergenceWarning, np.linalg.LinAlgError, ValueError) as error:
             raise _infinite(family, response) from error

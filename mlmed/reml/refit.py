@@ -17,12 +17,21 @@ from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
 from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
+from mlmed.replication import Failure, Replicate
 
-__all__ = ["DEFICIENT", "Refit", "Refitted", "Resampler"]
+__all__ = ["DEFICIENT", "Redraw", "Refit", "Resampler", "not_certified"]
 
 Array = NDArray[np.float64]
 
-DEFICIENT = "the fixed effects cannot be told apart in the replicate"
+#: Clusters that a mixed model needs.
+FEWEST = 2
+FEW = Failure("few clusters", f"fewer than {FEWEST} clusters are left")
+DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
+
+
+def not_certified(optimum: Optimum) -> Failure:
+    """The failure of a search whose end is no optimum."""
+    return Failure("not certified", "not certified", optimum.certificate.complaint)
 
 
 class Resampler(Protocol):
@@ -34,93 +43,78 @@ class Resampler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Refitted:
-    """One replicate.
+class Refit:
+    """The model of a fit, to be fitted to other problems.
 
     Attributes
     ----------
-    psi : (n,) array
-        Estimates in the user's units; NaN if the fit failed.
-    singular : bool
-        Whether the optimum lies on the boundary.
-    reason : str
-        Why the fit failed; empty if it is certified.
+    units : Units
+        Those of the original fit.
+    blocks : tuple of Block
+        Covariance structures.
+    starts : tuple of ((q, q), (S,) arrays)
+        Where searches start: L and sigma2, in working units, at the optimum of the original fit and at its second best.
+    reml : bool
+        Criterion.
+    squares : (R, p) array
+        Sum of squares of every column of the fixed part in the original fit; 0 where an equation does not use it.
     """
 
-    psi: Array
-    singular: bool
-    reason: str = ""
+    units: Units
+    blocks: tuple[Block, ...]
+    starts: tuple[tuple[Array, Array], ...]
+    reml: bool
+    squares: Array
+
+    @classmethod
+    def of(cls, working: Working, optimum: Optimum, *, reml: bool) -> Refit:
+        """The model of one fit."""
+        other = optimum.searched.other
+        starts = ((optimum.L, optimum.sigma2), *([] if other is None else [other]))
+        squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
+        return cls(working.units, working.blocks, starts, reml, squares)
+
+    def fit(self, problem: Problem) -> Replicate | Failure:
+        """Estimates in the user's units, (beta, tau, sigma2)."""
+        if problem.n_clusters < FEWEST:
+            return FEW
+        if not has_full_rank(problem, self.squares):
+            return DEFICIENT
+        try:
+            thetas = [warm_theta(problem, self.blocks, *start, reml=self.reml) for start in self.starts]
+            optimum = best_from(problem, self.blocks, thetas, reml=self.reml)
+        except NotIdentifiedError as error:
+            return Failure.of(error)
+        except np.linalg.LinAlgError:
+            return DEFICIENT
+        if not optimum.certificate.converged:
+            return not_certified(optimum)
+        made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
+        return Replicate(np.concatenate([made.beta, made.tau, made.sigma2]), optimum.is_singular)
 
 
 @dataclass(frozen=True, slots=True)
-class Refit:
+class Redraw:
     """Draw a problem and fit it; a task for ``replicate``.
 
     Attributes
     ----------
     resampler : Resampler
         Where problems come from.
-    units : Units
-        Those of the original fit.
-    blocks : tuple of Block
-        Covariance structures.
-    L, sigma2 : (q, q), (S,) arrays
-        The optimum of the original fit in working units, where searches start.
-    other : (L, sigma2) or None
-        Its second best optimum, where searches start too.
-    reml : bool
-        Criterion.
-    n_psi : int
-        Length of psi.
-    squares : (R, p) array
-        Sum of squares of every column of the fixed part in the original fit; 0 where an equation does not use it.
+    refit : Refit
+        The model.
     """
 
     resampler: Resampler
-    units: Units
-    blocks: tuple[Block, ...]
-    L: Array
-    sigma2: Array
-    reml: bool
-    n_psi: int
-    squares: Array
-    other: tuple[Array, Array] | None = None
+    refit: Refit
 
-    @classmethod
-    def of(cls, resampler: Resampler, working: Working, optimum: Optimum, *, reml: bool, n_psi: int) -> Refit:
-        """The task that refits one model."""
-        squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
-        other = optimum.searched.other
-        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi, squares, other)
-
-    def __call__(self, rng: np.random.Generator) -> Refitted:
+    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
         """One replicate."""
         try:
             problem = self.resampler.draw(rng)
         except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
-            return self._failed(str(error))
-        return self.fit(problem)
-
-    def fit(self, problem: Problem) -> Refitted:
-        """Fit one problem; failures come back as NaN with their reason."""
-        if not has_full_rank(problem, self.squares):
-            return self._failed(DEFICIENT)
-        try:
-            starts = [(self.L, self.sigma2), *([] if self.other is None else [self.other])]
-            thetas = [warm_theta(problem, self.blocks, *start, reml=self.reml) for start in starts]
-            optimum = best_from(problem, self.blocks, thetas, reml=self.reml)
-        except NotIdentifiedError as error:
-            return self._failed(str(error))
-        except np.linalg.LinAlgError:
-            return self._failed(DEFICIENT)
-        if not optimum.certificate.converged:
-            return self._failed(f"not certified: {optimum.certificate.complaint}")
-        made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
-        psi = np.concatenate([made.beta, made.tau, made.sigma2])
-        return Refitted(psi, optimum.is_singular)
-
-    def _failed(self, reason: str) -> Refitted:
-        return Refitted(np.full(self.n_psi, np.nan), False, reason)
+            return Failure.of(error)
+        return self.refit.fit(problem)
 
 
 def has_full_rank(problem: Problem, squares: Array) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,102 +16,62 @@ from mlmed.data.ids import refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
-from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.modes.bootstrap import BootstrapResults, count_failures, variances_among
+from mlmed.glm.fit import Regression
+from mlmed.modes.bootstrap import BootstrapResults, Columns, Plan, run_bootstrap, with_parameters
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.options import check_text
-from mlmed.reml.refit import Refit, Refitted
+from mlmed.reml.refit import Refit
 from mlmed.reml.resample import CaseResampler, case_resampler
-from mlmed.reml.vcov import Directions, said_along
-from mlmed.replication import leave_out, replicate
+from mlmed.reml.vcov import Directions
+from mlmed.replication import Failure, Replicate
 
 __all__ = ["PiecewiseRefit", "bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 BOTH_SIGNS = (
     "{name}, which it is divided by, has both signs among the draws, so its standard deviation and normal or basic "
     "intervals mean nothing; look at {name} itself"
 )
-Indices = NDArray[np.intp]
-#: Clusters that a mixed model needs.
-FEWEST = 2
+DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
+EXACT = Failure("exact fit", "the response is constant, or made up by the predictors, in the replicate")
 
 
 @dataclass(frozen=True, slots=True)
 class RefitMixed:
-    """One mixed equation of listed clusters.
-
-    Attributes
-    ----------
-    cases : CaseResampler
-        Its cross-products by cluster.
-    task : Refit
-        Its model.
-    """
+    """A mixed equation of listed clusters."""
 
     cases: CaseResampler
     task: Refit
 
-    def __call__(self, index: Indices) -> Refitted:
+    def __call__(self, index: Indices) -> Replicate | Failure:
         """Fit the listed clusters."""
-        if len(index) < FEWEST:
-            return Refitted(np.full(self.n_psi, np.nan), False, f"fewer than {FEWEST} clusters are left")
         return self.task.fit(self.cases.at(index))
-
-    @property
-    def n_psi(self) -> int:
-        """Parameters."""
-        return self.task.n_psi
 
 
 @dataclass(frozen=True, slots=True)
 class RefitTable:
-    """The regression of clusters; one that is drawn k times counts k times.
+    """A regression of clusters; one that is drawn k times counts k times."""
 
-    Attributes
-    ----------
-    fit : GlmFit
-        The original fit, with its columns.
-    y : (n,) array
-        The response.
-    name : str
-        Its name.
-    """
+    regression: Regression
 
-    fit: GlmFit
-    y: Array
-    name: str
-
-    def __call__(self, index: Indices) -> Refitted:
+    def __call__(self, index: Indices) -> Replicate | Failure:
         """Fit the listed clusters."""
-        counts = np.bincount(index, minlength=len(self.y)).astype(np.float64)
-        drawn = counts > 0.0
+        counts = np.bincount(index, minlength=len(self.regression.y)).astype(np.float64)
         try:
-            found = fit_glm(
-                "linear",
-                self.y[drawn],
-                self.fit.X[drawn],
-                names=self.fit.names,
-                response=self.name,
-                weights=counts[drawn],
-            )
+            return Replicate(self.regression.counted(counts).beta)
         except NotIdentifiedError:
-            reason = "the coefficients cannot be told apart in the replicate"
-            return Refitted(np.full(self.n_psi, np.nan), False, reason)
-        return Refitted(found.beta, False)
-
-    @property
-    def n_psi(self) -> int:
-        """Coefficients."""
-        return len(self.fit.beta)
+            return DEFICIENT
+        except DataError:
+            return EXACT
 
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseRefit:
-    """Draw clusters and fit all equations to them; a task for ``replicate``.
+    """Draw clusters and fit all equations to them; a task for ``replicate`` and for ``leave_out``.
 
     Attributes
     ----------
@@ -129,28 +90,34 @@ class PiecewiseRefit:
     places: tuple[Indices, ...]
     strata: tuple[Indices, ...]
 
+    @property
+    def units(self) -> Indices:
+        """Clusters that are drawn."""
+        return np.sort(np.concatenate(self.strata))
+
     def draw_index(self, rng: np.random.Generator) -> Indices:
         """Clusters of one replicate: as many from every stratum as it has."""
         return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
 
-    def __call__(self, rng: np.random.Generator) -> Refitted:
+    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
         """One replicate."""
         return self.at(self.draw_index(rng))
 
-    def at(self, index: Indices) -> Refitted:
+    def without(self, unit: int) -> Replicate | Failure:
+        """All clusters but one."""
+        return self.at(np.delete(np.arange(len(self.places[0])), unit))
+
+    def at(self, index: Indices) -> Replicate | Failure:
         """All equations on the listed clusters; where one fails, there is no replicate."""
-        found = []
+        values, singular = [], False
         for equation, name, place in zip(self.equations, self.names, self.places, strict=True):
             own = place[index]
-            found.append(one := equation(own[own >= 0]))
-            if one.reason:
-                n = sum(equation.n_psi for equation in self.equations)
-                return Refitted(np.full(n, np.nan), False, f"{name}, {one.reason}")
-        return Refitted(np.concatenate([one.psi for one in found]), any(one.singular for one in found))
-
-    def without(self, cluster: int) -> Refitted:
-        """All clusters but one."""
-        return self.at(np.delete(np.arange(len(self.places[0])), cluster))
+            one = equation(own[own >= 0])
+            if isinstance(one, Failure):
+                return one.within(f"{name}, ")
+            values.append(one.values)
+            singular |= one.singular
+        return Replicate(np.concatenate(values), singular)
 
 
 def refit_of(
@@ -161,13 +128,13 @@ def refit_of(
     places = []
     for fit in fits:
         if isinstance(fit, ClusterRegression):
-            equations.append(RefitTable(fit.fit, fit.design.y, fit.design.equation.name))
+            own, response = fit.fit, fit.design.equation.name
+            equations.append(RefitTable(Regression("linear", response, own.names, fit.design.y, own.X, own.beta)))
             places.append(fit.clusters.get_indexer(clusters))
         else:
             fitted = fit.fitted
             cases = case_resampler(fitted.spec, fitted.grams)
-            task = Refit.of(cases, fitted.working, fitted.optimum, reml=fitted.reml, n_psi=len(fit.names))
-            equations.append(RefitMixed(cases, task))
+            equations.append(RefitMixed(cases, Refit.of(fitted.working, fitted.optimum, reml=fitted.reml)))
             places.append(fitted.clusters.get_indexer(clusters))
     # clusters that no equation uses are not part of the sample
     used = np.flatnonzero(np.max(places, axis=0) >= 0)
@@ -217,74 +184,20 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
     return tuple(np.flatnonzero(number == k) for k in range(int(number.max()) + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Jackknife:
-    """Exact refits of all equations without each cluster in turn.
-
-    Attributes
-    ----------
-    task : PiecewiseRefit
-        The model.
-    clusters : Index
-        Ids of all clusters.
-    names : list of str
-        The parameters.
-    make : callable
-        From parameter vectors to effects by name.
-    n_jobs : int or None
-        Workers.
-    """
-
-    task: PiecewiseRefit
-    clusters: pd.Index
-    names: list[str]
-    make: Callable[[Array], dict[str, Array]]
-    n_jobs: int | None
-
-    def __call__(self) -> pd.DataFrame:
-        """Estimates without each cluster, by cluster."""
-        used = np.sort(np.concatenate(self.task.strata))
-        found = leave_out(self.task.without, used, n_jobs=self.n_jobs)
-        return _frame(found, self.names, self.make).set_index(self.clusters[used])
-
-
-def _frame(found: list[Refitted], names: list[str], make: Callable[[Array], dict[str, Array]]) -> pd.DataFrame:
-    psi = np.array([one.psi for one in found])
-    return pd.DataFrame({**make(psi), **dict(zip(names, psi.T, strict=True))})
-
-
 def bootstrap_separately(
     task: PiecewiseRefit,
     quantities: Mapping[str, Quantity],
     make: Callable[[Array], dict[str, Array]],
+    plan: Plan,
     *,
     names: list[str],
     clusters: pd.Index,
     lost: Sequence[Directions],
-    kind: str,
-    n: int,
-    seed: int,
-    n_jobs: int | None,
-    progress: bool,
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects, ``lost`` is from ``lost_of``."""
-    said = {term: said_along(lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
-    found = replicate(task, n, seed=seed, n_jobs=n_jobs, progress=progress)
-    draws = _frame(found, names, make)
-    free = {term: quantity.note for term, quantity in quantities.items() if not quantity.is_fixed}
-    return BootstrapResults(
-        draws=draws,
-        estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
-        kind=kind,
-        seed=seed,
-        n_singular=sum(one.singular for one in found),
-        failures=count_failures(found),
-        fixed={term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed},
-        notes=free | _of_quotients(draws, free),
-        _leave_out=Jackknife(task, clusters, names, make, n_jobs),
-        lost={term: why for term, why in said.items() if why},
-        variances=variances_among(quantities),
-    )
+    columns = Columns(len(names), partial(with_parameters, make, names))
+    found = run_bootstrap(task, task, columns, quantities, plan, ids=clusters, lost=lost)
+    return replace(found, notes=found.notes | _of_quotients(found.draws, found.notes))
 
 
 def _of_quotients(draws: pd.DataFrame, notes: Mapping[str, str]) -> dict[str, str]:
