@@ -12,6 +12,7 @@ from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
 from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
+from mlmed.replication import Failure, Replicate
 
 __all__ = ["GlmFit", "Regression", "fit_glm"]
 
@@ -22,6 +23,9 @@ TOLERANCE, MOST_ITERATIONS = 1e-10, 100
 #: The linear predictor may still move by this much in one more Newton step. At an optimum it is below 1e-6; where an
 #: estimate is infinite it stays near 1 (logit, poisson) or falls like 1/eta (probit).
 STILL = 1e-4
+#: Why there is no least-squares fit of drawn rows.
+DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
+EXACT = Failure("exact fit", "the response is constant, or made up by the predictors, in the replicate")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -91,6 +95,8 @@ class Regression:
         Data.
     start : (p,) array
         Where the search begins.
+    where : str
+        What failures begin with.
     """
 
     family: str
@@ -99,19 +105,24 @@ class Regression:
     y: Array
     X: Array
     start: Array
+    where: str
 
-    def counted(self, counts: Array) -> GlmFit:
-        """Fit the rows, each as often as it counts, (n,); errors as ``fit_glm``."""
-        kept = counts > 0.0
-        return fit_glm(
-            self.family,
-            self.y[kept],
-            self.X[kept],
-            names=self.names,
-            response=self.response,
-            weights=counts[kept],
-            start=self.start,
-        )
+    def __call__(self, index: NDArray[np.intp]) -> Replicate | Failure:
+        """Coefficients of the listed rows."""
+        found = self.counted(np.bincount(index, minlength=len(self.y)).astype(np.float64))
+        return found if isinstance(found, Failure) else Replicate(found.beta)
+
+    def counted(self, counts: Array) -> GlmFit | Failure:
+        """Fit the rows, each as often as it counts, (n,)."""
+        kept, names, response = counts > 0.0, self.names, self.response
+        X, y, weights = self.X[kept], self.y[kept], counts[kept]
+        try:
+            return fit_glm(self.family, y, X, names=names, response=response, weights=weights, start=self.start)
+        except (DataError, NotIdentifiedError) as error:
+            if self.family == "linear":
+                failure = DEFICIENT if isinstance(error, NotIdentifiedError) else EXACT
+                return failure.within(self.where)
+            return Failure(self.where + error.code, str(error))  # which names the equation
 
 
 @dataclass(frozen=True, slots=True)

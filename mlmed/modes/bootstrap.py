@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,12 @@ from mlmed.report.plots import plot_draws
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "Columns", "Plan", "draws_table", "run_bootstrap", "with_parameters"]
+__all__ = ["BootstrapResults", "Plan", "draws_table", "parameter_columns", "run_bootstrap", "with_parameters"]
 
 Array = NDArray[np.float64]
+Found = Sequence[Replicate | Failure]
+#: What is made of replicates, by name; NaN where they failed.
+Columns = Callable[[Found], Mapping[str, Array]]
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -116,26 +119,6 @@ class Plan:
         check_flag(self.progress, "progress")
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """How the values of replicates become columns.
-
-    Attributes
-    ----------
-    width : int
-        Values of a replicate.
-    make : callable
-        From values (n, width) to columns by name.
-    """
-
-    width: int
-    make: Callable[[Array], Mapping[str, Array]]
-
-    def table(self, found: Sequence[Replicate | Failure]) -> pd.DataFrame:
-        """A row per replicate, NaN where it failed."""
-        return pd.DataFrame(self.make(stacked(found, self.width)))
-
-
 def with_parameters(
     effects: Callable[[Array], Mapping[str, Array]], names: Sequence[str], psi: Array
 ) -> dict[str, Array]:
@@ -143,31 +126,17 @@ def with_parameters(
     return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
 
 
-@dataclass(frozen=True, slots=True)
-class Jackknife:
-    """Estimates without each unit in turn.
+def parameter_columns(
+    effects: Callable[[Array], Mapping[str, Array]], names: Sequence[str], found: Found
+) -> dict[str, Array]:
+    """The same of replicates whose values are the parameters."""
+    return with_parameters(effects, names, stacked(found, len(names)))
 
-    Attributes
-    ----------
-    source : LeaveOut
-        Fits again without a unit.
-    ids : Index
-        What units are called, by position.
-    columns : Columns
-        What is made of estimates.
-    n_jobs : int or None
-        Workers.
-    """
 
-    source: LeaveOut
-    ids: pd.Index
-    columns: Columns
-    n_jobs: int | None
-
-    def table(self) -> pd.DataFrame:
-        """A row per unit."""
-        units = self.source.units
-        return self.columns.table(leave_out(self.source.without, units, n_jobs=self.n_jobs)).set_index(self.ids[units])
+def _jackknife(left_out: LeaveOut, columns: Columns, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
+    """Estimates without each unit in turn, a row per unit."""
+    units = left_out.units
+    return pd.DataFrame(columns(leave_out(left_out.without, units, n_jobs=n_jobs))).set_index(ids[units])
 
 
 @dataclass(frozen=True)
@@ -219,7 +188,7 @@ class BootstrapResults:
     failures: dict[Failure, int]
     fixed: dict[str, str]
     notes: dict[str, str]
-    _jackknife: Jackknife = field(repr=False)
+    _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
     lost: dict[str, str] = field(default_factory=dict)
     variances: frozenset[str] = frozenset()
     unspread: Mapping[str, str] = field(default_factory=dict)
@@ -237,7 +206,7 @@ class BootstrapResults:
     @cached_property
     def jackknife(self) -> pd.DataFrame:
         """Estimates without one cluster (or row) at a time, exact refits, for the acceleration of ``bca``."""
-        return self._jackknife.table()
+        return self._leave_out()
 
     def tidy(
         self, *, method: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
@@ -329,16 +298,12 @@ def run_bootstrap(
 
     Parameters
     ----------
-    draw : callable
-        A replicate from a random generator.
-    left_out : LeaveOut
-        What the jackknife leaves units out of, and the results keep.
-    columns : Columns
-        What is made of the values of replicates.
-    quantities : mapping
-        The same at the estimates.
-    plan : Plan
-        What was asked.
+    draw, left_out : callable, LeaveOut
+        Give a replicate of drawn units, and one without a unit (for the jackknife; the results keep it).
+    columns : callable
+        From replicates to the terms of ``quantities``, which are those of the fit itself.
+    quantities, plan : mapping, Plan
+        The estimates, and what was asked.
     ids : Index
         Names of the units.
     lost : sequence of Directions
@@ -351,7 +316,7 @@ def run_bootstrap(
     found = replicate(draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
     fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
     return BootstrapResults(
-        draws=columns.table(found),
+        draws=pd.DataFrame(columns(found)),
         estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
         kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
         seed=seed,
@@ -359,7 +324,7 @@ def run_bootstrap(
         failures=dict(Counter(one for one in found if isinstance(one, Failure))),
         fixed=fixed,
         notes={term: quantity.note for term, quantity in quantities.items() if term not in fixed},
-        _jackknife=Jackknife(left_out, ids, columns, plan.n_jobs),
+        _leave_out=partial(_jackknife, left_out, columns, ids, plan.n_jobs),
         lost={term: why for term, why in said.items() if why},
         variances=frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance"),
         unspread=dict(unspread),

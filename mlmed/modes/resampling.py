@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
-from mlmed.modes.bootstrap import BootstrapResults, Columns, Plan, run_bootstrap, with_parameters
+from mlmed.modes.bootstrap import BootstrapResults, Plan, parameter_columns, run_bootstrap
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
@@ -70,7 +70,7 @@ def bootstrap_fit(
     return run_bootstrap(
         Redraw(source, Refit.of(working, optimum, reml=reml)),
         WithoutOne(working, optimum, products, reml),
-        Columns(len(names), partial(with_parameters, make, names)),
+        partial(parameter_columns, make, names),
         quantities,
         plan,
         ids=fitted.clusters,

@@ -15,11 +15,12 @@ from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
+from mlmed.reml.resample import CaseResampler
 from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
 from mlmed.replication import Failure, Replicate
 
-__all__ = ["DEFICIENT", "Redraw", "Refit", "Resampler", "not_certified"]
+__all__ = ["DEFICIENT", "CaseRefit", "Redraw", "Refit", "Resampler", "not_certified"]
 
 Array = NDArray[np.float64]
 
@@ -115,6 +116,34 @@ class Redraw:
         except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
             return Failure.of(error)
         return self.refit.fit(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRefit:
+    """An equation of several, to be fitted to listed clusters.
+
+    Attributes
+    ----------
+    where : str
+        What failures begin with.
+    cases : CaseResampler
+        Its cross-products by cluster.
+    refit : Refit
+        The model.
+    """
+
+    where: str
+    cases: CaseResampler
+    refit: Refit
+
+    def __call__(self, index: NDArray[np.intp]) -> Replicate | Failure:
+        """Fit the listed clusters."""
+        return self.fitted(self.cases.at(index))
+
+    def fitted(self, problem: Problem) -> Replicate | Failure:
+        """Fit the problem of some clusters."""
+        found = self.refit.fit(problem)
+        return found.within(self.where) if isinstance(found, Failure) else found
 
 
 def has_full_rank(problem: Problem, squares: Array) -> bool:

@@ -80,7 +80,7 @@ def test_failed_replicates_are_counted():
     assert 0 < boot.n_failed < 60
     assert boot.draws["acme"].isna().sum() == boot.n_failed
     assert boot.tidy()["note"].str.contains(f"{boot.n_failed} failed").all()
-    assert {"y: infinite", "y: separated"} & {failure.code for failure in boot.failures}
+    assert {"equation y, infinite", "equation y, separated"} & {failure.code for failure in boot.failures}
 
 
 @pytest.mark.parametrize("method", ["percentile", "bc", "bca", "basic", "normal"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,19 +13,18 @@ from mlmed.effects.average import Parameters, Setting, average_effects
 from mlmed.effects.delta import Quantity
 from mlmed.effects.potential import CONTRASTS, RATIOS, all_effects
 from mlmed.effects.uncertainty import contrast_covariance, slopes_at
-from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.glm.fit import GlmFit, Regression
-from mlmed.modes.bootstrap import BootstrapResults, Columns, Plan, run_bootstrap
+from mlmed.modes.bootstrap import BootstrapResults, Plan, run_bootstrap
 from mlmed.modes.causal.fit import EquationFit, alone_of
 from mlmed.modes.causal.setting import Chain, Prepared
 from mlmed.modes.causal.tables import NO_SPREAD
 from mlmed.modes.covariance import lost_in_replicates
 from mlmed.reml.covariance import ROUNDING, psd_cholesky
 from mlmed.reml.posterior import mode_law
-from mlmed.reml.refit import Refit
-from mlmed.reml.resample import CaseResampler, case_resampler
+from mlmed.reml.refit import CaseRefit, Refit
+from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate
+from mlmed.replication import Failure, Replicate, stacked
 
 __all__ = ["bootstrap_causal"]
 
@@ -64,10 +63,9 @@ class PlainRefit:
 
     def __call__(self, weights: Array, index: Indices) -> Refitted | Failure:
         """Fit; ``index`` is not needed."""
-        try:
-            fit = self.regression.counted(weights)
-        except (DataError, NotIdentifiedError) as error:  # which name the equation
-            return Failure(f"{self.regression.response}: {error.code}", str(error))
+        fit = self.regression.counted(weights)
+        if isinstance(fit, Failure):
+            return fit
         return Refitted(fit.beta, np.empty((self.J, 0)), np.full((2, 1), np.sqrt(fit.sigma2)))
 
 
@@ -77,12 +75,8 @@ class MixedRefit:
 
     Attributes
     ----------
-    response : str
-        Of the equation.
-    source : CaseResampler
-        Cross-products by cluster, in the order of the setting.
-    refit : Refit
-        The model and where its search begins.
+    equation : CaseRefit
+        The model and its clusters, in the order of the setting.
     basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
     modes : bool
@@ -93,9 +87,7 @@ class MixedRefit:
         Clusters of the setting.
     """
 
-    response: str
-    source: CaseResampler
-    refit: Refit
+    equation: CaseRefit
     basis: Array
     modes: bool
     Z: Array
@@ -103,10 +95,10 @@ class MixedRefit:
 
     def __call__(self, weights: Array, index: Indices) -> Refitted | Failure:
         """Fit the listed clusters; ``weights`` are not needed."""
-        problem = self.source.at(index)
-        found = self.refit.fit(problem)
+        problem = self.equation.cases.at(index)
+        found = self.equation.fitted(problem)
         if isinstance(found, Failure):
-            return found.within(f"equation {self.response}, ")
+            return found
         p, T = problem.n_fixed, len(self.basis)
         beta, tau, sigma2 = found.values[:p], found.values[p : p + T], found.values[p + T :]
         G = np.einsum("k,kab->ab", tau, self.basis)
@@ -115,7 +107,7 @@ class MixedRefit:
             noise = np.sqrt(np.einsum("tna,ab,tnb->tn", self.Z, G, self.Z, optimize=True) + sigma2[0])
         u = np.zeros((self.J, 0))
         if self.modes:
-            units = self.refit.units
+            units = self.equation.refit.units
             L = np.asarray(np.linalg.solve(units.Z_map, psd_cholesky(G, tol=ROUNDING)), dtype=np.float64)
             at_beta = np.asarray(np.linalg.solve(units.X_map, beta - units.offset), dtype=np.float64)
             u = np.zeros((self.J, G.shape[0]))
@@ -181,13 +173,17 @@ def bootstrap_causal(
     return run_bootstrap(
         task,
         task,
-        Columns(len(CONTRASTS), all_effects),
+        _columns,
         quantities,
         replace(plan, kind="row" if grouping is None else "cluster"),
         ids=pd.RangeIndex(len(order)) if grouping is None else grouping.clusters,
         lost=_lost(chain, prepared),
         unspread=dict.fromkeys(RATIOS, NO_SPREAD),
     )
+
+
+def _columns(found: Sequence[Replicate | Failure]) -> dict[str, Array]:
+    return all_effects(stacked(found, len(CONTRASTS)))
 
 
 def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
@@ -205,14 +201,14 @@ def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
 
 def _refit(chain: Chain, prepared: Prepared, *, is_mediator: bool) -> PlainRefit | MixedRefit:
     equation: EquationFit = chain.mediator if is_mediator else chain.outcome
-    design, order, random, fit = equation.design, prepared.order, prepared.setting.random, equation.fit
-    J = len(prepared.setting.starts)
+    where, J, order, fit = f"equation {equation.name}, ", len(prepared.setting.starts), prepared.order, equation.fit
     if isinstance(fit, GlmFit):
-        X, y = design.X[order], design.y[order]
-        return PlainRefit(Regression(equation.family, equation.name, equation.names, y, X, equation.beta), J)
+        X, y = equation.design.X[order], equation.design.y[order]
+        return PlainRefit(Regression(equation.family, equation.name, equation.names, y, X, equation.beta, where), J)
     assert chain.grouping is not None
-    source = case_resampler(fit.spec, fit.grams).reordered(fit.clusters.get_indexer(chain.grouping.clusters))
-    refit = Refit.of(fit.working, fit.optimum, reml=fit.reml)
+    cases = case_resampler(fit.spec, fit.grams).reordered(fit.clusters.get_indexer(chain.grouping.clusters))
+    refit = CaseRefit(where, cases, Refit.of(fit.working, fit.optimum, reml=fit.reml))
+    random = prepared.setting.random
     modes = bool(random.mediator.shape[2] or random.outcome.shape[2])
     Z = prepared.averaged_out if is_mediator else np.empty((2, 0, len(fit.estimates.G)))
-    return MixedRefit(equation.name, source, refit, fit.estimates.tau_basis, modes, Z, J)
+    return MixedRefit(refit, fit.estimates.tau_basis, modes, Z, J)

@@ -15,16 +15,16 @@ from mlmed.data.frames import cluster_codes, select_columns
 from mlmed.data.ids import refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
-from mlmed.errors import DataError, EffectError, NotIdentifiedError
+from mlmed.errors import DataError, EffectError
 from mlmed.glm.fit import Regression
-from mlmed.modes.bootstrap import BootstrapResults, Columns, Plan, run_bootstrap, with_parameters
+from mlmed.modes.bootstrap import BootstrapResults, Plan, parameter_columns, run_bootstrap
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.options import check_text
-from mlmed.reml.refit import Refit
-from mlmed.reml.resample import CaseResampler, case_resampler
+from mlmed.reml.refit import CaseRefit, Refit
+from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
 from mlmed.replication import Failure, Replicate
 
@@ -36,37 +36,6 @@ BOTH_SIGNS = (
     "{name}, which it is divided by, has both signs among the draws, so its standard deviation and normal or basic "
     "intervals mean nothing; look at {name} itself"
 )
-DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
-EXACT = Failure("exact fit", "the response is constant, or made up by the predictors, in the replicate")
-
-
-@dataclass(frozen=True, slots=True)
-class RefitMixed:
-    """A mixed equation of listed clusters."""
-
-    cases: CaseResampler
-    task: Refit
-
-    def __call__(self, index: Indices) -> Replicate | Failure:
-        """Fit the listed clusters."""
-        return self.task.fit(self.cases.at(index))
-
-
-@dataclass(frozen=True, slots=True)
-class RefitTable:
-    """A regression of clusters; one that is drawn k times counts k times."""
-
-    regression: Regression
-
-    def __call__(self, index: Indices) -> Replicate | Failure:
-        """Fit the listed clusters."""
-        counts = np.bincount(index, minlength=len(self.regression.y)).astype(np.float64)
-        try:
-            return Replicate(self.regression.counted(counts).beta)
-        except NotIdentifiedError:
-            return DEFICIENT
-        except DataError:
-            return EXACT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +44,15 @@ class PiecewiseRefit:
 
     Attributes
     ----------
-    equations : tuple of RefitMixed or RefitTable
+    equations : tuple of CaseRefit or Regression
         Mediator, outcome, outcome without the mediator.
-    names : tuple of str
-        What they are called in reasons.
     places : tuple of (J,) int arrays
         Where each cluster of the data is among those of an equation; -1 where it has none of its rows.
     strata : tuple of int arrays
         Clusters that are drawn among themselves.
     """
 
-    equations: tuple[RefitMixed | RefitTable, ...]
-    names: tuple[str, ...]
+    equations: tuple[CaseRefit | Regression, ...]
     places: tuple[Indices, ...]
     strata: tuple[Indices, ...]
 
@@ -110,11 +76,11 @@ class PiecewiseRefit:
     def at(self, index: Indices) -> Replicate | Failure:
         """All equations on the listed clusters; where one fails, there is no replicate."""
         values, singular = [], False
-        for equation, name, place in zip(self.equations, self.names, self.places, strict=True):
+        for equation, place in zip(self.equations, self.places, strict=True):
             own = place[index]
             one = equation(own[own >= 0])
             if isinstance(one, Failure):
-                return one.within(f"{name}, ")
+                return one
             values.append(one.values)
             singular |= one.singular
         return Replicate(np.concatenate(values), singular)
@@ -123,23 +89,23 @@ class PiecewiseRefit:
 def refit_of(
     fits: tuple[MixedResults | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
 ) -> PiecewiseRefit:
-    """The task that refits three equations; ``strata`` from ``strata_of``."""
-    equations: list[RefitMixed | RefitTable] = []
+    """The task that refits three equations, called ``names``; ``strata`` from ``strata_of``."""
+    equations: list[CaseRefit | Regression] = []
     places = []
-    for fit in fits:
+    for fit, name in zip(fits, names, strict=True):
         if isinstance(fit, ClusterRegression):
-            own, response = fit.fit, fit.design.equation.name
-            equations.append(RefitTable(Regression("linear", response, own.names, fit.design.y, own.X, own.beta)))
+            own, y = fit.fit, fit.design.y
+            equations.append(Regression("linear", name, own.names, y, own.X, own.beta, f"{name}, "))
             places.append(fit.clusters.get_indexer(clusters))
         else:
             fitted = fit.fitted
-            cases = case_resampler(fitted.spec, fitted.grams)
-            equations.append(RefitMixed(cases, Refit.of(fitted.working, fitted.optimum, reml=fitted.reml)))
+            refit = Refit.of(fitted.working, fitted.optimum, reml=fitted.reml)
+            equations.append(CaseRefit(f"{name}, ", case_resampler(fitted.spec, fitted.grams), refit))
             places.append(fitted.clusters.get_indexer(clusters))
     # clusters that no equation uses are not part of the sample
     used = np.flatnonzero(np.max(places, axis=0) >= 0)
     groups = (used,) if strata is None else tuple(np.intersect1d(group, used) for group in strata)
-    return PiecewiseRefit(tuple(equations), names, tuple(places), tuple(group for group in groups if len(group)))
+    return PiecewiseRefit(tuple(equations), tuple(places), tuple(group for group in groups if len(group)))
 
 
 def lost_of(fits: tuple[MixedResults | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
@@ -195,7 +161,7 @@ def bootstrap_separately(
     lost: Sequence[Directions],
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects, ``lost`` is from ``lost_of``."""
-    columns = Columns(len(names), partial(with_parameters, make, names))
+    columns = partial(parameter_columns, make, names)
     found = run_bootstrap(task, task, columns, quantities, plan, ids=clusters, lost=lost)
     return replace(found, notes=found.notes | _of_quotients(found.draws, found.notes))
 
