@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
 
-__all__ = ["Failure", "LeaveOut", "Replicate", "leave_out", "replicate", "results_of", "stacked"]
+__all__ = ["Failure", "LeaveOut", "Replicate", "Units", "leave_out", "replicate", "results_of", "stacked"]
 
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
@@ -98,6 +98,40 @@ class LeaveOut(Protocol):
     def without(self, unit: int) -> Replicate | Failure:
         """All units but this one."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Units that are drawn with replacement (call it), or left out one at a time.
+
+    Attributes
+    ----------
+    at : callable
+        What the listed units give.
+    strata : tuple of int arrays
+        Units that are drawn among themselves, so that every stratum keeps its size.
+    """
+
+    at: Callable[[Indices], Replicate | Failure]
+    strata: tuple[Indices, ...]
+
+    @property
+    def units(self) -> Indices:
+        """What is drawn."""
+        return np.sort(np.concatenate(self.strata))
+
+    def draw_index(self, rng: np.random.Generator) -> Indices:
+        """Units of one replicate."""
+        return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
+
+    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
+        """One replicate."""
+        return self.at(self.draw_index(rng))
+
+    def without(self, unit: int) -> Replicate | Failure:
+        """All units but this one."""
+        units = self.units
+        return self.at(units[units != unit])
 
 
 def stacked(found: Sequence[Replicate | Failure], width: int) -> Array:

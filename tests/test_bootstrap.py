@@ -146,6 +146,18 @@ def test_replicates_that_do_not_tell_fixed_effects_apart_fail():
     assert [failure.text for failure in found.failures] == ["the fixed effects cannot be told apart in the replicate"]
 
 
+def test_failures_that_differ_in_their_numbers_are_counted_together():
+    """The logarithm of a simulated mediator: which rows are not positive differs from draw to draw."""
+    data = mlmed.simulate.bpg(40, 6, seed=2).data
+    data["m"] += 0.01 - data["m"].min()
+    fit = mlmed.mediate("m ~ x + (1 | id)", "y ~ m + np.log(m) + x + (1 | id)", data)
+    found = fit.bootstrap(20, seed=1, kind="parametric")
+    ((failure, count),) = found.failures.items()
+    assert count == found.n_failed > 5
+    assert failure.text.startswith("np.log(m) in equation y with simulated m is not a finite number")
+    assert f"{count} failed ({count}: np.log(m) in equation y" in found.tidy(terms="m:x").loc[0, "note"]
+
+
 def test_fixed_effects_of_the_model_have_no_interval(dataset):
     fit = mlmed.mediate("m ~ x + (1 |i| id)", "y ~ m + x + (1 |i| id)", dataset("ml_sim"))
     found = fit.bootstrap(40, seed=1)

@@ -24,7 +24,7 @@ from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate, stacked
+from mlmed.replication import Failure, Replicate, Units, stacked
 
 __all__ = ["bootstrap_causal"]
 
@@ -116,10 +116,8 @@ class MixedRefit:
 
 
 @dataclass(frozen=True, slots=True)
-class CausalTask:
-    """Draw rows or clusters, fit both equations, average over what was drawn: the five contrasts.
-
-    A task for ``replicate`` and for ``leave_out``.
+class CausalRefit:
+    """Both equations on listed rows or clusters, and the five contrasts averaged over these.
 
     Attributes
     ----------
@@ -136,23 +134,9 @@ class CausalTask:
     outcome: PlainRefit | MixedRefit
     codes: Indices
 
-    @property
-    def units(self) -> Indices:
-        """Rows or clusters."""
-        return np.arange(int(self.codes.max()) + 1)
-
-    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """One replicate."""
-        n = len(self.units)
-        return self.at(rng.integers(n, size=n))
-
-    def without(self, unit: int) -> Replicate | Failure:
-        """All rows or clusters but one."""
-        return self.at(np.delete(self.units, unit))
-
-    def at(self, index: Indices) -> Replicate | Failure:
-        """Effects with the listed rows or clusters."""
-        weights = np.bincount(index, minlength=len(self.units)).astype(np.float64)[self.codes]
+    def __call__(self, index: Indices) -> Replicate | Failure:
+        """Fit, and average."""
+        weights = np.bincount(index, minlength=int(self.codes.max()) + 1).astype(np.float64)[self.codes]
         if isinstance(mediator := self.mediator(weights, index), Failure):
             return mediator
         if isinstance(outcome := self.outcome(weights, index), Failure):
@@ -168,15 +152,16 @@ def bootstrap_causal(
     """Run the replicates: clusters where a column names them, otherwise rows."""
     grouping, order = chain.grouping, prepared.order
     codes = np.arange(len(order)) if grouping is None else grouping.codes[order]
+    ids = pd.RangeIndex(len(order)) if grouping is None else grouping.clusters
     mediator, outcome = (_refit(chain, prepared, is_mediator=is_mediator) for is_mediator in (True, False))
-    task = CausalTask(prepared.setting, mediator, outcome, codes)
+    source = Units(CausalRefit(prepared.setting, mediator, outcome, codes), (np.arange(len(ids)),))
     return run_bootstrap(
-        task,
-        task,
+        source,
+        source,
         _columns,
         quantities,
         replace(plan, kind="row" if grouping is None else "cluster"),
-        ids=pd.RangeIndex(len(order)) if grouping is None else grouping.clusters,
+        ids=ids,
         lost=_lost(chain, prepared),
         unspread=dict.fromkeys(RATIOS, NO_SPREAD),
     )

@@ -26,9 +26,9 @@ from mlmed.options import check_text
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate
+from mlmed.replication import Failure, Replicate, Units
 
-__all__ = ["PiecewiseRefit", "bootstrap_separately", "lost_of", "refit_of", "strata_of"]
+__all__ = ["bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -40,7 +40,7 @@ BOTH_SIGNS = (
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseRefit:
-    """Draw clusters and fit all equations to them; a task for ``replicate`` and for ``leave_out``.
+    """All equations on listed clusters; where one fails, there is no replicate.
 
     Attributes
     ----------
@@ -48,33 +48,13 @@ class PiecewiseRefit:
         Mediator, outcome, outcome without the mediator.
     places : tuple of (J,) int arrays
         Where each cluster of the data is among those of an equation; -1 where it has none of its rows.
-    strata : tuple of int arrays
-        Clusters that are drawn among themselves.
     """
 
     equations: tuple[CaseRefit | Regression, ...]
     places: tuple[Indices, ...]
-    strata: tuple[Indices, ...]
 
-    @property
-    def units(self) -> Indices:
-        """Clusters that are drawn."""
-        return np.sort(np.concatenate(self.strata))
-
-    def draw_index(self, rng: np.random.Generator) -> Indices:
-        """Clusters of one replicate: as many from every stratum as it has."""
-        return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
-
-    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """One replicate."""
-        return self.at(self.draw_index(rng))
-
-    def without(self, unit: int) -> Replicate | Failure:
-        """All clusters but one."""
-        return self.at(np.delete(np.arange(len(self.places[0])), unit))
-
-    def at(self, index: Indices) -> Replicate | Failure:
-        """All equations on the listed clusters; where one fails, there is no replicate."""
+    def __call__(self, index: Indices) -> Replicate | Failure:
+        """Fit the listed clusters."""
         values, singular = [], False
         for equation, place in zip(self.equations, self.places, strict=True):
             own = place[index]
@@ -88,8 +68,8 @@ class PiecewiseRefit:
 
 def refit_of(
     fits: tuple[MixedResults | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
-) -> PiecewiseRefit:
-    """The task that refits three equations, called ``names``; ``strata`` from ``strata_of``."""
+) -> Units:
+    """The clusters, with what refits three equations, called ``names``; ``strata`` from ``strata_of``."""
     equations: list[CaseRefit | Regression] = []
     places = []
     for fit, name in zip(fits, names, strict=True):
@@ -105,7 +85,7 @@ def refit_of(
     # clusters that no equation uses are not part of the sample
     used = np.flatnonzero(np.max(places, axis=0) >= 0)
     groups = (used,) if strata is None else tuple(np.intersect1d(group, used) for group in strata)
-    return PiecewiseRefit(tuple(equations), tuple(places), tuple(group for group in groups if len(group)))
+    return Units(PiecewiseRefit(tuple(equations), tuple(places)), tuple(group for group in groups if len(group)))
 
 
 def lost_of(fits: tuple[MixedResults | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
@@ -151,7 +131,7 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
 
 
 def bootstrap_separately(
-    task: PiecewiseRefit,
+    source: Units,
     quantities: Mapping[str, Quantity],
     make: Callable[[Array], dict[str, Array]],
     plan: Plan,
@@ -162,7 +142,7 @@ def bootstrap_separately(
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects, ``lost`` is from ``lost_of``."""
     columns = partial(parameter_columns, make, names)
-    found = run_bootstrap(task, task, columns, quantities, plan, ids=clusters, lost=lost)
+    found = run_bootstrap(source, source, columns, quantities, plan, ids=clusters, lost=lost)
     return replace(found, notes=found.notes | _of_quotients(found.draws, found.notes))
 
 

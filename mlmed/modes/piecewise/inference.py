@@ -233,11 +233,11 @@ class PiecewiseInference:
         at = check_mapping(at, "at", "at={'w': 1.0}")
         clusters = self.fits.clusters
         groups = None if strata is None else strata_of(self.data, strata, self.asked.group, clusters)
-        task = refit_of(self._three, self._equation_names, clusters, groups)
+        source = refit_of(self._three, self._equation_names, clusters, groups)
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         make = partial(_effects_of, self._slopes(at)) if effects else _nothing
         return bootstrap_separately(
-            task,
+            source,
             {**effects, **self._parameters()},
             make,
             plan,
