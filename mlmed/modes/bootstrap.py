@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,13 +34,11 @@ from mlmed.report.plots import plot_draws
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "Plan", "draws_table", "parameter_columns", "run_bootstrap", "with_parameters"]
+__all__ = ["BootstrapResults", "Plan", "draws_table", "run_bootstrap", "with_parameters"]
 
 Array = NDArray[np.float64]
-Found = Sequence[Replicate | Failure]
-#: What is made of replicates, by name; NaN where they failed.
-Columns = Callable[[Found], Mapping[str, Array]]
-NOTHING: Mapping[str, str] = MappingProxyType({})
+#: What is made of the values of replicates, (n, width), by name.
+Columns = Callable[[Array], Mapping[str, Array]]
 
 
 def draws_table(
@@ -53,7 +50,7 @@ def draws_table(
     notes: Mapping[str, str],
     missing: Mapping[str, str],
     untested: Collection[str] = (),
-    unspread: Mapping[str, str] = NOTHING,
+    unspread: Mapping[str, str] = {},
     jackknife: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The tidy table of draws, one row per column.
@@ -119,24 +116,16 @@ class Plan:
         check_flag(self.progress, "progress")
 
 
-def with_parameters(
-    effects: Callable[[Array], Mapping[str, Array]], names: Sequence[str], psi: Array
-) -> dict[str, Array]:
+def with_parameters(effects: Columns, names: Sequence[str], psi: Array) -> dict[str, Array]:
     """Effects of parameter vectors (n, n_psi), and the parameters themselves, by name."""
     return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
 
 
-def parameter_columns(
-    effects: Callable[[Array], Mapping[str, Array]], names: Sequence[str], found: Found
-) -> dict[str, Array]:
-    """The same of replicates whose values are the parameters."""
-    return with_parameters(effects, names, stacked(found, len(names)))
-
-
-def _jackknife(left_out: LeaveOut, columns: Columns, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
+def _jackknife(left_out: LeaveOut, columns: Columns, width: int, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
     """Estimates without each unit in turn, a row per unit."""
     units = left_out.units
-    return pd.DataFrame(columns(leave_out(left_out.without, units, n_jobs=n_jobs))).set_index(ids[units])
+    found = leave_out(left_out.without, units, n_jobs=n_jobs)
+    return pd.DataFrame(columns(stacked(found, width))).set_index(ids[units])
 
 
 @dataclass(frozen=True)
@@ -287,12 +276,13 @@ def run_bootstrap(
     draw: Callable[[np.random.Generator], Replicate | Failure],
     left_out: LeaveOut,
     columns: Columns,
+    width: int,
     quantities: Mapping[str, Quantity],
     plan: Plan,
     *,
     ids: pd.Index,
     lost: Sequence[Directions] = (),
-    unspread: Mapping[str, str] = NOTHING,
+    unspread: Mapping[str, str] = {},
 ) -> BootstrapResults:
     """Run the replicates.
 
@@ -300,10 +290,10 @@ def run_bootstrap(
     ----------
     draw, left_out : callable, LeaveOut
         Give a replicate of drawn units, and one without a unit (for the jackknife; the results keep it).
-    columns : callable
-        From replicates to the terms of ``quantities``, which are those of the fit itself.
+    columns, width : callable, int
+        From values of replicates, (n, width), to the terms of ``quantities``.
     quantities, plan : mapping, Plan
-        The estimates, and what was asked.
+        The estimates of the fit itself, and what was asked.
     ids : Index
         Names of the units.
     lost : sequence of Directions
@@ -316,7 +306,7 @@ def run_bootstrap(
     found = replicate(draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
     fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
     return BootstrapResults(
-        draws=pd.DataFrame(columns(found)),
+        draws=pd.DataFrame(columns(stacked(found, width))),
         estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
         kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
         seed=seed,
@@ -324,7 +314,7 @@ def run_bootstrap(
         failures=dict(Counter(one for one in found if isinstance(one, Failure))),
         fixed=fixed,
         notes={term: quantity.note for term, quantity in quantities.items() if term not in fixed},
-        _leave_out=partial(_jackknife, left_out, columns, ids, plan.n_jobs),
+        _leave_out=partial(_jackknife, left_out, columns, width, ids, plan.n_jobs),
         lost={term: why for term, why in said.items() if why},
         variances=frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance"),
         unspread=dict(unspread),

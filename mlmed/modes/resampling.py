@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from mlmed.data.chain import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
-from mlmed.modes.bootstrap import BootstrapResults, Plan, parameter_columns, run_bootstrap
+from mlmed.modes.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.fitting import Fitted, design_of
 from mlmed.modes.tables import parameter_names
 from mlmed.options import RESAMPLED, check_flag, one_of, shown
 from mlmed.reml.influence import WithoutOne
 from mlmed.reml.percluster import cluster_products
-from mlmed.reml.refit import Redraw, Refit, Resampler
+from mlmed.reml.refit import Refit, Resampler, redrawn
 from mlmed.reml.resample import CaseResampler, case_resampler, within_case_resampler
 from mlmed.reml.residual import residual_resampler, row_parametric_resampler
 from mlmed.reml.simulation import at_optimum, parametric_resampler
@@ -68,9 +68,10 @@ def bootstrap_fit(
     products = source.products if isinstance(source, CaseResampler) else cluster_products(working, fitted.grams)
     text = lost_in_replicates("use kind='parametric' or a profile interval")
     return run_bootstrap(
-        Redraw(source, Refit.of(working, optimum, reml=reml)),
+        partial(redrawn, Refit.of(working, optimum, reml=reml), source),
         WithoutOne(working, optimum, products, reml),
-        partial(parameter_columns, make, names),
+        partial(with_parameters, make, names),
+        len(names),
         quantities,
         plan,
         ids=fitted.clusters,

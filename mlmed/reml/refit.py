@@ -20,7 +20,7 @@ from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
 from mlmed.replication import Failure, Replicate
 
-__all__ = ["DEFICIENT", "CaseRefit", "Redraw", "Refit", "Resampler", "not_certified"]
+__all__ = ["DEFICIENT", "CaseRefit", "Refit", "Resampler", "not_certified", "redrawn"]
 
 Array = NDArray[np.float64]
 
@@ -94,28 +94,13 @@ class Refit:
         return Replicate(np.concatenate([made.beta, made.tau, made.sigma2]), optimum.is_singular)
 
 
-@dataclass(frozen=True, slots=True)
-class Redraw:
-    """Draw a problem and fit it; a task for ``replicate``.
-
-    Attributes
-    ----------
-    resampler : Resampler
-        Where problems come from.
-    refit : Refit
-        The model.
-    """
-
-    resampler: Resampler
-    refit: Refit
-
-    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """One replicate."""
-        try:
-            problem = self.resampler.draw(rng)
-        except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
-            return Failure.of(error)
-        return self.refit.fit(problem)
+def redrawn(refit: Refit, resampler: Resampler, rng: np.random.Generator) -> Replicate | Failure:
+    """Draw a problem and fit it."""
+    try:
+        problem = resampler.draw(rng)
+    except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
+        return Failure.of(error)
+    return refit.fit(problem)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,7 @@ from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate, Units, stacked
+from mlmed.replication import Failure, Replicate, Units
 
 __all__ = ["bootstrap_causal"]
 
@@ -40,38 +40,23 @@ class Refitted:
     ----------
     beta : (p,) array
         Fixed effects.
-    u : (J, q) array
-        Modes of the clusters that were drawn, 0 for the others; no columns without random effects.
     noise : (2, n) or (2, 1) array
         Spread of the response around its linear predictor, as ``Setting.noise``.
+    u : (J, q) array
+        Modes of the clusters that were drawn, 0 for the others; no columns without random effects.
     singular : bool
         Whether the optimum lies on the boundary.
     """
 
     beta: Array
-    u: Array
     noise: Array
+    u: Array
     singular: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class PlainRefit:
-    """An ordinary regression of the rows, among J clusters of the setting."""
-
-    regression: Regression
-    J: int
-
-    def __call__(self, weights: Array, index: Indices) -> Refitted | Failure:
-        """Fit; ``index`` is not needed."""
-        fit = self.regression.counted(weights)
-        if isinstance(fit, Failure):
-            return fit
-        return Refitted(fit.beta, np.empty((self.J, 0)), np.full((2, 1), np.sqrt(fit.sigma2)))
-
-
-@dataclass(frozen=True, slots=True)
 class MixedRefit:
-    """A mixed model, fitted again to drawn clusters.
+    """A mixed model, fitted again to listed clusters.
 
     Attributes
     ----------
@@ -83,18 +68,15 @@ class MixedRefit:
         Whether random effects enter by their modes.
     Z : (2, n, q) array
         Columns of the random effects where they are averaged out in the spread of the response; otherwise n is 0.
-    J : int
-        Clusters of the setting.
     """
 
     equation: CaseRefit
     basis: Array
     modes: bool
     Z: Array
-    J: int
 
-    def __call__(self, weights: Array, index: Indices) -> Refitted | Failure:
-        """Fit the listed clusters; ``weights`` are not needed."""
+    def __call__(self, index: Indices) -> Refitted | Failure:
+        """Fit the listed clusters."""
         problem = self.equation.cases.at(index)
         found = self.equation.fitted(problem)
         if isinstance(found, Failure):
@@ -105,14 +87,15 @@ class MixedRefit:
         noise = np.full((2, 1), np.sqrt(sigma2[0]))
         if self.Z.shape[1]:
             noise = np.sqrt(np.einsum("tna,ab,tnb->tn", self.Z, G, self.Z, optimize=True) + sigma2[0])
-        u = np.zeros((self.J, 0))
+        J = self.equation.cases.A.shape[2]
+        u = np.zeros((J, 0))
         if self.modes:
             units = self.equation.refit.units
             L = np.asarray(np.linalg.solve(units.Z_map, psd_cholesky(G, tol=ROUNDING)), dtype=np.float64)
             at_beta = np.asarray(np.linalg.solve(units.X_map, beta - units.offset), dtype=np.float64)
-            u = np.zeros((self.J, G.shape[0]))
+            u = np.zeros((J, G.shape[0]))
             u[index] = mode_law(problem, L, sigma2 / units.y_scale**2, at_beta, units).modes
-        return Refitted(beta, u, noise, found.singular)
+        return Refitted(beta, noise, u, found.singular)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +106,35 @@ class CausalRefit:
     ----------
     setting : Setting
         Of the original rows.
-    mediator, outcome : PlainRefit or MixedRefit
+    mediator, outcome : Regression or MixedRefit
         Both equations.
     codes : (n,) int array
         The cluster, or the row itself, that each row of the setting belongs to.
     """
 
     setting: Setting
-    mediator: PlainRefit | MixedRefit
-    outcome: PlainRefit | MixedRefit
+    mediator: Regression | MixedRefit
+    outcome: Regression | MixedRefit
     codes: Indices
 
     def __call__(self, index: Indices) -> Replicate | Failure:
         """Fit, and average."""
         weights = np.bincount(index, minlength=int(self.codes.max()) + 1).astype(np.float64)[self.codes]
-        if isinstance(mediator := self.mediator(weights, index), Failure):
+        if isinstance(mediator := self._fitted(self.mediator, weights, index), Failure):
             return mediator
-        if isinstance(outcome := self.outcome(weights, index), Failure):
+        if isinstance(outcome := self._fitted(self.outcome, weights, index), Failure):
             return outcome
         setting = replace(self.setting, weights=weights, noise=mediator.noise)
         parameters = Parameters(mediator.beta[None], outcome.beta[None], mediator.u[None], outcome.u[None])
         return Replicate(average_effects(setting, parameters)[0], mediator.singular or outcome.singular)
+
+    def _fitted(self, equation: Regression | MixedRefit, weights: Array, index: Indices) -> Refitted | Failure:
+        if isinstance(equation, MixedRefit):
+            return equation(index)
+        fit = equation.counted(weights)
+        if isinstance(fit, Failure):
+            return fit
+        return Refitted(fit.beta, np.full((2, 1), np.sqrt(fit.sigma2)), np.empty((len(self.setting.starts), 0)))
 
 
 def bootstrap_causal(
@@ -158,17 +149,14 @@ def bootstrap_causal(
     return run_bootstrap(
         source,
         source,
-        _columns,
+        all_effects,
+        len(CONTRASTS),
         quantities,
         replace(plan, kind="row" if grouping is None else "cluster"),
         ids=ids,
         lost=_lost(chain, prepared),
         unspread=dict.fromkeys(RATIOS, NO_SPREAD),
     )
-
-
-def _columns(found: Sequence[Replicate | Failure]) -> dict[str, Array]:
-    return all_effects(stacked(found, len(CONTRASTS)))
 
 
 def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
@@ -184,16 +172,16 @@ def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
     return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).lost
 
 
-def _refit(chain: Chain, prepared: Prepared, *, is_mediator: bool) -> PlainRefit | MixedRefit:
+def _refit(chain: Chain, prepared: Prepared, *, is_mediator: bool) -> Regression | MixedRefit:
     equation: EquationFit = chain.mediator if is_mediator else chain.outcome
-    where, J, order, fit = f"equation {equation.name}, ", len(prepared.setting.starts), prepared.order, equation.fit
+    where, order, fit = f"equation {equation.name}, ", prepared.order, equation.fit
     if isinstance(fit, GlmFit):
         X, y = equation.design.X[order], equation.design.y[order]
-        return PlainRefit(Regression(equation.family, equation.name, equation.names, y, X, equation.beta, where), J)
+        return Regression(equation.family, equation.name, equation.names, y, X, equation.beta, where)
     assert chain.grouping is not None
     cases = case_resampler(fit.spec, fit.grams).reordered(fit.clusters.get_indexer(chain.grouping.clusters))
     refit = CaseRefit(where, cases, Refit.of(fit.working, fit.optimum, reml=fit.reml))
     random = prepared.setting.random
     modes = bool(random.mediator.shape[2] or random.outcome.shape[2])
     Z = prepared.averaged_out if is_mediator else np.empty((2, 0, len(fit.estimates.G)))
-    return MixedRefit(refit, fit.estimates.tau_basis, modes, Z, J)
+    return MixedRefit(refit, fit.estimates.tau_basis, modes, Z)

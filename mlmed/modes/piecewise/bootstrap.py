@@ -17,7 +17,7 @@ from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.errors import DataError, EffectError
 from mlmed.glm.fit import Regression
-from mlmed.modes.bootstrap import BootstrapResults, Plan, parameter_columns, run_bootstrap
+from mlmed.modes.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.intervals import QUOTIENTS
@@ -141,8 +141,8 @@ def bootstrap_separately(
     lost: Sequence[Directions],
 ) -> BootstrapResults:
     """Run the replicates; ``make`` turns parameter vectors (n, n_psi) into effects, ``lost`` is from ``lost_of``."""
-    columns = partial(parameter_columns, make, names)
-    found = run_bootstrap(source, source, columns, quantities, plan, ids=clusters, lost=lost)
+    columns = partial(with_parameters, make, names)
+    found = run_bootstrap(source, source, columns, len(names), quantities, plan, ids=clusters, lost=lost)
     return replace(found, notes=found.notes | _of_quotients(found.draws, found.notes))
 
 
