@@ -49,9 +49,13 @@ def abridged(text: str) -> str:
 
 
 class MlmedError(Exception):
-    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out."""
+    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out.
 
-    def __init__(self, message: object = "") -> None:
+    ``code`` says what went wrong where many fits are counted by what they failed for; by default the class.
+    """
+
+    def __init__(self, message: object = "", *, code: str = "") -> None:
+        self.code = code or type(self).__name__
         super().__init__(abridged(str(message)))
 
 
