@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from mlmed.effects.quantity import Kind, Quantity
 from mlmed.options import ORDERS, check_level, one_of
 
 __all__ = [
@@ -25,8 +25,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
-Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
 #: Why ``order="unbiased"`` may have no answer.
@@ -34,56 +32,6 @@ NEGATIVE = (
     "the unbiased (Goodman) variance is negative, as happens where the paths are small beside their standard errors; "
     "use order='first' or 'second'"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A function of psi at the estimates.
-
-    Attributes
-    ----------
-    term : str
-        Its name.
-    estimate : float
-        Its value.
-    gradient : (n,) array
-        First derivatives in psi.
-    hessian : (n, n) array or None
-        Second derivatives; None if it is linear.
-    note : str
-        What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
-    kind : Kind
-        Variances and standard deviations have their interval on the log scale and no test, correlations Fisher's z.
-        Its name says nothing of it: a column may be called ``var(x)``.
-    """
-
-    term: str
-    estimate: float
-    gradient: Array
-    hessian: Array | None = None
-    note: str = ""
-    kind: Kind = ""
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the model fixes the value (nothing to estimate, no standard error)."""
-        return not np.any(self.gradient) and (self.hessian is None or not np.any(self.hessian))
-
-    def plus(self, other: Quantity, term: str) -> Quantity:
-        """Sum of two quantities."""
-        hessians = [h for h in (self.hessian, other.hessian) if h is not None]
-        hessian = sum(hessians[1:], hessians[0]) if hessians else None
-        return Quantity(term, self.estimate + other.estimate, self.gradient + other.gradient, hessian)
-
-    def times(self, other: Quantity, term: str) -> Quantity:
-        """Product of two linear quantities."""
-        cross = np.outer(self.gradient, other.gradient)
-        gradient = other.estimate * self.gradient + self.estimate * other.gradient
-        return Quantity(term, self.estimate * other.estimate, gradient, cross + cross.T)
-
-    def named(self, term: str) -> Quantity:
-        """The same quantity under another name."""
-        return replace(self, term=term)
 
 
 class Covariance(Protocol):

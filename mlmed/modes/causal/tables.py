@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Covariance, Quantity, delta_table, said_of, std_error, wald_table
-from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
+from mlmed.effects.delta import Covariance, delta_table, said_of, std_error, wald_table
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects, contrast_effects
+from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
 from mlmed.glm.fit import GlmFit
 from mlmed.modes.bootstrap import draws_table
@@ -54,7 +56,7 @@ def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
         free = equation.fit.nobs - len(equation.beta)
         df, own = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
     notes = [
-        V.reason_for(unit) if np.isnan(error) else "; ".join(filter(None, [own, V.note_for(unit)]))
+        V.reason_for(unit) if np.isnan(error) else joined_notes(own, V.note_for(unit))
         for unit, error in zip(units, errors, strict=True)
     ]
     return wald_table(equation.names, equation.beta, errors, level=level, notes=notes, df=df)
@@ -103,29 +105,18 @@ def contrast_quantities(
 
     ``fixed`` are effects that the formulas fix, and why; ``notes`` belong to the others.
     """
-    about = notes or {}
     unit = np.eye(len(found.values))
-    contrast = dict(zip(CONTRASTS, zip(found.values, unit, strict=False), strict=False))
-    for mean, kind in (("acme", "acme"), ("ade", "ade")):
-        (low, by_low), (high, by_high) = contrast[f"{kind}_control"], contrast[f"{kind}_treated"]
-        contrast[mean] = 0.5 * (low + high), 0.5 * (by_low + by_high)
-    total, by_total = contrast["total"]
-    note = _share_note(float(total), std_error(Quantity("total", float(total), by_total), found.vcov, order="first"))
+    contrasts = {name: Quantity(name, float(found.values[k]), unit[k]) for k, name in enumerate(CONTRASTS)}
+    made, total = contrast_effects(**contrasts), contrasts["total"]
+    share = _share_note(total.estimate, std_error(total, found.vcov, order="first"))
     out: dict[str, Quantity] = {}
-    for term in EFFECTS:
+    for term, quantity in made.items():
         if term in fixed:
             out[term] = Quantity(term, 1.0 if term in RATIOS else 0.0, np.zeros(len(unit)), None, fixed[term])
-        elif term in RATIOS:
-            value, slope = contrast[term.replace("prop_mediated", "acme")]
-            if total == 0.0:
-                out[term] = Quantity(term, float("nan"), np.zeros(len(unit)), None, ZERO_TOTAL)
-            else:
-                gradient = slope / total - value / total**2 * by_total
-                said = "; ".join(filter(None, [note, about.get(term, "")]))
-                out[term] = Quantity(term, float(value / total), gradient, None, said)
-        else:
-            value, slope = contrast[term]
-            out[term] = Quantity(term, float(value), slope, None, about.get(term, ""))
+            continue
+        said = [share if term in RATIOS else "", (notes or {}).get(term, "")]
+        note = ZERO_TOTAL if quantity.is_missing else joined_notes(*said)
+        out[term] = replace(quantity, term=term, hessian=None, note=note)
     return out
 
 
@@ -180,15 +171,15 @@ def drawn_effects(
         reason = f"{lost} of {len(contrasts)} draws give an expected outcome too large for a number"
         missing |= {term: reason for term in EFFECTS if term not in fixed}
     unknown, said = lost_effects(estimates, V)
-    missing = {term: "; ".join(filter(None, [estimates[term].note, why])) for term, why in unknown.items()} | missing
+    missing = {term: joined_notes(estimates[term].note, why) for term, why in unknown.items()} | missing
     values, notes = {}, {}
     for term in EFFECTS:
-        at_estimates, note = estimates[term].estimate, "; ".join(filter(None, [estimates[term].note, said[term]]))
+        at_estimates, note = estimates[term].estimate, joined_notes(estimates[term].note, said[term])
         if closed or term in missing:
             values[term] = float("nan") if lost and term not in fixed else at_estimates
         else:
             values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
-        notes[term] = "; ".join(filter(None, [CLOSED if closed else "", note]))
+        notes[term] = joined_notes(CLOSED if closed else "", note)
     table = draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing)
     return without_spread(table)
 
@@ -205,6 +196,6 @@ def without_spread(table: pd.DataFrame) -> pd.DataFrame:
     """Ratios without standard error: the mean and the variance of a ratio of normal draws do not exist."""
     ratio = table["term"].isin(RATIOS) & table["conf_low"].notna()
     table.loc[ratio, ["std_error", "statistic"]] = np.nan
-    notes = [f"{note}; {NO_SPREAD}" if note else NO_SPREAD for note in table.loc[ratio, "note"]]
+    notes = [joined_notes(note, NO_SPREAD) for note in table.loc[ratio, "note"]]
     table.loc[ratio, "note"] = notes
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
     SeparateVcov,
     Slopes,
-    effect_draws,
     find_slopes,
     separate_quantities,
     separate_table,
@@ -242,7 +241,7 @@ class PiecewiseInference:
         groups = None if strata is None else strata_of(self.data, strata, self.asked.group, clusters)
         task = refit_of(self._three, self._equation_names, clusters, groups)
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
-        make = partial(_effects_of, self._slopes(at)) if effects else _nothing
+        make = self._slopes(at).effects.draws if effects else _nothing
         return bootstrap_separately(
             task,
             {**effects, **self._parameters()},
@@ -286,10 +285,6 @@ class PiecewiseInference:
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         known = {**{term: q for term, q in effects.items() if np.isfinite(q.estimate)}, **self._parameters()}
         return separate_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
-
-
-def _effects_of(slopes: Slopes, parameters: Array) -> dict[str, Array]:
-    return effect_draws(parameters @ slopes.weights.T, has_c=slopes.has_c)
 
 
 def _nothing(parameters: Array) -> dict[str, Array]:

@@ -9,17 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, Quantity, std_error
+from mlmed.effects.delta import COLUMNS, std_error
 from mlmed.effects.product import product_normal
-from mlmed.effects.separate import (
-    SeparateVcov,
-    Slopes,
-    covariance_of_linear,
-    effect_draws,
-    linear_monte_carlo,
-    separate_table,
-)
-from mlmed.modes.bootstrap import draws_table
+from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.separate import QUOTIENTS, SeparateVcov, Slopes, separate_table
+from mlmed.modes.intervals import monte_carlo_table
 
 __all__ = ["OPTIONS", "effects_table", "sobel_table"]
 
@@ -35,8 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: The named tests of a b, by the order of the delta method that they are.
 TESTS = {"sobel": "first", "aroian": "second", "goodman": "unbiased"}
-#: Effects that hold a product, and how many of a, b, cprime are in it; quotients, and what they divide by.
-PRODUCTS, QUOTIENTS = {"indirect": 2, "total": 3}, {"prop_mediated": "total", "ratio": "direct"}
+#: Effects that hold a product, and how many of a, b, cprime are in it.
+PRODUCTS = {"indirect": 2, "total": 3}
 #: Standard errors from 0 within which a denominator makes a normal interval of the quotient worthless.
 NEAR_ZERO = 2.0
 NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"
@@ -86,25 +80,11 @@ def _monte_carlo(
     n: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    linear = linear_monte_carlo(slopes, psi, V, n=n, rng=rng)
-    draws = effect_draws(linear, has_c=False) | {"c": linear[:, 3]}  # nothing may be made of c and another
-    missing = {}
-    for term, quantity in quantities.items():
-        if quantity.is_fixed:
-            missing[term] = quantity.note
-        elif np.isnan(draws[term]).any():
-            missing[term] = _joined(quantity.note, V.reason_for(quantity.gradient, quantity.hessian))
-    notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
-    estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
-    table = draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
+    table = monte_carlo_table(quantities, slopes.effects.monte_carlo(psi, V, n=n, rng=rng), V, level=level)
     quotients = table["term"].isin(list(QUOTIENTS)) & table["std_error"].notna()
     table.loc[quotients, ["std_error", "statistic"]] = np.nan
-    table.loc[quotients, "note"] = [_joined(note, NO_VARIANCE) for note in table.loc[quotients, "note"]]
+    table.loc[quotients, "note"] = [joined_notes(note, NO_VARIANCE) for note in table.loc[quotients, "note"]]
     return table
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def _with_products(
@@ -117,7 +97,7 @@ def _with_products(
     level: float,
 ) -> pd.DataFrame:
     """Replace the normal intervals of products by exact ones; quotients have none (eq. 65)."""
-    mean, covariance = (slopes.weights @ psi)[:3], covariance_of_linear(slopes, V)[:3, :3]
+    mean, covariance = slopes.effects.values(psi)[:3], slopes.effects.covariance(V)[:3, :3]
     out, numbers = table.set_index("term"), list(COLUMNS[2:-1])
     for term, k in PRODUCTS.items():
         if np.isfinite(out["std_error"][term]):
@@ -127,7 +107,7 @@ def _with_products(
     for term in QUOTIENTS:
         if not quantities[term].is_fixed:
             out.loc[term, numbers] = np.nan
-            out.loc[term, "note"] = _joined(quantities[term].note, NO_PRODUCT)
+            out.loc[term, "note"] = joined_notes(quantities[term].note, NO_PRODUCT)
     return out.reset_index()
 
 
