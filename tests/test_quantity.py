@@ -17,7 +17,7 @@ from mlmed.effects.paths import path_effects
 from mlmed.effects.potential import contrast_effects
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, mean_product
 from mlmed.effects.separate import separate_effects
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from tests.tolerances import DERIVATIVE, SAME
 
 AT = np.array([0.6, 0.35, 0.8, -0.2])
@@ -164,7 +164,7 @@ def test_draws_of_forms_whose_covariance_is_unknown_are_made_apart():
     V = np.diag([0.04, 0.09, 0.01, 0.25])
     V[3, :3] = V[:3, 3] = np.nan
     effects = Effects(separate_effects, ("a", "b", "cprime", "c"), np.eye(4), ("",) * 4, ((),) * 4)
-    found = effects.monte_carlo(AT, ParameterVcov(V), n=20_000, rng=np.random.default_rng(1))
+    found = effects.monte_carlo(AT, Vcov.one(V), n=20_000, rng=np.random.default_rng(1))
     assert np.isnan(found["c_minus_cprime"]).all()
     for term, sd in (("a", 0.2), ("b", 0.3), ("cprime", 0.1), ("c", 0.5)):
         assert found[term].std() == pytest.approx(sd, rel=0.02)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,10 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.effects.quantity import Kind, Quantity
 from mlmed.options import ORDERS, check_level, one_of
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "COLUMNS",
-    "Covariance",
     "Kind",
     "Quantity",
     "delta_table",
@@ -34,20 +33,7 @@ NEGATIVE = (
 )
 
 
-class Covariance(Protocol):
-    """Covariance of psi that knows of what it says nothing, and why (``mlmed.reml.vcov.ParameterVcov``)."""
-
-    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
-        """The matrix for a quantity with these derivatives; NaN if nothing is known of it."""
-
-    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """Why a quantity that has no standard error has none."""
-
-    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """What a reader should know of the standard error of a quantity."""
-
-
-def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second") -> float:
+def std_error(quantity: Quantity, V: Array | Vcov, *, order: str = "second") -> float:
     """Delta-method standard error: sqrt(g'Vg), in second order plus, unbiased minus tr(HVHV)/2 (eq. 28, 29, 63).
 
     For ``a b + cov_ab`` that term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. The three orders are the tests of
@@ -75,7 +61,7 @@ def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second
     return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
 
 
-def said_of(quantity: Quantity, V: Covariance, *, order: str) -> str:
+def said_of(quantity: Quantity, V: Vcov, *, order: str) -> str:
     """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it."""
     if quantity.is_fixed:
         return ""
@@ -140,16 +126,14 @@ def _cumulative(df: Array, statistic: Array) -> Array:
     return np.where(np.isinf(df), ndtr(statistic), np.where(np.isnan(df), np.nan, stdtr(finite, statistic)))
 
 
-def delta_table(
-    quantities: Sequence[Quantity], V: Covariance, *, order: str = "second", level: float = 0.95
-) -> pd.DataFrame:
+def delta_table(quantities: Sequence[Quantity], V: Vcov, *, order: str = "second", level: float = 0.95) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
 
     Parameters
     ----------
     quantities : sequence of Quantity
         What to tabulate.
-    V : Covariance
+    V : Vcov
         Of psi; what it says of a quantity stands in its row.
     order : {"second", "first", "unbiased"}
         Second order adds the variance of the product term, ``unbiased`` subtracts it.

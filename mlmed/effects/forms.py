@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Covariance
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.quantity import Quantity
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["Effects"]
 
@@ -65,7 +65,7 @@ class Effects:
     def _made(self, values: Array) -> dict[str, Array]:
         return self.make(**dict(zip(self.names, values.T, strict=True)))
 
-    def covariance(self, V: Covariance) -> Array:
+    def covariance(self, V: Vcov) -> Array:
         """Covariance (k, k) of the forms; NaN where V is, but not for entries that would only add 0 times NaN."""
         found = np.empty((len(self.names),) * 2)
         for i, left in enumerate(self.weights):
@@ -75,7 +75,7 @@ class Effects:
                 found[i, k] = left[rows] @ matrix[np.ix_(rows, columns)] @ right[columns]
         return found
 
-    def monte_carlo(self, psi: Array, V: Covariance, *, n: int, rng: np.random.Generator) -> dict[str, Array]:
+    def monte_carlo(self, psi: Array, V: Vcov, *, n: int, rng: np.random.Generator) -> dict[str, Array]:
         """Draws (n,) of every effect from the joint normal distribution of the forms (eq. 43).
 
         Forms whose covariance is not known are drawn apart, and nothing is made of both. A form whose variance does not

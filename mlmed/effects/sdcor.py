@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from mlmed.effects.delta import Covariance, Kind, Quantity, said_of, std_error, wald_table
+from mlmed.effects.delta import Kind, Quantity, said_of, std_error, wald_table
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
 
@@ -107,14 +108,14 @@ def _without_error(term: str, value: float, n: int, note: str, kind: Kind) -> Qu
     return Quantity(term, value, np.full(n, np.nan), note=note, kind=kind)
 
 
-def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) -> pd.DataFrame:
+def sdcor_table(quantities: Sequence[Quantity], V: Vcov, *, level: float) -> pd.DataFrame:
     """First-order errors; intervals of sds on the log scale, intervals and tests of correlations by Fisher's z.
 
     Parameters
     ----------
     quantities : sequence of Quantity
         From ``sdcor_quantities``.
-    V : Covariance
+    V : Vcov
         Of psi; what it says of a quantity stands in its row.
     level : float
         Coverage, a proportion.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,20 +15,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.delta import Covariance, said_of, std_error, wald_table
+from mlmed.effects.delta import said_of, std_error, wald_table
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
 from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.effects.slopes import compared_values, slope_note
 from mlmed.names import safe_name
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov, stacked
 
 __all__ = [
     "EFFECTS",
     "LINEAR",
     "QUOTIENTS",
-    "SeparateVcov",
     "Slopes",
     "find_slopes",
     "separate_effects",
@@ -53,58 +51,9 @@ NO_C = "the equation without the mediator has no such treatment; say which it is
 NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
 
 
-@dataclass(frozen=True, slots=True)
-class SeparateVcov:
-    """Covariance of psi = (psi_m, psi_y, psi_reduced), eq. 60.
-
-    Attributes
-    ----------
-    blocks : tuple of 3 ParameterVcov
-        Those of the fits.
-    parts : tuple of 3 slices
-        Where each fit has its parameters.
-    """
-
-    blocks: tuple[ParameterVcov, ...]
-    parts: tuple[slice, ...]
-
-    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
-        """The matrix for a quantity: 0 between the first two fits, NaN between the third and the others."""
-        matrix = np.zeros((self.parts[-1].stop,) * 2)
-        matrix[self.parts[2], :] = matrix[:, self.parts[2]] = np.nan
-        for block, part in zip(self.blocks, self.parts, strict=True):
-            matrix[part, part] = block.of(*_of_part(part, gradient, hessian))
-        return matrix
-
-    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """Why a quantity has no standard error, if it is for want of a covariance."""
-        used = self._uses(gradient, hessian)
-        if 2 in used and len(used) > 1:
-            return UNKNOWN_COVARIANCE
-        return joined_notes(*(self.blocks[k].reason_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
-
-    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """What a reader should know of the covariance behind a quantity."""
-        used = self._uses(gradient, hessian)
-        return joined_notes(*(self.blocks[k].note_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
-
-    def _uses(self, gradient: Array, hessian: Array | None) -> list[int]:
-        """Numbers of the fits that a quantity depends on."""
-        touched = gradient != 0.0
-        if hessian is not None:
-            touched = touched | np.any(hessian != 0.0, axis=0)
-        return [k for k, part in enumerate(self.parts) if touched[part].any()]
-
-
-def _of_part(part: slice, gradient: Array, hessian: Array | None) -> tuple[Array, Array | None]:
-    """Derivatives in the parameters of one fit; second ones in one of them and in any."""
-    return gradient[part], None if hessian is None else hessian[:, part]
-
-
-def separate_vcov(blocks: Sequence[ParameterVcov]) -> SeparateVcov:
+def separate_vcov(parts: Sequence[Vcov]) -> Vcov:
     """Put the covariances of the three fits together (eq. 60)."""
-    ends = np.cumsum([0, *(len(block.matrix) for block in blocks)])
-    return SeparateVcov(tuple(blocks), tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends)))
+    return stacked(parts, 2, UNKNOWN_COVARIANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +147,7 @@ def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) 
 
 
 def separate_table(
-    quantities: Sequence[Quantity], V: Covariance, *, order: str, level: float, more: Mapping[str, str] | None = None
+    quantities: Sequence[Quantity], V: Vcov, *, order: str, level: float, more: Mapping[str, str] | None = None
 ) -> pd.DataFrame:
     """The delta method for functions of separate fits; ``more`` has further notes by term."""
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])

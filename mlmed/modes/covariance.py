@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.alone import Alone, moves_of_one, without_rounding
 from mlmed.reml.percluster import ClusterProducts, cluster_products
 from mlmed.reml.sandwich import sandwich_vcov
-from mlmed.reml.vcov import Directions, ParameterVcov, information_of, parameter_vcov, without
+from mlmed.reml.vcov import Directions, Vcov, information_of, parameter_vcov, without
 
 __all__ = [
     "BOUNDARY_NOTE",
@@ -40,7 +39,7 @@ RESAMPLED = (
 )
 
 
-def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
+def covariance(fitted: Fitted, kind: str) -> Vcov:
     """Covariance of psi in one of its versions.
 
     Raises
@@ -54,7 +53,7 @@ def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
     products = cluster_products(fitted.working, fitted.grams)
     found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
     note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
-    found = _at_the_edge(fitted, kind, replace(found, note=note))
+    found = _at_the_edge(fitted, kind, found.saying(note=note))
     text = lost_along("use vcov='block'", "clusters")
     return without(found, alone_in(fitted, text, products).below(len(found.matrix)))
 
@@ -87,7 +86,7 @@ def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
     return Directions(found.moves, text, tuple(owners))
 
 
-def _at_the_edge(fitted: Fitted, kind: str, V: ParameterVcov) -> ParameterVcov:
+def _at_the_edge(fitted: Fitted, kind: str, V: Vcov) -> Vcov:
     """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
 
     These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the
@@ -106,4 +105,4 @@ def _at_the_edge(fitted: Fitted, kind: str, V: ParameterVcov) -> ParameterVcov:
         # in a balanced design beta does not move with the variances
         moved = without_rounding(estimates.beta_gradient[:, of] * units, errors)
         matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, of], 0.0)
-    return replace(V, edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))
+    return V.saying(edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))

@@ -17,7 +17,7 @@ from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.options import ORDERS, one_of, shown
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "Expression",
@@ -83,7 +83,7 @@ def function_table(
     fitted: Fitted,
     expression: Expression,
     known: Mapping[str, Quantity],
-    V: ParameterVcov,
+    V: Vcov,
     *,
     order: str = "second",
     level: float = 0.95,
@@ -98,7 +98,7 @@ def function_table(
         One expression, or several by label.
     known : mapping
         What they can name.
-    V : ParameterVcov
+    V : Vcov
         Covariance of psi.
     order, level
         As in ``delta_table``.

@@ -34,7 +34,7 @@ from mlmed.modes.sdcor import fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 if TYPE_CHECKING:
     from mlmed.modes.results import MixedResults
@@ -56,7 +56,7 @@ class Inference:
 
     fitted: Fitted
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+    def parameter_vcov(self, kind: str = "block") -> Vcov:
         """Covariance of psi as arrays, with the reason for any NaN."""
         return covariance(self.fitted, kind)
 

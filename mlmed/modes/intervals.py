@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Covariance
 from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.profiles import profile_table
@@ -19,6 +18,7 @@ from mlmed.options import check_level
 
 if TYPE_CHECKING:
     from mlmed.modes.mediation import MediationResults
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["OPTIONS", "effects_table", "monte_carlo_table"]
 
@@ -60,7 +60,7 @@ def effects_table(
 
 
 def monte_carlo_table(
-    quantities: Mapping[str, Quantity], draws: Mapping[str, Array], V: Covariance, *, level: float
+    quantities: Mapping[str, Quantity], draws: Mapping[str, Array], V: Vcov, *, level: float
 ) -> pd.DataFrame:
     """Quantiles of draws of effects; a row without them says why."""
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Covariance, delta_table, said_of, std_error, wald_table
+from mlmed.effects.delta import delta_table, said_of, std_error, wald_table
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity, joined_notes
-from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
+from mlmed.effects.uncertainty import Contrasts, draw_contrasts
 from mlmed.glm.fit import GlmFit
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.fit import EquationFit
 from mlmed.modes.causal.setting import Prepared
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "cluster_notes",
@@ -77,12 +78,12 @@ def interval_subject(J: int, *, joint: bool) -> str:
     return (THESE if joint else NEITHER).format(J=J)
 
 
-def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str, str]:
+def cluster_notes(found: Contrasts, J: int, *, joint: bool) -> dict[str, str]:
     """Which effects rest on the random effects of the J clusters in the data, and what that means.
 
     Parameters
     ----------
-    found : ContrastCovariance
+    found : Contrasts
         Says where they enter.
     J : int
         Clusters.
@@ -99,7 +100,7 @@ def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str
 
 
 def contrast_quantities(
-    found: ContrastCovariance, fixed: Mapping[str, str], notes: Mapping[str, str] | None = None
+    found: Contrasts, fixed: Mapping[str, str], notes: Mapping[str, str] | None = None
 ) -> dict[str, Quantity]:
     """Every effect as a function of the contrasts (and coefficients, which do not enter).
 
@@ -127,7 +128,7 @@ def _share_note(total: float, error: float) -> str:
     return f"unstable: the total effect is {abs(total) / error:.1f} standard errors from 0, and this is a share of it"
 
 
-def delta_effects(found: ContrastCovariance, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
+def delta_effects(found: Contrasts, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
     """The table of the delta method, first order (eq. 74); ``quantities`` as ``contrast_quantities`` gives them."""
     return delta_table([quantities[term] for term in EFFECTS], found.vcov, order="first", level=level)
 
@@ -141,7 +142,7 @@ def draw_effects(prepared: Prepared, *, n: int, seed: int, by_cluster: bool = Fa
 def drawn_effects(
     contrasts: Array,
     estimates: Mapping[str, Quantity],
-    V: Covariance,
+    V: Vcov,
     fixed: Mapping[str, str],
     *,
     closed: bool,
@@ -155,7 +156,7 @@ def drawn_effects(
         Draws.
     estimates : mapping
         The effects at the estimates.
-    V : Covariance
+    V : Vcov
         Of the contrasts and coefficients, which says which effects it knows nothing of.
     fixed : mapping
         Effects that the formulas fix, and why.
@@ -184,7 +185,7 @@ def drawn_effects(
     return without_spread(table)
 
 
-def lost_effects(estimates: Mapping[str, Quantity], V: Covariance) -> tuple[dict[str, str], dict[str, str]]:
+def lost_effects(estimates: Mapping[str, Quantity], V: Vcov) -> tuple[dict[str, str], dict[str, str]]:
     """Effects that a covariance knows nothing of, and why; what a reader should know of the others."""
     said = {term: said_of(quantity, V, order="first") for term, quantity in estimates.items()}
     free = {term for term, quantity in estimates.items() if not quantity.is_fixed}

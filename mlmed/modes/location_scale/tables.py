@@ -18,7 +18,7 @@ from mlmed.locscale.rows import SCALE
 from mlmed.modes.labels import location_labels
 from mlmed.modes.tables import shown_clusters
 from mlmed.options import check_level
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "fixed_names",
@@ -107,7 +107,7 @@ def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
 def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Standard deviations (interval on the log scale) and correlations (interval by Fisher's z)."""
     estimates = fit.estimates
-    return shared_table(list(_sdcor(fit).values()), ParameterVcov(estimates.vcov, estimates.reason), level=level)
+    return shared_table(list(_sdcor(fit).values()), Vcov.one(estimates.vcov, estimates.reason), level=level)
 
 
 def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:

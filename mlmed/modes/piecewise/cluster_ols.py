@@ -19,7 +19,7 @@ from mlmed.glm.robust import hc_vcov, moves_of_one
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.covariance import lost_along, named
 from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
-from mlmed.reml.vcov import Directions, ParameterVcov, without
+from mlmed.reml.vcov import Directions, Vcov, without
 from mlmed.report.text import as_html, render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
@@ -96,7 +96,7 @@ class ClusterRegression(Coefficients):
         """Maximized log-likelihood."""
         return self.fit.loglik
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+    def parameter_vcov(self, kind: str = "block") -> Vcov:
         """Covariance of the coefficients as an array (eq. 64).
 
         Raises
@@ -106,9 +106,9 @@ class ClusterRegression(Coefficients):
         """
         one_of(kind, ALL_KINDS, "vcov")
         if kind in VCOV_KINDS:
-            return ParameterVcov(self.fit.vcov)
+            return Vcov.one(self.fit.vcov)
         factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
-        found = ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
+        found = Vcov.one(factor * hc_vcov(self.fit, HC_OF[kind]))
         return without(found, self.alone_in(lost_along("use vcov='block'", "clusters")))
 
     def alone_in(self, text: str) -> Directions:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
-    SeparateVcov,
     Slopes,
     find_slopes,
     separate_quantities,
@@ -38,6 +37,7 @@ from mlmed.options import (
     check_mapping,
     check_seed,
 )
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["PiecewiseInference"]
 
@@ -95,7 +95,7 @@ class PiecewiseInference:
     def _psi(self) -> Array:
         return np.concatenate([psi_of(fit) for fit in self._three])
 
-    def _covariance(self, kind: str) -> SeparateVcov:
+    def _covariance(self, kind: str) -> Vcov:
         return separate_vcov([fit.parameter_vcov(kind) for fit in self._three])
 
     def _slopes(self, at: Mapping[str, Any] | None) -> Slopes:

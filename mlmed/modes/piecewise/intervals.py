@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import COLUMNS, std_error
 from mlmed.effects.product import product_normal
 from mlmed.effects.quantity import Quantity, joined_notes
-from mlmed.effects.separate import QUOTIENTS, SeparateVcov, Slopes, separate_table
+from mlmed.effects.separate import QUOTIENTS, Slopes, separate_table
 from mlmed.modes.intervals import monte_carlo_table
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["OPTIONS", "effects_table", "sobel_table"]
 
@@ -45,7 +46,7 @@ def effects_table(
     interval: str,
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
@@ -60,7 +61,7 @@ def effects_table(
     return table if interval == "delta" else _with_products(table, quantities, slopes, V, psi=psi, level=level)
 
 
-def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, str]:
+def _cautions(quantities: Mapping[str, Quantity], V: Vcov) -> dict[str, str]:
     """What to say of quotients whose denominator may be 0."""
     said = {}
     for term, below in QUOTIENTS.items():
@@ -73,7 +74,7 @@ def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, 
 def _monte_carlo(
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
@@ -91,7 +92,7 @@ def _with_products(
     table: pd.DataFrame,
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
@@ -111,7 +112,7 @@ def _with_products(
     return out.reset_index()
 
 
-def sobel_table(indirect: Quantity, V: SeparateVcov, *, level: float) -> pd.DataFrame:
+def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
     """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
     rows = [separate_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
     return pd.concat(rows, ignore_index=True)
