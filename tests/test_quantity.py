@@ -9,15 +9,16 @@ from itertools import combinations, product
 import numdifftools as nd
 import numpy as np
 import pytest
+from scipy import special
 
-from mlmed.effects.delta import std_error
+from mlmed.effects.delta import delta_table, std_error
 from mlmed.effects.forms import Effects
 from mlmed.effects.nlcom import combine
 from mlmed.effects.paths import path_effects
 from mlmed.effects.potential import contrast_effects
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, mean_product
 from mlmed.effects.separate import separate_effects
-from mlmed.reml.vcov import Vcov
+from mlmed.reml.vcov import Directions, Vcov, stacked
 from tests.tolerances import DERIVATIVE, SAME
 
 AT = np.array([0.6, 0.35, 0.8, -0.2])
@@ -213,3 +214,53 @@ def test_an_expression_that_cancels_is_fixed():
     found = combine("u / v", known)
     assert found.is_fixed
     assert "whatever the parameters are" in found.note
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_has_its_scale():
+    """Plain, log, Fisher's z; t with degrees of freedom; what is fixed or unknown says so."""
+    unit, V = np.eye(5), np.diag([0.04, 0.09, 0.01, 0.0025, np.nan])
+    rows = [
+        Quantity("b", 1.0, unit[0]),
+        Quantity("var", 2.0, unit[1], kind="variance"),
+        Quantity("sd", 0.5, unit[2], kind="sd"),
+        Quantity("cor", 0.3, unit[3], kind="correlation"),
+        Quantity("gone", 1.0, unit[4]),
+        Quantity("fixed", 0.0, np.zeros(5), note="fixed at 0"),
+    ]
+    table = delta_table(rows, Vcov.one(V, "why"), df=7.0, tested="t with 7 df").set_index("term")
+    t = special.stdtrit(7.0, 0.975)
+    ends = {
+        "b": (1.0 - 0.2 * t, 1.0 + 0.2 * t),
+        "var": (2.0 * np.exp(-0.15 * t), 2.0 * np.exp(0.15 * t)),
+        "sd": (0.5 * np.exp(-0.2 * t), 0.5 * np.exp(0.2 * t)),
+        "cor": tuple(np.tanh(np.arctanh(0.3) + sign * t * 0.05 / 0.91) for sign in (-1, 1)),
+    }
+    for term, (low, high) in ends.items():
+        assert table.loc[term, ["conf_low", "conf_high"]].astype(float).tolist() == pytest.approx([low, high], rel=SAME)
+        assert table.loc[term, "note"] == "t with 7 df"
+    assert table.loc["b", "p_value"] == pytest.approx(2.0 * special.stdtr(7.0, -5.0), rel=SAME)
+    assert table.loc[["var", "sd"], "statistic"].isna().all()
+    assert table.loc["cor", "statistic"] == pytest.approx(np.arctanh(0.3) * 0.91 / 0.05, rel=SAME)
+    assert table.loc[["gone", "fixed"], "note"].tolist() == ["why", "fixed at 0"]
+
+
+def test_blocks_of_a_covariance_answer_for_themselves():
+    """Reasons and notes of the fits that a quantity depends on, one text for what is between them."""
+    unit = np.eye(3)
+    V = stacked([Vcov.one(unit[:1, :1], note="first"), Vcov.one(np.full((1, 1), np.nan), "flat"),
+                 Vcov.one(unit[:1, :1], note="third")], 2, "apart")  # fmt: skip
+    assert V.note_for(unit[0]) == "first"
+    assert V.reason_for(unit[1]) == "flat"
+    assert V.reason_for(unit[0] + unit[1]) == "flat"
+    assert V.reason_for(unit[0] + unit[2]) == "apart"
+    assert np.isnan(std_error(Quantity("", 0.0, unit[0] + unit[2]), V))
+    assert std_error(Quantity("", 0.0, 2.0 * unit[2]), V) == 2.0
+    lost = Directions(unit[:, :1], "lost with {owners}", ("cluster 1",))
+    gone = Vcov.one(unit).losing([lost])
+    assert gone.reason_for(unit[0] - unit[1]) == "lost with cluster 1"
+    assert np.isnan(gone.matrix[0, 0])
+    assert gone.of(unit[1])[0, 0] == 1.0
+    np.testing.assert_array_equal(gone.losing([]).matrix, unit)

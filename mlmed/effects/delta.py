@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from mlmed.effects.quantity import Kind, Quantity
+from mlmed.effects.quantity import Kind, Quantity, joined_notes
 from mlmed.options import ORDERS, check_level, one_of
 from mlmed.reml.vcov import Vcov
 
@@ -26,6 +26,8 @@ __all__ = [
 Array = NDArray[np.float64]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
+#: Kinds whose intervals are made on another scale: their errors are first-order, and their own note says all.
+ON_OTHER_SCALES = ("sd", "correlation")
 #: Why ``order="unbiased"`` may have no answer.
 NEGATIVE = (
     "the unbiased (Goodman) variance is negative, as happens where the paths are small beside their standard errors; "
@@ -79,26 +81,29 @@ def wald_table(
     *,
     level: float = 0.95,
     notes: Sequence[str] | None = None,
-    log_scale: NDArray[np.bool_] | None = None,
+    kinds: Sequence[Kind] | None = None,
     df: Array | None = None,
 ) -> pd.DataFrame:
-    """The tidy table: z or t tests and intervals; on the log scale (and without a test) where ``log_scale``.
+    """The tidy table of estimates and their standard errors: tests and intervals, each on the scale of its kind.
 
-    Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them. Where ``df`` (n,) is NaN there is
-    neither test nor interval.
+    Variances and standard deviations have intervals on the log scale, ``estimate * exp(+- z se / estimate)``, as Stata
+    prints them, and no test; correlations both by Fisher's z. Everything else is normal, or t with ``df`` (n,) degrees
+    of freedom; where these are NaN there is neither test nor interval.
     """
     check_level(level)
-    log = np.zeros(len(estimates), dtype=bool) if log_scale is None else log_scale
+    of = np.asarray([""] * len(estimates) if kinds is None else kinds, dtype=object)
+    log, fisher = np.isin(of, ("variance", "sd")), of == "correlation"
     free = np.full(len(estimates), np.inf) if df is None else df
     z = _quantile(free, 0.5 + level / 2.0)
-    usable = np.isfinite(std_errors) & (std_errors > 0.0)
-    statistic = np.divide(estimates, std_errors, out=np.full(len(estimates), np.nan), where=usable & ~log)
-    low, high = estimates - z * std_errors, estimates + z * std_errors
-    positive = log & usable & (estimates > 0.0)
-    ratio = np.divide(z * std_errors, estimates, out=np.full(len(estimates), np.nan), where=positive)
-    with np.errstate(over="ignore"):  # an interval that reaches to infinity says just that
-        factor = np.exp(ratio)
-    low, high = np.where(log, estimates / factor, low), np.where(log, estimates * factor, high)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an interval may reach to infinity
+        inner = np.where(fisher, estimates, 0.0)
+        centre, spread = np.where(fisher, np.arctanh(inner), estimates), std_errors / (1.0 - inner**2)
+        usable = np.isfinite(spread) & (spread > 0.0) & ~log
+        statistic = np.divide(centre, spread, out=np.full(len(estimates), np.nan), where=usable)
+        factor = np.exp(np.where(log & (std_errors > 0.0) & (estimates > 0.0), z * std_errors / estimates, np.nan))
+        low, high = centre - z * spread, centre + z * spread
+        low = np.where(log, estimates / factor, np.where(fisher, np.tanh(low), low))
+        high = np.where(log, estimates * factor, np.where(fisher, np.tanh(high), high))
     return pd.DataFrame(
         {
             "term": list(terms),
@@ -126,7 +131,16 @@ def _cumulative(df: Array, statistic: Array) -> Array:
     return np.where(np.isinf(df), ndtr(statistic), np.where(np.isnan(df), np.nan, stdtr(finite, statistic)))
 
 
-def delta_table(quantities: Sequence[Quantity], V: Vcov, *, order: str = "second", level: float = 0.95) -> pd.DataFrame:
+def delta_table(
+    quantities: Sequence[Quantity],
+    V: Vcov,
+    *,
+    order: str = "second",
+    level: float = 0.95,
+    df: float = np.inf,
+    tested: str = "",
+    more: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
 
     Parameters
@@ -136,11 +150,24 @@ def delta_table(quantities: Sequence[Quantity], V: Vcov, *, order: str = "second
     V : Vcov
         Of psi; what it says of a quantity stands in its row.
     order : {"second", "first", "unbiased"}
-        Second order adds the variance of the product term, ``unbiased`` subtracts it.
+        Second order adds the variance of the product term, ``unbiased`` subtracts it; standard deviations and
+        correlations are first-order.
     level : float
         Coverage, a proportion.
+    df : float
+        Degrees of freedom of t tests; normal ones by default.
+    tested : str
+        What to say of these wherever there is a standard error.
+    more : mapping, optional
+        Further notes by term.
     """
-    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    estimates = np.array([quantity.estimate for quantity in quantities])
-    notes = ["; ".join(filter(None, [q.note, said_of(q, V, order=order)])) for q in quantities]
-    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)
+    orders = ["first" if q.kind in ON_OTHER_SCALES else order for q in quantities]
+    errors = np.array([std_error(q, V, order=own) for q, own in zip(quantities, orders, strict=True)], dtype=np.float64)
+    notes = []
+    for q, own, error in zip(quantities, orders, errors, strict=True):
+        said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own)
+        notes.append(joined_notes(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
+    terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
+    estimates = np.array([q.estimate for q in quantities], dtype=np.float64)
+    free = np.full(len(estimates), df)
+    return wald_table(terms, estimates, errors, level=level, notes=notes, kinds=kinds, df=free)

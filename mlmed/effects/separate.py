@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.delta import said_of, std_error, wald_table
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
@@ -32,7 +30,6 @@ __all__ = [
     "find_slopes",
     "separate_effects",
     "separate_quantities",
-    "separate_table",
     "separate_vcov",
 ]
 
@@ -144,13 +141,3 @@ def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) 
         if found[below].estimate == 0.0:
             said[term].insert(0, f"not defined: {below} is 0")
     return {term: replace(q, note=joined_notes(q.note, *said[term])) for term, q in found.items()}
-
-
-def separate_table(
-    quantities: Sequence[Quantity], V: Vcov, *, order: str, level: float, more: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """The delta method for functions of separate fits; ``more`` has further notes by term."""
-    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    notes = [joined_notes(q.note, said_of(q, V, order=order), (more or {}).get(q.term, "")) for q in quantities]
-    estimates = np.array([quantity.estimate for quantity in quantities])
-    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)

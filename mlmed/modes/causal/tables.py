@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import delta_table, said_of, std_error, wald_table
+from mlmed.effects.delta import delta_table, said_of, std_error
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.effects.uncertainty import Contrasts, draw_contrasts
@@ -50,17 +50,12 @@ CLOSED = "estimate in closed form (sums of products of coefficients), not a mean
 
 def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
     """Fixed effects; t tests with n - p degrees of freedom for least squares, normal tests otherwise."""
-    V, units = equation.covariance, np.eye(len(equation.beta))
-    errors = np.sqrt(np.diag(V.matrix))
-    df, own = None, ""
+    unit, free, tested = np.eye(len(equation.beta)), np.inf, ""
     if isinstance(equation.fit, GlmFit) and equation.family == "linear":
-        free = equation.fit.nobs - len(equation.beta)
-        df, own = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
-    notes = [
-        V.reason_for(unit) if np.isnan(error) else joined_notes(own, V.note_for(unit))
-        for unit, error in zip(units, errors, strict=True)
-    ]
-    return wald_table(equation.names, equation.beta, errors, level=level, notes=notes, df=df)
+        free = equation.fit.nobs - len(unit)
+        tested = f"t with {free} degrees of freedom"
+    slopes = [Quantity(n, float(b), row) for n, b, row in zip(equation.names, equation.beta, unit, strict=True)]
+    return delta_table(slopes, equation.covariance, level=level, df=free, tested=tested)
 
 
 def fixed_effects(has_direct: bool) -> dict[str, str]:

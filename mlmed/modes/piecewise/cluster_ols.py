@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mlmed.data.levels import cluster_table
 from mlmed.data.plain import PlainDesign, complete_rows, plain_design
-from mlmed.effects.delta import wald_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.quantity import Quantity
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
@@ -129,12 +130,10 @@ class ClusterRegression(Coefficients):
 
     def fixef(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients with t tests, ``df_resid`` degrees of freedom."""
-        V, units = self.parameter_vcov(vcov), np.eye(len(self.fit.beta))
-        errors = np.sqrt(np.diag(V.matrix))
-        df = np.full(len(errors), float(self.df_resid))
-        own = f"t with {self.df_resid} df"
-        notes = [V.reason_for(unit) if np.isnan(e) else own for unit, e in zip(units, errors, strict=True)]
-        return wald_table(self.design.names, self.fit.beta, errors, level=level, notes=notes, df=df)
+        unit = np.eye(len(self.fit.beta))
+        slopes = [Quantity(n, float(b), row) for n, b, row in zip(self.design.names, self.fit.beta, unit, strict=True)]
+        df = self.df_resid
+        return delta_table(slopes, self.parameter_vcov(vcov), level=level, df=df, tested=f"t with {df} df")
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients in the columns of ``MixedResults.tidy``."""

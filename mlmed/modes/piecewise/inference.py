@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity
+from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
     Slopes,
     find_slopes,
     separate_quantities,
-    separate_table,
     separate_vcov,
 )
 from mlmed.errors import EffectError
@@ -284,7 +283,7 @@ class PiecewiseInference:
         """
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         known = {**{term: q for term, q in effects.items() if np.isfinite(q.estimate)}, **self._parameters()}
-        return separate_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
+        return delta_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
 
 
 def _nothing(parameters: Array) -> dict[str, Array]:

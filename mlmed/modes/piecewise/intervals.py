@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, std_error
+from mlmed.effects.delta import COLUMNS, delta_table, std_error
 from mlmed.effects.product import product_normal
 from mlmed.effects.quantity import Quantity, joined_notes
-from mlmed.effects.separate import QUOTIENTS, Slopes, separate_table
+from mlmed.effects.separate import QUOTIENTS, Slopes
 from mlmed.modes.intervals import monte_carlo_table
 from mlmed.reml.vcov import Vcov
 
@@ -57,7 +57,7 @@ def effects_table(
     """The effects with the delta method, Monte Carlo, or the distribution of the product."""
     if interval == "monte-carlo":
         return _monte_carlo(quantities, slopes, V, psi=psi, level=level, n=n, rng=np.random.default_rng(seed))
-    table = separate_table(list(quantities.values()), V, order=order, level=level, more=_cautions(quantities, V))
+    table = delta_table(list(quantities.values()), V, order=order, level=level, more=_cautions(quantities, V))
     return table if interval == "delta" else _with_products(table, quantities, slopes, V, psi=psi, level=level)
 
 
@@ -114,5 +114,5 @@ def _with_products(
 
 def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
     """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
-    rows = [separate_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
+    rows = [delta_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
     return pd.concat(rows, ignore_index=True)
