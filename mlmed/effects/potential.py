@@ -20,6 +20,7 @@ __all__ = [
     "Counterfactual",
     "all_effects",
     "contrast_effects",
+    "effect_weights",
     "expected_outcome",
     "expected_slopes",
 ]
@@ -134,6 +135,11 @@ def contrast_effects(acme_control: T, acme_treated: T, ade_control: T, ade_treat
         of_control, of_treated, share = acme_control / total, acme_treated / total, acme / total
     made = (acme_control, acme_treated, ade_control, ade_treated, total, of_control, of_treated, acme, ade, share)
     return dict(zip(EFFECTS, made, strict=True))
+
+
+def effect_weights() -> dict[str, Array]:
+    """Weights (5,) of the contrasts in every effect that is linear in them."""
+    return {term: weight for term, weight in all_effects(np.eye(5)).items() if term not in RATIOS}
 
 
 def all_effects(contrasts: Array) -> dict[str, Array]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mlmed.glm.fit import GlmFit
+from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.modes.fitting import Fitted
-from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
+from mlmed.options import ALL_KINDS, HC_KINDS, one_of
 from mlmed.reml.alone import Alone, moves_of_one, without_rounding
 from mlmed.reml.percluster import ClusterProducts, cluster_products
 from mlmed.reml.sandwich import sandwich_vcov
-from mlmed.reml.vcov import Directions, Vcov, information_of, parameter_vcov, without
+from mlmed.reml.vcov import Directions, Vcov, information_of, parameter_vcov
 
 __all__ = [
     "BOUNDARY_NOTE",
+    "ESTIMATORS",
+    "Estimator",
     "alone_in",
     "covariance",
     "lost_along",
     "lost_in_replicates",
     "named",
+    "plain_covariance",
     "too_few",
 ]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 #: Kinds that let the fixed effects move with the variances.
 PROPAGATED = ("joint", "cluster")
@@ -39,6 +49,68 @@ RESAMPLED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """What a name of ``vcov=`` means.
+
+    Attributes
+    ----------
+    mixed : callable or None
+        For a linear mixed model: its covariance of psi.
+    plain : callable
+        For an ordinary regression and the cluster of each of its rows, None where every row is one: a matrix.
+    """
+
+    mixed: Callable[[Fitted], Vcov] | None
+    plain: Callable[[GlmFit, Indices | None], Array]
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether it is a sum over clusters or rows, and knows nothing of what one of them alone gives."""
+        return self.plain is not _of_the_model
+
+
+def _of_the_model(fit: GlmFit, codes: Indices | None) -> Array:
+    return fit.vcov
+
+
+def _in_rows(kind: str) -> Callable[[GlmFit, Indices | None], Array]:
+    return lambda fit, codes: hc_vcov(fit, kind)
+
+
+def _in_clusters(corrected: bool) -> Callable[[GlmFit, Indices | None], Array]:
+    return lambda fit, codes: cluster_vcov(fit, codes, corrected=corrected)
+
+
+def _assumed(kind: str) -> Callable[[Fitted], Vcov]:
+    return lambda fitted: _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
+
+
+def _sandwich(kind: str) -> Callable[[Fitted], Vcov]:
+    """Cluster-robust, without what single clusters alone give."""
+
+    def estimated(fitted: Fitted) -> Vcov:
+        products = cluster_products(fitted.working, fitted.grams)
+        found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+        note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
+        lost = alone_in(fitted, lost_along("use vcov='block'", "clusters"), products).below(len(found.matrix))
+        return _at_the_edge(fitted, kind, found.saying(note=note)).losing([lost])
+
+    return estimated
+
+
+#: Every covariance by name. Where clusters are single rows, CR2 is HC2.
+ESTIMATORS = {
+    "block": Estimator(_assumed("block"), _of_the_model),
+    "joint": Estimator(_assumed("joint"), _of_the_model),
+    "CR0": Estimator(_sandwich("CR0"), _in_clusters(corrected=False)),
+    "CR1": Estimator(_sandwich("CR1"), _in_clusters(corrected=True)),
+    "CR2": Estimator(_sandwich("CR2"), _in_rows("HC2")),
+    "cluster": Estimator(_sandwich("cluster"), _in_clusters(corrected=True)),
+    **{kind: Estimator(None, _in_rows(kind)) for kind in HC_KINDS},
+}
+
+
 def covariance(fitted: Fitted, kind: str) -> Vcov:
     """Covariance of psi in one of its versions.
 
@@ -47,15 +119,32 @@ def covariance(fitted: Fitted, kind: str) -> Vcov:
     EffectError
         Unknown kind.
     """
-    one_of(kind, ALL_KINDS, "vcov")
-    if kind in VCOV_KINDS:
-        return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
-    products = cluster_products(fitted.working, fitted.grams)
-    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
-    note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
-    found = _at_the_edge(fitted, kind, found.saying(note=note))
-    text = lost_along("use vcov='block'", "clusters")
-    return without(found, alone_in(fitted, text, products).below(len(found.matrix)))
+    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")].mixed
+    assert estimate is not None
+    return estimate(fitted)
+
+
+def plain_covariance(
+    fit: GlmFit, kind: str, lost: Callable[[], Directions], *, codes: Indices | None = None, note: str = ""
+) -> Vcov:
+    """Covariance of the coefficients of an ordinary regression.
+
+    Parameters
+    ----------
+    fit : GlmFit
+        The regression.
+    kind : str
+        One of ``ESTIMATORS``.
+    lost : callable
+        What single clusters or rows alone notice, for robust kinds.
+    codes : (n,) int array, optional
+        Cluster of each row; by default every row is one.
+    note : str
+        What a reader should know of it.
+    """
+    estimator = ESTIMATORS[kind]
+    found = Vcov.one(estimator.plain(fit, codes), note=note)
+    return found.losing([lost()]) if estimator.is_robust else found
 
 
 def too_few(what: str, J: int, n: int, parameters: str) -> str:

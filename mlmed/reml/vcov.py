@@ -23,7 +23,6 @@ __all__ = [
     "parameter_vcov",
     "said_along",
     "stacked",
-    "without",
 ]
 
 Array = NDArray[np.float64]
@@ -249,11 +248,6 @@ def leading(V: Vcov, n: int) -> Vcov:
     lost, edge = (tuple(replace(one, matrix=one.matrix[:n]) for one in part) for part in (block.lost, block.edge))
     whole = None if V.whole is None else V.whole[:n, :n]
     return replace(V, matrix=V.matrix[:n, :n], whole=whole).saying(part=slice(0, n), lost=lost, edge=edge)
-
-
-def without(V: Vcov, lost: Directions) -> Vcov:
-    """The covariance without what changes along directions of which nothing is known."""
-    return V.losing((*V.lost, lost))
 
 
 def check_vcov_kind(kind: str) -> None:

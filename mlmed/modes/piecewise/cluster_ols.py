@@ -16,18 +16,16 @@ from mlmed.effects.quantity import Quantity
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import hc_vcov, moves_of_one
+from mlmed.glm.robust import moves_of_one
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.covariance import lost_along, named
-from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
-from mlmed.reml.vcov import Directions, Vcov, without
+from mlmed.modes.covariance import lost_along, named, plain_covariance
+from mlmed.options import ALL_KINDS, one_of
+from mlmed.reml.vcov import Directions, Vcov
 from mlmed.report.text import as_html, render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
 
 Array = NDArray[np.float64]
-#: What the cluster-robust versions of a mixed model are where every cluster is one row.
-HC_OF = {"CR0": "HC0", "CR1": "HC0", "cluster": "HC0", "CR2": "HC2"}
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,8 @@ class ClusterRegression(Coefficients):
         EffectError
             Unknown kind.
         """
-        one_of(kind, ALL_KINDS, "vcov")
-        if kind in VCOV_KINDS:
-            return Vcov.one(self.fit.vcov)
-        factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
-        found = Vcov.one(factor * hc_vcov(self.fit, HC_OF[kind]))
-        return without(found, self.alone_in(lost_along("use vcov='block'", "clusters")))
+        text = lost_along("use vcov='block'", "clusters")
+        return plain_covariance(self.fit, one_of(kind, ALL_KINDS, "vcov"), lambda: self.alone_in(text))
 
     def alone_in(self, text: str) -> Directions:
         """Directions of the coefficients that a single cluster alone notices, and what is said of them."""
