@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,6 @@ from mlmed.reml.vcov import Directions, Vcov, information_of, parameter_vcov
 __all__ = [
     "BOUNDARY_NOTE",
     "ESTIMATORS",
-    "Estimator",
     "alone_in",
     "covariance",
     "lost_along",
@@ -49,66 +48,36 @@ RESAMPLED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Estimator:
-    """What a name of ``vcov=`` means.
-
-    Attributes
-    ----------
-    mixed : callable or None
-        For a linear mixed model: its covariance of psi.
-    plain : callable
-        For an ordinary regression and the cluster of each of its rows, None where every row is one: a matrix.
-    """
-
-    mixed: Callable[[Fitted], Vcov] | None
-    plain: Callable[[GlmFit, Indices | None], Array]
-
-    @property
-    def is_robust(self) -> bool:
-        """Whether it is a sum over clusters or rows, and knows nothing of what one of them alone gives."""
-        return self.plain is not _of_the_model
+def _assumed(kind: str, fitted: Fitted) -> Vcov:
+    return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
 
 
-def _of_the_model(fit: GlmFit, codes: Indices | None) -> Array:
-    return fit.vcov
-
-
-def _in_rows(kind: str) -> Callable[[GlmFit, Indices | None], Array]:
-    return lambda fit, codes: hc_vcov(fit, kind)
-
-
-def _in_clusters(corrected: bool) -> Callable[[GlmFit, Indices | None], Array]:
-    return lambda fit, codes: cluster_vcov(fit, codes, corrected=corrected)
-
-
-def _assumed(kind: str) -> Callable[[Fitted], Vcov]:
-    return lambda fitted: _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
-
-
-def _sandwich(kind: str) -> Callable[[Fitted], Vcov]:
+def _sandwich(kind: str, fitted: Fitted) -> Vcov:
     """Cluster-robust, without what single clusters alone give."""
-
-    def estimated(fitted: Fitted) -> Vcov:
-        products = cluster_products(fitted.working, fitted.grams)
-        found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
-        note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
-        lost = alone_in(fitted, lost_along("use vcov='block'", "clusters"), products).below(len(found.matrix))
-        return _at_the_edge(fitted, kind, found.saying(note=note)).losing([lost])
-
-    return estimated
+    products = cluster_products(fitted.working, fitted.grams)
+    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+    note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
+    lost = alone_in(fitted, lost_along("use vcov='block'", "clusters"), products).below(len(found.matrix))
+    return _at_the_edge(fitted, kind, found.saying(note=note)).losing([lost])
 
 
-#: Every covariance by name. Where clusters are single rows, CR2 is HC2.
-ESTIMATORS = {
-    "block": Estimator(_assumed("block"), _of_the_model),
-    "joint": Estimator(_assumed("joint"), _of_the_model),
-    "CR0": Estimator(_sandwich("CR0"), _in_clusters(corrected=False)),
-    "CR1": Estimator(_sandwich("CR1"), _in_clusters(corrected=True)),
-    "CR2": Estimator(_sandwich("CR2"), _in_rows("HC2")),
-    "cluster": Estimator(_sandwich("cluster"), _in_clusters(corrected=True)),
-    **{kind: Estimator(None, _in_rows(kind)) for kind in HC_KINDS},
-}
+def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
+    return hc_vcov(fit, kind)
+
+
+#: Every covariance by name: of psi of a linear mixed model, and of an ordinary regression given the cluster of
+#: each row (None: every row is one, where CR2 is HC2); None where that of the model is meant, or where there is none.
+ESTIMATORS: dict[
+    str, tuple[Callable[[Fitted], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
+] = {
+    "block": (partial(_assumed, "block"), None),
+    "joint": (partial(_assumed, "joint"), None),
+    "CR0": (partial(_sandwich, "CR0"), partial(cluster_vcov, corrected=False)),
+    "CR1": (partial(_sandwich, "CR1"), cluster_vcov),
+    "CR2": (partial(_sandwich, "CR2"), partial(_in_rows, "HC2")),
+    "cluster": (partial(_sandwich, "cluster"), cluster_vcov),
+    **{kind: (None, partial(_in_rows, kind)) for kind in HC_KINDS},
+}  # fmt: skip
 
 
 def covariance(fitted: Fitted, kind: str) -> Vcov:
@@ -119,7 +88,7 @@ def covariance(fitted: Fitted, kind: str) -> Vcov:
     EffectError
         Unknown kind.
     """
-    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")].mixed
+    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")][0]
     assert estimate is not None
     return estimate(fitted)
 
@@ -127,24 +96,11 @@ def covariance(fitted: Fitted, kind: str) -> Vcov:
 def plain_covariance(
     fit: GlmFit, kind: str, lost: Callable[[], Directions], *, codes: Indices | None = None, note: str = ""
 ) -> Vcov:
-    """Covariance of the coefficients of an ordinary regression.
-
-    Parameters
-    ----------
-    fit : GlmFit
-        The regression.
-    kind : str
-        One of ``ESTIMATORS``.
-    lost : callable
-        What single clusters or rows alone notice, for robust kinds.
-    codes : (n,) int array, optional
-        Cluster of each row; by default every row is one.
-    note : str
-        What a reader should know of it.
-    """
-    estimator = ESTIMATORS[kind]
-    found = Vcov.one(estimator.plain(fit, codes), note=note)
-    return found.losing([lost()]) if estimator.is_robust else found
+    """Covariance of the coefficients of an ordinary regression; ``lost``: what single clusters or rows alone notice."""
+    robust = ESTIMATORS[kind][1]
+    if robust is None:
+        return Vcov.one(fit.vcov, note=note)
+    return Vcov.one(robust(fit, codes), note=note).losing([lost()])
 
 
 def too_few(what: str, J: int, n: int, parameters: str) -> str:
