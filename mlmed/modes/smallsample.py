@@ -98,7 +98,7 @@ def errors_and_df(
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    said = [said_of(quantity, V, order=order) for quantity in quantities]
+    said = [said_of(q, V, order=order, error=e) for q, e in zip(quantities, errors, strict=True)]
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])
     linear = np.array([q.hessian is None and not q.gradient[p:].any() for q in quantities])

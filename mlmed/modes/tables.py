@@ -68,13 +68,12 @@ def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:
     """All estimates in the order of ``parameter_names``."""
-    return np.concatenate([fitted.estimates.beta, fitted.estimates.tau, fitted.estimates.sigma2])
+    return fitted.estimates.psi
 
 
 def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
     """Every entry of psi as a quantity."""
-    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    unit = np.eye(len(values))
+    values, unit = estimates.psi, np.eye(len(estimates.psi))
     kinds: list[Kind] = [""] * len(estimates.beta)
     kinds += ["variance" if i == j else "covariance" for at in (estimates.tau_at, estimates.sigma_at) for i, j in at]
     return {name: Quantity(name, float(values[k]), unit[k], kind=kinds[k]) for k, name in enumerate(names)}
