@@ -21,7 +21,6 @@ from mlmed.modes.functions import (
     Expression,
     QuantitiesAt,
     function_table,
-    parameters_at,
     quantity_of,
     variance_of_sd,
 )
@@ -31,10 +30,10 @@ from mlmed.modes.likelihood import LRTest, compare_fits
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.sdcor import fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names
+from mlmed.modes.tables import parameter_names, parameters_at
 from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 if TYPE_CHECKING:
     from mlmed.modes.results import MixedResults
@@ -56,7 +55,7 @@ class Inference:
 
     fitted: Fitted
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+    def parameter_vcov(self, kind: str = "block") -> Vcov:
         """Covariance of psi as arrays, with the reason for any NaN."""
         return covariance(self.fitted, kind)
 

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity
-from mlmed.effects.montecarlo import monte_carlo_draws
+from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.profiles import profile_table
 from mlmed.modes.smallsample import delta_with_df
+from mlmed.modes.tables import psi as psi_of
 from mlmed.options import check_level
 
 if TYPE_CHECKING:
     from mlmed.modes.mediation import MediationResults
+from mlmed.reml.vcov import Vcov
 
-__all__ = ["OPTIONS", "effects_table"]
+__all__ = ["OPTIONS", "effects_table", "monte_carlo_table"]
+
+Array = NDArray[np.float64]
 
 #: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -43,7 +47,11 @@ def effects_table(
         return boot.tidy(method=method, level=level, terms=list(results.effect_quantities(at)))
     quantities = results.effect_quantities(at)
     if interval == "monte-carlo":
-        return _monte_carlo(results, quantities, options, level=level)
+        V, psi = results.parameter_vcov(options["vcov"]), psi_of(results.fitted)
+        rng = np.random.default_rng(options["seed"])
+        return monte_carlo_table(
+            quantities, results.effect_functions(at).monte_carlo(psi, V, n=options["n"], rng=rng), V, level=level
+        )
     if interval == "profile":
         V = results.parameter_vcov(options["vcov"])
         asked = {term: (quantity, results.quantity_at(term, at)) for term, quantity in quantities.items()}
@@ -51,20 +59,22 @@ def effects_table(
     return delta_with_df(results, quantities, at=at, level=level, **options)
 
 
-def _monte_carlo(
-    results: MediationResults, quantities: Mapping[str, Quantity], options: dict[str, Any], *, level: float
+def monte_carlo_table(
+    quantities: Mapping[str, Quantity],
+    draws: Mapping[str, Array],
+    V: Vcov,
+    *,
+    level: float,
+    unspread: Mapping[str, str] = {},
 ) -> pd.DataFrame:
-    V, n = results.parameter_vcov(options["vcov"]), options["n"]
-    draws = monte_carlo_draws(quantities, V, n=n, rng=np.random.default_rng(options["seed"]))
+    """Quantiles of draws of effects; a row without them says why. ``unspread`` as in ``draws_table``."""
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {
-        term: _joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))
+        term: joined_notes(
+            quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian)
+        )
         for term, quantity in quantities.items()
         if quantity.is_fixed or np.isnan(draws[term]).any()
     }
-    notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
-    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
+    notes = {term: joined_notes(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
+    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)

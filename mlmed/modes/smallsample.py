@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, said_of, std_error, wald_table
+from mlmed.effects.delta import said_of, std_error, wald_table
+from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     infinite_df,
@@ -70,6 +71,13 @@ class ErrorsAndDf:
         """Those that a test and an interval are made with, NaN where they are too few; (n,)."""
         return np.where(self.df < LEAST_DF, np.nan, self.df)
 
+    def table(self, quantities: Sequence[Quantity], *, level: float) -> pd.DataFrame:
+        """The tidy table of the quantities that these belong to."""
+        estimates = np.array([quantity.estimate for quantity in quantities])
+        notes = [joined_notes(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
+        terms = [quantity.term for quantity in quantities]
+        return wald_table(terms, estimates, self.errors, level=level, notes=notes, df=self.usable)
+
 
 def errors_and_df(
     fitted: Fitted,
@@ -90,12 +98,12 @@ def errors_and_df(
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    said = [said_of(quantity, V, order=order) for quantity in quantities]
+    said = [said_of(q, V, order=order, error=e) for q, e in zip(quantities, errors, strict=True)]
+    if ddf == "none":
+        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(said))
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])
     linear = np.array([q.hessian is None and not q.gradient[p:].any() for q in quantities])
-    if ddf == "none":
-        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(said))
     if ddf == "residual":
         found = residual_df(slopes[:, :p], fitted.working.problem)
         return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, errors, said))
@@ -139,7 +147,7 @@ def _notes(
         own = _of_df(found.values[k], name) if np.isfinite(found.values[k]) else NO_DF.format(found.reasons[k])
         if quantity.is_fixed or (np.isnan(errors[k]) and said[k]):
             own = ""
-        notes.append("; ".join(filter(None, [own, said[k]])))
+        notes.append(joined_notes(own, said[k]))
     return tuple(notes)
 
 
@@ -167,7 +175,4 @@ def delta_with_df(
         known = every(estimates)
         return [known[term] for term in quantities]
 
-    found = errors_and_df(results.fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
-    notes = ["; ".join(filter(None, [q.note, note])) for q, note in zip(listed, found.notes, strict=True)]
-    estimates = np.array([quantity.estimate for quantity in listed])
-    return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.usable)
+    return errors_and_df(results.fitted, listed, again, vcov=vcov, order=order, ddf=ddf).table(listed, level=level)

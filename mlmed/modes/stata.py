@@ -185,7 +185,7 @@ def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tupl
     variance = V[0, 0] + V[1, 1] - 2.0 * V[0, 1]
     errors = np.sqrt(np.array([variance, V[1, 1]], dtype=np.float64))
     values: NDArray[np.float64] = np.array([difference, sigma2_y])
-    table = wald_table(["var(sm)", "var(Residual)"], values, errors, level=level, log_scale=np.array([True, True]))
+    table = wald_table(["var(sm)", "var(Residual)"], values, errors, level=level, kinds=["variance", "variance"])
     rows = [_variance_row(name, row) for name, (_, row) in zip(table["term"], table.iterrows(), strict=True)]
     note = (
         (

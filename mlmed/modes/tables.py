@@ -9,12 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import Quantity, wald_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.quantity import Kind, Quantity
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.smallsample import errors_and_df
-from mlmed.options import DDF_KINDS, check_level, one_of
+from mlmed.options import check_level
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 
@@ -22,6 +23,7 @@ __all__ = [
     "fixef_table",
     "glance_table",
     "parameter_names",
+    "parameters_at",
     "psi",
     "qualified",
     "ranef_table",
@@ -66,20 +68,15 @@ def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:
     """All estimates in the order of ``parameter_names``."""
-    return np.concatenate([fitted.estimates.beta, fitted.estimates.tau, fitted.estimates.sigma2])
+    return fitted.estimates.psi
 
 
-def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
-    estimates, V = fitted.estimates, covariance(fitted, kind)
-    values, names = psi(fitted), parameter_names(fitted)
-    p = len(estimates.beta)
-    pairs = np.concatenate([estimates.tau_at, estimates.sigma_at])
-    log = np.concatenate([np.zeros(p, dtype=bool), pairs[:, 0] == pairs[:, 1]])
-    with np.errstate(invalid="ignore"):
-        errors = np.sqrt(np.diag(V.matrix))
-    units = np.eye(len(values))
-    notes = [(V.reason_for if np.isnan(error) else V.note_for)(unit) for unit, error in zip(units, errors, strict=True)]
-    return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)
+def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
+    """Every entry of psi as a quantity."""
+    values, unit = estimates.psi, np.eye(len(estimates.psi))
+    kinds: list[Kind] = [""] * len(estimates.beta)
+    kinds += ["variance" if i == j else "covariance" for at in (estimates.tau_at, estimates.sigma_at) for i, j in at]
+    return {name: Quantity(name, float(values[k]), unit[k], kind=kinds[k]) for k, name in enumerate(names)}
 
 
 def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
@@ -89,23 +86,20 @@ def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -
 
 def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Fixed effects, and their degrees of freedom (p,)."""
-    p = len(fitted.estimates.beta)
-    if one_of(ddf, DDF_KINDS, "ddf") == "none":
-        return _parameter_table(fitted, vcov, level).iloc[:p], np.full(p, np.inf)
-    unit, beta = np.eye(len(psi(fitted)))[:p], fitted.estimates.beta
-    names = parameter_names(fitted)[:p]
+    p, names = len(fitted.estimates.beta), parameter_names(fitted)
 
     def slopes(estimates: Estimates) -> list[Quantity]:
-        return [Quantity(name, float(b), row) for name, b, row in zip(names, estimates.beta, unit, strict=True)]
+        return list(parameters_at(names, estimates).values())[:p]
 
     found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
-    return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.usable), found.df
+    return found.table(slopes(fitted.estimates), level=level), found.df
 
 
 def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
     estimates, group = fitted.estimates, fitted.group_name
-    table = _parameter_table(fitted, vcov, level).iloc[len(estimates.beta) :].reset_index(drop=True)
+    entries = list(parameters_at(parameter_names(fitted), estimates).values())[len(estimates.beta) :]
+    table = delta_table(entries, covariance(fitted, vcov), level=level)
     residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
     table.insert(0, "group", [group] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
     table.insert(3, "sdcorr", [*sd_and_correlation(estimates.G, estimates.tau_at), *residual])

@@ -19,7 +19,7 @@ from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
 from mlmed.options import CausalInterval, Groups
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
 
@@ -89,7 +89,7 @@ class CausalResults(CausalEffects):
         """What a comparison calls this fit."""
         return "potential outcomes"
 
-    def _shared_quantities(self) -> tuple[dict[str, Quantity], ParameterVcov]:
+    def _shared_quantities(self) -> tuple[dict[str, Quantity], Vcov]:
         """Effects and coefficients under the names that all methods share, with their covariance."""
         question = self.question(None, None)
         prepared = self.prepared(question)

@@ -19,7 +19,7 @@ from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
 from mlmed.options import check_level
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from mlmed.report.text import as_html
 
 __all__ = ["LocationScaleResults"]
@@ -188,7 +188,7 @@ class LocationScaleResults(Coefficients, Pictures):
             asked = [combine(text, known).named(label) for label, text in expression.items()]
         else:
             asked = [combine(expression, known)]
-        return delta_table(asked, ParameterVcov(estimates.vcov, estimates.reason), order=order, level=level)
+        return delta_table(asked, Vcov.one(estimates.vcov, estimates.reason), order=order, level=level)
 
     # -- trust ---------------------------------------------------------------------------------------------
 
