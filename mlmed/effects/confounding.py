@@ -192,7 +192,9 @@ class Jointly:
             sums = np.zeros((J, scores.shape[1]))
             np.add.at(sums, self.codes, scores)
             scores = sums * np.sqrt(J / (J - 1.0))
-        R = np.linalg.qr(scores @ fit.vcov, mode="r")  # also for fewer clusters than parameters
+        R = np.asarray(
+            np.linalg.qr(scores @ fit.vcov, mode="r"), dtype=np.float64
+        )  # also for fewer clusters than parameters
         whole = np.zeros(len(R), dtype=np.intp)
         return triangular_roots(list(R.T), whole, 1)[0]  # unique where R is not: when some columns make up others
 
