@@ -296,7 +296,9 @@ def _normalize_objects(column: pd.Series) -> pd.Series:
         raise DataError(
             f"column {column.name!r} mixes numbers with something else, e.g. {odd!r}; correct or convert it"
         )
-    return _as_category(column) if types <= {str} else column
+    if not all(issubclass(found, str) for found in types):
+        return column
+    return _as_category(column if types <= {str} else column.map(str, na_action="ignore"))  # texts of NumPy
 
 
 def _as_category(column: pd.Series) -> pd.Series:
