@@ -20,7 +20,14 @@ from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn
 from mlmed.data.layout import Design, Layout
 from mlmed.data.memory import refuse_products
 from mlmed.data.predictors import snapped
-from mlmed.data.roots import ClusterRoots, equation_columns, few_digits, product_roots, root_maps, roots_from_rows
+from mlmed.data.roots import (
+    ClusterRoots,
+    equation_columns,
+    left_within,
+    root_maps,
+    roots_from_rows,
+    roots_of_products,
+)
 from mlmed.data.sizes import unusual_size
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -32,7 +39,9 @@ __all__ = [
     "column_sums",
     "grams_for",
     "pattern_sums",
+    "product_roots",
     "rebased",
+    "rest_share",
     "standardized",
     "total_gram",
     "two_values",
@@ -43,6 +52,11 @@ Array = NDArray[np.float64]
 
 #: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
 TWO_VALUES = 1e-9
+#: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
+#: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
+FEW_DIGITS = 1e-5
+#: Clusters whose products are looked at together: copies of them stay small.
+CLUSTERS = 16_384
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -160,8 +174,45 @@ def accumulate(design: Design) -> Grams:
 
 
 def _wants_roots(grams: Grams) -> bool:
-    """Whether roots are to be taken; those of many columns, a matrix for every cluster, would not fit."""
-    return len(grams.columns) < MANY_COLUMNS and few_digits(grams)
+    """Whether products hold too few digits of a response; roots of many columns, one a cluster, would not fit."""
+    if len(grams.columns) >= MANY_COLUMNS:
+        return False
+    return any(rest_share(grams, r) <= FEW_DIGITS for r in range(len(grams.layout.equations)))
+
+
+def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: slice = slice(None)) -> Array:
+    """Cross-products of some columns on the rows of an equation, (k, k, J), of some clusters."""
+    at = np.asarray(columns)
+    high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
+    chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
+    place = high * (high + 1) // 2 + low
+    if not isinstance(grams.sums, np.ndarray):
+        rows = {int(k): np.sum([grams.row(p, int(k))[part] for p in chosen], axis=0) for k in np.unique(place)}
+        return np.stack([[rows[int(k)] for k in row] for row in place])
+    packed = grams.sums[chosen[0], :, part] if len(chosen) == 1 else grams.sums[chosen, :, part].sum(axis=0)
+    return np.asarray(packed[place])
+
+
+def rest_share(grams: Grams, equation: int) -> float:
+    """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
+
+    It is made from cross-products, so it is known to about 1e-16. Of many columns only those with random effects are
+    looked at.
+    """
+    own = grams.layout.equations[equation]
+    effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
+    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else []
+    others = [k for k in several if k not in (*effects, own.response_at)]
+    columns, starts = [*effects, *others, own.response_at], range(0, len(grams.clusters), CLUSTERS)
+    parts = (_own_products(grams, equation, columns, slice(start, start + CLUSTERS)) for start in starts)
+    return left_within(parts, len(effects))
+
+
+def product_roots(grams: Grams) -> ClusterRoots:
+    """Roots from cross-products, for want of rows."""
+    equations = range(len(grams.layout.equations))
+    tables = [roots_of_products(_own_products(grams, r, equation_columns(grams.layout, r))) for r in equations]
+    return ClusterRoots(tuple(tables), of_rows=False)
 
 
 def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:

@@ -7,46 +7,35 @@ factor of the same rows holds lengths and not squares, so it loses half as many.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.columns import MANY_COLUMNS
 from mlmed.data.layout import Design, Layout
 
-if TYPE_CHECKING:
-    from mlmed.data.grams import Grams
-
 __all__ = [
-    "FEW_DIGITS",
     "NO_DIGITS",
     "ClusterRoots",
     "equation_columns",
-    "few_digits",
-    "product_roots",
-    "rest_share",
+    "left_within",
     "root_maps",
     "roots_from_rows",
+    "roots_of_products",
     "triangular_roots",
 ]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-#: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
-#: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
-FEW_DIGITS = 1e-5
-#: Share below which cross-products alone do not tell the residual variance to six digits.
+#: Share of the squares of a response that its predictors leave, below which cross-products alone do not tell the
+#: residual variance to six digits.
 NO_DIGITS = 1e-10
 #: Length of a column, next to others of its cluster, that is the rounding error of zero, as a share of its length.
 DEPENDENT = 1e-12
 #: The same for a pivot of cross-products, a square.
 DEPENDENT_SQUARE = 1e-13
-#: Clusters whose products are looked at together: copies of them stay small.
-CLUSTERS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +110,6 @@ def roots_from_rows(design: Design, shift: Array, scale: Array) -> ClusterRoots:
     return ClusterRoots(tuple(found), of_rows=True)
 
 
-def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: slice = slice(None)) -> Array:
-    """Cross-products of some columns on the rows of an equation, (k, k, J), of some clusters."""
-    at = np.asarray(columns)
-    high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
-    chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
-    place = high * (high + 1) // 2 + low
-    if not isinstance(grams.sums, np.ndarray):
-        rows = {int(k): np.sum([grams.row(p, int(k))[part] for p in chosen], axis=0) for k in np.unique(place)}
-        return np.stack([[rows[int(k)] for k in row] for row in place])
-    packed = grams.sums[chosen[0], :, part] if len(chosen) == 1 else grams.sums[chosen, :, part].sum(axis=0)
-    return np.asarray(packed[place])
-
-
 def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
     """Cross-products (k, k, J) after ``steps`` columns, in place; ``roots`` (J, k, k) takes the rows of the factor."""
     sizes = np.einsum("kkj->kj", rest).copy()
@@ -147,46 +123,31 @@ def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
     return rest
 
 
-def rest_share(grams: Grams, equation: int) -> float:
-    """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
+def left_within(parts: Iterable[Array], steps: int) -> float:
+    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together.
 
-    It is made from cross-products, so it is known to about 1e-16. Of many columns only those with random effects are
-    looked at.
+    Parameters
+    ----------
+    parts : iterable of (k, k, j) arrays
+        Cross-products of the columns, of some clusters each; changed.
+    steps : int
+        Columns that are left out cluster by cluster.
     """
-    own = grams.layout.equations[equation]
-    effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
-    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else []
-    others = [k for k in several if k not in (*effects, own.response_at)]
-    return _left_within(grams, equation, [*effects, *others, own.response_at], len(effects))
-
-
-def _left_within(grams: Grams, equation: int, columns: Sequence[int], steps: int) -> float:
-    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together."""
-    total, whole = 0.0, np.zeros((len(columns) - steps,) * 2)
-    for start in range(0, len(grams.clusters), CLUSTERS):
-        products = _own_products(grams, equation, columns, slice(start, start + CLUSTERS))
+    total, whole = 0.0, np.zeros((1, 1))
+    for products in parts:
         total += float(products[-1, -1].sum())
-        whole += _eliminated(products, steps)[steps:, steps:].sum(axis=2)
+        whole = whole + _eliminated(products, steps)[steps:, steps:].sum(axis=2)
     if total <= 0.0:
         return 1.0
     rest = _eliminated(whole[:, :, None], len(whole) - 1)[-1, -1]
     return max(float(rest[0]), 0.0) / total
 
 
-def product_roots(grams: Grams) -> ClusterRoots:
-    """Roots from cross-products, for want of rows: what these have lost is not brought back."""
-    found = []
-    for r in range(len(grams.layout.equations)):
-        products = _own_products(grams, r, equation_columns(grams.layout, r))
-        roots = np.zeros(products.shape[::-1])
-        _eliminated(products, len(products), roots)
-        found.append(roots)
-    return ClusterRoots(tuple(found), of_rows=False)
-
-
-def few_digits(grams: Grams) -> bool:
-    """Whether cross-products hold too few digits of what random effects leave of a response."""
-    return any(rest_share(grams, r) <= FEW_DIGITS for r in range(len(grams.layout.equations)))
+def roots_of_products(products: Array) -> Array:
+    """Roots (J, k, k) of cross-products (k, k, J), which are changed: what these have lost is not brought back."""
+    roots = np.zeros(products.shape[::-1])
+    _eliminated(products, len(products), roots)
+    return roots
 
 
 def root_maps(roots: Array, maps: Array) -> Array:

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
-from mlmed.data.alike import refuse_alike
 from mlmed.data.design import (
     check_fixed,
     check_predictors,
@@ -28,7 +27,6 @@ from mlmed.data.plain import complete_rows, read_columns
 from mlmed.data.predictors import observed_values, typical_values
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, parse_equation
-from mlmed.locscale.checks import refuse_unidentified
 from mlmed.names import display_name
 from mlmed.reml.checks import COLLINEAR, refuse_one_cluster
 
@@ -209,10 +207,7 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
     y = response_values(location, encodable)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
-    found = Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
-    refuse_unidentified(found)
-    refuse_alike(zip(equations, (part.layout.encodings for part in (first, second)), strict=True))
-    return found
+    return Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
 
 
 def _part(equation: Equation, table: pd.DataFrame) -> Part:

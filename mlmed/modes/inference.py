@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,9 +35,6 @@ from mlmed.modes.tables import parameter_names
 from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
-
-if TYPE_CHECKING:
-    from mlmed.modes.results import MixedResults
 
 __all__ = ["Inference"]
 
@@ -187,7 +184,7 @@ class Inference:
         """
         return test_equation(self.fitted, hypothesis, lambda text: self.quantity_at(text, at))
 
-    def compare(self, other: MixedResults) -> pd.DataFrame:
+    def compare(self, other: Inference) -> pd.DataFrame:
         """Set this fit beside another of the same data: log-likelihoods, AIC, BIC, LR test where one is nested.
 
         Raises

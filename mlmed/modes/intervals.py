@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity
 from mlmed.effects.montecarlo import monte_carlo_draws
 from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.functions import QuantitiesAt, quantity_of
 from mlmed.modes.profiles import profile_table
+from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.smallsample import delta_with_df
-from mlmed.options import check_level
+from mlmed.reml.vcov import ParameterVcov
 
-if TYPE_CHECKING:
-    from mlmed.modes.mediation import MediationResults
+__all__ = ["OPTIONS", "Effects", "effects_table"]
 
-__all__ = ["OPTIONS", "effects_table"]
+Array = NDArray[np.float64]
 
 #: The options each kind of interval uses, with their defaults; the others are refused, not ignored.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -32,30 +37,49 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def effects_table(
-    results: MediationResults, interval: str, options: dict[str, Any], *, level: float, at: Mapping[str, Any] | None
-) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a table of effects is made of.
+
+    Attributes
+    ----------
+    fitted : Fitted
+        The fit.
+    known : dict of str to Quantity
+        The effects at its estimates.
+    named_at : callable
+        They and the parameters of the fit, as a function of the estimates.
+    draws_of : callable
+        The effects of many parameter vectors (n, n_psi).
+    """
+
+    fitted: Fitted
+    known: dict[str, Quantity]
+    named_at: QuantitiesAt
+    draws_of: Callable[[Array], dict[str, Array]]
+
+
+def effects_table(asked: Effects, interval: str, options: dict[str, Any], *, level: float) -> pd.DataFrame:
     """The effects with the asked kind of interval."""
-    check_level(level)
+    fitted = asked.fitted
     if interval == "bootstrap":
         method = options.pop("method")
-        boot = results.bootstrap(options.pop("n"), at=at, **options)
-        return boot.tidy(method=method, level=level, terms=list(results.effect_quantities(at)))
-    quantities = results.effect_quantities(at)
+        boot = bootstrap_fit(fitted, asked.named_at(fitted.estimates), asked.draws_of, Plan(**options))
+        return boot.tidy(method=method, level=level, terms=list(asked.known))
     if interval == "monte-carlo":
-        return _monte_carlo(results, quantities, options, level=level)
+        V = covariance(fitted, options["vcov"])
+        return _monte_carlo(asked.known, V, n=options["n"], seed=options["seed"], level=level)
     if interval == "profile":
-        V = results.parameter_vcov(options["vcov"])
-        asked = {term: (quantity, results.quantity_at(term, at)) for term, quantity in quantities.items()}
-        return profile_table(results.fitted, asked, V, level=level)
-    return delta_with_df(results, quantities, at=at, level=level, **options)
+        V = covariance(fitted, options["vcov"])
+        moving = {term: quantity_of(term, asked.named_at, fitted.estimates) for term in asked.known}
+        return profile_table(fitted, {term: (asked.known[term], at) for term, at in moving.items()}, V, level=level)
+    return delta_with_df(fitted, asked.known, asked.named_at, level=level, **options)
 
 
 def _monte_carlo(
-    results: MediationResults, quantities: Mapping[str, Quantity], options: dict[str, Any], *, level: float
+    quantities: Mapping[str, Quantity], V: ParameterVcov, *, n: int, seed: int | None, level: float
 ) -> pd.DataFrame:
-    V, n = results.parameter_vcov(options["vcov"]), options["n"]
-    draws = monte_carlo_draws(quantities, V, n=n, rng=np.random.default_rng(options["seed"]))
+    draws = monte_carlo_draws(quantities, V, n=n, rng=np.random.default_rng(seed))
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {
         term: _joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))

@@ -23,7 +23,7 @@ from mlmed.modes.comparison_rows import missing_effects
 from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.interval_options import check_options
-from mlmed.modes.intervals import OPTIONS, effects_table
+from mlmed.modes.intervals import OPTIONS, Effects, effects_table
 from mlmed.modes.misfits import mediation_remarks
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
@@ -123,7 +123,10 @@ class MediationResults(MixedResults):
             "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "method": method,
             "seed": seed, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
-        return effects_table(self, interval, check_options(OPTIONS, interval, given), level=level, at=at)
+        options = check_options(OPTIONS, interval, given)
+        check_level(level)
+        asked = Effects(self.fitted, self.effect_quantities(at), self.quantities_at(at), self.draws_of(at))
+        return effects_table(asked, interval, options, level=level)
 
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named: effects (where the model defines them), then every parameter."""

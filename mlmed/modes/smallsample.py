@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +23,6 @@ from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.options import ALL_KINDS, DDF_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
-
-if TYPE_CHECKING:
-    from mlmed.modes.mediation import MediationResults
 
 __all__ = ["delta_with_df", "errors_and_df"]
 
@@ -150,24 +146,26 @@ def _of_df(df: float, name: str) -> str:
 
 
 def delta_with_df(
-    results: MediationResults,
+    fitted: Fitted,
     quantities: Mapping[str, Quantity],
+    quantities_at: Callable[[Estimates], Mapping[str, Quantity]],
     *,
-    at: Mapping[str, Any] | None,
     level: float,
     vcov: str,
     order: str,
     ddf: str,
 ) -> pd.DataFrame:
-    """The effects table of the delta method, with t tests where degrees of freedom are asked for."""
-    every = results.quantities_at(at)
+    """The effects table of the delta method, with t tests where degrees of freedom are asked for.
+
+    ``quantities_at`` makes the same quantities, and maybe more, of other estimates.
+    """
     listed = list(quantities.values())
 
     def again(estimates: Estimates) -> list[Quantity]:
-        known = every(estimates)
+        known = quantities_at(estimates)
         return [known[term] for term in quantities]
 
-    found = errors_and_df(results.fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
+    found = errors_and_df(fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
     notes = ["; ".join(filter(None, [q.note, note])) for q, note in zip(listed, found.notes, strict=True)]
     estimates = np.array([quantity.estimate for quantity in listed])
     return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.usable)

@@ -14,6 +14,7 @@ from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
 from mlmed.modes.causal.effects import CausalEffects
+from mlmed.modes.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.modes.causal.tables import coefficient_table
 from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
@@ -25,8 +26,6 @@ from mlmed.report.text import as_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from mlmed.modes.causal.sensitivity_results import SensitivityResults
 
 __all__ = ["CausalResults"]
 
@@ -182,8 +181,6 @@ class CausalResults(CausalEffects):
 
         Parameters and result: ``mlmed.modes.causal.sensitivity.sensitivity_of``, docs/sensitivity.md.
         """
-        from mlmed.modes.causal.sensitivity import sensitivity_of
-
         return sensitivity_of(
             self, rho=rho, n=n, seed=seed, level=level, effect=effect, formula=formula, interval=interval
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from mlmed.glm.families import BINARY
+from mlmed.modes.causal.fit import EquationFit
+from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import CLOSED
 from mlmed.modes.export import plain, records
@@ -16,10 +18,6 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.interval_options import check_options
 from mlmed.options import check_level
 from mlmed.report.text import format_number, render_pairs, render_table
-
-if TYPE_CHECKING:
-    from mlmed.modes.causal.fit import EquationFit
-    from mlmed.modes.causal.fitted import CausalFit
 
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
 

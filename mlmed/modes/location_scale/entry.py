@@ -19,7 +19,7 @@ from mlmed.errors import (
     listening,
     warn,
 )
-from mlmed.locscale.checks import exact_fits
+from mlmed.locscale.checks import exact_fits, refuse_unidentified
 from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
@@ -72,6 +72,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     """
     nodes = _check_nodes(nodes)
     rows = read_rows(read_equations(location, scale, data), data)
+    refuse_unidentified(rows)
     if nodes is not None and not rows.scale.random_names:
         raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
     fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)

@@ -175,12 +175,16 @@ class PiecewiseResults(PiecewiseInference):
         if one_of(style, STYLES, "style") == "stata":
             if vcov != "block" or level != 0.95:
                 raise EffectError("style='stata' shows estimates only; leave out vcov and level")
-            return stata_text(self)
-        return native_text(self, vcov=vcov, level=level)
+            return stata_text(self.fits, self.effects_reason or self.effect_quantities())
+        return native_text(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
         """Levels, the three fits and the effects as JSON."""
-        return as_json(self, vcov=vcov, level=level)
+        return as_json(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
+
+    def _shown_effects(self, vcov: str, level: float) -> pd.DataFrame | str:
+        """The effects, or why there are none."""
+        return self.effects_reason or self.effects(vcov=vcov, level=level)
 
     def __str__(self) -> str:
         return self.summary()
