@@ -11,9 +11,9 @@ from mlmed.effects.nlcom import known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.functions import parameters_at, variance_of_sd
+from mlmed.modes.functions import parameters_at
 from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
-from mlmed.modes.sdcor import fit_sdcor_quantities
+from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.options import shown
 
@@ -96,7 +96,7 @@ def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
     if not low <= value <= high:
         raise EffectError(f"{wrong}{allowed}; {here}.{WAY_OUT if kind != 'correlation' else ''}")
     residual = parameter_names(fitted)[-len(fitted.estimates.sigma2) :]
-    if value == 0.0 and kind != "correlation" and (variance_of_sd(name, residual) or name) in residual:
+    if value == 0.0 and kind != "correlation" and entry_behind(fitted, "sd").get(name, name) in residual:
         raise EffectError(f"{wrong}without residuals the model would have to fit every row exactly; {here}.{WAY_OUT}")
 
 
@@ -104,13 +104,11 @@ def _as_parameter(
     fitted: Fitted, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
 ) -> tuple[str, float]:
     """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
-    name, names = quantity.term, parameter_names(fitted)
-    variance = variance_of_sd(name, names)
-    if variance is not None:
-        return variance, value * value
-    zero = quantity.kind == "correlation" and value == 0.0
-    covariance = known_name(f"cov({name.removeprefix('cor(')}", names) if zero else None
-    if covariance is None:
+    name = quantity.term
+    if quantity.kind == "sd":
+        variance = entry_behind(fitted, "sd").get(name)
+        return (name, value) if variance is None else (variance, value * value)
+    if quantity.kind != "correlation" or value != 0.0:
         return name, value
     quantity_at(name)  # refuses a correlation that does not exist
-    return covariance, value
+    return entry_behind(fitted, "correlation").get(name, name), value

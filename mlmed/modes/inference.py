@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity
+from mlmed.effects.nlcom import known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import BootstrapResults
@@ -23,14 +24,13 @@ from mlmed.modes.functions import (
     function_table,
     parameters_at,
     quantity_of,
-    variance_of_sd,
 )
 from mlmed.modes.hypotheses import test_equation
 from mlmed.modes.influence import InfluenceResults, influence_of
 from mlmed.modes.likelihood import LRTest, compare_fits
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
-from mlmed.modes.sdcor import fit_sdcor_quantities
+from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
 from mlmed.modes.tables import parameter_names
 from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
@@ -151,10 +151,11 @@ class Inference:
         >>> [round(end, 3) for end in fit.profile("X").interval]
         [-0.038, 0.418]
         """
-        variance = variance_of_sd(expression, parameter_names(self.fitted))
-        asked = self.quantity_at(variance or expression, at)
+        variances = entry_behind(self.fitted, "sd")
+        name = known_name(expression, variances) if isinstance(expression, str) else None
+        asked = self.quantity_at(expression if name is None else variances[name], at)
         found = profile_quantity(self.fitted, asked, level=level, points=points)
-        return found.root(expression.strip()) if variance else found
+        return found if name is None else found.root(expression.strip())
 
     def test(self, hypothesis: str, *, at: Mapping[str, Any] | None = None) -> LRTest:
         """Likelihood-ratio test of one restriction, everything else re-estimated.

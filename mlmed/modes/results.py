@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +17,7 @@ from mlmed.modes.presentation import Presentation
 from mlmed.modes.record import optimization_record
 from mlmed.modes.starts import fits_from_random_starts
 from mlmed.modes.tables import qualified
+from mlmed.notes import Note
 from mlmed.options import one_of
 from mlmed.reml.estimates import loglik_at
 from mlmed.report.optimization import Optimization
@@ -32,7 +33,11 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
     ----------
     fitted : Fitted
         Specification, sufficient statistics and optimum behind the numbers; called, ``fit.fitted()``, fitted values.
+    remarks : tuple of Note
+        What was seen in the table and in the question, beside what the fit itself says.
     """
+
+    remarks: tuple[Note, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.fitted!r}>"
@@ -89,6 +94,11 @@ class MixedResults(Coefficients, Predictive, Presentation, Pictures):
     def n_clusters(self) -> int:
         """Clusters."""
         return len(self.fitted.clusters)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fit, each with a ``code`` and a ``text``; the warnings of fitting it."""
+        return *self.fitted.notes, *self.remarks
 
     @property
     def method(self) -> str:

@@ -162,14 +162,14 @@ def check_vcov_kind(kind: str) -> None:
     one_of(kind, VCOV_KINDS, "vcov")
 
 
-def information_inverse(hessian: Array) -> tuple[Array, str]:
+def information_inverse(hessian: Array, what: str = "the Hessian") -> tuple[Array, str]:
     """``2 H^-1``, the inverse observed information in natural parameters, or NaN and the reason."""
     size = np.sqrt(np.abs(np.diag(hessian)))
     size = np.where(size > 0.0, size, 1.0)
     scaled = hessian / np.outer(size, size)
     lowest = float(np.linalg.eigvalsh(scaled)[0])
     if lowest < POSITIVE:
-        return np.full_like(hessian, np.nan), _not_positive(lowest)
+        return np.full_like(hessian, np.nan), _not_positive(what, lowest)
     inverse = 2.0 * np.linalg.inv(scaled) / np.outer(size, size)
     return 0.5 * (inverse + inverse.T), ""
 
@@ -186,9 +186,9 @@ def information_of(estimates: Estimates) -> tuple[Array, str]:
     return estimates.turn.T @ V @ estimates.turn, reason
 
 
-def _not_positive(lowest: float) -> str:
+def _not_positive(what: str, lowest: float) -> str:
     return (
-        f"the Hessian in natural parameters is not positive definite (smallest scaled eigenvalue {lowest:.2g}), "
+        f"{what} in natural parameters is not positive definite (smallest scaled eigenvalue {lowest:.2g}), "
         "as happens at the boundary; use profile or bootstrap intervals, or a simpler covariance structure"
     )
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.errors import DataError, EffectError, NotIdentifiedError, listening
+from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.modes import intervals
 from mlmed.modes.interval_options import check_options
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
+from mlmed.modes.mediation import MediationResults, fit_mediation
+from mlmed.modes.piecewise import PiecewiseResults
 from mlmed.modes.piecewise import intervals as piecewise_intervals
+from mlmed.modes.piecewise.entry import fit_piecewise
 from mlmed.modes.results import MixedResults
 from mlmed.options import Method, check_level, one_of, shown
 from mlmed.simulate.generate import Source
@@ -49,12 +50,11 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
     """The analysis, tried on a data set of comfortable size so that what cannot work is said at once."""
     data = source.draw(50, 10, np.random.default_rng(0)).data
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
-    with listening():
-        if source.design != "1-1-1":
-            piecewise(*formulas, data, treatment="x", method=method).effects(**tried)
-            return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
-        fit = mediate(*formulas, data, treatment="x", method=method)
-        terms = tuple(fit.effects(**tried)["term"])
+    if source.design != "1-1-1":
+        fit_piecewise(*formulas, data, treatment="x", method=method).effects(**tried)
+        return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
+    fit = fit_mediation(*formulas, data, treatment="x", method=method)
+    terms = tuple(fit.effects(**tried)["term"])
     return JointAnalysis(Template(fit.fitted), terms, options)
 
 
@@ -86,8 +86,7 @@ class JointAnalysis:
         fitted, reason = self.template.fit(data)
         if fitted is None:
             return failed(len(self.terms), reason)
-        with listening():
-            table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
+        table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=fitted.is_singular)
 
 
@@ -114,17 +113,16 @@ class PiecewiseAnalysis:
 
     def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
         """Fit, and take the intervals."""
-        with listening():
-            try:
-                fit = piecewise(*self.formulas, data, treatment="x", method=self.method)
-            except (DataError, NotIdentifiedError) as error:
-                return failed(len(self.terms), str(error))
-            mixed = _mixed_fits(fit)
-            for one in mixed:
-                if not one.converged:
-                    reason = f"not certified: {one.fitted.optimum.certificate.complaint}"
-                    return failed(len(self.terms), reason)
-            table = fit.effects(**self.options, **_seed(self.options, rng))
+        try:
+            fit = fit_piecewise(*self.formulas, data, treatment="x", method=self.method)
+        except (DataError, NotIdentifiedError) as error:
+            return failed(len(self.terms), str(error))
+        mixed = _mixed_fits(fit)
+        for one in mixed:
+            if not one.converged:
+                reason = f"not certified: {one.fitted.optimum.certificate.complaint}"
+                return failed(len(self.terms), reason)
+        table = fit.effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
 
 

@@ -101,24 +101,38 @@ class CausalEffects(CausalFit):
         >>> fit.effects().set_index("term").loc[["acme", "ade", "total"], "estimate"].round(3).to_dict()
         {'acme': -0.115, 'ade': 0.286, 'total': 0.171}
         """
-        check_level(level)
         given = {
             "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
+        return self._effects_table(interval, given, level=level, at=at, groups=groups)
+
+    def _effects_table(
+        self,
+        interval: CausalInterval | None,
+        given: dict[str, Any],
+        *,
+        level: float,
+        at: Mapping[str, Any] | None,
+        groups: Groups | None,
+        say_closed: bool = True,
+    ) -> pd.DataFrame:
+        """``effects`` with its other options as they were given; ``say_closed`` as in ``drawn_effects``."""
+        check_level(level)
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
             chosen = options.pop("method")
             return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
-        question = self.question(at, groups, ranef_draws)
+        question = self.question(at, groups, given.get("ranef_draws"))
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
         estimates = self.quantities(prepared, found, question)
         if kind == "delta":
             return delta_effects(found, estimates, level=level)
         contrasts = draw_effects(prepared, n=options["n"], seed=options["seed"])
+        closed = prepared.setting.is_closed
         return drawn_effects(
-            contrasts, estimates, found.vcov, self.fixed, closed=prepared.setting.is_closed, level=level
+            contrasts, estimates, found.vcov, self.fixed, closed=closed, say_closed=say_closed, level=level
         )
 
     def bootstrap(

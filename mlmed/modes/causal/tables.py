@@ -154,6 +154,7 @@ def drawn_effects(
     fixed: Mapping[str, str],
     *,
     closed: bool,
+    say_closed: bool,
     level: float,
 ) -> pd.DataFrame:
     """The table of quasi-Bayesian draws (eq. 75): means, medians of ratios, quantiles.
@@ -170,6 +171,8 @@ def drawn_effects(
         Effects that the formulas fix, and why.
     closed : bool
         Effects are sums of products of independent coefficients: their mean is what the estimates give, without draws.
+    say_closed : bool
+        Whether the notes say so.
     level : float
         Coverage.
     """
@@ -188,7 +191,7 @@ def drawn_effects(
             values[term] = float("nan") if lost and term not in fixed else at_estimates
         else:
             values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
-        notes[term] = "; ".join(filter(None, [CLOSED if closed else "", note]))
+        notes[term] = "; ".join(filter(None, [CLOSED if closed and say_closed else "", note]))
     table = draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing)
     return without_spread(table)
 

@@ -18,6 +18,7 @@ from mlmed.modes.location_scale import tables
 from mlmed.modes.location_scale.pictures import Pictures
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
+from mlmed.notes import Note
 from mlmed.options import check_level
 from mlmed.reml.vcov import ParameterVcov
 from mlmed.report.text import as_html
@@ -33,11 +34,15 @@ class LocationScaleResults(Coefficients, Pictures):
     ----------
     fit : Fit
         Rows, arrays and optimum behind the numbers.
+    notes : tuple of Note
+        What to know of the fit, each with a ``code`` and a ``text``; the warnings of fitting it.
     """
+
+    notes: tuple[Note, ...] = ()
 
     def __repr__(self) -> str:
         first, second = self.fit.rows.equations
-        asked = f"{first.text}; ~ {second.text.partition('~')[2].strip()}"
+        asked = f"{first.text}; ~ {second.right}"
         word = "certified" if self.converged else "NOT CERTIFIED"
         counts = f"{self.nobs} observations in {self.n_clusters} clusters"
         return f"<LocationScaleResults: {asked}; log-likelihood {self.llf:.5f}, {word}; {counts}>"
@@ -238,7 +243,7 @@ class LocationScaleResults(Coefficients, Pictures):
         document: dict[str, object] = {
             "schema": "mlmed.location_scale/1",
             "location": first.text,
-            "scale": f"~ {second.text.partition('~')[2].strip()}",
+            "scale": f"~ {second.right}",
             "cluster": ":".join(self.fit.rows.group),
             "level": check_level(level),
         }

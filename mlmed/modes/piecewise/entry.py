@@ -21,14 +21,14 @@ from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
 from mlmed.modes.piecewise.inference import PiecewiseInference
-from mlmed.modes.piecewise.parts import layout_of, names_of
+from mlmed.modes.piecewise.parts import names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.notes import Note, warn_of
 from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
 from mlmed.report.text import as_html
 
-__all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
+__all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "fit_piecewise", "piecewise"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class PiecewiseResults(PiecewiseInference):
     def design(self) -> str:
         """Levels of treatment, mediator and outcome: ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``."""
         return self.fits.design
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fits, each with a ``code`` and a ``text``; the warnings of fitting them."""
+        return self.fits.notes
 
     @property
     def levels(self) -> pd.DataFrame:
@@ -252,6 +257,22 @@ def piecewise(
     >>> fit.design, fit.effects().set_index("term").loc[["a", "b", "indirect"], "estimate"].round(4).tolist()
     ('1-1-1', [0.1901, -0.1796, -0.0341])
     """
+    results = fit_piecewise(mediator, outcome, data, treatment, total, method, covariance, contrast)
+    warn_of(results.notes, stacklevel=2)
+    return results
+
+
+def fit_piecewise(
+    mediator: str,
+    outcome: str,
+    data: Any,
+    treatment: str | None = None,
+    total: str | None = None,
+    method: Method = "reml",
+    covariance: str | Mapping[str, str] = "unstructured",
+    contrast: tuple[Any, Any] | None = None,
+) -> PiecewiseResults:
+    """What ``piecewise`` does; its notes stay notes."""
     one_of(method, METHODS, "method", error=FormulaError)
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
@@ -259,6 +280,4 @@ def piecewise(
     check_mediator(first, second)
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
-    fits = fit_separately(asked, data)
-    warn_of_table(data, (first, second), map(layout_of, (fits.mediator, fits.outcome)), fits.clusters)
-    return PiecewiseResults(asked, fits, pair, data)
+    return PiecewiseResults(asked, fit_separately(asked, data), pair, data)
