@@ -1,0 +1,399 @@
+"""The one file of the lock that knows the public names of mlmed: when they change, edit this file and no other.
+
+Cases ask for things by words that stay: ``fit("joint", ...)``, ``ask(fit, "effects", ends="bca", vcov="CR2")``. The
+tables below say what those words are called today. Where a name stayed what it was, nothing need stand here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import mlmed
+from mlmed.cli import main
+
+__all__ = ["GROUPS", "KEYS", "Asked", "Refused", "ask", "compared", "fit", "load", "run_command", "simulated"]
+
+#: What mlmed raises on purpose.
+Refused = mlmed.errors.MlmedError
+
+#: The function of each school.
+FITS: dict[str, Callable[..., Any]] = {
+    "joint": mlmed.mediate,
+    "mixed": mlmed.mixed,
+    "separate": mlmed.piecewise,
+    "causal": mlmed.causal,
+    "location-scale": mlmed.location_scale,
+    "sums": mlmed.grams,
+}
+
+#: Names of what is asked for, where they are other words than the lock's.
+NAMES: dict[str, str] = {}
+
+#: (school or "", what is asked for, the lock's keyword) -> today's keyword.
+KEYWORDS: dict[tuple[str, str, str], str] = {
+    ("", "effects", "ends"): "method",
+    ("", "summary", "ends"): "method",
+    ("causal", "fit", "vcov"): "robust",
+    ("", "predict", "of"): "level",
+    ("", "predict", "level"): "coverage",
+    ("", "resid", "of"): "level",
+    ("", "fitted", "of"): "level",
+    ("", "simulate", "of"): "level",
+    ("", "predictive_check", "of"): "level",
+    ("", "predictive_check", "level"): "coverage",
+}
+
+#: (school or "", the lock's keyword, its value) -> today's value.
+VALUES: dict[tuple[str, str, str], str] = {("causal", "interval", "monte-carlo"): "quasi-bayes"}
+
+#: Columns whose values name a row of a table: the first of these whose columns the table has.
+KEYS: tuple[tuple[str, ...], ...] = (
+    ("fit", "equation", "group", "term"),
+    ("level", "equation1", "equation2", "term1", "term2"),
+    ("n_clusters", "cluster_size", "term"),
+    ("rho", "term"),
+    ("method", "term"),
+    ("cluster", "term"),
+    ("section", "term"),
+    ("effect", "equation", "group", "term"),
+    ("effect", "group", "term"),
+    ("effect", "group"),
+    ("response", "statistic"),
+    ("row", "response"),
+    ("equation", "term"),
+    ("group", "term"),
+    ("term",),
+    ("start",),
+    ("variable",),
+    ("name",),
+    ("model",),
+)
+#: Columns by which a long table is cut before each piece is described.
+GROUPS = ("effect", "term", "response")
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A result and the school that it is of."""
+
+    school: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One thing to ask of a fit.
+
+    Attributes
+    ----------
+    what : str
+        Its name in the lock.
+    args, options : tuple, dict
+        What is given.
+    label : str
+        Its name in the store; made of the rest unless given.
+    rows : bool
+        Whether it has a value for each row of the data.
+    """
+
+    what: str
+    args: tuple[Any, ...] = ()
+    options: dict[str, Any] | None = None
+    label: str = ""
+    rows: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it stands in a path."""
+        if self.label:
+            return self.label
+        given = [*map(str, self.args), *(f"{key}={value}" for key, value in (self.options or {}).items())]
+        return f"{self.what}({', '.join(given)})" if given else self.what
+
+
+def _named(school: str, what: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Options under today's names."""
+    out = {}
+    for key, value in options.items():
+        name = KEYWORDS.get((school, what, key), KEYWORDS.get(("", what, key), key))
+        out[name] = VALUES.get((school, key, value), value) if isinstance(value, str) else value
+    if school == "causal" and what == "fit" and "contrast" in out:
+        out["control_value"], out["treat_value"] = out.pop("contrast")
+    return out
+
+
+def load(name: str) -> pd.DataFrame:
+    """An example data set."""
+    return mlmed.datasets.load(name)
+
+
+def fit(school: str, *args: Any, **options: Any) -> Fit:
+    """A fit of a school; its data may be sums."""
+    given = [one.result if isinstance(one, Fit) else one for one in args]
+    return Fit(school, FITS[school](*given, **_named(school, "fit", options)))
+
+
+def simulated(n_clusters: int, cluster_size: int, **options: Any) -> pd.DataFrame:
+    """Rows drawn from a population."""
+    return mlmed.simulate.bpg(n_clusters, cluster_size, **options).data
+
+
+def ask(of: Fit, asked: Asked) -> Any:
+    """What a fit answers, as tables, numbers, texts and dictionaries of them."""
+    options = _named(of.school, asked.what, asked.options or {})
+    if asked.what in SPECIAL:
+        return SPECIAL[asked.what](of, *asked.args, **options)
+    found = getattr(of.result, NAMES.get(asked.what, asked.what))
+    return found(*asked.args, **options) if callable(found) else found
+
+
+def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
+    """Several fits side by side."""
+    found = mlmed.compare(*(one.result for one in fits), **options)
+    return {
+        "long": found.long,
+        "table": found.table,
+        "std_errors": found.std_errors,
+        "differences": found.differences(found.methods[0]),
+        "picture": drawn(found.plot()),
+        "text": str(found),
+    }
+
+
+def run_command(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a command prints, on both streams, and its exit status."""
+    os.environ["COLUMNS"] = "100"  # help texts are as wide as the terminal
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(list(arguments))
+        except SystemExit as ended:
+            status = ended.code
+    said = (stream.getvalue().replace(os.getcwd(), "FOLDER") for stream in (out, err))
+    return {"status": status, **dict(zip(("out", "err"), said, strict=True))}
+
+
+# -- what is asked for and is no table --------------------------------------------------------------------------------
+
+
+def _influence(of: Fit, **options: Any) -> dict[str, Any]:
+    found = of.result.influence(**options)
+    return {"table": found.tidy(), "cooks": found.cooks, "text": repr(found)}
+
+
+def _profile(of: Fit, expression: str, **options: Any) -> dict[str, Any]:
+    found = of.result.profile(expression, **options)
+    return {
+        "estimate": found.estimate,
+        "interval": list(found.interval),
+        "curve": found.curve,
+        "note": found.note,
+        "text": repr(found),
+    }
+
+
+def _bootstrap(of: Fit, ends: Sequence[str] = ("percentile",), **options: Any) -> dict[str, Any]:
+    found = of.result.bootstrap(**options)
+    out = {
+        "draws": {term: found.draws[term].to_numpy() for term in found.draws},
+        "failures": found.failures,
+        "n_failed": found.n_failed,
+        "n_singular": found.n_singular,
+        "text": repr(found),
+    }
+    for one in ends:
+        out[f"ends={one}"] = found.tidy(method=one, level=0.8)
+    if "bca" in ends:
+        out["jackknife"] = {term: found.jackknife[term].to_numpy() for term in found.jackknife}
+    return out
+
+
+def _test(of: Fit, hypothesis: str, **options: Any) -> dict[str, Any]:
+    found = of.result.test(hypothesis, **options)
+    return {
+        "hypothesis": found.hypothesis,
+        "chi2": found.chi2,
+        "df": found.df,
+        "p_value": found.p_value,
+        "llf": found.llf,
+        "note": found.note,
+        "text": str(found),
+    }
+
+
+def _optimization(of: Fit) -> dict[str, Any]:
+    found = of.result.optimization
+    return {
+        "converged": found.converged,
+        "starts": found.starts,
+        "optima": len(found.optima),
+        "evaluations": found.evaluations,
+        "smallest_curvature": found.smallest_curvature,
+        "llf": found.loglik[-1],
+    }
+
+
+def _loglik_at(of: Fit, share: float) -> float:
+    """The criterion beside the optimum: all covariances times a number."""
+    residual = of.result.Sigma if len(of.result.sigma2) > 1 else of.result.sigma2
+    return of.result.loglik_at(share * of.result.G, share * residual)
+
+
+def _sensitivity(of: Fit, **options: Any) -> dict[str, Any]:
+    found = of.result.sensitivity(**options)
+    return {
+        "table": found.table,
+        "zero": found.zero.rename(columns={"rho": "zero_at"}),
+        "at": found.at(0.3),
+        "coefficients": found.coefficients(0.3),
+        "region": found.region,
+        "notes": list(found.notes),
+        "text": str(found),
+    }
+
+
+def _part(of: Fit, which: str, asked: Asked) -> Any:
+    """An answer of one of the fits that separate equations are made of."""
+    return ask(Fit("mixed", getattr(of.result, which)), asked)
+
+
+def _joint(of: Fit, asked: Asked) -> Any:
+    """An answer of the joint fit of separate equations."""
+    return ask(Fit("joint", of.result.joint()), asked)
+
+
+def _versus(of: Fit, other: Fit) -> pd.DataFrame:
+    """A fit beside a nested one."""
+    return of.result.compare(other.result)
+
+
+def _sums(of: Fit) -> dict[str, Any]:
+    """What Grams say of themselves."""
+    return {"equations": list(of.result.equations), "n_clusters": of.result.n_clusters, "text": repr(of.result)}
+
+
+#: Pictures by the lock's word: what draws them today.
+PICTURES: dict[str, Callable[..., Any]] = {
+    "conditional": lambda fit, *args, **options: fit.plot_conditional(*args, **options),
+    "correlations": lambda fit, **options: fit.plot_correlations(**options),
+    "ranef": lambda fit, *args, **options: fit.plot_ranef(*args, **options),
+    "spaghetti": lambda fit, *args, **options: fit.plot_spaghetti(*args, **options),
+    "predictive": lambda fit, *args, **options: fit.pp_check(*args, **options),
+    "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
+    "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
+    "influence": lambda fit, term: fit.influence().plot(term),
+    "optimization": lambda fit: fit.optimization.plot(),
+    "effects": lambda fit, **options: fit.plot(**options),
+    "sensitivity": lambda fit: fit.sensitivity().plot(),
+    "location-scale": lambda fit: fit.plot_location_scale(),
+    "prediction": lambda fit, *args, **options: fit.plot_prediction(*args, **options),
+}
+
+
+def drawn(found: Any) -> dict[str, Any]:
+    """What axes, or a figure, show: texts, and the points of lines and dots."""
+    import matplotlib.pyplot as plt
+
+    axes = list(found.axes) if hasattr(found, "axes") and hasattr(found, "suptitle") else found
+    out = {}
+    for at, one in enumerate(axes if isinstance(axes, list | tuple | np.ndarray) else [axes]):
+        lines = [np.asarray(line.get_xydata(), dtype=float).ravel() for line in one.lines]
+        dots = [np.asarray(dot.get_offsets(), dtype=float).ravel() for dot in one.collections]
+        said = [one.get_title(), one.get_xlabel(), one.get_ylabel(), *(text.get_text() for text in one.texts)]
+        legend = one.get_legend()
+        out[str(at)] = {
+            "lines": len(lines),
+            "points": np.concatenate([*lines, *dots, []]),
+            "bars": np.array([[bar.get_x(), bar.get_height()] for bar in one.patches if hasattr(bar, "get_x")]).ravel(),
+            "texts": [*said, *(text.get_text() for text in (legend.get_texts() if legend else ()))],
+        }
+    plt.close("all")
+    return out
+
+
+def _picture(of: Fit, name: str, *args: Any, **options: Any) -> dict[str, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    return drawn(PICTURES[name](of.result, *args, **options))
+
+
+def _document(of: Fit, **options: Any) -> Any:
+    """The JSON document, read."""
+    return json.loads(of.result.to_json(**options))
+
+
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "to_json": _document,
+    "picture": _picture,
+    "influence": _influence,
+    "profile": _profile,
+    "bootstrap": _bootstrap,
+    "test": _test,
+    "optimization": _optimization,
+    "loglik_at": _loglik_at,
+    "sensitivity": _sensitivity,
+    "part": _part,
+    "joint": _joint,
+    "versus": _versus,
+    "sums": _sums,
+}
+
+
+# -- functions that hold no fit ---------------------------------------------------------------------------------------
+
+
+def power(*args: Any, **options: Any) -> dict[str, Any]:
+    """Power of a planned design."""
+    found = mlmed.simulate.power(*args, **options)
+    return {"table": found.table, "text": str(found), "picture": drawn(found.plot())}
+
+
+def study(*args: Any, **options: Any) -> dict[str, Any]:
+    """Estimators beside each other on simulated data."""
+    found = mlmed.simulate.study(*args, **options)
+    return {"table": found.table, "text": str(found), "picture": drawn(found.plot())}
+
+
+def stacked(data: Any, **options: Any) -> pd.DataFrame:
+    """The stacked table."""
+    return mlmed.stack(data, **options)
+
+
+def added(first: Fit, second: Fit) -> Fit:
+    """Grams of two shards."""
+    return Fit("sums", first.result + second.result)
+
+
+def stored(sums: Fit, path: Path) -> Fit:
+    """Grams, written and read again."""
+    sums.result.save(path)
+    return Fit("sums", mlmed.Grams.load(path))
+
+
+def written_sql(formulas: Any, data: Any) -> str:
+    """The SQL of the sums, without the names that DuckDB makes up for a frame."""
+    text = mlmed.grams_sql(formulas, data)
+    return re.sub(r"__duckdb_source_\w+|df_[0-9a-f]{16}", "made_up", text)
+
+
+def reproduced(name: str) -> dict[str, Any]:
+    """A published example."""
+    found = mlmed.reproduce.run(name)
+    return {"table": found.to_frame(), "text": str(found)}
+
+
+def replicated(task: Callable[..., Any], n: int, **options: Any) -> list[Any]:
+    """A task with its own numbers each time."""
+    return mlmed.replicate(task, n, **options)
