@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import wraps
+from typing import Literal, ParamSpec, Protocol, TypeVar
 
 from mlmed.errors import (
     BoundaryWarning,
@@ -20,24 +21,14 @@ from mlmed.errors import (
     warn,
 )
 
-__all__ = ["Code", "Note", "joined", "warn_of"]
+__all__ = ["Code", "Note", "joined", "warn_of", "warns"]
 
+# fmt: off
 Code = Literal[
-    "rows-left-out",
-    "slope-between",
-    "intercept-empty",
-    "intercept-unused",
-    "treatment-between",
-    "mediator-between",
-    "two-values",
-    "slopes-apart",
-    "not-certified",
-    "exact-fit",
-    "boundary",
-    "no-order",
-    "missing-mark",
-    "doubtful-ids",
+    "rows-left-out", "slope-between", "intercept-empty", "intercept-unused", "treatment-between", "mediator-between",
+    "two-values", "slopes-apart", "not-certified", "exact-fit", "boundary", "no-order", "missing-mark", "doubtful-ids",
 ]
+# fmt: on
 #: The warning that a note of a fit becomes.
 WARNINGS: dict[Code, type[MlmedWarning]] = {
     "rows-left-out": DroppedRowsWarning,
@@ -102,3 +93,27 @@ def warn_of(notes: Iterable[Note], *, stacklevel: int) -> None:
         said.setdefault((note.code, "" if note.code in TOGETHER else note.text), []).append(note.text)
     for (code, _), texts in said.items():
         warn("; ".join(texts), WARNINGS[code], stacklevel=stacklevel + 1)
+
+
+class Noted(Protocol):
+    """What has notes."""
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of it."""
+
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Noted)
+
+
+def warns(fit: Callable[P, R]) -> Callable[P, R]:
+    """Warn of the notes of the fit that a function returns to its user; ``inspect.unwrap`` has the silent function."""
+
+    @wraps(fit)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        found = fit(*args, **kwargs)
+        warn_of(found.notes, stacklevel=2)
+        return found
+
+    return told

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Kind, Quantity, delta_table
+from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.effects.sdcor import sdcor_table
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.sdcor import fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names
+from mlmed.modes.tables import Parameter, parameter_names
 from mlmed.options import ORDERS, one_of, shown
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -33,13 +33,11 @@ Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
 
 
-def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
+def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
     """Every entry of psi as a quantity."""
     values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
     unit = np.eye(len(values))
-    kinds: list[Kind] = [""] * len(estimates.beta)
-    kinds += ["variance" if i == j else "covariance" for at in (estimates.tau_at, estimates.sigma_at) for i, j in at]
-    return {name: Quantity(name, float(values[k]), unit[k], kind=kinds[k]) for k, name in enumerate(names)}
+    return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}
 
 
 def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:

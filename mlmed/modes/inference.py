@@ -31,7 +31,7 @@ from mlmed.modes.likelihood import LRTest, compare_fits
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names
+from mlmed.modes.tables import parameters
 from mlmed.options import check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.vcov import ParameterVcov
@@ -63,7 +63,7 @@ class Inference:
         """Everything that can be named, as a function of the estimates."""
         if check_mapping(at, "at", "at={'w': 1.0}"):
             raise EffectError("a single equation has no moderated effects; leave out at=")
-        return partial(parameters_at, parameter_names(self.fitted))
+        return partial(parameters_at, parameters(self.fitted))
 
     def quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """Everything that ``nlcom`` can name, with derivatives in psi."""
@@ -183,7 +183,7 @@ class Inference:
         >>> print(fit.test("X = 0"))
         LR test of X = 0: chi2(1) = 2.7061, p = 0.09996
         """
-        return test_equation(self.fitted, hypothesis, lambda text: self.quantity_at(text, at))
+        return test_equation(self.fitted, hypothesis, self._named_at(at, moving=True))
 
     def compare(self, other: Inference) -> pd.DataFrame:
         """Set this fit beside another of the same data: log-likelihoods, AIC, BIC, LR test where one is nested.

@@ -28,13 +28,13 @@ from mlmed.modes.remarks import mediation_notes, table_notes
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
 from mlmed.modes.text import errors_named, letter, native_summary
-from mlmed.notes import warn_of
+from mlmed.notes import warns
 from mlmed.options import Interval, Method, check_level, check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
 from mlmed.report.text import format_number, render_table
 
-__all__ = ["MediationResults", "fit_mediation", "mediate"]
+__all__ = ["MediationResults", "mediate"]
 
 Array = NDArray[np.float64]
 #: Effects whose errors of another kind stand below the summary.
@@ -214,6 +214,7 @@ def _effects_of(paths: Paths, estimates: Estimates, psi: Array) -> dict[str, Arr
     return effect_draws(linear_draws(paths, estimates, psi))
 
 
+@warns
 def mediate(
     mediator: str,
     outcome: str,
@@ -272,21 +273,6 @@ def mediate(
     >>> fit.effects().set_index("term").loc[["indirect", "total"], "estimate"].round(5).to_dict()
     {'indirect': -0.12762, 'total': 0.16824}
     """
-    results = fit_mediation(mediator, outcome, data, method, treatment, contrast, covariance)
-    warn_of(results.notes, stacklevel=2)
-    return results
-
-
-def fit_mediation(
-    mediator: str,
-    outcome: str,
-    data: Any,
-    method: Method = "reml",
-    treatment: str | None = None,
-    contrast: tuple[Any, Any] | None = None,
-    covariance: str | Mapping[str, str] = "unstructured",
-) -> MediationResults:
-    """What ``mediate`` does; its notes stay notes."""
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     check_mediator(first, second)

@@ -10,12 +10,13 @@ from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.remarks import table_notes
 from mlmed.modes.results import MixedResults
-from mlmed.notes import warn_of
+from mlmed.notes import warns
 from mlmed.options import Method, Residual, check_formulas
 
 __all__ = ["mixed"]
 
 
+@warns
 def mixed(
     formula: str | Sequence[str],
     data: Any,
@@ -63,6 +64,4 @@ def mixed(
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
-    results = MixedResults(fitted, remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))
-    warn_of(results.notes, stacklevel=2)
-    return results
+    return MixedResults(fitted, remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))

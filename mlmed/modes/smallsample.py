@@ -21,6 +21,7 @@ from mlmed.effects.smallsample import (
 from mlmed.errors import EffectError
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.notes import joined
 from mlmed.options import ALL_KINDS, DDF_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
 
@@ -135,7 +136,7 @@ def _notes(
         own = _of_df(found.values[k], name) if np.isfinite(found.values[k]) else NO_DF.format(found.reasons[k])
         if quantity.is_fixed or (np.isnan(errors[k]) and said[k]):
             own = ""
-        notes.append("; ".join(filter(None, [own, said[k]])))
+        notes.append(joined(own, said[k]))
     return tuple(notes)
 
 
@@ -166,6 +167,6 @@ def delta_with_df(
         return [known[term] for term in quantities]
 
     found = errors_and_df(fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
-    notes = ["; ".join(filter(None, [q.note, note])) for q, note in zip(listed, found.notes, strict=True)]
+    notes = [joined(q.note, note) for q, note in zip(listed, found.notes, strict=True)]
     estimates = np.array([quantity.estimate for quantity in listed])
     return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.usable)

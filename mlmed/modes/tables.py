@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import Quantity, wald_table
+from mlmed.effects.delta import Kind, Quantity, wald_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.labels import coefficient_labels, random_labels
@@ -19,9 +21,11 @@ from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 
 __all__ = [
+    "Parameter",
     "fixef_table",
     "glance_table",
     "parameter_names",
+    "parameters",
     "psi",
     "qualified",
     "ranef_table",
@@ -38,30 +42,86 @@ TINY = 1e-10
 RESIDUAL = "Residual"
 
 
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One entry of psi.
+
+    Attributes
+    ----------
+    name : str
+        ``m:x``, ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``; without the equation where there is only one.
+    kind : Kind
+        What it is; the name does not say it, as a column may be called ``var(x)``.
+    equation : str
+        The response that it belongs to, or both, ``m, y``.
+    """
+
+    name: str
+    kind: Kind
+    equation: str
+
+
+def _prefixes(fitted: Fitted, always: bool) -> list[str]:
+    equations = fitted.layout.equations
+    return [f"{e.name}:" if always or len(equations) > 1 else "" for e in equations]
+
+
+def _labels(fitted: Fitted, part: str, prefixes: Sequence[str]) -> list[str]:
+    pairs = zip(prefixes, fitted.layout.equations, strict=True)
+    found = [prefix + name for prefix, equation in pairs for name in getattr(equation, part)]
+    return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(prefixes))
+
+
+def _residuals(prefixes: Sequence[str]) -> list[str]:
+    return [prefix + RESIDUAL for prefix in prefixes]
+
+
 def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
     """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
-    equations = fitted.layout.equations
-    named = always or len(equations) > 1
-    found = [f"{e.name}:{name}" if named else name for e in equations for name in getattr(e, part)]
-    return coefficient_labels(found) if part == "fixed" else random_labels(found, residual_names(fitted, always=always))
+    return _labels(fitted, part, _prefixes(fitted, always))
 
 
 def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
     """What the residual of each equation is called: ``Residual``, or ``m:Residual`` as ``qualified`` has it."""
-    equations = fitted.layout.equations
-    return [f"{e.name}:{RESIDUAL}" if always or len(equations) > 1 else RESIDUAL for e in equations]
+    return _residuals(_prefixes(fitted, always))
+
+
+def parameters(fitted: Fitted, *, always: bool = False, prefixes: Sequence[str] | None = None) -> list[Parameter]:
+    """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    always : bool
+        Named by their equation also where there is only one, as several fits share them.
+    prefixes : sequence of str, optional
+        What stands before the names of each equation, if not that.
+    """
+    own = _prefixes(fitted, always) if prefixes is None else prefixes
+    equations, estimates = fitted.layout.equations, fitted.estimates
+    fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
+    responses = [e.name for e in equations]
+    of = {part: [e.name for e in equations for _ in getattr(e, part)] for part in ("fixed", "random")}
+    return [
+        *(Parameter(name, "", equation) for name, equation in zip(fixed, of["fixed"], strict=True)),
+        *(_entry(random, of["random"], i, j) for i, j in estimates.tau_at),
+        *(_entry(_residuals(own), responses, i, j) for i, j in estimates.sigma_at),
+    ]
+
+
+def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Parameter:
+    """A variance, or a covariance; of a pair the one that stands first in u (j) is named first."""
+    first, second = equations[j], equations[i]
+    equation = first if first == second else f"{first}, {second}"
+    if i == j:
+        return Parameter(f"var({names[i]})", "variance", equation)
+    return Parameter(f"cov({names[j]},{names[i]})", "covariance", equation)
 
 
 def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
-    """Name of every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
-
-    ``always``: named by their equation also where there is only one, as several fits share them.
-    """
-    random, own = qualified(fitted, "random", always=always), residual_names(fitted, always=always)
-    # cov(m:x,y:m): the effect that stands first in u is named first
-    tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
-    residual = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fitted.estimates.sigma_at]
-    return [*qualified(fitted, "fixed", always=always), *tau, *residual]
+    """Name of every entry of psi; ``always`` as in ``parameters``."""
+    return [one.name for one in parameters(fitted, always=always)]
 
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:
@@ -70,16 +130,13 @@ def psi(fitted: Fitted) -> NDArray[np.float64]:
 
 
 def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
-    estimates, V = fitted.estimates, covariance(fitted, kind)
-    values, names = psi(fitted), parameter_names(fitted)
-    p = len(estimates.beta)
-    pairs = np.concatenate([estimates.tau_at, estimates.sigma_at])
-    log = np.concatenate([np.zeros(p, dtype=bool), pairs[:, 0] == pairs[:, 1]])
+    V, values, own = covariance(fitted, kind), psi(fitted), parameters(fitted)
+    log = np.array([one.kind == "variance" for one in own])
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(V.matrix))
     units = np.eye(len(values))
     notes = [(V.reason_for if np.isnan(error) else V.note_for)(unit) for unit, error in zip(units, errors, strict=True)]
-    return wald_table(names, values, errors, level=level, notes=notes, log_scale=log)
+    return wald_table([one.name for one in own], values, errors, level=level, notes=notes, log_scale=log)
 
 
 def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
@@ -128,16 +185,7 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") ->
     fixed = fixed.assign(effect="fixed", group="")
     random = varcorr_table(fitted, vcov=vcov, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
     table = pd.concat([fixed, random], ignore_index=True)
-    equations = fitted.layout.equations
-    own = [e.name for e in equations for _ in e.fixed]
-    of = [e.name for e in equations for _ in e.random]
-    responses = [e.name for e in equations]
-    pairs = [
-        names[i] if names[i] == names[j] else f"{names[j]}, {names[i]}"
-        for names, at in ((of, fitted.estimates.tau_at), (responses, fitted.estimates.sigma_at))
-        for i, j in at
-    ]
-    table["equation"] = [*own, *pairs]
+    table["equation"] = [one.equation for one in parameters(fitted)]
     table["df"] = df
     columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]

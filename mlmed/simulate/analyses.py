@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ import pandas as pd
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.modes import intervals
 from mlmed.modes.interval_options import check_options
-from mlmed.modes.mediation import MediationResults, fit_mediation
-from mlmed.modes.piecewise import PiecewiseResults
+from mlmed.modes.mediation import MediationResults, mediate
+from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.piecewise import intervals as piecewise_intervals
-from mlmed.modes.piecewise.entry import fit_piecewise
 from mlmed.modes.results import MixedResults
 from mlmed.options import Method, check_level, one_of, shown
 from mlmed.simulate.generate import Source
@@ -51,9 +51,9 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
     data = source.draw(50, 10, np.random.default_rng(0)).data
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
     if source.design != "1-1-1":
-        fit_piecewise(*formulas, data, treatment="x", method=method).effects(**tried)
+        unwrap(piecewise)(*formulas, data, treatment="x", method=method).effects(**tried)
         return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
-    fit = fit_mediation(*formulas, data, treatment="x", method=method)
+    fit = unwrap(mediate)(*formulas, data, treatment="x", method=method)
     terms = tuple(fit.effects(**tried)["term"])
     return JointAnalysis(Template(fit.fitted), terms, options)
 
@@ -114,7 +114,7 @@ class PiecewiseAnalysis:
     def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
         """Fit, and take the intervals."""
         try:
-            fit = fit_piecewise(*self.formulas, data, treatment="x", method=self.method)
+            fit = unwrap(piecewise)(*self.formulas, data, treatment="x", method=self.method)
         except (DataError, NotIdentifiedError) as error:
             return failed(len(self.terms), str(error))
         mixed = _mixed_fits(fit)

@@ -11,7 +11,7 @@ import pandas as pd
 from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
 from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
-from mlmed.modes.causal.groups import group_effects
+from mlmed.modes.causal.groups import group_effects, refuse_groups
 from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import delta_effects, draw_effects, drawn_effects
 from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
@@ -204,7 +204,8 @@ class CausalEffects(CausalFit):
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
         question = self.question(at, None, ranef_draws, by_cluster=True)
-        return group_effects(self.chain, kind, options, lambda: self.prepared(question), self.fixed, level=level)
+        refuse_groups(self.chain, kind)
+        return group_effects(self.chain, kind, options, self.prepared(question), self.fixed, level=level)
 
     # -- tests ---------------------------------------------------------------------------------------------
 

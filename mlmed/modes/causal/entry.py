@@ -12,12 +12,13 @@ from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.causal.setting import Chain, check_linear
 from mlmed.modes.fitting import known_columns
 from mlmed.modes.remarks import table_notes
-from mlmed.notes import warn_of
+from mlmed.notes import warns
 from mlmed.options import Family, HcKind, Method
 
 __all__ = ["causal"]
 
 
+@warns
 def causal(
     mediator: str,
     outcome: str,
@@ -99,6 +100,4 @@ def causal(
     seen = table_notes(data, (first, second), (fit_m.layout, fit_y.layout), clusters)
     chain = Chain(fit_m, fit_y, name, values, rows.grouping)
     check_linear(chain)
-    results = CausalResults(chain, errors, rows.dropped, (*level_notes(fit_m, rows, errors), *seen))
-    warn_of(results.notes, stacklevel=2)
-    return results
+    return CausalResults(chain, errors, rows.dropped, (*level_notes(fit_m, rows, errors), *seen))

@@ -17,7 +17,7 @@ from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.location_scale.results import LocationScaleResults
 from mlmed.modes.remarks import table_notes
-from mlmed.notes import Note, warn_of
+from mlmed.notes import Note, warns
 from mlmed.options import shown
 
 __all__ = ["location_scale"]
@@ -25,6 +25,7 @@ __all__ = ["location_scale"]
 Array = NDArray[np.float64]
 
 
+@warns
 def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = None) -> LocationScaleResults:
     """Fit a mixed-effects location-scale model by maximum likelihood.
 
@@ -72,9 +73,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     start, before = _homoscedastic(rows)
     fit = fit_rows(rows, *start, nodes=nodes)
     seen = table_notes(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
-    results = LocationScaleResults(fit, (*before, *_notes(fit), *seen))
-    warn_of(results.notes, stacklevel=2)
-    return results
+    return LocationScaleResults(fit, (*before, *_notes(fit), *seen))
 
 
 def _check_nodes(nodes: Any) -> int | None:

@@ -24,11 +24,11 @@ from mlmed.modes.piecewise.inference import PiecewiseInference
 from mlmed.modes.piecewise.parts import names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
-from mlmed.notes import Note, warn_of
+from mlmed.notes import Note, warns
 from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
 from mlmed.report.text import as_html
 
-__all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "fit_piecewise", "piecewise"]
+__all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ class PiecewiseResults(PiecewiseInference):
         return as_html(self.summary())
 
 
+@warns
 def piecewise(
     mediator: str,
     outcome: str,
@@ -257,22 +258,6 @@ def piecewise(
     >>> fit.design, fit.effects().set_index("term").loc[["a", "b", "indirect"], "estimate"].round(4).tolist()
     ('1-1-1', [0.1901, -0.1796, -0.0341])
     """
-    results = fit_piecewise(mediator, outcome, data, treatment, total, method, covariance, contrast)
-    warn_of(results.notes, stacklevel=2)
-    return results
-
-
-def fit_piecewise(
-    mediator: str,
-    outcome: str,
-    data: Any,
-    treatment: str | None = None,
-    total: str | None = None,
-    method: Method = "reml",
-    covariance: str | Mapping[str, str] = "unstructured",
-    contrast: tuple[Any, Any] | None = None,
-) -> PiecewiseResults:
-    """What ``piecewise`` does; its notes stay notes."""
     one_of(method, METHODS, "method", error=FormulaError)
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
