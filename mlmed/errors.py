@@ -38,10 +38,14 @@ LONGEST = 4_000
 
 
 class MlmedError(Exception):
-    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out."""
+    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out.
 
-    def __init__(self, message: object = "") -> None:
+    ``code`` says what went wrong where many fits are counted by what they failed for; by default the class.
+    """
+
+    def __init__(self, message: object = "", *, code: str = "") -> None:
         text = str(message)
+        self.code = code or type(self).__name__
         half = LONGEST // 2
         super().__init__(text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}")
 

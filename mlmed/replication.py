@@ -1,4 +1,4 @@
-"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray)."""
+"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and what each gives."""
 
 from __future__ import annotations
 
@@ -7,25 +7,140 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from functools import lru_cache
 from multiprocessing import resource_tracker
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.errors import DataError, filtering
+from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
 
-__all__ = ["leave_out", "replicate", "results_of"]
+__all__ = ["Failure", "LeaveOut", "Replicate", "Units", "leave_out", "replicate", "results_of", "stacked"]
 
 Result = TypeVar("Result")
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 #: Seconds between two looks of a worker at whether the process that it works for is still there.
 LOOK = 1.0
 #: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
 PIECES, MOST = 25, 100
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a replicate has no estimates; failures of the same code are equal, so that they are counted together.
+
+    Attributes
+    ----------
+    code : str
+        What went wrong.
+    text : str
+        The same in words, as they hold for all failures of this code.
+    detail : str
+        What this one adds, such as the numbers that were found; usually empty.
+
+    Examples
+    --------
+    >>> flat = Failure("not certified", "not certified", "the likelihood is flat")
+    >>> flat == Failure("not certified", "not certified", "gradient 1.2e-04"), str(flat)
+    (True, 'not certified: the likelihood is flat')
+    >>> flat.within("equation y, ").text
+    'equation y, not certified'
+    """
+
+    code: str
+    text: str = field(compare=False)
+    detail: str = field(default="", compare=False)
+
+    @classmethod
+    def of(cls, error: MlmedError) -> Failure:
+        """What an error says."""
+        return cls(error.code, str(error))
+
+    def within(self, where: str) -> Failure:
+        """The failure of a part, which is counted apart; ``where`` stands before its text."""
+        return changed(self, code=where + self.code, text=where + self.text)
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, [self.text, self.detail]))
+
+
+@dataclass(frozen=True, slots=True)
+class Replicate:
+    """What a replicate gives.
+
+    Attributes
+    ----------
+    values : (k,) array
+        Its estimates.
+    singular : bool
+        Whether its optimum lies on the boundary.
+    """
+
+    values: Array
+    singular: bool = False
+
+
+class LeaveOut(Protocol):
+    """What units can be left out of, one at a time (jackknife, influence)."""
+
+    @property
+    def units(self) -> Indices:
+        """What can be left out."""
+        ...
+
+    def without(self, unit: int) -> Replicate | Failure:
+        """All units but this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Units that are drawn with replacement (call it), or left out one at a time.
+
+    Attributes
+    ----------
+    at : callable
+        What the listed units give.
+    strata : tuple of int arrays
+        Units that are drawn among themselves, so that every stratum keeps its size.
+    """
+
+    at: Callable[[Indices], Replicate | Failure]
+    strata: tuple[Indices, ...]
+
+    @property
+    def units(self) -> Indices:
+        """What is drawn."""
+        return np.sort(np.concatenate(self.strata))
+
+    def draw_index(self, rng: np.random.Generator) -> Indices:
+        """Units of one replicate."""
+        return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
+
+    def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
+        """One replicate."""
+        return self.at(self.draw_index(rng))
+
+    def without(self, unit: int) -> Replicate | Failure:
+        """All units but this one."""
+        units = self.units
+        return self.at(units[units != unit])
+
+
+def stacked(found: Sequence[Replicate | Failure], width: int) -> Array:
+    """Values of all replicates, (n, width); NaN where they failed."""
+    out = np.full((len(found), width), np.nan)
+    for row, one in zip(out, found, strict=True):
+        if isinstance(one, Replicate):
+            row[:] = one.values
+    return out
 
 
 def replicate(
@@ -84,7 +199,7 @@ def replicate(
     return results
 
 
-def leave_out(task: Callable[[int], Result], units: NDArray[np.intp], *, n_jobs: int | None = None) -> list[Result]:
+def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | None = None) -> list[Result]:
     """Call ``task`` with each of the units, as a jackknife leaves them out; workers as in ``replicate``.
 
     Examples
@@ -167,7 +282,7 @@ def _end_with(owner: int) -> None:
     os._exit(1)
 
 
-def _each(task: Callable[[int], Result], units: NDArray[np.intp]) -> list[Result]:
+def _each(task: Callable[[int], Result], units: Indices) -> list[Result]:
     return [task(int(unit)) for unit in units]
 
 

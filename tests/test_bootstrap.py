@@ -143,7 +143,19 @@ def test_replicates_that_do_not_tell_fixed_effects_apart_fail():
     rank = np.array([np.linalg.matrix_rank(design[index], tol=1e-9) for index in drawn])
     assert 50 < (rank < 4).sum() < 250
     assert (found.draws["Intercept"].isna() == (rank < 4)).all()
-    assert list(found.failures) == ["the fixed effects cannot be told apart in the replicate"]
+    assert [failure.text for failure in found.failures] == ["the fixed effects cannot be told apart in the replicate"]
+
+
+def test_failures_that_differ_in_their_numbers_are_counted_together():
+    """The logarithm of a simulated mediator: which rows are not positive differs from draw to draw."""
+    data = mlmed.simulate.bpg(40, 6, seed=2).data
+    data["m"] += 0.01 - data["m"].min()
+    fit = mlmed.mediate("m ~ x + (1 | id)", "y ~ m + np.log(m) + x + (1 | id)", data)
+    found = fit.bootstrap(20, seed=1, kind="parametric")
+    ((failure, count),) = found.failures.items()
+    assert count == found.n_failed > 5
+    assert failure.text.startswith("np.log(m) in equation y with simulated m is not a finite number")
+    assert f"{count} failed ({count}: np.log(m) in equation y" in found.tidy(terms="m:x").loc[0, "note"]
 
 
 def test_fixed_effects_of_the_model_have_no_interval(dataset):
@@ -186,8 +198,8 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
     def run(*arguments, **options):
         raise AssertionError("ran before the options were checked")
 
-    monkeypatch.setattr("mlmed.modes.resampling.replicate", run)
-    monkeypatch.setattr("mlmed.modes.resampling.refits_without", run)
+    monkeypatch.setattr("mlmed.modes.bootstrap.replicate", run)
+    monkeypatch.setattr("mlmed.modes.bootstrap.leave_out", run)
     for options, message in (
         ({"method": "bcaa"}, "method must be one of"),
         ({"level": 95}, "proportion"),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import Counter
+
 import joblib
 import numpy as np
 import pytest
 
 import mlmed
-from mlmed.errors import DataError
+from mlmed.errors import DataError, NotIdentifiedError
+from mlmed.replication import Failure, Replicate, Units, leave_out, stacked
 from tests.studies import indirect_effect
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
@@ -48,3 +52,47 @@ def test_a_negative_number_is_refused():
 def test_progress(capsys):
     mlmed.replicate(indirect_effect, 1, seed=1, progress=True)
     assert "1/1" in capsys.readouterr().err
+
+
+# -- what replicates give ------------------------------------------------------------------------------------------
+
+
+def test_failures_are_counted_by_their_code():
+    """Numbers, brackets and colons in the text do not matter."""
+    found = [
+        Failure("flat", "flat in m:x (curvature 1e-9)", "first"),
+        Failure("flat", "flat in m:x (curvature 2e-9)", "second"),
+        Failure("few", "flat in m:x (curvature 1e-9)"),
+    ]
+    (first, most), (second, one) = Counter(found).most_common()
+    assert (first.code, str(first), most) == ("flat", "flat in m:x (curvature 1e-9): first", 2)
+    assert (second.code, one) == ("few", 1)
+    assert found[0].within("equation y, ") != found[0]
+    assert str(found[2].within("equation y, ")) == "equation y, flat in m:x (curvature 1e-9)"
+
+
+def test_errors_carry_a_code_through_pickle():
+    """Of their class, unless where they are raised says more."""
+    plain, coded = DataError("no data"), NotIdentifiedError("equation y: (1)", code="infinite")
+    for error in (plain, coded):
+        again = Failure.of(pickle.loads(pickle.dumps(error)))
+        assert (again.code, again.text) == (error.code, str(error))
+    assert (plain.code, coded.code) == ("DataError", "infinite")
+
+
+def test_failed_replicates_are_rows_of_nan():
+    found = stacked([Replicate(np.array([1.0, 2.0])), Failure("few", "few"), Replicate(np.array([3.0, 4.0]))], 2)
+    np.testing.assert_array_equal(found, [[1.0, 2.0], [np.nan, np.nan], [3.0, 4.0]])
+    assert stacked([Failure("few", "few")], 3).shape == (1, 3)
+
+
+def test_units_are_drawn_within_strata_and_left_out():
+    """The same stream as drawing each stratum by hand; 3 is in no stratum, so it is neither drawn nor left in."""
+    units = Units(lambda index: Replicate(index.astype(float)), (np.array([0, 4]), np.array([1, 2, 5])))
+    np.testing.assert_array_equal(units.units, [0, 1, 2, 4, 5])
+    rng, own = np.random.default_rng(7), np.random.default_rng(7)
+    for _ in range(5):
+        by_hand = [np.array([0, 4])[own.integers(2, size=2)], np.array([1, 2, 5])[own.integers(3, size=3)]]
+        np.testing.assert_array_equal(units(rng).values, np.concatenate(by_hand))
+    np.testing.assert_array_equal(units.without(2).values, [0, 1, 4, 5])
+    assert [len(one.values) for one in leave_out(units.without, units.units)] == [4] * 5

@@ -12,8 +12,9 @@ from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
 from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
+from mlmed.replication import Failure, Replicate
 
-__all__ = ["GlmFit", "fit_glm"]
+__all__ = ["GlmFit", "Regression", "fit_glm"]
 
 Array = NDArray[np.float64]
 
@@ -22,6 +23,9 @@ TOLERANCE, MOST_ITERATIONS = 1e-10, 100
 #: The linear predictor may still move by this much in one more Newton step. At an optimum it is below 1e-6; where an
 #: estimate is infinite it stays near 1 (logit, poisson) or falls like 1/eta (probit).
 STILL = 1e-4
+#: Why there is no least-squares fit of drawn rows.
+DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
+EXACT = Failure("exact fit", "the response is constant, or made up by the predictors, in the replicate")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,6 +79,50 @@ class GlmFit(Compact):
     def eta(self) -> Array:
         """Linear predictor of every row, (n,)."""
         return self.X @ self.beta
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A regression that is fitted again with other counts of its rows.
+
+    Attributes
+    ----------
+    family, response : str
+        Family and name of the response.
+    names : tuple of str
+        Columns of X.
+    y, X : (n,), (n, p) arrays
+        Data.
+    start : (p,) array
+        Where the search begins.
+    where : str
+        What failures begin with.
+    """
+
+    family: str
+    response: str
+    names: tuple[str, ...]
+    y: Array
+    X: Array
+    start: Array
+    where: str
+
+    def __call__(self, index: NDArray[np.intp]) -> Replicate | Failure:
+        """Coefficients of the listed rows."""
+        found = self.counted(np.bincount(index, minlength=len(self.y)).astype(np.float64))
+        return found if isinstance(found, Failure) else Replicate(found.beta)
+
+    def counted(self, counts: Array) -> GlmFit | Failure:
+        """Fit the rows, each as often as it counts, (n,)."""
+        kept, names, response = counts > 0.0, self.names, self.response
+        X, y, weights = self.X[kept], self.y[kept], counts[kept]
+        try:
+            return fit_glm(self.family, y, X, names=names, response=response, weights=weights, start=self.start)
+        except (DataError, NotIdentifiedError) as error:
+            if self.family == "linear":
+                failure = DEFICIENT if isinstance(error, NotIdentifiedError) else EXACT
+                return failure.within(self.where)
+            return Failure(self.where + error.code, str(error))  # which names the equation
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +220,8 @@ def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _
         k = int(empty[0])
         raise NotIdentifiedError(
             f"equation {response}: the predictor {names[k]!r} is constant ({X[0, k]:g}) in its rows, so its effect "
-            "cannot be told from the intercept; remove it"
+            "cannot be told from the intercept; remove it",
+            code=f"constant {names[k]}",
         )
     size = np.sqrt(square)
     out /= size
@@ -228,7 +277,8 @@ def _infinite(family: str, response: str) -> NotIdentifiedError:
     )
     return NotIdentifiedError(
         f"equation {response}: the {family} model has an infinite estimate, as when {what}; remove a predictor, or "
-        "collapse categories"
+        "collapse categories",
+        code="infinite",
     )
 
 
@@ -250,7 +300,8 @@ def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: s
         except (PerfectSeparationWarning, PerfectSeparationError) as error:
             raise NotIdentifiedError(
                 f"equation {response}: the predictors separate 0 from 1 perfectly, so the {family} model has no "
-                "finite estimate; remove a predictor, or collapse categories"
+                "finite estimate; remove a predictor, or collapse categories",
+                code="separated",
             ) from error
         except (ConvergenceWarning, np.linalg.LinAlgError, ValueError) as error:
             raise _infinite(family, response) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,16 +15,30 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import COLUMNS, Quantity
 from mlmed.effects.draws import draw_interval
 from mlmed.errors import EffectError
-from mlmed.options import ENDS, check_level, check_list, check_text, one_of, shown
-from mlmed.reml.refit import Refitted
+from mlmed.options import (
+    ENDS,
+    check_count,
+    check_flag,
+    check_jobs,
+    check_level,
+    check_list,
+    check_seed,
+    check_text,
+    one_of,
+    shown,
+)
+from mlmed.reml.vcov import Directions, said_along
+from mlmed.replication import Failure, LeaveOut, Replicate, leave_out, replicate, stacked
 from mlmed.report.plots import plot_draws
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "count_failures", "draws_table", "variances_among"]
+__all__ = ["BootstrapResults", "Plan", "draws_table", "run_bootstrap", "with_parameters"]
 
 Array = NDArray[np.float64]
+#: What is made of the values of replicates, (n, width), by name.
+Columns = Callable[[Array], Mapping[str, Array]]
 
 
 def draws_table(
@@ -36,12 +50,14 @@ def draws_table(
     notes: Mapping[str, str],
     missing: Mapping[str, str],
     untested: Collection[str] = (),
+    unspread: Mapping[str, str] = {},
     jackknife: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The tidy table of draws, one row per column.
 
     ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
-    Those in ``untested``, variances, have no test.
+    Those in ``untested``, variances, have no test. Those in ``unspread``, ratios, have no standard error, and that
+    note.
     """
     check_level(level)
     rows = []
@@ -52,14 +68,64 @@ def draws_table(
         values, estimate = draws[term].to_numpy(), float(estimates[term])
         left_out = None if jackknife is None else jackknife[term].to_numpy()
         found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
-        note = _joined(notes.get(term, ""), found.note)
         test = (np.nan, np.nan) if term in untested else (found.statistic, found.p_value)
-        rows.append((term, estimate, found.std_error, *test, found.low, found.high, note))
+        spread, more = (found.std_error, test[0]), ""
+        if term in unspread and np.isfinite(found.low):
+            spread, more = (np.nan, np.nan), unspread[term]
+        note = _joined(notes.get(term, ""), found.note, more)
+        rows.append((term, estimate, *spread, test[1], found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _joined(*notes: str) -> str:
     return "; ".join(filter(None, notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bootstrap was asked to do.
+
+    Attributes
+    ----------
+    n : int
+        Replicates.
+    kind : str
+        How they are made.
+    within : bool
+        Rows within clusters, too.
+    seed : int or None
+        Seed, required.
+    n_jobs : int or None
+        Workers.
+    progress : bool
+        Show a progress bar.
+    """
+
+    n: int
+    kind: str = "case"
+    within: bool = False
+    seed: int | None = None
+    n_jobs: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a number of replicates, a seed or a number of workers."""
+        check_count(self.n, "replicates")
+        check_seed(self.seed, "bootstrap()")
+        check_jobs(self.n_jobs)
+        check_flag(self.progress, "progress")
+
+
+def with_parameters(effects: Columns, names: Sequence[str], psi: Array) -> dict[str, Array]:
+    """Effects of parameter vectors (n, n_psi), and the parameters themselves, by name."""
+    return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
+
+
+def _jackknife(left_out: LeaveOut, columns: Columns, width: int, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
+    """Estimates without each unit in turn, a row per unit."""
+    units = left_out.units
+    found = leave_out(left_out.without, units, n_jobs=n_jobs)
+    return pd.DataFrame(columns(stacked(found, width))).set_index(ids[units])
 
 
 @dataclass(frozen=True)
@@ -78,8 +144,8 @@ class BootstrapResults:
         Seed of the replicates.
     n_singular : int
         Replicates whose optimum lies on the boundary; they count like any other.
-    failures : dict of str to int
-        Replicates without certified estimates, by reason.
+    failures : dict of Failure to int
+        Replicates without certified estimates, counted by the code of the reason.
     fixed : dict of str to str
         Terms that the model fixes, and why.
     notes : dict of str to str
@@ -88,6 +154,8 @@ class BootstrapResults:
         Terms that have draws but no interval, as one cluster alone gives them, and why.
     variances : frozenset of str
         Terms that are variances, which have no test.
+    unspread : dict of str to str
+        Terms whose draws have no variance, so that they have no standard error, and why.
 
     Examples
     --------
@@ -106,12 +174,13 @@ class BootstrapResults:
     kind: str
     seed: int
     n_singular: int
-    failures: dict[str, int]
+    failures: dict[Failure, int]
     fixed: dict[str, str]
     notes: dict[str, str]
     _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
     lost: dict[str, str] = field(default_factory=dict)
     variances: frozenset[str] = frozenset()
+    unspread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -125,7 +194,7 @@ class BootstrapResults:
 
     @cached_property
     def jackknife(self) -> pd.DataFrame:
-        """Estimates without one cluster at a time (exact refits), for the acceleration of ``bca``."""
+        """Estimates without one cluster (or row) at a time, exact refits, for the acceleration of ``bca``."""
         return self._leave_out()
 
     def tidy(
@@ -167,14 +236,15 @@ class BootstrapResults:
             missing=self.fixed
             | {term: _joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
             untested=self.variances,
+            unspread=self.unspread,
             jackknife=jackknife,
         )
 
     def _count(self) -> str:
         failed, singular = "", ""
         if self.failures:
-            reason, count = max(self.failures.items(), key=lambda item: item[1])
-            failed = f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {reason})"
+            failure, count = max(self.failures.items(), key=lambda item: item[1])
+            failed = f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {failure.text})"
         if self.n_singular:
             singular = f"{self.n_singular} of {self.n} replicates singular"
         return _joined(failed, singular)
@@ -197,16 +267,55 @@ class BootstrapResults:
 
     def __repr__(self) -> str:
         return (
-            f"{type(self).__name__}({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
+            f"BootstrapResults({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
             f"{self.n_singular} singular)"
         )
 
 
-def variances_among(quantities: Mapping[str, Quantity]) -> frozenset[str]:
-    """Terms of the quantities that are variances."""
-    return frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance")
+def run_bootstrap(
+    draw: Callable[[np.random.Generator], Replicate | Failure],
+    left_out: LeaveOut,
+    columns: Columns,
+    width: int,
+    quantities: Mapping[str, Quantity],
+    plan: Plan,
+    *,
+    ids: pd.Index,
+    lost: Sequence[Directions] = (),
+    unspread: Mapping[str, str] = {},
+) -> BootstrapResults:
+    """Run the replicates.
 
-
-def count_failures(replicates: Sequence[Refitted]) -> dict[str, int]:
-    """Failed replicates by reason, numbers in the reasons left out so that like goes with like."""
-    return dict(Counter(r.reason.split(" (")[0].split(":")[0] for r in replicates if r.reason))
+    Parameters
+    ----------
+    draw, left_out : callable, LeaveOut
+        Give a replicate of drawn units, and one without a unit (for the jackknife; the results keep it).
+    columns, width : callable, int
+        From values of replicates, (n, width), to the terms of ``quantities``.
+    quantities, plan : mapping, Plan
+        The estimates of the fit itself, and what was asked.
+    ids : Index
+        Names of the units.
+    lost : sequence of Directions
+        What single units alone notice, so that draws of units do not show how it varies.
+    unspread : mapping
+        Terms whose draws have no variance, and why.
+    """
+    said = {term: said_along(lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
+    n, seed = check_count(plan.n, "replicates"), check_seed(plan.seed, "bootstrap()")
+    found = replicate(draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
+    fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
+    return BootstrapResults(
+        draws=pd.DataFrame(columns(stacked(found, width))),
+        estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
+        kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
+        seed=seed,
+        n_singular=sum(one.singular for one in found if isinstance(one, Replicate)),
+        failures=dict(Counter(one for one in found if isinstance(one, Failure))),
+        fixed=fixed,
+        notes={term: quantity.note for term, quantity in quantities.items() if term not in fixed},
+        _leave_out=partial(_jackknife, left_out, columns, width, ids, plan.n_jobs),
+        lost={term: why for term, why in said.items() if why},
+        variances=frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance"),
+        unspread=dict(unspread),
+    )

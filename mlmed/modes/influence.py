@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, said_of, std_error
 from mlmed.errors import EffectError
+from mlmed.modes.bootstrap import with_parameters
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import parameter_names, psi, shown_clusters
 from mlmed.options import check_count, check_flag, check_jobs, check_text
@@ -124,7 +125,7 @@ def influence_of(
     else:
         found = one_step_changes(fitted.working, fitted.optimum, products, reml=fitted.reml)
     here, names = psi(fitted), parameter_names(fitted)
-    moved = {**make(here + found.changes), **dict(zip(names, (here + found.changes).T, strict=True))}
+    moved = with_parameters(make, names, here + found.changes)
     index = pd.Index(shown_clusters(fitted.clusters), name=fitted.group_name)
     changes = pd.DataFrame({term: values - quantities[term].estimate for term, values in moved.items()}, index=index)
     errors = {term: std_error(quantities[term], V) for term in moved}
@@ -133,7 +134,7 @@ def influence_of(
         changes,
         pd.Series(errors, name="std_error"),
         pd.Series(found.cooks, index=index, name="cooks"),
-        pd.Series(list(found.reasons), index=index, name="note"),
+        pd.Series(["" if one is None else str(one) for one in found.failures], index=index, name="note"),
         refit,
         {term: why for term, why in said.items() if why},
     )

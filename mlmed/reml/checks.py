@@ -136,7 +136,8 @@ def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> Non
             involved = [names[j] for j, w in zip(done, weights, strict=True) if abs(w) > 1e-6]
             raise NotIdentifiedError(
                 f"equation {equation}: the column {names[k]!r} is a linear combination of "
-                f"{', '.join(involved) or 'the others'}, so their effects cannot be told apart; remove one of them"
+                f"{', '.join(involved) or 'the others'}, so their effects cannot be told apart; remove one of them",
+                code=f"collinear {equation}",
             )
         done.append(k)
         rest[k + 1 :, k + 1 :] -= np.outer(rest[k + 1 :, k] / rest[k, k], rest[k + 1 :, k])
@@ -157,12 +158,14 @@ def refuse_between(equation: str, grams: Grams, number: int, response_at: int) -
         raise NotIdentifiedError(
             f"equation {equation} has {clusters} rows in {clusters} clusters, one each, so what differs between "
             "clusters cannot be told from what differs within them; check the cluster variable, or use an ordinary "
-            "regression"
+            "regression",
+            code=f"one row a cluster {equation}",
         )
     if within_share(grams, number, response_at) <= COLLINEAR:
         raise NotIdentifiedError(
             f"the response {equation} does not vary within clusters, so it is a variable of the clusters: a model of "
-            "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression"
+            "rows in clusters cannot be fitted; use one row per cluster and an ordinary regression",
+            code=f"between {equation}",
         )
 
 
@@ -170,7 +173,8 @@ def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
     """More rows than fixed effects."""
     if nobs <= fixed:
         raise NotIdentifiedError(
-            f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows"
+            f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows",
+            code=f"few rows {equation}",
         )
 
 
@@ -181,7 +185,8 @@ def refuse_absorbed(equation: str, names: tuple[str, ...], absorbed: NDArray[np.
         raise NotIdentifiedError(
             f"equation {equation}: the fixed effects hold {name} of every cluster, so under REML nothing is left "
             f"to tell the variance of the random effect {name} from; remove the random effect, or the fixed "
-            "effects of the clusters"
+            "effects of the clusters",
+            code=f"absorbed {equation}",
         )
 
 
@@ -208,7 +213,8 @@ def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: A
             if counts[r, s] < 2.0:
                 raise NotIdentifiedError(
                     f"the responses {names[s]} and {names[r]} are complete together in {counts[r, s]:g} row(s), so "
-                    "nothing is known of their residual correlation; use residual='diagonal'"
+                    "nothing is known of their residual correlation; use residual='diagonal'",
+                    code=f"unpaired {names[s]} {names[r]}",
                 )
 
 
@@ -230,7 +236,8 @@ def refuse_repeated(grams: Grams) -> None:
             others = [name for name in names[len(predictors) :] if name != names[repeated]]
             raise NotIdentifiedError(
                 f"the response {names[repeated]!r} is within clusters a linear combination of {', '.join(others)} and "
-                "the predictors, so their residual covariance is singular; remove one of these responses"
+                "the predictors, so their residual covariance is singular; remove one of these responses",
+                code=f"repeated {names[repeated]}",
             )
 
 

@@ -7,7 +7,8 @@ Three answers, from cheap to exact: ``fixed_variance_changes`` (beta alone, exac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,28 +18,30 @@ from mlmed.reml.clusters import chunks
 from mlmed.reml.estimates import Estimates, to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.percluster import ClusterProducts, ClusterTerms, cluster_terms
-from mlmed.reml.refit import DEFICIENT, Refit, Refitted
+from mlmed.reml.refit import DEFICIENT, Refit
 from mlmed.reml.resample import CaseResampler
 from mlmed.reml.scores import psi_basis
 from mlmed.reml.vcov import POSITIVE, information_of
 from mlmed.reml.working import Working
-from mlmed.replication import results_of
+from mlmed.replication import Failure, Replicate, leave_out, stacked
 
 __all__ = [
     "Influence",
+    "WithoutOne",
     "cooks_distance",
     "fixed_variance_changes",
     "one_step_changes",
     "refit_changes",
-    "refits_without",
 ]
 
 Array = NDArray[np.float64]
 
-ALONE = "without this cluster the fixed effects cannot be told apart"
-FEW = "without this cluster fewer than two clusters are left in an equation"
-FLAT = "without this cluster the Hessian of the variances is not positive definite; refit without it"
-SINGULAR = "the optimum is singular, where the variances do not follow a Newton step; refit without the cluster"
+ALONE = Failure("alone", "without this cluster the fixed effects cannot be told apart")
+FEW = Failure("few", "without this cluster fewer than two clusters are left in an equation")
+FLAT = Failure("flat", "without this cluster the Hessian of the variances is not positive definite; refit without it")
+SINGULAR = Failure(
+    "singular", "the optimum is singular, where the variances do not follow a Newton step; refit without the cluster"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +55,13 @@ class Influence:
         does not exist.
     cooks : (n,) array
         Cook's distance of beta.
-    reasons : tuple of str
-        Why a row is NaN; empty where it is not.
+    failures : tuple of Failure or None
+        Why a row is NaN; None where it is not.
     """
 
     changes: Array
     cooks: Array
-    reasons: tuple[str, ...]
+    failures: tuple[Failure | None, ...]
 
 
 def cooks_distance(changes: Array, P_inv: Array) -> Array:
@@ -75,9 +78,9 @@ def cooks_distance(changes: Array, P_inv: Array) -> Array:
     return np.einsum("in,in->n", whitened, whitened) / len(P_inv)
 
 
-def _influence(changes: Array, estimates: Estimates, reasons: Sequence[str]) -> Influence:
+def _influence(changes: Array, estimates: Estimates, failures: Sequence[Failure | None]) -> Influence:
     p = len(estimates.beta)
-    return Influence(changes, cooks_distance(changes[:, :p], estimates.P_inv), tuple(reasons))
+    return Influence(changes, cooks_distance(changes[:, :p], estimates.P_inv), tuple(failures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +131,8 @@ def fixed_variance_changes(working: Working, optimum: Optimum, products: Cluster
     """
     found = [_deleted(_terms(working, optimum, products, part), optimum) for part in chunks(working.problem)]
     changes = np.concatenate([part.change for part in found]) @ working.units.X_map.T
-    reasons = [ALONE if alone else "" for part in found for alone in part.alone]
-    return _influence(changes, to_estimates(working, optimum, reml=reml), reasons)
+    failures = [ALONE if alone else None for part in found for alone in part.alone]
+    return _influence(changes, to_estimates(working, optimum, reml=reml), failures)
 
 
 def one_step_changes(working: Working, optimum: Optimum, products: ClusterProducts, *, reml: bool) -> Influence:
@@ -151,20 +154,21 @@ def one_step_changes(working: Working, optimum: Optimum, products: ClusterProduc
     problem = working.problem
     estimates = to_estimates(working, optimum, reml=reml)
     p, n = problem.n_fixed, problem.n_fixed + len(estimates.hessian)
-    reason = SINGULAR if optimum.is_singular else information_of(estimates)[1]
+    reason = information_of(estimates)[1]
     changes = np.full((problem.n_clusters, n), np.nan)
-    if reason:
-        return Influence(changes, changes[:, 0].copy(), (reason,) * problem.n_clusters)
+    if optimum.is_singular or reason:
+        failure = SINGULAR if optimum.is_singular else Failure("information", reason)
+        return Influence(changes, changes[:, 0].copy(), (failure,) * problem.n_clusters)
     total = _total(working, optimum, products)
-    reasons: list[str] = []
+    failures: list[Failure | None] = []
     for part in chunks(problem):
         terms = _terms(working, optimum, products, part, information=True)
         deleted = _deleted(terms, optimum)
         step, flat = _step(terms, total, deleted, optimum.evaluation.beta, estimates.hessian, reml)
         changes[part, :p] = step[:, :p] @ working.units.X_map.T
         changes[part, p:] = step[:, p:] @ estimates.tau_map.T
-        reasons += [ALONE if a else FLAT if f else "" for a, f in zip(deleted.alone, flat, strict=True)]
-    return _influence(changes, estimates, reasons)
+        failures += [ALONE if a else FLAT if f else None for a, f in zip(deleted.alone, flat, strict=True)]
+    return _influence(changes, estimates, failures)
 
 
 def _total(working: Working, optimum: Optimum, products: ClusterProducts) -> tuple[Array, Array]:
@@ -200,50 +204,56 @@ def _step(
     return np.column_stack([deleted.change + np.einsum("jak,jk->ja", slope, variances), variances]), flat
 
 
-def refits_without(
-    working: Working,
-    optimum: Optimum,
-    products: ClusterProducts,
-    *,
-    reml: bool,
-    clusters: Sequence[int] | None = None,
-    n_jobs: int | None = None,
-) -> list[Refitted]:
-    """Fits without each of the clusters, NaN with a reason where there is none; see ``refit_changes``.
+@dataclass(frozen=True, eq=False)
+class WithoutOne:
+    """Fits without one cluster, for ``leave_out``; holds cross-products, no rows.
 
-    They do not depend on the number of workers.
+    Attributes
+    ----------
+    working, optimum : Working, Optimum
+        The model and its optimum.
+    products : ClusterProducts
+        Its cross-products by cluster.
+    reml : bool
+        Criterion.
     """
-    import joblib
 
-    problem = working.problem
-    chosen = np.arange(problem.n_clusters) if clusters is None else np.asarray(clusters, dtype=np.intp)
-    refused = _refused(working, optimum, products, reml)
-    cases = CaseResampler(problem.A, problem.B, products, problem.stratum, problem.roots)
-    n_psi = len(_psi(to_estimates(working, optimum, reml=reml)))
-    task = Refit.of(cases, working, optimum, reml=reml, n_psi=n_psi)
-    pieces = np.array_split(chosen, max(min(4 * joblib.effective_n_jobs(n_jobs), len(chosen)), 1))
-    calls = ((task, cases, piece, [refused[j] for j in piece]) for piece in pieces)
-    with results_of(_without, calls, n_jobs) as parts:
-        return [one for part in parts for one in part]
+    working: Working
+    optimum: Optimum
+    products: ClusterProducts
+    reml: bool
 
+    @property
+    def units(self) -> NDArray[np.intp]:
+        """The clusters."""
+        return np.arange(self.working.problem.n_clusters)
 
-def _refused(working: Working, optimum: Optimum, products: ClusterProducts, reml: bool) -> list[str]:
-    """Why a cluster cannot be left out; empty where it can."""
-    alone = fixed_variance_changes(working, optimum, products, reml=reml).reasons
-    present = products.nobs > 0
-    left = (present.sum(axis=1)[:, None] - present).min(axis=0)
-    return [reason or (FEW if few else "") for reason, few in zip(alone, left < 2, strict=True)]
+    def without(self, unit: int) -> Replicate | Failure:
+        """All clusters but one."""
+        refused = self._refused[unit]
+        if refused is not None:
+            return refused
+        found = self._refit.fit(self._cases.without(unit))
+        if isinstance(found, Failure):
+            return ALONE if found == DEFICIENT else found.within("without this cluster: ")
+        return found
 
+    @cached_property
+    def _refit(self) -> Refit:
+        return Refit.of(self.working, self.optimum, reml=self.reml)
 
-def _without(task: Refit, cases: CaseResampler, clusters: NDArray[np.intp], refused: Sequence[str]) -> list[Refitted]:
-    missing = np.full(task.n_psi, np.nan)
-    found = []
-    for cluster, reason in zip(clusters, refused, strict=True):
-        one = Refitted(missing, False, reason) if reason else task.fit(cases.without(int(cluster)))
-        if one.reason and not reason:
-            one = replace(one, reason=ALONE if one.reason == DEFICIENT else f"without this cluster: {one.reason}")
-        found.append(one)
-    return found
+    @cached_property
+    def _cases(self) -> CaseResampler:
+        problem = self.working.problem
+        return CaseResampler(problem.A, problem.B, self.products, problem.stratum, problem.roots)
+
+    @cached_property
+    def _refused(self) -> list[Failure | None]:
+        """Why a cluster cannot be left out; None where it can."""
+        alone = fixed_variance_changes(self.working, self.optimum, self.products, reml=self.reml).failures
+        present = self.products.nobs > 0
+        left = (present.sum(axis=1)[:, None] - present).min(axis=0)
+        return [failure or (FEW if few else None) for failure, few in zip(alone, left < 2, strict=True)]
 
 
 def refit_changes(
@@ -277,11 +287,8 @@ def refit_changes(
         or its optimum is not certified.
     """
     estimates = to_estimates(working, optimum, reml=reml)
-    found = refits_without(working, optimum, products, reml=reml, clusters=clusters, n_jobs=n_jobs)
-    base = _psi(estimates)
-    changes = np.array([one.psi for one in found]).reshape(len(found), len(base)) - base
-    return _influence(changes, estimates, [one.reason for one in found])
-
-
-def _psi(estimates: Estimates) -> Array:
-    return np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    chosen = np.arange(working.problem.n_clusters) if clusters is None else np.asarray(clusters, dtype=np.intp)
+    found = leave_out(WithoutOne(working, optimum, products, reml).without, chosen, n_jobs=n_jobs)
+    base = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    failures = [one if isinstance(one, Failure) else None for one in found]
+    return _influence(stacked(found, len(base)) - base, estimates, failures)

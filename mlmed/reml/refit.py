@@ -15,14 +15,24 @@ from mlmed.reml.covariance import Block
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import Optimum
 from mlmed.reml.problem import Problem
+from mlmed.reml.resample import CaseResampler
 from mlmed.reml.start import warm_theta
 from mlmed.reml.working import Units, Working
+from mlmed.replication import Failure, Replicate
 
-__all__ = ["DEFICIENT", "Refit", "Refitted", "Resampler"]
+__all__ = ["DEFICIENT", "CaseRefit", "Refit", "Resampler", "not_certified", "redrawn"]
 
 Array = NDArray[np.float64]
 
-DEFICIENT = "the fixed effects cannot be told apart in the replicate"
+#: Clusters that a mixed model needs.
+FEWEST = 2
+FEW = Failure("few clusters", f"fewer than {FEWEST} clusters are left")
+DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
+
+
+def not_certified(optimum: Optimum) -> Failure:
+    """The failure of a search whose end is no optimum."""
+    return Failure("not certified", "not certified", optimum.certificate.complaint)
 
 
 class Resampler(Protocol):
@@ -34,93 +44,91 @@ class Resampler(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Refitted:
-    """One replicate.
-
-    Attributes
-    ----------
-    psi : (n,) array
-        Estimates in the user's units; NaN if the fit failed.
-    singular : bool
-        Whether the optimum lies on the boundary.
-    reason : str
-        Why the fit failed; empty if it is certified.
-    """
-
-    psi: Array
-    singular: bool
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Refit:
-    """Draw a problem and fit it; a task for ``replicate``.
+    """The model of a fit, to be fitted to other problems.
 
     Attributes
     ----------
-    resampler : Resampler
-        Where problems come from.
     units : Units
         Those of the original fit.
     blocks : tuple of Block
         Covariance structures.
-    L, sigma2 : (q, q), (S,) arrays
-        The optimum of the original fit in working units, where searches start.
-    other : (L, sigma2) or None
-        Its second best optimum, where searches start too.
+    starts : tuple of ((q, q), (S,) arrays)
+        Where searches start: L and sigma2, in working units, at the optimum of the original fit and at its second best.
     reml : bool
         Criterion.
-    n_psi : int
-        Length of psi.
     squares : (R, p) array
         Sum of squares of every column of the fixed part in the original fit; 0 where an equation does not use it.
     """
 
-    resampler: Resampler
     units: Units
     blocks: tuple[Block, ...]
-    L: Array
-    sigma2: Array
+    starts: tuple[tuple[Array, Array], ...]
     reml: bool
-    n_psi: int
     squares: Array
-    other: tuple[Array, Array] | None = None
 
     @classmethod
-    def of(cls, resampler: Resampler, working: Working, optimum: Optimum, *, reml: bool, n_psi: int) -> Refit:
-        """The task that refits one model."""
-        squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
+    def of(cls, working: Working, optimum: Optimum, *, reml: bool) -> Refit:
+        """The model of one fit."""
         other = optimum.searched.other
-        return cls(resampler, working.units, working.blocks, optimum.L, optimum.sigma2, reml, n_psi, squares, other)
+        starts = ((optimum.L, optimum.sigma2), *([] if other is None else [other]))
+        squares = np.einsum("rii->ri", working.problem.C)[:, :-1]
+        return cls(working.units, working.blocks, starts, reml, squares)
 
-    def __call__(self, rng: np.random.Generator) -> Refitted:
-        """One replicate."""
-        try:
-            problem = self.resampler.draw(rng)
-        except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
-            return self._failed(str(error))
-        return self.fit(problem)
-
-    def fit(self, problem: Problem) -> Refitted:
-        """Fit one problem; failures come back as NaN with their reason."""
+    def fit(self, problem: Problem) -> Replicate | Failure:
+        """Estimates in the user's units, (beta, tau, sigma2)."""
+        if problem.n_clusters < FEWEST:
+            return FEW
         if not has_full_rank(problem, self.squares):
-            return self._failed(DEFICIENT)
+            return DEFICIENT
         try:
-            starts = [(self.L, self.sigma2), *([] if self.other is None else [self.other])]
-            thetas = [warm_theta(problem, self.blocks, *start, reml=self.reml) for start in starts]
+            thetas = [warm_theta(problem, self.blocks, *start, reml=self.reml) for start in self.starts]
             optimum = best_from(problem, self.blocks, thetas, reml=self.reml)
         except NotIdentifiedError as error:
-            return self._failed(str(error))
+            return Failure.of(error)
         except np.linalg.LinAlgError:
-            return self._failed(DEFICIENT)
+            return DEFICIENT
         if not optimum.certificate.converged:
-            return self._failed(f"not certified: {optimum.certificate.complaint}")
+            return not_certified(optimum)
         made = to_estimates(Working(problem, self.blocks, self.units), optimum, reml=self.reml)
-        psi = np.concatenate([made.beta, made.tau, made.sigma2])
-        return Refitted(psi, optimum.is_singular)
+        return Replicate(np.concatenate([made.beta, made.tau, made.sigma2]), optimum.is_singular)
 
-    def _failed(self, reason: str) -> Refitted:
-        return Refitted(np.full(self.n_psi, np.nan), False, reason)
+
+def redrawn(refit: Refit, resampler: Resampler, rng: np.random.Generator) -> Replicate | Failure:
+    """Draw a problem and fit it."""
+    try:
+        problem = resampler.draw(rng)
+    except (DataError, FormulaError) as error:  # a simulated response outside the domain of a formula
+        return Failure.of(error)
+    return refit.fit(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRefit:
+    """An equation of several, to be fitted to listed clusters.
+
+    Attributes
+    ----------
+    where : str
+        What failures begin with.
+    cases : CaseResampler
+        Its cross-products by cluster.
+    refit : Refit
+        The model.
+    """
+
+    where: str
+    cases: CaseResampler
+    refit: Refit
+
+    def __call__(self, index: NDArray[np.intp]) -> Replicate | Failure:
+        """Fit the listed clusters."""
+        return self.fitted(self.cases.at(index))
+
+    def fitted(self, problem: Problem) -> Replicate | Failure:
+        """Fit the problem of some clusters."""
+        found = self.refit.fit(problem)
+        return found.within(self.where) if isinstance(found, Failure) else found
 
 
 def has_full_rank(problem: Problem, squares: Array) -> bool:

@@ -62,7 +62,8 @@ def positive_variances(problem: Problem) -> Array:
     if np.any(variance <= EXACT_FIT):
         raise NotIdentifiedError(
             "an equation fits its response exactly, so it has no residual variance to estimate; remove the predictor "
-            "that repeats the response"
+            "that repeats the response",
+            code="exact fit",
         )
     return variance
 
@@ -233,5 +234,6 @@ def _refuse_unidentified(information: Array, J: Array, names: tuple[str, ...]) -
     residual = " and the residual variance" if np.any(involved >= q * q) else ""
     raise NotIdentifiedError(
         f"the data cannot tell apart the variances of the random effects {', '.join(effects)}{residual}: too few rows "
-        "per cluster, or columns that repeat each other within clusters; use fewer random effects"
+        "per cluster, or columns that repeat each other within clusters; use fewer random effects",
+        code="variances",
     )

@@ -17,6 +17,8 @@ from mlmed.modes.piecewise import PiecewiseResults, piecewise
 from mlmed.modes.piecewise import intervals as piecewise_intervals
 from mlmed.modes.results import MixedResults
 from mlmed.options import Method, check_level, one_of, shown
+from mlmed.reml.refit import not_certified
+from mlmed.replication import Failure
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Analysis, Outcome, failed, outcome_of
@@ -83,9 +85,9 @@ class JointAnalysis:
 
     def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
         """Fit, and take the intervals."""
-        fitted, reason = self.template.fit(data)
-        if fitted is None:
-            return failed(len(self.terms), reason)
+        fitted = self.template.fit(data)
+        if isinstance(fitted, Failure):
+            return failed(len(self.terms), fitted)
         table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=fitted.is_singular)
 
@@ -116,12 +118,11 @@ class PiecewiseAnalysis:
         try:
             fit = unwrap(piecewise)(*self.formulas, data, treatment="x", method=self.method)
         except (DataError, NotIdentifiedError) as error:
-            return failed(len(self.terms), str(error))
+            return failed(len(self.terms), Failure.of(error))
         mixed = _mixed_fits(fit)
         for one in mixed:
             if not one.converged:
-                reason = f"not certified: {one.fitted.optimum.certificate.complaint}"
-                return failed(len(self.terms), reason)
+                return failed(len(self.terms), not_certified(one.fitted.optimum))
         table = fit.effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
 

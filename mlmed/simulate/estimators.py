@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted, fit_model
+from mlmed.replication import Failure
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Outcome, failed
@@ -73,13 +76,13 @@ class Comparison:
         return found
 
     def _estimates(self, data: pd.DataFrame) -> Outcome:
-        (m, why_m), (y, why_y) = self.mediator.fit(data), self.outcome.fit(data)
-        (reml, why_reml), (ml, why_ml) = self.joint.fits(data, ("reml", "ml"))
+        m, y = self.mediator.fit(data), self.outcome.fit(data)
+        reml, ml = self.joint.fits(data, ("reml", "ml"))
         parts = [
-            self._interval(*separate_product(m, y)) if m and y else failed(1, why_m or why_y),
-            self._interval(*joint_product(reml, self.paths)) if reml else failed(1, why_reml),
-            self._interval(*joint_indirect(reml, self.paths)) if reml else failed(1, why_reml),
-            self._interval(*joint_indirect(ml, self.paths)) if ml else failed(1, why_ml),
+            self._part(separate_product, m, y),
+            self._part(joint_product, reml, self.paths),
+            self._part(joint_indirect, reml, self.paths),
+            self._part(joint_indirect, ml, self.paths),
         ]
         return Outcome(
             np.concatenate([part.values for part in parts]),
@@ -87,12 +90,17 @@ class Comparison:
             sum((part.notes for part in parts), ()),
         )
 
+    def _part(self, estimator: Callable[..., tuple[Quantity, Array, str]], *fits: Any) -> Outcome:
+        """The interval of an estimator, unless a fit that it takes failed."""
+        failure = next((one for one in fits if isinstance(one, Failure)), None)
+        return self._interval(*estimator(*fits)) if failure is None else failed(1, failure)
+
     def _interval(self, quantity: Quantity, V: Array, reason: str) -> Outcome:
         """Second-order delta interval of one quantity."""
         error = std_error(quantity, V)
         half = float(ndtri(0.5 + self.level / 2.0)) * error
         values = np.array([[quantity.estimate, error, quantity.estimate - half, quantity.estimate + half]])
-        return Outcome(values, ("",), (reason if np.isnan(error) else "",))
+        return Outcome(values, (None,), (reason if np.isnan(error) else "",))
 
 
 def separate_product(mediator: Fitted, outcome: Fitted) -> tuple[Quantity, Array, str]:

@@ -16,8 +16,10 @@ from mlmed.modes.fitting import Fitted
 from mlmed.options import Method
 from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import to_estimates
+from mlmed.reml.refit import not_certified
 from mlmed.reml.sample import sample_of
 from mlmed.reml.working import Working, build_working
+from mlmed.replication import Failure
 
 __all__ = ["Template"]
 
@@ -51,8 +53,8 @@ class Template:
                 "not one of them; use these columns as they are"
             )
 
-    def fits(self, data: pd.DataFrame, methods: Sequence[Method]) -> list[tuple[Fitted | None, str]]:
-        """What ``mediate`` or ``mixed`` makes of a data set, by each method: a certified fit, or None and the reason.
+    def fits(self, data: pd.DataFrame, methods: Sequence[Method]) -> list[Fitted | Failure]:
+        """What ``mediate`` or ``mixed`` makes of a data set, by each method: a certified fit, or why there is none.
 
         Nothing warns; ``Fitted`` has no table.
         """
@@ -64,22 +66,22 @@ class Template:
         try:
             working = build_working(self.example.spec, layout, grams)
         except (DataError, NotIdentifiedError) as error:
-            return [(None, str(error))] * len(methods)
+            return [Failure.of(error)] * len(methods)
         return [self._optimized(working, grams, method) for method in methods]
 
-    def fit(self, data: pd.DataFrame) -> tuple[Fitted | None, str]:
+    def fit(self, data: pd.DataFrame) -> Fitted | Failure:
         """The same by the method of the example."""
         return self.fits(data, [self.example.spec.method])[0]
 
-    def _optimized(self, working: Working, grams: Grams, method: Method) -> tuple[Fitted | None, str]:
+    def _optimized(self, working: Working, grams: Grams, method: Method) -> Fitted | Failure:
         reml = method == "reml"
         try:
             sample = partial(sample_of, self.example.spec, grams)
             optimum = best_optimum(working.problem, working.blocks, reml=reml, sample=sample)
         except NotIdentifiedError as error:
-            return None, str(error)
+            return Failure.of(error)
         if not optimum.certificate.converged:
-            return None, f"not certified: {optimum.certificate.complaint}"
+            return not_certified(optimum)
         spec = replace(self.example.spec, method=method)
         estimates = to_estimates(working, optimum, reml=reml)
-        return Fitted(spec, self.example.layout, grams, working, optimum, estimates), ""
+        return Fitted(spec, self.example.layout, grams, working, optimum, estimates)

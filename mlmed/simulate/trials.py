@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.replication import Failure
 from mlmed.simulate.generate import Source
 from mlmed.simulate.performance import performance
 
@@ -20,7 +21,7 @@ __all__ = ["VALUES", "Analysis", "Outcome", "Trial", "failed", "outcome_of", "su
 Array = NDArray[np.float64]
 #: What is kept of every term.
 VALUES = ("estimate", "std_error", "conf_low", "conf_high")
-#: Reasons that differ only in their numbers are counted together.
+#: Notes that differ only in their numbers are counted together.
 NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
 
 
@@ -32,8 +33,8 @@ class Outcome:
     ----------
     values : (n_terms, 4) array
         Estimate, standard error, ends of the interval; NaN where they do not exist.
-    failures : tuple of str
-        By term, why there is no estimate; empty where there is one.
+    failures : tuple of Failure or None
+        By term, why there is no estimate; None where there is one.
     notes : tuple of str
         By term, why there is an estimate but no interval; empty otherwise.
     singular : bool
@@ -41,14 +42,14 @@ class Outcome:
     """
 
     values: Array
-    failures: tuple[str, ...]
+    failures: tuple[Failure | None, ...]
     notes: tuple[str, ...]
     singular: bool = False
 
 
-def failed(n_terms: int, reason: str) -> Outcome:
+def failed(n_terms: int, failure: Failure) -> Outcome:
     """No estimates."""
-    return Outcome(np.full((n_terms, len(VALUES)), np.nan), (reason,) * n_terms, ("",) * n_terms)
+    return Outcome(np.full((n_terms, len(VALUES)), np.nan), (failure,) * n_terms, ("",) * n_terms)
 
 
 def outcome_of(table: pd.DataFrame, terms: tuple[str, ...], *, singular: bool) -> Outcome:
@@ -57,26 +58,31 @@ def outcome_of(table: pd.DataFrame, terms: tuple[str, ...], *, singular: bool) -
     values = rows[list(VALUES)].to_numpy(dtype=np.float64)
     missing = np.isnan(values[:, 2:]).any(axis=1)
     notes = tuple(str(note) if gone else "" for note, gone in zip(rows["note"], missing, strict=True))
-    return Outcome(values, ("",) * len(terms), notes, singular)
+    return Outcome(values, (None,) * len(terms), notes, singular)
 
 
 def summarized(outcomes: Sequence[Outcome], k: int, truth: float) -> dict[str, Any]:
     """Performance of term k over data sets, and a note that counts what is missing with its most frequent reason."""
     values = np.array([one.values[k] for one in outcomes])
-    pieces = []
-    for what, reasons in (
-        ("failed", [one.failures[k] for one in outcomes if one.failures[k]]),
-        ("without an interval", [one.notes[k] for one in outcomes if one.notes[k]]),
-    ):
-        if reasons:
-            like = Counter(NUMBER.sub("", text) for text in reasons).most_common(1)[0]
-            first = next(text for text in reasons if NUMBER.sub("", text) == like[0])
-            share = 100 * len(reasons) / len(outcomes)
-            pieces.append(f"{len(reasons)} of {len(outcomes)} ({share:.3g}%) {what}; {like[1]} of them: {first}")
+    n, pieces = len(outcomes), []
+    failures = Counter(failure for one in outcomes if (failure := one.failures[k]) is not None)
+    if failures:
+        first, most = failures.most_common(1)[0]
+        example = f", the first: {first.detail}" if first.detail else ""
+        pieces.append(f"{_share(failures.total(), n)} failed; {most} of them: {first.text}{example}")
+    notes = [one.notes[k] for one in outcomes if one.notes[k]]
+    if notes:
+        like, most = Counter(NUMBER.sub("", text) for text in notes).most_common(1)[0]
+        note = next(text for text in notes if NUMBER.sub("", text) == like)
+        pieces.append(f"{_share(len(notes), n)} without an interval; {most} of them: {note}")
     return {
         **performance(values, truth).row(),
         "note": "; ".join(pieces),
     }
+
+
+def _share(k: int, n: int) -> str:
+    return f"{k} of {n} ({100 * k / n:.3g}%)"
 
 
 class Analysis(Protocol):

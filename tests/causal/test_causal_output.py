@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,25 @@ def test_failed_replicates_are_counted():
     assert 0 < boot.n_failed < 60
     assert boot.draws["acme"].isna().sum() == boot.n_failed
     assert boot.tidy()["note"].str.contains(f"{boot.n_failed} failed").all()
-    assert any("infinite" in reason or "0 or 1" in reason for reason in boot.failures)
+    assert {"equation y, infinite", "equation y, separated"} & {failure.code for failure in boot.failures}
+
+
+def test_failures_of_mixed_equations_name_them_and_clusters_are_left_out_by_name():
+    """A treatment of two clusters out of ten, which have names: as in separate equations."""
+    data = mlmed.simulate.bpg(10, 5, seed=5).data
+    data["t"], data["id"] = (data["id"] <= 2).astype(float), "c" + data["id"].astype(str)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = causal("m ~ t + (1 | id)", "y ~ m + t + (1 | id)", data, treatment="t")
+        boot = fit.bootstrap(60, seed=1)
+        left = boot.jackknife
+        without = causal("m ~ t + (1 | id)", "y ~ m + t + (1 | id)", data[data["id"] != "c4"], treatment="t")
+    ((failure, count),) = boot.failures.items()
+    assert failure.text == "equation m, the fixed effects cannot be told apart in the replicate"
+    assert count == boot.n_failed > 0
+    assert (left.index.name, sorted(left.index)) == ("id", sorted(data["id"].unique()))
+    expected = without.effects().set_index("term")["estimate"]
+    np.testing.assert_allclose(left.loc["c4", ["acme", "ade"]], expected[["acme", "ade"]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["percentile", "bc", "bca", "basic", "normal"])

@@ -115,11 +115,11 @@ def test_strata_keep_their_clusters(upper, data):
     from mlmed.modes.piecewise.bootstrap import refit_of, strata_of
 
     groups = strata_of(data, "g", ("id",), upper.fits.clusters)
-    task = refit_of((upper.mediator, upper.outcome, upper.reduced), ("m", "y", "c"), upper.fits.clusters, groups)
+    source = refit_of((upper.mediator, upper.outcome, upper.reduced), ("m", "y", "c"), upper.fits.clusters, groups)
     arm = data.groupby("id")["g"].first().to_numpy()
     whole = pd.Series(arm).value_counts()
     for seed in range(5):
-        index = task.draw_index(np.random.default_rng(seed))
+        index = source.draw_index(np.random.default_rng(seed))
         pd.testing.assert_series_equal(pd.Series(arm[index]).value_counts().sort_index(), whole.sort_index())
     boot = upper.bootstrap(40, seed=1, strata="g")
     assert "case within g" in repr(boot)
@@ -169,5 +169,23 @@ def test_failed_replicates_are_counted():
     assert boot.n_failed > 0
     assert boot.draws["a"].isna().sum() == boot.n_failed
     assert boot.draws.isna().any(axis=1).equals(boot.draws.isna().all(axis=1))
-    assert list(boot.failures) == ["equation q, the coefficients cannot be told apart in the replicate"]
+    reasons = [failure.text for failure in boot.failures]
+    assert reasons == ["equation q, the coefficients cannot be told apart in the replicate"]
     assert f"{boot.n_failed} failed" in boot.tidy(terms="a").loc[0, "note"]
+
+
+def test_a_mediator_that_does_not_vary_among_the_drawn_clusters_is_counted():
+    """Two of eight clusters have other values than the rest: often neither is drawn."""
+    data = make(8, 6)
+    data["q"] = 1.0 * (data["id"] == 2) + 2.5 * (data["id"] == 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryWarning)
+        fit = piecewise("q ~ z", "y ~ q + z + (1 | id)", data, treatment="z")
+    boot = fit.bootstrap(60, seed=1)
+    constant = "equation q, the response is constant, or made up by the predictors, in the replicate"
+    drawn = [np.random.default_rng(seed).integers(8, size=8) for seed in np.random.SeedSequence(1).spawn(60)]
+    q = data.groupby("id")["q"].first().to_numpy()
+    expected = sum(len(set(q[index])) == 1 for index in drawn)
+    assert expected > 3
+    assert next(count for failure, count in boot.failures.items() if failure.text == constant) >= expected
+    assert sum(boot.failures.values()) == boot.draws["a"].isna().sum()

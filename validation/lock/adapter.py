@@ -207,7 +207,7 @@ def _bootstrap(of: Fit, ends: Sequence[str] = ("percentile",), **options: Any) -
     found = of.result.bootstrap(**options)
     out = {
         "draws": {term: found.draws[term].to_numpy() for term in found.draws},
-        "failures": found.failures,
+        "failures": {failure.text: count for failure, count in found.failures.items()},
         "n_failed": found.n_failed,
         "n_singular": found.n_singular,
         "text": repr(found),

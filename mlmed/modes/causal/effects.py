@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.modes.causal.bootstrap import CausalBootstrap, bootstrap_causal
+from mlmed.modes.bootstrap import BootstrapResults, Plan
+from mlmed.modes.causal.bootstrap import bootstrap_causal
 from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.groups import group_effects, refuse_groups
@@ -22,8 +23,6 @@ from mlmed.options import (
     Groups,
     RanefDraws,
     check_count,
-    check_flag,
-    check_jobs,
     check_level,
     check_seed,
     one_of,
@@ -144,7 +143,7 @@ class CausalEffects(CausalFit):
         groups: Groups | None = None,
         n_jobs: int | None = None,
         progress: bool = False,
-    ) -> CausalBootstrap:
+    ) -> BootstrapResults:
         """Draw rows (clusters where there are any) with replacement, fit both equations again, average over the drawn.
 
         Parameters
@@ -158,14 +157,13 @@ class CausalEffects(CausalFit):
 
         Returns
         -------
-        CausalBootstrap
+        BootstrapResults
             With ``draws``, ``tidy(method=)``, ``failures`` and ``plot(term)``.
         """
-        count, start = check_count(n, "replicates"), check_seed(seed, "bootstrap()")
-        workers, progress = check_jobs(n_jobs), check_flag(progress, "progress")
+        plan = Plan(n, seed=seed, n_jobs=n_jobs, progress=progress)
         prepared = self.prepared(self.question(at, groups))
         estimates = self.quantities(prepared, self.covariance_of(prepared))
-        return bootstrap_causal(self.chain, prepared, estimates, n=count, seed=start, n_jobs=workers, progress=progress)
+        return bootstrap_causal(self.chain, prepared, estimates, plan)
 
     def groups(
         self,

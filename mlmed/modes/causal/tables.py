@@ -26,7 +26,6 @@ __all__ = [
     "fixed_effects",
     "interval_subject",
     "lost_effects",
-    "without_spread",
 ]
 
 Array = NDArray[np.float64]
@@ -192,8 +191,10 @@ def drawn_effects(
         else:
             values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
         notes[term] = "; ".join(filter(None, [CLOSED if closed and say_closed else "", note]))
-    table = draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing)
-    return without_spread(table)
+    unspread = dict.fromkeys(RATIOS, NO_SPREAD)
+    return draws_table(
+        pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing, unspread=unspread
+    )
 
 
 def lost_effects(estimates: Mapping[str, Quantity], V: Covariance) -> tuple[dict[str, str], dict[str, str]]:
@@ -202,12 +203,3 @@ def lost_effects(estimates: Mapping[str, Quantity], V: Covariance) -> tuple[dict
     free = {term for term, quantity in estimates.items() if not quantity.is_fixed}
     lost = {term: said[term] for term in free if np.isnan(std_error(estimates[term], V, order="first"))}
     return lost, {term: "" if term in lost else note for term, note in said.items()}
-
-
-def without_spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Ratios without standard error: the mean and the variance of a ratio of normal draws do not exist."""
-    ratio = table["term"].isin(RATIOS) & table["conf_low"].notna()
-    table.loc[ratio, ["std_error", "statistic"]] = np.nan
-    notes = [f"{note}; {NO_SPREAD}" if note else NO_SPREAD for note in table.loc[ratio, "note"]]
-    table.loc[ratio, "note"] = notes
-    return table

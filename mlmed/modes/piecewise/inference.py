@@ -23,22 +23,14 @@ from mlmed.effects.separate import (
     separate_vcov,
 )
 from mlmed.errors import EffectError
-from mlmed.modes.bootstrap import BootstrapResults
+from mlmed.modes.bootstrap import BootstrapResults, Plan
 from mlmed.modes.interval_options import check_options
 from mlmed.modes.piecewise.bootstrap import bootstrap_separately, lost_of, refit_of, strata_of
 from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.intervals import OPTIONS, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
-from mlmed.options import (
-    PiecewiseInterval,
-    check_count,
-    check_flag,
-    check_jobs,
-    check_level,
-    check_mapping,
-    check_seed,
-)
+from mlmed.options import PiecewiseInterval, check_level, check_mapping
 
 __all__ = ["PiecewiseInference"]
 
@@ -236,25 +228,22 @@ class PiecewiseInference:
         EffectError, DataError
             No seed, or a column that cannot be strata.
         """
-        n, seed, n_jobs = check_count(n, "replicates"), check_seed(seed, "bootstrap()"), check_jobs(n_jobs)
-        progress, at = check_flag(progress, "progress"), check_mapping(at, "at", "at={'w': 1.0}")
+        kind = "case" if strata is None else f"case within {strata}"
+        plan = Plan(n, kind, seed=seed, n_jobs=n_jobs, progress=progress)
+        at = check_mapping(at, "at", "at={'w': 1.0}")
         clusters = self.fits.clusters
         groups = None if strata is None else strata_of(self.data, strata, self.asked.group, clusters)
-        task = refit_of(self._three, self._equation_names, clusters, groups)
+        source = refit_of(self._three, self._equation_names, clusters, groups)
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         make = partial(_effects_of, self._slopes(at)) if effects else _nothing
         return bootstrap_separately(
-            task,
+            source,
             {**effects, **self._parameters()},
             make,
+            plan,
             names=self.names,
             clusters=clusters,
             lost=lost_of(self._three, parts_of(self._three)),
-            kind="case" if strata is None else f"case within {strata}",
-            n=n,
-            seed=seed,
-            n_jobs=n_jobs,
-            progress=progress,
         )
 
     # -- functions of the parameters -------------------------------------------------------------------------

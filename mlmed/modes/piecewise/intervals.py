@@ -96,11 +96,8 @@ def _monte_carlo(
             missing[term] = _joined(quantity.note, V.reason_for(quantity.gradient, quantity.hessian))
     notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
-    table = draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
-    quotients = table["term"].isin(list(QUOTIENTS)) & table["std_error"].notna()
-    table.loc[quotients, ["std_error", "statistic"]] = np.nan
-    table.loc[quotients, "note"] = [_joined(note, NO_VARIANCE) for note in table.loc[quotients, "note"]]
-    return table
+    unspread = dict.fromkeys(QUOTIENTS, NO_VARIANCE)
+    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)
 
 
 def _joined(*notes: str) -> str:
