@@ -114,7 +114,7 @@ def test_sd_is_the_second_order_delta_method():
     root, mean = rng.normal(size=(3, 3)), rng.normal(size=3)
     V = root @ root.T
     a, b, c = (Quantity(name, value, row) for name, value, row in zip("abc", mean, np.eye(3), strict=True))
-    assert product_normal(mean, V).sd == pytest.approx(std_error(a.times(b, "ab").plus(c, "s"), V), rel=SAME)
+    assert product_normal(mean, V).sd == pytest.approx(std_error(a * b + c, V), rel=SAME)
 
 
 def test_what_does_not_vary():
@@ -152,11 +152,9 @@ def test_unbiased_variance():
     """Goodman: a2 Vb + b2 Va - Va Vb; NaN where it is negative; unbiased over draws of the estimates."""
     a, b = Quantity("a", 0.3, np.array([1.0, 0.0])), Quantity("b", 0.4, np.array([0.0, 1.0]))
     V = np.diag([0.04, 0.09])
-    product = a.times(b, "ab")
+    product = a * b
     assert std_error(product, V, order="unbiased") ** 2 == pytest.approx(0.09 * 0.09 + 0.16 * 0.04 - 0.0036, rel=SAME)
-    assert np.isnan(
-        std_error(Quantity("a", 0.0, a.gradient).times(Quantity("b", 0.1, b.gradient), "ab"), V, order="unbiased")
-    )
+    assert np.isnan(std_error(Quantity("a", 0.0, a.gradient) * Quantity("b", 0.1, b.gradient), V, order="unbiased"))
     correlated = np.array([[0.04, 0.03], [0.03, 0.09]])
     draws = np.random.default_rng(4).multivariate_normal([0.3, 0.4], correlated, size=200_000)
     first = draws[:, 0] ** 2 * 0.09 + draws[:, 1] ** 2 * 0.04 + 2 * draws[:, 0] * draws[:, 1] * 0.03

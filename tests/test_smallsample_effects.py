@@ -69,7 +69,7 @@ def test_other_structures_against_numdifftools(covariance, method):
         n = 3 + len(estimates.tau) + 1
         beta = [Quantity(str(k), estimates.beta[k], np.eye(n)[k]) for k in range(3)]
         variance = Quantity("v", estimates.tau[0], np.eye(n)[3])
-        return [*beta, beta[1].times(beta[2], "product"), variance]
+        return [*beta, (beta[1] * beta[2]).named("product"), variance]
 
     fitted = fit.fitted
     found = satterthwaite_effects(quantities, fitted.working, fitted.optimum, reml=fitted.reml, vcov="joint")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from mlmed.effects.quantity import Kind, Quantity, joined_notes
 from mlmed.options import ORDERS, check_level, one_of
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "COLUMNS",
-    "Covariance",
     "Kind",
     "Quantity",
     "delta_table",
@@ -25,10 +24,10 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
-Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
 COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
+#: Kinds whose intervals are made on another scale: their errors are first-order, and their own note says all.
+ON_OTHER_SCALES = ("sd", "correlation")
 #: Why ``order="unbiased"`` may have no answer.
 NEGATIVE = (
     "the unbiased (Goodman) variance is negative, as happens where the paths are small beside their standard errors; "
@@ -36,70 +35,7 @@ NEGATIVE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
-    """A function of psi at the estimates.
-
-    Attributes
-    ----------
-    term : str
-        Its name.
-    estimate : float
-        Its value.
-    gradient : (n,) array
-        First derivatives in psi.
-    hessian : (n, n) array or None
-        Second derivatives; None if it is linear.
-    note : str
-        What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
-    kind : Kind
-        Variances and standard deviations have their interval on the log scale and no test, correlations Fisher's z.
-        Its name says nothing of it: a column may be called ``var(x)``.
-    """
-
-    term: str
-    estimate: float
-    gradient: Array
-    hessian: Array | None = None
-    note: str = ""
-    kind: Kind = ""
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the model fixes the value (nothing to estimate, no standard error)."""
-        return not np.any(self.gradient) and (self.hessian is None or not np.any(self.hessian))
-
-    def plus(self, other: Quantity, term: str) -> Quantity:
-        """Sum of two quantities."""
-        hessians = [h for h in (self.hessian, other.hessian) if h is not None]
-        hessian = sum(hessians[1:], hessians[0]) if hessians else None
-        return Quantity(term, self.estimate + other.estimate, self.gradient + other.gradient, hessian)
-
-    def times(self, other: Quantity, term: str) -> Quantity:
-        """Product of two linear quantities."""
-        cross = np.outer(self.gradient, other.gradient)
-        gradient = other.estimate * self.gradient + self.estimate * other.gradient
-        return Quantity(term, self.estimate * other.estimate, gradient, cross + cross.T)
-
-    def named(self, term: str) -> Quantity:
-        """The same quantity under another name."""
-        return replace(self, term=term)
-
-
-class Covariance(Protocol):
-    """Covariance of psi that knows of what it says nothing, and why (``mlmed.reml.vcov.ParameterVcov``)."""
-
-    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
-        """The matrix for a quantity with these derivatives; NaN if nothing is known of it."""
-
-    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """Why a quantity that has no standard error has none."""
-
-    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """What a reader should know of the standard error of a quantity."""
-
-
-def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second") -> float:
+def std_error(quantity: Quantity, V: Array | Vcov, *, order: str = "second") -> float:
     """Delta-method standard error: sqrt(g'Vg), in second order plus, unbiased minus tr(HVHV)/2 (eq. 28, 29, 63).
 
     For ``a b + cov_ab`` that term is ``Va Vb + Cab^2`` of Bauer, Preacher & Gil. The three orders are the tests of
@@ -127,7 +63,7 @@ def std_error(quantity: Quantity, V: Array | Covariance, *, order: str = "second
     return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
 
 
-def said_of(quantity: Quantity, V: Covariance, *, order: str) -> str:
+def said_of(quantity: Quantity, V: Vcov, *, order: str) -> str:
     """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it."""
     if quantity.is_fixed:
         return ""
@@ -145,26 +81,29 @@ def wald_table(
     *,
     level: float = 0.95,
     notes: Sequence[str] | None = None,
-    log_scale: NDArray[np.bool_] | None = None,
+    kinds: Sequence[Kind] | None = None,
     df: Array | None = None,
 ) -> pd.DataFrame:
-    """The tidy table: z or t tests and intervals; on the log scale (and without a test) where ``log_scale``.
+    """The tidy table of estimates and their standard errors: tests and intervals, each on the scale of its kind.
 
-    Variances get ``estimate * exp(+- z se / estimate)``, as Stata prints them. Where ``df`` (n,) is NaN there is
-    neither test nor interval.
+    Variances and standard deviations have intervals on the log scale, ``estimate * exp(+- z se / estimate)``, as Stata
+    prints them, and no test; correlations both by Fisher's z. Everything else is normal, or t with ``df`` (n,) degrees
+    of freedom; where these are NaN there is neither test nor interval.
     """
     check_level(level)
-    log = np.zeros(len(estimates), dtype=bool) if log_scale is None else log_scale
+    of = np.asarray([""] * len(estimates) if kinds is None else kinds, dtype=object)
+    log, fisher = np.isin(of, ("variance", "sd")), of == "correlation"
     free = np.full(len(estimates), np.inf) if df is None else df
     z = _quantile(free, 0.5 + level / 2.0)
-    usable = np.isfinite(std_errors) & (std_errors > 0.0)
-    statistic = np.divide(estimates, std_errors, out=np.full(len(estimates), np.nan), where=usable & ~log)
-    low, high = estimates - z * std_errors, estimates + z * std_errors
-    positive = log & usable & (estimates > 0.0)
-    ratio = np.divide(z * std_errors, estimates, out=np.full(len(estimates), np.nan), where=positive)
-    with np.errstate(over="ignore"):  # an interval that reaches to infinity says just that
-        factor = np.exp(ratio)
-    low, high = np.where(log, estimates / factor, low), np.where(log, estimates * factor, high)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an interval may reach to infinity
+        inner = np.where(fisher, estimates, 0.0)
+        centre, spread = np.where(fisher, np.arctanh(inner), estimates), std_errors / (1.0 - inner**2)
+        usable = np.isfinite(spread) & (spread > 0.0) & ~log
+        statistic = np.divide(centre, spread, out=np.full(len(estimates), np.nan), where=usable)
+        factor = np.exp(np.where(log & (std_errors > 0.0) & (estimates > 0.0), z * std_errors / estimates, np.nan))
+        low, high = centre - z * spread, centre + z * spread
+        low = np.where(log, estimates / factor, np.where(fisher, np.tanh(low), low))
+        high = np.where(log, estimates * factor, np.where(fisher, np.tanh(high), high))
     return pd.DataFrame(
         {
             "term": list(terms),
@@ -193,7 +132,14 @@ def _cumulative(df: Array, statistic: Array) -> Array:
 
 
 def delta_table(
-    quantities: Sequence[Quantity], V: Covariance, *, order: str = "second", level: float = 0.95
+    quantities: Sequence[Quantity],
+    V: Vcov,
+    *,
+    order: str = "second",
+    level: float = 0.95,
+    df: float = np.inf,
+    tested: str = "",
+    more: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
 
@@ -201,14 +147,27 @@ def delta_table(
     ----------
     quantities : sequence of Quantity
         What to tabulate.
-    V : Covariance
+    V : Vcov
         Of psi; what it says of a quantity stands in its row.
     order : {"second", "first", "unbiased"}
-        Second order adds the variance of the product term, ``unbiased`` subtracts it.
+        Second order adds the variance of the product term, ``unbiased`` subtracts it; standard deviations and
+        correlations are first-order.
     level : float
         Coverage, a proportion.
+    df : float
+        Degrees of freedom of t tests; normal ones by default.
+    tested : str
+        What to say of these wherever there is a standard error.
+    more : mapping, optional
+        Further notes by term.
     """
-    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    estimates = np.array([quantity.estimate for quantity in quantities])
-    notes = ["; ".join(filter(None, [q.note, said_of(q, V, order=order)])) for q in quantities]
-    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)
+    orders = ["first" if q.kind in ON_OTHER_SCALES else order for q in quantities]
+    errors = np.array([std_error(q, V, order=own) for q, own in zip(quantities, orders, strict=True)], dtype=np.float64)
+    notes = []
+    for q, own, error in zip(quantities, orders, errors, strict=True):
+        said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own)
+        notes.append(joined_notes(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
+    terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
+    estimates = np.array([q.estimate for q in quantities], dtype=np.float64)
+    free = np.full(len(estimates), df)
+    return wald_table(terms, estimates, errors, level=level, notes=notes, kinds=kinds, df=free)

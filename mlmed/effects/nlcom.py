@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-import math
 import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlmed.constants import numbers_of
-from mlmed.effects.delta import Quantity
+from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained, joined_notes
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION
 from mlmed.options import shown
@@ -20,19 +21,19 @@ from mlmed.syntax import check_size, parse_expression
 
 __all__ = ["combine", "combine_all", "known_name"]
 
+Array = NDArray[np.float64]
+#: Value, first and second derivatives of a function of k values, (k,) and (k, k), and which of these it depends on.
+Local = tuple[float, Array, Array, list[int]]
 CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
 #: Relative step that shows whether a quantity plays a part; smaller than those of the derivatives.
 NEAR = 1e-3
-FUNCTIONS: dict[str, Callable[..., float]] = {
-    "exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "atanh": math.atanh, "abs": abs,
-}  # fmt: skip
-_BINARY: dict[type[ast.operator], Callable[[float, float], float]] = {
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }  # fmt: skip
-_SIGNS: dict[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
-#: A function of the values of quantities by name.
-Formula = Callable[[Mapping[str, float]], float]
+_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+#: A function of values by name: numbers, or quantities, which carry derivatives through it.
+Formula = Callable[[dict[str, Any]], Any]
 
 #: Where a name such as ``cor(m:x,y:m)`` begins.
 _CALL = r"(?<![\w:.])(?:var|cov|sd|cor)\("
@@ -173,14 +174,14 @@ def _function(node: ast.expr, used: Mapping[str, str]) -> Formula:
         sign, operand = _SIGNS[type(node.op)], _function(node.operand, used)
         return lambda values: sign(operand(values))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        applied, argument = FUNCTIONS[node.func.id], _function(node.args[0], used)
-        return lambda values: applied(argument(values))
+        called, argument = node.func.id, _function(node.args[0], used)
+        return lambda values: applied(called, argument(values))
     value = float(ast.literal_eval(node))
     return lambda values: value
 
 
 def combine(expression: str | Callable[[dict[str, float]], float], known: Mapping[str, Quantity]) -> Quantity:
-    """A function of known quantities, with derivatives by numdifftools chained to psi (eq. 31).
+    """A function of known quantities with its derivatives in psi (eq. 31): of text exact, of a callable numerical.
 
     Parameters
     ----------
@@ -205,12 +206,12 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
         gone = [part for part in parts if np.isnan(part.estimate)]
         if gone:
             return _without_error(expression.strip(), np.nan, gone)
-        return _chain(expression.strip(), of_text, parts)
+        return _chain(expression.strip(), of_text, parts, _exact)
     if not callable(expression):
         raise EffectError(
             f"an expression is text such as 'a*b + cov_ab' or a function of a dict; found {shown(expression)}"
         )
-    return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()))
+    return _chain(getattr(expression, "__name__", "nlcom"), expression, list(known.values()), _numerical)
 
 
 def combine_all(
@@ -222,12 +223,17 @@ def combine_all(
     return [combine(expression, known)]
 
 
-def _number(term: str, function: Callable[[dict[str, float]], float], values: dict[str, float]) -> float:
-    """The value as a finite float, or an error that names the expression."""
+def _evaluated(term: str, function: Formula, values: dict[str, Any]) -> Any:
+    """The value, or an error that names the expression."""
     try:
-        found = function(values)
+        return function(values)
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
         raise EffectError(f"{term!r} cannot be evaluated: {error}; check names and domain") from error
+
+
+def _number(term: str, function: Formula, values: dict[str, float]) -> float:
+    """The value as a finite float, or an error that names the expression."""
+    found = _evaluated(term, function, values)
     if isinstance(found, bool) or not isinstance(found, int | float | np.floating) or not np.isfinite(found):
         gone = ", ".join(name for name, value in values.items() if np.isnan(value))
         why = f"; without a value in this fit: {gone}" if gone else ""
@@ -235,55 +241,68 @@ def _number(term: str, function: Callable[[dict[str, float]], float], values: di
     return float(found)
 
 
-def _chain(term: str, function: Callable[[dict[str, float]], float], parts: list[Quantity]) -> Quantity:
-    """Derivatives in relative steps, so that a small positive variance stays positive under a root or logarithm."""
-    import numdifftools as nd
-
+def _chain(
+    term: str, function: Formula, parts: list[Quantity], derivatives: Callable[[str, Formula, list[Quantity]], Local]
+) -> Quantity:
+    """The function of the parts, its derivatives chained to psi."""
     if not parts:
         raise EffectError(f"{term!r} contains no parameter")
-    names = [part.term for part in parts]
-    values = np.array([part.estimate for part in parts])
-    unit = np.where(np.isfinite(values) & (values != 0.0), np.abs(values), 1.0)
-
-    def of_steps(steps: np.ndarray) -> float:
-        return _number(term, function, dict(zip(names, map(float, values + unit * steps), strict=True)))
-
-    estimate = of_steps(np.zeros(len(values)))
-    used = _used(of_steps, len(values))
+    estimate, slopes, bends, used = derivatives(term, function, parts)
     inside = [parts[k] for k in used]
     if any(np.isnan(part.gradient).any() for part in inside):
         return _without_error(term, estimate, [part for part in inside if np.isnan(part.gradient).any()])
     if not inside:
         return Quantity(term, estimate, np.zeros_like(parts[0].gradient), note=CONSTANT)
-
-    def of_used(steps: np.ndarray) -> float:
-        moved = np.zeros(len(values))
-        moved[used] = steps
-        return of_steps(moved)
-
-    sizes, start = nd.MinStepGenerator(base_step=1e-4, step_ratio=2.0, num_steps=7), np.zeros(len(used))
-    slopes = np.atleast_1d(nd.Gradient(of_used, step=sizes)(start)) / unit[used]
-    bends = np.atleast_2d(nd.Hessian(of_used, step=sizes)(start)) / np.outer(unit[used], unit[used])
-    found = _chained(term, estimate, slopes, bends, inside)
-    notes = [CONSTANT if found.is_fixed else "", _notes(term, inside)]
-    return replace(found, note="; ".join(filter(None, notes)))
+    own, bent = slopes[used], bends[np.ix_(used, used)]
+    size = chained(estimate, [_absolute(part) for part in inside], np.abs(own), np.abs(bent))
+    found = chained(estimate, inside, own, bent)
+    gradient, hessian = _clean(found.gradient, size.gradient), _clean(found.hessian, size.hessian)
+    found = Quantity(term, estimate, gradient, hessian)
+    return replace(found, note=joined_notes(CONSTANT if found.is_fixed else "", _notes(term, inside)))
 
 
-def _used(of_steps: Callable[[np.ndarray], float], n: int) -> list[int]:
+def _absolute(part: Quantity) -> Quantity:
+    """The sizes of its derivatives."""
+    return replace(part, gradient=np.abs(part.gradient), hessian=None if part.hessian is None else np.abs(part.hessian))
+
+
+def _exact(term: str, function: Formula, parts: list[Quantity]) -> Local:
+    """By the arithmetic of quantities; those that the model fixes do not move, but their notes are told."""
+    unit = np.diag([float(not part.is_fixed) for part in parts])
+    estimate = _number(term, function, {part.term: part.estimate for part in parts})
+    moving = {part.term: Quantity(part.term, part.estimate, row) for part, row in zip(parts, unit, strict=True)}
+    found = _evaluated(term, function, moving)
+    bends = np.zeros_like(unit) if found.hessian is None else found.hessian
+    used = (found.gradient != 0.0) | bends.any(axis=0) | ~unit.any(axis=0)
+    return estimate, found.gradient, bends, [int(k) for k in np.flatnonzero(used)]
+
+
+def _numerical(term: str, function: Formula, parts: list[Quantity]) -> Local:
+    """By numdifftools, in relative steps, so that a small variance stays positive under a root or logarithm."""
+    import numdifftools as nd
+
+    names, values, k = [part.term for part in parts], np.array([part.estimate for part in parts]), len(parts)
+    unit = np.where(np.isfinite(values) & (values != 0.0), np.abs(values), 1.0)
+
+    def of_steps(steps: Array) -> float:
+        return _number(term, function, dict(zip(names, map(float, values + unit * steps), strict=True)))
+
+    estimate, used = of_steps(np.zeros(k)), _used(of_steps, k)
+    slopes, bends = np.zeros(k), np.zeros((k, k))
+    if used:
+        chosen, own = np.eye(k)[used], unit[used]
+        sizes, start = nd.MinStepGenerator(base_step=1e-4, step_ratio=2.0, num_steps=7), np.zeros(len(used))
+        slopes[used] = np.atleast_1d(nd.Gradient(lambda steps: of_steps(steps @ chosen), step=sizes)(start)) / own
+        bent = np.atleast_2d(nd.Hessian(lambda steps: of_steps(steps @ chosen), step=sizes)(start))
+        bends[np.ix_(used, used)] = bent / np.outer(own, own)
+    return estimate, slopes, bends, used
+
+
+def _used(of_steps: Callable[[Array], float], n: int) -> list[int]:
     """Which of n quantities change the value, beside a point where none of them is 0 or like another."""
     near = NEAR * np.sin(np.arange(1.0, n + 1.0))
     here = of_steps(near)
     return [k for k in range(n) if of_steps(near + NEAR * (np.arange(n) == k)) != here]
-
-
-def _chained(term: str, estimate: float, slope: np.ndarray, bend: np.ndarray, parts: list[Quantity]) -> Quantity:
-    """Derivatives in psi from those in the parts (eq. 31)."""
-    J = np.stack([part.gradient for part in parts])
-    hessian = J.T @ bend @ J
-    for weight, part in zip(slope, parts, strict=True):
-        if part.hessian is not None:
-            hessian = hessian + weight * part.hessian
-    return Quantity(term, estimate, _clean(slope @ J), _clean(hessian))
 
 
 def _without_error(term: str, estimate: float, parts: list[Quantity]) -> Quantity:
@@ -300,7 +319,9 @@ def _notes(term: str, parts: list[Quantity]) -> str:
     return "; ".join(f"{names}{note}" for note, names in named.items() if note)
 
 
-def _clean(derivative: np.ndarray) -> np.ndarray:
-    """Rounding noise of differences set to zero, so that it does not touch entries of V that are NaN."""
-    noise = 1e-9 * float(np.abs(derivative).max(initial=0.0))
+def _clean(derivative: Array | None, size: Array | None) -> Array:
+    """Rounding noise set to zero, so that it does not touch entries of V that are NaN; ``size``: before cancelling."""
+    assert derivative is not None
+    assert size is not None
+    noise = 1e-9 * np.maximum(size, np.abs(derivative).max(initial=0.0))
     return np.where(np.abs(derivative) > noise, derivative, 0.0)

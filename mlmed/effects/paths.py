@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
-from mlmed.effects.delta import Quantity
+from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place, refuse_unreached
+from mlmed.effects.quantity import Quantity, joined_notes, mean_product
 from mlmed.effects.slopes import (
     Path,
     Question,
     as_number,
     compared_values,
     find_slope,
-    joined_notes,
     moderators_of,
     slope_note,
 )
@@ -28,9 +28,24 @@ from mlmed.names import display_name
 from mlmed.options import check_mapping, is_one_value, shown
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["Path", "Paths", "check_at", "effect_quantities", "find_paths", "path_moderators"]
+__all__ = [
+    "EFFECTS",
+    "LINEAR",
+    "Path",
+    "Paths",
+    "check_at",
+    "effect_quantities",
+    "effects_of",
+    "find_paths",
+    "path_effects",
+    "path_moderators",
+]
 
 Array = NDArray[np.float64]
+T = TypeVar("T", Quantity, Array)
+#: The linear forms of psi that effects are made of, and the rows of an effects table, in order.
+LINEAR = ("a", "b", "cprime", "cov_ab")
+EFFECTS = (*LINEAR, "indirect", "direct", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,45 +201,49 @@ def _place(layout: Layout, equation: int, path: Path) -> Path:
     return replace(path, fixed=np.concatenate(fixed), random=np.concatenate(random))
 
 
+def path_effects(a: T, b: T, cprime: T, cov_ab: T) -> dict[str, T]:
+    """The paths, and the indirect, direct and total effect (eq. 26, 27)."""
+    indirect = mean_product((a, b), {(0, 1): cov_ab})
+    return dict(zip(EFFECTS, (a, b, cprime, cov_ab, indirect, cprime, indirect + cprime), strict=True))
+
+
+def effects_of(paths: Paths, estimates: Estimates) -> Effects:
+    """The effects as a function of psi = (beta, tau, sigma2)."""
+    p, T = len(estimates.beta), len(estimates.tau)
+    weights = np.zeros((4, p + T + len(estimates.sigma2)))
+    weights[:3, :p] = paths.a.fixed, paths.b.fixed, paths.cprime.fixed
+    weights[3, p : p + T] = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
+    notes = [
+        slope_note(paths.a, "fixed at 0: the mediator equation has no such term"),
+        slope_note(paths.b, "fixed at 0: the outcome equation has no such term"),
+        slope_note(paths.cprime, "fixed at 0: the treatment is not in the outcome equation"),
+    ]
+    note, of_cov = _note_of_covariance(paths, bool(weights[3].any()))
+    both = paths.a.is_present and paths.b.is_present
+    at_a, at_b = (((path.note,) if both else ()) for path in (paths.a, paths.b))
+    return Effects(path_effects, LINEAR, weights, (*notes, note), (at_a, at_b, (paths.cprime.note,), of_cov))
+
+
 def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]:
-    """The quantities a, b, cprime, cov_ab, indirect, direct and total (eq. 26, 27)."""
-    n = len(estimates.tau) + len(estimates.sigma2)
-
-    def slope(term: str, path: Path, absent: str) -> Quantity:
-        gradient = np.append(path.fixed, np.zeros(n))
-        return Quantity(term, float(path.fixed @ estimates.beta), gradient, None, slope_note(path, absent))
-
-    a = slope("a", paths.a, "fixed at 0: the mediator equation has no such term")
-    b = slope("b", paths.b, "fixed at 0: the outcome equation has no such term")
-    cprime = slope("cprime", paths.cprime, "fixed at 0: the treatment is not in the outcome equation")
-    cov_ab, left_out = _covariance_of_slopes(paths, estimates)
-    taken = [cov_ab.note] if np.any(cov_ab.gradient) else [left_out]
-    if paths.a.is_present and paths.b.is_present:
-        taken = [paths.a.note, paths.b.note, *taken]
-    indirect = replace(a.times(b, "ab").plus(cov_ab, "indirect"), note=joined_notes(*taken))
-    total = replace(indirect.plus(cprime, "total"), note=joined_notes(*taken[:2], paths.cprime.note, *taken[2:]))
-    listed = [a, b, cprime, cov_ab, indirect, cprime.named("direct"), total]
-    return {quantity.term: quantity for quantity in listed}
+    """The quantities a, b, cprime, cov_ab, indirect, direct and total at the estimates."""
+    psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    return effects_of(paths, estimates).quantities(psi)
 
 
-def _covariance_of_slopes(paths: Paths, estimates: Estimates) -> tuple[Quantity, str]:
-    """cov_ab, and what to say beside the indirect effect where random slopes may be left out of it."""
-    weight = np.einsum("kab,a,b->k", estimates.tau_basis, paths.a.random, paths.b.random)
-    gradient = np.concatenate([np.zeros(len(estimates.beta)), weight, np.zeros(len(estimates.sigma2))])
+def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ...]]:
+    """What to say beside cov_ab, and beside the indirect effect where random slopes may be left out of it."""
     varying = [bool(path.random.any()) for path in (paths.a, paths.b)]
     others = [name for known, names in zip(varying, paths.other_slopes, strict=True) if not known for name in names]
-    left_out = ""
-    if weight.any():
-        note = joined_notes(paths.a.random_note, paths.b.random_note)
-    elif all(varying):
-        note = "fixed at 0: the random slopes of a and b are not allowed to covary"
-    elif all(known or names for known, names in zip(varying, paths.other_slopes, strict=True)):
-        whose = "a and b" if not any(varying) else "b" if varying[0] else "a"
-        note = (
-            f"fixed at 0: no random slope has the column of {whose}; whether {', '.join(others)} is its within-cluster "
-            "part is not recognized, so their covariance is left out (nlcom() can name it)"
-        )
-        left_out = f"without a covariance of slopes that {', '.join(others)} may have a part in (see cov_ab)"
-    else:
-        note = "fixed at 0: a and b do not both vary over clusters"
-    return Quantity("cov_ab", float(weight @ estimates.tau), gradient, None, note), left_out
+    if is_free:
+        taken = paths.a.random_note, paths.b.random_note
+        return joined_notes(*taken), taken
+    if all(varying):
+        return "fixed at 0: the random slopes of a and b are not allowed to covary", ()
+    if not all(known or names for known, names in zip(varying, paths.other_slopes, strict=True)):
+        return "fixed at 0: a and b do not both vary over clusters", ()
+    whose = "a and b" if not any(varying) else "b" if varying[0] else "a"
+    note = (
+        f"fixed at 0: no random slope has the column of {whose}; whether {', '.join(others)} is its within-cluster "
+        "part is not recognized, so their covariance is left out (nlcom() can name it)"
+    )
+    return note, (f"without a covariance of slopes that {', '.join(others)} may have a part in (see cov_ab)",)

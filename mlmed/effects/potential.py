@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
+from mlmed.effects.quantity import Quantity
 from mlmed.effects.smoothing import normal_mean, poisson_mean
 from mlmed.glm.families import BINARY, mean_of, slope_of
 
-__all__ = ["CONTRASTS", "EFFECTS", "RATIOS", "Counterfactual", "all_effects", "expected_outcome", "expected_slopes"]
+__all__ = [
+    "CONTRASTS",
+    "EFFECTS",
+    "RATIOS",
+    "Counterfactual",
+    "all_effects",
+    "contrast_effects",
+    "effect_weights",
+    "expected_outcome",
+    "expected_slopes",
+]
 
 Array = NDArray[np.float64]
+T = TypeVar("T", Quantity, Array)
 
 #: The effects that are differences of two of the four expected outcomes.
 CONTRASTS = ("acme_control", "acme_treated", "ade_control", "ade_treated", "total")
@@ -115,10 +128,20 @@ def _binary(mediator: str, outcome: str, eta: Array, A: Array, B: Array, *, slop
         return value, slope_of(mediator, eta) * (with_it - without), by_A, gain
 
 
-def all_effects(contrasts: Array) -> dict[str, Array]:
-    """Every effect by name from the five contrasts, (..., 5) -> (...) each; a ratio to a total of 0 is inf or NaN."""
-    acme_c, acme_t, ade_c, ade_t, total = np.moveaxis(contrasts, -1, 0)
-    acme, ade = 0.5 * (acme_c + acme_t), 0.5 * (ade_c + ade_t)
+def contrast_effects(acme_control: T, acme_treated: T, ade_control: T, ade_treated: T, total: T) -> dict[str, T]:
+    """Every effect by name from the five contrasts; a ratio to a total of 0 does not exist."""
+    acme, ade = 0.5 * (acme_control + acme_treated), 0.5 * (ade_control + ade_treated)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = acme_c / total, acme_t / total, acme / total
-    return dict(zip(EFFECTS, (acme_c, acme_t, ade_c, ade_t, total, *ratios[:2], acme, ade, ratios[2]), strict=True))
+        of_control, of_treated, share = acme_control / total, acme_treated / total, acme / total
+    made = (acme_control, acme_treated, ade_control, ade_treated, total, of_control, of_treated, acme, ade, share)
+    return dict(zip(EFFECTS, made, strict=True))
+
+
+def effect_weights() -> dict[str, Array]:
+    """Weights (5,) of the contrasts in every effect that is linear in them."""
+    return {term: weight for term, weight in all_effects(np.eye(5)).items() if term not in RATIOS}
+
+
+def all_effects(contrasts: Array) -> dict[str, Array]:
+    """Every effect by name from arrays (..., 5) of the contrasts, (...) each."""
+    return contrast_effects(*np.moveaxis(contrasts, -1, 0))

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
-from mlmed.effects.delta import Covariance, Kind, Quantity, said_of, std_error, wald_table
+from mlmed.effects.quantity import Kind, Quantity
 
-__all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities", "sdcor_table"]
+__all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities"]
 
 Array = NDArray[np.float64]
 
@@ -105,34 +103,3 @@ def _correlation(term: str, rows: Array, psi: Array, moving: bool) -> Quantity:
 
 def _without_error(term: str, value: float, n: int, note: str, kind: Kind) -> Quantity:
     return Quantity(term, value, np.full(n, np.nan), note=note, kind=kind)
-
-
-def sdcor_table(quantities: Sequence[Quantity], V: Covariance, *, level: float) -> pd.DataFrame:
-    """First-order errors; intervals of sds on the log scale, intervals and tests of correlations by Fisher's z.
-
-    Parameters
-    ----------
-    quantities : sequence of Quantity
-        From ``sdcor_quantities``.
-    V : Covariance
-        Of psi; what it says of a quantity stands in its row.
-    level : float
-        Coverage, a proportion.
-    """
-    value = np.array([quantity.estimate for quantity in quantities])
-    is_sd = np.array([quantity.kind == "sd" for quantity in quantities], dtype=bool)
-    error = np.array([std_error(quantity, V, order="first") for quantity in quantities], dtype=np.float64)
-    notes = [q.note or said_of(q, V, order="first") for q in quantities]
-    terms = [quantity.term for quantity in quantities]
-    shown = wald_table(terms, value, error, level=level, notes=notes, log_scale=is_sd)
-    inner = np.where(is_sd, 0.0, value)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre, spread = np.arctanh(inner), error / (1.0 - inner**2)
-        statistic = np.where(is_sd, np.nan, centre / spread)
-    half = float(ndtri(0.5 + level / 2.0)) * spread
-    return shown.assign(
-        statistic=statistic,
-        p_value=2.0 * ndtr(-np.abs(statistic)),
-        conf_low=np.where(is_sd, shown["conf_low"], np.tanh(centre - half)),
-        conf_high=np.where(is_sd, shown["conf_high"], np.tanh(centre + half)),
-    )

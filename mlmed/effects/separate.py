@@ -8,40 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.delta import Covariance, Quantity, said_of, std_error, wald_table
-from mlmed.effects.draws import normal_draws
+from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
-from mlmed.effects.slopes import compared_values, joined_notes, slope_note
+from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.slopes import compared_values, slope_note
 from mlmed.names import safe_name
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov, stacked
 
 __all__ = [
     "EFFECTS",
     "LINEAR",
-    "SeparateVcov",
+    "QUOTIENTS",
     "Slopes",
-    "covariance_of_linear",
-    "effect_draws",
     "find_slopes",
-    "linear_monte_carlo",
+    "separate_effects",
     "separate_quantities",
-    "separate_table",
     "separate_vcov",
 ]
 
 Array = NDArray[np.float64]
+T = TypeVar("T", Quantity, Array)
 LINEAR = ("a", "b", "cprime", "c")
 #: The rows of the table of effects, in order.
 EFFECTS = (*LINEAR, "indirect", "direct", "total", "c_minus_cprime", "prop_mediated", "ratio")
+#: Quotients, and what they divide by.
+QUOTIENTS = {"prop_mediated": "total", "ratio": "direct"}
 UNKNOWN_COVARIANCE = (
     "no standard error from the fits: c and the other paths come from two fits to the same rows, whose covariance "
     "neither fit has; interval='bootstrap' gives it"
@@ -50,58 +48,9 @@ NO_C = "the equation without the mediator has no such treatment; say which it is
 NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
 
 
-@dataclass(frozen=True, slots=True)
-class SeparateVcov:
-    """Covariance of psi = (psi_m, psi_y, psi_reduced), eq. 60.
-
-    Attributes
-    ----------
-    blocks : tuple of 3 ParameterVcov
-        Those of the fits.
-    parts : tuple of 3 slices
-        Where each fit has its parameters.
-    """
-
-    blocks: tuple[ParameterVcov, ...]
-    parts: tuple[slice, ...]
-
-    def of(self, gradient: Array, hessian: Array | None = None) -> Array:
-        """The matrix for a quantity: 0 between the first two fits, NaN between the third and the others."""
-        matrix = np.zeros((self.parts[-1].stop,) * 2)
-        matrix[self.parts[2], :] = matrix[:, self.parts[2]] = np.nan
-        for block, part in zip(self.blocks, self.parts, strict=True):
-            matrix[part, part] = block.of(*_of_part(part, gradient, hessian))
-        return matrix
-
-    def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """Why a quantity has no standard error, if it is for want of a covariance."""
-        used = self._uses(gradient, hessian)
-        if 2 in used and len(used) > 1:
-            return UNKNOWN_COVARIANCE
-        return joined_notes(*(self.blocks[k].reason_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
-
-    def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """What a reader should know of the covariance behind a quantity."""
-        used = self._uses(gradient, hessian)
-        return joined_notes(*(self.blocks[k].note_for(*_of_part(self.parts[k], gradient, hessian)) for k in used))
-
-    def _uses(self, gradient: Array, hessian: Array | None) -> list[int]:
-        """Numbers of the fits that a quantity depends on."""
-        touched = gradient != 0.0
-        if hessian is not None:
-            touched = touched | np.any(hessian != 0.0, axis=0)
-        return [k for k, part in enumerate(self.parts) if touched[part].any()]
-
-
-def _of_part(part: slice, gradient: Array, hessian: Array | None) -> tuple[Array, Array | None]:
-    """Derivatives in the parameters of one fit; second ones in one of them and in any."""
-    return gradient[part], None if hessian is None else hessian[:, part]
-
-
-def separate_vcov(blocks: Sequence[ParameterVcov]) -> SeparateVcov:
+def separate_vcov(parts: Sequence[Vcov]) -> Vcov:
     """Put the covariances of the three fits together (eq. 60)."""
-    ends = np.cumsum([0, *(len(block.matrix) for block in blocks)])
-    return SeparateVcov(tuple(blocks), tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends)))
+    return stacked(parts, 2, UNKNOWN_COVARIANCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,22 +59,13 @@ class Slopes:
 
     Attributes
     ----------
-    weights : (4, n) array
-        ``weights @ psi`` are a, b, cprime, c; a row of zeros where the equation has no such slope.
-    taken : tuple of 4 str
-        Values of moderators at which they were taken.
-    notes : tuple of 4 str
-        What to say beside each: where it was taken, or why it is 0.
-    has_c : bool
-        Whether the equation without the mediator has the treatment.
+    effects : Effects
+        Made of them; c is lacking where the equation without the mediator has no treatment.
     both_vary : bool
         Whether a and b both vary over clusters.
     """
 
-    weights: Array
-    taken: tuple[str, ...]
-    notes: tuple[str, ...]
-    has_c: bool
+    effects: Effects
     both_vary: bool
 
 
@@ -167,10 +107,20 @@ def find_slopes(
     for row, path, part in ((1, paths.b, parts[1]), (2, paths.cprime, parts[1]), (3, reduced, parts[2])):
         weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
     four = (paths.a, paths.b, paths.cprime, reduced)
-    taken = tuple(path.note for path in four)
     notes = tuple(slope_note(path, absent) for path, absent in zip(four, ("", "", NO_DIRECT, NO_C), strict=True))
-    both_vary = bool(paths.a.random.any() and paths.b.random.any())
-    return Slopes(weights, taken, notes, reduced.is_present, both_vary)
+    lacking = frozenset() if reduced.is_present else frozenset({"c"})
+    taken = tuple((path.note,) for path in four)
+    effects = Effects(separate_effects, LINEAR, weights, notes, taken, lacking)
+    return Slopes(effects, bool(paths.a.random.any() and paths.b.random.any()))
+
+
+def separate_effects(a: T, b: T, cprime: T, c: T) -> dict[str, T]:
+    """The effects of separate fits (eq. 59 to 61)."""
+    indirect = a * b
+    total = indirect + cprime
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share, ratio = indirect / total, indirect / cprime
+    return dict(zip(EFFECTS, (a, b, cprime, c, indirect, cprime, total, c - cprime, share, ratio), strict=True))
 
 
 def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
@@ -185,79 +135,9 @@ def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) 
     remarks : mapping
         What to say beside an effect, by term.
     """
-    a, b, cprime, c = (
-        Quantity(term, float(weight @ psi), weight, None, note)
-        for term, weight, note in zip(LINEAR, slopes.weights, slopes.notes, strict=True)
-    )
-    if not slopes.has_c:
-        c = replace(c, estimate=float("nan"))
-    at_a, at_b, at_cprime, at_c = slopes.taken
-    indirect = replace(a.times(b, "indirect"), note=joined_notes(at_a, at_b))
-    direct = cprime.named("direct")
-    total = replace(indirect.plus(cprime, "total"), note=joined_notes(indirect.note, at_cprime))
-    gap = Quantity("c_minus_cprime", c.estimate - cprime.estimate, c.gradient - cprime.gradient, None, "")
-    gap = replace(gap, note=joined_notes(at_c, at_cprime)) if slopes.has_c else c.named("c_minus_cprime")
-    share, ratio = _quotient(indirect, total, "prop_mediated"), _quotient(indirect, direct, "ratio")
-    listed = (a, b, cprime, c, indirect, direct, total, gap, share, ratio)
-    return {q.term: replace(q, note=joined_notes(q.note, remarks.get(q.term, ""))) for q in listed}
-
-
-def _quotient(u: Quantity, v: Quantity, term: str) -> Quantity:
-    """Quotient with its derivatives; NaN and the reason where v is exactly 0."""
-    if v.estimate == 0.0:
-        return Quantity(term, float("nan"), np.zeros_like(u.gradient), None, f"not defined: {v.term} is 0")
-    f = u.estimate / v.estimate
-    gradient = (u.gradient - f * v.gradient) / v.estimate
-    cross = np.outer(gradient, v.gradient)
-    hessian = -(cross + cross.T) / v.estimate
-    for weight, part in ((1.0, u), (-f, v)):
-        if part.hessian is not None:
-            hessian = hessian + weight * part.hessian / v.estimate
-    return Quantity(term, f, gradient, hessian, joined_notes(u.note, v.note))
-
-
-def effect_draws(linear: Array, *, has_c: bool = True) -> dict[str, Array]:
-    """All effects from draws of a, b, cprime and c, (n, 4): one array (n,) an effect."""
-    a, b, cprime, c = linear.T
-    c = c if has_c else np.full(len(c), np.nan)
-    indirect = a * b
-    total = indirect + cprime
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = indirect / total, indirect / cprime
-    return dict(zip(EFFECTS, (a, b, cprime, c, indirect, cprime, total, c - cprime, *ratios), strict=True))
-
-
-def covariance_of_linear(slopes: Slopes, V: Covariance) -> Array:
-    """Covariance (4, 4) of a, b, cprime and c; NaN where V is, also for entries that would only add 0 times NaN."""
-    out = np.empty((4, 4))
-    for i, left in enumerate(slopes.weights):
-        matrix = V.of(left)
-        for k, right in enumerate(slopes.weights):
-            rows, columns = left != 0.0, right != 0.0
-            out[i, k] = left[rows] @ matrix[np.ix_(rows, columns)] @ right[columns]
-    return out
-
-
-def linear_monte_carlo(slopes: Slopes, psi: Array, V: Covariance, *, n: int, rng: np.random.Generator) -> Array:
-    """Draws (n, 4) of a, b, cprime and c from their normal distributions.
-
-    c is drawn apart, as its covariance with the others is not known: nothing may be made of it and another. A path
-    whose variance does not exist is NaN.
-    """
-    mean, covariance = slopes.weights @ psi, covariance_of_linear(slopes, V)
-    draws = np.full((n, 4), np.nan)
-    for group in ([0, 1, 2], [3]):
-        known = [k for k in group if np.isfinite(covariance[k, k])]
-        if known:
-            draws[:, known] = normal_draws(mean[known], covariance[np.ix_(known, known)], n, rng)
-    return draws
-
-
-def separate_table(
-    quantities: Sequence[Quantity], V: Covariance, *, order: str, level: float, more: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """The delta method for functions of separate fits; ``more`` has further notes by term."""
-    errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    notes = [joined_notes(q.note, said_of(q, V, order=order), (more or {}).get(q.term, "")) for q in quantities]
-    estimates = np.array([quantity.estimate for quantity in quantities])
-    return wald_table([q.term for q in quantities], estimates, errors, level=level, notes=notes)
+    found = slopes.effects.quantities(psi)
+    said = {term: [remarks.get(term, "")] for term in found}
+    for term, below in QUOTIENTS.items():
+        if found[below].estimate == 0.0:
+            said[term].insert(0, f"not defined: {below} is 0")
+    return {term: replace(q, note=joined_notes(q.note, *said[term])) for term, q in found.items()}

@@ -26,7 +26,6 @@ __all__ = [
     "as_number",
     "compared_values",
     "find_slope",
-    "joined_notes",
     "moderators_of",
     "slope_note",
 ]
@@ -305,11 +304,6 @@ def _moderator_note(equation: EquationLayout, question: Question, which: slice) 
         start, stop = (f"{value:g}" if isinstance(value, float) else value for value in question.values)
         pieces.append(f"{question.variable} from {start} to {stop}")
     return f"at {', '.join(pieces)}" if pieces else ""
-
-
-def joined_notes(*notes: str) -> str:
-    """Notes side by side, each once."""
-    return "; ".join(dict.fromkeys(note for note in notes if note))
 
 
 def slope_note(path: Path, absent: str) -> str:

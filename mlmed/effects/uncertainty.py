@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,10 @@ from mlmed.effects.average import (
 from mlmed.effects.draws import normal_draws
 from mlmed.reml.alone import without_rounding
 from mlmed.reml.posterior import ModeLaw
-from mlmed.reml.vcov import Directions, ParameterVcov, without
+from mlmed.reml.vcov import Directions, Vcov
 
 __all__ = [
-    "ContrastCovariance",
+    "Contrasts",
     "Law",
     "cluster_covariance",
     "compared",
@@ -47,21 +46,15 @@ class Law:
     ----------
     beta : (p,) array
         Estimates.
-    vcov : (p, p) array
+    vcov : Vcov
         Their covariance.
     modes : ModeLaw or None
         Random effects given the data and beta; None where none enter.
-    lost : tuple of Directions
-        Of beta along which ``vcov`` says nothing.
-    note : str
-        What a reader should know of ``vcov``.
     """
 
     beta: Array
-    vcov: Array
+    vcov: Vcov
     modes: ModeLaw | None = None
-    lost: tuple[Directions, ...] = ()
-    note: str = ""
 
     def at(self, shift: Array, J: int, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
         """Fixed effects (d, p) and random effects (d, J, q) for steps of beta; modes without a generator."""
@@ -86,39 +79,28 @@ def slopes_at(setting: Setting, mediator: Law, outcome: Law) -> ClusterSlopes:
 
 
 @dataclass(frozen=True, slots=True)
-class ContrastCovariance:
+class Contrasts:
     """The contrasts and the coefficients with their joint covariance.
 
     Attributes
     ----------
     values : (5 + p_m + p_y,) array
         Contrasts over all rows, fixed effects of the mediator and of the outcome equation.
-    matrix : (5 + p_m + p_y,) * 2 array
+    vcov : Vcov
         First-order covariance.
     random : (2, 5) bool array
         Whether random effects of the mediator, and of the outcome, enter each contrast.
     slopes : (5, p_m + p_y) array
         Derivatives of the contrasts in the coefficients, the modes following.
-    lost : tuple of Directions
-        Of the contrasts and coefficients along which ``matrix`` says nothing.
-    note : str
-        What a reader should know of ``matrix``.
     """
 
     values: Array
-    matrix: Array
+    vcov: Vcov
     random: NDArray[np.bool_]
     slopes: Array
-    lost: tuple[Directions, ...] = ()
-    note: str = ""
-
-    @property
-    def vcov(self) -> ParameterVcov:
-        """The covariance, NaN where it says nothing."""
-        return reduce(without, self.lost, ParameterVcov(self.matrix, note=self.note))
 
 
-def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> ContrastCovariance:
+def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Contrasts:
     """Delta method: beta moves, the modes move with it, and vary around that (eq. 74)."""
     p = len(mediator.beta)
     values = np.concatenate([slopes.average(), mediator.beta, outcome.beta])
@@ -128,16 +110,16 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
         np.any(slopes.outcome[:, :, len(outcome.beta) :], axis=(1, 2)),
     ]
     for law, derivatives, first in ((mediator, slopes.mediator, 5), (outcome, slopes.outcome, 5 + p)):
-        own = derivatives * slopes.share[:, None]
+        own, V = derivatives * slopes.share[:, None], law.vcov.entire
         fixed, around = _moved(own.sum(axis=1), own, law)
         stop = first + len(law.beta)
-        matrix[:5, :5] += fixed @ law.vcov @ fixed.T + around.sum(axis=0)
-        matrix[:5, first:stop] = fixed @ law.vcov
+        matrix[:5, :5] += fixed @ V @ fixed.T + around.sum(axis=0)
+        matrix[:5, first:stop] = fixed @ V
         matrix[first:stop, :5] = matrix[:5, first:stop].T
-        matrix[first:stop, first:stop] = law.vcov
+        matrix[first:stop, first:stop] = V
         moved[:, first - 5 : stop - 5] = fixed
-    found = ContrastCovariance(values, matrix, np.array(random), moved)
-    return replace(found, lost=_lost_contrasts(found, mediator, outcome), note=note_of(mediator, outcome))
+    joint = Vcov.one(matrix, note=note_of(mediator, outcome)).losing(_lost_contrasts(matrix, moved, mediator, outcome))
+    return Contrasts(values, joint, np.array(random), moved)
 
 
 def compared(lost: Sequence[Directions], differences: Sequence[Array]) -> tuple[Directions, ...]:
@@ -156,13 +138,13 @@ def compared(lost: Sequence[Directions], differences: Sequence[Array]) -> tuple[
 
 def note_of(mediator: Law, outcome: Law) -> str:
     """What a reader should know of covariances from the same clusters: that of the one with more coefficients."""
-    return max((mediator, outcome), key=lambda law: len(law.beta)).note
+    return max((mediator, outcome), key=lambda law: len(law.beta)).vcov.note
 
 
-def _lost_contrasts(found: ContrastCovariance, mediator: Law, outcome: Law) -> tuple[Directions, ...]:
+def _lost_contrasts(matrix: Array, slopes: Array, mediator: Law, outcome: Law) -> tuple[Directions, ...]:
     """Directions of the contrasts and coefficients that follow those of the coefficients."""
-    every = np.vstack([found.slopes, np.eye(found.slopes.shape[1])])
-    errors = np.sqrt(np.diag(found.matrix))
+    every = np.vstack([slopes, np.eye(slopes.shape[1])])
+    errors = np.sqrt(np.diag(matrix))
     errors[5:] = 0.0  # of the coefficients they are exact already
     moves = (one.through(every) for one in lost_coefficients(mediator, outcome))
     return tuple(replace(one, matrix=without_rounding(one.matrix, errors)) for one in moves)
@@ -171,7 +153,7 @@ def _lost_contrasts(found: ContrastCovariance, mediator: Law, outcome: Law) -> t
 def lost_coefficients(mediator: Law, outcome: Law) -> tuple[Directions, ...]:
     """Directions of the coefficients of both equations, the mediator's first."""
     p, n = len(mediator.beta), len(mediator.beta) + len(outcome.beta)
-    return tuple(one.below(n, before) for law, before in ((mediator, 0), (outcome, p)) for one in law.lost)
+    return tuple(one.below(n, before) for law, before in ((mediator, 0), (outcome, p)) for one in law.vcov.lost)
 
 
 def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> tuple[Array, Array]:
@@ -183,7 +165,7 @@ def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> tu
         if law.modes is not None:
             fixed = fixed - np.einsum("eja,jap->jep", derivatives[:, :, p:], law.modes.slide)
             total += _around(derivatives, law)
-        total += np.einsum("jep,pq,jfq->jef", fixed, law.vcov, fixed, optimize=True)
+        total += np.einsum("jep,pq,jfq->jef", fixed, law.vcov.entire, fixed, optimize=True)
         moved.append(fixed)
     return total, np.concatenate(moved, axis=2)
 
@@ -213,7 +195,7 @@ def draw_contrasts(
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
     J = len(setting.starts)
     shifts = [
-        normal_draws(np.zeros(len(law.beta)), law.vcov, n, stream)
+        normal_draws(np.zeros(len(law.beta)), law.vcov.entire, n, stream)
         for law, stream in zip((mediator, outcome), streams[:2], strict=True)
     ]
     found = np.empty((n, J, 5) if by_cluster else (n, 5))

@@ -50,27 +50,32 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
     return _sandwich(fit.bread, (fit.X * weight[:, None]).T @ fit.X)
 
 
-def cluster_vcov(fit: GlmFit, codes: NDArray[np.intp]) -> Array:
+def cluster_vcov(fit: GlmFit, codes: NDArray[np.intp] | None = None, *, corrected: bool = True) -> Array:
     """Covariance robust to dependence within clusters, (p, p): CR1, with the factor J/(J - 1).
 
     Parameters
     ----------
     fit : GlmFit
         The regression.
-    codes : (n,) int array
-        Cluster of each row, 0 to J - 1.
+    codes : (n,) int array, optional
+        Cluster of each row, 0 to J - 1; by default every row is one.
+    corrected : bool
+        With that factor; without it is CR0.
 
     Raises
     ------
     EffectError
         Fewer than two clusters.
     """
-    J = int(codes.max()) + 1
+    J = fit.nobs if codes is None else int(codes.max()) + 1
     if J < 2:
         raise EffectError("a cluster-robust covariance needs at least two clusters; found one")
+    factor = J / (J - 1.0) if corrected else 1.0
+    if codes is None:
+        return factor * hc_vcov(fit, "HC0")
     rows = fit.X * fit.score[:, None]
     sums = np.column_stack([np.bincount(codes, weights=column, minlength=J) for column in rows.T])
-    return _sandwich(fit.bread, np.asarray(sums.T @ sums * (J / (J - 1.0)), dtype=np.float64))
+    return _sandwich(fit.bread, np.asarray(sums.T @ sums * factor, dtype=np.float64))
 
 
 def moves_of_one(fit: GlmFit, codes: NDArray[np.intp] | None = None) -> Alone:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.montecarlo import EFFECTS
+from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.modes.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
 from mlmed.options import check_level, check_list, check_mapping, check_text, shown

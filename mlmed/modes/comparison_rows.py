@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
-from mlmed.effects.montecarlo import EFFECTS
+from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.options import check_list, check_text, shown
 

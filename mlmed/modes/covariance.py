@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mlmed.glm.fit import GlmFit
+from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.modes.fitting import Fitted
-from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
+from mlmed.options import ALL_KINDS, HC_KINDS, one_of
 from mlmed.reml.alone import Alone, moves_of_one, without_rounding
 from mlmed.reml.percluster import ClusterProducts, cluster_products
 from mlmed.reml.sandwich import sandwich_vcov
-from mlmed.reml.vcov import Directions, ParameterVcov, information_of, parameter_vcov, without
+from mlmed.reml.vcov import Directions, Vcov, information_of, parameter_vcov
 
 __all__ = [
     "BOUNDARY_NOTE",
+    "ESTIMATORS",
     "alone_in",
     "covariance",
     "lost_along",
     "lost_in_replicates",
     "named",
+    "plain_covariance",
     "too_few",
 ]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
 
 #: Kinds that let the fixed effects move with the variances.
 PROPAGATED = ("joint", "cluster")
@@ -40,7 +48,39 @@ RESAMPLED = (
 )
 
 
-def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
+def _assumed(kind: str, fitted: Fitted) -> Vcov:
+    return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
+
+
+def _sandwich(kind: str, fitted: Fitted) -> Vcov:
+    """Cluster-robust, without what single clusters alone give."""
+    products = cluster_products(fitted.working, fitted.grams)
+    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+    note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
+    lost = alone_in(fitted, lost_along("use vcov='block'", "clusters"), products).below(len(found.matrix))
+    return _at_the_edge(fitted, kind, found.saying(note=note)).losing([lost])
+
+
+def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
+    return hc_vcov(fit, kind)
+
+
+#: Every covariance by name: of psi of a linear mixed model, and of an ordinary regression given the cluster of
+#: each row (None: every row is one, where CR2 is HC2); None where that of the model is meant, or where there is none.
+ESTIMATORS: dict[
+    str, tuple[Callable[[Fitted], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
+] = {
+    "block": (partial(_assumed, "block"), None),
+    "joint": (partial(_assumed, "joint"), None),
+    "CR0": (partial(_sandwich, "CR0"), partial(cluster_vcov, corrected=False)),
+    "CR1": (partial(_sandwich, "CR1"), cluster_vcov),
+    "CR2": (partial(_sandwich, "CR2"), partial(_in_rows, "HC2")),
+    "cluster": (partial(_sandwich, "cluster"), cluster_vcov),
+    **{kind: (None, partial(_in_rows, kind)) for kind in HC_KINDS},
+}  # fmt: skip
+
+
+def covariance(fitted: Fitted, kind: str) -> Vcov:
     """Covariance of psi in one of its versions.
 
     Raises
@@ -48,15 +88,19 @@ def covariance(fitted: Fitted, kind: str) -> ParameterVcov:
     EffectError
         Unknown kind.
     """
-    one_of(kind, ALL_KINDS, "vcov")
-    if kind in VCOV_KINDS:
-        return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
-    products = cluster_products(fitted.working, fitted.grams)
-    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
-    note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
-    found = _at_the_edge(fitted, kind, replace(found, note=note))
-    text = lost_along("use vcov='block'", "clusters")
-    return without(found, alone_in(fitted, text, products).below(len(found.matrix)))
+    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")][0]
+    assert estimate is not None
+    return estimate(fitted)
+
+
+def plain_covariance(
+    fit: GlmFit, kind: str, lost: Callable[[], Directions], *, codes: Indices | None = None, note: str = ""
+) -> Vcov:
+    """Covariance of the coefficients of an ordinary regression; ``lost``: what single clusters or rows alone notice."""
+    robust = ESTIMATORS[kind][1]
+    if robust is None:
+        return Vcov.one(fit.vcov, note=note)
+    return Vcov.one(robust(fit, codes), note=note).losing([lost()])
 
 
 def too_few(what: str, J: int, n: int, parameters: str) -> str:
@@ -87,7 +131,7 @@ def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
     return Directions(found.moves, text, tuple(owners))
 
 
-def _at_the_edge(fitted: Fitted, kind: str, V: ParameterVcov) -> ParameterVcov:
+def _at_the_edge(fitted: Fitted, kind: str, V: Vcov) -> Vcov:
     """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
 
     These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the
@@ -106,4 +150,4 @@ def _at_the_edge(fitted: Fitted, kind: str, V: ParameterVcov) -> ParameterVcov:
         # in a balanced design beta does not move with the variances
         moved = without_rounding(estimates.beta_gradient[:, of] * units, errors)
         matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, of], 0.0)
-    return replace(V, edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))
+    return V.saying(edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import Quantity, delta_table
+from mlmed.effects.delta import delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.profile import QuantityAt
-from mlmed.effects.sdcor import sdcor_table
+from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.sdcor import fit_sdcor_quantities
-from mlmed.modes.tables import Parameter, parameter_names
+from mlmed.modes.tables import parameter_names
 from mlmed.options import ORDERS, one_of, shown
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "Expression",
     "QuantitiesAt",
     "function_table",
-    "parameters_at",
     "quantity_of",
     "shared_names",
 ]
@@ -31,13 +30,6 @@ __all__ = [
 Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
 #: Everything that can be named, as a function of the estimates.
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
-
-
-def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
-    """Every entry of psi as a quantity."""
-    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    unit = np.eye(len(values))
-    return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}
 
 
 def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
@@ -74,7 +66,7 @@ def function_table(
     fitted: Fitted,
     expression: Expression,
     known: Mapping[str, Quantity],
-    V: ParameterVcov,
+    V: Vcov,
     *,
     order: str = "second",
     level: float = 0.95,
@@ -89,21 +81,16 @@ def function_table(
         One expression, or several by label.
     known : mapping
         What they can name.
-    V : ParameterVcov
+    V : Vcov
         Covariance of psi.
     order, level
         As in ``delta_table``.
     """
     one_of(order, ORDERS, "order")
-    several = isinstance(expression, Mapping)
     asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
-    rows = [delta_table([], V, level=level)]
-    for label, one in asked.items():
-        bare = _bare(one, known)
-        found = bare or combine(one, known)
-        row = sdcor_table([found], V, level=level) if bare else delta_table([found], V, order=order, level=level)
-        rows.append(row.assign(term=label) if several else row)
-    return pd.concat(rows[1:] or rows, ignore_index=True)
+    found = [_bare(one, known) or combine(one, known) for one in asked.values()]
+    table = delta_table(found, V, order=order, level=level)
+    return table.assign(term=list(asked)) if isinstance(expression, Mapping) else table
 
 
 def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:

@@ -11,10 +11,10 @@ from mlmed.effects.nlcom import known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.functions import QuantitiesAt, parameters_at, quantity_of
+from mlmed.modes.functions import QuantitiesAt, quantity_of
 from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
 from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names, parameters
+from mlmed.modes.tables import parameter_names, parameters, parameters_at
 from mlmed.options import shown
 
 __all__ = ["test_equation"]

@@ -23,7 +23,6 @@ from mlmed.modes.functions import (
     Expression,
     QuantitiesAt,
     function_table,
-    parameters_at,
     quantity_of,
 )
 from mlmed.modes.hypotheses import test_equation
@@ -33,10 +32,10 @@ from mlmed.modes.prediction import predict, prediction_table
 from mlmed.modes.profiles import ProfileResults, profile_quantity
 from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
-from mlmed.modes.tables import parameters, ranef_table
+from mlmed.modes.tables import parameters, parameters_at, ranef_table
 from mlmed.options import check_mapping, shown
 from mlmed.reml.estimates import Estimates
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["Inference"]
 
@@ -55,7 +54,7 @@ class Inference:
 
     fitted: Fitted
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+    def parameter_vcov(self, kind: str = "block") -> Vcov:
         """Covariance of psi as arrays, with the reason for any NaN."""
         return covariance(self.fitted, kind)
 

@@ -18,7 +18,7 @@ from mlmed.modes.tables import parameter_names, psi, shown_clusters
 from mlmed.options import check_count, check_flag, check_jobs, check_text
 from mlmed.reml.influence import one_step_changes, refit_changes
 from mlmed.reml.percluster import cluster_products
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from mlmed.report.plots import plot_influence
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def influence_of(
     fitted: Fitted,
     quantities: dict[str, Quantity],
     make: Callable[[Array], dict[str, Array]],
-    V: ParameterVcov,
+    V: Vcov,
     *,
     refit: bool | None,
     n_jobs: int | None = None,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity
-from mlmed.effects.montecarlo import monte_carlo_draws
+from mlmed.effects.forms import Effects
+from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
@@ -18,10 +18,10 @@ from mlmed.modes.functions import QuantitiesAt, quantity_of
 from mlmed.modes.profiles import profile_table
 from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.smallsample import delta_with_df
-from mlmed.notes import joined
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.modes.tables import psi as psi_of
+from mlmed.reml.vcov import Vcov
 
-__all__ = ["OPTIONS", "effects_table"]
+__all__ = ["OPTIONS", "effects_table", "monte_carlo_table"]
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def effects_table(
     fitted: Fitted,
     effects: Mapping[str, Quantity],
     named_at: QuantitiesAt,
-    draws_of: Callable[[Array], dict[str, Array]],
+    functions: Effects,
     interval: str,
     options: dict[str, Any],
     *,
@@ -57,8 +57,8 @@ def effects_table(
         The effects at its estimates.
     named_at : callable
         They and the parameters, as a function of the estimates.
-    draws_of : callable
-        They as a function of many parameter vectors (n, n_psi).
+    functions : Effects
+        They as functions of many parameter vectors (n, n_psi).
     interval, options
         The kind of interval and what it uses, checked.
     level : float
@@ -66,11 +66,12 @@ def effects_table(
     """
     if interval == "bootstrap":
         method = options.pop("method")
-        boot = bootstrap_fit(fitted, named_at(fitted.estimates), draws_of, Plan(**options))
+        boot = bootstrap_fit(fitted, named_at(fitted.estimates), functions.draws, Plan(**options))
         return boot.tidy(method=method, level=level, terms=list(effects))
     if interval == "monte-carlo":
-        V = covariance(fitted, options["vcov"])
-        return _monte_carlo(effects, V, n=options["n"], seed=options["seed"], level=level)
+        V, psi = covariance(fitted, options["vcov"]), psi_of(fitted)
+        draws = functions.monte_carlo(psi, V, n=options["n"], rng=np.random.default_rng(options["seed"]))
+        return monte_carlo_table(effects, draws, V, level=level)
     if interval == "profile":
         V = covariance(fitted, options["vcov"])
         moving = {term: (effect, quantity_of(term, named_at, fitted.estimates)) for term, effect in effects.items()}
@@ -78,15 +79,22 @@ def effects_table(
     return delta_with_df(fitted, effects, named_at, level=level, **options)
 
 
-def _monte_carlo(
-    quantities: Mapping[str, Quantity], V: ParameterVcov, *, n: int, seed: int | None, level: float
+def monte_carlo_table(
+    quantities: Mapping[str, Quantity],
+    draws: Mapping[str, Array],
+    V: Vcov,
+    *,
+    level: float,
+    unspread: Mapping[str, str] = {},
 ) -> pd.DataFrame:
-    draws = monte_carlo_draws(quantities, V, n=n, rng=np.random.default_rng(seed))
+    """Quantiles of draws of effects; a row without them says why; ``unspread`` as in ``draws_table``."""
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {
-        term: joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))
+        term: joined_notes(
+            quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian)
+        )
         for term, quantity in quantities.items()
         if quantity.is_fixed or np.isnan(draws[term]).any()
     }
-    notes = {term: joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
-    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing)
+    notes = {term: joined_notes(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
+    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, wald_table
-from mlmed.effects.montecarlo import effect_draws, linear_draws
-from mlmed.effects.paths import Paths, effect_quantities, find_paths
+from mlmed.effects.forms import Effects
+from mlmed.effects.paths import Paths, effect_quantities, effects_of, find_paths
 from mlmed.errors import EffectError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
@@ -58,6 +58,10 @@ class MediationResults(MixedResults):
 
     def _paths(self, at: Mapping[str, Any] | None) -> Paths:
         return find_paths(self.fitted.layout, treatment=self.treatment, contrast=self.contrast, at=at)
+
+    def effect_functions(self, at: Mapping[str, Any] | None = None) -> Effects:
+        """The effects as functions of psi."""
+        return effects_of(self._paths(at), self.fitted.estimates)
 
     def effect_quantities(self, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
         """The effects with their derivatives in psi."""
@@ -125,8 +129,8 @@ class MediationResults(MixedResults):
         }  # fmt: skip
         options = check_options(OPTIONS, interval, given)
         check_level(level)
-        effects, named_at, draws_of = self.effect_quantities(at), self.quantities_at(at), self.draws_of(at)
-        return effects_table(self.fitted, effects, named_at, draws_of, interval, options, level=level)
+        effects, named_at, functions = self.effect_quantities(at), self.quantities_at(at), self.effect_functions(at)
+        return effects_table(self.fitted, effects, named_at, functions, interval, options, level=level)
 
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named: effects (where the model defines them), then every parameter."""
@@ -140,7 +144,7 @@ class MediationResults(MixedResults):
         """The effects of many parameter vectors (n, n_psi) as a function."""
         if not self._has_effects(at):
             return super().draws_of()
-        return partial(_effects_of, self._paths(at), self.fitted.estimates)
+        return self.effect_functions(at).draws
 
     def _has_effects(self, at: Mapping[str, Any] | None) -> bool:
         if check_mapping(at, "at", "at={'w': 1.0}") and self.effects_reason:
@@ -208,10 +212,6 @@ class MediationResults(MixedResults):
         shown = ", ".join(f"{term} {format_number(error, 5)}" for term, error in known.items())
         none = f"; none of {', '.join(without)}" if len(without) else ""
         return f'vcov="{kind}" has standard errors {shown}{none} (docs/standard_errors.md)'
-
-
-def _effects_of(paths: Paths, estimates: Estimates, psi: Array) -> dict[str, Array]:
-    return effect_draws(linear_draws(paths, estimates, psi))
 
 
 @warns

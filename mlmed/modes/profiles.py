@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from mlmed.effects.curve import check_points, curve_points
-from mlmed.effects.delta import COLUMNS, Covariance, Quantity, said_of, std_error
+from mlmed.effects.delta import COLUMNS, Quantity, said_of, std_error
 from mlmed.effects.profile import End, Profiler, QuantityAt, constrained, find_end, profiler_for
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
@@ -21,6 +21,7 @@ from mlmed.report.plots import plot_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["ProfileResults", "profile_quantity", "profile_table", "profiler_of"]
 
@@ -137,7 +138,7 @@ def _drop_without(fitted: Fitted, effect: int) -> float:
 
 
 def profile_table(
-    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Covariance, *, level: float
+    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Vcov, *, level: float
 ) -> pd.DataFrame:
     """Profile intervals of several quantities; the statistic is the signed root of the LR test of 0.
 
@@ -147,7 +148,7 @@ def profile_table(
         The fit.
     quantities : dict of term to (Quantity, function)
         Each at the optimum, and as a function of the estimates.
-    V : Covariance
+    V : Vcov
         For the standard errors that stand beside the intervals.
     level : float
         Coverage, a proportion.

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.delta import Kind, Quantity
-from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities, sdcor_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.quantity import Kind, Quantity
+from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import RESIDUAL, parameter_names, qualified, residual_names, variance_floor
@@ -80,7 +81,7 @@ def entry_behind(fitted: Fitted, kind: Kind) -> dict[str, str]:
 def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     """group, term, estimate, std_error, conf_low, conf_high, note."""
     found, V = fit_sdcor_quantities(fitted, fitted.estimates), covariance(fitted, vcov)
-    table = sdcor_table(list(found.values()), V, level=level)
+    table = delta_table(list(found.values()), V, level=level)
     n_random = len(fitted.estimates.G) + len(correlation_pairs(_between(fitted)))
     table.insert(0, "group", np.where(np.arange(len(table)) < n_random, fitted.group_name, RESIDUAL))
     return table[["group", "term", *NUMBERS]]

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, said_of, std_error, wald_table
+from mlmed.effects.delta import said_of, std_error, wald_table
+from mlmed.effects.quantity import Quantity, joined_notes
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     infinite_df,
@@ -66,6 +67,13 @@ class ErrorsAndDf:
     def usable(self) -> Array:
         """Those that a test and an interval are made with, NaN where they are too few; (n,)."""
         return np.where(self.df < LEAST_DF, np.nan, self.df)
+
+    def table(self, quantities: Sequence[Quantity], *, level: float) -> pd.DataFrame:
+        """The tidy table of the quantities that these belong to."""
+        estimates = np.array([quantity.estimate for quantity in quantities])
+        notes = [joined_notes(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
+        terms = [quantity.term for quantity in quantities]
+        return wald_table(terms, estimates, self.errors, level=level, notes=notes, df=self.usable)
 
 
 def errors_and_df(
@@ -166,7 +174,4 @@ def delta_with_df(
         known = quantities_at(estimates)
         return [known[term] for term in quantities]
 
-    found = errors_and_df(fitted, listed, again, vcov=vcov, order=order, ddf=ddf)
-    notes = [joined(q.note, note) for q, note in zip(listed, found.notes, strict=True)]
-    estimates = np.array([quantity.estimate for quantity in listed])
-    return wald_table(list(quantities), estimates, found.errors, level=level, notes=notes, df=found.usable)
+    return errors_and_df(fitted, listed, again, vcov=vcov, order=order, ddf=ddf).table(listed, level=level)

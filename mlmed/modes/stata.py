@@ -187,7 +187,7 @@ def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tupl
     errors = np.sqrt(np.array([variance, V[1, 1]], dtype=np.float64))
     values: NDArray[np.float64] = np.array([difference, sigma2_y])
     names = ["sm", "Residual"]
-    table = wald_table(names, values, errors, level=level, log_scale=np.array([True, True]))
+    table = wald_table(names, values, errors, level=level, kinds=["variance", "variance"])
     rows = [_variance_row("var", (name,), row) for name, (_, row) in zip(names, table.iterrows(), strict=True)]
     note = (
         (

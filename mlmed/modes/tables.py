@@ -11,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import Kind, Quantity, wald_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.quantity import Kind, Quantity
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.labels import coefficient_labels, random_labels
 from mlmed.modes.smallsample import errors_and_df
-from mlmed.options import DDF_KINDS, check_level, one_of
+from mlmed.options import check_level
 from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 
@@ -26,6 +27,7 @@ __all__ = [
     "glance_table",
     "parameter_names",
     "parameters",
+    "parameters_at",
     "psi",
     "qualified",
     "ranef_table",
@@ -129,14 +131,11 @@ def psi(fitted: Fitted) -> NDArray[np.float64]:
     return np.concatenate([fitted.estimates.beta, fitted.estimates.tau, fitted.estimates.sigma2])
 
 
-def _parameter_table(fitted: Fitted, kind: str, level: float) -> pd.DataFrame:
-    V, values, own = covariance(fitted, kind), psi(fitted), parameters(fitted)
-    log = np.array([one.kind == "variance" for one in own])
-    with np.errstate(invalid="ignore"):
-        errors = np.sqrt(np.diag(V.matrix))
-    units = np.eye(len(values))
-    notes = [(V.reason_for if np.isnan(error) else V.note_for)(unit) for unit, error in zip(units, errors, strict=True)]
-    return wald_table([one.name for one in own], values, errors, level=level, notes=notes, log_scale=log)
+def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
+    """Every entry of psi as a quantity."""
+    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
+    unit = np.eye(len(values))
+    return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}
 
 
 def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
@@ -146,23 +145,20 @@ def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -
 
 def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Fixed effects, and their degrees of freedom (p,)."""
-    p = len(fitted.estimates.beta)
-    if one_of(ddf, DDF_KINDS, "ddf") == "none":
-        return _parameter_table(fitted, vcov, level).iloc[:p], np.full(p, np.inf)
-    unit, beta = np.eye(len(psi(fitted)))[:p], fitted.estimates.beta
-    names = parameter_names(fitted)[:p]
+    p, own = len(fitted.estimates.beta), parameters(fitted)
 
     def slopes(estimates: Estimates) -> list[Quantity]:
-        return [Quantity(name, float(b), row) for name, b, row in zip(names, estimates.beta, unit, strict=True)]
+        return list(parameters_at(own, estimates).values())[:p]
 
     found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
-    return wald_table(names, beta, found.errors, level=level, notes=found.notes, df=found.usable), found.df
+    return found.table(slopes(fitted.estimates), level=level), found.df
 
 
 def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
     estimates, group = fitted.estimates, fitted.group_name
-    table = _parameter_table(fitted, vcov, level).iloc[len(estimates.beta) :].reset_index(drop=True)
+    entries = list(parameters_at(parameters(fitted), estimates).values())[len(estimates.beta) :]
+    table = delta_table(entries, covariance(fitted, vcov), level=level)
     residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
     table.insert(0, "group", [group] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
     table.insert(3, "sdcorr", [*sd_and_correlation(estimates.G, estimates.tau_at), *residual])

@@ -18,7 +18,7 @@ from mlmed.reml.percluster import ClusterProducts
 from mlmed.reml.problem import CrossProducts, Problem
 from mlmed.reml.scores import scores_at
 from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import ParameterVcov, information_of
+from mlmed.reml.vcov import Vcov, information_of
 from mlmed.reml.weights import weighted_clusters, weighted_tables, whitener
 from mlmed.reml.working import Working
 
@@ -30,9 +30,7 @@ Array = NDArray[np.float64]
 DEPENDENT = 1e-14
 
 
-def sandwich_vcov(
-    working: Working, optimum: Optimum, products: ClusterProducts, kind: str, *, reml: bool
-) -> ParameterVcov:
+def sandwich_vcov(working: Working, optimum: Optimum, products: ClusterProducts, kind: str, *, reml: bool) -> Vcov:
     """Cluster-robust covariance of all parameters, in the user's units.
 
     Parameters
@@ -70,7 +68,7 @@ def sandwich_vcov(
     changes, reason = _changes(working, optimum, products, estimates, kind, reml=reml)
     p = working.problem.n_fixed
     user = np.column_stack([changes[:, :p] @ working.units.X_map.T, changes[:, p:] @ estimates.tau_map.T])
-    return ParameterVcov(user.T @ user, reason)
+    return Vcov.one(user.T @ user, reason)
 
 
 def _changes(

@@ -1,9 +1,11 @@
-"""Covariance of all estimates psi = (beta, tau, sigma2), in two named versions (docs/math.md, eq. 23, 24)."""
+"""Covariance of all estimates psi = (beta, tau, sigma2), and what it does not know (docs/math.md, eq. 23, 24)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +14,15 @@ from mlmed.options import VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
 
 __all__ = [
+    "Block",
     "Directions",
-    "ParameterVcov",
+    "Vcov",
     "information_inverse",
     "information_of",
     "leading",
     "parameter_vcov",
     "said_along",
-    "without",
+    "stacked",
 ]
 
 Array = NDArray[np.float64]
@@ -76,13 +79,13 @@ class Directions:
 
 
 @dataclass(frozen=True, slots=True)
-class ParameterVcov:
-    """Covariance matrix of psi.
+class Block:
+    """What is to be said of the covariance of some of the parameters.
 
     Attributes
     ----------
-    matrix : (p + n_tau + S,) * 2 array
-        Order: fixed effects, natural parameters of G, residual variances. NaN where it does not exist.
+    part : slice
+        Which parameters.
     reason : str
         Why entries are NaN; empty if none are, or if ``lost`` says it.
     note : str
@@ -91,21 +94,74 @@ class ParameterVcov:
         Along which nothing is known: what changes along them has no standard error.
     edge : tuple of Directions
         Of which a reader should know more.
-    whole : array of the same shape, or None
-        The matrix before the parameters that ``lost`` touches became NaN, where there are any.
     """
 
-    matrix: Array
+    part: slice
     reason: str = ""
     note: str = ""
     lost: tuple[Directions, ...] = ()
     edge: tuple[Directions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Vcov:
+    """Covariance of estimates that knows of what it says nothing, and why.
+
+    Attributes
+    ----------
+    matrix : (n, n) array
+        NaN where it does not exist, or where nothing is known of it.
+    blocks : tuple of Block
+        What is said of it: of all parameters, or of those of several fits, one after the other.
+    whole : (n, n) array or None
+        The matrix before the parameters that ``lost`` touches became NaN, where there are any.
+    apart : str
+        Why the covariances between blocks are NaN where they are.
+    """
+
+    matrix: Array
+    blocks: tuple[Block, ...]
     whole: Array | None = None
+    apart: str = ""
+
+    @classmethod
+    def one(cls, matrix: Array, reason: str = "", note: str = "") -> Vcov:
+        """The covariance of one fit."""
+        return cls(matrix, (Block(slice(0, len(matrix)), reason, note),))
 
     @property
     def entire(self) -> Array:
         """The matrix with the entries of which nothing is known, for functions in which these cancel."""
         return self.matrix if self.whole is None else self.whole
+
+    @property
+    def lost(self) -> tuple[Directions, ...]:
+        """Directions of all parameters along which nothing is known."""
+        return tuple(one for block in self.blocks for one in block.lost)
+
+    @property
+    def reason(self) -> str:
+        """Why entries are NaN."""
+        return joined(block.reason for block in self.blocks)
+
+    @property
+    def note(self) -> str:
+        """What a reader should know of all of it."""
+        return joined(block.note for block in self.blocks)
+
+    def saying(self, **said: Any) -> Vcov:
+        """The same matrix with other words of every block."""
+        return replace(self, blocks=tuple(replace(block, **said) for block in self.blocks))
+
+    def losing(self, lost: Sequence[Directions]) -> Vcov:
+        """The covariance of one fit without what changes along these directions, and no others."""
+        kept = tuple(one for one in lost if one.matrix.any())
+        if not kept:
+            return replace(self, matrix=self.entire, whole=None).saying(lost=())
+        touched = np.any([np.any(one.matrix != 0.0, axis=1) for one in kept], axis=0)
+        matrix = self.entire.copy()
+        matrix[touched], matrix[:, touched] = np.nan, np.nan
+        return replace(self, matrix=matrix, whole=self.entire).saying(lost=kept)
 
     def of(self, gradient: Array, hessian: Array | None = None) -> Array:
         """The matrix for a quantity with these derivatives; all NaN if nothing is known of it."""
@@ -115,15 +171,61 @@ class ParameterVcov:
 
     def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
         """Why a quantity that has no standard error has none."""
-        used = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
-        said = said_along(self.lost, gradient, hessian)
-        # what is without derivatives has its own reason
-        unknown = not said or np.isnan(self.entire[np.ix_(used, used)]).any()
-        return "; ".join(filter(None, [said, self.reason if unknown else ""]))
+        used, blocks = self._used(gradient, hessian)
+        unknown = np.isnan(self.entire[np.ix_(used, used)])
+        owner = np.searchsorted([block.part.stop for block in blocks], used, side="right")
+        if unknown[owner[:, None] != owner].any():
+            return self.apart
+        found = []
+        for k, block in enumerate(blocks):
+            said = said_along(block.lost, gradient, hessian)
+            # what is without derivatives has its own reason
+            is_unknown = not said or unknown[np.ix_(owner == k, owner == k)].any()
+            found += [said, block.reason if is_unknown else ""]
+        return joined(found)
 
     def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
         """What a reader should know of the standard error of a quantity."""
-        return "; ".join(filter(None, [self.note, said_along(self.edge, gradient, hessian)]))
+        blocks = self._used(gradient, hessian)[1]
+        return joined(text for block in blocks for text in (block.note, said_along(block.edge, gradient, hessian)))
+
+    def _used(self, gradient: Array, hessian: Array | None) -> tuple[NDArray[np.intp], tuple[Block, ...]]:
+        """Parameters that a quantity depends on, and their blocks; the only block in any case."""
+        touched = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
+        own = tuple(block for block in self.blocks if len(self.blocks) == 1 or touched[block.part].any())
+        return np.flatnonzero(touched), own
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Texts side by side, each once."""
+    return "; ".join(dict.fromkeys(text for text in texts if text))
+
+
+def stacked(parts: Sequence[Vcov], unknown: int, apart: str) -> Vcov:
+    """Covariances of fits, one after the other: independent, but for one of which that is not known, and why not.
+
+    Parameters
+    ----------
+    parts : sequence of Vcov
+        Those of the fits.
+    unknown : int
+        Number of the fit whose covariances with the others are NaN.
+    apart : str
+        Why they are.
+    """
+    ends = np.cumsum([0, *(len(part.matrix) for part in parts)])
+    n, places = int(ends[-1]), [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
+    matrix = np.zeros((n, n))
+    matrix[places[unknown]] = matrix[:, places[unknown]] = np.nan
+    whole = matrix.copy()
+    blocks = []
+    for part, place in zip(parts, places, strict=True):
+        matrix[place, place], whole[place, place] = part.matrix, part.entire
+        for block in part.blocks:
+            lost, edge = (tuple(one.below(n, place.start) for one in some) for some in (block.lost, block.edge))
+            at = slice(place.start + block.part.start, place.start + block.part.stop)
+            blocks.append(Block(at, block.reason, block.note, lost, edge))
+    return Vcov(matrix, tuple(blocks), whole, apart)
 
 
 def said_along(many: Sequence[Directions], gradient: Array, hessian: Array | None = None) -> str:
@@ -140,21 +242,12 @@ def _listed(names: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
 
 
-def leading(V: ParameterVcov, n: int) -> ParameterVcov:
-    """The covariance of the first n parameters."""
-    lost, edge = (tuple(replace(one, matrix=one.matrix[:n]) for one in part) for part in (V.lost, V.edge))
+def leading(V: Vcov, n: int) -> Vcov:
+    """The covariance of the first n parameters of one fit."""
+    block = V.blocks[0]
+    lost, edge = (tuple(replace(one, matrix=one.matrix[:n]) for one in part) for part in (block.lost, block.edge))
     whole = None if V.whole is None else V.whole[:n, :n]
-    return replace(V, matrix=V.matrix[:n, :n], lost=lost, edge=edge, whole=whole)
-
-
-def without(V: ParameterVcov, lost: Directions) -> ParameterVcov:
-    """The covariance without what changes along directions of which nothing is known."""
-    touched = np.any(lost.matrix != 0.0, axis=1)
-    if not touched.any():
-        return V
-    matrix = V.matrix.copy()
-    matrix[touched], matrix[:, touched] = np.nan, np.nan
-    return replace(V, matrix=matrix, whole=V.entire, lost=(*V.lost, lost))
+    return replace(V, matrix=V.matrix[:n, :n], whole=whole).saying(part=slice(0, n), lost=lost, edge=edge)
 
 
 def check_vcov_kind(kind: str) -> None:
@@ -193,7 +286,7 @@ def _not_positive(what: str, lowest: float) -> str:
     )
 
 
-def parameter_vcov(estimates: Estimates, kind: str = "block") -> ParameterVcov:
+def parameter_vcov(estimates: Estimates, kind: str = "block") -> Vcov:
     """Covariance matrix of all parameters.
 
     Parameters
@@ -221,4 +314,4 @@ def parameter_vcov(estimates: Estimates, kind: str = "block") -> ParameterVcov:
         matrix[:p, :p] += D @ V @ D.T
         matrix[:p, p:] = D @ V @ estimates.tau_map.T
         matrix[p:, :p] = matrix[:p, p:].T
-    return ParameterVcov(matrix, reason)
+    return Vcov.one(matrix, reason)

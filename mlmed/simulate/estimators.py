@@ -113,14 +113,14 @@ def separate_product(mediator: Fitted, outcome: Fitted) -> tuple[Quantity, Array
         variances.append(float(V.matrix[k, k]))
         reasons.append(V.reason)
     a, b = (Quantity(name, value, unit) for name, value, unit in zip("ab", values, np.eye(2), strict=True))
-    return a.times(b, "a*b"), np.diag(variances), next(filter(None, reasons), "")
+    return (a * b).named("a*b"), np.diag(variances), next(filter(None, reasons), "")
 
 
 def joint_product(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:
     """a*b of the joint fit, its covariance left out."""
     found = effect_quantities(paths, fitted.estimates)
     V = covariance(fitted, "joint")
-    return found["a"].times(found["b"], "a*b"), V.matrix, V.reason
+    return (found["a"] * found["b"]).named("a*b"), V.matrix, V.reason
 
 
 def joint_indirect(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:

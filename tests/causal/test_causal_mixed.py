@@ -130,8 +130,8 @@ def test_clusters_add_up():
         np.testing.assert_allclose(share @ by_cluster, average, rtol=1e-8, atol=1e-12)
         slopes = cluster_slopes(prepared.setting, parameters)
         np.testing.assert_allclose(slopes.values.T, by_cluster, rtol=1e-8, atol=1e-12)
-        one = contrast_covariance(slopes, prepared.mediator, prepared.outcome).matrix
-        np.testing.assert_allclose(one, fit.covariance_of(whole).matrix, rtol=1e-8, atol=1e-14)
+        one = contrast_covariance(slopes, prepared.mediator, prepared.outcome).vcov.matrix
+        np.testing.assert_allclose(one, fit.covariance_of(whole).vcov.matrix, rtol=1e-8, atol=1e-14)
 
 
 def two_level(family_y: str, *, seed: int = 2) -> pd.DataFrame:

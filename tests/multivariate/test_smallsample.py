@@ -173,7 +173,7 @@ def test_satterthwaite_of_functions_against_numdifftools(near):
     def quantities(estimates):
         psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
         linear = [Quantity(str(k), psi[k], np.eye(len(psi))[k]) for k in (1, 3, len(psi) - 2, len(psi) - 1)]
-        return [*linear, linear[0].times(linear[1], "product"), linear[0].times(linear[3], "with the covariance")]
+        return [*linear, (linear[0] * linear[1]).named("product"), (linear[0] * linear[3]).named("with the covariance")]
 
     engine = fit.fitted
     for vcov in ("block", "joint"):

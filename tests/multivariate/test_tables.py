@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.effects.sdcor import linear_covariance, sdcor_quantities, sdcor_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.modes.sdcor import headline_correlations
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.models import TWO, two_responses, with_residual_covariance, without_variance_of_m
 from tests.tolerances import DERIVATIVE, SAME
@@ -190,9 +191,9 @@ def test_a_correlation_of_one():
 
 def test_covariances_that_do_not_exist_say_why():
     """NaN in V spoils what it touches, and only that."""
-    V = ParameterVcov(np.diag([1.0, np.nan]), "why")
+    V = Vcov.one(np.diag([1.0, np.nan]), "why")
     matrix = linear_covariance(["a", "b"], np.array([[0, 0], [1, 1]]), 0, 2)
-    table = sdcor_table(list(sdcor_quantities(matrix, np.array([4.0, 9.0])).values()), V, level=0.95)
+    table = delta_table(list(sdcor_quantities(matrix, np.array([4.0, 9.0])).values()), V, level=0.95)
     assert table["note"].tolist() == ["", "why"]
     np.testing.assert_allclose(table["std_error"], [0.25, np.nan], rtol=SAME)
 

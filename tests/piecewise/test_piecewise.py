@@ -12,7 +12,7 @@ from statsmodels.regression.linear_model import OLS
 
 import mlmed
 from mlmed.effects.delta import COLUMNS
-from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE, effect_draws
+from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
 from mlmed.errors import (
     BoundaryWarning,
     EffectError,
@@ -220,11 +220,11 @@ def test_goodman_may_not_exist():
 
 def test_derivatives(yuan):
     """Gradients and Hessians of every effect, the quotients among them."""
-    weights = yuan._slopes(None).weights
+    effects = yuan._slopes(None).effects
     for term, quantity in yuan.effect_quantities().items():
 
         def value(psi, term=term):
-            return effect_draws((weights @ psi)[None])[term][0]
+            return effects.draws(psi[None])[term][0]
 
         gradient = nd.Gradient(value)(yuan._psi)
         np.testing.assert_allclose(quantity.gradient, gradient, rtol=DERIVATIVE, atol=1e-8)

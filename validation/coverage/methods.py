@@ -16,12 +16,12 @@ from mlmed.data.grams import accumulate
 from mlmed.data.layout import Design
 from mlmed.effects.delta import std_error
 from mlmed.effects.draws import draw_interval
-from mlmed.effects.montecarlo import monte_carlo_draws
 from mlmed.effects.profile import find_end
 from mlmed.errors import MlmedWarning
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.mediation import MediationResults
 from mlmed.modes.profiles import profiler_of
+from mlmed.modes.tables import psi
 from mlmed.reml.estimates import to_estimates
 from mlmed.reml.fit import optimize
 from mlmed.reml.working import build_working
@@ -68,7 +68,7 @@ def _delta(results: MediationResults, rng: np.random.Generator) -> Found:
         errors = np.array([std_error(quantities[term], V) for term in TERMS])
         estimates = np.array([quantities[term].estimate for term in TERMS])
         found[f"delta, {kind}"] = np.column_stack([estimates - Z * errors, estimates + Z * errors, errors])
-        draws = monte_carlo_draws(quantities, V, n=MONTE_CARLO_DRAWS, rng=rng)
+        draws = results.effect_functions().monte_carlo(psi(results.fitted), V, n=MONTE_CARLO_DRAWS, rng=rng)
         rows = [draw_interval(draws[term], quantities[term].estimate, level=LEVEL) for term in TERMS]
         found[f"monte-carlo, {kind}"] = np.array([(row.low, row.high, row.std_error) for row in rows])
     return found

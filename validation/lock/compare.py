@@ -64,6 +64,8 @@ class Compared:
         Paths that are gone on purpose.
     n_numbers, n_texts : int
         How many were compared.
+    same, loose : int
+        Numbers that are the same to the last bit; those that moved by more than 1e-12, but not by more than allowed.
     """
 
     numbers: tuple[Difference, ...]
@@ -73,6 +75,8 @@ class Compared:
     gone: int
     n_numbers: int
     n_texts: int
+    same: int
+    loose: int
 
 
 class Renames:
@@ -91,7 +95,7 @@ class Renames:
             where: [(re.compile(rule["find"]), rule["replace"]) for rule in patterns if rule["in"] == where]
             for where in ("columns", "labels", "texts")
         }
-        self._whole = _any_of({**self.labels, **self.columns})
+        self._whole = _any_of(self.labels)
 
     @staticmethod
     def load(path: Path = HERE / "renames.toml") -> Renames:
@@ -125,8 +129,7 @@ class Renames:
             return "\n".join(" | ".join(map(self.label, line.split(" | "))) for line in old.split("\n"))
         if names == "columns":
             return " ".join(self._changed(one, self.columns, "columns") for one in old.split(" "))
-        known = {**self.labels, **self.columns}
-        new = self._whole.sub(lambda found: known[found.group()], old) if known else old
+        new = self._whole.sub(lambda found: self.labels[found.group()], old) if self.labels else old
         for word, other in self.words.items():
             new = new.replace(word, other)
         for find, replace in self.patterns["texts"]:
@@ -162,14 +165,16 @@ def compare(stored: Stored, today: Stored, renames: Renames, tolerances: Toleran
     names = {renames.path(old): old for old in (*stored.numbers, *stored.texts)}
     if len(names) < len(stored.numbers) + len(stored.texts):
         raise ValueError("renames.toml makes two paths one; let its rules be narrower")
-    numbers, texts, layout, gone = [], [], [], 0
+    numbers, texts, layout, gone, shares = [], [], [], 0, []
     for path, old in names.items():
         there = path in today.numbers or path in today.texts
         if not there and (renames.gone.match(old) or renames.gone.match(path)):
             gone += 1
         elif old in stored.numbers:
             noise = min(LIMIT, MARGIN * stored.noise.get(old, 0.0))
-            numbers += _number(path, stored.numbers[old], today.numbers.get(path), noise, tolerances)
+            found = _number(path, stored.numbers[old], today.numbers.get(path), noise, tolerances)
+            numbers += found
+            shares.append(math.inf if found else _share(stored.numbers[old], today.numbers[path]))
         else:
             found, spaced = _text(path, _renamed(path, stored.texts[old], renames), today.texts.get(path))
             texts += found
@@ -177,7 +182,15 @@ def compare(stored: Stored, today: Stored, renames: Renames, tolerances: Toleran
     texts += [Difference(path, f"new: {_short(text)}") for path, text in today.texts.items() if path not in names]
     new = tuple(path for path in today.numbers if path not in names)
     worst = tuple(sorted(numbers, key=lambda one: -one.by))
-    return Compared(worst, tuple(texts), tuple(layout), new, gone, len(stored.numbers), len(stored.texts))
+    same, loose = sum(share == 0.0 for share in shares), sum(EXACT < share < math.inf for share in shares)
+    return Compared(worst, tuple(texts), tuple(layout), new, gone, len(stored.numbers), len(stored.texts), same, loose)
+
+
+def _share(old: Number, new: Number) -> float:
+    """How far two numbers that agree are apart, as a share of their size."""
+    if old.value == new.value or math.isnan(old.value):
+        return 0.0
+    return abs(old.value - new.value) / old.size if old.size > 0.0 else 1.0
 
 
 def _renamed(path: str, old: str, renames: Renames) -> str:

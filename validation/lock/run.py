@@ -86,6 +86,7 @@ def show(found: Compared) -> None:
     """Counts, then the worst; all of it in a file."""
     print(
         f"\nnumbers: {len(found.numbers):,} of {found.n_numbers:,} differ or are missing, {len(found.new):,} are new\n"
+        f"         {found.same:,} are the same to the last bit; {found.loose:,} moved by more than 1e-12, as allowed\n"
         f"texts:   {len(found.texts):,} of {found.n_texts:,} differ, are missing or new; "
         f"{len(found.layout):,} in layout only\n"
         f"gone on purpose: {found.gone:,}"

@@ -166,10 +166,10 @@ def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
         delta = "use interval='delta' of equations with random terms, without cluster="
     text = lost_in_replicates(delta, "row" if chain.grouping is None else "cluster")
     laws = [
-        replace(law, lost=(alone_of(equation.fit, chain.grouping, text),))
+        replace(law, vcov=law.vcov.losing([alone_of(equation.fit, chain.grouping, text)]))
         for law, equation in ((prepared.mediator, chain.mediator), (prepared.outcome, chain.outcome))
     ]
-    return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).lost
+    return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).vcov.lost
 
 
 def _refit(chain: Chain, prepared: Prepared, *, is_mediator: bool) -> Regression | MixedRefit:

@@ -7,18 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.effects.potential import CONTRASTS
+from mlmed.effects.potential import effect_weights
 from mlmed.effects.uncertainty import slopes_at
 from mlmed.modes.causal.setting import Prepared
 
 __all__ = ["interaction_notes", "moderation_notes"]
 
 Array = NDArray[np.float64]
-#: Weights of the five contrasts in the effects that are compared.
-WEIGHTS = {term: weight for term, weight in zip(CONTRASTS, np.eye(5), strict=True)} | {
-    "acme": np.array([0.5, 0.5, 0.0, 0.0, 0.0]),
-    "ade": np.array([0.0, 0.0, 0.5, 0.5, 0.0]),
-}
 #: Derivatives closer than this, relative to their size, cancel in the difference.
 CANCELLED = 1e-9
 
@@ -37,7 +32,7 @@ def moderation_notes(prepared: Sequence[Prepared], subject: str) -> dict[str, st
     pairs = list(zip(*map(_by_random_effects, prepared), strict=True))  # of each equation: first and second setting
     return {
         term: subject
-        for term, weight in WEIGHTS.items()
+        for term, weight in effect_weights().items()
         if any(_differ(*(np.einsum("e,eja->ja", weight, by_contrast) for by_contrast in pair)) for pair in pairs)
     }
 

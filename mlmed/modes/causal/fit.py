@@ -20,13 +20,13 @@ from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.families import BINARY
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov, moves_of_one
+from mlmed.glm.robust import moves_of_one
 from mlmed.model import ModelSpec
-from mlmed.modes.covariance import alone_in, covariance, lost_along, named, too_few
+from mlmed.modes.covariance import alone_in, covariance, lost_along, named, plain_covariance, too_few
 from mlmed.modes.fitting import Fitted, fit_model
 from mlmed.notes import Note
 from mlmed.reml.posterior import ModeLaw
-from mlmed.reml.vcov import Directions, ParameterVcov, leading, without
+from mlmed.reml.vcov import Directions, Vcov, leading
 
 __all__ = [
     "EquationFit",
@@ -111,7 +111,7 @@ class EquationFit(Compact):
         Of its response.
     fit : GlmFit or Fitted
         An ordinary regression, or a mixed model of our engine.
-    covariance : ParameterVcov
+    covariance : Vcov
         Covariance of the fixed effects, as it was asked for.
     design : PlainDesign
         Response and fixed-effects columns of the rows.
@@ -121,7 +121,7 @@ class EquationFit(Compact):
 
     family: str
     fit: GlmFit | Fitted
-    covariance: ParameterVcov
+    covariance: Vcov
     design: PlainDesign
     coding: tuple[Any, Any] | None = None
 
@@ -242,30 +242,25 @@ def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
     return two_levels(table[name]) if is_factor else None
 
 
-def _mixed_vcov(fitted: Fitted, errors: Errors) -> ParameterVcov:
-    p = len(fitted.estimates.beta)
+def _mixed_vcov(fitted: Fitted, errors: Errors) -> Vcov:
+    p, V = len(fitted.estimates.beta), covariance(fitted, "CR1" if errors.cluster else "block")
+    V = leading(V, p)
     if not errors.cluster:
-        return leading(covariance(fitted, "block"), p)
-    V = leading(covariance(fitted, "CR1"), p)
-    note = too_few("a robust covariance", len(fitted.clusters), p, "coefficients")
+        return V
     text = lost_along("leave out cluster=", "clusters")
-    return replace(V, lost=tuple(replace(one, text=text) for one in V.lost), note=note)
+    note = too_few("a robust covariance", len(fitted.clusters), p, "coefficients")
+    return V.saying(lost=tuple(replace(one, text=text) for one in V.lost), note=note)
 
 
-def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> ParameterVcov:
-    if errors.robust:
-        lost = alone_of(fit, None, lost_along("leave out robust=", "rows"))
-        return without(ParameterVcov(hc_vcov(fit, errors.robust)), lost)
-    if errors.cluster and rows.grouping is not None:
-        note = too_few("a robust covariance", len(rows.grouping.clusters), len(fit.beta), "coefficients")
-        V = ParameterVcov(cluster_vcov(fit, rows.grouping.codes), note=note)
-        return without(
-            V,
-            alone_of(
-                fit, rows.grouping, lost_along("give the equation random terms and leave out cluster=", "clusters")
-            ),
-        )
-    return ParameterVcov(fit.vcov)
+def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> Vcov:
+    grouping = rows.grouping if errors.cluster and not errors.robust else None
+    kind = errors.robust or ("block" if grouping is None else "CR1")
+    remedy, codes, note = "leave out robust=", None, ""
+    if grouping is not None:
+        remedy, codes = "give the equation random terms and leave out cluster=", grouping.codes
+        note = too_few("a robust covariance", len(grouping.clusters), len(fit.beta), "coefficients")
+    text = lost_along(remedy, "rows" if grouping is None else "clusters")
+    return plain_covariance(fit, kind, lambda: alone_of(fit, grouping, text), codes=codes, note=note)
 
 
 def alone_of(fit: GlmFit | Fitted, grouping: Grouping | None, text: str) -> Directions:

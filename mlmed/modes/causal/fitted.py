@@ -12,7 +12,7 @@ import numpy as np
 from mlmed.data.layout import Dropped
 from mlmed.effects.delta import Quantity
 from mlmed.effects.potential import Counterfactual
-from mlmed.effects.uncertainty import ContrastCovariance, contrast_covariance, slopes_at
+from mlmed.effects.uncertainty import Contrasts, contrast_covariance, slopes_at
 from mlmed.modes.causal.checks import check_at
 from mlmed.modes.causal.fit import EquationFit, Errors
 from mlmed.modes.causal.intervals import question_of
@@ -122,7 +122,7 @@ class CausalFit:
         """A question as arrays."""
         return self.chain.prepare(self._columns_at(question.at), question)
 
-    def covariance_of(self, prepared: Prepared) -> ContrastCovariance:
+    def covariance_of(self, prepared: Prepared) -> Contrasts:
         """Contrasts and coefficients with their first-order covariance."""
         laws = prepared.mediator, prepared.outcome
         return contrast_covariance(slopes_at(prepared.setting, *laws), *laws)
@@ -137,13 +137,11 @@ class CausalFit:
         """What an interval is about if it rests on random effects."""
         return interval_subject(len(prepared.setting.starts), joint=question.ranef_draws == "joint")
 
-    def about(self, prepared: Prepared, found: ContrastCovariance, question: Question) -> dict[str, str]:
+    def about(self, prepared: Prepared, found: Contrasts, question: Question) -> dict[str, str]:
         """What intervals of effects that rest on random effects are about, by term."""
         return cluster_notes(found, len(prepared.setting.starts), joint=question.ranef_draws == "joint")
 
-    def quantities(
-        self, prepared: Prepared, found: ContrastCovariance, question: Question | None = None
-    ) -> dict[str, Quantity]:
+    def quantities(self, prepared: Prepared, found: Contrasts, question: Question | None = None) -> dict[str, Quantity]:
         """Every effect at the estimates; with the question, what its intervals are about where they need a word."""
         notes = {} if question is None else self.about(prepared, found, question)
         return contrast_quantities(found, self.fixed, notes)

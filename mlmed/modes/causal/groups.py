@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import COLUMNS, wald_table
+from mlmed.effects.potential import effect_weights
 from mlmed.effects.uncertainty import cluster_covariance, lost_coefficients, note_of, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
@@ -24,7 +25,7 @@ __all__ = ["group_effects", "refuse_groups"]
 Array = NDArray[np.float64]
 #: What is reported of a cluster, and its weights in the five contrasts.
 TERMS = ("acme", "ade", "total")
-MEANS = np.array([[0.5, 0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]])
+MEANS = np.array([effect_weights()[term] for term in TERMS])
 
 
 def refuse_groups(chain: Chain, interval: str) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
-from mlmed.effects.uncertainty import ContrastCovariance
+from mlmed.effects.uncertainty import Contrasts
 from mlmed.modes.causal.effects import CausalEffects
 from mlmed.modes.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.modes.causal.tables import coefficient_table
@@ -89,7 +89,7 @@ class CausalResults(CausalEffects):
         """What a comparison calls this fit."""
         return "potential outcomes"
 
-    def _shared_quantities(self) -> tuple[dict[str, Quantity], ContrastCovariance]:
+    def _shared_quantities(self) -> tuple[dict[str, Quantity], Contrasts]:
         """Effects and coefficients under the names that all methods share, with their covariance."""
         question = self.question(None, None)
         prepared = self.prepared(question)

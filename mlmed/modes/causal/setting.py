@@ -163,8 +163,8 @@ class Chain(Compact):
         )
         mediator, outcome = (self._law(one, question, modes=modes) for one in (self.mediator, self.outcome))
         fixed = setting.fixed
-        mediator = replace(mediator, lost=compared(mediator.lost, [fixed.mediator[1] - fixed.mediator[0]]))
-        outcome = replace(outcome, lost=compared(outcome.lost, [fixed.outcome[1] - fixed.outcome[0], *fixed.slope]))
+        mediator = _comparing(mediator, [fixed.mediator[1] - fixed.mediator[0]])
+        outcome = _comparing(outcome, [fixed.outcome[1] - fixed.outcome[0], *fixed.slope])
         return Prepared(setting, mediator, outcome, order, averaged_out)
 
     def _noise(self, Z: Array) -> Array:
@@ -178,8 +178,7 @@ class Chain(Compact):
         law = equation.law if modes else None
         if law is not None and question.ranef_draws == "independent":
             law = law.independent()
-        V = equation.covariance
-        return Law(equation.beta, V.entire, None if law is None else self._in_order(equation, law), V.lost, V.note)
+        return Law(equation.beta, equation.covariance, None if law is None else self._in_order(equation, law))
 
     def _in_order(self, equation: EquationFit, law: ModeLaw) -> ModeLaw:
         """Clusters as the rows number them."""
@@ -187,6 +186,11 @@ class Chain(Compact):
         assert self.grouping is not None
         at = equation.fit.clusters.get_indexer(self.grouping.clusters)
         return ModeLaw(law.modes[at], law.root[at], law.slide[at])
+
+
+def _comparing(law: Law, differences: list[NDArray[np.float64]]) -> Law:
+    """With what is lost of the differences (n, p) that effects compare, alone."""
+    return replace(law, vcov=law.vcov.losing(compared(law.vcov.lost, differences)))
 
 
 def _rows(columns: Counterfactual, order: NDArray[np.intp]) -> Counterfactual:

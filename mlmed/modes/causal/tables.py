@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Covariance, Quantity, delta_table, said_of, std_error, wald_table
-from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
-from mlmed.effects.uncertainty import ContrastCovariance, draw_contrasts
+from mlmed.effects.delta import delta_table, said_of, std_error
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects, contrast_effects
+from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.uncertainty import Contrasts, draw_contrasts
 from mlmed.glm.fit import GlmFit
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.fit import EquationFit
 from mlmed.modes.causal.setting import Prepared
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "cluster_notes",
@@ -46,17 +49,12 @@ CLOSED = "estimate in closed form (sums of products of coefficients), not a mean
 
 def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
     """Fixed effects; t tests with n - p degrees of freedom for least squares, normal tests otherwise."""
-    V, units = equation.covariance, np.eye(len(equation.beta))
-    errors = np.sqrt(np.diag(V.matrix))
-    df, own = None, ""
+    unit, free, tested = np.eye(len(equation.beta)), np.inf, ""
     if isinstance(equation.fit, GlmFit) and equation.family == "linear":
-        free = equation.fit.nobs - len(equation.beta)
-        df, own = np.full(len(errors), float(free)), f"t with {free} degrees of freedom"
-    notes = [
-        V.reason_for(unit) if np.isnan(error) else "; ".join(filter(None, [own, V.note_for(unit)]))
-        for unit, error in zip(units, errors, strict=True)
-    ]
-    return wald_table(equation.names, equation.beta, errors, level=level, notes=notes, df=df)
+        free = equation.fit.nobs - len(unit)
+        tested = f"t with {free} degrees of freedom"
+    slopes = [Quantity(n, float(b), row) for n, b, row in zip(equation.names, equation.beta, unit, strict=True)]
+    return delta_table(slopes, equation.covariance, level=level, df=free, tested=tested)
 
 
 def fixed_effects(has_direct: bool) -> dict[str, str]:
@@ -74,12 +72,12 @@ def interval_subject(J: int, *, joint: bool) -> str:
     return (THESE if joint else NEITHER).format(J=J)
 
 
-def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str, str]:
+def cluster_notes(found: Contrasts, J: int, *, joint: bool) -> dict[str, str]:
     """Which effects rest on the random effects of the J clusters in the data, and what that means.
 
     Parameters
     ----------
-    found : ContrastCovariance
+    found : Contrasts
         Says where they enter.
     J : int
         Clusters.
@@ -96,35 +94,24 @@ def cluster_notes(found: ContrastCovariance, J: int, *, joint: bool) -> dict[str
 
 
 def contrast_quantities(
-    found: ContrastCovariance, fixed: Mapping[str, str], notes: Mapping[str, str] | None = None
+    found: Contrasts, fixed: Mapping[str, str], notes: Mapping[str, str] | None = None
 ) -> dict[str, Quantity]:
     """Every effect as a function of the contrasts (and coefficients, which do not enter).
 
     ``fixed`` are effects that the formulas fix, and why; ``notes`` belong to the others.
     """
-    about = notes or {}
     unit = np.eye(len(found.values))
-    contrast = dict(zip(CONTRASTS, zip(found.values, unit, strict=False), strict=False))
-    for mean, kind in (("acme", "acme"), ("ade", "ade")):
-        (low, by_low), (high, by_high) = contrast[f"{kind}_control"], contrast[f"{kind}_treated"]
-        contrast[mean] = 0.5 * (low + high), 0.5 * (by_low + by_high)
-    total, by_total = contrast["total"]
-    note = _share_note(float(total), std_error(Quantity("total", float(total), by_total), found.vcov, order="first"))
+    contrasts = {name: Quantity(name, float(found.values[k]), unit[k]) for k, name in enumerate(CONTRASTS)}
+    made, total = contrast_effects(**contrasts), contrasts["total"]
+    share = _share_note(total.estimate, std_error(total, found.vcov, order="first"))
     out: dict[str, Quantity] = {}
-    for term in EFFECTS:
+    for term, quantity in made.items():
         if term in fixed:
             out[term] = Quantity(term, 1.0 if term in RATIOS else 0.0, np.zeros(len(unit)), None, fixed[term])
-        elif term in RATIOS:
-            value, slope = contrast[term.replace("prop_mediated", "acme")]
-            if total == 0.0:
-                out[term] = Quantity(term, float("nan"), np.zeros(len(unit)), None, ZERO_TOTAL)
-            else:
-                gradient = slope / total - value / total**2 * by_total
-                said = "; ".join(filter(None, [note, about.get(term, "")]))
-                out[term] = Quantity(term, float(value / total), gradient, None, said)
-        else:
-            value, slope = contrast[term]
-            out[term] = Quantity(term, float(value), slope, None, about.get(term, ""))
+            continue
+        said = [share if term in RATIOS else "", (notes or {}).get(term, "")]
+        note = ZERO_TOTAL if quantity.is_missing else joined_notes(*said)
+        out[term] = replace(quantity, term=term, hessian=None, note=note)
     return out
 
 
@@ -135,7 +122,7 @@ def _share_note(total: float, error: float) -> str:
     return f"unstable: the total effect is {abs(total) / error:.1f} standard errors from 0, and this is a share of it"
 
 
-def delta_effects(found: ContrastCovariance, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
+def delta_effects(found: Contrasts, quantities: Mapping[str, Quantity], *, level: float) -> pd.DataFrame:
     """The table of the delta method, first order (eq. 74); ``quantities`` as ``contrast_quantities`` gives them."""
     return delta_table([quantities[term] for term in EFFECTS], found.vcov, order="first", level=level)
 
@@ -149,7 +136,7 @@ def draw_effects(prepared: Prepared, *, n: int, seed: int, by_cluster: bool = Fa
 def drawn_effects(
     contrasts: Array,
     estimates: Mapping[str, Quantity],
-    V: Covariance,
+    V: Vcov,
     fixed: Mapping[str, str],
     *,
     closed: bool,
@@ -164,7 +151,7 @@ def drawn_effects(
         Draws.
     estimates : mapping
         The effects at the estimates.
-    V : Covariance
+    V : Vcov
         Of the contrasts and coefficients, which says which effects it knows nothing of.
     fixed : mapping
         Effects that the formulas fix, and why.
@@ -182,22 +169,22 @@ def drawn_effects(
         reason = f"{lost} of {len(contrasts)} draws give an expected outcome too large for a number"
         missing |= {term: reason for term in EFFECTS if term not in fixed}
     unknown, said = lost_effects(estimates, V)
-    missing = {term: "; ".join(filter(None, [estimates[term].note, why])) for term, why in unknown.items()} | missing
+    missing = {term: joined_notes(estimates[term].note, why) for term, why in unknown.items()} | missing
     values, notes = {}, {}
     for term in EFFECTS:
-        at_estimates, note = estimates[term].estimate, "; ".join(filter(None, [estimates[term].note, said[term]]))
+        at_estimates, note = estimates[term].estimate, joined_notes(estimates[term].note, said[term])
         if closed or term in missing:
             values[term] = float("nan") if lost and term not in fixed else at_estimates
         else:
             values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
-        notes[term] = "; ".join(filter(None, [CLOSED if closed and say_closed else "", note]))
+        notes[term] = joined_notes(CLOSED if closed and say_closed else "", note)
     unspread = dict.fromkeys(RATIOS, NO_SPREAD)
     return draws_table(
         pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing, unspread=unspread
     )
 
 
-def lost_effects(estimates: Mapping[str, Quantity], V: Covariance) -> tuple[dict[str, str], dict[str, str]]:
+def lost_effects(estimates: Mapping[str, Quantity], V: Vcov) -> tuple[dict[str, str], dict[str, str]]:
     """Effects that a covariance knows nothing of, and why; what a reader should know of the others."""
     said = {term: said_of(quantity, V, order="first") for term, quantity in estimates.items()}
     free = {term for term, quantity in estimates.items() if not quantity.is_fixed}

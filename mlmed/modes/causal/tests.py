@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
-from mlmed.effects.uncertainty import ContrastCovariance, lost_coefficients, slopes_at
+from mlmed.effects.quantity import joined_notes
+from mlmed.effects.uncertainty import Contrasts, lost_coefficients, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared, Question
@@ -42,7 +43,7 @@ def _at_estimates(prepared: Prepared) -> Array:
 
 
 def interaction_table(
-    prepared: Prepared, found: ContrastCovariance, about: Mapping[str, str], *, n: int, seed: int, level: float
+    prepared: Prepared, found: Contrasts, about: Mapping[str, str], *, n: int, seed: int, level: float
 ) -> pd.DataFrame:
     """ACME(1) - ACME(0), and the same for ADE; ``about``: ``interaction_notes``, ``found`` at the estimates."""
     by_name = dict(zip(CONTRASTS, draw_effects(prepared, n=n, seed=seed).T, strict=True))
@@ -54,13 +55,9 @@ def interaction_table(
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-        notes[term] = _joined(CLOSED if exact else "", about.get(kind, ""), found.note)
+        notes[term] = joined_notes(CLOSED if exact else "", about.get(kind, ""), found.vcov.note)
         missing[term] = said_along(lost, _difference(slopes[f"{kind}_treated"], slopes[f"{kind}_control"]))
     return _differences(draws, estimates, notes, missing, level=level)
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def _difference(left: Array, right: Array) -> Array:
@@ -71,7 +68,7 @@ def _difference(left: Array, right: Array) -> Array:
 
 def moderation_table(
     prepared: Sequence[Prepared],
-    covariances: Sequence[ContrastCovariance],
+    covariances: Sequence[Contrasts],
     questions: Sequence[Question],
     about: Mapping[str, str],
     *,
@@ -100,7 +97,7 @@ def moderation_table(
         estimates = {name[term]: float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_shown(first)}; at2: {_shown(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    notes = {name[term]: _joined(note, about.get(term, ""), covariances[0].note) for term in MODERATED}
+    notes = {name[term]: joined_notes(note, about.get(term, ""), covariances[0].vcov.note) for term in MODERATED}
     lost = lost_coefficients(prepared[0].mediator, prepared[0].outcome)
     slopes = all_effects(_difference(covariances[0].slopes, covariances[1].slopes).T)
     missing = {name[term]: said_along(lost, slopes[term]) for term in MODERATED}
@@ -121,5 +118,5 @@ def _differences(
     level: float,
 ) -> pd.DataFrame:
     values = {term: estimates.get(term, float(np.mean(found))) for term, found in draws.items()}
-    gone = {term: _joined(notes[term], why) for term, why in missing.items() if why}
+    gone = {term: joined_notes(notes[term], why) for term, why in missing.items() if why}
     return draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=gone)

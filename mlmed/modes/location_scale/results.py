@@ -25,7 +25,7 @@ from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
 from mlmed.notes import Note
 from mlmed.options import check_level
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
 from mlmed.report.text import as_html
 
@@ -203,7 +203,7 @@ class LocationScaleResults(Coefficients):
             asked = [combine(text, known).named(label) for label, text in expression.items()]
         else:
             asked = [combine(expression, known)]
-        return delta_table(asked, ParameterVcov(estimates.vcov, estimates.reason), order=order, level=level)
+        return delta_table(asked, Vcov.one(estimates.vcov, estimates.reason), order=order, level=level)
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.delta import COLUMNS, Kind, Quantity, wald_table
+from mlmed.effects.delta import COLUMNS, delta_table
+from mlmed.effects.quantity import Kind, Quantity
 from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
-from mlmed.effects.sdcor import sdcor_table as shared_table
 from mlmed.locscale.fit import Fit
 from mlmed.locscale.rows import SCALE
 from mlmed.modes.labels import location_labels
 from mlmed.modes.tables import shown_clusters
 from mlmed.options import check_level
-from mlmed.reml.vcov import ParameterVcov
+from mlmed.reml.vcov import Vcov
 
 __all__ = [
     "fixed_names",
@@ -76,22 +76,8 @@ def _sdcor(fit: Fit) -> dict[str, Quantity]:
     return sdcor_quantities(G, estimates.psi)
 
 
-def _table(fit: Fit, asked: Sequence[Quantity], level: float) -> pd.DataFrame:
-    estimates = fit.estimates
-    values = np.array([quantity.estimate for quantity in asked])
-    errors = np.array([_error(quantity.gradient, estimates.vcov) for quantity in asked])
-    notes = [estimates.reason if np.isnan(error) else "" for error in errors]
-    log = np.array([quantity.kind == "variance" for quantity in asked], dtype=bool)
-    return wald_table([q.term for q in asked], values, errors, level=level, notes=notes, log_scale=log)
-
-
-def _error(gradient: Array, V: Array) -> float:
-    """First-order standard error; entries of V that play no part may be NaN."""
-    used = gradient != 0.0
-    if not used.any() or np.isnan(gradient).any():
-        return float("nan")
-    variance = float(gradient[used] @ V[np.ix_(used, used)] @ gradient[used])
-    return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
+def _table(fit: Fit, asked: Iterable[Quantity], level: float) -> pd.DataFrame:
+    return delta_table(list(asked), Vcov.one(fit.estimates.vcov, fit.estimates.reason), level=level)
 
 
 def fixef_table(fit: Fit, *, level: float) -> pd.DataFrame:
@@ -106,8 +92,7 @@ def varcorr_table(fit: Fit, *, level: float) -> pd.DataFrame:
 
 def sdcor_table(fit: Fit, *, level: float) -> pd.DataFrame:
     """Standard deviations (interval on the log scale) and correlations (interval by Fisher's z)."""
-    estimates = fit.estimates
-    return shared_table(list(_sdcor(fit).values()), ParameterVcov(estimates.vcov, estimates.reason), level=level)
+    return _table(fit, _sdcor(fit).values(), level)
 
 
 def scale_table(fit: Fit, *, level: float) -> pd.DataFrame:

@@ -15,12 +15,12 @@ from mlmed.data.frames import cluster_codes, select_columns
 from mlmed.data.ids import refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
+from mlmed.effects.separate import QUOTIENTS
 from mlmed.errors import DataError, EffectError
 from mlmed.glm.fit import Regression
 from mlmed.modes.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
-from mlmed.modes.piecewise.intervals import QUOTIENTS
 from mlmed.modes.results import MixedResults
 from mlmed.options import check_text
 from mlmed.reml.refit import CaseRefit, Refit

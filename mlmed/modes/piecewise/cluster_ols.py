@@ -11,23 +11,22 @@ from numpy.typing import NDArray
 
 from mlmed.data.levels import cluster_table
 from mlmed.data.plain import PlainDesign, complete_rows, plain_design
-from mlmed.effects.delta import wald_table
+from mlmed.effects.delta import delta_table
+from mlmed.effects.quantity import Quantity
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import hc_vcov, moves_of_one
+from mlmed.glm.robust import moves_of_one
 from mlmed.modes.coefficients import Coefficients
-from mlmed.modes.covariance import lost_along, named
+from mlmed.modes.covariance import lost_along, named, plain_covariance
 from mlmed.notes import Note
-from mlmed.options import ALL_KINDS, VCOV_KINDS, one_of
-from mlmed.reml.vcov import Directions, ParameterVcov, without
+from mlmed.options import ALL_KINDS, one_of
+from mlmed.reml.vcov import Directions, Vcov
 from mlmed.report.text import as_html, render_pairs, render_table
 
 __all__ = ["ClusterRegression", "fit_clusters"]
 
 Array = NDArray[np.float64]
-#: What the cluster-robust versions of a mixed model are where every cluster is one row.
-HC_OF = {"CR0": "HC0", "CR1": "HC0", "cluster": "HC0", "CR2": "HC2"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class ClusterRegression(Coefficients):
         """Maximized log-likelihood."""
         return self.fit.loglik
 
-    def parameter_vcov(self, kind: str = "block") -> ParameterVcov:
+    def parameter_vcov(self, kind: str = "block") -> Vcov:
         """Covariance of the coefficients as an array (eq. 64).
 
         Raises
@@ -119,12 +118,8 @@ class ClusterRegression(Coefficients):
         EffectError
             Unknown kind.
         """
-        one_of(kind, ALL_KINDS, "vcov")
-        if kind in VCOV_KINDS:
-            return ParameterVcov(self.fit.vcov)
-        factor = self.nobs / (self.nobs - 1.0) if kind in ("CR1", "cluster") else 1.0
-        found = ParameterVcov(factor * hc_vcov(self.fit, HC_OF[kind]))
-        return without(found, self.alone_in(lost_along("use vcov='block'", "clusters")))
+        text = lost_along("use vcov='block'", "clusters")
+        return plain_covariance(self.fit, one_of(kind, ALL_KINDS, "vcov"), lambda: self.alone_in(text))
 
     def alone_in(self, text: str) -> Directions:
         """Directions of the coefficients that a single cluster alone notices, and what is said of them."""
@@ -144,12 +139,10 @@ class ClusterRegression(Coefficients):
 
     def fixef(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients with t tests, ``df_resid`` degrees of freedom."""
-        V, units = self.parameter_vcov(vcov), np.eye(len(self.fit.beta))
-        errors = np.sqrt(np.diag(V.matrix))
-        df = np.full(len(errors), float(self.df_resid))
-        own = f"t with {self.df_resid} df"
-        notes = [V.reason_for(unit) if np.isnan(e) else own for unit, e in zip(units, errors, strict=True)]
-        return wald_table(self.design.names, self.fit.beta, errors, level=level, notes=notes, df=df)
+        unit = np.eye(len(self.fit.beta))
+        slopes = [Quantity(n, float(b), row) for n, b, row in zip(self.design.names, self.fit.beta, unit, strict=True)]
+        df = self.df_resid
+        return delta_table(slopes, self.parameter_vcov(vcov), level=level, df=df, tested=f"t with {df} df")
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients in the columns of ``MixedResults.tidy``."""

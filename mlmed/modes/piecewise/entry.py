@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
-from mlmed.effects.montecarlo import EFFECTS
+from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of

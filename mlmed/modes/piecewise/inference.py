@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity
+from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine_all
 from mlmed.effects.separate import (
-    SeparateVcov,
     Slopes,
-    effect_draws,
     find_slopes,
     separate_quantities,
-    separate_table,
     separate_vcov,
 )
 from mlmed.errors import EffectError
@@ -31,6 +28,7 @@ from mlmed.modes.piecewise.intervals import OPTIONS, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
 from mlmed.options import PiecewiseInterval, check_level, check_mapping
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["PiecewiseInference"]
 
@@ -88,7 +86,7 @@ class PiecewiseInference:
     def _psi(self) -> Array:
         return np.concatenate([psi_of(fit) for fit in self._three])
 
-    def _covariance(self, kind: str) -> SeparateVcov:
+    def _covariance(self, kind: str) -> Vcov:
         return separate_vcov([fit.parameter_vcov(kind) for fit in self._three])
 
     def _slopes(self, at: Mapping[str, Any] | None) -> Slopes:
@@ -235,7 +233,7 @@ class PiecewiseInference:
         groups = None if strata is None else strata_of(self.data, strata, self.asked.group, clusters)
         source = refit_of(self._three, self._equation_names, clusters, groups)
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
-        make = partial(_effects_of, self._slopes(at)) if effects else _nothing
+        make = self._slopes(at).effects.draws if effects else _nothing
         return bootstrap_separately(
             source,
             {**effects, **self._parameters()},
@@ -274,11 +272,7 @@ class PiecewiseInference:
         """
         effects = {} if self.effects_reason and not at else self.effect_quantities(at)
         known = {**{term: q for term, q in effects.items() if np.isfinite(q.estimate)}, **self._parameters()}
-        return separate_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
-
-
-def _effects_of(slopes: Slopes, parameters: Array) -> dict[str, Array]:
-    return effect_draws(parameters @ slopes.weights.T, has_c=slopes.has_c)
+        return delta_table(combine_all(expression, known), self._covariance(vcov), order=order, level=level)
 
 
 def _nothing(parameters: Array) -> dict[str, Array]:

@@ -9,17 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, Quantity, std_error
+from mlmed.effects.delta import COLUMNS, delta_table, std_error
 from mlmed.effects.product import product_normal
-from mlmed.effects.separate import (
-    SeparateVcov,
-    Slopes,
-    covariance_of_linear,
-    effect_draws,
-    linear_monte_carlo,
-    separate_table,
-)
-from mlmed.modes.bootstrap import draws_table
+from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.separate import QUOTIENTS, Slopes
+from mlmed.modes.intervals import monte_carlo_table
+from mlmed.reml.vcov import Vcov
 
 __all__ = ["OPTIONS", "effects_table", "sobel_table"]
 
@@ -35,8 +30,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: The named tests of a b, by the order of the delta method that they are.
 TESTS = {"sobel": "first", "aroian": "second", "goodman": "unbiased"}
-#: Effects that hold a product, and how many of a, b, cprime are in it; quotients, and what they divide by.
-PRODUCTS, QUOTIENTS = {"indirect": 2, "total": 3}, {"prop_mediated": "total", "ratio": "direct"}
+#: Effects that hold a product, and how many of a, b, cprime are in it.
+PRODUCTS = {"indirect": 2, "total": 3}
 #: Standard errors from 0 within which a denominator makes a normal interval of the quotient worthless.
 NEAR_ZERO = 2.0
 NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"
@@ -51,7 +46,7 @@ def effects_table(
     interval: str,
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
@@ -62,11 +57,11 @@ def effects_table(
     """The effects with the delta method, Monte Carlo, or the distribution of the product."""
     if interval == "monte-carlo":
         return _monte_carlo(quantities, slopes, V, psi=psi, level=level, n=n, rng=np.random.default_rng(seed))
-    table = separate_table(list(quantities.values()), V, order=order, level=level, more=_cautions(quantities, V))
+    table = delta_table(list(quantities.values()), V, order=order, level=level, more=_cautions(quantities, V))
     return table if interval == "delta" else _with_products(table, quantities, slopes, V, psi=psi, level=level)
 
 
-def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, str]:
+def _cautions(quantities: Mapping[str, Quantity], V: Vcov) -> dict[str, str]:
     """What to say of quotients whose denominator may be 0."""
     said = {}
     for term, below in QUOTIENTS.items():
@@ -79,42 +74,28 @@ def _cautions(quantities: Mapping[str, Quantity], V: SeparateVcov) -> dict[str, 
 def _monte_carlo(
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
     n: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    linear = linear_monte_carlo(slopes, psi, V, n=n, rng=rng)
-    draws = effect_draws(linear, has_c=False) | {"c": linear[:, 3]}  # nothing may be made of c and another
-    missing = {}
-    for term, quantity in quantities.items():
-        if quantity.is_fixed:
-            missing[term] = quantity.note
-        elif np.isnan(draws[term]).any():
-            missing[term] = _joined(quantity.note, V.reason_for(quantity.gradient, quantity.hessian))
-    notes = {term: _joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
-    estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
-    unspread = dict.fromkeys(QUOTIENTS, NO_VARIANCE)
-    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
+    draws, unspread = slopes.effects.monte_carlo(psi, V, n=n, rng=rng), dict.fromkeys(QUOTIENTS, NO_VARIANCE)
+    return monte_carlo_table(quantities, draws, V, level=level, unspread=unspread)
 
 
 def _with_products(
     table: pd.DataFrame,
     quantities: Mapping[str, Quantity],
     slopes: Slopes,
-    V: SeparateVcov,
+    V: Vcov,
     *,
     psi: Array,
     level: float,
 ) -> pd.DataFrame:
     """Replace the normal intervals of products by exact ones; quotients have none (eq. 65)."""
-    mean, covariance = (slopes.weights @ psi)[:3], covariance_of_linear(slopes, V)[:3, :3]
+    mean, covariance = slopes.effects.values(psi)[:3], slopes.effects.covariance(V)[:3, :3]
     out, numbers = table.set_index("term"), list(COLUMNS[2:-1])
     for term, k in PRODUCTS.items():
         if np.isfinite(out["std_error"][term]):
@@ -124,11 +105,11 @@ def _with_products(
     for term in QUOTIENTS:
         if not quantities[term].is_fixed:
             out.loc[term, numbers] = np.nan
-            out.loc[term, "note"] = _joined(quantities[term].note, NO_PRODUCT)
+            out.loc[term, "note"] = joined_notes(quantities[term].note, NO_PRODUCT)
     return out.reset_index()
 
 
-def sobel_table(indirect: Quantity, V: SeparateVcov, *, level: float) -> pd.DataFrame:
+def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
     """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
-    rows = [separate_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
+    rows = [delta_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
     return pd.concat(rows, ignore_index=True)
