@@ -63,11 +63,14 @@ def std_error(quantity: Quantity, V: Array | Vcov, *, order: str = "second") -> 
     return float(np.sqrt(variance)) if variance >= 0.0 else float("nan")
 
 
-def said_of(quantity: Quantity, V: Vcov, *, order: str) -> str:
-    """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it."""
+def said_of(quantity: Quantity, V: Vcov, *, order: str, error: float | None = None) -> str:
+    """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it.
+
+    ``error`` is that standard error, if it is known already.
+    """
     if quantity.is_fixed:
         return ""
-    if np.isfinite(std_error(quantity, V, order=order)):
+    if np.isfinite(std_error(quantity, V, order=order) if error is None else error):
         return V.note_for(quantity.gradient, quantity.hessian)
     if order == "unbiased" and np.isfinite(std_error(quantity, V, order="first")):
         return NEGATIVE
@@ -165,7 +168,7 @@ def delta_table(
     errors = np.array([std_error(q, V, order=own) for q, own in zip(quantities, orders, strict=True)], dtype=np.float64)
     notes = []
     for q, own, error in zip(quantities, orders, errors, strict=True):
-        said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own)
+        said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own, error=error)
         notes.append(joined_notes(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
     terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
     estimates = np.array([q.estimate for q in quantities], dtype=np.float64)

@@ -226,8 +226,7 @@ def effects_of(paths: Paths, estimates: Estimates) -> Effects:
 
 def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]:
     """The quantities a, b, cprime, cov_ab, indirect, direct and total at the estimates."""
-    psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    return effects_of(paths, estimates).quantities(psi)
+    return effects_of(paths, estimates).quantities(estimates.psi)
 
 
 def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ...]]:

@@ -137,8 +137,8 @@ class MediationResults(MixedResults):
         parameters = super().quantities_at()
         if not self._has_effects(at):
             return parameters
-        paths = self._paths(at)
-        return lambda estimates: {**effect_quantities(paths, estimates), **parameters(estimates)}
+        functions = self.effect_functions(at)
+        return lambda estimates: {**functions.quantities(estimates.psi), **parameters(estimates)}
 
     def draws_of(self, at: Mapping[str, Any] | None = None) -> Callable[[Array], dict[str, Array]]:
         """The effects of many parameter vectors (n, n_psi) as a function."""

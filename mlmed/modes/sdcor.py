@@ -54,9 +54,10 @@ def fit_sdcor_quantities(
 
     ``moving`` as in ``sdcor_quantities``; ``always``: named by their equation also where there is only one.
     """
-    psi = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
     matrices = (part(fitted, always=always) for part in (_between, _within))
-    return {term: q for matrix in matrices for term, q in sdcor_quantities(matrix, psi, moving=moving).items()}
+    return {
+        term: q for matrix in matrices for term, q in sdcor_quantities(matrix, estimates.psi, moving=moving).items()
+    }
 
 
 def places(fitted: Fitted, kind: Kind) -> dict[str, Place]:

@@ -95,12 +95,12 @@ def errors_and_df(
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
     errors = np.array([std_error(quantity, V, order=order) for quantity in quantities])
-    said = [said_of(quantity, V, order=order) for quantity in quantities]
+    said = [said_of(q, V, order=order, error=e) for q, e in zip(quantities, errors, strict=True)]
+    if ddf == "none":
+        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(said))
     p = len(fitted.estimates.beta)
     slopes = np.stack([quantity.gradient for quantity in quantities])
     linear = np.array([q.hessian is None and not q.gradient[p:].any() for q in quantities])
-    if ddf == "none":
-        return ErrorsAndDf(errors, infinite_df(len(errors)).values, tuple(said))
     if ddf == "residual":
         found = residual_df(slopes[:, :p], fitted.working.problem)
         return ErrorsAndDf(errors, found.values, _notes(quantities, found, ddf, errors, said))

@@ -128,13 +128,12 @@ def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:
     """All estimates in the order of ``parameter_names``."""
-    return np.concatenate([fitted.estimates.beta, fitted.estimates.tau, fitted.estimates.sigma2])
+    return fitted.estimates.psi
 
 
 def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
     """Every entry of psi as a quantity."""
-    values = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
-    unit = np.eye(len(values))
+    values, unit = estimates.psi, np.eye(len(estimates.psi))
     return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}
 
 

@@ -73,6 +73,11 @@ class Estimates:
     turn: Array | None = None
 
     @property
+    def psi(self) -> Array:
+        """All estimates, (n,)."""
+        return np.concatenate([self.beta, self.tau, self.sigma2])
+
+    @property
     def Sigma(self) -> Array:
         """Residual covariance matrix of a row, (R, R)."""
         out = np.zeros((int(self.sigma_at.max()) + 1,) * 2)
