@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
 
-__all__ = ["Failure", "LeaveOut", "Replicate", "Units", "leave_out", "replicate", "results_of", "stacked"]
+__all__ = ["Failure", "LeaveOut", "Replicate", "Resampled", "leave_out", "replicate", "results_of", "stacked"]
 
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
@@ -47,8 +47,8 @@ class Failure:
 
     Examples
     --------
-    >>> flat = Failure("not certified", "not certified", "the likelihood is flat")
-    >>> flat == Failure("not certified", "not certified", "gradient 1.2e-04"), str(flat)
+    >>> flat = Failure("not-certified", "not certified", "the likelihood is flat")
+    >>> flat == Failure("not-certified", "not certified", "gradient 1.2e-04"), str(flat)
     (True, 'not certified: the likelihood is flat')
     >>> flat.within("equation y, ").text
     'equation y, not certified'
@@ -101,15 +101,15 @@ class LeaveOut(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Units:
-    """Units that are drawn with replacement (call it), or left out one at a time.
+class Resampled:
+    """Resampled that are drawn with replacement (call it), or left out one at a time.
 
     Attributes
     ----------
     at : callable
         What the listed units give.
     strata : tuple of int arrays
-        Units that are drawn among themselves, so that every stratum keeps its size.
+        Resampled that are drawn among themselves, so that every stratum keeps its size.
     """
 
     at: Callable[[Indices], Replicate | Failure]
@@ -121,7 +121,7 @@ class Units:
         return np.sort(np.concatenate(self.strata))
 
     def draw_index(self, rng: np.random.Generator) -> Indices:
-        """Units of one replicate."""
+        """Resampled of one replicate."""
         return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
 
     def __call__(self, rng: np.random.Generator) -> Replicate | Failure:

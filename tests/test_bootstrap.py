@@ -101,6 +101,14 @@ def test_the_jackknife_is_leaving_out_clusters(dataset, fit, boot):
     assert (boot.jackknife - boot.estimates).to_numpy() == pytest.approx(exact.to_numpy(), rel=0, abs=0)
 
 
+def test_clusters_are_left_out_by_any_number_of_workers(fit):
+    """The jackknife and influence are the same refits, and do not depend on how many workers make them."""
+    one, two = (fit.bootstrap(2, seed=1, n_jobs=n).jackknife for n in (1, 2))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    exact = fit.influence(refit=True, n_jobs=2).changes
+    assert (one - fit.bootstrap(2, seed=1).estimates).to_numpy() == pytest.approx(exact.to_numpy(), rel=0, abs=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_singular_fits_are_bootstrapped(singular, kind):
     assert singular.is_singular

@@ -11,7 +11,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError, NotIdentifiedError
-from mlmed.replication import Failure, Replicate, Units, leave_out, stacked
+from mlmed.replication import Failure, Replicate, Resampled, leave_out, stacked
 from tests.studies import indirect_effect
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::UserWarning")
@@ -88,7 +88,7 @@ def test_failed_replicates_are_rows_of_nan():
 
 def test_units_are_drawn_within_strata_and_left_out():
     """The same stream as drawing each stratum by hand; 3 is in no stratum, so it is neither drawn nor left in."""
-    units = Units(lambda index: Replicate(index.astype(float)), (np.array([0, 4]), np.array([1, 2, 5])))
+    units = Resampled(lambda index: Replicate(index.astype(float)), (np.array([0, 4]), np.array([1, 2, 5])))
     np.testing.assert_array_equal(units.units, [0, 1, 2, 4, 5])
     rng, own = np.random.default_rng(7), np.random.default_rng(7)
     for _ in range(5):

@@ -14,7 +14,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import filtering
-from mlmed.replication import Units
+from mlmed.replication import Resampled
 
 WORKERS = 4
 
@@ -95,13 +95,13 @@ def causal() -> mlmed.CausalResults:
 
 def test_causal_jackknife_has_workers(causal: mlmed.CausalResults, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are left out by as many workers as were asked for, and the numbers are those of one."""
-    own, seen = Units.without, set()
+    own, seen = Resampled.without, set()
 
-    def watched(task: Units, unit: int) -> object:
+    def watched(task: Resampled, unit: int) -> object:
         seen.add(threading.get_ident())
         return own(task, unit)
 
-    monkeypatch.setattr(Units, "without", watched)
+    monkeypatch.setattr(Resampled, "without", watched)
     alone = causal.bootstrap(5, seed=1).jackknife
     assert seen == {threading.get_ident()}
     seen.clear()

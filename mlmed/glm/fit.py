@@ -25,7 +25,7 @@ TOLERANCE, MOST_ITERATIONS = 1e-10, 100
 STILL = 1e-4
 #: Why there is no least-squares fit of drawn rows.
 DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
-EXACT = Failure("exact fit", "the response is constant, or made up by the predictors, in the replicate")
+EXACT = Failure("exact-fit", "the response is constant, or made up by the predictors, in the replicate")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -159,7 +159,7 @@ def refuse_between(equation: str, grams: Grams, number: int, response_at: int) -
             f"equation {equation} has {clusters} rows in {clusters} clusters, one each, so what differs between "
             "clusters cannot be told from what differs within them; check the cluster variable, or use an ordinary "
             "regression",
-            code=f"one row a cluster {equation}",
+            code=f"one-row-a-cluster {equation}",
         )
     if within_share(grams, number, response_at) <= COLLINEAR:
         raise NotIdentifiedError(
@@ -174,7 +174,7 @@ def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
     if nobs <= fixed:
         raise NotIdentifiedError(
             f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows",
-            code=f"few rows {equation}",
+            code=f"few-rows {equation}",
         )
 
 

@@ -37,7 +37,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 ALONE = Failure("alone", "without this cluster the fixed effects cannot be told apart")
-FEW = Failure("few", "without this cluster fewer than two clusters are left in an equation")
+FEW = Failure("few-clusters", "without this cluster fewer than two clusters are left in an equation")
 FLAT = Failure("flat", "without this cluster the Hessian of the variances is not positive definite; refit without it")
 SINGULAR = Failure(
     "singular", "the optimum is singular, where the variances do not follow a Newton step; refit without the cluster"

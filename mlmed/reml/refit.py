@@ -26,13 +26,13 @@ Array = NDArray[np.float64]
 
 #: Clusters that a mixed model needs.
 FEWEST = 2
-FEW = Failure("few clusters", f"fewer than {FEWEST} clusters are left")
+FEW = Failure("few-clusters", f"fewer than {FEWEST} clusters are left")
 DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
 
 
 def not_certified(optimum: Optimum) -> Failure:
     """The failure of a search whose end is no optimum."""
-    return Failure("not certified", "not certified", optimum.certificate.complaint)
+    return Failure("not-certified", "not certified", optimum.certificate.complaint)
 
 
 class Resampler(Protocol):

@@ -63,7 +63,7 @@ def positive_variances(problem: Problem) -> Array:
         raise NotIdentifiedError(
             "an equation fits its response exactly, so it has no residual variance to estimate; remove the predictor "
             "that repeats the response",
-            code="exact fit",
+            code="exact-fit",
         )
     return variance
 

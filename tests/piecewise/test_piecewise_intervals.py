@@ -108,6 +108,8 @@ def test_any_number_of_workers(upper):
     pd.testing.assert_frame_equal(one, two, check_exact=True)
     pd.testing.assert_frame_equal(one[:3], results.bootstrap(3, seed=5, strata="arm").draws, check_exact=True)
     assert not one.equals(results.bootstrap(8, seed=5).draws)
+    alone, several = (results.bootstrap(2, seed=5, n_jobs=n).jackknife for n in (1, 2))
+    pd.testing.assert_frame_equal(alone, several, check_exact=True)
 
 
 def test_strata_keep_their_clusters(upper, data):

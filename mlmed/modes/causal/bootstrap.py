@@ -24,7 +24,7 @@ from mlmed.reml.posterior import mode_law
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate, Units
+from mlmed.replication import Failure, Replicate, Resampled
 
 __all__ = ["bootstrap_causal"]
 
@@ -145,7 +145,7 @@ def bootstrap_causal(
     codes = np.arange(len(order)) if grouping is None else grouping.codes[order]
     ids = pd.RangeIndex(len(order)) if grouping is None else grouping.clusters
     mediator, outcome = (_refit(chain, prepared, is_mediator=is_mediator) for is_mediator in (True, False))
-    source = Units(CausalRefit(prepared.setting, mediator, outcome, codes), (np.arange(len(ids)),))
+    source = Resampled(CausalRefit(prepared.setting, mediator, outcome, codes), (np.arange(len(ids)),))
     return run_bootstrap(
         source,
         source,

@@ -26,7 +26,7 @@ from mlmed.options import check_text
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
 from mlmed.reml.vcov import Directions
-from mlmed.replication import Failure, Replicate, Units
+from mlmed.replication import Failure, Replicate, Resampled
 
 __all__ = ["bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
@@ -68,7 +68,7 @@ class PiecewiseRefit:
 
 def refit_of(
     fits: tuple[MixedResults | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
-) -> Units:
+) -> Resampled:
     """The clusters, with what refits three equations, called ``names``; ``strata`` from ``strata_of``."""
     equations: list[CaseRefit | Regression] = []
     places = []
@@ -85,7 +85,7 @@ def refit_of(
     # clusters that no equation uses are not part of the sample
     used = np.flatnonzero(np.max(places, axis=0) >= 0)
     groups = (used,) if strata is None else tuple(np.intersect1d(group, used) for group in strata)
-    return Units(PiecewiseRefit(tuple(equations), tuple(places)), tuple(group for group in groups if len(group)))
+    return Resampled(PiecewiseRefit(tuple(equations), tuple(places)), tuple(group for group in groups if len(group)))
 
 
 def lost_of(fits: tuple[MixedResults | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
@@ -131,7 +131,7 @@ def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index
 
 
 def bootstrap_separately(
-    source: Units,
+    source: Resampled,
     quantities: Mapping[str, Quantity],
     make: Callable[[Array], dict[str, Array]],
     plan: Plan,
