@@ -44,7 +44,7 @@ hostile: install      ## the long attack: formulas, every argument, every table,
 	MLMED_EXAMPLES=$(or $(MLMED_EXAMPLES),20000) $(BIN)/python -m pytest -q tests/hostile/test_code_execution.py tests/hostile/test_formula_fuzz.py
 	$(BIN)/python -m tests.hostile.long --only "$(ONLY)"
 
-check: lint types imports  ## lint, types and the import contract
+check: lint types imports  ## lint, types, the import contracts and files that import each other in a circle
 
 lint: install
 	$(BIN)/ruff check .
@@ -55,6 +55,7 @@ types: install
 
 imports: install
 	$(BIN)/lint-imports
+	$(BIN)/python tests/circles.py
 
 validate: install     ## recompute every published and reference number, write validation/report.md
 	$(BIN)/python validation/run.py

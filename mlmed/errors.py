@@ -6,8 +6,6 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import NamedTuple
 
 __all__ = [
     "BoundaryWarning",
@@ -20,7 +18,6 @@ __all__ = [
     "EffectError",
     "FamilyWarning",
     "FormulaError",
-    "Heard",
     "IdWarning",
     "LabelWarning",
     "LevelWarning",
@@ -30,7 +27,6 @@ __all__ = [
     "NotIdentifiedError",
     "abridged",
     "filtering",
-    "listening",
     "warn",
 ]
 
@@ -123,39 +119,9 @@ class ConvergenceWarning(MlmedWarning):
     """The optimum could not be certified."""
 
 
-class Heard(NamedTuple):
-    """A warning that was kept for the caller of a fit."""
-
-    message: str
-    category: type[MlmedWarning]
-
-
-#: Where warnings of this thread go instead of to the user.
-_listener: ContextVar[list[Heard] | None] = ContextVar("listener", default=None)
-
-
 def warn(message: str, category: type[MlmedWarning], *, stacklevel: int) -> None:
-    """Warn the user, or tell whoever is ``listening`` in this thread; ``stacklevel`` as of ``warnings.warn``."""
-    heard = _listener.get()
-    if heard is None:
-        warnings.warn(message, category, stacklevel=stacklevel + 1)
-    else:
-        heard.append(Heard(message, category))
-
-
-@contextmanager
-def listening() -> Iterator[list[Heard]]:
-    """Keep the warnings of mlmed from the user; the list that it gives fills with them.
-
-    Other threads go on as they are, unlike under ``warnings.catch_warnings``, which changes the filters of the whole
-    process and, where blocks of several threads overlap, leaves them changed.
-    """
-    heard: list[Heard] = []
-    before = _listener.set(heard)
-    try:
-        yield heard
-    finally:
-        _listener.reset(before)
+    """Warn the user; ``stacklevel`` as of ``warnings.warn``."""
+    warnings.warn(message, category, stacklevel=stacklevel + 1)
 
 
 @contextmanager

@@ -76,6 +76,11 @@ class Equation:
         return display_name(self.response)
 
     @property
+    def right(self) -> str:
+        """The right-hand side as it was typed."""
+        return self.text.partition("~")[2].strip()
+
+    @property
     def predictors(self) -> frozenset[str]:
         """Columns of the right-hand side, without the cluster variable."""
         return formula_variables(self.fixed).union(*(formula_variables(term.formula) for term in self.random))
@@ -135,7 +140,7 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
         raise FormulaError(f"{error}; the column {bare[0]!r} is written `{bare[0]}`, in backticks") from error
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # texts of another type are shown in another way
 def _parse(text: str, quoted: str) -> Equation:
     plain = encode_quoted(quoted)
     if _has_inner_tilde(plain):

@@ -139,7 +139,8 @@ def decoded(text: str) -> str:
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
     shown = decoded(text.replace("`", ""))
-    return re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
+    shown = re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
+    return text if shown == text else shown  # a text of another type stays one
 
 
 def quoted_name(text: str) -> str:

@@ -11,10 +11,10 @@ import pytest
 from scipy.optimize import minimize
 
 import mlmed
-import mlmed.data.roots as data_roots
+import mlmed.data.grams as data_grams
 from mlmed.data.design import build_design
-from mlmed.data.grams import Grams, accumulate
-from mlmed.data.roots import product_roots, rest_share, triangular_roots
+from mlmed.data.grams import Grams, accumulate, product_roots, rest_share
+from mlmed.data.roots import roots_from_rows, triangular_roots
 from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
@@ -61,7 +61,7 @@ def built(data: pd.DataFrame, method: str = "reml") -> tuple[Working, Grams]:
 @pytest.fixture
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Roots for ordinary data, too."""
-    monkeypatch.setattr(data_roots, "FEW_DIGITS", 2.0)
+    monkeypatch.setattr(data_grams, "FEW_DIGITS", 2.0)
 
 
 # -- roots ---------------------------------------------------------------------------------------------------
@@ -385,7 +385,7 @@ def test_roots_of_products_are_those_of_rows_where_digits_are_there() -> None:
     spec = spec_of(data)
     design = build_design(spec, data)
     grams = accumulate(design)
-    of_rows = data_roots.roots_from_rows(design, grams.shift, grams.scale)
+    of_rows = roots_from_rows(design, grams.shift, grams.scale)
     for one, other in zip(product_roots(grams).tables, of_rows.tables, strict=True):
         assert one == pytest.approx(other, abs=1e-9)
 

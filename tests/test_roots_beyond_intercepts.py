@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import mlmed
-from mlmed.data.roots import FEW_DIGITS, rest_share
+from mlmed.data.grams import FEW_DIGITS, rest_share
 from mlmed.errors import MlmedWarning
 
 #: -2l from rows, cluster by cluster, in doubles: V has a condition of 1e10.

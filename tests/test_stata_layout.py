@@ -45,7 +45,7 @@ def row(entry: dict[str, str]) -> StataRow:
 
 def blocks(entries: list[dict[str, str]]) -> tuple[StataBlock, ...]:
     titles = dict.fromkeys(entry["block"] for entry in entries)
-    return tuple(StataBlock(t, tuple(row(e) for e in entries if e["block"] == t)) for t in titles)
+    return tuple(StataBlock(*t.split(": "), tuple(row(e) for e in entries if e["block"] == t)) for t in titles)
 
 
 def report(name: str) -> StataReport:
@@ -136,7 +136,7 @@ def test_missing_numbers_are_dots_in_their_columns() -> None:
     fit = replace(
         fit,
         coefficients=(blank,),
-        blocks=(StataBlock("id: Identity", (variance,)),),
+        blocks=(StataBlock("id", "Identity", (variance,)),),
         wald_df=0,
         wald_chi2=NAN,
         wald_p=NAN,
@@ -173,13 +173,14 @@ def test_level_is_in_both_headings(level: float, heading: str) -> None:
 
 def test_long_names_are_abbreviated_and_keep_the_columns() -> None:
     fit = report("stata_y_x_ml")
+    slope, other = "an_exceedingly_long_slope", "another_long_one"
     names = [
-        "videorelevant",
-        "var(an_exceedingly_long_slope)",
-        "cov(an_exceedingly_long_slope,another_long_one)",
+        ("videorelevant", "", ()),
+        (f"var({slope})", "var", (slope,)),
+        (f"cov({slope},{other})", "cov", (slope, other)),
     ]
-    rows = [StataRow(name, 1.0, 1.0, None, None, 1.0, 1.0) for name in names]
-    block = StataBlock("a_long_cluster_name: Unstructured", tuple(rows[1:]))
+    rows = [StataRow(name, 1.0, 1.0, None, None, 1.0, 1.0, kind, of) for name, kind, of in names]
+    block = StataBlock("a_long_cluster_name", "Unstructured", tuple(rows[1:]))
     group = StataGroup("a_long_cluster_name", 100, 8, 8.0, 8)
     fit = replace(fit, response="achievement_2", coefficients=(rows[0],), blocks=(block,), groups=(group, group))
     text = render(fit)

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.errors import DataError, MlmedWarning, filtering, listening, warn
+from mlmed.errors import filtering
 from mlmed.replication import Resampled
 
 WORKERS = 4
@@ -85,25 +85,6 @@ def test_blocks_do_not_overlap() -> None:
         list(pool.map(lambda work: work(), (first, second)))
     assert order == ["first", "second"]
     assert list(warnings.filters) == before
-
-
-def test_listening_is_of_one_thread() -> None:
-    """What another thread warns of meanwhile reaches the user."""
-    with listening() as heard, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warn("own", MlmedWarning, stacklevel=1)
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(warn, "other", MlmedWarning, stacklevel=1).result()
-    assert [one.message for one in heard] == ["own"]
-    assert [str(one.message) for one in caught] == ["other"]
-
-
-def test_listening_ends_with_an_error() -> None:
-    """Warnings reach the user again."""
-    with pytest.raises(DataError, match="no data"), listening():
-        raise DataError("no data")
-    with pytest.warns(MlmedWarning, match="again"):
-        warn("again", MlmedWarning, stacklevel=1)
 
 
 @pytest.fixture(scope="module")

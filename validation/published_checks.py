@@ -22,7 +22,8 @@ def published_stata(name: str) -> Iterator[Check]:
         results: MixedResults = fit_mediation("ml_sim", asked["method"])
     else:
         results = mlmed.mixed(asked["formula"], load_data("ml_sim"), method=asked["method"])
-    report = stata_report(results.fitted, level=0.95)
+    stacked = isinstance(results, mlmed.MediationResults)
+    report = stata_report(results.fitted, mediation=stacked, level=0.95)
     yield printed(name, "log-likelihood", report.loglik, asked["loglik"])
     yield printed(name, "Wald chi2", report.wald_chi2, asked["wald"]["chi2"])
     yield printed(name, "LR chi2", report.lr_chi2, asked["lr"]["chi2"])

@@ -20,7 +20,14 @@ from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn
 from mlmed.data.layout import Design, Layout
 from mlmed.data.memory import refuse_products
 from mlmed.data.predictors import snapped
-from mlmed.data.roots import ClusterRoots, equation_columns, few_digits, product_roots, root_maps, roots_from_rows
+from mlmed.data.roots import (
+    ClusterRoots,
+    cross_roots,
+    equation_columns,
+    left_within,
+    root_maps,
+    roots_from_rows,
+)
 from mlmed.data.sizes import unusual_size
 from mlmed.errors import DataError
 from mlmed.formula import Equation
@@ -32,7 +39,9 @@ __all__ = [
     "column_sums",
     "grams_for",
     "pattern_sums",
+    "product_roots",
     "rebased",
+    "rest_share",
     "standardized",
     "total_gram",
     "two_values",
@@ -43,6 +52,11 @@ Array = NDArray[np.float64]
 
 #: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
 TWO_VALUES = 1e-9
+#: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
+#: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
+FEW_DIGITS = 1e-5
+#: Clusters whose products are looked at together: copies of them stay small.
+CLUSTERS = 16_384
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -160,8 +174,62 @@ def accumulate(design: Design) -> Grams:
 
 
 def _wants_roots(grams: Grams) -> bool:
-    """Whether roots are to be taken; those of many columns, a matrix for every cluster, would not fit."""
-    return len(grams.columns) < MANY_COLUMNS and few_digits(grams)
+    """Whether products hold too few digits of what random effects leave of a response, or of their columns.
+
+    Roots of many columns, a matrix for every cluster, would not fit.
+    """
+    if len(grams.columns) >= MANY_COLUMNS:
+        return False
+    equations = range(len(grams.layout.equations))
+    return any(min(rest_share(grams, r), _varying_share(grams, r)) <= FEW_DIGITS for r in equations)
+
+
+def _varying_share(grams: Grams, equation: int) -> float:
+    """Smallest share of the squares of a column with random effects that varies, where no intercept takes its mean."""
+    effects = [*grams.layout.equations[equation].random_at]
+    if not effects or 0 in effects:
+        return 1.0
+    return float(1.0 / (1.0 + ((grams.shift / grams.scale)[effects] ** 2).max()))
+
+
+def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: slice = slice(None)) -> Array:
+    """Cross-products of some columns on the rows of an equation, (k, k, J), of some clusters."""
+    at = np.asarray(columns)
+    high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
+    chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
+    place = high * (high + 1) // 2 + low
+    if not isinstance(grams.sums, np.ndarray):
+        rows = {int(k): np.sum([grams.row(p, int(k))[part] for p in chosen], axis=0) for k in np.unique(place)}
+        return np.stack([[rows[int(k)] for k in row] for row in place])
+    packed = grams.sums[chosen[0], :, part] if len(chosen) == 1 else grams.sums[chosen, :, part].sum(axis=0)
+    return np.asarray(packed[place])
+
+
+def rest_share(grams: Grams, equation: int) -> float:
+    """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
+
+    It is made from cross-products, so it is known to about 1e-16. Of many columns only those with random effects are
+    looked at.
+    """
+    own = grams.layout.equations[equation]
+    effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
+    several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else [0]
+    others = [k for k in several if k not in (*effects, own.response_at)]
+    columns = [*effects, *others, own.response_at]
+    maps = np.eye(len(columns))  # random effects of columns as they are, not as Grams have shifted them
+    maps[columns.index(0), : len(effects)] += (grams.shift / grams.scale)[effects]
+    starts = range(0, len(grams.clusters), CLUSTERS)
+    parts = (_own_products(grams, equation, columns, slice(start, start + CLUSTERS)) for start in starts)
+    if 0 not in effects:
+        parts = (np.einsum("ka,klj,lb->abj", maps, products, maps, optimize=True) for products in parts)
+    return left_within(parts, len(effects))
+
+
+def product_roots(grams: Grams) -> ClusterRoots:
+    """Roots from cross-products, for want of rows: what these have lost is not brought back."""
+    equations = range(len(grams.layout.equations))
+    tables = [cross_roots(_own_products(grams, r, equation_columns(grams.layout, r))) for r in equations]
+    return ClusterRoots(tuple(tables), of_rows=False)
 
 
 def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:

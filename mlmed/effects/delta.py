@@ -9,7 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
-from mlmed.effects.quantity import Kind, Quantity, joined_notes
+from mlmed.effects.quantity import Kind, Quantity
+from mlmed.notes import joined
 from mlmed.options import ORDERS, check_level, one_of
 from mlmed.reml.vcov import Vcov
 
@@ -169,7 +170,7 @@ def delta_table(
     notes = []
     for q, own, error in zip(quantities, orders, errors, strict=True):
         said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own, error=error)
-        notes.append(joined_notes(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
+        notes.append(joined(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
     terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
     estimates = np.array([q.estimate for q in quantities], dtype=np.float64)
     free = np.full(len(estimates), df)

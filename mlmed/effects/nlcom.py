@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.constants import numbers_of
-from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained, joined_notes
+from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION
+from mlmed.notes import joined
 from mlmed.options import shown
 from mlmed.syntax import check_size, parse_expression
 
@@ -258,7 +259,7 @@ def _chain(
     found = chained(estimate, inside, own, bent)
     gradient, hessian = _clean(found.gradient, size.gradient), _clean(found.hessian, size.hessian)
     found = Quantity(term, estimate, gradient, hessian)
-    return replace(found, note=joined_notes(CONSTANT if found.is_fixed else "", _notes(term, inside)))
+    return replace(found, note=joined(CONSTANT if found.is_fixed else "", _notes(term, inside)))
 
 
 def _absolute(part: Quantity) -> Quantity:

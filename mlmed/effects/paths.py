@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place, refuse_unreached
-from mlmed.effects.quantity import Quantity, joined_notes, mean_product
+from mlmed.effects.quantity import Quantity, mean_product
 from mlmed.effects.slopes import (
     Path,
     Question,
@@ -25,6 +25,7 @@ from mlmed.effects.slopes import (
 from mlmed.errors import EffectError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.names import display_name
+from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value, shown
 from mlmed.reml.estimates import Estimates
 
@@ -235,7 +236,7 @@ def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ..
     others = [name for known, names in zip(varying, paths.other_slopes, strict=True) if not known for name in names]
     if is_free:
         taken = paths.a.random_note, paths.b.random_note
-        return joined_notes(*taken), taken
+        return joined(*taken), taken
     if all(varying):
         return "fixed at 0: the random slopes of a and b are not allowed to covary", ()
     if not all(known or names for known, names in zip(varying, paths.other_slopes, strict=True)):

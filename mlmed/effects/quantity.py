@@ -14,18 +14,13 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FUNCTIONS", "Kind", "Quantity", "applied", "chained", "joined_notes", "mean_product"]
+__all__ = ["FUNCTIONS", "Kind", "Quantity", "applied", "chained", "mean_product"]
 
 Array = NDArray[np.float64]
 #: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
 Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: What effects are made of: numbers with derivatives, or draws of them.
 T = TypeVar("T", "Quantity", Array)
-
-
-def joined_notes(*notes: str) -> str:
-    """Notes side by side, each once."""
-    return "; ".join(dict.fromkeys(note for note in notes if note))
 
 
 @dataclass(frozen=True, slots=True)

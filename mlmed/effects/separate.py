@@ -17,9 +17,10 @@ from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
-from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.quantity import Quantity
 from mlmed.effects.slopes import compared_values, slope_note
 from mlmed.names import safe_name
+from mlmed.notes import joined
 from mlmed.reml.vcov import Vcov, stacked
 
 __all__ = [
@@ -140,4 +141,4 @@ def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) 
     for term, below in QUOTIENTS.items():
         if found[below].estimate == 0.0:
             said[term].insert(0, f"not defined: {below} is 0")
-    return {term: replace(q, note=joined_notes(q.note, *said[term])) for term, q in found.items()}
+    return {term: replace(q, note=joined(q.note, *said[term])) for term, q in found.items()}

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.data.alike import refuse_alike
 from mlmed.data.frames import shorten
 from mlmed.errors import FormulaError, NotIdentifiedError
+from mlmed.locscale.rows import Rows
 from mlmed.reml.checks import COLLINEAR
-
-if TYPE_CHECKING:
-    from mlmed.locscale.rows import Rows
 
 __all__ = ["MOST_DIMENSIONS", "ExactFits", "exact_fits", "refuse_unidentified"]
 
@@ -42,7 +40,7 @@ class ExactFits:
 
 
 def refuse_unidentified(rows: Rows) -> None:
-    """Models without a finite maximum, or that cost too much.
+    """Models without a finite maximum, or that cost too much, and terms that would be printed alike.
 
     Raises
     ------
@@ -50,6 +48,8 @@ def refuse_unidentified(rows: Rows) -> None:
         More scale random effects than quadrature is offered for.
     NotIdentifiedError
         A variance that the data say nothing of, or a likelihood without a maximum.
+    DataError
+        Terms that would be printed alike.
     """
     _refuse_dimensions(rows.scale.random_names)
     sizes = np.bincount(rows.codes)
@@ -63,6 +63,8 @@ def refuse_unidentified(rows: Rows) -> None:
             "no residual sd to model; use one row per cluster and an ordinary regression"
         )
     _refuse_exact(rows, sizes)
+    parts = rows.location, rows.scale
+    refuse_alike(zip(rows.equations, (part.layout.encodings for part in parts), strict=True))
 
 
 def _refuse_dimensions(scale: tuple[str, ...]) -> None:

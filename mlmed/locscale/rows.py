@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
-from mlmed.data.alike import refuse_alike
 from mlmed.data.design import (
     check_fixed,
     check_predictors,
@@ -28,7 +25,6 @@ from mlmed.data.plain import complete_rows, read_columns
 from mlmed.data.predictors import observed_values, typical_values
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, parse_equation
-from mlmed.locscale.checks import refuse_unidentified
 from mlmed.names import display_name
 from mlmed.reml.checks import COLLINEAR, refuse_one_cluster
 
@@ -136,6 +132,15 @@ class Rows(Compact):
         return names, frozenset(diagonal)
 
 
+class ScaleText(str):
+    """The scale's formula with the response of the location; messages show it as it was given."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"the scale formula {'~ ' + self.partition('~')[2].strip()!r}"
+
+
 def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equation]:
     """Parse both formulas.
 
@@ -155,8 +160,7 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
             f"the scale formula {scale!r} {found}: it describes the log residual sd of the location's response, so "
             f"write only the right-hand side, '~ {(right if tilde else scale).strip()}'"
         )
-    with _as_scale(text := f"{location.partition('~')[0].strip()} ~ {right}"):
-        second = parse_equation(text, columns)
+    second = parse_equation(ScaleText(f"{location.partition('~')[0].strip()} ~ {right}"), columns)
     groups = {term.group for term in (*first.random, *second.random)}
     if not groups:
         raise FormulaError(
@@ -167,16 +171,6 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
         found = " and ".join(sorted(":".join(group) for group in groups))
         raise FormulaError(f"different cluster variables: {found}; all random terms must have the same one, use one")
     return first, second
-
-
-@contextmanager
-def _as_scale(text: str) -> Iterator[None]:
-    """Errors name the scale's formula as it was given, and not with the location's response before it."""
-    try:
-        yield
-    except (DataError, FormulaError) as error:
-        shown = f"the scale formula {'~ ' + text.partition('~')[2].strip()!r}"
-        raise type(error)(str(error).replace(repr(text), shown)) from error.__cause__
 
 
 def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
@@ -204,15 +198,11 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
     first = _part(location, table)
-    with _as_scale(scale.text):
-        second = _part(scale, table)
+    second = _part(scale, table)
     encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
     y = response_values(location, encodable)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
-    found = Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
-    refuse_unidentified(found)
-    refuse_alike(zip(equations, (part.layout.encodings for part in (first, second)), strict=True))
-    return found
+    return Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
 
 
 def _part(equation: Equation, table: pd.DataFrame) -> Part:

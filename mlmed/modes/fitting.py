@@ -22,17 +22,10 @@ from mlmed.data.frames import column_names
 from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import lazy_frame, pushed_grams
-from mlmed.errors import (
-    BoundaryWarning,
-    ConvergenceWarning,
-    DroppedRowsWarning,
-    EffectError,
-    LevelWarning,
-    MlmedWarning,
-    warn,
-)
+from mlmed.errors import EffectError
 from mlmed.model import ModelSpec
 from mlmed.modes.row_values import fitted_values, residual_values, with_index
+from mlmed.notes import Note
 from mlmed.options import PREDICTION_LEVELS, one_of
 from mlmed.reml.best import best_optimum
 from mlmed.reml.estimates import Estimates, to_estimates
@@ -56,6 +49,10 @@ __all__ = [
 
 #: Sums and units of the same rows, in units of one, may differ by this much and this share.
 SAME_SUMS = 1e-9
+BETWEEN = (
+    "random slope of {}, which does not vary within clusters: no slope differs between clusters, only the variance of "
+    "their intercepts; remove it from the random part"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -173,6 +170,28 @@ class Fitted:
         return with_index(self.table, design, residual_values(design, self.estimates.beta, law))
 
     @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of this fit: rows left out, columns that say little, an optimum on the boundary or uncertain."""
+        working, optimum = self.working, self.optimum
+        found = [Note("rows-left-out", str(dropped)) for dropped in self.layout.dropped]
+        if working.between:
+            found.append(Note("slope-between", BETWEEN.format(", ".join(working.between))))
+        if working.empty:
+            found.append(Note("intercept-empty", empty_text(working.empty)))
+        if not optimum.certificate.converged:
+            complaint = optimum.certificate.complaint
+            found.append(Note("not-certified", f"the optimum is not certified: {complaint}; see docs/convergence.md"))
+        elif optimum.is_singular:
+            found.append(
+                Note(
+                    "boundary",
+                    f"boundary (singular) fit: {boundary_text(self)}; estimates are {starts_text(optimum.searched)}, "
+                    "exactly on the boundary, and standard errors are flagged; see docs/singular.md",
+                )
+            )
+        return tuple(found)
+
+    @property
     def n_parameters(self) -> int:
         """Fixed effects, natural parameters of G, residual variances."""
         return len(self.estimates.beta) + len(self.estimates.tau) + len(self.estimates.sigma2)
@@ -188,8 +207,8 @@ class Fitted:
         return -2.0 * self.estimates.loglik + math.log(self.nobs) * self.n_parameters
 
 
-def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
-    """Run the whole flow; warn once each about dropped rows, the boundary and lack of convergence."""
+def fit_model(spec: ModelSpec, data: Any) -> Fitted:
+    """Run the whole flow."""
     grams = make_grams(spec, data)  # nothing reads a row from here on
     layout = grams.layout
     working = build_working(spec, layout, grams)
@@ -198,10 +217,7 @@ def fit_model(spec: ModelSpec, data: Any, *, stacklevel: int = 3) -> Fitted:
     sample = partial(sample_of, spec, grams)
     optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
-    fitted = Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
-    for message, category in _warnings(fitted):
-        warn(message, category, stacklevel=stacklevel)
-    return fitted
+    return Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
 
 
 def _stored(data: Any) -> Grams | None:
@@ -297,36 +313,3 @@ def starts_text(searched: Searched) -> str:
 def certified_text(fitted: Fitted) -> str:
     """Whether an optimum is certified."""
     return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"
-
-
-def _warnings(fitted: Fitted) -> list[tuple[str, type[MlmedWarning]]]:
-    found: list[tuple[str, type[MlmedWarning]]] = []
-    if fitted.layout.dropped:
-        found.append(("; ".join(map(str, fitted.layout.dropped)), DroppedRowsWarning))
-    if fitted.working.between:
-        found.append(
-            (
-                f"random slope of {', '.join(fitted.working.between)}, which does not vary within clusters: no slope "
-                "differs between clusters, only the variance of their intercepts; remove it from the random part",
-                LevelWarning,
-            )
-        )
-    if fitted.working.empty:
-        found.append((empty_text(fitted.working.empty), LevelWarning))
-    optimum = fitted.optimum
-    if not optimum.certificate.converged:
-        found.append(
-            (
-                f"the optimum is not certified: {optimum.certificate.complaint}; see docs/convergence.md",
-                ConvergenceWarning,
-            )
-        )
-    elif optimum.is_singular:
-        found.append(
-            (
-                f"boundary (singular) fit: {boundary_text(fitted)}; estimates are {starts_text(optimum.searched)}, "
-                "exactly on the boundary, and standard errors are flagged; see docs/singular.md",
-                BoundaryWarning,
-            )
-        )
-    return found

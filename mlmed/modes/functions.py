@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ __all__ = [
     "function_table",
     "quantity_of",
     "shared_names",
-    "variance_of_sd",
 ]
 
 Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
@@ -61,12 +60,6 @@ def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> Q
     if name is None:
         return lambda estimates: combine(expression, every(estimates))
     return lambda estimates: every(estimates)[name]
-
-
-def variance_of_sd(expression: str, names: Collection[str]) -> str | None:
-    """``var(x)`` where an expression is ``sd(x)`` and ``names`` have that variance."""
-    text = expression.strip().strip("`").strip() if isinstance(expression, str) else ""
-    return known_name(f"var({text[3:]}", names) if text.startswith("sd(") else None
 
 
 def function_table(

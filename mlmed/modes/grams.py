@@ -18,7 +18,8 @@ from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import make_grams
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.modes.remarks import table_notes
+from mlmed.notes import warn_of
 from mlmed.options import check_formulas, check_path
 
 __all__ = ["Grams", "grams", "grams_sql"]
@@ -110,7 +111,7 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
     """
     spec = _spec(equations, data)
     made = make_grams(spec, data)
-    warn_of_table(data, spec.equations, made.layout.equations, made.clusters)
+    warn_of(table_notes(data, spec.equations, made.layout.equations, made.clusters), stacklevel=2)
     return Grams(made)
 
 

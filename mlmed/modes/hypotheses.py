@@ -11,10 +11,10 @@ from mlmed.effects.nlcom import known_name
 from mlmed.effects.profile import QuantityAt
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.functions import variance_of_sd
+from mlmed.modes.functions import QuantitiesAt, quantity_of
 from mlmed.modes.likelihood import LRTest, test_constraint, test_variance, variance_in
-from mlmed.modes.sdcor import fit_sdcor_quantities
-from mlmed.modes.tables import parameter_names, parameters_at
+from mlmed.modes.sdcor import entry_behind, fit_sdcor_quantities
+from mlmed.modes.tables import parameter_names, parameters, parameters_at
 from mlmed.options import shown
 
 __all__ = ["test_equation"]
@@ -28,7 +28,7 @@ RANGES: dict[Kind, tuple[float, float, str]] = {
 WAY_OUT = " That a random effect has no variance can be tested, as 'var(...) = 0'"
 
 
-def test_equation(fitted: Fitted, hypothesis: str, quantity_at: Callable[[str], QuantityAt]) -> LRTest:
+def test_equation(fitted: Fitted, hypothesis: str, named_at: QuantitiesAt) -> LRTest:
     """Test one restriction, everything else re-estimated.
 
     Parameters
@@ -37,14 +37,18 @@ def test_equation(fitted: Fitted, hypothesis: str, quantity_at: Callable[[str], 
         The fit.
     hypothesis : str
         Two expressions, or an expression and a number.
-    quantity_at : callable
-        What a text names, as a function of the estimates.
+    named_at : callable
+        Everything that can be named, as a function of the estimates.
 
     Raises
     ------
     EffectError
         If the text is not a restriction, or the quantity cannot take the value.
     """
+
+    def quantity_at(text: str) -> QuantityAt:
+        return quantity_of(text, named_at, fitted.estimates)
+
     left, right = _sides(hypothesis)
     value = _number(right)
     if value is None:
@@ -82,7 +86,7 @@ def _number(text: str) -> float | None:
 def _known(fitted: Fitted) -> dict[str, Quantity]:
     """Every parameter, standard deviation and correlation by name."""
     shown = fit_sdcor_quantities(fitted, fitted.estimates)
-    return {**shown, **parameters_at(parameter_names(fitted), fitted.estimates)}
+    return {**shown, **parameters_at(parameters(fitted), fitted.estimates)}
 
 
 def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
@@ -96,7 +100,7 @@ def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
     if not low <= value <= high:
         raise EffectError(f"{wrong}{allowed}; {here}.{WAY_OUT if kind != 'correlation' else ''}")
     residual = parameter_names(fitted)[-len(fitted.estimates.sigma2) :]
-    if value == 0.0 and kind != "correlation" and (variance_of_sd(name, residual) or name) in residual:
+    if value == 0.0 and kind != "correlation" and entry_behind(fitted, "sd").get(name, name) in residual:
         raise EffectError(f"{wrong}without residuals the model would have to fit every row exactly; {here}.{WAY_OUT}")
 
 
@@ -104,13 +108,11 @@ def _as_parameter(
     fitted: Fitted, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
 ) -> tuple[str, float]:
     """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
-    name, names = quantity.term, parameter_names(fitted)
-    variance = variance_of_sd(name, names)
-    if variance is not None:
-        return variance, value * value
-    zero = quantity.kind == "correlation" and value == 0.0
-    covariance = known_name(f"cov({name.removeprefix('cor(')}", names) if zero else None
-    if covariance is None:
+    name = quantity.term
+    if quantity.kind == "sd":
+        variance = entry_behind(fitted, "sd").get(name)
+        return (name, value) if variance is None else (variance, value * value)
+    if quantity.kind != "correlation" or value != 0.0:
         return name, value
     quantity_at(name)  # refuses a correlation that does not exist
-    return covariance, value
+    return entry_behind(fitted, "correlation").get(name, name), value

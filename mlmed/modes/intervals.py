@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.forms import Effects
+from mlmed.effects.quantity import Quantity
 from mlmed.modes.bootstrap import draws_table
+from mlmed.modes.covariance import covariance
+from mlmed.modes.fitting import Fitted
+from mlmed.modes.functions import QuantitiesAt, quantity_of
 from mlmed.modes.profiles import profile_table
+from mlmed.modes.resampling import Plan, bootstrap_fit
 from mlmed.modes.smallsample import delta_with_df
 from mlmed.modes.tables import psi as psi_of
-from mlmed.options import check_level
-
-if TYPE_CHECKING:
-    from mlmed.modes.mediation import MediationResults
+from mlmed.notes import joined
 from mlmed.reml.vcov import Vcov
 
 __all__ = ["OPTIONS", "effects_table", "monte_carlo_table"]
@@ -37,26 +39,45 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def effects_table(
-    results: MediationResults, interval: str, options: dict[str, Any], *, level: float, at: Mapping[str, Any] | None
+    fitted: Fitted,
+    effects: Mapping[str, Quantity],
+    named_at: QuantitiesAt,
+    functions: Effects,
+    interval: str,
+    options: dict[str, Any],
+    *,
+    level: float,
 ) -> pd.DataFrame:
-    """The effects with the asked kind of interval."""
-    level = check_level(level)
+    """The effects with the asked kind of interval.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    effects : mapping
+        The effects at its estimates.
+    named_at : callable
+        They and the parameters, as a function of the estimates.
+    functions : Effects
+        They as functions of many parameter vectors (n, n_psi).
+    interval, options
+        The kind of interval and what it uses, checked.
+    level : float
+        Coverage, a proportion.
+    """
     if interval == "bootstrap":
         method = options.pop("method")
-        boot = results.bootstrap(options.pop("n"), at=at, **options)
-        return boot.tidy(method=method, level=level, terms=list(results.effect_quantities(at)))
-    quantities = results.effect_quantities(at)
+        boot = bootstrap_fit(fitted, named_at(fitted.estimates), functions.draws, Plan(**options))
+        return boot.tidy(method=method, level=level, terms=list(effects))
     if interval == "monte-carlo":
-        V, psi = results.parameter_vcov(options["vcov"]), psi_of(results.fitted)
-        rng = np.random.default_rng(options["seed"])
-        return monte_carlo_table(
-            quantities, results.effect_functions(at).monte_carlo(psi, V, n=options["n"], rng=rng), V, level=level
-        )
+        V, psi = covariance(fitted, options["vcov"]), psi_of(fitted)
+        draws = functions.monte_carlo(psi, V, n=options["n"], rng=np.random.default_rng(options["seed"]))
+        return monte_carlo_table(effects, draws, V, level=level)
     if interval == "profile":
-        V = results.parameter_vcov(options["vcov"])
-        asked = {term: (quantity, results.quantity_at(term, at)) for term, quantity in quantities.items()}
-        return profile_table(results.fitted, asked, V, level=level)
-    return delta_with_df(results, quantities, at=at, level=level, **options)
+        V = covariance(fitted, options["vcov"])
+        moving = {term: (effect, quantity_of(term, named_at, fitted.estimates)) for term, effect in effects.items()}
+        return profile_table(fitted, moving, V, level=level)
+    return delta_with_df(fitted, effects, named_at, level=level, **options)
 
 
 def monte_carlo_table(
@@ -70,11 +91,9 @@ def monte_carlo_table(
     """Quantiles of draws of effects; a row without them says why. ``unspread`` as in ``draws_table``."""
     estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
     missing = {
-        term: joined_notes(
-            quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian)
-        )
+        term: joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))
         for term, quantity in quantities.items()
         if quantity.is_fixed or np.isnan(draws[term]).any()
     }
-    notes = {term: joined_notes(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
+    notes = {term: joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
     return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import Quantity, wald_table
 from mlmed.effects.forms import Effects
 from mlmed.effects.paths import Paths, effect_quantities, effects_of, find_paths
-from mlmed.errors import EffectError, warn
+from mlmed.errors import EffectError
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.asked import check_contrast, check_mediator, treatment_of
@@ -24,11 +24,11 @@ from mlmed.modes.export import to_json
 from mlmed.modes.fitting import fit_model, known_columns
 from mlmed.modes.interval_options import check_options
 from mlmed.modes.intervals import OPTIONS, effects_table
-from mlmed.modes.misfits import mediation_remarks
+from mlmed.modes.remarks import mediation_notes, table_notes
 from mlmed.modes.results import MixedResults
 from mlmed.modes.stata import stata_report
-from mlmed.modes.table_warnings import warn_of_table
 from mlmed.modes.text import errors_named, letter, native_summary
+from mlmed.notes import warns
 from mlmed.options import Interval, Method, check_level, check_mapping
 from mlmed.reml.estimates import Estimates
 from mlmed.report.stata import StataReport
@@ -127,7 +127,10 @@ class MediationResults(MixedResults):
             "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "method": method,
             "seed": seed, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
-        return effects_table(self, interval, check_options(OPTIONS, interval, given), level=level, at=at)
+        options = check_options(OPTIONS, interval, given)
+        level = check_level(level)
+        effects, named_at, functions = self.effect_quantities(at), self.quantities_at(at), self.effect_functions(at)
+        return effects_table(self.fitted, effects, named_at, functions, interval, options, level=level)
 
     def quantities_at(self, at: Mapping[str, Any] | None = None) -> Callable[[Estimates], dict[str, Quantity]]:
         """Everything that can be named: effects (where the model defines them), then every parameter."""
@@ -181,13 +184,14 @@ class MediationResults(MixedResults):
 
     def _stata_report(self, level: float) -> StataReport:
         if self.effects_reason:
-            return stata_report(self.fitted, level=level, notes=(f"No effects: {self.effects_reason}",))
-        return stata_report(self.fitted, level=level, effects=self.effects(level=level))
+            notes = (f"No effects: {self.effects_reason}",)
+            return stata_report(self.fitted, level=level, mediation=True, notes=notes)
+        return stata_report(self.fitted, level=level, mediation=True, effects=self.effects(level=level))
 
     def _native_summary(self, vcov: str, level: float, ddf: str) -> str:
         first, second = self.fitted.layout.equations
         title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
-        head = native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title=title)
+        head = native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title=title, correlations=False)
         if self.effects_reason:
             return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
         lines = [
@@ -210,6 +214,7 @@ class MediationResults(MixedResults):
         return f'vcov="{kind}" has standard errors {shown}{none} (docs/standard_errors.md)'
 
 
+@warns
 def mediate(
     mediator: str,
     outcome: str,
@@ -275,9 +280,7 @@ def mediate(
     pair = check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted = fit_model(spec, data)
-    warn_of_table(data, spec.equations, fitted.layout.equations, fitted.clusters)
-    results = MediationResults(fitted, treatment, pair)
-    paths = None if results.effects_reason else find_paths(results.fitted.layout, treatment=treatment, contrast=pair)
-    for message, category in mediation_remarks(results.fitted, treatment, paths):
-        warn(message, category, stacklevel=2)
-    return results
+    layouts, bare = fitted.layout.equations, MediationResults(fitted, treatment, pair)
+    paths = None if bare.effects_reason else find_paths(fitted.layout, treatment=treatment, contrast=pair)
+    seen = *table_notes(data, spec.equations, layouts, fitted.clusters), *mediation_notes(fitted, treatment, paths)
+    return replace(bare, remarks=seen)

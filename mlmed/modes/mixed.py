@@ -8,13 +8,15 @@ from typing import Any
 from mlmed.formula import parse_equation
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model, known_columns
+from mlmed.modes.remarks import table_notes
 from mlmed.modes.results import MixedResults
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.notes import warns
 from mlmed.options import Method, Residual, check_formulas
 
 __all__ = ["mixed"]
 
 
+@warns
 def mixed(
     formula: str | Sequence[str],
     data: Any,
@@ -62,5 +64,4 @@ def mixed(
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
-    warn_of_table(data, equations, fitted.layout.equations, fitted.clusters)
-    return MixedResults(fitted)
+    return MixedResults(fitted, remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))

@@ -15,6 +15,7 @@ from mlmed.effects.profile import End, Profiler, QuantityAt, constrained, find_e
 from mlmed.errors import EffectError
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.left_out import loglik_without
+from mlmed.modes.sdcor import places
 from mlmed.modes.tables import qualified
 from mlmed.report.plots import plot_profile
 
@@ -109,11 +110,13 @@ def _any_correlation(fitted: Fitted, term: str, ends: tuple[End, End], *, level:
     As the variance of one effect goes to 0 the correlation can have any value, and the model becomes that without the
     effect, so its log-likelihood bounds the whole profile from below.
     """
-    names, blocks = qualified(fitted, "random"), fitted.working.blocks
-    pairs = [(i, j) for b in blocks if b.structure == "unstructured" for i in b.index for j in b.index]
-    effects = next((pair for pair in pairs if term == f"cor({names[pair[0]]},{names[pair[1]]})"), None)
-    if effects is None or not any(np.isnan(end.value) for end in ends):
+    if not any(np.isnan(end.value) for end in ends):
         return ends
+    part, *effects = places(fitted, "correlation").get(term, ("", 0, 0))
+    blocks = [block for block in fitted.working.blocks if block.structure == "unstructured"]
+    if part != "random" or not any(set(effects) <= set(block.index) for block in blocks):
+        return ends
+    names = qualified(fitted, "random")
     drops = {names[k]: _drop_without(fitted, k) for k in effects}
     least, target = min(drops, key=lambda name: drops[name]), float(ndtri(0.5 + level / 2.0)) ** 2
     if drops[least] >= target:

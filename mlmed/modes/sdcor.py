@@ -9,16 +9,25 @@ import pandas as pd
 
 from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import delta_table
-from mlmed.effects.quantity import Quantity
+from mlmed.effects.quantity import Kind, Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
-from mlmed.modes.tables import RESIDUAL, qualified, residual_names, variance_floor
+from mlmed.modes.tables import RESIDUAL, parameter_names, qualified, residual_names, variance_floor
 from mlmed.reml.estimates import Estimates
 
-__all__ = ["correlations_table", "fit_sdcor_quantities", "fit_sdcor_table", "headline_correlations"]
+__all__ = [
+    "correlations_table",
+    "entry_behind",
+    "fit_sdcor_quantities",
+    "fit_sdcor_table",
+    "headline_correlations",
+    "places",
+]
 
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
+#: An entry (i, j), i <= j, of the covariance matrix of the ``random`` effects or of a row's ``residual``s.
+Place = tuple[str, int, int]
 PAIRS = ["level", "equation1", "equation2", "term1", "term2"]
 
 
@@ -49,6 +58,25 @@ def fit_sdcor_quantities(
     return {
         term: q for matrix in matrices for term, q in sdcor_quantities(matrix, estimates.psi, moving=moving).items()
     }
+
+
+def places(fitted: Fitted, kind: Kind) -> dict[str, Place]:
+    """Where every ``sd`` or ``correlation`` stands, by name."""
+    at: list[Place] = []
+    for part, matrix in (("random", _between(fitted)), ("residual", _within(fitted))):
+        own = [*((k, k) for k in range(len(matrix.names))), *correlation_pairs(matrix)]
+        at += [(part, i, j) for i, j in own]
+    found = fit_sdcor_quantities(fitted, fitted.estimates)
+    return {term: place for (term, q), place in zip(found.items(), at, strict=True) if q.kind == kind}
+
+
+def entry_behind(fitted: Fitted, kind: Kind) -> dict[str, str]:
+    """The variance of which an ``sd`` is the root, or the covariance that is 0 with a ``correlation``, by name."""
+    estimates = fitted.estimates
+    parts = (("random", estimates.tau_at), ("residual", estimates.sigma_at))
+    at: list[Place] = [(part, int(min(pair)), int(max(pair))) for part, pairs in parts for pair in pairs]
+    names = dict(zip(at, parameter_names(fitted)[len(estimates.beta) :], strict=True))
+    return {term: names[place] for term, place in places(fitted, kind).items() if place in names}
 
 
 def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.delta import said_of, std_error, wald_table
-from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.quantity import Quantity
 from mlmed.effects.smallsample import (
     DegreesOfFreedom,
     infinite_df,
@@ -23,11 +22,9 @@ from mlmed.effects.smallsample import (
 from mlmed.errors import EffectError
 from mlmed.modes.covariance import covariance
 from mlmed.modes.fitting import Fitted
+from mlmed.notes import joined
 from mlmed.options import ALL_KINDS, DDF_KINDS, VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
-
-if TYPE_CHECKING:
-    from mlmed.modes.mediation import MediationResults
 
 __all__ = ["delta_with_df", "errors_and_df"]
 
@@ -74,7 +71,7 @@ class ErrorsAndDf:
     def table(self, quantities: Sequence[Quantity], *, level: float) -> pd.DataFrame:
         """The tidy table of the quantities that these belong to."""
         estimates = np.array([quantity.estimate for quantity in quantities])
-        notes = [joined_notes(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
+        notes = [joined(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
         terms = [quantity.term for quantity in quantities]
         return wald_table(terms, estimates, self.errors, level=level, notes=notes, df=self.usable)
 
@@ -147,7 +144,7 @@ def _notes(
         own = _of_df(found.values[k], name) if np.isfinite(found.values[k]) else NO_DF.format(found.reasons[k])
         if quantity.is_fixed or (np.isnan(errors[k]) and said[k]):
             own = ""
-        notes.append(joined_notes(own, said[k]))
+        notes.append(joined(own, said[k]))
     return tuple(notes)
 
 
@@ -158,21 +155,23 @@ def _of_df(df: float, name: str) -> str:
 
 
 def delta_with_df(
-    results: MediationResults,
+    fitted: Fitted,
     quantities: Mapping[str, Quantity],
+    quantities_at: Callable[[Estimates], Mapping[str, Quantity]],
     *,
-    at: Mapping[str, Any] | None,
     level: float,
     vcov: str,
     order: str,
     ddf: str,
 ) -> pd.DataFrame:
-    """The effects table of the delta method, with t tests where degrees of freedom are asked for."""
-    every = results.quantities_at(at)
+    """The effects table of the delta method, with t tests where degrees of freedom are asked for.
+
+    ``quantities_at`` makes the same quantities, and maybe more, of other estimates.
+    """
     listed = list(quantities.values())
 
     def again(estimates: Estimates) -> list[Quantity]:
-        known = every(estimates)
+        known = quantities_at(estimates)
         return [known[term] for term in quantities]
 
-    return errors_and_df(results.fitted, listed, again, vcov=vcov, order=order, ddf=ddf).table(listed, level=level)
+    return errors_and_df(fitted, listed, again, vcov=vcov, order=order, ddf=ddf).table(listed, level=level)

@@ -20,9 +20,14 @@ __all__ = ["stata_report"]
 
 
 def stata_report(
-    fitted: Fitted, *, level: float, effects: pd.DataFrame | None = None, notes: tuple[str, ...] = ()
+    fitted: Fitted,
+    *,
+    level: float,
+    mediation: bool = False,
+    effects: pd.DataFrame | None = None,
+    notes: tuple[str, ...] = (),
 ) -> StataReport:
-    """Numbers of ``xtmixed`` for one equation, or of the stacked model for two (Bauer-Preacher-Gil).
+    """Numbers of ``xtmixed`` for one equation, or of the stacked model of a ``mediation`` (Bauer-Preacher-Gil).
 
     Raises
     ------
@@ -30,7 +35,7 @@ def stata_report(
         If there are several responses that are not mediator and outcome.
     """
     stacked = len(fitted.layout.equations) > 1
-    if stacked and not fitted.spec.shared:
+    if stacked and not mediation:
         names = ", ".join(equation.name for equation in fitted.layout.equations)
         raise EffectError(
             "xtmixed has one response, and its stacked form (sm, sy) is that of a mediator and an outcome; this fit "
@@ -117,8 +122,9 @@ def _row(name: str, row: pd.Series) -> StataRow:
     )
 
 
-def _variance_row(name: str, row: pd.Series) -> StataRow:
-    return StataRow(name, row["estimate"], row["std_error"], None, None, row["conf_low"], row["conf_high"])
+def _variance_row(kind: str, of: tuple[str, ...], row: pd.Series) -> StataRow:
+    name = f"{kind}({','.join(of)})"
+    return StataRow(name, row["estimate"], row["std_error"], None, None, row["conf_low"], row["conf_high"], kind, of)
 
 
 def _wald(fitted: Fitted, constants: list[bool]) -> tuple[int, float]:
@@ -164,16 +170,17 @@ def _blocks(fitted: Fitted, names: list[str], level: float) -> tuple[StataBlock,
             if found is None:
                 continue
             shared = block.structure in ("identity", "exchangeable") and len(index) > 1
-            label = " ".join(names[e] for e in index) if shared else names[i] if i == k else f"{names[i]},{names[k]}"
-            rows.append(_variance_row(f"{'var' if i == k else 'cov'}({label})", table.iloc[found]))
+            pair = (names[i],) if i == k else (names[i], names[k])
+            of = (" ".join(names[e] for e in index),) if shared else pair
+            rows.append(_variance_row("var" if i == k else "cov", of, table.iloc[found]))
         title = {"diagonal": "Independent"}.get(block.structure, block.structure.capitalize())
         title = "Identity" if len(index) == 1 else title
-        blocks.append(StataBlock(f"{fitted.group_name}: {title}", tuple(rows)))
+        blocks.append(StataBlock(fitted.group_name, title, tuple(rows)))
     return tuple(blocks)
 
 
 def _single_residual(fitted: Fitted, level: float) -> tuple[StataRow, ...]:
-    return (_variance_row("var(Residual)", varcorr_table(fitted, level=level).iloc[-1]),)
+    return (_variance_row("var", ("Residual",), varcorr_table(fitted, level=level).iloc[-1]),)
 
 
 def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
@@ -185,8 +192,9 @@ def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tupl
     variance = V[0, 0] + V[1, 1] - 2.0 * V[0, 1]
     errors = np.sqrt(np.array([variance, V[1, 1]], dtype=np.float64))
     values: NDArray[np.float64] = np.array([difference, sigma2_y])
-    table = wald_table(["var(sm)", "var(Residual)"], values, errors, level=level, kinds=["variance", "variance"])
-    rows = [_variance_row(name, row) for name, (_, row) in zip(table["term"], table.iterrows(), strict=True)]
+    names = ["sm", "Residual"]
+    table = wald_table(names, values, errors, level=level, kinds=["variance", "variance"])
+    rows = [_variance_row("var", (name,), row) for name, (_, row) in zip(names, table.iterrows(), strict=True)]
     note = (
         (
             "Note: the residual variance of m is below that of y, so var(sm) would have to be negative; Stata's form "
@@ -195,7 +203,7 @@ def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tupl
         if difference < 0.0
         else ()
     )
-    return (rows[1],), (StataBlock("fid: Identity", (rows[0],)),), note
+    return (rows[1],), (StataBlock("fid", "Identity", (rows[0],)),), note
 
 
 def _effects(table: pd.DataFrame | None) -> tuple[StataEffect, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,11 @@ from mlmed.reml.estimates import Estimates
 from mlmed.reml.ranef import conditional_modes
 
 __all__ = [
+    "Parameter",
     "fixef_table",
     "glance_table",
     "parameter_names",
+    "parameters",
     "parameters_at",
     "psi",
     "qualified",
@@ -40,30 +44,86 @@ TINY = 1e-10
 RESIDUAL = "Residual"
 
 
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One entry of psi.
+
+    Attributes
+    ----------
+    name : str
+        ``m:x``, ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``; without the equation where there is only one.
+    kind : Kind
+        What it is; the name does not say it, as a column may be called ``var(x)``.
+    equation : str
+        The response that it belongs to, or both, ``m, y``.
+    """
+
+    name: str
+    kind: Kind
+    equation: str
+
+
+def _prefixes(fitted: Fitted, always: bool) -> list[str]:
+    equations = fitted.layout.equations
+    return [f"{e.name}:" if always or len(equations) > 1 else "" for e in equations]
+
+
+def _labels(fitted: Fitted, part: str, prefixes: Sequence[str]) -> list[str]:
+    pairs = zip(prefixes, fitted.layout.equations, strict=True)
+    found = [prefix + name for prefix, equation in pairs for name in getattr(equation, part)]
+    return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(prefixes))
+
+
+def _residuals(prefixes: Sequence[str]) -> list[str]:
+    return [prefix + RESIDUAL for prefix in prefixes]
+
+
 def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
     """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
-    equations = fitted.layout.equations
-    named = always or len(equations) > 1
-    found = [f"{e.name}:{name}" if named else name for e in equations for name in getattr(e, part)]
-    return coefficient_labels(found) if part == "fixed" else random_labels(found, residual_names(fitted, always=always))
+    return _labels(fitted, part, _prefixes(fitted, always))
 
 
 def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
     """What the residual of each equation is called: ``Residual``, or ``m:Residual`` as ``qualified`` has it."""
-    equations = fitted.layout.equations
-    return [f"{e.name}:{RESIDUAL}" if always or len(equations) > 1 else RESIDUAL for e in equations]
+    return _residuals(_prefixes(fitted, always))
+
+
+def parameters(fitted: Fitted, *, always: bool = False, prefixes: Sequence[str] | None = None) -> list[Parameter]:
+    """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    always : bool
+        Named by their equation also where there is only one, as several fits share them.
+    prefixes : sequence of str, optional
+        What stands before the names of each equation, if not that.
+    """
+    own = _prefixes(fitted, always) if prefixes is None else prefixes
+    equations, estimates = fitted.layout.equations, fitted.estimates
+    fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
+    responses = [e.name for e in equations]
+    of = {part: [e.name for e in equations for _ in getattr(e, part)] for part in ("fixed", "random")}
+    return [
+        *(Parameter(name, "", equation) for name, equation in zip(fixed, of["fixed"], strict=True)),
+        *(_entry(random, of["random"], i, j) for i, j in estimates.tau_at),
+        *(_entry(_residuals(own), responses, i, j) for i, j in estimates.sigma_at),
+    ]
+
+
+def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Parameter:
+    """A variance, or a covariance; of a pair the one that stands first in u (j) is named first."""
+    first, second = equations[j], equations[i]
+    equation = first if first == second else f"{first}, {second}"
+    if i == j:
+        return Parameter(f"var({names[i]})", "variance", equation)
+    return Parameter(f"cov({names[j]},{names[i]})", "covariance", equation)
 
 
 def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
-    """Name of every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
-
-    ``always``: named by their equation also where there is only one, as several fits share them.
-    """
-    random, own = qualified(fitted, "random", always=always), residual_names(fitted, always=always)
-    # cov(m:x,y:m): the effect that stands first in u is named first
-    tau = [f"var({random[i]})" if i == j else f"cov({random[j]},{random[i]})" for i, j in fitted.estimates.tau_at]
-    residual = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fitted.estimates.sigma_at]
-    return [*qualified(fitted, "fixed", always=always), *tau, *residual]
+    """Name of every entry of psi; ``always`` as in ``parameters``."""
+    return [one.name for one in parameters(fitted, always=always)]
 
 
 def psi(fitted: Fitted) -> NDArray[np.float64]:
@@ -71,12 +131,10 @@ def psi(fitted: Fitted) -> NDArray[np.float64]:
     return fitted.estimates.psi
 
 
-def parameters_at(names: list[str], estimates: Estimates) -> dict[str, Quantity]:
+def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
     """Every entry of psi as a quantity."""
     values, unit = estimates.psi, np.eye(len(estimates.psi))
-    kinds: list[Kind] = [""] * len(estimates.beta)
-    kinds += ["variance" if i == j else "covariance" for at in (estimates.tau_at, estimates.sigma_at) for i, j in at]
-    return {name: Quantity(name, float(values[k]), unit[k], kind=kinds[k]) for k, name in enumerate(names)}
+    return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}
 
 
 def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
@@ -86,10 +144,10 @@ def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -
 
 def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Fixed effects, and their degrees of freedom (p,)."""
-    p, names = len(fitted.estimates.beta), parameter_names(fitted)
+    p, own = len(fitted.estimates.beta), parameters(fitted)
 
     def slopes(estimates: Estimates) -> list[Quantity]:
-        return list(parameters_at(names, estimates).values())[:p]
+        return list(parameters_at(own, estimates).values())[:p]
 
     found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
     return found.table(slopes(fitted.estimates), level=level), found.df
@@ -98,7 +156,7 @@ def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd
 def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
     estimates, group = fitted.estimates, fitted.group_name
-    entries = list(parameters_at(parameter_names(fitted), estimates).values())[len(estimates.beta) :]
+    entries = list(parameters_at(parameters(fitted), estimates).values())[len(estimates.beta) :]
     table = delta_table(entries, covariance(fitted, vcov), level=level)
     residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
     table.insert(0, "group", [group] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
@@ -122,16 +180,7 @@ def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") ->
     fixed = fixed.assign(effect="fixed", group="")
     random = varcorr_table(fitted, vcov=vcov, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
     table = pd.concat([fixed, random], ignore_index=True)
-    equations = fitted.layout.equations
-    own = [e.name for e in equations for _ in e.fixed]
-    of = [e.name for e in equations for _ in e.random]
-    responses = [e.name for e in equations]
-    pairs = [
-        names[i] if names[i] == names[j] else f"{names[j]}, {names[i]}"
-        for names, at in ((of, fitted.estimates.tau_at), (responses, fitted.estimates.sigma_at))
-        for i, j in at
-    ]
-    table["equation"] = [*own, *pairs]
+    table["equation"] = [one.equation for one in parameters(fitted)]
     table["df"] = df
     columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
     return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]

@@ -13,8 +13,10 @@ from mlmed.report.text import format_number, render_pairs, render_table
 __all__ = ["errors_named", "evidence_text", "letter", "native_summary"]
 
 
-def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none") -> str:
-    """Header, fixed effects, variances, residual variances, correlations of responses."""
+def native_summary(
+    fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none", correlations: bool = True
+) -> str:
+    """Header, fixed effects, variances, residual variances, and, if asked for, correlations of responses."""
     tables = sections(fitted, vcov=vcov, level=level, ddf=ddf)
     lines = [
         title,
@@ -29,15 +31,13 @@ def native_summary(fitted: Fitted, *, vcov: str, level: float, title: str, ddf: 
         "",
         "Residual variances and covariances" if fitted.spec.correlated else "Residual variances",
         render_table(_without_tests(tables["residual"])),
-        *_correlations(fitted, vcov=vcov, level=level),
+        *(_correlations(fitted, vcov=vcov, level=level) if correlations else []),
     ]
     return "\n".join(lines)
 
 
 def _correlations(fitted: Fitted, *, vcov: str, level: float) -> list[str]:
     """How several responses go together; nothing where the model has no such correlation."""
-    if fitted.spec.shared:
-        return []
     table = headline_correlations(fitted, vcov=vcov, level=level)
     if not len(table):
         return []

@@ -105,11 +105,10 @@ def kenward_roger(
     expected = (
         found.trace - 2.0 * np.einsum("klij,ji->kl", found.twice, plain) + np.einsum("kij,lji->kl", spread, spread)
     )
-    W, reason = information_inverse(0.5 * (expected + expected.T))
+    W, reason = information_inverse(0.5 * (expected + expected.T), "the expected information")
     # once for what beta gains by moving with (tau, sigma2), once for the bias of P^-1 at their estimates
     gain = np.einsum("kl,klij->ij", W, found.twice - np.einsum("kij,ljm->klim", spread, found.moved))
     adjusted = plain + plain @ (gain + gain.T) @ plain
-    reason = reason.replace("the Hessian", "the expected information")
     return KenwardRoger(plain, adjusted, plain @ found.moved @ plain, W, reason)
 
 

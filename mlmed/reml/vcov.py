@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
+from mlmed.notes import joined
 from mlmed.options import VCOV_KINDS, one_of
 from mlmed.reml.estimates import Estimates
 
@@ -143,12 +144,12 @@ class Vcov:
     @property
     def reason(self) -> str:
         """Why entries are NaN."""
-        return joined(block.reason for block in self.blocks)
+        return joined(*(block.reason for block in self.blocks))
 
     @property
     def note(self) -> str:
         """What a reader should know of all of it."""
-        return joined(block.note for block in self.blocks)
+        return joined(*(block.note for block in self.blocks))
 
     def saying(self, **said: Any) -> Vcov:
         """The same matrix with other words of every block."""
@@ -183,23 +184,18 @@ class Vcov:
             # what is without derivatives has its own reason
             is_unknown = not said or unknown[np.ix_(owner == k, owner == k)].any()
             found += [said, block.reason if is_unknown else ""]
-        return joined(found)
+        return joined(*found)
 
     def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
         """What a reader should know of the standard error of a quantity."""
         blocks = self._used(gradient, hessian)[1]
-        return joined(text for block in blocks for text in (block.note, said_along(block.edge, gradient, hessian)))
+        return joined(*(t for block in blocks for t in (block.note, said_along(block.edge, gradient, hessian))))
 
     def _used(self, gradient: Array, hessian: Array | None) -> tuple[NDArray[np.intp], tuple[Block, ...]]:
         """Parameters that a quantity depends on, and their blocks; the only block in any case."""
         touched = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
         own = tuple(block for block in self.blocks if len(self.blocks) == 1 or touched[block.part].any())
         return np.flatnonzero(touched), own
-
-
-def joined(texts: Iterable[str]) -> str:
-    """Texts side by side, each once."""
-    return "; ".join(dict.fromkeys(text for text in texts if text))
 
 
 def stacked(parts: Sequence[Vcov], unknown: int, apart: str) -> Vcov:
@@ -251,14 +247,14 @@ def check_vcov_kind(kind: str) -> None:
     one_of(kind, VCOV_KINDS, "vcov")
 
 
-def information_inverse(hessian: Array) -> tuple[Array, str]:
+def information_inverse(hessian: Array, what: str = "the Hessian") -> tuple[Array, str]:
     """``2 H^-1``, the inverse observed information in natural parameters, or NaN and the reason."""
     size = np.sqrt(np.abs(np.diag(hessian)))
     size = np.where(size > 0.0, size, 1.0)
     scaled = hessian / np.outer(size, size)
     lowest = float(np.linalg.eigvalsh(scaled)[0])
     if lowest < POSITIVE:
-        return np.full_like(hessian, np.nan), _not_positive(lowest)
+        return np.full_like(hessian, np.nan), _not_positive(what, lowest)
     inverse = 2.0 * np.linalg.inv(scaled) / np.outer(size, size)
     return 0.5 * (inverse + inverse.T), ""
 
@@ -275,9 +271,9 @@ def information_of(estimates: Estimates) -> tuple[Array, str]:
     return estimates.turn.T @ V @ estimates.turn, reason
 
 
-def _not_positive(lowest: float) -> str:
+def _not_positive(what: str, lowest: float) -> str:
     return (
-        f"the Hessian in natural parameters is not positive definite (smallest scaled eigenvalue {lowest:.2g}), "
+        f"{what} in natural parameters is not positive definite (smallest scaled eigenvalue {lowest:.2g}), "
         "as happens at the boundary; use profile or bootstrap intervals, or a simpler covariance structure"
     )
 

@@ -25,7 +25,7 @@ POINTS, MANY, BINS = 200, 5000, 2000
 MARGIN = 0.05
 #: Panels side by side, and the size of one in inches.
 ACROSS, WIDTH, HEIGHT = 3, 4.2, 3.4
-LABELS = {"density": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster (log axis)"}
+LABELS = {"density": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,10 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]
         _refuse_flat(panel, kind)
     axes = new_panels(len(panels), columns=ACROSS, width=WIDTH, height=HEIGHT)
     for ax, panel in zip(axes, panels, strict=True):
-        _draw(ax, panel, log=kind == "cluster-sd")
-        ax.set_xlabel(literal(wrapped(LABELS[kind].format(panel.name), int(MEDIUM * (WIDTH - 0.4)))))
+        log = kind == "cluster-sd"
+        _draw(ax, panel, log=log)
+        label = LABELS[kind].format(panel.name) + (" (log axis)" if log else "")
+        ax.set_xlabel(literal(wrapped(label, int(MEDIUM * (WIDTH - 0.4)))))
         ax.set_yticks([])
         ax.set_ylim(bottom=0.0)
     for ax in axes[::ACROSS]:
@@ -73,7 +75,7 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]
 def _refuse_flat(panel: Panel, kind: str) -> None:
     values = panel.observed
     if len(values) < 3 or np.ptp(values) <= 1e-9 * np.abs(values).max():
-        what = LABELS[kind].format(panel.name).removesuffix(" (log axis)")
+        what = LABELS[kind].format(panel.name)
         raise EffectError(
             f"{len(values)} values of the {what} that do not differ (or fewer than 3) have no density to draw; "
             "use another kind, or predictive_check()"

@@ -21,7 +21,8 @@ class StataRow:
     """One line of a table, under the `name` printed: ``x``, ``_cons``, ``var(x)``, ``cov(x,_cons)``.
 
     Variances stay variances (not standard deviations). `statistic` and `p_value` are those of a two-sided z
-    test, None for a variance or covariance. A NaN is printed as ``.``.
+    test, None for a variance or covariance. A NaN is printed as ``.``. `kind` and `of` are the parts of a name such as
+    ``cov(x,_cons)``, so that a long one can be abbreviated inside its parentheses.
     """
 
     name: str
@@ -31,6 +32,8 @@ class StataRow:
     p_value: float | None
     conf_low: float
     conf_high: float
+    kind: str = ""
+    of: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,14 @@ class StataGroup:
 class StataBlock:
     """The variances and covariances of one random-effects equation, titled like ``id: Unstructured``."""
 
-    title: str
+    group: str
+    structure: str
     rows: tuple[StataRow, ...]
+
+    @property
+    def title(self) -> str:
+        """Group and structure."""
+        return f"{self.group}: {self.structure}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +199,12 @@ def _abbreviate(name: str, width: int = 12) -> str:
     return name if len(name) <= width else f"{name[: width - 2]}~{name[-1]}"
 
 
-def _parameter_name(name: str) -> str:
+def _parameter_name(row: StataRow) -> str:
     """Fit ``var(a)`` or ``cov(a,b)`` into its 28 columns by abbreviating inside the parentheses."""
-    head, _, inside = name.removesuffix(")").partition("(")
-    if len(name) <= 28 or not inside:
-        return _abbreviate(name, 28)
-    parts = inside.split(",")
-    room = (28 - len(head) - 1 - len(parts)) // len(parts)
-    return f"{head}({','.join(_abbreviate(part, room) for part in parts)})"
+    if len(row.name) <= 28 or not row.of:
+        return _abbreviate(row.name, 28)
+    room = (28 - len(row.kind) - 1 - len(row.of)) // len(row.of)
+    return f"{row.kind}({','.join(_abbreviate(part, room) for part in row.of)})"
 
 
 def _loglik_name(report: StataReport) -> str:
@@ -262,14 +269,14 @@ def _variances(report: StataReport, interval: str) -> list[str]:
     line = "-" * 29 + "+" + "-" * 48
     lines = [_LINE, f"  Random-effects Parameters  |   Estimate   Std. Err.{interval}"]
     for block in report.blocks:
-        name, colon, structure = block.title.partition(":")
-        lines += [line, f"{_abbreviate(name) + colon + structure:<29}|", *map(_variance_row, block.rows)]
+        title = f"{_abbreviate(block.group)}: {block.structure}"
+        lines += [line, f"{title:<29}|", *map(_variance_row, block.rows)]
     return [*lines, line, *map(_variance_row, report.residual), _LINE]
 
 
 def _variance_row(row: StataRow) -> str:
     return (
-        f"{_parameter_name(row.name):>28} |  {_general(row.estimate)}  {_general(row.std_error)}"
+        f"{_parameter_name(row):>28} |  {_general(row.estimate)}  {_general(row.std_error)}"
         f"     {_general(row.conf_low)}   {_general(row.conf_high)}"
     )
 

@@ -46,7 +46,8 @@ def stata_bpg() -> Reproduction:
 
 def _output(fit: MixedResults, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
     """All numbers of one ``xtmixed`` output."""
-    report = stata_report(fit.fitted, level=float(asked["level"]) / 100.0)
+    stacked = isinstance(fit, MediationResults)
+    report = stata_report(fit.fitted, mediation=stacked, level=float(asked["level"]) / 100.0)
     coefficients = {row.name: row for row in report.coefficients}
     for row in asked["coefficients"]:
         own = coefficients[row["term"]]

@@ -121,8 +121,9 @@ def _sensitivity(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
     """Terms that say the correlation, ``control, rho 0.3``."""
-    groups = table["term"].str.removeprefix("acme").str.removeprefix("_")
-    return table.assign(term=[f"{group}, rho {rho:g}" for group, rho in zip(groups, table["rho"], strict=True)])
+    groups = {"acme_control": "control", "acme_treated": "treated", "acme": ""}
+    pairs = zip(table["term"], table["rho"], strict=True)
+    return table.assign(term=[f"{groups[term]}, rho {rho:g}" for term, rho in pairs])
 
 
 def _zero(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:

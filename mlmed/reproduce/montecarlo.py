@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from mlmed.effects.potential import RATIOS
 from mlmed.reproduce.pairs import Pair, by_term, mean_error, proportion_error
 
 __all__ = ["drawn_errors", "drawn_pairs", "with_medians"]
@@ -27,7 +28,7 @@ Errors = Mapping[str, Mapping[str, float]]
 
 def is_share(term: str) -> bool:
     """Whether an effect is a share of the total effect; R takes the median of its draws."""
-    return term.startswith("prop_mediated")
+    return term in RATIOS
 
 
 def drawn_errors(table_at: Callable[[float], pd.DataFrame], ours: pd.DataFrame) -> dict[str, dict[str, float]]:

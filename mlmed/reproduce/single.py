@@ -83,7 +83,7 @@ def _farthest(fit: MixedResults, rows: list[dict[str, str]]) -> str:
     """Say how far ours are from lme4's, at most."""
     pairs = list(_lme4_modes(fit, rows))
     sd = {name: float(np.sqrt(fit.G.loc[name, name])) for name in fit.G.index}
-    modes = max(abs(p.difference) / sd[p.term.rpartition(" ")[0]] for p in pairs if not p.quantity)
+    modes = max(abs(p.difference) / sd[row["effect"]] for row, p in zip(rows, pairs[::2], strict=True))
     errors = max(abs(p.difference) / p.published for p in pairs if p.quantity)
     return (
         f"The conditional modes of lme4 ({len(rows)} of them) and ours are at most {modes:.1e} standard deviations of "

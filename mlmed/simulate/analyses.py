@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlmed.errors import DataError, EffectError, NotIdentifiedError, listening
+from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.modes import intervals
 from mlmed.modes.interval_options import check_options
 from mlmed.modes.mediation import MediationResults, mediate
@@ -51,12 +52,11 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
     """The analysis, tried on a data set of comfortable size so that what cannot work is said at once."""
     data = source.draw(50, 10, np.random.default_rng(0)).data
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
-    with listening():
-        if source.design != "1-1-1":
-            piecewise(*formulas, data, treatment="x", method=method).effects(**tried)
-            return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
-        fit = mediate(*formulas, data, treatment="x", method=method)
-        terms = tuple(fit.effects(**tried)["term"])
+    if source.design != "1-1-1":
+        unwrap(piecewise)(*formulas, data, treatment="x", method=method).effects(**tried)
+        return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
+    fit = unwrap(mediate)(*formulas, data, treatment="x", method=method)
+    terms = tuple(fit.effects(**tried)["term"])
     return JointAnalysis(Template(fit.fitted), terms, options)
 
 
@@ -88,8 +88,7 @@ class JointAnalysis:
         fitted = self.template.fit(data)
         if isinstance(fitted, Failure):
             return failed(len(self.terms), fitted)
-        with listening():
-            table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
+        table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=fitted.is_singular)
 
 
@@ -116,16 +115,15 @@ class PiecewiseAnalysis:
 
     def __call__(self, data: pd.DataFrame, rng: np.random.Generator) -> Outcome:
         """Fit, and take the intervals."""
-        with listening():
-            try:
-                fit = piecewise(*self.formulas, data, treatment="x", method=self.method)
-            except (DataError, NotIdentifiedError) as error:
-                return failed(len(self.terms), Failure.of(error))
-            mixed = _mixed_fits(fit)
-            for one in mixed:
-                if not one.converged:
-                    return failed(len(self.terms), not_certified(one.fitted.optimum))
-            table = fit.effects(**self.options, **_seed(self.options, rng))
+        try:
+            fit = unwrap(piecewise)(*self.formulas, data, treatment="x", method=self.method)
+        except (DataError, NotIdentifiedError) as error:
+            return failed(len(self.terms), Failure.of(error))
+        mixed = _mixed_fits(fit)
+        for one in mixed:
+            if not one.converged:
+                return failed(len(self.terms), not_certified(one.fitted.optimum))
+        table = fit.effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
 
 

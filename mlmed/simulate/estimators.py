@@ -13,11 +13,10 @@ from scipy.special import ndtri
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
-from mlmed.errors import listening
+from mlmed.formula import parse_equation
+from mlmed.model import ModelSpec
 from mlmed.modes.covariance import covariance
-from mlmed.modes.fitting import Fitted
-from mlmed.modes.mediation import mediate
-from mlmed.modes.mixed import mixed
+from mlmed.modes.fitting import Fitted, fit_model
 from mlmed.replication import Failure
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
@@ -61,9 +60,9 @@ class Comparison:
     def of(cls, sources: tuple[Source, ...], size: tuple[int, int], level: float) -> Comparison:
         """With models read from a data set of comfortable size."""
         data = Source.of().draw(50, 10, np.random.default_rng(0)).data
-        with listening():
-            fits = mixed(MEDIATOR, data), mixed(OUTCOME, data), mediate(MEDIATOR, OUTCOME, data)
-        m, y, joint = (Template(fit.fitted) for fit in fits)
+        first, second = parse_equation(MEDIATOR), parse_equation(OUTCOME)
+        specs = (ModelSpec(equations) for equations in ((first,), (second,), (first, second)))
+        m, y, joint = (Template(fit_model(spec, data)) for spec in specs)
         return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))
 
     def __call__(self, rng: np.random.Generator) -> list[Outcome]:

@@ -200,7 +200,7 @@ def test_plot(mixed):
 
 
 def test_sensitivity_is_handed_on(monkeypatch):
-    import mlmed.modes.causal.sensitivity as other
+    import mlmed.modes.causal.results as other
 
     asked = {}
     monkeypatch.setattr(other, "sensitivity_of", lambda fit, **options: asked.update(options, fit=fit))

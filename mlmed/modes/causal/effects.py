@@ -12,7 +12,7 @@ from mlmed.modes.bootstrap import BootstrapResults, Plan
 from mlmed.modes.causal.bootstrap import bootstrap_causal
 from mlmed.modes.causal.differences import interaction_notes, moderation_notes
 from mlmed.modes.causal.fitted import CausalFit
-from mlmed.modes.causal.groups import group_effects
+from mlmed.modes.causal.groups import group_effects, refuse_groups
 from mlmed.modes.causal.intervals import OPTIONS
 from mlmed.modes.causal.tables import delta_effects, draw_effects, drawn_effects
 from mlmed.modes.causal.tests import interaction_table, moderation_table, refuse_no_interaction
@@ -100,24 +100,38 @@ class CausalEffects(CausalFit):
         >>> fit.effects().set_index("term").loc[["acme", "ade", "total"], "estimate"].round(3).to_dict()
         {'acme': -0.115, 'ade': 0.286, 'total': 0.171}
         """
-        level = check_level(level)
         given = {
             "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
+        return self._effects_table(interval, given, level=level, at=at, groups=groups)
+
+    def _effects_table(
+        self,
+        interval: CausalInterval | None,
+        given: dict[str, Any],
+        *,
+        level: float,
+        at: Mapping[str, Any] | None,
+        groups: Groups | None,
+        say_closed: bool = True,
+    ) -> pd.DataFrame:
+        """``effects`` with its other options as they were given; ``say_closed`` as in ``drawn_effects``."""
+        level = check_level(level)
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
             chosen = options.pop("method")
             return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
-        question = self.question(at, groups, ranef_draws)
+        question = self.question(at, groups, given.get("ranef_draws"))
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
         estimates = self.quantities(prepared, found, question)
         if kind == "delta":
             return delta_effects(found, estimates, level=level)
         contrasts = draw_effects(prepared, n=options["n"], seed=options["seed"])
+        closed = prepared.setting.is_closed
         return drawn_effects(
-            contrasts, estimates, found.vcov, self.fixed, closed=prepared.setting.is_closed, level=level
+            contrasts, estimates, found.vcov, self.fixed, closed=closed, say_closed=say_closed, level=level
         )
 
     def bootstrap(
@@ -188,7 +202,8 @@ class CausalEffects(CausalFit):
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, {"n": n, "seed": seed, "ranef_draws": ranef_draws})
         question = self.question(at, None, ranef_draws, by_cluster=True)
-        return group_effects(self.chain, kind, options, lambda: self.prepared(question), self.fixed, level=level)
+        refuse_groups(self.chain, kind)
+        return group_effects(self.chain, kind, options, self.prepared(question), self.fixed, level=level)
 
     # -- tests ---------------------------------------------------------------------------------------------
 

@@ -7,16 +7,18 @@ from typing import Any
 from mlmed.formula import parse_equation
 from mlmed.modes.asked import treatment_of
 from mlmed.modes.causal.checks import check_equations, check_errors, check_families, treatment_values
-from mlmed.modes.causal.fit import Errors, fit_equation, shared_rows, warn_of_levels
+from mlmed.modes.causal.fit import Errors, fit_equation, level_notes, shared_rows
 from mlmed.modes.causal.results import CausalResults
 from mlmed.modes.causal.setting import Chain, check_linear
 from mlmed.modes.fitting import known_columns
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.modes.remarks import table_notes
+from mlmed.notes import warns
 from mlmed.options import Family, HcKind, Method
 
 __all__ = ["causal"]
 
 
+@warns
 def causal(
     mediator: str,
     outcome: str,
@@ -94,9 +96,8 @@ def causal(
     values = treatment_values(rows.table[name], control_value, treat_value, (first, second))
     fit_m = fit_equation(first, family_m, rows, errors, method=method)
     fit_y = fit_equation(second, family_y, rows, errors, method=method)
-    warn_of_levels(fit_m, rows, errors)
     clusters = None if rows.grouping is None else rows.grouping.clusters
-    warn_of_table(data, (first, second), (fit_m.layout, fit_y.layout), clusters)
+    seen = table_notes(data, (first, second), (fit_m.layout, fit_y.layout), clusters)
     chain = Chain(fit_m, fit_y, name, values, rows.grouping)
     check_linear(chain)
-    return CausalResults(chain, errors, rows.dropped)
+    return CausalResults(chain, errors, rows.dropped, (*level_notes(fit_m, rows, errors), *seen))

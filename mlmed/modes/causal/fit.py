@@ -16,7 +16,7 @@ from mlmed.data.frames import cluster_codes, normalize
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
 from mlmed.data.plain import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
-from mlmed.errors import DataError, DroppedRowsWarning, LevelWarning, warn
+from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.glm.families import BINARY
 from mlmed.glm.fit import GlmFit, fit_glm
@@ -24,6 +24,7 @@ from mlmed.glm.robust import moves_of_one
 from mlmed.model import ModelSpec
 from mlmed.modes.covariance import alone_in, covariance, lost_along, named, plain_covariance, too_few
 from mlmed.modes.fitting import Fitted, fit_model
+from mlmed.notes import Note
 from mlmed.reml.posterior import ModeLaw
 from mlmed.reml.vcov import Directions, Vcov, leading
 
@@ -34,8 +35,8 @@ __all__ = [
     "SharedRows",
     "alone_of",
     "fit_equation",
+    "level_notes",
     "shared_rows",
-    "warn_of_levels",
 ]
 
 Array = NDArray[np.float64]
@@ -145,6 +146,11 @@ class EquationFit(Compact):
         return isinstance(self.fit, Fitted)
 
     @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fit."""
+        return self.fit.notes if isinstance(self.fit, Fitted) else ()
+
+    @property
     def beta(self) -> Array:
         """Fixed effects, (p,)."""
         return self.fit.estimates.beta if isinstance(self.fit, Fitted) else self.fit.beta
@@ -183,8 +189,8 @@ class EquationFit(Compact):
         return encode_each(layout.encodings[1:] if random else layout.encodings[:1], layout, self.design.table, cases)
 
 
-def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *, stacklevel: int = 3) -> SharedRows:
-    """Rows that are complete for both equations; warns once about the others.
+def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None) -> SharedRows:
+    """Rows that are complete for both equations.
 
     Raises
     ------
@@ -209,7 +215,6 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
                 f"{', '.join(f'{name}: {count}' for name, count in missing.items())}); remove a column that is mostly "
                 "missing"
             )
-        warn(str(dropped), DroppedRowsWarning, stacklevel=stacklevel)
         table = table.loc[rows].reset_index(drop=True)
     if not keep:
         return SharedRows(table, dropped, None)
@@ -221,15 +226,13 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None, *
     return SharedRows(table, dropped, Grouping(":".join(keep), codes, clusters))
 
 
-def fit_equation(
-    equation: Equation, family: str, rows: SharedRows, errors: Errors, *, method: str, stacklevel: int = 4
-) -> EquationFit:
+def fit_equation(equation: Equation, family: str, rows: SharedRows, errors: Errors, *, method: str) -> EquationFit:
     """Fit one equation and take the covariance that was asked for."""
     design = plain_design(equation, rows.table, binary=family in BINARY)
     if not equation.random:
         fit = fit_glm(family, design.y, design.X, names=design.names, response=equation.name)
         return EquationFit(family, fit, _plain_vcov(fit, rows, errors), design, _coding(equation, rows.table))
-    fitted = fit_model(ModelSpec((equation,), method), rows.table, stacklevel=stacklevel)  # type: ignore[arg-type]
+    fitted = fit_model(ModelSpec((equation,), method), rows.table)  # type: ignore[arg-type]
     return EquationFit(family, fitted, _mixed_vcov(fitted, errors), design)
 
 
@@ -270,16 +273,16 @@ def alone_of(fit: GlmFit | Fitted, grouping: Grouping | None, text: str) -> Dire
     return named(found, text, [f"cluster {grouping.clusters[k]} ({grouping.name})" for k in found.owners])
 
 
-def warn_of_levels(mediator: EquationFit, rows: SharedRows, errors: Errors, *, stacklevel: int = 3) -> None:
+def level_notes(mediator: EquationFit, rows: SharedRows, errors: Errors) -> tuple[Note, ...]:
     """A mediator of the clusters, fitted as if every row had its own."""
     if mediator.is_mixed or rows.grouping is None or errors.cluster:
-        return
+        return ()
     name = mediator.name
-    if levels_of(rows.table, rows.grouping.codes, [name])[name] == 2:
-        warn(
-            f"the mediator {name} does not vary within {rows.grouping.name}, but its equation counts every row: its "
-            f"standard errors are too small. Give cluster={rows.grouping.name!r}, or use mlmed.piecewise, which fits "
-            "one row per cluster",
-            LevelWarning,
-            stacklevel=stacklevel,
-        )
+    if levels_of(rows.table, rows.grouping.codes, [name])[name] != 2:
+        return ()
+    text = (
+        f"the mediator {name} does not vary within {rows.grouping.name}, but its equation counts every row: its "
+        f"standard errors are too small. Give cluster={rows.grouping.name!r}, or use mlmed.piecewise, which fits "
+        "one row per cluster"
+    )
+    return (Note("mediator-between", text),)

@@ -18,6 +18,7 @@ from mlmed.modes.causal.fit import EquationFit, Errors
 from mlmed.modes.causal.intervals import question_of
 from mlmed.modes.causal.setting import Chain, Columns, Prepared, Question
 from mlmed.modes.causal.tables import cluster_notes, contrast_quantities, fixed_effects, interval_subject
+from mlmed.notes import Note
 
 __all__ = ["CausalFit"]
 
@@ -34,11 +35,20 @@ class CausalFit:
         Which standard errors the coefficients have.
     dropped : Dropped or None
         Rows left out of both equations.
+    remarks : tuple of Note
+        What was seen in the table and in the question, beside what the fits themselves say.
     """
 
     chain: Chain
     errors: Errors
     dropped: Dropped | None
+    remarks: tuple[Note, ...] = ()
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fit, each with a ``code`` and a ``text``; the warnings of fitting it."""
+        own = () if self.dropped is None else (Note("rows-left-out", str(self.dropped)),)
+        return *own, *self.mediator.notes, *self.outcome.notes, *self.remarks
 
     @property
     def mediator(self) -> EquationFit:

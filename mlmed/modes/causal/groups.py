@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from mlmed.modes.tables import shown_clusters
 from mlmed.options import check_own_name
 from mlmed.reml.vcov import Directions, said_along
 
-__all__ = ["group_effects"]
+__all__ = ["group_effects", "refuse_groups"]
 
 Array = NDArray[np.float64]
 #: What is reported of a cluster, and its weights in the five contrasts.
@@ -28,16 +28,8 @@ TERMS = ("acme", "ade", "total")
 MEANS = np.array([effect_weights()[term] for term in TERMS])
 
 
-def group_effects(
-    chain: Chain,
-    interval: str,
-    options: Mapping[str, Any],
-    prepare: Callable[[], Prepared],
-    fixed: Mapping[str, str],
-    *,
-    level: float,
-) -> pd.DataFrame:
-    """ACME, ADE and total effect, a row per cluster and effect.
+def refuse_groups(chain: Chain, interval: str) -> None:
+    """Refuse what single clusters do not have.
 
     Raises
     ------
@@ -54,7 +46,18 @@ def group_effects(
             "'quasi-bayes'"
         )
     check_own_name(chain.grouping.name, ("nobs", *COLUMNS), "a cluster variable")
-    prepared = prepare()
+
+
+def group_effects(
+    chain: Chain,
+    interval: str,
+    options: Mapping[str, Any],
+    prepared: Prepared,
+    fixed: Mapping[str, str],
+    *,
+    level: float,
+) -> pd.DataFrame:
+    """ACME, ADE and total effect, a row per cluster and effect."""
     laws = prepared.mediator, prepared.outcome
     slopes = slopes_at(prepared.setting, *laws)
     values = MEANS @ slopes.values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,20 +14,19 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
+from mlmed.effects.uncertainty import Contrasts
 from mlmed.modes.causal.effects import CausalEffects
+from mlmed.modes.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.modes.causal.tables import coefficient_table
 from mlmed.modes.causal.text import Shown, document, shown_values, summary_text
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.results import MixedResults
 from mlmed.options import CausalInterval, Groups
-from mlmed.reml.vcov import Vcov
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from mlmed.modes.causal.sensitivity_results import SensitivityResults
 
 __all__ = ["CausalResults"]
 
@@ -89,7 +89,7 @@ class CausalResults(CausalEffects):
         """What a comparison calls this fit."""
         return "potential outcomes"
 
-    def _shared_quantities(self) -> tuple[dict[str, Quantity], Vcov]:
+    def _shared_quantities(self) -> tuple[dict[str, Quantity], Contrasts]:
         """Effects and coefficients under the names that all methods share, with their covariance."""
         question = self.question(None, None)
         prepared = self.prepared(question)
@@ -99,12 +99,12 @@ class CausalResults(CausalEffects):
         named = {new: own[old].named(new) for new, old in SHARED.items()}
         names = [f"{equation.name}:{name}" for equation in (self.mediator, self.outcome) for name in equation.names]
         coefficients = {name: Quantity(name, float(found.values[5 + k]), unit[5 + k]) for k, name in enumerate(names)}
-        return {**named, **own, **coefficients}, found.vcov
+        return {**named, **own, **coefficients}, found
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
         """``indirect`` (ACME), ``direct`` (ADE) and ``total`` by the delta method, then estimates (``compare``)."""
-        known, V = self._shared_quantities()
-        effects = delta_table([known[term] for term in SHARED], V, order="first", level=level)
+        known, found = self._shared_quantities()
+        effects = delta_table([known[term] for term in SHARED], found.vcov, order="first", level=level)
         parts = [effects, self.tidy(level=level)[list(COLUMNS)]]
         for equation in (self.mediator, self.outcome):
             if isinstance(equation.fit, Fitted):
@@ -113,11 +113,12 @@ class CausalResults(CausalEffects):
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
         """A function of effects and coefficients, such as ``"acme / ade"``, by the delta method."""
-        known, V = self._shared_quantities()
+        known, found = self._shared_quantities()
         made = combine(expression, known)
-        used = [known[term] for term, at in zip(CONTRASTS, made.gradient, strict=False) if at]
-        note = max((quantity.note for quantity in used), key=len, default="")
-        return delta_table([replace(made, note=note)], V, order="first", level=level)
+        used = np.flatnonzero(made.gradient[: len(CONTRASTS)])
+        widest = max(used, key=lambda k: found.random[:, k].sum(), default=None)
+        note = "" if widest is None else known[CONTRASTS[widest]].note
+        return delta_table([replace(made, note=note)], found.vcov, order="first", level=level)
 
     # -- text and picture ----------------------------------------------------------------------------------
 
@@ -131,7 +132,9 @@ class CausalResults(CausalEffects):
         **options: Any,
     ) -> str:
         """The fit and its effects as text; all options are those of ``effects``."""
-        table = self.effects(interval, level=level, at=at, groups=groups, **options)
+        signature(self.effects).bind(interval, **options)  # refuses what is no option
+        # the header says what is in closed form
+        table = self._effects_table(interval, options, level=level, at=at, groups=groups, say_closed=False)
         return summary_text(self, Shown(table, interval or "delta", level, at, groups, options))
 
     def to_json(self, *, level: float = 0.95) -> str:
@@ -182,8 +185,6 @@ class CausalResults(CausalEffects):
 
         Parameters and result: ``mlmed.modes.causal.sensitivity.sensitivity_of``, docs/sensitivity.md.
         """
-        from mlmed.modes.causal.sensitivity import sensitivity_of
-
         return sensitivity_of(
             self, rho=rho, n=n, seed=seed, level=level, effect=effect, formula=formula, interval=interval
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
 from mlmed.effects.sensitivity import CONTRASTS, explained
+from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.sensitivity_results import TERMS, SensitivityResults
 from mlmed.modes.causal.sensitivity_setup import (
     check_direct,
@@ -23,16 +23,13 @@ from mlmed.modes.causal.sensitivity_setup import (
 from mlmed.modes.causal.sensitivity_tables import delta_rows, drawn_rows, lost_cells
 from mlmed.options import SENSITIVE, SENSITIVITY_FORMULAS, check_level, one_of
 
-if TYPE_CHECKING:
-    from mlmed.modes.causal.results import CausalResults
-
 __all__ = ["SensitivityResults", "sensitivity_of"]
 
 Array = NDArray[np.float64]
 
 
 def sensitivity_of(
-    results: CausalResults,
+    results: CausalFit,
     *,
     rho: float | Sequence[float] | None = None,
     n: int | None = None,
@@ -46,7 +43,7 @@ def sensitivity_of(
 
     Parameters
     ----------
-    results : CausalResults
+    results : CausalFit
         The fit; mediator and outcome linear and linear, linear and probit, or probit and linear.
     rho : float or sequence of float, optional
         Correlations, or the distance between them; without it -.9 to .9 in steps of .1.

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
 from mlmed.modes.causal.sensitivity_setup import check_rho
-from mlmed.modes.causal.sensitivity_tables import report, root_of
+from mlmed.modes.causal.sensitivity_tables import root_of
 from mlmed.options import check_text, one_of
 from mlmed.report.sensitivity_plots import plot_over_r2, plot_over_rho
+from mlmed.report.text import render_pairs, render_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -193,10 +194,60 @@ class SensitivityResults:
         )
 
     def __str__(self) -> str:
-        return report(self)
+        return _report(self)
 
     def __repr__(self) -> str:
         rho = self.table["rho"]
         found = ", ".join(f"{row.term} {row.rho:.4g}" for row in self.zero.itertuples())
         asked = f"{self.effect}, {rho.nunique()} values of rho from {rho.min():g} to {rho.max():g}"
         return f"SensitivityResults({asked}; formula {self.formula!r}, interval {self.interval!r}; zero at: {found})"
+
+
+def _report(results: SensitivityResults) -> str:
+    """Header, zeros, and the correlations at which the interval has zero in it."""
+    what = "indirect effect (ACME)" if results.effect == "indirect" else "direct effect (ADE)"
+    title = f"Sensitivity of the {what} to correlated errors"
+    terms = _distinct(results)
+    same = "" if len(terms) > 1 else f"; control and treated are the same, shown as {terms[0]}"
+    rho = results.table["rho"]
+    how = "normal, delta method" if results.n is None else f"percentiles of {results.n:,} draws, seed {results.seed}"
+    m, y = (f"{1.0 - left:.4f}" for left in results.unexplained)
+    pairs = [
+        ("Mediator, outcome", f"{results.families[0]}, {results.families[1]}"),
+        ("rho", f"{rho.nunique()} values from {rho.min():g} to {rho.max():g}{same}"),
+        ("Intervals", f"{100 * results.level:g}%, {how}"),
+        (
+            "R2",
+            f"mediator {m}, outcome {y}"
+            + (" (probit: of the latent response)" if "probit" in results.families else ""),
+        ),
+        *(("Note", note) for note in results.notes),
+    ]
+    zero = results.zero[results.zero["term"].isin(terms)]
+    shown = zero[["term", "rho", "R2_star", "R2_tilde", "rho_on_grid", "note"]]
+    region = results.region()
+    region = region[region["term"].isin(terms)].sort_values(["term", "rho"], kind="stable")
+    lines = [title, "=" * len(title), render_pairs(pairs), "", "Where the estimate is zero", render_table(shown), ""]
+    unknown = results.table.loc[results.table["term"].isin(terms) & results.table["conf_low"].isna(), "note"]
+    if len(unknown):
+        lines += [f"Without an interval at {len(unknown)} places: {note}" for note in dict.fromkeys(unknown)]
+    elif region.empty:
+        lines.append(f"No interval contains zero at any of the {rho.nunique()} values of rho.")
+    if not region.empty:
+        lines += ["Where the interval contains zero", _rounded(region)]
+    return "\n".join(lines)
+
+
+def _rounded(region: pd.DataFrame) -> str:
+    columns = ["term", "rho", "estimate", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]
+    shown = region[columns].astype({"rho": object, "R2_star": object})
+    for name in ("rho", "R2_star"):
+        shown[name] = [f"{value:.4g}" for value in region[name]]
+    return render_table(shown)
+
+
+def _distinct(results: SensitivityResults) -> tuple[str, ...]:
+    """The mean alone where control and treated are the same curve."""
+    control, treated = (results.rows(term)["estimate"].to_numpy() for term in results.terms[:2])
+    size = np.abs([control, treated]).max()
+    return results.terms[2:] if np.all(np.abs(control - treated) <= 1e-10 * size) else results.terms[:2]

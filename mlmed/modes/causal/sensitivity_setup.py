@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve, Factored, Jointly
 from mlmed.effects.sensitivity import Equation, Pair, embedding
 from mlmed.errors import EffectError
+from mlmed.modes.causal.fit import EquationFit
+from mlmed.modes.causal.fitted import CausalFit
 from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of, shown
-
-if TYPE_CHECKING:
-    from mlmed.modes.causal.fit import EquationFit
-    from mlmed.modes.causal.results import CausalResults
 
 __all__ = ["check_direct", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
 
@@ -81,7 +79,7 @@ def interval_of(formula: str, interval: str | None, n: int | None, seed: int | N
     return chosen, 0
 
 
-def check_direct(results: CausalResults) -> None:
+def check_direct(results: CausalFit) -> None:
     """Refuse a curve of direct effects that are 0 whatever the correlation is."""
     if "ade" in results.fixed:
         raise EffectError(
@@ -90,7 +88,7 @@ def check_direct(results: CausalResults) -> None:
         )
 
 
-def pair_of(results: CausalResults) -> Pair:
+def pair_of(results: CausalFit) -> Pair:
     """The two fits, if the correlation of their errors is defined here."""
     mediator, outcome = results.mediator, results.outcome
     supported = " or ".join(f"{m} and {y}" for m, y in SUPPORTED)
@@ -137,7 +135,7 @@ TWO_DIVISORS = (
 )
 
 
-def curve_of(results: CausalResults, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
+def curve_of(results: CausalFit, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
     """How effects depend on rho, and what a reader should know of it."""
     C = embedding(pair) if pair.families[0] == "linear" else None
     if formula == "medsens":

@@ -1,9 +1,8 @@
-"""Curves of sensitivity analyses as rows and text."""
+"""Curves of sensitivity analyses as rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,8 @@ from mlmed.effects.confounding import Curve
 from mlmed.effects.draws import draw_interval
 from mlmed.effects.sensitivity import Pair
 from mlmed.reml.vcov import said_along
-from mlmed.report.text import render_pairs, render_table
 
-if TYPE_CHECKING:
-    from mlmed.modes.causal.sensitivity_results import SensitivityResults
-
-__all__ = ["delta_rows", "drawn_rows", "lost_cells", "report", "root_of"]
+__all__ = ["delta_rows", "drawn_rows", "lost_cells", "root_of"]
 
 Array = NDArray[np.float64]
 COLUMNS = ("rho", "term", "estimate", "std_error", "conf_low", "conf_high", "note")
@@ -100,53 +95,3 @@ def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Arr
     nearest = min(roots, key=abs)
     others = ", ".join(f"{rho:.4f}" for rho in sorted(roots) if rho != nearest)
     return nearest, f"the curve is zero at {others}, too" if others else ""
-
-
-def report(results: SensitivityResults) -> str:
-    """Header, zeros, and the correlations at which the interval has zero in it."""
-    what = "indirect effect (ACME)" if results.effect == "indirect" else "direct effect (ADE)"
-    title = f"Sensitivity of the {what} to correlated errors"
-    terms = _distinct(results)
-    same = "" if len(terms) > 1 else f"; control and treated are the same, shown as {terms[0]}"
-    rho = results.table["rho"]
-    how = "normal, delta method" if results.n is None else f"percentiles of {results.n:,} draws, seed {results.seed}"
-    m, y = (f"{1.0 - left:.4f}" for left in results.unexplained)
-    pairs = [
-        ("Mediator, outcome", f"{results.families[0]}, {results.families[1]}"),
-        ("rho", f"{rho.nunique()} values from {rho.min():g} to {rho.max():g}{same}"),
-        ("Intervals", f"{100 * results.level:g}%, {how}"),
-        (
-            "R2",
-            f"mediator {m}, outcome {y}"
-            + (" (probit: of the latent response)" if "probit" in results.families else ""),
-        ),
-        *(("Note", note) for note in results.notes),
-    ]
-    zero = results.zero[results.zero["term"].isin(terms)]
-    shown = zero[["term", "rho", "R2_star", "R2_tilde", "rho_on_grid", "note"]]
-    region = results.region()
-    region = region[region["term"].isin(terms)].sort_values(["term", "rho"], kind="stable")
-    lines = [title, "=" * len(title), render_pairs(pairs), "", "Where the estimate is zero", render_table(shown), ""]
-    unknown = results.table.loc[results.table["term"].isin(terms) & results.table["conf_low"].isna(), "note"]
-    if len(unknown):
-        lines += [f"Without an interval at {len(unknown)} places: {note}" for note in dict.fromkeys(unknown)]
-    elif region.empty:
-        lines.append(f"No interval contains zero at any of the {rho.nunique()} values of rho.")
-    if not region.empty:
-        lines += ["Where the interval contains zero", _rounded(region)]
-    return "\n".join(lines)
-
-
-def _rounded(region: pd.DataFrame) -> str:
-    columns = ["term", "rho", "estimate", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]
-    shown = region[columns].astype({"rho": object, "R2_star": object})
-    for name in ("rho", "R2_star"):
-        shown[name] = [f"{value:.4g}" for value in region[name]]
-    return render_table(shown)
-
-
-def _distinct(results: SensitivityResults) -> tuple[str, ...]:
-    """The mean alone where control and treated are the same curve."""
-    control, treated = (results.rows(term)["estimate"].to_numpy() for term in results.terms[:2])
-    size = np.abs([control, treated]).max()
-    return results.terms[2:] if np.all(np.abs(control - treated) <= 1e-10 * size) else results.terms[:2]

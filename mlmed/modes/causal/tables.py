@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import delta_table, said_of, std_error
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects, contrast_effects
-from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.quantity import Quantity
 from mlmed.effects.uncertainty import Contrasts, draw_contrasts
 from mlmed.glm.fit import GlmFit
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.fit import EquationFit
 from mlmed.modes.causal.setting import Prepared
+from mlmed.notes import joined
 from mlmed.reml.vcov import Vcov
 
 __all__ = [
@@ -110,7 +111,7 @@ def contrast_quantities(
             out[term] = Quantity(term, 1.0 if term in RATIOS else 0.0, np.zeros(len(unit)), None, fixed[term])
             continue
         said = [share if term in RATIOS else "", (notes or {}).get(term, "")]
-        note = ZERO_TOTAL if quantity.is_missing else joined_notes(*said)
+        note = ZERO_TOTAL if quantity.is_missing else joined(*said)
         out[term] = replace(quantity, term=term, hessian=None, note=note)
     return out
 
@@ -140,6 +141,7 @@ def drawn_effects(
     fixed: Mapping[str, str],
     *,
     closed: bool,
+    say_closed: bool,
     level: float,
 ) -> pd.DataFrame:
     """The table of quasi-Bayesian draws (eq. 75): means, medians of ratios, quantiles.
@@ -156,6 +158,8 @@ def drawn_effects(
         Effects that the formulas fix, and why.
     closed : bool
         Effects are sums of products of independent coefficients: their mean is what the estimates give, without draws.
+    say_closed : bool
+        Whether the notes say so.
     level : float
         Coverage.
     """
@@ -166,15 +170,15 @@ def drawn_effects(
         reason = f"{lost} of {len(contrasts)} draws give an expected outcome too large for a number"
         missing |= {term: reason for term in EFFECTS if term not in fixed}
     unknown, said = lost_effects(estimates, V)
-    missing = {term: joined_notes(estimates[term].note, why) for term, why in unknown.items()} | missing
+    missing = {term: joined(estimates[term].note, why) for term, why in unknown.items()} | missing
     values, notes = {}, {}
     for term in EFFECTS:
-        at_estimates, note = estimates[term].estimate, joined_notes(estimates[term].note, said[term])
+        at_estimates, note = estimates[term].estimate, joined(estimates[term].note, said[term])
         if closed or term in missing:
             values[term] = float("nan") if lost and term not in fixed else at_estimates
         else:
             values[term] = float(np.median(draws[term]) if term in RATIOS else np.mean(draws[term]))
-        notes[term] = joined_notes(CLOSED if closed else "", note)
+        notes[term] = joined(CLOSED if closed and say_closed else "", note)
     unspread = dict.fromkeys(RATIOS, NO_SPREAD)
     return draws_table(
         pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=missing, unspread=unspread

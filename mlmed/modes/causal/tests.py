@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, all_effects
-from mlmed.effects.quantity import joined_notes
 from mlmed.effects.uncertainty import Contrasts, lost_coefficients, slopes_at
 from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import draws_table
 from mlmed.modes.causal.setting import Chain, Prepared, Question
 from mlmed.modes.causal.tables import CLOSED, draw_effects
 from mlmed.names import assigned
+from mlmed.notes import joined
 from mlmed.reml.vcov import said_along
 
 __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
@@ -56,7 +56,7 @@ def interaction_table(
         draws[term] = by_name[f"{kind}_treated"] - by_name[f"{kind}_control"]
         if exact:
             estimates[term] = float(exact[f"{kind}_treated"] - exact[f"{kind}_control"])
-        notes[term] = joined_notes(CLOSED if exact else "", about.get(kind, ""), found.vcov.note)
+        notes[term] = joined(CLOSED if exact else "", about.get(kind, ""), found.vcov.note)
         missing[term] = said_along(lost, _difference(slopes[f"{kind}_treated"], slopes[f"{kind}_control"]))
     return _differences(draws, estimates, notes, missing, level=level)
 
@@ -98,7 +98,7 @@ def moderation_table(
         estimates = {name[term]: float(exact[0][term] - exact[1][term]) for term in MODERATED}
     where = f"at1: {_place(first)}; at2: {_place(second)}"
     note = f"{where}; {CLOSED}" if estimates else where
-    notes = {name[term]: joined_notes(note, about.get(term, ""), covariances[0].vcov.note) for term in MODERATED}
+    notes = {name[term]: joined(note, about.get(term, ""), covariances[0].vcov.note) for term in MODERATED}
     lost = lost_coefficients(prepared[0].mediator, prepared[0].outcome)
     slopes = all_effects(_difference(covariances[0].slopes, covariances[1].slopes).T)
     missing = {name[term]: said_along(lost, slopes[term]) for term in MODERATED}
@@ -118,5 +118,5 @@ def _differences(
     level: float,
 ) -> pd.DataFrame:
     values = {term: estimates.get(term, float(np.mean(found))) for term, found in draws.items()}
-    gone = {term: joined_notes(notes[term], why) for term, why in missing.items() if why}
+    gone = {term: joined(notes[term], why) for term, why in missing.items() if why}
     return draws_table(pd.DataFrame(draws), pd.Series(values), level=level, notes=notes, missing=gone)

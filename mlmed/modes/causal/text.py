@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from mlmed.glm.families import BINARY
+from mlmed.modes.causal.fit import EquationFit
+from mlmed.modes.causal.fitted import CausalFit
 from mlmed.modes.causal.intervals import OPTIONS
-from mlmed.modes.causal.tables import CLOSED
 from mlmed.modes.export import plain, records
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.interval_options import check_options
 from mlmed.options import check_level
 from mlmed.report.text import format_number, render_pairs, render_table
-
-if TYPE_CHECKING:
-    from mlmed.modes.causal.fit import EquationFit
-    from mlmed.modes.causal.fitted import CausalFit
 
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
 
@@ -156,18 +153,12 @@ def summary_text(results: CausalFit, shown: Shown) -> str:
     """Header and table; one row an effect where treatment and mediator do not interact and all is linear."""
     chain = results.treatment, results.mediator.name, results.outcome.name
     title = f"Causal mediation: {' -> '.join(chain)}"
-    table = shown.table.assign(note=[_without_closed(note) for note in shown.table["note"]])
-    closing = ""
+    table, closing = shown.table, ""
     if results.outcome.family == "linear" and not results.interaction:
         table = table.set_index("term").loc[list(AVERAGES)].reset_index()
         closing = f"Control and treated have the same effects: no interaction of {chain[0]} and {chain[1]}."
     lines = [title, "=" * len(title), render_pairs(_header(results, shown)), "", render_table(table)]
     return "\n".join([*lines, "", closing] if closing else lines)
-
-
-def _without_closed(note: str) -> str:
-    """The header says it already."""
-    return "; ".join(part for part in note.split("; ") if part != CLOSED)
 
 
 def document(results: CausalFit, tables: Mapping[str, pd.DataFrame], level: float) -> dict[str, Any]:

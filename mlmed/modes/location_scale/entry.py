@@ -9,28 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
-from mlmed.errors import (
-    BoundaryWarning,
-    ConvergenceWarning,
-    DroppedRowsWarning,
-    EffectError,
-    LevelWarning,
-    MlmedWarning,
-    listening,
-    warn,
-)
-from mlmed.locscale.checks import exact_fits
+from mlmed.errors import EffectError
+from mlmed.locscale.checks import exact_fits, refuse_unidentified
 from mlmed.locscale.fit import Fit, fit_rows
 from mlmed.locscale.rows import Rows, read_equations, read_rows
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
 from mlmed.modes.location_scale.results import LocationScaleResults
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.modes.remarks import table_notes
+from mlmed.notes import Note, warns
 from mlmed.options import shown
 
 __all__ = ["location_scale"]
 
+Array = NDArray[np.float64]
 
+
+@warns
 def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = None) -> LocationScaleResults:
     """Fit a mixed-effects location-scale model by maximum likelihood.
 
@@ -72,13 +67,13 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     """
     nodes = _check_nodes(nodes)
     rows = read_rows(read_equations(location, scale, data), data)
+    refuse_unidentified(rows)
     if nodes is not None and not rows.scale.random_names:
         raise EffectError("nodes= is for scale random effects, and the scale formula has none; leave it out")
-    fit = fit_rows(rows, *_homoscedastic(rows), nodes=nodes)
-    for message, category in _warnings(fit):
-        warn(message, category, stacklevel=2)
-    warn_of_table(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
-    return LocationScaleResults(fit)
+    start, before = _homoscedastic(rows)
+    fit = fit_rows(rows, *start, nodes=nodes)
+    seen = table_notes(data, rows.equations, (rows.location.layout, rows.scale.layout), rows.clusters)
+    return LocationScaleResults(fit, (*before, *_notes(fit), *seen))
 
 
 def _check_nodes(nodes: Any) -> int | None:
@@ -90,62 +85,56 @@ def _check_nodes(nodes: Any) -> int | None:
     return number
 
 
-def _homoscedastic(rows: Rows) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Beta, G and the residual variance with one residual sd for all rows; the checks of that model run too."""
+def _homoscedastic(rows: Rows) -> tuple[tuple[Array, Array, float], list[Note]]:
+    """Beta, G and the residual variance with one residual sd for all rows; the checks of that model run too.
+
+    And its notes, but for those on its optimum.
+    """
     location = rows.equations[0]
     if not location.random:
         beta, _, _, _ = np.linalg.lstsq(rows.location.fixed, rows.y, rcond=None)
         residual = rows.y - rows.location.fixed @ beta
-        return np.asarray(beta, dtype=np.float64), np.empty((0, 0)), float(np.mean(residual**2))
-    with listening() as heard:
-        fitted = fit_model(ModelSpec((location,), "ml"), rows.table, stacklevel=4)
-    for message, category in heard:
-        if not issubclass(category, BoundaryWarning | ConvergenceWarning):
-            warn(message, category, stacklevel=3)
-    return fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
+        return (np.asarray(beta, dtype=np.float64), np.empty((0, 0)), float(np.mean(residual**2))), []
+    fitted = fit_model(ModelSpec((location,), "ml"), rows.table)
+    start = fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
+    return start, [note for note in fitted.notes if note.code not in ("boundary", "not-certified")]
 
 
-def _exact(rows: Rows) -> list[str]:
+def _exact(rows: Rows) -> list[Note]:
     """Clusters that are constant and do not make the model unbounded where fixed effects leave residuals."""
     if not rows.scale.random_names:
         return []
     at = exact_fits(rows).bounded
     if not len(at):
         return []
-    return [
+    text = (
         f"the response {rows.equations[0].name} is constant within {len(at)} of {len(rows.clusters)} clusters "
         f"({':'.join(rows.group)}: {shorten(rows.clusters[at])}), or their location effects fit it exactly: they have "
         "residuals only by the fixed effects, so these decide their residual sd, and the log-likelihood has no upper "
         "end where those are 0: what was found is a maximum apart from that. See how the fit changes without these "
         "clusters"
-    ]
+    )
+    return [Note("exact-fit", text)]
 
 
-def _warnings(fit: Fit) -> list[tuple[str, type[MlmedWarning]]]:
-    rows, estimates = fit.rows, fit.estimates
-    found: list[tuple[str, type[MlmedWarning]]] = []
-    if rows.dropped is not None:
-        found.append((str(rows.dropped), DroppedRowsWarning))
+def _notes(fit: Fit) -> list[Note]:
+    rows, estimates, certificate = fit.rows, fit.estimates, fit.optimum.certificate
+    found = [] if rows.dropped is None else [Note("rows-left-out", str(rows.dropped))]
     between = rows.constant_scale_slopes
     if between:
-        found.append(
-            (
-                f"random scale slope of {', '.join(between)}, which does not vary within clusters: no slope differs "
-                "between clusters, only the variance of their log sds; remove it from the random part",
-                LevelWarning,
-            )
+        text = (
+            f"random scale slope of {', '.join(between)}, which does not vary within clusters: no slope differs "
+            "between clusters, only the variance of their log sds; remove it from the random part"
         )
-    found += [(message, ConvergenceWarning) for message in _exact(rows)]
-    certificate = fit.optimum.certificate
+        found.append(Note("slope-between", text))
+    found += _exact(rows)
     if not certificate.converged:
-        found.append((f"the optimum is not certified: {certificate.complaint}", ConvergenceWarning))
+        found.append(Note("not-certified", f"the optimum is not certified: {certificate.complaint}"))
     elif estimates.rank < len(estimates.G):
-        found.append(
-            (
-                f"boundary (singular) fit: the covariance of the random effects has rank {estimates.rank} of "
-                f"{len(estimates.G)}; estimates are the optimum, standard errors of variances are left out; "
-                "see docs/singular.md",
-                BoundaryWarning,
-            )
+        text = (
+            f"boundary (singular) fit: the covariance of the random effects has rank {estimates.rank} of "
+            f"{len(estimates.G)}; estimates are the optimum, standard errors of variances are left out; "
+            "see docs/singular.md"
         )
+        found.append(Note("boundary", text))
     return found

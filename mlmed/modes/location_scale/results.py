@@ -6,38 +6,53 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
+from mlmed.locscale.fit import Fit
+from mlmed.locscale.posterior import EffectsLaw
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.export import flat_table, plain, records
 from mlmed.modes.location_scale import tables
-from mlmed.modes.location_scale.pictures import Pictures
+from mlmed.modes.location_scale.clusters import chosen_effect, cluster_table, default_effect, scatter_data
+from mlmed.modes.location_scale.newdata import line_along
+from mlmed.modes.location_scale.prediction import fitted_table, predict_table
 from mlmed.modes.location_scale.starts import starts_table
 from mlmed.modes.location_scale.text import summary_text
+from mlmed.notes import Note
 from mlmed.options import check_level
 from mlmed.reml.vcov import Vcov
+from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
 from mlmed.report.text import as_html
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["LocationScaleResults"]
 
 
 @dataclass(frozen=True)
-class LocationScaleResults(Coefficients, Pictures):
+class LocationScaleResults(Coefficients):
     """A fitted mixed-effects location-scale model.
 
     Attributes
     ----------
     fit : Fit
         Rows, arrays and optimum behind the numbers.
+    notes : tuple of Note
+        What to know of the fit, each with a ``code`` and a ``text``; the warnings of fitting it.
     """
+
+    fit: Fit
+    notes: tuple[Note, ...] = ()
 
     def __repr__(self) -> str:
         first, second = self.fit.rows.equations
-        asked = f"{first.text}; ~ {second.text.partition('~')[2].strip()}"
+        asked = f"{first.text}; ~ {second.right}"
         word = "certified" if self.converged else "NOT CERTIFIED"
         counts = f"{self.nobs} observations in {self.n_clusters} clusters"
         return f"<LocationScaleResults: {asked}; log-likelihood {self.llf:.5f}, {word}; {counts}>"
@@ -190,6 +205,69 @@ class LocationScaleResults(Coefficients, Pictures):
             asked = [combine(expression, known)]
         return delta_table(asked, Vcov.one(estimates.vcov, estimates.reason), order=order, level=level)
 
+    # -- clusters and rows -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _law(self) -> EffectsLaw:
+        return self.fit.law()
+
+    def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Empirical Bayes estimates: group_var, effect, group, value, se, lower, upper.
+
+        Posterior means and standard deviations given the estimates, by the quadrature of the fit.
+        """
+        return tables.ranef_table(self.fit, level=level)
+
+    def fitted(self, *, level: str = "cluster") -> pd.DataFrame:
+        """Expected response and residual sd of the rows of the data.
+
+        Parameters
+        ----------
+        level : {"cluster", "population"}
+            With the random effects of the row's cluster (posterior means), or with random effects of 0.
+
+        Returns
+        -------
+        DataFrame
+            estimate, sd, with the index of the data; NaN where a row was left out.
+        """
+        return fitted_table(self.fit, level=level)
+
+    def predict(
+        self, newdata: Any, *, level: str = "population", interval: str = "confidence", coverage: float = 0.95
+    ) -> pd.DataFrame:
+        """Expected response and residual sd of new rows.
+
+        Parameters
+        ----------
+        newdata : dataframe
+            Columns of the right-hand sides of both formulas (for ``level="cluster"`` also the cluster variable).
+        level : {"population", "cluster"}
+            ``population``: fixed effects; the sd is that of a cluster whose scale effects are 0, the median of all
+            clusters. ``cluster``: with the effects of the row's cluster; one that was not in the data has the
+            population's value, and the errors of a cluster of which nothing is known.
+        interval : {"confidence", "prediction"}
+            What ``lower`` and ``upper`` hold: the expected response, or a single new one. The latter is a mixture of
+            normals over the scale effects, whose quantiles are found exactly; variances and scale are taken as known.
+        coverage : float
+            Of the intervals, a proportion.
+
+        Returns
+        -------
+        DataFrame
+            estimate, se, lower, upper (response), sd, sd_lower, sd_upper (residual sd; limits on the log scale), with
+            the index of newdata; NaN where a predictor is missing.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+        >>> fit = mlmed.location_scale("Med ~ X + (1 |c| group)", "~ X + (1 |c| group)", df)
+        >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "lower", "upper", "sd"]].values.tolist()
+        [[2.01, 1.72, 2.31, 1.41], [2.18, 1.89, 2.48, 1.39]]
+        """
+        return predict_table(self.fit, self._law, newdata, level=level, interval=interval, coverage=coverage)
+
     # -- trust ---------------------------------------------------------------------------------------------
 
     def check_starts(self, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
@@ -238,7 +316,7 @@ class LocationScaleResults(Coefficients, Pictures):
         document: dict[str, object] = {
             "schema": "mlmed.location_scale/1",
             "location": first.text,
-            "scale": f"~ {second.text.partition('~')[2].strip()}",
+            "scale": f"~ {second.right}",
             "cluster": ":".join(self.fit.rows.group),
             "level": check_level(level),
         }
@@ -251,3 +329,80 @@ class LocationScaleResults(Coefficients, Pictures):
 
     def _repr_html_(self) -> str:
         return as_html(self.summary())
+
+    # -- pictures (extra ``plots``); every method returns the axes that it drew on -----------------------------
+
+    def plot_ranef(self, effect: str | None = None, *, level: float = 0.95) -> Axes:
+        """Clusters ranked by one of their effects, with intervals.
+
+        Parameters
+        ----------
+        effect : str, optional
+            Named as in ``ranef()``; by default the scale's first, otherwise the location's. Effects of the location
+            are differences from the population. Those of the scale are shown on the sd scale, with the fixed effect:
+            ``sigma:Intercept`` is the residual sd of a cluster, a slope its factor per unit.
+        level : float
+            Coverage of the intervals, a proportion.
+
+        Raises
+        ------
+        EffectError
+            Unknown effect.
+        """
+        chosen = chosen_effect(self.fit, default_effect(self.fit) if effect is None else effect)
+        table = cluster_table(self.fit, self._law, chosen, level=level)
+        return plot_ranked(
+            table, group=":".join(self.fit.rows.group), label=chosen.label, centre=chosen.centre, level=level
+        )
+
+    def plot_location_scale(self, location: str | None = None, scale: str | None = None) -> Axes:
+        """Clusters' location effect against their residual sd, and the line that the model draws through them.
+
+        Parameters
+        ----------
+        location, scale : str, optional
+            Random effects, named as in ``ranef()``; by default the first of each.
+
+        Raises
+        ------
+        EffectError
+            Unknown effect, or the location or the scale has none.
+        """
+        data = scatter_data(self.fit, self._law, location, scale)
+        return plot_scatter(data.table, data.line, labels=data.labels, title=data.title)
+
+    def plot_prediction(
+        self,
+        variable: str,
+        *,
+        at: Mapping[str, Any] | None = None,
+        interval: str = "confidence",
+        level: float = 0.95,
+        points: int = 100,
+    ) -> list[Axes]:
+        """Expected response and residual sd of the population over one predictor, with intervals; two panels.
+
+        Parameters
+        ----------
+        variable : str
+            A predictor of either formula.
+        at : mapping, optional
+            Values at which other predictors are held; by default their mean or first level.
+        interval : {"confidence", "prediction"}
+            Of the response, as in ``predict``.
+        level : float
+            Coverage of the intervals, a proportion.
+        points : int
+            Values over the range of a number; a factor has its levels.
+
+        Raises
+        ------
+        EffectError
+            Neither formula has the predictor.
+        """
+        level = check_level(level)
+        line = line_along(self.fit.rows, variable, at=at, points=points)
+        options: dict[str, Any] = {"level": "population", "interval": interval, "coverage": level}
+        table = predict_table(self.fit, self._law, line, **options, between=True)
+        response = self.fit.rows.equations[0].name
+        return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)

@@ -48,7 +48,7 @@ def _header(fit: Fit) -> list[tuple[str, str]]:
     row = tables.glance_table(fit).iloc[0]
     pairs = [
         ("Location", first.text),
-        ("Scale", f"~ {second.text.partition('~')[2].strip()}"),
+        ("Scale", f"~ {second.right}"),
         ("Observations", str(fit.problem.nobs)),
         ("Clusters", f"{fit.problem.J} ({':'.join(fit.rows.group)}; {spread})"),
         ("Method", f"ML; log-likelihood {row['llf']:.5f}, AIC {row['aic']:.2f}, BIC {row['bic']:.2f}"),

@@ -19,6 +19,7 @@ from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import moves_of_one
 from mlmed.modes.coefficients import Coefficients
 from mlmed.modes.covariance import lost_along, named, plain_covariance
+from mlmed.notes import Note
 from mlmed.options import ALL_KINDS, one_of
 from mlmed.reml.vcov import Directions, Vcov
 from mlmed.report.text import as_html, render_pairs, render_table
@@ -59,6 +60,20 @@ class ClusterRegression(Coefficients):
     def formula(self) -> str:
         """What was asked."""
         return self.design.equation.text
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fit."""
+        found, equation = [], self.design.equation
+        if equation.random:
+            text = (
+                f"the random intercept of {equation.text!r} is not used: {equation.name} is the same in all rows of a "
+                f"cluster ({self.group_name}), and is fitted by least squares on one row per cluster"
+            )
+            found.append(Note("intercept-unused", text))
+        if self.left_out:
+            found.append(Note("rows-left-out", self.left_out))
+        return tuple(found)
 
     @cached_property
     def params(self) -> pd.Series:

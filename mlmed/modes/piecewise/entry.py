@@ -21,10 +21,10 @@ from mlmed.modes.mediation import MediationResults, mediate
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.piecewise.fit import ask, fit_separately
 from mlmed.modes.piecewise.inference import PiecewiseInference
-from mlmed.modes.piecewise.parts import layout_of, names_of
+from mlmed.modes.piecewise.parts import names_of
 from mlmed.modes.piecewise.text import as_json, native_text, stata_text
 from mlmed.modes.results import MixedResults
-from mlmed.modes.table_warnings import warn_of_table
+from mlmed.notes import Note, warns
 from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
 from mlmed.report.text import as_html
 
@@ -56,6 +56,11 @@ class PiecewiseResults(PiecewiseInference):
     def design(self) -> str:
         """Levels of treatment, mediator and outcome: ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``."""
         return self.fits.design
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of the fits, each with a ``code`` and a ``text``; the warnings of fitting them."""
+        return self.fits.notes
 
     @property
     def levels(self) -> pd.DataFrame:
@@ -175,12 +180,16 @@ class PiecewiseResults(PiecewiseInference):
         if one_of(style, STYLES, "style") == "stata":
             if vcov != "block" or level != 0.95:
                 raise EffectError("style='stata' shows estimates only; leave out vcov and level")
-            return stata_text(self)
-        return native_text(self, vcov=vcov, level=level)
+            return stata_text(self.fits, self.effects_reason or self.effect_quantities())
+        return native_text(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
         """Levels, the three fits and the effects as JSON."""
-        return as_json(self, vcov=vcov, level=level)
+        return as_json(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
+
+    def _shown_effects(self, vcov: str, level: float) -> pd.DataFrame | str:
+        """The effects, or why there are none."""
+        return self.effects_reason or self.effects(vcov=vcov, level=level)
 
     def __str__(self) -> str:
         return self.summary()
@@ -189,6 +198,7 @@ class PiecewiseResults(PiecewiseInference):
         return as_html(self.summary())
 
 
+@warns
 def piecewise(
     mediator: str,
     outcome: str,
@@ -255,6 +265,4 @@ def piecewise(
     check_mediator(first, second)
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
-    fits = fit_separately(asked, data)
-    warn_of_table(data, (first, second), map(layout_of, (fits.mediator, fits.outcome)), fits.clusters)
-    return PiecewiseResults(asked, fits, pair, data)
+    return PiecewiseResults(asked, fit_separately(asked, data), pair, data)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,26 +15,22 @@ from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, two_values
 from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
 from mlmed.data.plain import complete_rows, read_columns
-from mlmed.errors import (
-    DataError,
-    DroppedRowsWarning,
-    FamilyWarning,
-    FormulaError,
-    LevelWarning,
-    MlmedWarning,
-    listening,
-    warn,
-)
+from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
 from mlmed.model import ModelSpec
 from mlmed.modes.fitting import fit_model
-from mlmed.modes.misfits import two_valued
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression, fit_clusters
+from mlmed.modes.piecewise.parts import Part, layout_of
+from mlmed.modes.remarks import table_notes, two_valued
 from mlmed.modes.results import MixedResults
 from mlmed.names import display_name, quoted_name, safe_name
+from mlmed.notes import Note
 from mlmed.options import Method
 
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
+
+#: Notes that say nothing of what they are about; the others name a column.
+OF_AN_OPTIMUM = ("not-certified", "boundary")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,6 +85,8 @@ class Fits(Compact):
         With and without the mediator.
     clusters : Index of length J
         Every cluster of the data, in order of appearance.
+    notes : tuple of Note
+        What to know of the fits, the table and the question.
     """
 
     design: str
@@ -98,6 +95,7 @@ class Fits(Compact):
     outcome: MixedResults
     reduced: MixedResults
     clusters: pd.Index
+    notes: tuple[Note, ...] = ()
 
 
 def ask(
@@ -205,7 +203,7 @@ def _bar(term: RandomTerm, text: str) -> str:
 
 
 def fit_separately(asked: Asked, data: Any) -> Fits:
-    """Detect levels, then fit every equation; warnings name their equation, those about left-out rows come as one.
+    """Detect levels, then fit every equation.
 
     Raises
     ------
@@ -225,20 +223,16 @@ def fit_separately(asked: Asked, data: Any) -> Fits:
     design = check_design(roles, levels)
     if not first.random and design != "2-2-1":
         ModelSpec((first,), asked.method)  # says what a random term is for
-    with _told_once(second.name, _text_of(asked)) as watch:
-        with watch(first.name):
-            mediator = _fit_mediator(asked, design, data, (table, codes, clusters))
-        with watch(second.name):
-            outcome = MixedResults(fit_model(asked.spec(second), data))
-        with watch(""):
-            rows = complete_rows(table, second.variables)
-            reduced = MixedResults(fit_model(asked.spec(third), data if rows.all() else table[rows]))
-        for fit, role in ((mediator, "mediator"), (outcome, "outcome")):
-            _warn_of_two_values(fit, role, watch)
-    return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters)
+    mediator = _fit_mediator(asked, design, data, (table, codes, clusters))
+    outcome = MixedResults(fit_model(asked.spec(second), data))
+    rows = complete_rows(table, second.variables)
+    reduced = MixedResults(fit_model(asked.spec(third), data if rows.all() else table[rows]))
+    own = _notes(asked, mediator, outcome, reduced)
+    seen = table_notes(data, (first, second), map(layout_of, (mediator, outcome)), clusters)
+    return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters, (*own, *seen))
 
 
-def _warn_of_two_values(fit: MixedResults | ClusterRegression, role: str, watch: Any) -> None:
+def _two_values(fit: Part, role: str) -> Note | None:
     """A response with two values."""
     if isinstance(fit, ClusterRegression):
         name, seen = fit.design.equation.name, np.unique(fit.design.y)
@@ -246,9 +240,7 @@ def _warn_of_two_values(fit: MixedResults | ClusterRegression, role: str, watch:
     else:
         equation = fit.fitted.layout.equations[0]
         name, values = equation.name, two_values(fit.fitted.grams, 0, equation.response_at)
-    if values is not None:
-        with watch(name):
-            warn(*two_valued(role, name, values), stacklevel=2)
+    return None if values is None else two_valued(role, name, values)
 
 
 def _roles(asked: Asked) -> Roles:
@@ -260,10 +252,6 @@ def _roles(asked: Asked) -> Roles:
     return Roles(
         asked.treatment, first.name, second.name, columns, tuple(sorted(others)), upstream, ":".join(asked.group)
     )
-
-
-def _text_of(asked: Asked) -> str:
-    return f"equation {asked.outcome.name} without {asked.mediator.name}"
 
 
 def _fit_mediator(
@@ -280,40 +268,23 @@ def _fit_mediator(
             f"{equation.name} is the same in all rows of a cluster ({group}): with one value per cluster nothing can "
             f"vary between clusters but the residual. Write '{equation.name} ~ {display_name(equation.fixed)}'"
         )
-    if equation.random:
-        warn(
-            f"the random intercept of {equation.text!r} is not used: {equation.name} is the same in all rows of a "
-            f"cluster ({group}), and is fitted by least squares on one row per cluster",
-            LevelWarning,
-            stacklevel=2,
-        )
-    found = fit_clusters(equation, *rows, group_name=group)
-    if found.left_out:
-        warn(found.left_out, DroppedRowsWarning, stacklevel=2)
-    return found
+    return fit_clusters(equation, *rows, group_name=group)
 
 
-@contextmanager
-def _told_once(outcome: str, reduced: str) -> Iterator[Any]:
-    """Collect the warnings of several fits; say them afterwards, each with its equation, none twice."""
-    dropped: list[str] = []
-    others: dict[str, type[MlmedWarning]] = {}
+def _notes(asked: Asked, mediator: Part, outcome: MixedResults, reduced: MixedResults) -> tuple[Note, ...]:
+    """Notes of the three fits, each with its equation and none twice, rows left out first; then of their responses."""
+    m, y = asked.mediator.name, asked.outcome.name
+    parts = ((mediator, m), (outcome, y), (reduced, f"{y} without {m}"))
+    own = [note for fit, name in parts for note in _own_notes(fit, name)]
+    two = [_two_values(fit, role) for fit, role in ((mediator, "mediator"), (outcome, "outcome"))]
+    found = [*own, *(note for note in two if note is not None)]
+    return tuple(dict.fromkeys(sorted(found, key=lambda note: note.code != "rows-left-out")))
 
-    @contextmanager
-    def watch(name: str) -> Iterator[None]:
-        with listening() as heard:
-            yield
-        for text, category in heard:
-            if issubclass(category, DroppedRowsWarning):
-                dropped.append(text if name else text.replace(f"equation {outcome}", reduced))
-            elif issubclass(category, LevelWarning | FamilyWarning):
-                others[text] = category  # names its equation
-            else:
-                others[f"{f'equation {name}' if name else reduced}: {text}"] = category
 
-    yield watch
-    # the frames between are: this, contextlib's, fit_separately, piecewise
-    if dropped:
-        warn("; ".join(dict.fromkeys(dropped)), DroppedRowsWarning, stacklevel=5)
-    for message, category in others.items():
-        warn(message, category, stacklevel=5)
+def _own_notes(fit: Part, name: str) -> list[Note]:
+    """Notes of one fit; what does not name its equation is given it."""
+    if isinstance(fit, ClusterRegression):
+        return list(fit.notes)
+    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.fitted.layout.dropped]
+    others = [note for note in fit.notes if note.code != "rows-left-out"]
+    return [*dropped, *(note.about(f"equation {name}") if note.code in OF_AN_OPTIMUM else note for note in others)]

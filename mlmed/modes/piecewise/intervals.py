@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import COLUMNS, delta_table, std_error
 from mlmed.effects.product import product_normal
-from mlmed.effects.quantity import Quantity, joined_notes
+from mlmed.effects.quantity import Quantity
 from mlmed.effects.separate import QUOTIENTS, Slopes
 from mlmed.modes.intervals import monte_carlo_table
+from mlmed.notes import joined
 from mlmed.reml.vcov import Vcov
 
 __all__ = ["OPTIONS", "effects_table", "sobel_table"]
@@ -105,7 +106,7 @@ def _with_products(
     for term in QUOTIENTS:
         if not quantities[term].is_fixed:
             out.loc[term, numbers] = np.nan
-            out.loc[term, "note"] = joined_notes(quantities[term].note, NO_PRODUCT)
+            out.loc[term, "note"] = joined(quantities[term].note, NO_PRODUCT)
     return out.reset_index()
 
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from mlmed.data.design import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.effects.delta import Kind
-from mlmed.modes.labels import coefficient_labels, random_labels
+from mlmed.modes.labels import coefficient_labels
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.results import MixedResults
-from mlmed.modes.tables import RESIDUAL, psi
+from mlmed.modes.tables import parameters, psi
 
 __all__ = ["Part", "kinds_of", "layout_of", "names_of", "parts_of", "psi_of"]
 
@@ -38,20 +38,14 @@ def names_of(fit: Part, prefix: str) -> list[str]:
     """Names of these estimates: ``m:x``, ``var(m:x)``, ``cov(m:x,m:Intercept)``, ``var(m:Residual)``."""
     if isinstance(fit, ClusterRegression):
         return coefficient_labels(f"{prefix}:{name}" for name in fit.design.names)
-    layout = fit.fitted.layout.equations[0]
-    residual = f"{prefix}:{RESIDUAL}"
-    own = random_labels((f"{prefix}:{name}" for name in layout.random), [residual])
-    tau = [f"var({own[i]})" if i == j else f"cov({own[j]},{own[i]})" for i, j in fit.fitted.estimates.tau_at]
-    return [*coefficient_labels(f"{prefix}:{name}" for name in layout.fixed), *tau, f"var({residual})"]
+    return [one.name for one in parameters(fit.fitted, prefixes=[f"{prefix}:"])]
 
 
 def kinds_of(fit: Part) -> list[Kind]:
     """What each of these estimates is."""
     if isinstance(fit, ClusterRegression):
         return [""] * len(fit.design.names)
-    estimates = fit.fitted.estimates
-    fixed: list[Kind] = [""] * len(estimates.beta)
-    return [*fixed, *("variance" if i == j else "covariance" for i, j in estimates.tau_at), "variance"]
+    return [one.kind for one in parameters(fit.fitted)]
 
 
 def layout_of(fit: Part) -> EquationLayout:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mlmed.effects.delta import Quantity
 from mlmed.modes.export import plain, records
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
+from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.parts import Part
 from mlmed.options import check_level
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.report.text import render_pairs, render_table
-
-if TYPE_CHECKING:
-    from mlmed.modes.piecewise import PiecewiseResults
 
 __all__ = ["SCHEMA", "as_json", "native_text", "stata_text"]
 
@@ -47,38 +47,37 @@ def _left_out(fit: Part) -> list[str]:
     return [str(dropped) for dropped in fit.fitted.layout.dropped]
 
 
-def native_text(results: PiecewiseResults, *, vcov: str, level: float) -> str:
-    """Equations, levels, coefficients, effects."""
-    m, y = results.asked.mediator.name, results.asked.outcome.name
-    title = f"Multilevel mediation, separate equations: {results.treatment} -> {m} -> {y}"
-    fits = {"Mediator": results.mediator, "Outcome": results.outcome, "Path c": results.reduced}
-    pairs = [("Design", f"{results.design} (levels of treatment, mediator, outcome; clusters: {results.group_name})")]
-    for name, fit in fits.items():
+def native_text(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: str, level: float) -> str:
+    """Equations, levels, coefficients, effects (or why there are none)."""
+    m, y, group = asked.mediator.name, asked.outcome.name, ":".join(asked.group)
+    title = f"Multilevel mediation, separate equations: {asked.treatment} -> {m} -> {y}"
+    parts = {"Mediator": fits.mediator, "Outcome": fits.outcome, "Path c": fits.reduced}
+    pairs = [("Design", f"{fits.design} (levels of treatment, mediator, outcome; clusters: {group})")]
+    for name, fit in parts.items():
         pairs += [(name, _formula(fit)), ("", _how(fit))]
-    left_out = dict.fromkeys(text for fit in fits.values() for text in _left_out(fit))
+    left_out = dict.fromkeys(text for fit in parts.values() for text in _left_out(fit))
     pairs += [("Left out", text) for text in left_out]
-    lines = [title, "=" * len(title), render_pairs(pairs), "", "Levels", render_table(results.levels)]
-    for name, fit in fits.items():
+    lines = [title, "=" * len(title), render_pairs(pairs), "", "Levels", render_table(fits.levels)]
+    for name, fit in parts.items():
         table = fit.fixef(vcov=vcov, level=level)
         letter = "z"
         if isinstance(fit, ClusterRegression):
             table, letter = table.drop(columns="note"), "t"
         lines += ["", f"{name}: fixed effects ({100 * level:g}% intervals; {vcov} standard errors)"]
         lines.append(render_table(table, statistic=letter))
-    if results.effects_reason:
-        return "\n".join([*lines, "", "No effects", textwrap.fill(results.effects_reason, 92)])
+    if isinstance(effects, str):
+        return "\n".join([*lines, "", "No effects", textwrap.fill(effects, 92)])
     heading = f"Effects (indirect = a*b; delta method, second order; {vcov} standard errors)"
-    return "\n".join([*lines, "", heading, render_table(results.effects(vcov=vcov, level=level))])
+    return "\n".join([*lines, "", heading, render_table(effects)])
 
 
-def stata_text(results: PiecewiseResults) -> str:
-    """The numbers of ``ml_mediation``."""
-    if results.effects_reason:
-        return f"No effects\n{textwrap.fill(results.effects_reason, 78)}"
-    quantities = results.effect_quantities()
+def stata_text(fits: Fits, quantities: dict[str, Quantity] | str) -> str:
+    """The numbers of ``ml_mediation``, or why there are no effects."""
+    if isinstance(quantities, str):
+        return f"No effects\n{textwrap.fill(quantities, 78)}"
     value = {term: quantity.estimate for term, quantity in quantities.items()}
-    total, first, second = ((_formula(fit), _how(fit)) for fit in (results.reduced, results.mediator, results.outcome))
-    known = results.levels
+    total, first, second = ((_formula(fit), _how(fit)) for fit in (fits.reduced, fits.mediator, fits.outcome))
+    known = fits.levels
     levels = [
         (ROLES[role], str(name), int(level))
         for name, role, level in zip(known["variable"], known["role"], known["level"], strict=True)
@@ -105,25 +104,25 @@ def stata_text(results: PiecewiseResults) -> str:
     )
 
 
-def as_json(results: PiecewiseResults, *, vcov: str, level: float) -> str:
+def as_json(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: str, level: float) -> str:
     """All tables as JSON text; a number that does not exist is null and its row's ``note`` says why."""
-    fits: dict[str, Part] = {"mediator": results.mediator, "outcome": results.outcome, "reduced": results.reduced}
+    parts: dict[str, Part] = {"mediator": fits.mediator, "outcome": fits.outcome, "reduced": fits.reduced}
     document: dict[str, Any] = {
         "schema": SCHEMA,
-        "treatment": results.treatment,
-        "design": results.design,
-        "levels": results.levels.to_dict("records"),
-        "cluster": results.group_name,
-        "method": results.asked.method,
+        "treatment": asked.treatment,
+        "design": fits.design,
+        "levels": fits.levels.to_dict("records"),
+        "cluster": ":".join(asked.group),
+        "method": asked.method,
         "vcov": vcov,
         "level": check_level(level),
-        "equations": {name: _equation(fit, vcov, level) for name, fit in fits.items()},
+        "equations": {name: _equation(fit, vcov, level) for name, fit in parts.items()},
         "effects": [],
     }
-    if results.effects_reason:
-        document["effects_reason"] = results.effects_reason
+    if isinstance(effects, str):
+        document["effects_reason"] = effects
     else:
-        document["effects"] = records(results.effects(vcov=vcov, level=level))
+        document["effects"] = records(effects)
     return json.dumps(document, indent=2, allow_nan=False)
 
 
