@@ -151,7 +151,8 @@ def quoted_name(text: str) -> str:
     >>> quoted_name(safe_name("x")), quoted_name(safe_name("my x"))
     ('x', '`my x`')
     """
-    return _SAFE.sub(lambda hit: hit[0] if (name := _decoded(hit)) == hit[0] else f"`{name}`", text)
+    shown = _SAFE.sub(lambda hit: hit[0] if (name := _decoded(hit)) == hit[0] else f"`{name}`", text)
+    return text if shown == text else shown  # as above
 
 
 def encode_quoted(text: str) -> str:

@@ -117,7 +117,7 @@ def test_the_criterion_can_be_held(fit):
 
 def test_optimization_record(fit):
     record = fit.optimization
-    assert record.converged
+    assert record.certificate.converged
     assert record.evaluations == len(record.to_frame())
     assert record.loglik.max() == pytest.approx(fit.llf, rel=1e-12)
     lines = record.log().splitlines()
