@@ -119,9 +119,10 @@ def results_of(
     apart = (
         how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
     )
-    with _quiet_start() if apart else nullcontext():
-        found = iter(run(tasks))
-    try:
+    found: Iterator[Result] = iter(())
+    try:  # a signal may come while the workers are started
+        with _quiet_start() if apart else nullcontext():
+            found = iter(run(tasks))
         yield found
     finally:
         if getattr(found, "gi_frame", None) is not None:  # a generator that is not exhausted
