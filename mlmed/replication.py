@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from multiprocessing import resource_tracker
+from types import GeneratorType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -125,7 +126,7 @@ def results_of(
             found = iter(run(tasks))
         yield found
     finally:
-        if getattr(found, "gi_frame", None) is not None:  # a generator that is not exhausted
+        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # one that is not exhausted
             with filtering(ignore=UserWarning):  # joblib advises to ask for less
                 found.close()
 
