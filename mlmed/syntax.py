@@ -25,7 +25,7 @@ from mlmed.allowed import (
     STATEFUL,
     Takes,
 )
-from mlmed.calls import check_call, check_logic
+from mlmed.calls import arguments_of, check_call, check_logic
 from mlmed.constants import Number, numbers_of
 from mlmed.errors import FormulaError
 from mlmed.limits import (
@@ -395,16 +395,15 @@ def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
 
 def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list[ast.expr]:
     """Arguments that are expressions; all others are literals that the function knows by name."""
-    named: dict[str, ast.expr] = {}
-    for word in node.keywords:
-        if word.arg is None or word.arg not in (takes.first, *takes.words) or not word.arg or word.arg in named:
-            asked.refuse(f"{called} has no argument {'**' if word.arg is None else word.arg}")
-        named[word.arg] = word.value
-    first = [named.pop(takes.first)] if takes.first in named else []
-    data, others = node.args[: takes.data], node.args[takes.data :]
-    if len(others) > len(takes.words) or len(first) + len(node.args) + len(named) < takes.least or (first and data):
-        asked.refuse(f"{called} does not have {len(node.args) + len(node.keywords)} arguments of this kind")
-    literals = {**dict(zip(takes.words, others, strict=False)), **named}
+    words = [word.arg for word in node.keywords]
+    for k, name in enumerate(words):
+        if not name or name not in (takes.first, *takes.words) or name in words[:k]:
+            asked.refuse(f"{called} has no argument {'**' if name is None else name}")
+    operands, literals = arguments_of(node, takes)
+    given = len(node.args) + len(node.keywords)
+    others = len(node.args) - takes.data
+    if others > len(takes.words) or given < takes.least or (takes.first in words and node.args[: takes.data]):
+        asked.refuse(f"{called} does not have {given} arguments of this kind")
     for name, value in literals.items():
         if name != "contrasts" or not _is_coding(value, asked):
             _check_literal(value, name, called, asked)
@@ -412,7 +411,7 @@ def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list
             asked.refuse(
                 f"{ast.unparse(value)} is no coding of a factor", "write contr.sum, Treatment('level') or a list"
             )
-    return [*first, *data]
+    return operands
 
 
 def _is_coding(node: ast.expr, asked: _Asked) -> bool:

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula
-from formulaic import ModelSpec as Encoding
-from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
-from mlmed.allowed import CONTEXT
 from mlmed.data.alike import refuse_likeness
-from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, columns_of, completed, same_on
+from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, completed, same_on
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
+from mlmed.data.evaluation import EVALUATION_ERRORS, Memory
 from mlmed.data.factors import refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
@@ -27,8 +25,9 @@ from mlmed.data.predictors import (
     observed_values,
     typical_values,
 )
-from mlmed.data.rowwise import depends_on_rows, refuse_other_rows, unclear_terms
+from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
 from mlmed.data.sizes import refuse_sizes
+from mlmed.data.terms import Encoding, UnknownLevelError, learn_terms, term_columns
 from mlmed.data.widths import refuse_wide
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
@@ -51,17 +50,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-#: What user formulas raise inside formulaic and numpy.
-_EVALUATION_ERRORS = (
-    FormulaicError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NameError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(slots=True)
@@ -203,77 +191,79 @@ def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray
 
 
 def encode(
-    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+    text: str | Formula | Encoding, table: pd.DataFrame | Memory, *, where: str, finite: bool = True
 ) -> tuple[Array, Encoding]:
-    """Turn a right-hand side into numbers, (n, columns), and the spec that repeats it on new data.
+    """Turn a right-hand side into numbers, (n, columns), and the encoding that repeats it on new data.
 
     Raises
     ------
     FormulaError
-        If formulaic cannot evaluate the formula, it yields values that are not finite, a factor has a level that it
+        If the formula cannot be evaluated, it yields values that are not finite, a factor has a level that it
         did not have when it was learned, or a column is compared with what none of its values can be.
     DataError
         If a factor has a single level when it is learned.
     """
-    matrix = _materialized(text, table, where, "numpy")
-    numbers = _real(np.asarray(matrix), matrix.model_spec, where).reshape(len(table), -1)
-    if finite:
-        _refuse_not_finite(numbers, matrix.model_spec, table, where)
-    return numbers, matrix.model_spec
+    columns, encoding = encode_columns(text, table, where=where, finite=finite, sparse=False)
+    n = len(table.table if isinstance(table, Memory) else table)
+    return np.stack([np.asarray(one) for one in columns], axis=1) if columns else np.empty((n, 0)), encoding
 
 
 def encode_columns(
-    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+    text: str | Formula | Encoding,
+    table: pd.DataFrame | Memory,
+    *,
+    where: str,
+    finite: bool = True,
+    sparse: bool = True,
 ) -> tuple[list[Column], Encoding]:
-    """The same column by column, those that are mostly zero without their zeros."""
-    matrix = _materialized(text, table, where, "sparse")
-    if np.iscomplexobj(matrix):
-        _real(matrix.toarray(), matrix.model_spec, where)
-    if finite and not np.isfinite(matrix.data).all():
-        _refuse_not_finite(matrix.toarray(), matrix.model_spec, table, where)
-    return columns_of(matrix), matrix.model_spec
-
-
-def _materialized(text: str | Formula | Encoding, table: pd.DataFrame, where: str, output: str) -> Any:
-    """What formulaic makes of a right-hand side."""
+    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
+    memory = table if isinstance(table, Memory) else Memory(table)
     source = formula_of(text) if isinstance(text, str) else text
     if isinstance(source, Formula):
-        refuse_wide(source, table, where, dense=output == "numpy")
-        refuse_other_kinds(source, table, where)
+        refuse_wide(source, memory.table, where, dense=not sparse)
+        refuse_other_kinds(source, memory.table, where)
+    else:
+        memory.states.update(source.states)
     try:
-        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
-            matrix = source.get_model_matrix(table, context=CONTEXT, na_action="ignore", output=output)
-    except DataMismatchWarning as error:
+        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning):
+            encoding = learn_terms(source, memory) if isinstance(source, Formula) else source
+            columns = term_columns(encoding, memory, sparse=sparse)
+    except UnknownLevelError as error:
         raise unknown_level(text, where) from error
-    except _EVALUATION_ERRORS as error:
-        named = used_as_number(source, table, where) if isinstance(source, Formula) else None
-        if named is not None:
-            raise named from error
-        if not isinstance(error, FormulaicError):  # every factor has been evaluated, but they are no columns of a table
-            terms = text.formula if isinstance(text, Encoding) else source
-            if (told := depends_on_rows(terms, where)) is not None:
-                raise told from error
-        shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
-        said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
-    if not isinstance(text, Encoding):
-        refuse_levels(matrix.model_spec, where)
-    return matrix
+    except EVALUATION_ERRORS as error:
+        raise _not_evaluated(source, memory, where, error) from error
+    if isinstance(source, Formula):
+        refuse_levels(encoding, where)
+    _refuse_complex(columns, encoding, where)
+    if finite:
+        _refuse_not_finite(columns, encoding, memory.table, where)
+    return columns, encoding
 
 
-def _real(numbers: NDArray[Any], spec: Encoding, where: str) -> Array:
-    """Columns as double precision, which would lose the imaginary part of a complex one silently."""
-    if not np.iscomplexobj(numbers):
-        return numbers.astype(np.float64, copy=False)
-    complex_at = np.flatnonzero(np.atleast_1d(numbers.imag.any(axis=0)))
-    shown = display_name(spec.column_names[int(complex_at[0])] if len(complex_at) else str(spec.formula))
-    raise DataError(f"{shown} in {where} has complex values; write what is meant as real numbers, such as its size")
+def _not_evaluated(source: Formula | Encoding, memory: Memory, where: str, error: Exception) -> FormulaError:
+    """What is said of a formula that has no value."""
+    terms = source if isinstance(source, Formula) else source.formula
+    named = used_as_number(source, memory.table, where) if isinstance(source, Formula) else None
+    told = named or depends_on_rows(terms, where)
+    said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    return told or FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
 
 
-def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, where: str) -> None:
-    for k, name in enumerate(spec.column_names):
-        bad = ~np.isfinite(numbers[:, k])
-        if bad.any():
+def _refuse_complex(columns: list[Column], encoding: Encoding, where: str) -> None:
+    """Double precision would lose the imaginary part silently."""
+    for name, column in zip(encoding.column_names, columns, strict=True):
+        if np.iscomplexobj(column):
+            raise DataError(
+                f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its "
+                "size"
+            )
+
+
+def _refuse_not_finite(columns: list[Column], encoding: Encoding, table: pd.DataFrame, where: str) -> None:
+    for name, column in zip(encoding.column_names, columns, strict=True):
+        finite = np.isfinite(column.values if isinstance(column, SparseColumn) else column)
+        if not finite.all():
+            bad = ~np.isfinite(np.asarray(column))
             row = table.index[int(np.argmax(bad))]
             raise FormulaError(
                 f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
@@ -281,7 +271,7 @@ def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, wher
             )
 
 
-def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array, Encoding]:
+def learn_encoding(text: str, table: pd.DataFrame | Memory, *, where: str) -> tuple[Array, Encoding]:
     """Turn a right-hand side into numbers for the first time: ``encode`` and refuse what depends on other rows.
 
     Raises
@@ -289,28 +279,26 @@ def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array
     FormulaError
         As ``encode``; or a term takes its value in a row from other rows.
     """
-    numbers, spec = encode(text, table, where=where, finite=False)
-    refuse_other_rows(spec, numbers, table, lambda rows: encode(spec, rows, where=where, finite=False)[0], where=where)
-    _refuse_not_finite(numbers, spec, table, where)
-    return numbers, spec
+    refuse_other_rows(formula_of(text), where)
+    return encode(text, table, where=where)
 
 
-def learn_columns(text: str, table: pd.DataFrame, *, where: str) -> tuple[list[Column], Encoding]:
-    """The same column by column, those that are mostly zero without their zeros."""
-    _, spec = encode_columns(text, table, where=where, finite=False)
-    if unclear_terms(spec):
-        numbers, spec = learn_encoding(text, table, where=where)
-        return list(numbers.T), spec
-    return encode_columns(spec, table, where=where)[0], spec
+def learn_columns(
+    text: str, table: pd.DataFrame | Memory, *, where: str, sparse: bool
+) -> tuple[list[Column], Encoding]:
+    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
+    refuse_other_rows(formula_of(text), where)
+    return encode_columns(text, table, where=where, sparse=sparse)
 
 
-def response_values(equation: Equation, table: pd.DataFrame) -> Array:
+def response_values(equation: Equation, table: pd.DataFrame | Memory) -> Array:
     """Numbers of the left-hand side, (n,)."""
     name, safe = equation.name, equation.response
-    if safe in table.columns:
-        values = table[safe].to_numpy(dtype=np.float64)
+    memory = table if isinstance(table, Memory) else Memory(table)
+    if safe in memory.table.columns:
+        values = memory.table[safe].to_numpy(dtype=np.float64)
     else:
-        found = encode(f"0 + {safe}", table, where=f"the response of {equation.text!r}")[0]
+        found = encode(f"0 + {safe}", memory, where=f"the response of {equation.text!r}")[0]
         if found.shape[1] != 1:
             raise FormulaError(
                 f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
@@ -340,9 +328,11 @@ def _design_equation(
         spread = values if everywhere else spread_column(values, rows)
         return columns.place(name, spread, rows, equation.name)
 
-    response = place(equation.response, response_values(equation, table))
+    memory = Memory(table)
+    response = place(equation.response, response_values(equation, memory))
     check_predictors(equation, table)
-    fixed, spec = _learn_columns(equation.fixed, equation, table)
+    where, sparse = repr(equation.text), level_count(equation, table) >= MANY_COLUMNS
+    fixed, spec = learn_columns(equation.fixed, memory, where=where, sparse=sparse)
     check_fixed(equation, spec.column_names)
     fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed, strict=True))
     random_names: list[str] = []
@@ -350,7 +340,7 @@ def _design_equation(
     terms: list[int] = []
     encodings = [spec]
     for number, term in enumerate(equation.random):
-        numbers, term_spec = _learn_columns(term.formula, equation, table)
+        numbers, term_spec = learn_columns(term.formula, memory, where=where, sparse=sparse)
         encodings.append(term_spec)
         for name, column in zip(term_spec.column_names, numbers, strict=True):
             random_names.append(display_name(name))
@@ -372,15 +362,6 @@ def _design_equation(
         levels=levels,
         observed=observed_values(equation, table, typical),
     )
-
-
-def _learn_columns(text: str, equation: Equation, table: pd.DataFrame) -> tuple[list[Column], Encoding]:
-    """Columns of a right-hand side; those of factors with many levels without their zeros."""
-    where = repr(equation.text)
-    if level_count(equation, table) < MANY_COLUMNS:
-        numbers, spec = learn_encoding(text, table, where=where)
-        return list(numbers.T), spec
-    return learn_columns(text, table, where=where)
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 
 from mlmed.data.design import encode_columns
+from mlmed.data.terms import Encoding
 from mlmed.formula import Equation, formula_of
 from mlmed.names import safe_name
 

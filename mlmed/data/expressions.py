@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
-from formulaic import ModelSpec as Encoding
 from formulaic.parser.types import Factor, Term
 
+from mlmed.data.terms import Encoding
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
@@ -113,11 +113,11 @@ def _call(node: ast.Call, text: str, kinds: Kinds) -> Any:
 def column_expressions(equation: Equation, encoding: Encoding, kinds: Kinds) -> dict[str, nw.Expr]:
     """Expression of every column of an encoding except the intercept, by formulaic's name."""
     out: dict[str, nw.Expr] = {}
-    for part in encoding.structure:
+    for part in encoding.parts:
         if not part.term.factors or str(part.term) == "1":
             continue
         known = _term_columns(part.term, kinds)
-        for name in part.columns:
+        for name in (column.name for column in part.columns):
             if name not in known:
                 raise _refuse(name, "its coding is not the default treatment coding")
             out[name] = known[name]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.data.columns import Column
+from mlmed.data.terms import Encoding
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
 

@@ -9,7 +9,6 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.alike import refuse_likeness
@@ -32,6 +31,7 @@ from mlmed.data.predictors import (
     transformed_variables,
 )
 from mlmed.data.sizes import LARGEST, unusual_size
+from mlmed.data.terms import Encoding
 from mlmed.data.written_numbers import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables

@@ -200,7 +200,7 @@ def refuse_rounded_levels(name: str, largest: float) -> None:
         )
 
 
-def check_fixed(equation: Equation, names: list[str]) -> None:
+def check_fixed(equation: Equation, names: Sequence[str]) -> None:
     """At least one fixed effect."""
     if not len(names):
         raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")

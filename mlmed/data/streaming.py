@@ -16,7 +16,6 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
@@ -30,6 +29,7 @@ from mlmed.data.ids import refuse_infinite_ids
 from mlmed.data.layout import INTERCEPT, Design, Layout, column_labels
 from mlmed.data.planning import SAMPLE, Learned, bad_column, complete_rows, count_rows, layout_of, place_columns
 from mlmed.data.sizes import LARGEST
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError, MlmedError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name
