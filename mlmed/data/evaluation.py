@@ -31,6 +31,7 @@ __all__ = [
     "calls_of",
     "evaluate",
     "looks_at_other_rows",
+    "remembers",
     "tree_of",
 ]
 
@@ -212,6 +213,11 @@ def _literal(node: ast.expr, numbers: dict[int, Number]) -> Any:
 def calls_of(expression: str) -> frozenset[str]:
     """Every call in an expression, as it is written."""
     return frozenset(ast.unparse(node) for node in ast.walk(tree_of(expression).body) if isinstance(node, ast.Call))
+
+
+def remembers(expression: str) -> bool:
+    """Whether an expression has a function that remembers the rows of the fit, such as ``center()``."""
+    return any(call.split("(", 1)[0] in STATEFUL for call in calls_of(expression))
 
 
 def looks_at_other_rows(tree: Tree) -> bool:

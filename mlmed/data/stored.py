@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mlmed.data.factors import computed_levels
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, unpacked
 from mlmed.data.layout import Dropped, EquationLayout, Layout
+from mlmed.data.predictors import called_functions
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import Equation
 from mlmed.names import display_name
@@ -35,6 +37,8 @@ _AGAIN = "make it again from the rows, with grams() and save()"
 #: Key of the metadata in the file.
 METADATA = b"mlmed"
 _PATTERN, _PRODUCT = "mlmed_pattern", "mlmed_p"
+#: Calls whose memory is the mean and the standard deviation of a column, which are in the file.
+_STORED = re.compile(r"(?:center|scale)\(\w+\)")
 #: The smallest eigenvalue of the products of a cluster may be below zero by this share of the largest: rounding.
 ROUNDING = 1e-4
 #: Clusters whose products are looked at together.
@@ -118,11 +122,16 @@ def _refuse_other_state(grams: Grams) -> None:
                 f"the levels of {display_name(text)} in equation {layout.name} cannot be stored, as they are computed; "
                 "make it a column first"
             )
+    for layout, equation in zip(grams.layout.equations, grams.layout.asked, strict=True):
+        for call in (call for encoding in layout.encodings for call in encoding.states if not _STORED.fullmatch(call)):
+            raise DataError(
+                f"the state of {display_name(call)} in {equation.text!r} cannot be stored; make it a column first"
+            )
     for equation in grams.layout.asked:
-        for call in ("standardize(", "poly(", "bs(", "cs(", "cr(", "cc(", "hashed("):
-            if call in equation.text:
+        for name in ("standardize", "poly", "bs", "cs", "cr", "cc", "hashed"):
+            if name in called_functions(equation):
                 raise DataError(
-                    f"the state of {call}...) in {equation.text!r} cannot be stored; make it a column first"
+                    f"the state of {name}(...) in {equation.text!r} cannot be stored; make it a column first"
                 )
 
 
