@@ -382,7 +382,7 @@ def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
 
 
 def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
-    """Formulaic writes the text of such a call into code of its own, without minding quotation marks."""
+    """What such a call remembers is kept by its text."""
     for node in ast.walk(call):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value

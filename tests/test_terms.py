@@ -16,9 +16,10 @@ import pandas as pd
 import pytest
 from formulaic import Formula
 
+import mlmed
 from mlmed.allowed import CONTEXT
 from mlmed.data.design import encode, encode_columns
-from mlmed.errors import MlmedError
+from mlmed.errors import DataError, MlmedError
 from mlmed.formula import formula_variables
 from mlmed.names import safe_name
 
@@ -138,3 +139,13 @@ def test_reasons_are_those_of_formulaic(table: pd.DataFrame, text: str) -> None:
         encode(text, table, where="here", finite=False)
     said = str(expected.value).splitlines()[0].replace("`", "")
     assert said in str(found.value), (said, str(found.value))
+
+
+def test_means_of_expressions_are_not_stored(table: pd.DataFrame, tmp_path: Path) -> None:
+    """A file has the mean of a column, from which that of its logarithm does not follow."""
+    rows = table.assign(id=np.arange(ROWS) // 8)
+    for text in ("center(p)", "scale(x)"):
+        mlmed.grams(f"m ~ {text} + (1 | id)", rows).save(tmp_path / "grams.parquet")
+    for text in ("center(np.log(p))", "scale(x, center=False)", "np.exp(center(x))*g + center(x + p)"):
+        with pytest.raises(DataError, match=r"the state of (center|scale)\(.*\) in .* cannot be stored"):
+            mlmed.grams(f"m ~ {text} + (1 | id)", rows).save(tmp_path / "grams.parquet")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +29,7 @@ from mlmed.data.predictors import (
 )
 from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
 from mlmed.data.sizes import refuse_sizes
-from mlmed.data.terms import Encoding, UnknownLevelError, learn_terms, term_columns
+from mlmed.data.terms import Encoding, UnknownLevelError, is_expression, learn_terms, term_columns
 from mlmed.data.widths import refuse_wide
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
@@ -43,6 +45,7 @@ __all__ = [
     "encode_columns",
     "learn_columns",
     "learn_encoding",
+    "learn_equation",
     "refuse_intercept",
     "response_values",
     "spread_column",
@@ -96,7 +99,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     refuse_sizes(table, but=spec.group)
     codes, clusters = cluster_codes(table, spec.group)
     both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
-    table = replaced(table, {name: normalize(table[name]) for name in both})  # ids that are predictors, too
+    if both:  # ids that are predictors, too
+        table = replaced(table, {name: normalize(table[name]) for name in both})
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
@@ -114,11 +118,14 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     )
     kept = np.logical_or.reduce(complete)
     columns = _Columns({("", INTERCEPT): 0}, [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
-    equations = []
+    used = sorted(frozenset().union(*(equation.predictors | equation.response_columns for equation in spec.equations)))
+    equations, memories = [], {}
     for equation, rows in zip(spec.equations, complete, strict=True):
         check_response(equation, table)
-        own = [name for name in table.columns if name in equation.variables]
-        equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
+        key = rows.tobytes()
+        if key not in memories:  # equations with the same rows share what is computed of them
+            memories[key] = Memory(_usable(table, used, rows))
+        equations.append(_design_equation(equation, memories[key], rows[kept], columns))
     refuse_likeness(spec, equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
     layout = Layout(spec.equations, column_labels(columns.names), tuple(equations), dropped, len(table))
@@ -158,28 +165,27 @@ def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], k
     return Dropped(equation.name, len(table), int(rows.sum()), int((~known).sum()), missing)
 
 
-def _usable(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """Complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
-    part = table if rows.all() else table.loc[rows]
-    return to_encodable(part)
+def _usable(table: pd.DataFrame, names: Sequence[str], rows: NDArray[np.bool_]) -> pd.DataFrame:
+    """Some columns of complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
+    return to_encodable(table if rows.all() else table.loc[rows], names)
 
 
-def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns as formulaic is to see them, under safe names."""
+def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Columns as formulas see them, under safe names; others stay what they are."""
+    made = encodable_values(table, names)
     renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
-    made = encodable_values(table)
     return made.rename(columns=renamed) if renamed else made
 
 
-def encodable_values(table: pd.DataFrame) -> pd.DataFrame:
+def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Truth values as numbers, factors without levels that no row has."""
     changed: dict[str, Any] = {}
-    for name in table.columns:
-        kind = table[name].dtype
-        if isinstance(kind, pd.BooleanDtype):
-            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        elif isinstance(kind, pd.CategoricalDtype):
-            changed[name] = table[name].cat.remove_unused_categories()
+    for name in table.columns if names is None else names:
+        column = table[name]
+        if isinstance(column.dtype, pd.BooleanDtype):
+            changed[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        elif isinstance(column.dtype, pd.CategoricalDtype):
+            changed[name] = column.cat.remove_unused_categories()
     return replaced(table, changed) if changed else table
 
 
@@ -224,14 +230,16 @@ def encode_columns(
         refuse_other_kinds(source, memory.table, where)
     else:
         memory.states.update(source.states)
+    terms = source if isinstance(source, Formula) else source.formula
+    computes = any(is_expression(factor) for term in terms for factor in term.factors)
     try:
-        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning):
+        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning) if computes else nullcontext():
             encoding = learn_terms(source, memory) if isinstance(source, Formula) else source
             columns = term_columns(encoding, memory, sparse=sparse)
     except UnknownLevelError as error:
         raise unknown_level(text, where) from error
     except EVALUATION_ERRORS as error:
-        raise _not_evaluated(source, memory, where, error) from error
+        raise _not_evaluated(terms, memory, where, error, is_new=isinstance(source, Formula)) from error
     if isinstance(source, Formula):
         refuse_levels(encoding, where)
     _refuse_complex(columns, encoding, where)
@@ -240,13 +248,12 @@ def encode_columns(
     return columns, encoding
 
 
-def _not_evaluated(source: Formula | Encoding, memory: Memory, where: str, error: Exception) -> FormulaError:
+def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception, *, is_new: bool) -> FormulaError:
     """What is said of a formula that has no value."""
-    terms = source if isinstance(source, Formula) else source.formula
-    named = used_as_number(source, memory.table, where) if isinstance(source, Formula) else None
-    told = named or depends_on_rows(terms, where)
+    named = used_as_number(terms, memory.table, where) if is_new else None
     said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
-    return told or FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
+    other = FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
+    return named or depends_on_rows(terms, where) or other
 
 
 def _refuse_complex(columns: list[Column], encoding: Encoding, where: str) -> None:
@@ -317,51 +324,58 @@ def check_response(equation: Equation, table: pd.DataFrame) -> None:
             raise refusal_of_response(column)
 
 
-def _design_equation(
-    equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], columns: _Columns
-) -> EquationLayout:
-    everywhere = bool(rows.all())
+def _design_equation(equation: Equation, memory: Memory, rows: NDArray[np.bool_], columns: _Columns) -> EquationLayout:
+    placed = {INTERCEPT: 0}
 
-    def place(name: str, values: Column) -> int:
-        if name == INTERCEPT:
-            return 0
-        spread = values if everywhere else spread_column(values, rows)
-        return columns.place(name, spread, rows, equation.name)
+    def place(names: Sequence[str], values: Sequence[Column]) -> None:
+        for name, column in zip(names, values, strict=True):
+            if name not in placed:
+                placed[name] = columns.place(name, spread_column(column, rows), rows, equation.name)
 
-    memory = Memory(table)
-    response = place(equation.response, response_values(equation, memory))
-    check_predictors(equation, table)
-    where, sparse = repr(equation.text), level_count(equation, table) >= MANY_COLUMNS
-    fixed, spec = learn_columns(equation.fixed, memory, where=where, sparse=sparse)
-    check_fixed(equation, spec.column_names)
-    fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed, strict=True))
-    random_names: list[str] = []
-    random_at: list[int] = []
-    terms: list[int] = []
-    encodings = [spec]
-    for number, term in enumerate(equation.random):
-        numbers, term_spec = learn_columns(term.formula, memory, where=where, sparse=sparse)
-        encodings.append(term_spec)
-        for name, column in zip(term_spec.column_names, numbers, strict=True):
-            random_names.append(display_name(name))
-            random_at.append(place(name, column))
-            terms.append(number)
-    check_random(equation, random_names)
-    typical, spread, levels = typical_values(equation, table)
-    return EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, spec.column_names)),
-        random=tuple(random_names),
-        fixed_at=fixed_at,
-        random_at=tuple(random_at),
-        response_at=response,
-        terms=tuple(terms),
-        encodings=tuple(encodings),
-        typical=typical,
-        spread=spread,
-        levels=levels,
-        observed=observed_values(equation, table, typical),
+    place([equation.response], [response_values(equation, memory)])
+    sparse = level_count(equation, memory.table) >= MANY_COLUMNS
+    numbers, layout = learn_equation(equation, memory, sparse=sparse)
+    for own, encoding in zip(numbers, layout.encodings, strict=True):
+        place(encoding.column_names, own)
+    known = layout.typical, layout.spread, layout.levels
+    return EquationLayout.of(
+        equation.name, layout.encodings, known, layout.observed, response=equation.response, placed=placed
     )
+
+
+def learn_equation(
+    equation: Equation, memory: Memory, *, random: bool = True, sparse: bool = False
+) -> tuple[list[list[Column]], EquationLayout]:
+    """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
+
+    Parameters
+    ----------
+    equation : Equation
+        What was asked.
+    memory : Memory
+        Its complete rows.
+    random : bool
+        Whether the random terms are encoded.
+    sparse : bool
+        Whether columns that are mostly zero come without their zeros.
+
+    Raises
+    ------
+    DataError, FormulaError
+        As ``encode``; or a predictor cannot be used, or an effect is there twice.
+    """
+    check_predictors(equation, memory.table)
+    where = repr(equation.text)
+    texts = [equation.fixed, *(term.formula for term in equation.random if random)]
+    learned = []
+    for text in texts:
+        learned.append(learn_columns(text, memory, where=where, sparse=sparse))
+        check_fixed(equation, learned[0][1].column_names)
+    numbers, encodings = [own for own, _ in learned], [encoding for _, encoding in learned]
+    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
+    known = typical_values(equation, memory.table)
+    observed = observed_values(equation, memory.table, known[0])
+    return numbers, EquationLayout.of(equation.name, encodings, known, observed)
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:

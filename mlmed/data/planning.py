@@ -306,24 +306,15 @@ def place_columns(learned: Learned, names: dict[tuple[str, str], int]) -> dict[s
 
 def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
     """Where an equation finds its columns."""
-    equation, kinds, encodings = learned.equation, learned.kinds, learned.encodings
-    random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
-    fixed, own = list(encodings[0].column_names), equation.predictors
+    equation, kinds = learned.equation, learned.kinds
+    own = equation.predictors
     typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
-    return EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, fixed)),
-        random=tuple(display_name(name) for _, name in random),
-        fixed_at=tuple(placed[name] for name in fixed),
-        random_at=tuple(placed[name] for _, name in random),
-        response_at=placed[equation.response],
-        terms=tuple(t for t, _ in random),
-        encodings=encodings,
-        typical={**typical, **learned.means},
-        # a single row has no standard deviation; in memory it is 0, too
-        spread={n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own},
-        levels={n: known for n, known in kinds.levels.items() if n in own},
-        observed=learned.observed,
+    # a single row has no standard deviation; in memory it is 0, too
+    spread = {n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own}
+    levels = {n: known for n, known in kinds.levels.items() if n in own}
+    known = {**typical, **learned.means}, spread, levels
+    return EquationLayout.of(
+        equation.name, learned.encodings, known, learned.observed, response=equation.response, placed=placed
     )
 
 

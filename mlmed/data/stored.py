@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,24 +257,13 @@ def _check_table(document: dict[str, Any], table: Any) -> None:
 def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
     levels = {name: tuple(known) for name, known in plain["levels"].items()}
     encodings = encodings_of(equation, stand_in(plain["typical"], plain["spread"], levels))
-    names = [[display_name(name) for name in encoding.column_names] for encoding in encodings]
-    random = [(name, number) for number, own in enumerate(names[1:]) for name in own]
-    if names[0] != plain["fixed"] or random != list(zip(plain["random"], plain["terms"], strict=True)):
+    known = plain["typical"], plain["spread"], levels
+    observed = {name: tuple(values) for name, values in plain["observed"].items()}
+    made = EquationLayout.of(plain["name"], encodings, known, observed)
+    if any(list(getattr(made, key)) != plain[key] for key in ("fixed", "random", "terms")):
         raise DataError(f"the columns of equation {equation.name} are not those that its formula and its levels give")
-    return EquationLayout(
-        name=plain["name"],
-        fixed=tuple(plain["fixed"]),
-        random=tuple(plain["random"]),
-        fixed_at=tuple(plain["fixed_at"]),
-        random_at=tuple(plain["random_at"]),
-        response_at=plain["response_at"],
-        terms=tuple(plain["terms"]),
-        encodings=encodings,
-        typical=plain["typical"],
-        spread=plain["spread"],
-        levels=levels,
-        observed={name: tuple(known) for name, known in plain["observed"].items()},
-    )
+    fixed_at, random_at = tuple(plain["fixed_at"]), tuple(plain["random_at"])
+    return replace(made, response_at=plain["response_at"], fixed_at=fixed_at, random_at=random_at)
 
 
 def _unstacked(table: pd.DataFrame, group: list[str], patterns: int) -> tuple[Array, pd.Index]:

@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn
 from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, calls_of
 
-__all__ = ["Encoding", "FactorError", "Part", "Piece", "TermColumn", "UnknownLevelError", "learn_terms", "term_columns"]
+__all__ = [
+    "Encoding",
+    "FactorError",
+    "Part",
+    "Piece",
+    "TermColumn",
+    "UnknownLevelError",
+    "is_expression",
+    "learn_terms",
+    "term_columns",
+]
 
 Array = NDArray[np.float64]
 
@@ -133,6 +143,8 @@ class _Basis:
 
 def _known(value: Any) -> Any:
     """A value of an expression as a factor, a basis, or numbers."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value
     if isinstance(value, Coded):
         return value
     bare = value.__wrapped__ if isinstance(value, FactorValues) else value
@@ -165,12 +177,15 @@ def learn_terms(formula: Formula, memory: Memory) -> Encoding:
         parts.append(Part(term, tuple(columns.values())))
     names = tuple(column.name for part in parts for column in part.columns)
     remembered = {text: known for text, known in levels.items() if found[text].is_remembered}
-    calls = frozenset().union(*(calls_of(text) for text, factor in factors.items() if _is_expression(factor)))
-    states = {call: state for call, state in memory.states.items() if call in calls}
+    states = {}
+    if memory.states:
+        calls = frozenset().union(*(calls_of(text) for text, factor in factors.items() if is_expression(factor)))
+        states = {call: state for call, state in memory.states.items() if call in calls}
     return Encoding(formula, tuple(parts), remembered, states, names)
 
 
-def _is_expression(factor: Factor) -> bool:
+def is_expression(factor: Factor) -> bool:
+    """Whether a factor is computed, not a column or a number."""
     return bool(factor.eval_method.value == "python")
 
 
@@ -180,7 +195,7 @@ def _is_number(factor: Factor) -> bool:
 
 def _evaluated(factor: Factor, memory: Memory) -> Any:
     try:
-        return memory.value(factor.expr, is_column=not _is_expression(factor))
+        return memory.value(factor.expr, is_column=not is_expression(factor))
     except EVALUATION_ERRORS as error:
         said = f"Unable to evaluate factor `{factor}`. [{type(error).__name__}: {error}]"
         raise FactorError(said) from error
