@@ -57,13 +57,13 @@ EXPRESSIONS = [
     "I((x > 0) & m)", "I(g == 'a')*x", "g.isin(['a', 'b'])", "g.eq('a')", "np.equal(g, 'a')", "I(o < 'hi')",
     "np.where(g == 'a', x, m)", "np.clip(x, a_min=0, a_max=1)", "x.clip(0, m)", "x.clip(lower=0)", "x.round()",
     "round(x, 1)", "np.round(x*1000, -2)", "x.between(0, 1)", "np.digitize(x, bins=[-1, 0, 1], right=True)",
-    "k.lt(x)", "np.where(x > 0, 1, 0):g", "x:np.exp(1)", "np.log(x)", "I(np.pi*x)", "np.logical_and(x > 0, m)",
+    "k.lt(x)", "np.where(x > 0, 1, 0):g", "x:np.exp(m)", "np.log(x)", "I(np.pi*x)", "np.logical_and(x > 0, m)",
     "np.where(x > 0, 2, 3)**2", "I(1/x)", "np.hypot(x, m)",
 ]  # fmt: skip
 REFUSED = [
-    "C(g, Treatment('zz'))", "C(g, np.eye(2))", "I((x > 0) - (m > 0))", "I((x > 0)/(m > 0))", "I((x > 0)**(m > 0))",
+    "I((x > 0) - (m > 0))", "I((x > 0)/(m > 0))", "I((x > 0)**(m > 0))",
     "I(k & 1)", "I(x | 1)", "I(g == h)", "bs(x, df=2)", "I(np.where(x > 0, 2, 3)**-1)", "zzz", "np.log(zzz)",
-    "np.log(2)", "g.abs()",
+    "g.abs()",
 ]  # fmt: skip
 
 

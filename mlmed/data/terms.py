@@ -23,7 +23,7 @@ from formulaic.utils.cast import as_columns
 from numpy.typing import NDArray
 
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn
-from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, calls_of, evaluate, tree_of
+from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, calls_of
 
 __all__ = [
     "Encoding",
@@ -212,8 +212,8 @@ def _scoped(
 
     Formulaic's algebra: columns that others span are left out.
     """
-    algebra, nothing = PandasMaterializer(pd.DataFrame()), Memory(pd.DataFrame())
-    values = {text: FactorValues(evaluate(tree_of(text), nothing), kind="constant") for text in literals}
+    algebra = PandasMaterializer(pd.DataFrame())
+    values = {text: FactorValues(float(text), kind="constant") for text in literals}
     values |= {text: FactorValues(0, kind="numerical", spans_intercept=spanning) for text, spanning in spans}
     factors = {text: Factor(text) for text in values}
     algebra.factor_cache = {text: EvaluatedFactor(factor=factors[text], values=own) for text, own in values.items()}
