@@ -131,7 +131,7 @@ FUNCTIONS: Mapping[str, Takes] = _table(
     round=Takes(1, ("ndigits",)),
 )
 
-#: Those that formulaic gives a memory; the text of the call becomes code there, so what stands in it is bounded more.
+#: Those that remember the rows of the fit; the text of the call names what they remember, so it is bounded more.
 STATEFUL = frozenset({"center", "scale", "standardize", "poly", "bs", "cr", "cs", "cc"})
 
 #: Methods of a column, as x.name().
@@ -204,7 +204,7 @@ OTHER_ROWS = frozenset(
 
 
 def _context() -> Mapping[str, Any]:
-    """What names mean while formulas are evaluated, in front of formulaic's own table: no module, no other builtin."""
+    """What the names mean to Python, in front of formulaic's own table: tests evaluate the same formulas with it."""
     names = {*NUMPY, *CONSTANTS, *MATRICES}
     contrasts = SimpleNamespace(**{name: getattr(ContrastsRegistry, name) for name in CONTRASTS})
     numpy = SimpleNamespace(**{name: getattr(np, name) for name in sorted(names)})

@@ -8,12 +8,21 @@ from collections.abc import Iterator
 
 from formulaic.transforms import ContrastsRegistry
 
+from mlmed.allowed import Takes
 from mlmed.errors import FormulaError
 from mlmed.habits import CALLS
 from mlmed.names import FUNCTIONS, display_name
 from mlmed.options import shown
 
-__all__ = ["check_call", "check_logic", "coded_columns", "coding_names", "codings_of", "has_coded_expression"]
+__all__ = [
+    "arguments_of",
+    "check_call",
+    "check_logic",
+    "coded_columns",
+    "coding_names",
+    "codings_of",
+    "has_coded_expression",
+]
 
 #: Contrasts that can be named without parentheses, as in patsy: C(g, Sum).
 CODINGS = frozenset({"Sum", "Helmert", "Diff", "Poly"})
@@ -29,6 +38,23 @@ _ARGUMENTS = {
     "round": "write np.round()",
     "len": "make a column of the lengths before the fit",
 }
+
+
+def arguments_of(node: ast.Call, takes: Takes) -> tuple[list[ast.expr], dict[str, ast.expr]]:
+    """Arguments of a call that are expressions of columns, and those that are literals, by name.
+
+    Examples
+    --------
+    >>> data, words = arguments_of(ast.parse("round(x, 1)").body[0].value, Takes(1, ("decimals",)))
+    >>> len(data), list(words)
+    (1, ['decimals'])
+    """
+    named = {word.arg: word.value for word in node.keywords if word.arg is not None}
+    first = [named.pop(takes.first)] if takes.first in named else []
+    return [*first, *node.args[: takes.data]], {
+        **dict(zip(takes.words, node.args[takes.data :], strict=False)),
+        **named,
+    }
 
 
 def check_call(node: ast.Call, expression: str) -> None:

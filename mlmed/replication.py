@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from functools import lru_cache
 from multiprocessing import resource_tracker
+from types import GeneratorType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -234,12 +235,13 @@ def results_of(
     apart = (
         how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
     )
-    with _quiet_start() if apart else nullcontext():
-        found = iter(run(tasks))
-    try:
+    found: Iterator[Result] = iter(())
+    try:  # a signal may come while the workers are started
+        with _quiet_start() if apart else nullcontext():
+            found = iter(run(tasks))
         yield found
     finally:
-        if getattr(found, "gi_frame", None) is not None:  # a generator that is not exhausted
+        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # one that is not exhausted
             with filtering(ignore=UserWarning):  # joblib advises to ask for less
                 found.close()
 

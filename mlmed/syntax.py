@@ -26,7 +26,7 @@ from mlmed.allowed import (
     STATEFUL,
     Takes,
 )
-from mlmed.calls import check_call, check_logic
+from mlmed.calls import arguments_of, check_call, check_logic
 from mlmed.constants import Number, is_kind, numbers_of
 from mlmed.errors import FormulaError
 from mlmed.habits import hint_for_attribute, hint_for_module, hint_for_text
@@ -414,7 +414,7 @@ def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
 
 
 def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
-    """Formulaic writes the text of such a call into code of its own, without minding quotation marks."""
+    """What such a call remembers is kept by its text."""
     for node in ast.walk(call):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value
@@ -427,20 +427,17 @@ def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
 
 def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list[ast.expr]:
     """Arguments that are expressions; all others are literals that the function knows by name."""
-    named: dict[str, ast.expr] = {}
-    for word in node.keywords:
-        if not word.arg or word.arg not in (takes.first, *takes.words) or word.arg in named:
-            known = [f"{name}=" for name in (takes.first, *takes.words) if name]
+    words = [word.arg for word in node.keywords]
+    for k, name in enumerate(words):
+        if not name or name not in (takes.first, *takes.words) or name in words[:k]:
+            known = [f"{known}=" for known in (takes.first, *takes.words) if known]
             instead = f"write {' or '.join(known)}" if known else "write its arguments without names"
-            asked.refuse(f"{called} has no argument {'**' if word.arg is None else word.arg}", instead)
-        named[word.arg] = word.value
-    first = [named.pop(takes.first)] if takes.first in named else []
-    data, others = node.args[: takes.data], node.args[takes.data :]
-    given = len(node.args) + len(node.keywords)
+            asked.refuse(f"{called} has no argument {'**' if name is None else name}", instead)
+    operands, literals = arguments_of(node, takes)
+    given, others = len(node.args) + len(node.keywords), node.args[takes.data :]
     too_many = len(others) > len(takes.words) or given > takes.largest
-    if too_many or given < takes.least or (first and data):
+    if too_many or given < takes.least or (takes.first in words and node.args[: takes.data]):
         asked.refuse(f"{called} takes {takes.counted}, and {given} {'is' if given == 1 else 'are'} given", _CHECK)
-    literals = {**dict(zip(takes.words, others, strict=False)), **named}
     for name, value in literals.items():
         if name != "contrasts" or not _is_coding(value, asked):
             _check_literal(value, name, called, asked)
@@ -448,7 +445,7 @@ def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list
             asked.refuse(
                 f"{ast.unparse(value)} is no coding of a factor", "write contr.sum, Treatment('level') or a list"
             )
-    return [*first, *data]
+    return operands
 
 
 def _is_coding(node: ast.expr, asked: _Asked) -> bool:

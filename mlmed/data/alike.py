@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from formulaic import ModelSpec as Encoding
-
 from mlmed.data.layout import EquationLayout
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of
 from mlmed.model import ModelSpec
@@ -78,8 +77,8 @@ def _refuse_same_labels(equations: Iterable[tuple[str, Iterable[str]]]) -> None:
 
 def _meanings(equation: Equation, encodings: Sequence[Encoding]) -> Iterator[_Meaning]:
     texts = (equation.fixed, *(term.formula for term in equation.random))
-    terms = [(term, (":".join(f.expr for f in term.factors),)) for text in texts for term in formula_of(text)]
-    terms += [(part.term, part.columns) for encoding in encodings for part in encoding.structure]
+    terms = [(term, [":".join(f.expr for f in term.factors)]) for text in texts for term in formula_of(text)]
+    terms += [(part.term, [c.name for c in part.columns]) for encoding in encodings for part in encoding.parts]
     for term, names in terms:
         factors = frozenset(factor.expr for factor in term.factors if factor.eval_method.value != "literal")
         if not factors:  # the constant

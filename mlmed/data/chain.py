@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from formulaic import ModelSpec as Encoding
 
 from mlmed.data.grams import Grams, column_sums
 from mlmed.data.layout import EquationLayout, Layout
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import formula_variables, term_variables
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csc_array, csc_matrix
 
-__all__ = ["MANY_COLUMNS", "MOSTLY_ZERO", "Column", "SparseColumn", "columns_of", "completed", "same_on"]
+__all__ = ["MANY_COLUMNS", "MOSTLY_ZERO", "Column", "SparseColumn", "completed", "same_on"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -69,20 +68,10 @@ class SparseColumn:
 Column = Array | SparseColumn
 
 
-def columns_of(numbers: Array | csc_matrix | csc_array) -> list[Column]:
-    """Columns of a matrix; those of a sparse one without zeros where they are mostly zero."""
-    if isinstance(numbers, np.ndarray):
-        return list(numbers.T)
-    found: list[Column] = []
-    n = numbers.shape[0]
-    for start, stop in zip(numbers.indptr[:-1], numbers.indptr[1:], strict=True):
-        column = SparseColumn(numbers.indices[start:stop].astype(np.intp), numbers.data[start:stop], n)
-        found.append(column if stop - start <= MOSTLY_ZERO * n else np.asarray(column))
-    return found
-
-
 def same_on(one: Column, two: Column, rows: NDArray[np.bool_]) -> bool:
     """Whether two columns have the same values on some rows, (n,) flags."""
+    if one is two:
+        return True
     if isinstance(one, SparseColumn) and isinstance(two, SparseColumn):
         one, two = one.among(rows), two.among(rows)
         return np.array_equal(one.at, two.at) and np.array_equal(one.values, two.values)

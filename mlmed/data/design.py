@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from formulaic import Formula
-from formulaic import ModelSpec as Encoding
-from formulaic.errors import DataMismatchWarning, FormulaicError
 from numpy.typing import NDArray
 
-from mlmed.allowed import CONTEXT
 from mlmed.data.alike import refuse_likeness
-from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, columns_of, completed, same_on
+from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, completed, same_on
 from mlmed.data.comparisons import refuse_other_kinds, used_as_number
+from mlmed.data.evaluation import EVALUATION_ERRORS, Memory
 from mlmed.data.factors import misfit_of_coding, refuse_levels, unknown_level
 from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
 from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
@@ -27,8 +27,9 @@ from mlmed.data.predictors import (
     observed_values,
     typical_values,
 )
-from mlmed.data.rowwise import depends_on_rows, refuse_other_rows, unclear_terms
+from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
 from mlmed.data.sizes import refuse_sizes
+from mlmed.data.terms import Encoding, UnknownLevelError, is_expression, learn_terms, term_columns
 from mlmed.data.widths import refuse_wide
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
@@ -44,6 +45,7 @@ __all__ = [
     "encode_columns",
     "learn_columns",
     "learn_encoding",
+    "learn_equation",
     "refuse_intercept",
     "response_values",
     "spread_column",
@@ -51,17 +53,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-#: What user formulas raise inside formulaic and numpy.
-_EVALUATION_ERRORS = (
-    FormulaicError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    NameError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(slots=True)
@@ -108,7 +99,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     refuse_sizes(table, but=spec.group)
     codes, clusters = cluster_codes(table, spec.group)
     both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
-    table = replaced(table, {name: normalize(table[name]) for name in both})  # ids that are predictors, too
+    if both:  # ids that are predictors, too
+        table = replaced(table, {name: normalize(table[name]) for name in both})
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
@@ -126,11 +118,14 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     )
     kept = np.logical_or.reduce(complete)
     columns = _Columns({("", INTERCEPT): 0}, [np.ones(int(kept.sum()))], [np.ones(int(kept.sum()), dtype=bool)])
-    equations = []
+    used = sorted(frozenset().union(*(equation.predictors | equation.response_columns for equation in spec.equations)))
+    equations, memories = [], {}
     for equation, rows in zip(spec.equations, complete, strict=True):
         check_response(equation, table)
-        own = [name for name in table.columns if name in equation.variables]
-        equations.append(_design_equation(equation, _usable(table[own], rows), rows[kept], columns))
+        key = rows.tobytes()
+        if key not in memories:  # equations with the same rows share what is computed of them
+            memories[key] = Memory(_usable(table, used, rows))
+        equations.append(_design_equation(equation, memories[key], rows[kept], columns))
     refuse_likeness(spec, equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
     layout = Layout(spec.equations, column_labels(columns.names), tuple(equations), dropped, len(table))
@@ -170,28 +165,27 @@ def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], k
     return Dropped(equation.name, len(table), int(rows.sum()), int((~known).sum()), missing)
 
 
-def _usable(table: pd.DataFrame, rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """Complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
-    part = table if rows.all() else table.loc[rows]
-    return to_encodable(part)
+def _usable(table: pd.DataFrame, names: Sequence[str], rows: NDArray[np.bool_]) -> pd.DataFrame:
+    """Some columns of complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
+    return to_encodable(table if rows.all() else table.loc[rows], names)
 
 
-def to_encodable(table: pd.DataFrame) -> pd.DataFrame:
-    """Columns as formulaic is to see them, under safe names."""
+def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """Columns as formulas see them, under safe names; others stay what they are."""
+    made = encodable_values(table, names)
     renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
-    made = encodable_values(table)
     return made.rename(columns=renamed) if renamed else made
 
 
-def encodable_values(table: pd.DataFrame) -> pd.DataFrame:
+def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Truth values as numbers, factors without levels that no row has."""
     changed: dict[str, Any] = {}
-    for name in table.columns:
-        kind = table[name].dtype
-        if isinstance(kind, pd.BooleanDtype):
-            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        elif isinstance(kind, pd.CategoricalDtype):
-            changed[name] = table[name].cat.remove_unused_categories()
+    for name in table.columns if names is None else names:
+        column = table[name]
+        if isinstance(column.dtype, pd.BooleanDtype):
+            changed[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        elif isinstance(column.dtype, pd.CategoricalDtype):
+            changed[name] = column.cat.remove_unused_categories()
     return replaced(table, changed) if changed else table
 
 
@@ -203,78 +197,81 @@ def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray
 
 
 def encode(
-    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+    text: str | Formula | Encoding, table: pd.DataFrame | Memory, *, where: str, finite: bool = True
 ) -> tuple[Array, Encoding]:
-    """Turn a right-hand side into numbers, (n, columns), and the spec that repeats it on new data.
+    """Turn a right-hand side into numbers, (n, columns), and the encoding that repeats it on new data.
 
     Raises
     ------
     FormulaError
-        If formulaic cannot evaluate the formula, it yields values that are not finite, a factor has a level that it
+        If the formula cannot be evaluated, it yields values that are not finite, a factor has a level that it
         did not have when it was learned, or a column is compared with what none of its values can be.
     DataError
         If a factor has a single level when it is learned.
     """
-    matrix = _materialized(text, table, where, "numpy")
-    numbers = _real(np.asarray(matrix), matrix.model_spec, where).reshape(len(table), -1)
-    if finite:
-        _refuse_not_finite(numbers, matrix.model_spec, table, where)
-    return numbers, matrix.model_spec
+    columns, encoding = encode_columns(text, table, where=where, finite=finite, sparse=False)
+    n = len(table.table if isinstance(table, Memory) else table)
+    return np.stack([np.asarray(one) for one in columns], axis=1) if columns else np.empty((n, 0)), encoding
 
 
 def encode_columns(
-    text: str | Formula | Encoding, table: pd.DataFrame, *, where: str, finite: bool = True
+    text: str | Formula | Encoding,
+    table: pd.DataFrame | Memory,
+    *,
+    where: str,
+    finite: bool = True,
+    sparse: bool = True,
 ) -> tuple[list[Column], Encoding]:
-    """The same column by column, those that are mostly zero without their zeros."""
-    matrix = _materialized(text, table, where, "sparse")
-    if np.iscomplexobj(matrix):
-        _real(matrix.toarray(), matrix.model_spec, where)
-    if finite and not np.isfinite(matrix.data).all():
-        _refuse_not_finite(matrix.toarray(), matrix.model_spec, table, where)
-    return columns_of(matrix), matrix.model_spec
-
-
-def _materialized(text: str | Formula | Encoding, table: pd.DataFrame, where: str, output: str) -> Any:
-    """What formulaic makes of a right-hand side."""
+    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
+    memory = table if isinstance(table, Memory) else Memory(table)
     source = formula_of(text) if isinstance(text, str) else text
     if isinstance(source, Formula):
-        refuse_wide(source, table, where, dense=output == "numpy")
-        refuse_other_kinds(source, table, where)
+        refuse_wide(source, memory.table, where, dense=not sparse)
+        refuse_other_kinds(source, memory.table, where)
+    else:
+        memory.states.update(source.states)
+    terms = source if isinstance(source, Formula) else source.formula
+    computes = any(is_expression(factor) for term in terms for factor in term.factors)
     try:
-        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning, error=(DataMismatchWarning,)):
-            matrix = source.get_model_matrix(table, context=CONTEXT, na_action="ignore", output=output)
-    except DataMismatchWarning as error:
+        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning) if computes else nullcontext():
+            encoding = learn_terms(source, memory) if isinstance(source, Formula) else source
+            columns = term_columns(encoding, memory, sparse=sparse)
+    except UnknownLevelError as error:
         raise unknown_level(text, where) from error
-    except _EVALUATION_ERRORS as error:
-        named = used_as_number(source, table, where) if isinstance(source, Formula) else None
-        named = named or (misfit_of_coding(source, table, where) if isinstance(source, Formula) else None)
-        if named is not None:
-            raise named from error
-        if not isinstance(error, FormulaicError):  # every factor has been evaluated, but they are no columns of a table
-            terms = text.formula if isinstance(text, Encoding) else source
-            if (told := depends_on_rows(terms, where)) is not None:
-                raise told from error
-        shown = display_name(str(text.formula if isinstance(text, Encoding) else text))
-        said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise FormulaError(f"cannot evaluate {shown!r} in {where}: {said}; check the formula") from error
-    if not isinstance(text, Encoding):
-        refuse_levels(matrix.model_spec, where)
-    return matrix
+    except EVALUATION_ERRORS as error:
+        raise _not_evaluated(terms, memory, where, error, is_new=isinstance(source, Formula)) from error
+    if isinstance(source, Formula):
+        refuse_levels(encoding, where)
+    _refuse_complex(columns, encoding, where)
+    if finite:
+        _refuse_not_finite(columns, encoding, memory.table, where)
+    return columns, encoding
 
 
-def _real(numbers: NDArray[Any], spec: Encoding, where: str) -> Array:
-    """Columns as double precision, which would lose the imaginary part of a complex one silently."""
-    if not np.iscomplexobj(numbers):
-        return numbers.astype(np.float64, copy=False)
-    complex_at = np.flatnonzero(np.atleast_1d(numbers.imag.any(axis=0)))
-    shown = display_name(spec.column_names[int(complex_at[0])] if len(complex_at) else str(spec.formula))
-    raise DataError(f"{shown} in {where} has complex values; write what is meant as real numbers, such as its size")
+def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception, *, is_new: bool) -> FormulaError:
+    """What is said of a formula that has no value."""
+    told = (used_as_number, misfit_of_coding) if is_new else ()
+    named = next(filter(None, (tell(terms, memory.table, where) for tell in told)), None)
+    said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
+    other = FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
+    return named or depends_on_rows(terms, where) or other
 
 
-def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, where: str) -> None:
-    for k, name in enumerate(spec.column_names):
-        bad = ~np.isfinite(numbers[:, k])
-        if bad.any():
+def _refuse_complex(columns: list[Column], encoding: Encoding, where: str) -> None:
+    """Double precision would lose the imaginary part silently."""
+    for name, column in zip(encoding.column_names, columns, strict=True):
+        if np.iscomplexobj(column):
+            raise DataError(
+                f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its "
+                "size"
+            )
+
+
+def _refuse_not_finite(columns: list[Column], encoding: Encoding, table: pd.DataFrame, where: str) -> None:
+    for name, column in zip(encoding.column_names, columns, strict=True):
+        finite = np.isfinite(column.values if isinstance(column, SparseColumn) else column)
+        if not finite.all():
+            bad = ~np.isfinite(np.asarray(column))
             row = table.index[int(np.argmax(bad))]
             raise FormulaError(
                 f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
@@ -282,7 +279,7 @@ def _refuse_not_finite(numbers: Array, spec: Encoding, table: pd.DataFrame, wher
             )
 
 
-def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array, Encoding]:
+def learn_encoding(text: str, table: pd.DataFrame | Memory, *, where: str) -> tuple[Array, Encoding]:
     """Turn a right-hand side into numbers for the first time: ``encode`` and refuse what depends on other rows.
 
     Raises
@@ -290,28 +287,26 @@ def learn_encoding(text: str, table: pd.DataFrame, *, where: str) -> tuple[Array
     FormulaError
         As ``encode``; or a term takes its value in a row from other rows.
     """
-    numbers, spec = encode(text, table, where=where, finite=False)
-    refuse_other_rows(spec, numbers, table, lambda rows: encode(spec, rows, where=where, finite=False)[0], where=where)
-    _refuse_not_finite(numbers, spec, table, where)
-    return numbers, spec
+    refuse_other_rows(formula_of(text), where)
+    return encode(text, table, where=where)
 
 
-def learn_columns(text: str, table: pd.DataFrame, *, where: str) -> tuple[list[Column], Encoding]:
-    """The same column by column, those that are mostly zero without their zeros."""
-    _, spec = encode_columns(text, table, where=where, finite=False)
-    if unclear_terms(spec):
-        numbers, spec = learn_encoding(text, table, where=where)
-        return list(numbers.T), spec
-    return encode_columns(spec, table, where=where)[0], spec
+def learn_columns(
+    text: str, table: pd.DataFrame | Memory, *, where: str, sparse: bool
+) -> tuple[list[Column], Encoding]:
+    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
+    refuse_other_rows(formula_of(text), where)
+    return encode_columns(text, table, where=where, sparse=sparse)
 
 
-def response_values(equation: Equation, table: pd.DataFrame) -> Array:
+def response_values(equation: Equation, table: pd.DataFrame | Memory) -> Array:
     """Numbers of the left-hand side, (n,)."""
     name, safe = equation.name, equation.response
-    if safe in table.columns:
-        values = table[safe].to_numpy(dtype=np.float64)
+    memory = table if isinstance(table, Memory) else Memory(table)
+    if safe in memory.table.columns:
+        values = memory.table[safe].to_numpy(dtype=np.float64)
     else:
-        found = encode(f"0 + {safe}", table, where=f"the response of {equation.text!r}")[0]
+        found = encode(f"0 + {safe}", memory, where=f"the response of {equation.text!r}")[0]
         if found.shape[1] != 1:
             raise FormulaError(
                 f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
@@ -330,58 +325,58 @@ def check_response(equation: Equation, table: pd.DataFrame) -> None:
             raise refusal_of_response(column)
 
 
-def _design_equation(
-    equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], columns: _Columns
-) -> EquationLayout:
-    everywhere = bool(rows.all())
+def _design_equation(equation: Equation, memory: Memory, rows: NDArray[np.bool_], columns: _Columns) -> EquationLayout:
+    placed = {INTERCEPT: 0}
 
-    def place(name: str, values: Column) -> int:
-        if name == INTERCEPT:
-            return 0
-        spread = values if everywhere else spread_column(values, rows)
-        return columns.place(name, spread, rows, equation.name)
+    def place(names: Sequence[str], values: Sequence[Column]) -> None:
+        for name, column in zip(names, values, strict=True):
+            if name not in placed:
+                placed[name] = columns.place(name, spread_column(column, rows), rows, equation.name)
 
-    response = place(equation.response, response_values(equation, table))
-    check_predictors(equation, table)
-    fixed, spec = _learn_columns(equation.fixed, equation, table)
-    check_fixed(equation, spec.column_names)
-    fixed_at = tuple(place(name, column) for name, column in zip(spec.column_names, fixed, strict=True))
-    random_names: list[str] = []
-    random_at: list[int] = []
-    terms: list[int] = []
-    encodings = [spec]
-    for number, term in enumerate(equation.random):
-        numbers, term_spec = _learn_columns(term.formula, equation, table)
-        encodings.append(term_spec)
-        for name, column in zip(term_spec.column_names, numbers, strict=True):
-            random_names.append(display_name(name))
-            random_at.append(place(name, column))
-            terms.append(number)
-    check_random(equation, random_names)
-    typical, spread, levels = typical_values(equation, table)
-    return EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, spec.column_names)),
-        random=tuple(random_names),
-        fixed_at=fixed_at,
-        random_at=tuple(random_at),
-        response_at=response,
-        terms=tuple(terms),
-        encodings=tuple(encodings),
-        typical=typical,
-        spread=spread,
-        levels=levels,
-        observed=observed_values(equation, table, typical),
+    place([equation.response], [response_values(equation, memory)])
+    sparse = level_count(equation, memory.table) >= MANY_COLUMNS
+    numbers, layout = learn_equation(equation, memory, sparse=sparse)
+    for own, encoding in zip(numbers, layout.encodings, strict=True):
+        place(encoding.column_names, own)
+    known = layout.typical, layout.spread, layout.levels
+    return EquationLayout.of(
+        equation.name, layout.encodings, known, layout.observed, response=equation.response, placed=placed
     )
 
 
-def _learn_columns(text: str, equation: Equation, table: pd.DataFrame) -> tuple[list[Column], Encoding]:
-    """Columns of a right-hand side; those of factors with many levels without their zeros."""
+def learn_equation(
+    equation: Equation, memory: Memory, *, random: bool = True, sparse: bool = False
+) -> tuple[list[list[Column]], EquationLayout]:
+    """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
+
+    Parameters
+    ----------
+    equation : Equation
+        What was asked.
+    memory : Memory
+        Its complete rows.
+    random : bool
+        Whether the random terms are encoded.
+    sparse : bool
+        Whether columns that are mostly zero come without their zeros.
+
+    Raises
+    ------
+    DataError, FormulaError
+        As ``encode``; or a predictor cannot be used, or an effect is there twice.
+    """
+    check_predictors(equation, memory.table)
     where = repr(equation.text)
-    if level_count(equation, table) < MANY_COLUMNS:
-        numbers, spec = learn_encoding(text, table, where=where)
-        return list(numbers.T), spec
-    return learn_columns(text, table, where=where)
+    texts = [equation.fixed, *(term.formula for term in equation.random if random)]
+    learned = []
+    for text in texts:
+        learned.append(learn_columns(text, memory, where=where, sparse=sparse))
+        check_fixed(equation, learned[0][1].column_names)
+    numbers, encodings = [own for own, _ in learned], [encoding for _, encoding in learned]
+    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
+    known = typical_values(equation, memory.table)
+    observed = observed_values(equation, memory.table, known[0])
+    return numbers, EquationLayout.of(equation.name, encodings, known, observed)
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:

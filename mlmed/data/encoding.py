@@ -1,7 +1,7 @@
-"""Encodings without the rows: formulaic's specs rebuilt from levels, means and standard deviations.
+"""Encodings without the rows: rebuilt from levels, means and standard deviations.
 
-A pushed-down or stored Gram has no rows left to learn an encoding from. What formulaic needs to know (the
-levels of factors, the mean and standard deviation of centred columns) is put into a small made-up table.
+A pushed-down or stored Gram has no rows left to learn an encoding from. What has to be known (the levels of factors,
+the mean and standard deviation of centred columns) is put into a small made-up table.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 
 from mlmed.data.design import encode_columns
+from mlmed.data.rowwise import refuse_other_rows
+from mlmed.data.terms import Encoding
 from mlmed.formula import Equation, formula_of
 from mlmed.names import safe_name
 
-__all__ = ["encodings_of", "stand_in"]
+__all__ = ["encodings_of", "response_encoding", "stand_in"]
 
 
 def stand_in(typical: dict[str, Any], spread: dict[str, float], levels: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
@@ -46,6 +47,21 @@ def stand_in(typical: dict[str, Any], spread: dict[str, float], levels: dict[str
 
 
 def encodings_of(equation: Equation, table: pd.DataFrame) -> tuple[Encoding, ...]:
-    """The specs of the fixed part and of each random term, learned from a stand-in table."""
+    """Those of the fixed part and of each random term, learned from a stand-in table.
+
+    Raises
+    ------
+    FormulaError
+        A term takes its value in a row from other rows.
+    """
     texts = [equation.fixed, *(term.formula for term in equation.random)]
-    return tuple(encode_columns(formula_of(text), table, where=repr(equation.text), finite=False)[1] for text in texts)
+    for text in texts:
+        refuse_other_rows(formula_of(text), repr(equation.text))
+    return tuple(encode_columns(text, table, where=repr(equation.text), finite=False)[1] for text in texts)
+
+
+def response_encoding(equation: Equation, table: pd.DataFrame) -> Encoding | None:
+    """The same of a response that is computed; None if it is a column as it stands."""
+    if equation.response_columns == {equation.name}:
+        return None
+    return encode_columns(f"0 + {equation.response}", table, where=repr(equation.text), finite=False)[1]

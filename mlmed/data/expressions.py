@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import ast
-import itertools
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
-from formulaic import ModelSpec as Encoding
-from formulaic.parser.types import Factor, Term
 
+from mlmed.allowed import FUNCTIONS
+from mlmed.calls import arguments_of
+from mlmed.data.evaluation import evaluate, tree_of
+from mlmed.data.operations import OPERATIONS, Operation
+from mlmed.data.terms import Encoding, Piece, TermColumn
 from mlmed.errors import FormulaError
-from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
 
-__all__ = ["Kinds", "column_expressions", "factor_expression", "refuse_untranslated", "variable_expression"]
-
-_BINARY = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-    ast.Pow: lambda a, b: a**b,
-}
-_FUNCTIONS = {
-    "log": lambda e: e.log(),
-    "log10": lambda e: e.log(10.0),
-    "log2": lambda e: e.log(2.0),
-    "exp": lambda e: e.exp(),
-    "sqrt": lambda e: e.sqrt(),
-    "abs": lambda e: e.abs(),
-    "I": lambda e: e,
-}
+__all__ = [
+    "Kinds",
+    "UntranslatedError",
+    "column_expressions",
+    "is_translated",
+    "variable_expression",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,120 +47,200 @@ class Kinds:
     levels: Mapping[str, tuple[Any, ...]]
 
 
+class UntranslatedError(FormulaError):
+    """A function that engines do not compute as NumPy does: their rows have to be fetched."""
+
+
 def variable_expression(name: str) -> nw.Expr:
     """A numeric or boolean column as double precision."""
     return nw.col(safe_name(name)).cast(nw.Float64)
 
 
-def _refuse(text: str, why: str) -> FormulaError:
-    return FormulaError(
+def _told(text: str, why: str) -> str:
+    return (
         f"the term {display_name(text)} cannot be computed by the engine that holds the rows ({why}); make it a column "
         "there, or collect the data into memory first"
     )
 
 
-def factor_expression(text: str, kinds: Kinds) -> nw.Expr:
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """An expression of an engine.
+
+    Attributes
+    ----------
+    expression : Expr
+        Double precision, truth values or text.
+    kind : {"number", "truth", "text"}
+        Which of these.
+    name : str
+        The column, if it is one as it stands.
+    """
+
+    expression: Any
+    kind: str
+    name: str = ""
+
+
+_Operand = _Value | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """The side of an engine: what is known of its columns, and the term that is translated, for messages."""
+
+    kinds: Kinds
+    text: str
+
+    def _refuse(self, why: str) -> FormulaError:
+        return FormulaError(_told(self.text, why))
+
+    def column(self, name: str) -> _Value:
+        shown = display_name(name)
+        if shown in self.kinds.levels and isinstance(self.kinds.levels[shown][0], str):
+            return _Value(nw.col(name).cast(nw.String), "text", shown)
+        return _Value(variable_expression(shown), "number", shown)
+
+    def apply(self, key: str, operands: Sequence[_Operand], words: dict[str, Any]) -> _Value:
+        truths = [isinstance(one, _Value) and one.kind == "truth" for one in operands]
+        if all(truths):
+            key = {"+": "|", "*": "&", "u-": "np.logical_not", "u+": "I"}.get(key, key)
+        if key == "I":
+            return operands[0]  # type: ignore[return-value]  # a truth value
+        operation = OPERATIONS[key]
+        not_translated = f"the function {key.removeprefix('np.').removeprefix('.')}() is not translated"
+        if not operation.is_rowwise:
+            raise self._refuse(not_translated)
+        if operation.engine is None or (all(truths) and key in ("-", "/", "**")):
+            raise UntranslatedError(_told(self.text, not_translated))
+        if key in "&|" and not any(truths):
+            raise UntranslatedError(_told(self.text, f"{key} is translated for truth values only"))
+        given = self._given(operation, operands)
+        made = operation.engine(*given, **words)
+        if operation.takes == "alike":
+            made = _as_with_nan(made, operands, is_unequal=key in ("!=", "np.not_equal", ".ne"))
+        return _Value(made, "truth" if operation.is_truth else "number")
+
+    def _given(self, operation: Operation, operands: Sequence[_Operand]) -> list[Any]:
+        """Operands in the kinds that an operation takes."""
+        if operation.takes == "truths":
+            return [self._truth(one) for one in operands]
+        if operation.takes == "choice":
+            return [self._truth(operands[0]), *map(self.number, operands[1:])]
+        texts = [isinstance(one, str) or (isinstance(one, _Value) and one.kind == "text") for one in operands]
+        if operation.takes == "alike" and all(texts):
+            return [nw.lit(one) if isinstance(one, str) else one.expression for one in operands]  # type: ignore[union-attr]
+        return list(map(self.number, operands))
+
+    def number(self, operand: _Operand) -> Any:
+        if isinstance(operand, int | float):
+            return nw.lit(float(operand))
+        if isinstance(operand, str) or operand.kind == "text":
+            raise self._refuse(f"{operand if isinstance(operand, str) else operand.name} is text")
+        return _as_number(operand)
+
+    def _truth(self, operand: _Operand) -> Any:
+        if isinstance(operand, _Value) and operand.kind == "truth":
+            return operand.expression
+        return self.number(operand) != 0.0
+
+    def remembered(self, call: str, function: str, operand: _Operand, words: dict[str, Any]) -> _Value:
+        if function not in ("center", "scale") or words:
+            raise self._refuse(f"the function {function}() is not translated")
+        if not isinstance(operand, _Value) or operand.name not in self.kinds.spread:
+            raise self._refuse(f"{function}() is translated for a plain column only")
+        centred = operand.expression - float(self.kinds.typical[operand.name])
+        return _Value(centred / self.kinds.spread[operand.name] if function == "scale" else centred, "number")
+
+    def coded(self, function: str, operand: _Operand, words: dict[str, Any]) -> _Value:
+        is_coded = function == "C"
+        raise self._refuse(
+            "only C(column) is translated" if is_coded else f"the function {function}() is not translated"
+        )
+
+
+def _as_number(value: _Value) -> Any:
+    if value.kind == "truth":
+        return nw.when(value.expression).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
+    return value.expression
+
+
+def _as_with_nan(made: Any, operands: Sequence[_Operand], *, is_unequal: bool) -> Any:
+    """Nothing is larger than NaN or equal to it, in memory; engines sort it behind all numbers."""
+    for one in operands:
+        if isinstance(one, _Value) and one.kind == "number" and not one.name:
+            is_nan = one.expression.is_nan()
+            made = made | is_nan if is_unequal else made & ~is_nan
+    return made
+
+
+def _factor_expression(text: str, kinds: Kinds) -> Any:
     """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``.
 
     Raises
     ------
+    UntranslatedError
+        If it uses a function that engines do not compute as NumPy does.
     FormulaError
-        If it uses a function that is not translated.
+        If it has to know the rows, as splines do.
     """
-    return _translate(ast.parse(text, mode="eval").body, text, kinds)
+    side = _Engine(kinds, text)
+    return side.number(evaluate(tree_of(text), side))
 
 
-def _translate(node: ast.expr, text: str, kinds: Kinds) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.Name):
-        name = display_name(node.id)
-        if name in kinds.levels and isinstance(kinds.levels[name][0], str):
-            raise _refuse(text, f"{name} is text")
-        return variable_expression(name)
-    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        return _BINARY[type(node.op)](_translate(node.left, text, kinds), _translate(node.right, text, kinds))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -1.0 * _translate(node.operand, text, kinds)
-    if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
-        return _call(node, text, kinds)
-    raise _refuse(text, "only numbers, + - * / **, and simple functions are translated")
+def column_expressions(encoding: Encoding, kinds: Kinds) -> dict[str, nw.Expr]:
+    """Expression of every column of an encoding except the intercept, by its name."""
+    return {column.name: _product(column, encoding, kinds) for column in encoding.columns if column.pieces}
 
 
-def _call(node: ast.Call, text: str, kinds: Kinds) -> Any:
-    function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if function in _FUNCTIONS:
-        inner = _translate(node.args[0], text, kinds)
-        return _FUNCTIONS[function](nw.lit(inner) if isinstance(inner, float) else inner)
-    if function in ("center", "scale"):
-        argument = node.args[0]
-        name = display_name(argument.id) if isinstance(argument, ast.Name) else ""
-        if name not in kinds.spread:
-            raise _refuse(text, f"{function}() is translated for a plain column only")
-        centred = variable_expression(name) - kinds.typical[name]
-        return centred / kinds.spread[name] if function == "scale" else centred
-    raise _refuse(text, f"the function {function}() is not translated")
+def _product(column: TermColumn, encoding: Encoding, kinds: Kinds) -> nw.Expr:
+    made: Any = None
+    for piece in column.pieces:
+        one = _piece(piece, encoding, kinds)
+        made = one if made is None else made * one
+    return made if column.scale == 1 else made * float(column.scale)
 
 
-def column_expressions(equation: Equation, encoding: Encoding, kinds: Kinds) -> dict[str, nw.Expr]:
-    """Expression of every column of an encoding except the intercept, by formulaic's name."""
-    out: dict[str, nw.Expr] = {}
-    for part in encoding.structure:
-        if not part.term.factors or str(part.term) == "1":
-            continue
-        known = _term_columns(part.term, kinds)
-        for name in part.columns:
-            if name not in known:
-                raise _refuse(name, "its coding is not the default treatment coding")
-            out[name] = known[name]
-    return out
+def _piece(piece: Piece, encoding: Encoding, kinds: Kinds) -> Any:
+    if not piece.is_level:
+        return _factor_expression(piece.factor, kinds)
+    column, levels = _coded_column(piece.factor, kinds), encoding.levels[piece.factor]
+    if piece.weights is None:
+        return _indicator(column, levels[piece.at])
+    weighted = [(level, float(weight)) for level, weight in zip(levels, piece.weights, strict=True) if weight]
+    return functools.reduce(operator.add, [weight * _indicator(column, level) for level, weight in weighted])
 
 
-def refuse_untranslated(encoding: Encoding, kinds: Kinds) -> None:
-    """Refuse what ``column_expressions`` cannot write, factor by factor.
+def _indicator(column: Any, level: Any) -> Any:
+    is_level = column == (level if isinstance(level, str) else float(level))
+    return nw.when(is_level).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
+
+
+def _coded_column(text: str, kinds: Kinds) -> Any:
+    """The column that is a factor, or that C() makes one of."""
+    node = tree_of(text).body
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
+        node = arguments_of(node, FUNCTIONS["C"])[0][0]
+    name = display_name(node.id) if isinstance(node, ast.Name) else ""
+    if name not in kinds.levels:
+        raise FormulaError(_told(text, "only C(column) is translated"))
+    is_number = isinstance(kinds.levels[name][0], float)
+    return variable_expression(name) if is_number else nw.col(safe_name(name)).cast(nw.String)
+
+
+def is_translated(encoding: Encoding, kinds: Kinds) -> bool:
+    """Whether an engine computes every column; otherwise its rows have to be fetched.
 
     Raises
     ------
     FormulaError
-        A function or a coding is not translated.
+        A column can neither be written for an engine nor computed from some of its rows at a time: a function has to
+        know all rows, or levels are computed.
     """
-    for term in encoding.formula:
-        for factor in term.factors:
-            if factor.eval_method.value != "python":
-                continue
-            if not factor.expr.startswith("C("):
-                factor_expression(factor.expr, kinds)
-            elif display_name(factor.expr[2:-1]) not in kinds.levels:
-                raise _refuse(factor.expr, "only C(column) is translated")
-
-
-def _term_columns(term: Term, kinds: Kinds) -> dict[str, nw.Expr]:
-    """Every column a term can have: products over (some of) its factors of a number or a level indicator."""
-    pieces = [_factor_columns(factor, kinds) for factor in term.factors]
-    out: dict[str, nw.Expr] = {}
-    subsets = (chosen for size in range(1, len(pieces) + 1) for chosen in itertools.combinations(pieces, size))
-    for combination in itertools.chain.from_iterable(itertools.product(*chosen) for chosen in subsets):
-        product = combination[0][1]
-        for _, expression in combination[1:]:
-            product = product * expression
-        for order in itertools.permutations(name for name, _ in combination):  # formulaic's order is its own
-            out[":".join(order)] = product
-    return out
-
-
-def _factor_columns(factor: Factor, kinds: Kinds) -> list[tuple[str, nw.Expr]]:
-    text = factor.expr
-    name = display_name(text)
-    if factor.eval_method.value == "lookup" and name not in kinds.levels:
-        return [(text, variable_expression(name))]
-    if factor.eval_method.value == "python" and not text.startswith("C("):
-        return [(text, factor_expression(text, kinds))]
-    inner = name if factor.eval_method.value == "lookup" else display_name(text[2:-1])
-    if inner not in kinds.levels:
-        raise _refuse(text, "only C(column) is translated")
-    columns: list[tuple[str, nw.Expr]] = []
-    for level in kinds.levels[inner]:
-        column = variable_expression(inner) if isinstance(level, float) else nw.col(safe_name(inner)).cast(nw.String)
-        indicator = nw.when(column == level).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
-        columns += [(f"{text}[T.{level}]", indicator), (f"{text}[{level}]", indicator)]
-    return columns
+    found = True
+    for piece in {piece.factor: piece for column in encoding.columns for piece in column.pieces}.values():
+        try:
+            _piece(piece, encoding, kinds)
+        except UntranslatedError:
+            found = False
+    return found

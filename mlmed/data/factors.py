@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from formulaic import Formula
-from formulaic import ModelSpec as Encoding
 
 from mlmed.calls import codings_of, has_coded_expression
 from mlmed.data.frames import shorten
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError, FormulaError
 from mlmed.names import display_name, typed
 
@@ -21,15 +21,9 @@ __all__ = ["computed_levels", "misfit_of_coding", "refuse_levels", "unknown_leve
 _TREATMENT = frozenset({"Treatment", "contr.treatment", "contr.SAS"})
 
 
-def _factor_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
-    """Levels that a spec has learned of every factor, by the factor's expression."""
-    states = {expression: state for expression, (_, state) in encoding.encoder_state.items()}
-    return {expression: tuple(state["categories"]) for expression, state in states.items() if "categories" in state}
-
-
 def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
     """Levels of factors that are computed from columns, as in ``C(age >= 65)``."""
-    return {text: levels for text, levels in _factor_levels(encoding).items() if has_coded_expression(text)}
+    return {text: levels for text, levels in encoding.levels.items() if has_coded_expression(text)}
 
 
 def refuse_levels(encoding: Encoding, where: str) -> None:
@@ -40,7 +34,7 @@ def refuse_levels(encoding: Encoding, where: str) -> None:
     DataError
         If there is one.
     """
-    for expression, levels in _factor_levels(encoding).items():
+    for expression, levels in encoding.levels.items():
         if len(levels) < 2:
             only = shorten(levels) or "missing"
             raise DataError(f"{display_name(expression)} in {where} is constant (its only level is {only}); remove it")

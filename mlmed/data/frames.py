@@ -314,14 +314,15 @@ def is_numeric(column: pd.Series) -> bool:
 def refuse_infinite(table: pd.DataFrame) -> None:
     """Raise ``DataError`` for the first infinite value, naming column, row and value."""
     for name in table.columns:
-        if table[name].dtype != np.float64:
+        column = table[name]
+        if column.dtype != np.float64:
             continue
-        infinite = np.isinf(table[name].to_numpy())
+        infinite = np.isinf(column.to_numpy())
         if infinite.any():
             row = int(np.argmax(infinite))
             raise DataError(
                 f"column {name!r} has {int(infinite.sum())} infinite value(s), the first in row {row} "
-                f"({float(table[name].iloc[row])}); replace or remove them"
+                f"({float(column.iloc[row])}); replace or remove them"
             )
 
 

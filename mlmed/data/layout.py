@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.data.columns import Column
+from mlmed.data.terms import Encoding
 from mlmed.formula import Equation
 from mlmed.names import display_name, safe_name
 
@@ -108,6 +108,51 @@ class EquationLayout(Compact):
     spread: dict[str, float]
     levels: dict[str, tuple[Any, ...]]
     observed: dict[str, tuple[float, ...]]
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        encodings: Sequence[Encoding],
+        known: tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]],
+        observed: dict[str, tuple[float, ...]],
+        *,
+        response: str = "",
+        placed: Mapping[str, int] | None = None,
+    ) -> EquationLayout:
+        """What is known of an equation.
+
+        Parameters
+        ----------
+        name : str
+            The response as it is shown.
+        encodings : sequence of Encoding
+            Of the fixed part and of each random term.
+        known : (typical, spread, levels)
+            Of its variables.
+        observed : dict
+            Values of those that are transformed.
+        response : str
+            The response as its column is called.
+        placed : mapping of str to int, optional
+            Positions of columns by name; without them there are none, as no Grams are made.
+        """
+        random = [(t, column) for t, encoding in enumerate(encodings[1:]) for column in encoding.column_names]
+        fixed, at = encodings[0].column_names, placed or {}
+        return cls(
+            name=name,
+            fixed=tuple(map(display_name, fixed)),
+            random=tuple(display_name(column) for _, column in random),
+            fixed_at=tuple(at[column] for column in fixed) if at else (),
+            random_at=tuple(at[column] for _, column in random) if at else (),
+            response_at=at.get(response, 0),
+            terms=tuple(t for t, _ in random),
+            encodings=tuple(encodings),
+            typical=known[0],
+            spread=known[1],
+            levels=known[2],
+            observed=observed,
+        )
 
     def column_of(self, variable: str) -> int | None:
         """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.design import encode, to_encodable
 from mlmed.data.frames import replaced, shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import gathered, spread_rows
+from mlmed.data.terms import Encoding
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.names import display_level, display_name
@@ -96,11 +96,11 @@ def _encode_again(encoding: Encoding, table: pd.DataFrame, where: str) -> NDArra
 
 
 def _beyond_spline(encoding: Encoding, error: FormulaError) -> str:
-    """What is said of values outside the fitted range of a spline, which formulaic remembers; otherwise nothing."""
+    """What is said of values outside the fitted range of a spline, which is remembered; otherwise nothing."""
     failed = error.__cause__
     if failed is None or not isinstance(failed.__cause__, ValueError):
         return ""
-    for call, state in encoding.transform_state.items():
+    for call, state in encoding.states.items():
         if "lower_bound" in state and call in str(failed):
             low, high = state["lower_bound"], state["upper_bound"]
             return (

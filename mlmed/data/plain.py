@@ -8,20 +8,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
 from mlmed.data.alike import refuse_alike
-from mlmed.data.design import encode, learn_encoding, refuse_intercept, response_values, to_encodable
+from mlmed.data.design import encode, learn_equation, refuse_intercept, response_values, to_encodable
+from mlmed.data.evaluation import Memory
 from mlmed.data.frames import refuse_infinite, replaced, select_columns, shorten
 from mlmed.data.layout import EquationLayout
-from mlmed.data.predictors import check_fixed, check_predictors, observed_values, typical_values
 from mlmed.data.sizes import refuse_sizes
+from mlmed.data.terms import Encoding
 from mlmed.data.written_numbers import conversion, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError
 from mlmed.formula import Equation
-from mlmed.names import display_name, safe_name
+from mlmed.names import safe_name
 
 __all__ = [
     "PlainDesign",
@@ -116,26 +116,11 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         A response that is not numeric, predictors that cannot be used, formulas that cannot be evaluated.
     """
     encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
-    check_predictors(equation, encodable)
-    X, spec = learn_encoding(equation.fixed, encodable, where=repr(equation.text))
-    check_fixed(equation, spec.column_names)
-    refuse_alike([(equation, (spec,))])
-    typical, spread, levels = typical_values(equation, encodable)
-    layout = EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, spec.column_names)),
-        random=(),
-        fixed_at=(),
-        random_at=(),
-        response_at=0,
-        terms=(),
-        encodings=(spec,),
-        typical=typical,
-        spread=spread,
-        levels=levels,
-        observed=observed_values(equation, encodable, typical),
-    )
-    y = _response(equation, table, encodable, binary)
+    memory = Memory(encodable)
+    (fixed, *_), layout = learn_equation(equation, memory, random=False)
+    refuse_alike([(equation, layout.encodings)])
+    X = np.stack([np.asarray(column) for column in fixed], axis=1)
+    y = _response(equation, table, memory, binary)
     if len(y) and np.all(y == y[0]):
         raise DataError(
             f"the response {equation.name!r} is constant ({y[0]:g}) in the rows of its equation; choose another one"
@@ -143,11 +128,11 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     return PlainDesign(equation, layout, y, X, encodable)
 
 
-def _response(equation: Equation, table: pd.DataFrame, encodable: pd.DataFrame, binary: bool) -> Array:
+def _response(equation: Equation, table: pd.DataFrame, memory: Memory, binary: bool) -> Array:
     name = equation.name
     column = table[name] if name in table.columns else None
     if column is None or pd.api.types.is_numeric_dtype(column.dtype):  # truth values are 0 and 1
-        return response_values(equation, encodable)
+        return response_values(equation, memory)
     if isinstance(column.dtype, pd.CategoricalDtype):
         counts = value_counts(column)
         if (found := written_numbers(counts)) is not None:

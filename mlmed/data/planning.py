@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
+from mlmed.allowed import STATEFUL
 from mlmed.data.alike import refuse_likeness
 from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
-from mlmed.data.encoding import encodings_of, stand_in
-from mlmed.data.expressions import Kinds, column_expressions, factor_expression, variable_expression
+from mlmed.data.encoding import encodings_of, response_encoding, stand_in
+from mlmed.data.evaluation import remembers
+from mlmed.data.expressions import Kinds, column_expressions, variable_expression
 from mlmed.data.frames import index_names, shorten, taken, unknown_column
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
+    called_functions,
     check_fixed,
     check_random,
     coded_variables,
@@ -32,6 +34,7 @@ from mlmed.data.predictors import (
     transformed_variables,
 )
 from mlmed.data.sizes import LARGEST, unusual_size
+from mlmed.data.terms import Encoding
 from mlmed.data.written_numbers import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
@@ -63,7 +66,6 @@ MOST_LEVELS = 200
 MOST_TEXTS = 100_000
 #: Rows that units are taken from; any constants give the same fit.
 SAMPLE = 20_000
-STATEFUL = ("center(", "scale(", "standardize(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ class Learned:
     kinds : Kinds
         Levels and moments of its variables.
     encodings : tuple
-        formulaic's specs of the fixed part and of each random term.
+        Of the fixed part and of each random term.
+    response : Encoding, optional
+        Of a response that is computed.
     observed : dict
         Values of transformed variables.
     means : dict
@@ -110,8 +114,35 @@ class Learned:
     equation: Equation
     kinds: Kinds
     encodings: tuple[Encoding, ...]
+    response: Encoding | None
     observed: dict[str, tuple[float, ...]]
     means: dict[str, float]
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Every column but the constant, the response first, and whether it means other numbers for other rows."""
+        found = {self.equation.response: False}
+        for encoding in (self.response, *self.encodings):
+            columns = encoding.columns if encoding is not None else ()
+            found |= {
+                column.name: any(remembers(piece.factor) for piece in column.pieces)
+                for column in columns
+                if column.pieces
+            }
+        return found
+
+    def expressions(self) -> dict[str, nw.Expr]:
+        """The same as an engine computes them.
+
+        Raises
+        ------
+        FormulaError
+            It does not.
+        """
+        found = {} if self.response is not None else {self.equation.response: variable_expression(self.equation.name)}
+        for encoding in (self.response, *self.encodings):
+            found |= {} if encoding is None else column_expressions(encoding, self.kinds)
+        return found
 
 
 def _present(name: str, schema: Any) -> nw.Expr:
@@ -238,59 +269,48 @@ def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: in
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
     kinds = _kinds(equation, usable, sample, most)
-    encodings = encodings_of(equation, stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels)))
+    made = stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels))
+    response, encodings = response_encoding(equation, made), encodings_of(equation, made)
     check_fixed(equation, list(encodings[0].column_names))
     check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
     observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
-    return Learned(equation, kinds, encodings, observed, means)
+    return Learned(equation, kinds, encodings, response, observed, means)
 
 
 def _plan_equation(
     learned: Learned, frame: nw.LazyFrame[Any], rows: nw.Expr, names: dict[tuple[str, str], int]
 ) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
     """Layout and expressions of one equation; new distinct columns are appended to ``names``."""
-    equation, kinds = learned.equation, learned.kinds
+    equation = learned.equation
     usable = frame.filter(rows)
-    found = {equation.response: _response_expression(equation, frame, kinds)}
-    for encoding in learned.encodings:
-        found.update(column_expressions(equation, encoding, kinds))
+    found = learned.expressions()
     moments = _moments(equation, usable, usable.head(SAMPLE), found)
     known = len(names)
-    placed = place_columns(equation, found, names)
+    placed = place_columns(learned, names)
     new = [name for name in found if placed[name] >= known]
     return layout_of(learned, placed), [found[name] for name in new], [moments[name] for name in new]
 
 
-def place_columns(equation: Equation, columns: Iterable[str], names: dict[tuple[str, str], int]) -> dict[str, int]:
-    """Positions of columns, by formulaic's names, among the distinct ones, which new ones are appended to."""
+def place_columns(learned: Learned, names: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Positions of the columns of an equation among the distinct ones, which new ones are appended to."""
     placed = {INTERCEPT: 0}
-    for name in columns:
+    for name, is_own in learned.columns.items():
         # a centred column means other numbers in an equation with other rows, so it is not shared
-        stateful = any(call in name for call in STATEFUL)
-        placed[name] = names.setdefault((equation.name if stateful else "", name), len(names))
+        placed[name] = names.setdefault((learned.equation.name if is_own else "", name), len(names))
     return placed
 
 
 def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
     """Where an equation finds its columns."""
-    equation, kinds, encodings = learned.equation, learned.kinds, learned.encodings
-    random = [(t, name) for t, encoding in enumerate(encodings[1:]) for name in encoding.column_names]
-    fixed, own = list(encodings[0].column_names), equation.predictors
+    equation, kinds = learned.equation, learned.kinds
+    own = equation.predictors
     typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
-    return EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, fixed)),
-        random=tuple(display_name(name) for _, name in random),
-        fixed_at=tuple(placed[name] for name in fixed),
-        random_at=tuple(placed[name] for _, name in random),
-        response_at=placed[equation.response],
-        terms=tuple(t for t, _ in random),
-        encodings=encodings,
-        typical={**typical, **learned.means},
-        # a single row has no standard deviation; in memory it is 0, too
-        spread={n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own},
-        levels={n: known for n, known in kinds.levels.items() if n in own},
-        observed=learned.observed,
+    # a single row has no standard deviation; in memory it is 0, too
+    spread = {n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own}
+    levels = {n: known for n, known in kinds.levels.items() if n in own}
+    known = {**typical, **learned.means}, spread, levels
+    return EquationLayout.of(
+        equation.name, learned.encodings, known, learned.observed, response=equation.response, placed=placed
     )
 
 
@@ -318,7 +338,7 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
             refuse_rounded_levels(name, max(map(abs, levels[name])))
         else:
             numeric.append(name)
-    subtracted = any(call in equation.text for call in STATEFUL)
+    subtracted = called_functions(equation) & STATEFUL
     asked = {f"m{k}": variable_expression(name).mean() for k, name in enumerate(numeric)}
     asked |= {f"s{k}": variable_expression(name).std() for k, name in enumerate(numeric)}
     found = one_row(usable if subtracted else sample, **asked) if asked else {}
@@ -407,12 +427,6 @@ def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
             f"the response {equation.name!r} is not numeric (type {kind}); linear mixed models "
             "need numbers, so convert it"
         )
-
-
-def _response_expression(equation: Equation, frame: nw.LazyFrame[Any], kinds: Kinds) -> nw.Expr:
-    if equation.response in frame.collect_schema().names():
-        return variable_expression(equation.name)
-    return factor_expression(equation.response, kinds)
 
 
 def _moments(

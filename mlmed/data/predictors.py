@@ -14,6 +14,7 @@ from formulaic.parser.types import Factor, Term
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.calls import coded_columns
+from mlmed.data.evaluation import calls_of
 from mlmed.data.frames import is_numeric, shorten
 from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
@@ -23,6 +24,7 @@ from mlmed.names import safe_name
 __all__ = [
     "MOST_VALUES",
     "are_few",
+    "called_functions",
     "check_fixed",
     "check_predictors",
     "check_random",
@@ -145,6 +147,15 @@ def coded_variables(equation: Equation) -> frozenset[str]:
     return frozenset().union(*(coded_columns(f.expr) for f in factors if f.eval_method.value == "python"))
 
 
+@lru_cache(maxsize=1024)
+def called_functions(equation: Equation) -> frozenset[str]:
+    """Functions that an equation calls by a bare name, such as ``center``."""
+    texts = [f"0 + {equation.response}", equation.fixed, *(term.formula for term in equation.random)]
+    factors = {factor for text in texts for term in formula_of(text) for factor in term.factors}
+    calls = frozenset().union(*(calls_of(f.expr) for f in factors if f.eval_method.value == "python"))
+    return frozenset(call.split("(", 1)[0] for call in calls)
+
+
 def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
     """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
     coded = coded_variables(equation)
@@ -200,7 +211,7 @@ def refuse_rounded_levels(name: str, largest: float) -> None:
         )
 
 
-def check_fixed(equation: Equation, names: list[str]) -> None:
+def check_fixed(equation: Equation, names: Sequence[str]) -> None:
     """At least one fixed effect."""
     if not len(names):
         raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")

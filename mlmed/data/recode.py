@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.chain import Derived, derived_columns
@@ -16,6 +15,7 @@ from mlmed.data.frames import cluster_codes, replaced, select_columns
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.rows import Rows
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.model import ModelSpec
 from mlmed.names import safe_name

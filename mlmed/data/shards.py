@@ -13,8 +13,7 @@ from scipy.sparse import coo_array, csr_array
 from mlmed.data.factors import computed_levels
 from mlmed.data.grams import Grams, rebased
 from mlmed.data.layout import Dropped, EquationLayout, Layout
-from mlmed.data.planning import STATEFUL
-from mlmed.data.predictors import snapped, some_values
+from mlmed.data.predictors import called_functions, snapped, some_values
 from mlmed.errors import DataError
 
 __all__ = ["add_grams"]
@@ -23,10 +22,10 @@ __all__ = ["add_grams"]
 def _refuse_means(grams: Grams) -> None:
     """center() and scale() mean other numbers in every shard."""
     for equation in grams.layout.asked:
-        for call in (*STATEFUL, "poly(", "bs(", "cs(", "cr(", "cc("):
-            if call in equation.text:
+        for name in ("center", "scale", "standardize", "poly", "bs", "cs", "cr", "cc"):
+            if name in called_functions(equation):
                 raise DataError(
-                    f"{call}...) in {equation.text!r} means other numbers in every shard, so the Grams "
+                    f"{name}(...) in {equation.text!r} means other numbers in every shard, so the Grams "
                     "do not add up; make it a column before (centring is not needed, it is done inside)"
                 )
 

@@ -34,10 +34,12 @@ def unusual_size(name: str, size: float) -> DataError | None:
 
 def refuse_sizes(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
     """Raise ``DataError`` for the first column of finite numbers of unusual size; ``but`` these, which are ids."""
+    kept = frozenset(but)
     for name in table.columns:
-        if table[name].dtype != np.float64 or name in set(but):
+        column = table[name]
+        if column.dtype != np.float64 or name in kept:
             continue
-        values = table[name].to_numpy()
+        values = column.to_numpy()
         known = values[~np.isnan(values)]
         error = unusual_size(name, float(np.abs(known).max())) if len(known) else None
         if error is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from mlmed.data.factors import computed_levels
 from mlmed.data.frames import cluster_codes
 from mlmed.data.grams import Grams, unpacked
 from mlmed.data.layout import Dropped, EquationLayout, Layout
+from mlmed.data.predictors import called_functions
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import Equation
 from mlmed.names import display_name
@@ -35,6 +38,8 @@ _AGAIN = "make it again from the rows, with grams() and save()"
 #: Key of the metadata in the file.
 METADATA = b"mlmed"
 _PATTERN, _PRODUCT = "mlmed_pattern", "mlmed_p"
+#: Calls whose memory is the mean and the standard deviation of a column, which are in the file.
+_STORED = re.compile(r"(?:center|scale)\(\w+\)")
 #: The smallest eigenvalue of the products of a cluster may be below zero by this share of the largest: rounding.
 ROUNDING = 1e-4
 #: Clusters whose products are looked at together.
@@ -118,11 +123,16 @@ def _refuse_other_state(grams: Grams) -> None:
                 f"the levels of {display_name(text)} in equation {layout.name} cannot be stored, as they are computed; "
                 "make it a column first"
             )
+    for layout, equation in zip(grams.layout.equations, grams.layout.asked, strict=True):
+        for call in (call for encoding in layout.encodings for call in encoding.states if not _STORED.fullmatch(call)):
+            raise DataError(
+                f"the state of {display_name(call)} in {equation.text!r} cannot be stored; make it a column first"
+            )
     for equation in grams.layout.asked:
-        for call in ("standardize(", "poly(", "bs(", "cs(", "cr(", "cc(", "hashed("):
-            if call in equation.text:
+        for name in ("standardize", "poly", "bs", "cs", "cr", "cc", "hashed"):
+            if name in called_functions(equation):
                 raise DataError(
-                    f"the state of {call}...) in {equation.text!r} cannot be stored; make it a column first"
+                    f"the state of {name}(...) in {equation.text!r} cannot be stored; make it a column first"
                 )
 
 
@@ -247,24 +257,13 @@ def _check_table(document: dict[str, Any], table: Any) -> None:
 def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
     levels = {name: tuple(known) for name, known in plain["levels"].items()}
     encodings = encodings_of(equation, stand_in(plain["typical"], plain["spread"], levels))
-    names = [[display_name(name) for name in encoding.column_names] for encoding in encodings]
-    random = [(name, number) for number, own in enumerate(names[1:]) for name in own]
-    if names[0] != plain["fixed"] or random != list(zip(plain["random"], plain["terms"], strict=True)):
+    known = plain["typical"], plain["spread"], levels
+    observed = {name: tuple(values) for name, values in plain["observed"].items()}
+    made = EquationLayout.of(plain["name"], encodings, known, observed)
+    if any(list(getattr(made, key)) != plain[key] for key in ("fixed", "random", "terms")):
         raise DataError(f"the columns of equation {equation.name} are not those that its formula and its levels give")
-    return EquationLayout(
-        name=plain["name"],
-        fixed=tuple(plain["fixed"]),
-        random=tuple(plain["random"]),
-        fixed_at=tuple(plain["fixed_at"]),
-        random_at=tuple(plain["random_at"]),
-        response_at=plain["response_at"],
-        terms=tuple(plain["terms"]),
-        encodings=encodings,
-        typical=plain["typical"],
-        spread=plain["spread"],
-        levels=levels,
-        observed={name: tuple(known) for name, known in plain["observed"].items()},
-    )
+    fixed_at, random_at = tuple(plain["fixed_at"]), tuple(plain["random_at"])
+    return replace(made, response_at=plain["response_at"], fixed_at=fixed_at, random_at=random_at)
 
 
 def _unstacked(table: pd.DataFrame, group: list[str], patterns: int) -> tuple[Array, pd.Index]:

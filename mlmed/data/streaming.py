@@ -16,14 +16,13 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from mlmed.data.alike import refuse_likeness
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
-from mlmed.data.design import encodable_values, encode, encode_columns, response_values, spread_column
-from mlmed.data.expressions import refuse_untranslated
+from mlmed.data.design import encodable_values, encode_columns, spread_column
+from mlmed.data.expressions import is_translated
 from mlmed.data.frames import cluster_codes, normalize, replaced, select_columns
 from mlmed.data.grams import Grams, pattern_sums
 from mlmed.data.ids import refuse_infinite_ids
@@ -54,8 +53,18 @@ def streams(frame: nw.LazyFrame[Any]) -> bool:
 
 
 def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
-    """Whether there are so many columns that rows are fetched, and an engine that hands them out."""
-    return sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED and streams(frame)
+    """Whether rows are fetched: there are many columns, or some that the engine does not compute, and it gives rows.
+
+    Raises
+    ------
+    FormulaError
+        A column cannot be computed from some of the rows at a time either.
+    """
+    many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
+    translated = [
+        is_translated(e, own.kinds) for own in learned for e in (own.response, *own.encodings) if e is not None
+    ]
+    return (many or not all(translated)) and streams(frame)
 
 
 def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
@@ -155,16 +164,19 @@ class _Reading:
             return
         layout, where = self.layout.equations[r], repr(own.equation.text)
         part = _with_levels(own, table if rows.all() else table.loc[rows].reset_index(drop=True))
-        yield layout.response_at, spread_column(response_values(own.equation, part), rows)
+        yield layout.response_at, spread_column(_response(own, part, where), rows)
         starts = np.cumsum([0, *(len(encoding.column_names) for encoding in own.encodings[1:])])
         places = [layout.fixed_at, *(layout.random_at[a:b] for a, b in itertools.pairwise(starts))]
         for encoding, at in zip(own.encodings, places, strict=True):
-            columns: list[Column]
-            if own.kinds.levels:
-                columns = encode_columns(encoding, part, where=where, finite=False)[0]
-            else:
-                columns = list(encode(encoding, part, where=where, finite=False)[0].T)
+            sparse = bool(own.kinds.levels)
+            columns, _ = encode_columns(encoding, part, where=where, finite=False, sparse=sparse)
             yield from ((k, spread_column(c, rows)) for k, c in zip(at, columns, strict=True) if k)
+
+
+def _response(own: Learned, table: pd.DataFrame, where: str) -> Column:
+    if own.response is None:
+        return table[own.equation.response].to_numpy(dtype=np.float64)
+    return encode_columns(own.response, table, where=where, finite=False, sparse=False)[0][0]
 
 
 def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
@@ -199,9 +211,6 @@ def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Lea
     DataError, FormulaError
         As ``pushed_grams``.
     """
-    for own in learned:
-        for encoding in own.encodings:
-            refuse_untranslated(encoding, own.kinds)
     usable = frame.filter(nw.any_horizontal(*complete_rows(spec, frame), ignore_nulls=False))
     reading = _Reading(spec, learned, _layout(spec, learned), _clusters(spec, usable))
     with closing(_batches(usable)) as batches:  # an engine answers nothing else before it is closed
@@ -250,8 +259,7 @@ def _layout(spec: ModelSpec, learned: tuple[Learned, ...]) -> Layout:
     names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
     equations = []
     for own in learned:
-        columns = [own.equation.response, *(n for e in own.encodings for n in e.column_names if n != INTERCEPT)]
-        equations.append(layout_of(own, place_columns(own.equation, columns, names)))
+        equations.append(layout_of(own, place_columns(own, names)))
     refuse_likeness(spec, equations)
     return Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
 
@@ -270,18 +278,9 @@ def _indicators(learned: tuple[Learned, ...], layout: Layout) -> frozenset[int]:
     for own, equation in zip(learned, layout.equations, strict=True):
         places = iter((*equation.fixed_at, *equation.random_at))
         for encoding in own.encodings:
-            flags = _has_factor(encoding, own)
+            flags = [any(piece.is_level for piece in column.pieces) for column in encoding.columns]
             found |= {at for at, flag in zip(places, flags, strict=False) if flag}
     return frozenset(found)
-
-
-def _has_factor(encoding: Encoding, own: Learned) -> list[bool]:
-    """Whether each column belongs to a term with a factor."""
-    flags = [False] * len(encoding.column_names)
-    for term, span in encoding.term_slices.items():
-        names = {factor.expr.removeprefix("C(").removesuffix(")") for factor in term.factors}
-        flags[span] = [bool(names & set(map(safe_name, own.kinds.levels)))] * len(flags[span])
-    return flags
 
 
 def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:

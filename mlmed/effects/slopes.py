@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import ModelSpec as Encoding
 from numpy.typing import NDArray
 
 from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import columns_at, is_straight, jump_around, reads, rows_of, transforms
+from mlmed.data.terms import Encoding
 from mlmed.effects.moderators import is_reached, unreached, values_seen
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import term_variables

@@ -1,0 +1,292 @@
+"""Expressions of formulas as values: one walk over the syntax tree, for columns in memory and those of engines."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from formulaic.transforms import TRANSFORMS, ContrastsRegistry
+from formulaic.transforms.contrasts import Contrasts, CustomContrasts, TreatmentContrasts
+
+from mlmed.allowed import CODINGS, CONTRASTS, FUNCTIONS, MATRICES, METHODS, NUMPY, STATEFUL
+from mlmed.calls import arguments_of
+from mlmed.constants import Number, numbers_of
+from mlmed.data.operations import OPERATIONS
+from mlmed.names import FUNCTIONS as RESERVED
+from mlmed.names import display_name
+from mlmed.syntax import check_expression
+
+__all__ = [
+    "EVALUATION_ERRORS",
+    "Coded",
+    "Memory",
+    "Side",
+    "Tree",
+    "calls_of",
+    "evaluate",
+    "looks_at_other_rows",
+    "remembers",
+    "tree_of",
+]
+
+#: What expressions of users raise inside NumPy, pandas and formulaic's splines and contrasts.
+EVALUATION_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+#: How operators are called in the table of operations.
+_SIGNS: dict[type[ast.AST], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
+    ast.BitAnd: "&", ast.BitOr: "|", ast.USub: "u-", ast.UAdd: "u+",
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A checked expression.
+
+    Attributes
+    ----------
+    text : str
+        As formulaic writes it, with safe names.
+    body : ast.expr
+        Its syntax tree.
+    numbers : dict
+        Values of the nodes, by identity, that are numbers whatever the data are.
+    """
+
+    text: str
+    body: ast.expr
+    numbers: dict[int, Number]
+
+
+@lru_cache(maxsize=4096)
+def tree_of(expression: str) -> Tree:
+    """The checked tree of an expression.
+
+    Raises
+    ------
+    FormulaError
+        It is more than formulas may have (``mlmed.syntax``).
+    """
+    tree = check_expression(expression)
+    return Tree(expression, tree.body, numbers_of(tree, display_name(expression)))
+
+
+class Side(Protocol):
+    """Where columns are, and what operations mean there."""
+
+    def column(self, name: str) -> Any:
+        """A column by its safe name."""
+
+    def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> Any:
+        """An operation of ``OPERATIONS``."""
+
+    def remembered(self, call: str, function: str, operand: Any, words: dict[str, Any]) -> Any:
+        """A function that remembers the rows of the fit, such as ``center()``."""
+
+    def coded(self, function: str, operand: Any, words: dict[str, Any]) -> Any:
+        """A factor made by ``C()`` or ``hashed()``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """A factor.
+
+    Attributes
+    ----------
+    values : array or Series of n
+        What has levels.
+    contrasts : Contrasts
+        How they become columns.
+    levels : tuple, optional
+        All of them, if they were named.
+    spans_intercept : bool
+        Whether indicators of all levels add up to the constant.
+    is_remembered : bool
+        Whether the levels are those of the rows of the fit.
+    """
+
+    values: Any
+    contrasts: Contrasts
+    levels: tuple[Any, ...] | None = None
+    spans_intercept: bool = True
+    is_remembered: bool = True
+
+
+def evaluate(tree: Tree, side: Side) -> Any:
+    """The value of an expression on one side."""
+    return _value(tree.body, tree.numbers, side)
+
+
+def _value(node: ast.expr, numbers: dict[int, Number], side: Side) -> Any:
+    if id(node) in numbers:
+        return numbers[id(node)]
+    if isinstance(node, ast.Name):
+        return side.column(node.id)
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Call):
+        return _called(node, numbers, side)
+    if isinstance(node, ast.UnaryOp):
+        key, operands = _SIGNS[type(node.op)], [node.operand]
+    elif isinstance(node, ast.BinOp):
+        key, operands = _SIGNS[type(node.op)], [node.left, node.right]
+    elif isinstance(node, ast.Compare):
+        key, operands = _SIGNS[type(node.ops[0])], [node.left, *node.comparators]
+    else:
+        raise TypeError(f"{ast.unparse(node)} has no value")
+    return side.apply(key, [_value(operand, numbers, side) for operand in operands], {})
+
+
+def _called(node: ast.Call, numbers: dict[int, Number], side: Side) -> Any:
+    key, takes, base = _function(node)
+    nodes, literals = arguments_of(node, takes)
+    twice = [word.arg for word in node.keywords if word.arg in takes.words[: max(len(node.args) - takes.data, 0)]]
+    if twice:
+        raise TypeError(f"{key}() got multiple values for argument {twice[0]!r}")
+    operands = [_value(operand, numbers, side) for operand in (*base, *nodes)]
+    words = {name: _argument(name, value, numbers) for name, value in literals.items()}
+    if key == "I":
+        return operands[0]
+    if key in ("C", "hashed"):
+        return side.coded(key, operands[0], words)
+    if key in STATEFUL:
+        return side.remembered(ast.unparse(node), key, operands[0], words)
+    return side.apply(key, operands, words)
+
+
+def _function(node: ast.Call) -> tuple[str, Any, list[ast.expr]]:
+    """What is called, as the table of operations calls it, what it takes, and whose method it is."""
+    function = node.func
+    if isinstance(function, ast.Name):
+        return function.id, FUNCTIONS[function.id], []
+    assert isinstance(function, ast.Attribute)  # checked before
+    if isinstance(function.value, ast.Name) and function.value.id in RESERVED:
+        return f"np.{function.attr}", NUMPY[function.attr], []
+    return f".{function.attr}", METHODS[function.attr], [function.value]
+
+
+def _argument(name: str, node: ast.expr, numbers: dict[int, Number]) -> Any:
+    """A literal, or the coding of a factor."""
+    called = node.func if isinstance(node, ast.Call) else node
+    if id(node) in numbers:
+        return numbers[id(node)]
+    if name != "contrasts" or not isinstance(called, ast.Name | ast.Attribute):
+        return _literal(node, numbers)
+    takes = CODINGS
+    if isinstance(called, ast.Name):
+        coding = TRANSFORMS[called.id]
+    else:
+        of_numpy = isinstance(called.value, ast.Name) and called.value.id == "np"
+        coding = getattr(np if of_numpy else ContrastsRegistry, called.attr)
+        takes = MATRICES if of_numpy else CONTRASTS
+    if not isinstance(node, ast.Call):
+        return coding
+    key = called.id if isinstance(called, ast.Name) else called.attr
+    _, literals = arguments_of(node, takes[key])
+    return coding(**{word: _literal(value, numbers) for word, value in literals.items()})
+
+
+def _literal(node: ast.expr, numbers: dict[int, Number]) -> Any:
+    if id(node) in numbers:
+        return numbers[id(node)]
+    if isinstance(node, ast.List | ast.Tuple):
+        return [_literal(one, numbers) for one in node.elts]
+    assert isinstance(node, ast.Constant)  # checked before
+    return node.value
+
+
+@lru_cache(maxsize=4096)
+def calls_of(expression: str) -> frozenset[str]:
+    """Every call in an expression, as it is written."""
+    return frozenset(ast.unparse(node) for node in ast.walk(tree_of(expression).body) if isinstance(node, ast.Call))
+
+
+def remembers(expression: str) -> bool:
+    """Whether an expression has a function that remembers the rows of the fit, such as ``center()``."""
+    return any(call.split("(", 1)[0] in STATEFUL for call in calls_of(expression))
+
+
+def looks_at_other_rows(tree: Tree) -> bool:
+    """Whether the value of a row depends on other rows than those that are remembered."""
+    calls = (node for node in ast.walk(tree.body) if isinstance(node, ast.Call))
+    keys = (_function(call)[0] for call in calls if id(call) not in tree.numbers and not _is_coding(call))
+    return any(key in OPERATIONS and not OPERATIONS[key].is_rowwise for key in keys)
+
+
+def _is_coding(call: ast.Call) -> bool:
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    base = call.func.value if isinstance(call.func, ast.Attribute) else None
+    of_contrasts = isinstance(base, ast.Name) and base.id == "contr"
+    return name in CODINGS or of_contrasts or (name in MATRICES and isinstance(base, ast.Name) and base.id == "np")
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """Columns of a table under safe names, and what expressions make of them; each is computed once.
+
+    Attributes
+    ----------
+    table : DataFrame of n rows
+        Numbers as float64, levels as ``category``.
+    states : dict
+        What functions such as ``center()`` remember, by their call; new ones are learned from the table.
+    """
+
+    table: pd.DataFrame
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _found: dict[str, Any] = field(default_factory=dict)
+
+    def value(self, text: str, *, is_column: bool) -> Any:
+        """A column, or an expression."""
+        if text not in self._found:
+            if is_column and text not in self.table.columns:
+                raise NameError(f"`{text}` is not present in the dataset or evaluation context.")
+            self._found[text] = self.column(text) if is_column else evaluate(tree_of(text), self)
+        return self._found[text]
+
+    def column(self, name: str) -> Any:
+        """An array of numbers, or a Series of levels."""
+        if name not in self.table.columns:
+            raise NameError(f"name {name!r} is not defined")
+        series = self.table[name]
+        return series.to_numpy() if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf" else series
+
+    def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> Any:
+        """As arrays; levels stay what they are."""
+        made = OPERATIONS[key].memory(*operands, **words)
+        if isinstance(made, pd.Series) and isinstance(made.dtype, np.dtype):
+            return made.to_numpy()
+        return made
+
+    def remembered(self, call: str, function: str, operand: Any, words: dict[str, Any]) -> Any:
+        """Formulaic's splines, polynomials and shifts."""
+        made: Callable[..., Any] = TRANSFORMS[function]
+        return made(operand, **words, _state=self.states.setdefault(call, {}))
+
+    def coded(self, function: str, operand: Any, words: dict[str, Any]) -> Coded:
+        """A factor whose columns are made when its levels are known."""
+        asked = words.get("contrasts")
+        coding = TreatmentContrasts() if asked is None else asked() if inspect.isclass(asked) else asked
+        coding = coding if isinstance(coding, Contrasts) else CustomContrasts(coding)
+        spans = bool(words.get("spans_intercept", function == "C"))
+        if function == "hashed":
+            made = TRANSFORMS["hashed"](operand, words["levels"])
+            levels = tuple(range(words["levels"]))
+            return Coded(made.__wrapped__, coding, levels, spans, is_remembered=False)
+        values = operand.values if isinstance(operand, Coded) else operand
+        known = tuple(words["levels"]) if words.get("levels") is not None else None
+        return Coded(values, coding, known, spans)
