@@ -235,11 +235,11 @@ def _test(of: Fit, hypothesis: str, **options: Any) -> dict[str, Any]:
 def _optimization(of: Fit) -> dict[str, Any]:
     found = of.result.optimization
     return {
-        "converged": found.converged,
-        "starts": found.starts,
+        "converged": found.certificate.converged,
+        "starts": found.n_starts,
         "optima": len(found.optima),
         "evaluations": found.evaluations,
-        "smallest_curvature": found.smallest_curvature,
+        "smallest_curvature": found.certificate.smallest_curvature,
         "llf": found.loglik[-1],
     }
 
