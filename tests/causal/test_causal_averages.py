@@ -138,7 +138,8 @@ def test_draws_that_overflow_are_counted():
     from mlmed.modes.causal.tables import contrast_quantities, drawn_effects
 
     found = fit.covariance_of(prepared)
-    table = drawn_effects(draws, contrast_quantities(found, {}), found.vcov, {}, closed=False, level=0.95)
+    quantities = contrast_quantities(found, {})
+    table = drawn_effects(draws, quantities, found.vcov, {}, closed=False, say_closed=True, level=0.95)
     assert table["note"].str.contains("too large for a number").all()
     assert table["conf_low"].isna().all()
 
