@@ -263,7 +263,7 @@ class Memory:
         if name not in self.table.columns:
             raise NameError(f"name {name!r} is not defined")
         series = self.table[name]
-        return series.to_numpy() if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf" else series
+        return series.to_numpy() if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biufc" else series
 
     def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> Any:
         """As arrays; levels stay what they are."""

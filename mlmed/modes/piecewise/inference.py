@@ -27,7 +27,7 @@ from mlmed.modes.piecewise.fit import Asked, Fits
 from mlmed.modes.piecewise.intervals import OPTIONS, effects_table, sobel_table
 from mlmed.modes.piecewise.parts import Part, kinds_of, layout_of, names_of, parts_of, psi_of
 from mlmed.modes.piecewise.remarks import remarks
-from mlmed.options import PiecewiseInterval, check_level, check_mapping
+from mlmed.options import PiecewiseInterval, check_level, check_mapping, check_text
 from mlmed.reml.vcov import Vcov
 
 __all__ = ["PiecewiseInference"]
@@ -226,7 +226,7 @@ class PiecewiseInference:
         EffectError, DataError
             No seed, or a column that cannot be strata.
         """
-        kind = "case" if strata is None else f"case within {strata}"
+        kind = "case" if strata is None else f"case within {check_text(strata, 'strata', 'a column')}"
         plan = Plan(n, kind, seed=seed, n_jobs=n_jobs, progress=progress)
         at = check_mapping(at, "at", "at={'w': 1.0}")
         clusters = self.fits.clusters
