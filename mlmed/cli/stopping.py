@@ -19,6 +19,8 @@ __all__ = ["Stop", "print_text", "readable", "say", "stoppable"]
 
 #: Signals that ask to end; those that the system does not have are left out.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+#: Seconds in which an engine has to hand on a signal.
+PATIENCE = 5
 
 
 class _Stopped(BaseException):
@@ -49,11 +51,13 @@ def stoppable() -> Iterator[Stop]:
 
     A second signal ends the process at once. Signals that are ignored (``nohup``) stay ignored.
     """
-    stop = Stop()
+    stop, over = Stop(), threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
         stop.number = number
         signal.signal(number, signal.SIG_DFL)
+        if frame is not None:
+            threading.Thread(target=_end_if_lost, args=(stop, frame, frame.f_lasti, over), daemon=True).start()
         raise _Stopped
 
     before: dict[int, Any] = {}
@@ -69,8 +73,22 @@ def stoppable() -> Iterator[Stop]:
         # an engine may hand the signal over as an error of its own, so anything counts once one has come
         say(f"stopped by {signal.Signals(stop.number).name}")
     finally:
+        over.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_if_lost(stop: Stop, frame: FrameType, at: int, over: threading.Event) -> None:
+    """End the process where the main thread does not leave the instruction at which a signal came.
+
+    Some engine may lose what the signal raised, and computes on without a look at further ones.
+    """
+    main = threading.main_thread().ident
+    for _ in range(PATIENCE):
+        if over.wait(1.0) or main is None or sys._current_frames().get(main) is not frame or frame.f_lasti != at:
+            return
+    say(f"stopped by {signal.Signals(stop.number or 0).name}")
+    os._exit(stop.status)
 
 
 def say(text: str) -> None:
