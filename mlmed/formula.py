@@ -292,6 +292,11 @@ def formula_of(text: str) -> Formula:
         return Formula(text)
     except (FormulaicError, SyntaxError) as error:
         raise FormulaError(f"cannot read {display_name(text)!r}: {said_by_formulaic(error, text)}") from error
+    except TypeError as error:  # formulaic nests in the product of no terms
+        raise FormulaError(
+            f"cannot read {display_name(text)!r}: nothing is left before the / in it, as in (x - x) / w; write the "
+            "terms that are meant"
+        ) from error
 
 
 def _terms(text: str, whole: str) -> list[Term]:

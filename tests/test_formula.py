@@ -895,3 +895,11 @@ def test_what_is_said_of_squares(data: pd.DataFrame, term: str, said: str) -> No
     """What was written is named; a factor has no square."""
     with pytest.raises(FormulaError, match=re.escape(said)):
         mlmed.mixed(f"m ~ {term} + (1 | id)", data)
+
+
+@pytest.mark.parametrize(
+    "text", ["y ~ (x - x)/w + (1 | id)", "y ~ w + (x - x)/w + (1 | id)", "y ~ x + ((x - x)/w | id)"]
+)
+def test_nesting_in_nothing_is_refused(text):
+    with pytest.raises(FormulaError, match="nothing is left before the /"):
+        parse_equation(text).variables  # noqa: B018
