@@ -117,7 +117,7 @@ def test_a_file_called_minus_can_be_written(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     "source",
-    ["https://example.org/a/b.csv", "http://example.org/b.parquet", "s3://bucket/part-*.parquet", "file:///tmp/a.csv"],
+    ["https://example.org/a/b.csv", "http://example.org/b.parquet", "s3://bucket/part-*.parquet", "file:///data/a.csv"],
 )
 def test_an_address_is_shown_as_it_was_given(capsys: pytest.CaptureFixture[str], source: str) -> None:
     """With both slashes, and nothing is fetched, by DuckDB neither."""

@@ -384,6 +384,31 @@ def test_a_signal_while_duckdb_computes(data: Path) -> None:
             run.kill()
 
 
+LOST = """
+import sys, threading, time
+from mlmed.cli.stopping import Stop, _end_if_lost
+
+def watch():
+    time.sleep(0.5)
+    frame = sys._current_frames()[threading.main_thread().ident]
+    _end_if_lost(Stop(2), frame, frame.f_lasti, threading.Event())
+
+threading.Thread(target=watch, daemon=True).start()
+if "stays" in sys.argv:
+    time.sleep(60.0)  # as an engine that has lost a signal
+for _ in range(100):
+    threading.Event().wait(0.1)  # on its way out
+"""
+
+
+@POSIX
+@pytest.mark.parametrize(("where", "status", "said"), [("stays", 130, "mlmed: stopped by SIGINT\n"), ("leaves", 0, "")])
+def test_who_loses_a_signal_is_ended(where: str, status: int, said: str) -> None:
+    """Only where the main thread does not leave the instruction at which the signal came."""
+    run = subprocess.run([sys.executable, "-c", LOST, where], capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (status, said)
+
+
 @POSIX
 def test_ignored_signals_stay_ignored(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As under ``nohup``, or in the background of a script."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from mlmed.cli.stopping import readable
 
 __all__ = ["ChoiceParser"]
 
@@ -13,7 +15,14 @@ _CALLED = {"mediate": "fit", "location_scale": "location-scale"}
 
 
 class ChoiceParser(argparse.ArgumentParser):
-    """Refuses words as Python's interface does, with the one that is close: ``REML`` for ``reml``."""
+    """Refuses words as Python's interface does, with the one that is close: ``REML`` for ``reml``.
+
+    A refusal is one readable line, below the usage.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        super().error(readable(message))
 
     # Not public in argparse: tests/test_near_misses.py watches that it is asked.
     def _check_value(self, action: argparse.Action, value: Any) -> None:

@@ -7,11 +7,10 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, NoReturn
+from typing import Any
 
 from mlmed import __version__
 from mlmed.cli.choices import ChoiceParser
-from mlmed.cli.stopping import readable
 
 __all__ = ["COMMANDS", "function", "make_parser"]
 
@@ -59,15 +58,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-class _Parser(ChoiceParser):
-    """A parser whose refusals are one readable line, below the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with status 2."""
-        super().error(readable(message))
-
-
-class _CommandParser(_Parser):
+class _CommandParser(ChoiceParser):
     """Parser of one command. Options are added when it has something to parse: their choices come from the engine."""
 
     def __init__(self, *, command: str, **settings: Any) -> None:
@@ -88,7 +79,7 @@ class _CommandParser(_Parser):
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``mlmed``."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(
+    parser = ChoiceParser(
         prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"mlmed {__version__}")

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.draws import draw_interval
+from mlmed.notes import joined
 
 __all__ = [
     "COLUMNS",
@@ -174,6 +175,6 @@ def comparison(
             continue
         draws = np.array([one[key] for one in simulated])
         found = draw_interval(draws - value, value, level=interval)  # its p value is the share of draws beyond 0
-        note = "; ".join(filter(None, [notes.get(key, ""), found.note]))
+        note = joined(notes.get(key, ""), found.note)
         rows.append((*key, value, draws.mean(), value + found.low, value + found.high, found.p_value, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))

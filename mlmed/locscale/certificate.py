@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -71,7 +73,7 @@ def certify(
         below(OFF_CENTRE, off_centre, 0.5),
     )
     found = Certificate(checks, advice="simplify the model, or look at check_starts()")
-    return Certificate(checks, _reason(found, len(centres.left)), found.advice)
+    return replace(found, reason=_reason(found, len(centres.left)))
 
 
 def is_saddle(found: Certificate) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import COLUMNS, Quantity
 from mlmed.effects.draws import draw_interval
 from mlmed.errors import EffectError
+from mlmed.notes import joined
 from mlmed.options import (
     ENDS,
     check_count,
@@ -72,13 +73,9 @@ def draws_table(
         spread, more = (found.std_error, test[0]), ""
         if term in unspread and np.isfinite(found.low):
             spread, more = (np.nan, np.nan), unspread[term]
-        note = _joined(notes.get(term, ""), found.note, more)
+        note = joined(notes.get(term, ""), found.note, more)
         rows.append((term, estimate, *spread, test[1], found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +223,7 @@ class BootstrapResults:
             raise EffectError(f"no draws of {shown(unknown[0])}; there are {', '.join(self.draws.columns)}")
         jackknife = self.jackknife if method == "bca" else None
         count = self._count()
-        notes = {term: _joined(self.notes.get(term, ""), count) for term in chosen}
+        notes = {term: joined(self.notes.get(term, ""), count) for term in chosen}
         return draws_table(
             self.draws[chosen],
             self.estimates,
@@ -234,7 +231,7 @@ class BootstrapResults:
             method=method,
             notes=notes,
             missing=self.fixed
-            | {term: _joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
+            | {term: joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
             untested=self.variances,
             unspread=self.unspread,
             jackknife=jackknife,
@@ -247,7 +244,7 @@ class BootstrapResults:
             failed = f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {failure.text})"
         if self.n_singular:
             singular = f"{self.n_singular} of {self.n} replicates singular"
-        return _joined(failed, singular)
+        return joined(failed, singular)
 
     def plot(self, term: str | None = None, *, method: str = "percentile", level: float = 0.95) -> Axes:
         """Histogram of the draws of one term, with its interval (extra ``plots``).

@@ -15,6 +15,7 @@ from mlmed.errors import EffectError
 from mlmed.modes.bootstrap import with_parameters
 from mlmed.modes.fitting import Fitted
 from mlmed.modes.tables import parameter_names, psi, shown_clusters
+from mlmed.notes import joined
 from mlmed.options import check_count, check_flag, check_jobs, check_text
 from mlmed.reml.influence import one_step_changes, refit_changes
 from mlmed.reml.percluster import cluster_products
@@ -73,9 +74,7 @@ class InfluenceResults:
         change = self.changes.to_numpy().T.ravel()
         errors = self.std_errors[self.changes.columns].to_numpy(dtype=np.float64)
         why = {term: f"scaled: {reason}" for term, reason in self.unscaled.items()}
-        notes = [
-            "; ".join(filter(None, [note, why.get(term, "")])) for term in map(str, self.changes) for note in self.notes
-        ]
+        notes = [joined(note, why.get(term, "")) for term in map(str, self.changes) for note in self.notes]
         return pd.DataFrame(
             {
                 "cluster": np.tile(self.changes.index.to_numpy(), K),

@@ -17,6 +17,7 @@ from mlmed.modes.fitting import Fitted
 from mlmed.modes.left_out import loglik_without
 from mlmed.modes.sdcor import places
 from mlmed.modes.tables import qualified
+from mlmed.notes import joined
 from mlmed.report.plots import plot_profile
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ProfileResults:
     @property
     def note(self) -> str:
         """What is unusual about the interval; usually empty."""
-        return "; ".join(dict.fromkeys(end.note for end in self.ends if end.note))
+        return joined(*(end.note for end in self.ends))
 
     def root(self, term: str) -> ProfileResults:
         """The profile of the square root, of a standard deviation where this is that of a variance."""
@@ -164,11 +165,9 @@ def profile_table(
         root, why = _root_at_zero(profiler)
         error = said_of(quantity, V, order="second")
         said = f"std_error: {error}" if error else ""
-        notes = dict.fromkeys(filter(None, [quantity.note, low.note, high.note, why, said]))
+        note = joined(quantity.note, low.note, high.note, why, said)
         se = std_error(quantity, V)
-        rows.append(
-            (term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, "; ".join(notes))
-        )
+        rows.append((term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -2,7 +2,7 @@
 
 A certificate is local: it proves that nothing nearby is better. Searches start in different regions, and one that comes
 to where the criterion is convex all the way to a known optimum is left. Where some clusters are unlike the others, or
-the searches end in different optima, more starts follow until a round of them finds nothing better.
+the searches end in different optima, more starts follow, in rounds, until nothing better is found.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from mlmed.modes.bootstrap import BootstrapResults, Plan, run_bootstrap, with_pa
 from mlmed.modes.covariance import alone_in, lost_in_replicates
 from mlmed.modes.piecewise.cluster_ols import ClusterRegression
 from mlmed.modes.results import MixedResults
+from mlmed.notes import joined
 from mlmed.options import check_text
 from mlmed.reml.refit import CaseRefit, Refit
 from mlmed.reml.resample import case_resampler
@@ -151,5 +152,5 @@ def _of_quotients(draws: pd.DataFrame, notes: Mapping[str, str]) -> dict[str, st
     said = {}
     for term, below in QUOTIENTS.items():
         if term in notes and (draws[below] > 0.0).any() and (draws[below] < 0.0).any():
-            said[term] = "; ".join(filter(None, [notes[term], BOTH_SIGNS.format(name=below)]))
+            said[term] = joined(notes[term], BOTH_SIGNS.format(name=below))
     return said

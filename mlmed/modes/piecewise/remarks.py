@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlmed.effects.separate import Slopes
 from mlmed.formula import formula_variables
 from mlmed.modes.piecewise.fit import Asked, Fits
+from mlmed.notes import joined
 
 __all__ = ["joint_ties_slopes", "remarks"]
 
@@ -52,4 +53,4 @@ def remarks(asked: Asked, fits: Fits, slopes: Slopes) -> dict[str, str]:
         notes.append(NOT_JOINT + (HAS_IT if joint_ties_slopes(asked) else apart))
     if fits.design == "2-1-1":
         notes.append(BLEND.format(m=asked.mediator.name))
-    return {**said, "indirect": "; ".join(notes)}
+    return {**said, "indirect": joined(*notes)}
