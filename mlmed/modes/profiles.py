@@ -18,11 +18,11 @@ from mlmed.modes.left_out import loglik_without
 from mlmed.modes.sdcor import places
 from mlmed.modes.tables import qualified
 from mlmed.notes import joined
+from mlmed.reml.vcov import Vcov
 from mlmed.report.plots import plot_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from mlmed.reml.vcov import Vcov
 
 __all__ = ["ProfileResults", "profile_quantity", "profile_table", "profiler_of"]
 
