@@ -132,15 +132,15 @@ def one_fit(data: Any) -> tuple[dict[str, float], float]:
 
 def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
     """Seconds of the stages that ``mediate`` goes through, called one by one."""
+    from mlmed.api.mediate import MediationResults
     from mlmed.data.design import build_design
     from mlmed.data.grams import accumulate
+    from mlmed.fit.lmm import Fitted
     from mlmed.formula import parse_equation
-    from mlmed.model import ModelSpec
-    from mlmed.modes.fitting import Fitted
-    from mlmed.modes.mediation import MediationResults
-    from mlmed.reml.estimates import to_estimates
-    from mlmed.reml.fit import optimize
-    from mlmed.reml.working import build_working
+    from mlmed.lmm.estimates import to_estimates
+    from mlmed.lmm.fit import optimize
+    from mlmed.lmm.working import build_working
+    from mlmed.system.model import ModelSpec
 
     clock = [time.perf_counter()]
     spec = ModelSpec(tuple(parse_equation(text, data.columns) for text in (MEDIATOR, OUTCOME)), "reml")
@@ -177,7 +177,7 @@ def measure_mlmed(table: Path, repeats: int, budget: float) -> dict[str, Any]:
     """Time mlmed on a table in this process."""
     import pandas as pd
 
-    import mlmed.modes.mediation  # noqa: F401  # loaded before the baseline is read
+    import mlmed.api.mediate  # noqa: F401  # loaded before the baseline is read
 
     warnings.simplefilter("ignore")
     data = pd.read_csv(table)

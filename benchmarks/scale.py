@@ -40,7 +40,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     from mlmed.data.design import build_design
     from mlmed.data.grams import accumulate
     from mlmed.formula import parse_equation
-    from mlmed.model import ModelSpec
+    from mlmed.system.model import ModelSpec
 
     data = mlmed.simulate.bpg(clusters, rows, seed=SEED).data
     before = peak_mb()
@@ -81,7 +81,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
 def one_evaluation(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     """Seconds of one evaluation of criterion, gradient and Hessian after the pass."""
     import mlmed
-    from mlmed.reml.criterion import evaluate
+    from mlmed.lmm.criterion import evaluate
 
     fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(clusters, rows, seed=SEED).data)
     problem, optimum = fit.fitted.working.problem, fit.fitted.optimum

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import poisson
 
+from mlmed.api.causal import causal
 from mlmed.glm.families import BINARY, mean_of
-from mlmed.modes.causal import causal
-from mlmed.modes.causal.results import CausalResults
 from mlmed.options import FAMILIES
+from mlmed.results.causal.results import CausalResults
 
 #: Integrals over the mediator are promised to this.
 INTEGRAL = 1e-10

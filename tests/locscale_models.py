@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mlmed.locscale.problem import Problem, Structure, build_chunks
+from mlmed.quadrature.problem import Problem, Structure, build_chunks
 
 M4 = ("PA.std ~ 1 + (1 |c| id)", "~ 1 + (1 |c| id)")
 

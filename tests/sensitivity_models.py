@@ -13,7 +13,7 @@ from mlmed.effects.potential import Counterfactual
 from mlmed.effects.sensitivity import CONTRASTS, Equation, Pair, Parameters, cell_means, embedding
 from mlmed.glm.coordinates import Margin
 from mlmed.glm.fit import fit_glm
-from mlmed.modes.causal.results import CausalResults
+from mlmed.results.causal.results import CausalResults
 
 Array = NDArray[np.float64]
 COVARIATES = "treat + age + educ + gender + income"

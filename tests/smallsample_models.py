@@ -11,16 +11,16 @@ import pandas as pd
 import mlmed
 from mlmed.effects.delta import std_error
 from mlmed.effects.paths import effect_quantities, find_paths
-from mlmed.effects.smallsample import (
+from mlmed.intervals.degrees import (
     DegreesOfFreedom,
     satterthwaite_effects,
 )
-from mlmed.reml import kenward_roger as kr
-from mlmed.reml import moments as sums
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.estimates import to_estimates
-from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import information_inverse, parameter_vcov
+from mlmed.lmm import kenward_roger as kr
+from mlmed.lmm import moments as sums
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.estimates import to_estimates
+from mlmed.lmm.start import natural_jacobian
+from mlmed.lmm.vcov import information_inverse, parameter_vcov
 
 #: Relative, against other software at its own optimum (lme4 with rhoend 1e-10). Estimates agree to 1e-5 or better
 #: there, degrees of freedom are ratios that move less; lmerTest's Hessian is numerical.

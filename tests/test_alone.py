@@ -16,10 +16,10 @@ from mlmed.cli.run import main
 from mlmed.errors import BoundaryWarning, LevelWarning
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov
+from mlmed.lmm.alone import moves_of_one
+from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.vcov import Directions, said_along
 from mlmed.options import ROBUST_KINDS
-from mlmed.reml.alone import moves_of_one
-from mlmed.reml.percluster import cluster_products
-from mlmed.reml.vcov import Directions, said_along
 from tests.tolerances import SAME
 
 #: The same model in another coding; optima agree up to a Newton decrement of 1e-12 or less.

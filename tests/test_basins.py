@@ -16,12 +16,12 @@ from scipy.linalg import block_diag
 
 import mlmed
 from mlmed.errors import BoundaryWarning, MlmedWarning
-from mlmed.modes.left_out import loglik_without
-from mlmed.reml import best, sample
-from mlmed.reml.best import best_from, falls_into
-from mlmed.reml.fit import optimize
-from mlmed.reml.sample import MOST, spread_clusters
-from mlmed.reml.start import start_theta, wide_theta
+from mlmed.fit.left_out import loglik_without
+from mlmed.lmm import best, sample
+from mlmed.lmm.best import best_from, falls_into
+from mlmed.lmm.fit import optimize
+from mlmed.lmm.sample import MOST, spread_clusters
+from mlmed.lmm.start import start_theta, wide_theta
 from validation.optima.kinds import simulated
 from validation.optima.search import model_of, search
 

@@ -12,8 +12,8 @@ import pytest
 import mlmed
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.fitting import design_of
-from mlmed.reml.resample import within_case_resampler
+from mlmed.fit.lmm import design_of
+from mlmed.lmm.resample import within_case_resampler
 from tests.models import MEDIATOR, OUTCOME
 
 #: The same replicate fitted twice, from rows and from cross-products.
@@ -206,8 +206,8 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
     def run(*arguments, **options):
         raise AssertionError("ran before the options were checked")
 
-    monkeypatch.setattr("mlmed.modes.bootstrap.replicate", run)
-    monkeypatch.setattr("mlmed.modes.bootstrap.leave_out", run)
+    monkeypatch.setattr("mlmed.intervals.bootstrap.replicate", run)
+    monkeypatch.setattr("mlmed.intervals.bootstrap.leave_out", run)
     for options, message in (
         ({"method": "bcaa"}, "method must be one of"),
         ({"level": 95}, "proportion"),

@@ -12,8 +12,8 @@ from statsmodels.regression.linear_model import OLS
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.modes.covariance import BOUNDARY_NOTE
-from mlmed.modes.smallsample import ErrorsAndDf
+from mlmed.fit.vcov import BOUNDARY_NOTE
+from mlmed.intervals.smallsample import ErrorsAndDf
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 

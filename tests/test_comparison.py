@@ -8,7 +8,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import EffectError
-from mlmed.modes.comparison import Comparison
+from mlmed.results.comparison import Comparison
 from tests.tolerances import SAME
 
 MEDIATOR, OUTCOME = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"

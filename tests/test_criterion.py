@@ -8,11 +8,11 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError
-from mlmed.reml.covariance import Block
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.estimates import loglik_at
-from mlmed.reml.objective import objective_for
-from mlmed.reml.problem import Problem
+from mlmed.lmm.covariance import Block
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.estimates import loglik_at
+from mlmed.lmm.objective import objective_for
+from mlmed.lmm.problem import Problem
 from tests.models import MEDIATOR, OUTCOME, dense_loglik, random_point, stacked_matrices, working
 from tests.tolerances import DENSE, DERIVATIVE, SAME
 

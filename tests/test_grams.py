@@ -23,7 +23,7 @@ from mlmed.cli import main
 from mlmed.data.planning import plan_sums
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
+from mlmed.system.model import ModelSpec
 from tests.models import MEDIATOR, OUTCOME, with_factors
 from tests.tolerances import DENSE, SAME
 

@@ -17,20 +17,20 @@ from mlmed.data.grams import Grams, accumulate, product_roots, rest_share
 from mlmed.data.roots import roots_from_rows, triangular_roots
 from mlmed.errors import DataError
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.moments import moments
-from mlmed.reml.percluster import cluster_products, cluster_terms
-from mlmed.reml.posterior import mode_law
-from mlmed.reml.problem import Problem
-from mlmed.reml.ranef import conditional_modes
-from mlmed.reml.reduced import only_effects
-from mlmed.reml.residual import reflated_modes
-from mlmed.reml.sandwich import pseudo_rows
-from mlmed.reml.scores import psi_basis
-from mlmed.reml.simulation import WorkingPoint
-from mlmed.reml.start import natural_jacobian
-from mlmed.reml.working import Working, build_working
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.moments import moments
+from mlmed.lmm.percluster import cluster_products, cluster_terms
+from mlmed.lmm.posterior import mode_law
+from mlmed.lmm.problem import Problem
+from mlmed.lmm.ranef import conditional_modes
+from mlmed.lmm.reduced import only_effects
+from mlmed.lmm.residual import reflated_modes
+from mlmed.lmm.sandwich import pseudo_rows
+from mlmed.lmm.scores import psi_basis
+from mlmed.lmm.simulation import WorkingPoint
+from mlmed.lmm.start import natural_jacobian
+from mlmed.lmm.working import Working, build_working
+from mlmed.system.model import ModelSpec
 from tests.exact_density import Exact, ExactValue, digits, exact, exact_density, mediation_rows
 from tests.models import random_point
 from tests.slopes_models import MEDIATOR, OUTCOME, gappy, steep

@@ -23,7 +23,7 @@ from mlmed.data.ids import case_twins, lookalikes, numbering_passes
 from mlmed.data.numbering import OTHER_CLUSTERS, SAME_CLUSTERS, _two_way, reused_ids
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
 from mlmed.formula import parse_equation
-from mlmed.modes.causal.fit import shared_rows
+from mlmed.results.causal.fit import shared_rows
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import SAME
 

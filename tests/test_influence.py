@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import mlmed
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.influence import ALONE, FEW, SINGULAR, fixed_variance_changes, one_step_changes, refit_changes
-from mlmed.reml.percluster import cluster_products
-from mlmed.reml.resample import case_resampler
-from mlmed.reml.start import natural_jacobian
-from mlmed.reml.vcov import parameter_vcov
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.influence import ALONE, FEW, SINGULAR, fixed_variance_changes, one_step_changes, refit_changes
+from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.resample import case_resampler
+from mlmed.lmm.start import natural_jacobian
+from mlmed.lmm.vcov import parameter_vcov
 from tests.models import MEDIATOR, OUTCOME
 from tests.test_sandwich import ONE, fitted, psi_of, singular_fit, to_user, unbalanced
 from tests.tolerances import INVARIANT, SAME

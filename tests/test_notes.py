@@ -15,8 +15,8 @@ import pytest
 import mlmed
 from mlmed.errors import DroppedRowsWarning, FormulaError, LevelWarning, MlmedWarning
 from mlmed.formula import parse_equation
-from mlmed.locscale.rows import ScaleText, read_equations
 from mlmed.notes import WARNINGS, Code, Note, warn_of
+from mlmed.quadrature.rows import ScaleText, read_equations
 
 M, Y = "m ~ x + (1 | id)", "y ~ m + x + (1 | id)"
 RANDOM = "m ~ x + (1 | id)"

@@ -9,8 +9,8 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import nct
 
 import mlmed
+from mlmed.api.piecewise import piecewise
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.modes.piecewise import piecewise
 from mlmed.simulate import BPGTruth, bpg, power
 from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
 from mlmed.simulate.generate import Source

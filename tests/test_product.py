@@ -7,8 +7,8 @@ import pytest
 from scipy import integrate, special
 
 from mlmed.effects.delta import Quantity, std_error
-from mlmed.effects.product import product_normal
 from mlmed.errors import EffectError
+from mlmed.intervals.product_normal import product_normal
 from tests.tolerances import SAME
 
 #: An integral by panels against a closed form or another integral.

@@ -12,13 +12,13 @@ import pytest
 from scipy.optimize import minimize
 
 import mlmed
-from mlmed.effects.profile import find_end
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.profiles import profiler_of
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.fit import coordinates
-from mlmed.reml.objective import objective_for
-from mlmed.reml.pull import psi_map, pulled_optimum
+from mlmed.intervals.profile import profiler_of
+from mlmed.intervals.profile_search import find_end
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.fit import coordinates
+from mlmed.lmm.objective import objective_for
+from mlmed.lmm.pull import psi_map, pulled_optimum
 from tests.models import MEDIATOR, OUTCOME
 
 #: Drop of the log-likelihood at an end of a 95% interval.
@@ -197,7 +197,7 @@ def test_an_end_takes_few_fits(shipped, term, monkeypatch):
         return pulled_optimum(*arguments, **options)
 
     profiler = profiler_of(shipped.fitted, shipped.quantity_at(term))
-    monkeypatch.setattr("mlmed.effects.profile.pulled_optimum", counted)
+    monkeypatch.setattr("mlmed.intervals.profile_search.pulled_optimum", counted)
     for side in (-1, 1):
         made.clear()
         end = find_end(profiler, side, level=0.95)

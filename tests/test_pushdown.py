@@ -663,7 +663,7 @@ def test_fit_never_reads_rows_into_memory(shards: str, monkeypatch: pytest.Monke
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("rows were read into memory")
 
-    monkeypatch.setattr("mlmed.modes.fitting.build_design", never)
+    monkeypatch.setattr("mlmed.fit.lmm.build_design", never)
     monkeypatch.setattr("mlmed.cli.reading.read_labelled", never)
     assert main(["fit", shards, *BOTH, "--out", "/dev/null"]) == 0
 

@@ -18,7 +18,7 @@ from mlmed.effects.paths import path_effects
 from mlmed.effects.potential import contrast_effects
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, mean_product
 from mlmed.effects.separate import separate_effects
-from mlmed.reml.vcov import Directions, Vcov, stacked
+from mlmed.lmm.vcov import Directions, Vcov, stacked
 from tests.tolerances import DERIVATIVE, SAME
 
 AT = np.array([0.6, 0.35, 0.8, -0.2])

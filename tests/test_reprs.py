@@ -16,7 +16,7 @@ from mlmed.compact import LONGEST, Compact
 #: Letters of a result, whatever the number of rows, with formulas of the length that they have here.
 SHORT = 250
 #: Arrays of the mixed-model engine behind ``fit.fitted``, which are shown as numpy shows them.
-ENGINE = "mlmed.reml"
+ENGINE = "mlmed.lmm"
 
 
 def _data(J: int = 25, n: int = 20) -> pd.DataFrame:

@@ -20,17 +20,17 @@ from mlmed.data.grams import Grams, accumulate, rebased
 from mlmed.data.layout import Design
 from mlmed.data.rows import row_products, unit_rows
 from mlmed.errors import DataError, EffectError, FormulaError
+from mlmed.fit.lmm import Fitted, fit_model
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
-from mlmed.modes.fitting import Fitted, fit_model
-from mlmed.reml.assembly import assemble, assembly_for, cluster_cross
-from mlmed.reml.estimates import Estimates, loglik_at, to_estimates
-from mlmed.reml.fit import optimize
-from mlmed.reml.problem import Problem
-from mlmed.reml.resample import case_resampler, within_case_resampler
-from mlmed.reml.residual import reflated_modes, residual_resampler, row_parametric_resampler
-from mlmed.reml.simulation import WorkingPoint, at_optimum, parametric_resampler, working_point
-from mlmed.reml.working import build_working
+from mlmed.lmm.assembly import assemble, assembly_for, cluster_cross
+from mlmed.lmm.estimates import Estimates, loglik_at, to_estimates
+from mlmed.lmm.fit import optimize
+from mlmed.lmm.problem import Problem
+from mlmed.lmm.resample import case_resampler, within_case_resampler
+from mlmed.lmm.residual import reflated_modes, residual_resampler, row_parametric_resampler
+from mlmed.lmm.simulation import WorkingPoint, at_optimum, parametric_resampler, working_point
+from mlmed.lmm.working import build_working
+from mlmed.system.model import ModelSpec
 from tests.models import MEDIATOR, OUTCOME, random_point, with_factors
 from tests.tolerances import SAME
 

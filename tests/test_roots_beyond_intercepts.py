@@ -31,7 +31,7 @@ def rows(
     return pd.DataFrame({"id": at, "x": x, "m": m + offset, "y": y})
 
 
-def fitted(formula: str, data: pd.DataFrame, **options: str) -> mlmed.modes.results.MixedResults:
+def fitted(formula: str, data: pd.DataFrame, **options: str) -> mlmed.results.results.MixedResults:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
         return mlmed.mixed(formula, data, **options)  # type: ignore[arg-type]

@@ -13,8 +13,8 @@ import pytest
 import mlmed
 from mlmed.effects.confounding import Jointly
 from mlmed.effects.draws import normal_draws
-from mlmed.reml.covariance import normal_root
-from mlmed.reml.simulation import _row_factor
+from mlmed.lmm.covariance import normal_root
+from mlmed.lmm.simulation import _row_factor
 from tests.kernels import ROOT, environment, runs_here
 from tests.sensitivity_models import pair_from
 from tests.slopes_models import MEDIATOR, OUTCOME, gappy, steep

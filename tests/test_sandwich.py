@@ -11,13 +11,13 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.fitting import Fitted
+from mlmed.fit.lmm import Fitted
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.sandwich import sandwich_vcov
+from mlmed.lmm.scores import cluster_scores, joint_hessian, psi_basis, scores_at
+from mlmed.lmm.start import natural_jacobian
 from mlmed.options import ROBUST_KINDS
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.percluster import cluster_products
-from mlmed.reml.sandwich import sandwich_vcov
-from mlmed.reml.scores import cluster_scores, joint_hessian, psi_basis, scores_at
-from mlmed.reml.start import natural_jacobian
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME, random_point, working
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME

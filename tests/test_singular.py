@@ -9,9 +9,9 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, LevelWarning, NotIdentifiedError
-from mlmed.reml.covariance import Block, canonical_factor
-from mlmed.reml.fit import optimize
-from mlmed.reml.start import warm_theta
+from mlmed.lmm.covariance import Block, canonical_factor
+from mlmed.lmm.fit import optimize
+from mlmed.lmm.start import warm_theta
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME, working
 

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.effects.smallsample import (
+from mlmed.intervals.degrees import (
     kenward_roger_linear,
     satterthwaite_linear,
 )
-from mlmed.reml import kenward_roger as kr
-from mlmed.reml import moments as sums
-from mlmed.reml.clusters import chunks
-from mlmed.reml.criterion import evaluate
+from mlmed.lmm import kenward_roger as kr
+from mlmed.lmm import moments as sums
+from mlmed.lmm.clusters import chunks
+from mlmed.lmm.criterion import evaluate
 from tests.models import MEDIATOR, OUTCOME, stacked_matrices
 from tests.smallsample_models import (
     DENSE,

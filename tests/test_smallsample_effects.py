@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.effects import smallsample
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine
 from mlmed.effects.paths import effect_quantities, find_paths
-from mlmed.effects.smallsample import (
+from mlmed.errors import BoundaryWarning, DroppedRowsWarning, EffectError
+from mlmed.intervals import degrees as smallsample
+from mlmed.intervals.degrees import (
     infinite_df,
     kenward_roger_linear,
     residual_df,
@@ -22,8 +23,7 @@ from mlmed.effects.smallsample import (
     satterthwaite_linear,
     slopes_at,
 )
-from mlmed.errors import BoundaryWarning, DroppedRowsWarning, EffectError
-from mlmed.reml import kenward_roger as kr
+from mlmed.lmm import kenward_roger as kr
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 from tests.smallsample_models import (

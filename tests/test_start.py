@@ -64,9 +64,9 @@ def test_the_first_use_of_a_name_pays_for_it_alone():
     """Data sets need pandas and no engine; one equation needs neither the published examples nor simulations."""
     found = loaded("import mlmed; mlmed.datasets.names()")
     assert "mlmed.datasets" in found
-    assert not found & {"scipy", "formulaic", "mlmed.modes", "mlmed.reml"}
+    assert not found & {"scipy", "formulaic", "mlmed.results", "mlmed.lmm"}
     found = loaded("import mlmed; mlmed.mixed")
-    assert not found & {"mlmed.reproduce", "mlmed.simulate", "mlmed.modes.location_scale", "mlmed.modes.causal"}
+    assert not found & {"mlmed.reproduce", "mlmed.simulate", "mlmed.api.location_scale", "mlmed.api.causal"}
 
 
 def imported(path: Path, root: Path) -> set[str]:
@@ -97,7 +97,7 @@ def test_any_module_can_be_the_first():
         graph[name] = imported(path, root) - {"mlmed"}
     order = list(graphlib.TopologicalSorter(graph).static_order())
     assert set(order) == set(graph)
-    assert order.index("mlmed.errors") < order.index("mlmed.modes.mediation")
+    assert order.index("mlmed.errors") < order.index("mlmed.api.mediate")
 
 
 def test_a_star_import_and_dir_have_every_name():
@@ -115,7 +115,7 @@ assert callable(mlmed.replicate) and callable(mlmed.stack) and callable(mlmed.gr
 
 def test_names_are_what_their_modules_have():
     assert inspect.isfunction(mlmed.mediate)
-    assert mlmed.mediate.__module__ == "mlmed.modes.mediation"
+    assert mlmed.mediate.__module__ == "mlmed.api.mediate"
     assert inspect.isfunction(mlmed.replicate)
     assert inspect.isclass(mlmed.MixedResults)
     assert inspect.ismodule(mlmed.datasets)

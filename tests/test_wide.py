@@ -20,7 +20,7 @@ from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate, column_sums, pattern_sums, rebased, standardized, total_gram
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
+from mlmed.system.model import ModelSpec
 
 Array = NDArray[np.float64]
 #: Sums of the same products in another order.

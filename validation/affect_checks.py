@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 
 import mlmed
-from mlmed.modes.results import MixedResults
 from mlmed.reproduce.pairs import half_unit
 from mlmed.reproduce.sources import published
+from mlmed.results.results import MixedResults
 from validation.checks import AT_THEIRS, ESTIMATES, NEVER_WORSE, Check, absolute, load_data, load_json, relative
 from validation.comparison_checks import numbers
 

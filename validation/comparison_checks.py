@@ -10,7 +10,7 @@ import pandas as pd
 
 import mlmed
 import mlmed.reproduce
-from mlmed.modes.causal import causal
+from mlmed.api.causal import causal
 from mlmed.reproduce.pairs import half_unit
 from validation.checks import PUBLISHED, SHORT, Check, absolute, load_json, printed
 

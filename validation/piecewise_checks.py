@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 import mlmed
-from mlmed.effects.product import product_normal
+from mlmed.api.piecewise import PiecewiseResults, piecewise
 from mlmed.errors import BoundaryWarning, FamilyWarning, LevelWarning
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
-from mlmed.modes.piecewise.cluster_ols import ClusterRegression
+from mlmed.intervals.product_normal import product_normal
+from mlmed.results.piecewise.cluster_ols import ClusterRegression
 from validation.checks import (
     AT_THEIRS,
     ESTIMATES,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import mlmed
-from mlmed.modes.results import MixedResults
-from mlmed.modes.stata import stata_report
+from mlmed.results.results import MixedResults
+from mlmed.results.xtmixed import stata_report
 from validation.checks import PUBLISHED, SHORT, Check, absolute, fit_mediation, load_data, load_json, printed
 
 STATA = ("stata_y_x_ml", "stata_m_x_ml", "stata_y_mx_ml", "stata_bpg_reml")

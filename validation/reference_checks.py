@@ -11,7 +11,7 @@ import numpy as np
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.modes.results import MixedResults
+from mlmed.results.results import MixedResults
 from validation.checks import (
     AT_THEIRS,
     ESTIMATES,

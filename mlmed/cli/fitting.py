@@ -9,18 +9,18 @@ from typing import Any
 
 import pandas as pd
 
+from mlmed.api.causal import causal
+from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.mixed import mixed
+from mlmed.api.piecewise import piecewise
 from mlmed.cli.reading import given_at, given_pair, read, scan_progress
 from mlmed.cli.targets import save_picture
-from mlmed.modes.causal import causal
-from mlmed.modes.comparison import compare
-from mlmed.modes.comparison_rows import Comparable
-from mlmed.modes.export import plain
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.mixed import mixed
-from mlmed.modes.piecewise import piecewise
-from mlmed.modes.results import MixedResults
 from mlmed.options import Method
 from mlmed.report.text import render_table
+from mlmed.results.comparison import compare
+from mlmed.results.comparison_rows import Comparable
+from mlmed.results.document import plain
+from mlmed.results.results import MixedResults
 
 __all__ = ["as_format", "compared", "effects", "fit", "mixed_model", "watched"]
 

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from mlmed import datasets
+from mlmed.api.grams import Grams
 from mlmed.data.categories import with_category_order
 from mlmed.data.frames import column_names, replaced
 from mlmed.data.labels import Labels, labels_message, with_levels
@@ -22,8 +23,7 @@ from mlmed.data.readers import ReadOptions, check_source, file_status, is_grams,
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
 from mlmed.glm.families import BINARY
-from mlmed.locscale.rows import read_equations
-from mlmed.modes.grams import Grams
+from mlmed.quadrature.rows import read_equations
 
 __all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from mlmed.api.causal import CausalResults, causal
+from mlmed.api.location_scale import location_scale
+from mlmed.api.piecewise import piecewise
 from mlmed.cli.fitting import as_format, described, watched
 from mlmed.cli.reading import given_at, given_pair, given_value, read
 from mlmed.errors import DataError
-from mlmed.modes.causal import CausalResults, causal
-from mlmed.modes.location_scale import location_scale
-from mlmed.modes.piecewise import piecewise
 
 __all__ = ["causal_model", "location_scale_model", "piecewise_model"]
 

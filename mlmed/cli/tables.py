@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 
 from mlmed import datasets
+from mlmed.api.grams import grams, grams_sql
 from mlmed.cli.reading import read, scan_progress
 from mlmed.data.stacking import stack
 from mlmed.errors import DataError
-from mlmed.modes.grams import grams, grams_sql
 
 __all__ = ["listed", "reproduced", "stacked", "summed"]
 

@@ -12,8 +12,8 @@ from mlmed.data.layout import EquationLayout
 from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of
-from mlmed.model import ModelSpec
 from mlmed.names import display_name, quoted_name, safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = ["Part", "refuse_alike", "refuse_likeness"]
 

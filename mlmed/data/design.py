@@ -34,8 +34,8 @@ from mlmed.data.widths import refuse_wide
 from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
-from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = [
     "build_design",

@@ -31,7 +31,7 @@ from mlmed.data.roots import (
 from mlmed.data.sizes import unusual_size
 from mlmed.errors import DataError
 from mlmed.formula import Equation
-from mlmed.model import ModelSpec
+from mlmed.system.model import ModelSpec
 
 __all__ = [
     "Grams",

@@ -38,8 +38,8 @@ from mlmed.data.terms import Encoding
 from mlmed.data.written_numbers import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
-from mlmed.model import ModelSpec
 from mlmed.names import display_name, safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = [
     "MOST_LEVELS",

@@ -34,8 +34,8 @@ from mlmed.data.planning import (
 )
 from mlmed.data.streaming import is_streamed, streamed_grams, streams
 from mlmed.errors import DataError, MlmedError, filtering
-from mlmed.model import ModelSpec
 from mlmed.names import safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = ["lazy_frame", "pushed_grams", "sums_query"]
 

@@ -17,8 +17,8 @@ from mlmed.data.layout import Layout
 from mlmed.data.rows import Rows
 from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
-from mlmed.model import ModelSpec
 from mlmed.names import safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = ["Recode", "recodes"]
 

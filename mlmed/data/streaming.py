@@ -30,8 +30,8 @@ from mlmed.data.layout import INTERCEPT, Design, Layout, column_labels
 from mlmed.data.planning import SAMPLE, Learned, bad_column, complete_rows, count_rows, layout_of, place_columns
 from mlmed.data.sizes import LARGEST
 from mlmed.errors import DataError, MlmedError
-from mlmed.model import ModelSpec
 from mlmed.names import safe_name
+from mlmed.system.model import ModelSpec
 
 __all__ = ["is_streamed", "streamed_grams", "streams"]
 

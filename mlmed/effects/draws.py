@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from mlmed.errors import EffectError
+from mlmed.lmm.covariance import normal_root
 from mlmed.options import ENDS, one_of
-from mlmed.reml.covariance import normal_root
 
 __all__ = [
     "DrawInterval",

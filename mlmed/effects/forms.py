@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.quantity import Quantity
-from mlmed.reml.vcov import Vcov
+from mlmed.lmm.vcov import Vcov
 
 __all__ = ["Effects"]
 

@@ -24,10 +24,10 @@ from mlmed.effects.slopes import (
 )
 from mlmed.errors import EffectError
 from mlmed.formula import formula_variables, term_variables
+from mlmed.lmm.estimates import Estimates
 from mlmed.names import display_name
 from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value, shown
-from mlmed.reml.estimates import Estimates
 
 __all__ = [
     "EFFECTS",

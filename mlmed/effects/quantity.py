@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FUNCTIONS", "Kind", "Quantity", "applied", "chained", "mean_product"]
+from mlmed.fit.names import Kind
+
+__all__ = ["FUNCTIONS", "Quantity", "applied", "chained", "mean_product"]
 
 Array = NDArray[np.float64]
-#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
-Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: What effects are made of: numbers with derivatives, or draws of them.
 T = TypeVar("T", "Quantity", Array)
 

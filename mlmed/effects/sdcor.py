@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.effects.quantity import Kind, Quantity
+from mlmed.effects.quantity import Quantity
+from mlmed.fit.names import Kind
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities"]
 

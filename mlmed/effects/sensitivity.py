@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from mlmed.compact import Compact
 from mlmed.effects.potential import Counterfactual
 from mlmed.glm.families import normal_density
-from mlmed.reml.vcov import Directions
+from mlmed.lmm.vcov import Directions
 
 __all__ = [
     "CONTRASTS",

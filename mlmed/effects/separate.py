@@ -19,9 +19,9 @@ from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.slopes import compared_values, slope_note
+from mlmed.lmm.vcov import Vcov, stacked
 from mlmed.names import safe_name
 from mlmed.notes import joined
-from mlmed.reml.vcov import Vcov, stacked
 
 __all__ = [
     "EFFECTS",

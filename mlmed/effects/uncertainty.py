@@ -18,9 +18,9 @@ from mlmed.effects.average import (
     pieces,
 )
 from mlmed.effects.draws import normal_draws
-from mlmed.reml.alone import without_rounding
-from mlmed.reml.posterior import ModeLaw
-from mlmed.reml.vcov import Directions, Vcov
+from mlmed.lmm.alone import without_rounding
+from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.vcov import Directions, Vcov
 
 __all__ = [
     "Contrasts",

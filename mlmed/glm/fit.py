@@ -11,7 +11,7 @@ from mlmed.compact import Compact
 from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
-from mlmed.reml.checks import CONSTANT, refuse_collinear, refuse_few_rows
+from mlmed.lmm.checks import CONSTANT, refuse_collinear, refuse_few_rows
 from mlmed.replication import Failure, Replicate
 
 __all__ = ["GlmFit", "Regression", "fit_glm"]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
 from mlmed.glm.fit import GlmFit
+from mlmed.lmm.alone import FULL_LEVERAGE, Alone, gathered, leverages
 from mlmed.options import HC_KINDS, one_of
-from mlmed.reml.alone import FULL_LEVERAGE, Alone, gathered, leverages
 
 __all__ = ["cluster_vcov", "hc_vcov", "moves_of_one"]
 

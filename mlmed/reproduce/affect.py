@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.modes.location_scale import location_scale
-from mlmed.modes.location_scale.results import LocationScaleResults
-from mlmed.modes.mixed import mixed
-from mlmed.modes.results import MixedResults
+from mlmed.api.location_scale import location_scale
+from mlmed.api.mixed import mixed
 from mlmed.reproduce.pairs import Pair, by_term
 from mlmed.reproduce.posterior import detailed_pairs, own_pairs, posterior_pairs, printed_rows, sd_cor, side_by_side
 from mlmed.reproduce.sources import published, reference
 from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.results.location_scale.results import LocationScaleResults
+from mlmed.results.results import MixedResults
 
 __all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5"]
 

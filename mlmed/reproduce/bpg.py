@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlmed import datasets
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
-from mlmed.modes.results import MixedResults
-from mlmed.modes.stata import stata_report
+from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.piecewise import PiecewiseResults, piecewise
 from mlmed.report.stata import StataReport, StataRow
 from mlmed.reproduce.pairs import Pair, by_term
 from mlmed.reproduce.sources import published
 from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.results.results import MixedResults
+from mlmed.results.xtmixed import stata_report
 
 __all__ = ["stata_bpg"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.modes.causal import causal
-from mlmed.modes.causal.results import CausalResults
+from mlmed.api.causal import causal
 from mlmed.reproduce.montecarlo import drawn_errors, drawn_pairs
 from mlmed.reproduce.pairs import Pair, by_term
 from mlmed.reproduce.sources import published
 from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.results.causal.results import CausalResults
 
 __all__ = ["framing"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.modes.results import MixedResults
 from mlmed.reproduce.pairs import Pair, by_term, mean_error
+from mlmed.results.results import MixedResults
 
 __all__ = ["brms_pairs", "lmer_name", "lmer_pairs", "scaled_residuals"]
 

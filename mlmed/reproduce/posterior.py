@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.modes.results import MixedResults
 from mlmed.reproduce.lme4 import BRMS, OURS
 from mlmed.reproduce.pairs import Pair, by_term
+from mlmed.results.results import MixedResults
 
 __all__ = ["detailed_pairs", "our_term", "own_pairs", "posterior_pairs", "printed_rows", "sd_cor", "side_by_side"]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.modes.mixed import mixed
-from mlmed.modes.results import MixedResults
+from mlmed.api.mixed import mixed
 from mlmed.reproduce.lme4 import brms_pairs, lmer_name, lmer_pairs
 from mlmed.reproduce.pairs import Pair, by_term
 from mlmed.reproduce.sources import published, reference
 from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.results.results import MixedResults
 
 __all__ = ["gpa", "sleepstudy"]
 

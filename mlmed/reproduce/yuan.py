@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.modes.causal import CausalResults, causal
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
-from mlmed.modes.results import MixedResults
+from mlmed.api.causal import CausalResults, causal
+from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.piecewise import PiecewiseResults, piecewise
 from mlmed.reproduce.lme4 import brms_pairs, lmer_pairs
 from mlmed.reproduce.montecarlo import drawn_errors, drawn_pairs, with_medians
 from mlmed.reproduce.pairs import Pair, by_term, mean_error
 from mlmed.reproduce.sources import published
 from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.results.results import MixedResults
 
 __all__ = ["yuan_mackinnon"]
 

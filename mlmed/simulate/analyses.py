@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.piecewise import PiecewiseResults, piecewise
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
-from mlmed.modes import intervals
-from mlmed.modes.interval_options import check_options
-from mlmed.modes.mediation import MediationResults, mediate
-from mlmed.modes.piecewise import PiecewiseResults, piecewise
-from mlmed.modes.piecewise import intervals as piecewise_intervals
-from mlmed.modes.results import MixedResults
+from mlmed.intervals import table as intervals
+from mlmed.intervals.options import check_options
+from mlmed.lmm.refit import not_certified
 from mlmed.options import Method, check_level, one_of, shown
-from mlmed.reml.refit import not_certified
 from mlmed.replication import Failure
+from mlmed.results.piecewise import intervals as piecewise_intervals
+from mlmed.results.results import MixedResults
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Analysis, Outcome, failed, outcome_of

@@ -13,14 +13,14 @@ from scipy.special import ndtri
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
+from mlmed.fit.lmm import Fitted, fit_model
+from mlmed.fit.vcov import covariance
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
-from mlmed.modes.covariance import covariance
-from mlmed.modes.fitting import Fitted, fit_model
 from mlmed.replication import Failure
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Outcome, failed
+from mlmed.system.model import ModelSpec
 
 __all__ = ["ESTIMATORS", "Comparison", "joint_indirect", "joint_product", "separate_product"]
 

@@ -12,13 +12,13 @@ import pandas as pd
 from mlmed.data.grams import Grams, accumulate
 from mlmed.data.layout import Design
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
-from mlmed.modes.fitting import Fitted
+from mlmed.fit.lmm import Fitted
+from mlmed.lmm.best import best_optimum
+from mlmed.lmm.estimates import to_estimates
+from mlmed.lmm.refit import not_certified
+from mlmed.lmm.sample import sample_of
+from mlmed.lmm.working import Working, build_working
 from mlmed.options import Method
-from mlmed.reml.best import best_optimum
-from mlmed.reml.estimates import to_estimates
-from mlmed.reml.refit import not_certified
-from mlmed.reml.sample import sample_of
-from mlmed.reml.working import Working, build_working
 from mlmed.replication import Failure
 
 __all__ = ["Template"]

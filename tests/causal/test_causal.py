@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from scipy.stats import poisson
 
+from mlmed.api.causal import causal
 from mlmed.effects.potential import (
     expected_outcome,
     expected_slopes,
 )
 from mlmed.effects.smoothing import normal_mean
 from mlmed.glm.families import BINARY, mean_of
-from mlmed.modes.causal import causal
-from mlmed.modes.causal.results import CausalResults
+from mlmed.results.causal.results import CausalResults
 from tests.causal_models import EXACT, INTEGRAL, PAIRS, brute, column
 from tests.tolerances import DERIVATIVE, SAME
 

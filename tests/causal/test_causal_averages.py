@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmed.api.causal import causal
 from mlmed.effects.average import Parameters, average_effects
 from mlmed.effects.delta import COLUMNS
 from mlmed.effects.potential import (
@@ -20,8 +21,7 @@ from mlmed.errors import (
     DroppedRowsWarning,
 )
 from mlmed.glm.families import mean_of
-from mlmed.modes.causal import causal
-from mlmed.reml.vcov import Vcov
+from mlmed.lmm.vcov import Vcov
 from tests.causal_models import PAIRS, XM, YM, column, fitted, simulated
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME
 
@@ -135,7 +135,7 @@ def test_draws_that_overflow_are_counted():
     prepared = fit.prepared(fit.question(None, None))
     draws = draw_contrasts(prepared.setting, prepared.mediator, outcome, n=200, seed=1)
     assert not np.isfinite(draws).all()
-    from mlmed.modes.causal.tables import contrast_quantities, drawn_effects
+    from mlmed.results.causal.tables import contrast_quantities, drawn_effects
 
     found = fit.covariance_of(prepared)
     quantities = contrast_quantities(found, {})

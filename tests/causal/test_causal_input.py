@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmed.api.causal import causal
 from mlmed.errors import (
     BoundaryWarning,
     DataError,
@@ -18,7 +19,6 @@ from mlmed.errors import (
     MlmedError,
     NotIdentifiedError,
 )
-from mlmed.modes.causal import causal
 from tests.causal_models import fitted, simulated
 from tests.tolerances import SAME
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.causal import causal
 from mlmed.effects.average import Parameters, average_effects, cluster_effects, cluster_slopes
 from mlmed.effects.potential import (
     CONTRASTS,
@@ -15,7 +16,6 @@ from mlmed.effects.potential import (
 )
 from mlmed.effects.uncertainty import contrast_covariance, parameters_of, slopes_at
 from mlmed.glm.families import mean_of
-from mlmed.modes.causal import causal
 from tests.causal_models import EXACT, MIXED, brute, column, fitted, simulated
 from tests.tolerances import DERIVATIVE, SAME
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.causal import causal
 from mlmed.effects.potential import (
     EFFECTS,
 )
@@ -19,7 +20,6 @@ from mlmed.errors import (
     BoundaryWarning,
     EffectError,
 )
-from mlmed.modes.causal import causal
 from tests.causal_models import MIXED, XM, YM, column, fitted, simulated
 from tests.tolerances import SAME
 
@@ -200,7 +200,7 @@ def test_plot(mixed):
 
 
 def test_sensitivity_is_handed_on(monkeypatch):
-    import mlmed.modes.causal.results as other
+    import mlmed.results.causal.results as other
 
     asked = {}
     monkeypatch.setattr(other, "sensitivity_of", lambda fit, **options: asked.update(options, fit=fit))

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.causal import causal
 from mlmed.effects.uncertainty import draw_contrasts
 from mlmed.errors import (
     DroppedRowsWarning,
     EffectError,
     LevelWarning,
 )
-from mlmed.modes.causal import causal
 from tests.causal_models import EXACT, MIXED, XM, YM, brute, column, fitted, simulated
 from tests.tolerances import SAME
 

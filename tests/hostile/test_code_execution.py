@@ -99,7 +99,7 @@ MODES: dict[str, Callable[[str, pd.DataFrame], object]] = {
     "grams": lambda term, d: mlmed.grams(f"m ~ w + {term} + (1 | id)", d),
     "polars": lambda term, d: mlmed.mixed(f"m ~ w + {term} + (1 | id)", pl.from_pandas(d).lazy()),
     "duckdb": lambda term, d: mlmed.mixed(f"m ~ w + {term} + (1 | id)", duckdb.from_df(d)),
-    "sql": lambda term, d: mlmed.modes.grams.grams_sql(f"m ~ w + {term} + (1 | id)", duckdb.from_df(d)),
+    "sql": lambda term, d: mlmed.api.grams.grams_sql(f"m ~ w + {term} + (1 | id)", duckdb.from_df(d)),
 }  # fmt: skip
 
 

@@ -156,8 +156,8 @@ def test_standard_errors_are_those_of_the_natural_parameters() -> None:
     """The inverse Hessian of the log-likelihood in (beta, tau, G) itself, by differences."""
     import numdifftools as nd
 
-    from mlmed.locscale.likelihood import conditional_loglik, loglik
-    from mlmed.locscale.nodes import adapt, centres_at_zero, make_nodes
+    from mlmed.quadrature.likelihood import conditional_loglik, loglik
+    from mlmed.quadrature.nodes import adapt, centres_at_zero, make_nodes
 
     fit = mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + (1 |c| g)", simulated(60, 12, seed=8))
     problem, units = fit.fit.problem, fit.fit.units

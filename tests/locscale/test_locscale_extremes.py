@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.locscale.climb import hessian_at
-from mlmed.locscale.conditional import _inverse
-from mlmed.locscale.nodes import Centres, adapt, make_nodes
+from mlmed.quadrature.climb import hessian_at
+from mlmed.quadrature.conditional import _inverse
+from mlmed.quadrature.nodes import Centres, adapt, make_nodes
 from tests.locscale_models import small_problem, some_theta
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -9,9 +9,9 @@ from scipy import integrate
 from scipy.linalg import solve_triangular
 from scipy.stats import norm
 
-from mlmed.locscale.likelihood import conditional_loglik, loglik, posterior, scores
-from mlmed.locscale.nodes import Nodes, adapt, centres_at_zero, make_nodes
-from mlmed.locscale.problem import Problem
+from mlmed.quadrature.likelihood import conditional_loglik, loglik, posterior, scores
+from mlmed.quadrature.nodes import Nodes, adapt, centres_at_zero, make_nodes
+from mlmed.quadrature.problem import Problem
 from tests.locscale_models import small_problem, some_theta
 from tests.tolerances import DENSE, DERIVATIVE, SAME
 

@@ -11,13 +11,13 @@ from scipy import optimize as scipy_optimize
 from scipy import special, stats
 
 import mlmed
-from mlmed.locscale.certificate import certify
-from mlmed.locscale.climb import TIGHT, centred, hessian_at
-from mlmed.locscale.fit import Fit
-from mlmed.locscale.likelihood import loglik
-from mlmed.locscale.nodes import Nodes, centres_at_zero, make_nodes
-from mlmed.locscale.optimizer import optimize
-from mlmed.locscale.saddle import step_off
+from mlmed.quadrature.certificate import certify
+from mlmed.quadrature.climb import TIGHT, centred, hessian_at
+from mlmed.quadrature.fit import Fit
+from mlmed.quadrature.likelihood import loglik
+from mlmed.quadrature.nodes import Nodes, centres_at_zero, make_nodes
+from mlmed.quadrature.optimizer import optimize
+from mlmed.quadrature.saddle import step_off
 from tests.locscale_models import simulated
 
 #: Two searches that end where a Newton step promises 1e-8 and less, twice that for two.

@@ -10,8 +10,8 @@ import pandas as pd
 from mlmed.data.design import build_design
 from mlmed.data.grams import accumulate
 from mlmed.formula import parse_equation
-from mlmed.model import ModelSpec
-from mlmed.reml.working import Working, build_working
+from mlmed.lmm.working import Working, build_working
+from mlmed.system.model import ModelSpec
 
 
 @dataclass(frozen=True)

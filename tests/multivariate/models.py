@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import mlmed
-from mlmed.modes.results import MixedResults
+from mlmed.results.results import MixedResults
 
 #: Two responses of the same rows, all four random effects correlated.
 TWO = ["m ~ x + (1 + x |c| id)", "y ~ x + w + (1 + w |c| id)"]

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlmed.reml.criterion import evaluate
-from mlmed.reml.estimates import loglik_at
-from mlmed.reml.objective import objective_for
-from mlmed.reml.sigma import ResidualChart, ResidualStructure
+from mlmed.lmm.criterion import evaluate
+from mlmed.lmm.estimates import loglik_at
+from mlmed.lmm.objective import objective_for
+from mlmed.lmm.sigma import ResidualChart, ResidualStructure
 from tests.models import random_point
 from tests.multivariate.dense import made, simulated
 from tests.tolerances import DENSE, DERIVATIVE, SAME

@@ -12,8 +12,8 @@ import pytest
 import mlmed
 from mlmed.cli.run import main
 from mlmed.errors import BoundaryWarning, FormulaError, NotIdentifiedError
-from mlmed.reml.estimates import loglik_at
-from mlmed.reml.fit import optimize
+from mlmed.lmm.estimates import loglik_at
+from mlmed.lmm.fit import optimize
 from tests.multivariate.dense import made, simulated
 from tests.tolerances import INVARIANT, OPTIMUM, SAME
 

@@ -10,12 +10,12 @@ import pytest
 
 import mlmed
 from mlmed.data.design import build_design
-from mlmed.reml.percluster import cluster_products
-from mlmed.reml.perresidual import ClusterProducts
-from mlmed.reml.resample import case_resampler
-from mlmed.reml.residual import residual_resampler
-from mlmed.reml.scores import cluster_scores, scores_at
-from mlmed.reml.simulation import at_optimum, parametric_resampler
+from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.perresidual import ClusterProducts
+from mlmed.lmm.resample import case_resampler
+from mlmed.lmm.residual import residual_resampler
+from mlmed.lmm.scores import cluster_scores, scores_at
+from mlmed.lmm.simulation import at_optimum, parametric_resampler
 from tests.multivariate.dense import Dense, made, simulated
 from tests.tolerances import DENSE, DERIVATIVE, SAME
 

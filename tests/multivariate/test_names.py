@@ -9,7 +9,7 @@ import mlmed
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.covariance import BOUNDARY_NOTE
+from mlmed.fit.vcov import BOUNDARY_NOTE
 from tests.multivariate.models import TWO, two_responses, without_variance_of_m
 from tests.tolerances import OPTIMUM, SAME
 

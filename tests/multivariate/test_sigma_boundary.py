@@ -14,9 +14,9 @@ from scipy.optimize import minimize
 
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError, NotIdentifiedError
-from mlmed.modes.results import MixedResults
-from mlmed.reml.fit import MIN_MULTIPLIER
-from mlmed.reml.objective import objective_for
+from mlmed.lmm.fit import MIN_MULTIPLIER
+from mlmed.lmm.objective import objective_for
+from mlmed.results.results import MixedResults
 from tests.multivariate.dense import made
 from tests.tolerances import SAME
 

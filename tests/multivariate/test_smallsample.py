@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.effects import smallsample
 from mlmed.effects.delta import Quantity
-from mlmed.effects.smallsample import satterthwaite_effects, satterthwaite_linear
 from mlmed.errors import BoundaryWarning, DroppedRowsWarning
-from mlmed.reml import kenward_roger as kr
-from mlmed.reml import moments as sums
-from mlmed.reml.clusters import chunks
-from mlmed.reml.covariance import natural_basis
-from mlmed.reml.sigma import ResidualStructure
-from mlmed.reml.start import natural_jacobian
+from mlmed.intervals import degrees as smallsample
+from mlmed.intervals.degrees import satterthwaite_effects, satterthwaite_linear
+from mlmed.lmm import kenward_roger as kr
+from mlmed.lmm import moments as sums
+from mlmed.lmm.clusters import chunks
+from mlmed.lmm.covariance import natural_basis
+from mlmed.lmm.sigma import ResidualStructure
+from mlmed.lmm.start import natural_jacobian
 from tests.models import random_point
 from tests.multivariate.dense import Dense, made, simulated
 from tests.smallsample_models import (

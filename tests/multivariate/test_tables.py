@@ -11,8 +11,8 @@ import mlmed
 from mlmed.effects.delta import delta_table
 from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.modes.sdcor import headline_correlations
-from mlmed.reml.vcov import Vcov
+from mlmed.intervals.sdcor import headline_correlations
+from mlmed.lmm.vcov import Vcov
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.models import TWO, two_responses, with_residual_covariance, without_variance_of_m
 from tests.tolerances import DERIVATIVE, SAME
@@ -146,7 +146,7 @@ def test_names_are_known_everywhere(fit):
     sd, var = fit.profile("sd(y:w)").interval, fit.profile("var(y:w)").interval
     np.testing.assert_allclose(np.square(sd), var, rtol=1e-5)  # drops of 1e-8 in -2l
     assert fit.test(f"{r} = 0").chi2 == pytest.approx(fit.test("cov(m:Intercept,y:Intercept) = 0").chi2, rel=1e-6)
-    assert fit.test("sd(y:w) = 0") == mlmed.modes.likelihood.LRTest(
+    assert fit.test("sd(y:w) = 0") == mlmed.results.likelihood.LRTest(
         "sd(y:w) = 0", *(getattr(fit.test("var(y:w) = 0"), n) for n in ("chi2", "df", "p_value", "llf", "note"))
     )
     one = fit.nlcom(lambda values: values["cov(m:Intercept,y:Intercept)"])

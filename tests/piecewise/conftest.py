@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mlmed
-from mlmed.modes.piecewise import piecewise
+from mlmed.api.piecewise import piecewise
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, UPPER, make
 
 

@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mlmed.api.piecewise import piecewise
 from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
 from mlmed.errors import (
     BoundaryWarning,
     DroppedRowsWarning,
 )
-from mlmed.modes.piecewise import piecewise
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, SAME_REPLICATE, UPPER, estimates, make
 from tests.tolerances import SAME
 
 
 def test_monte_carlo_and_product_agree(yuan):
     """The ends within four standard errors of a quantile of n draws, by its density in the product's distribution."""
-    from mlmed.effects.product import product_normal
+    from mlmed.intervals.product_normal import product_normal
 
     n = 200_000
     drawn = yuan.effects(interval="monte-carlo", n=n, seed=2).set_index("term")
@@ -114,7 +114,7 @@ def test_any_number_of_workers(upper):
 
 def test_strata_keep_their_clusters(upper, data):
     """As many clusters of each arm in every replicate as in the data."""
-    from mlmed.modes.piecewise.bootstrap import refit_of, strata_of
+    from mlmed.results.piecewise.bootstrap import refit_of, strata_of
 
     groups = strata_of(data, "g", ("id",), upper.fits.clusters)
     source = refit_of((upper.mediator, upper.outcome, upper.reduced), ("m", "y", "c"), upper.fits.clusters, groups)

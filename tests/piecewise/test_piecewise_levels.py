@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.piecewise import piecewise
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.errors import (
     DataError,
@@ -17,7 +18,6 @@ from mlmed.errors import (
     LevelWarning,
     NotIdentifiedError,
 )
-from mlmed.modes.piecewise import piecewise
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, UPPER
 from tests.tolerances import SAME
 

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.piecewise import piecewise
 from mlmed.errors import (
     BoundaryWarning,
     DroppedRowsWarning,
     EffectError,
 )
-from mlmed.modes.piecewise import piecewise
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, UPPER, estimates
 from tests.tolerances import SAME
 

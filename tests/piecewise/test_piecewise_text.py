@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.api.piecewise import piecewise
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
-from mlmed.modes.piecewise import piecewise
-from mlmed.modes.tables import parameter_names
+from mlmed.fit.names import parameter_names
 from mlmed.options import PIECEWISE_INTERVALS, ROBUST_KINDS
 from tests.piecewise_models import MEDIATOR, OUTCOME, estimates
 from tests.tolerances import SAME

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import mlmed
-from mlmed.modes.results import MixedResults
+from mlmed.results.results import MixedResults
 
 TWO = ("m ~ x + w + (1 + x |c| id)", "y ~ x + (1 |c| id)")
 

@@ -11,7 +11,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.modes.results import MixedResults
+from mlmed.results.results import MixedResults
 from tests.predictive.fits import TWO, frame, implied, quietly, with_gaps, with_values
 from tests.tolerances import SAME
 

@@ -12,19 +12,19 @@ import pandas as pd
 from scipy.special import ndtri
 
 import mlmed
+from mlmed.api.mediate import MediationResults
 from mlmed.data.grams import accumulate
 from mlmed.data.layout import Design
 from mlmed.effects.delta import std_error
 from mlmed.effects.draws import draw_interval
-from mlmed.effects.profile import find_end
 from mlmed.errors import MlmedWarning
-from mlmed.modes.fitting import Fitted
-from mlmed.modes.mediation import MediationResults
-from mlmed.modes.profiles import profiler_of
-from mlmed.modes.tables import psi
-from mlmed.reml.estimates import to_estimates
-from mlmed.reml.fit import optimize
-from mlmed.reml.working import build_working
+from mlmed.fit.lmm import Fitted
+from mlmed.fit.names import psi
+from mlmed.intervals.profile import profiler_of
+from mlmed.intervals.profile_search import find_end
+from mlmed.lmm.estimates import to_estimates
+from mlmed.lmm.fit import optimize
+from mlmed.lmm.working import build_working
 
 __all__ = ["TERMS", "fit", "study_of"]
 

@@ -1,0 +1,315 @@
+"""The spine: specification + table -> everything a result needs.
+
+All numbers come from cross-products. A fit refers to the user's table, without a copy, for the bootstraps that draw
+rows; a pickled fit has no rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from mlmed.data.design import build_design
+from mlmed.data.frames import column_names
+from mlmed.data.grams import Grams, accumulate, grams_for
+from mlmed.data.layout import Design, Layout
+from mlmed.data.pushdown import lazy_frame, pushed_grams
+from mlmed.errors import EffectError
+from mlmed.fit.row_values import fitted_values, residual_values, with_index
+from mlmed.lmm.best import best_optimum
+from mlmed.lmm.estimates import Estimates, to_estimates
+from mlmed.lmm.fit import Optimum, Searched
+from mlmed.lmm.posterior import ModeLaw, mode_law
+from mlmed.lmm.sample import sample_of
+from mlmed.lmm.working import Working, build_working
+from mlmed.notes import Note
+from mlmed.options import PREDICTION_LEVELS, one_of
+from mlmed.system.model import ModelSpec
+
+__all__ = [
+    "Fitted",
+    "boundary_text",
+    "certified_text",
+    "design_of",
+    "empty_text",
+    "fit_model",
+    "known_columns",
+    "make_grams",
+    "starts_text",
+]
+
+
+#: Sums and units of the same rows, in units of one, may differ by this much and this share.
+SAME_SUMS = 1e-9
+BETWEEN = (
+    "random slope of {}, which does not vary within clusters: no slope differs between clusters, only the variance of "
+    "their intercepts; remove it from the random part"
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Fitted:
+    """One fitted model, before it is dressed as a result; called, it gives the fitted values of its rows.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        What was asked.
+    layout : Layout
+        What was learned of the columns.
+    grams : Grams
+        Sufficient statistics.
+    working : Working
+        The engine's problem and its units.
+    optimum : Optimum
+        The optimum in working units.
+    estimates : Estimates
+        The optimum in the user's units.
+    table : Any
+        The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine,
+        only Grams were given, or the fit comes from a pickle.
+    """
+
+    spec: ModelSpec
+    layout: Layout
+    grams: Grams
+    working: Working
+    optimum: Optimum
+    estimates: Estimates
+    table: Any = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[Fitted], tuple[Any, ...]]:
+        """Pickle everything but the rows."""
+        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
+        return type(self), kept
+
+    def __repr__(self) -> str:
+        asked = "; ".join(equation.text for equation in self.spec.equations)
+        word = "certified" if self.converged else "NOT CERTIFIED"
+        counts = f"{self.nobs} observations in {len(self.clusters)} clusters"
+        return f"{asked}; {self.spec.method.upper()}, log-likelihood {self.estimates.loglik:.5f}, {word}; {counts}"
+
+    @property
+    def reml(self) -> bool:
+        """Restricted likelihood or not."""
+        return self.spec.method == "reml"
+
+    @property
+    def clusters(self) -> pd.Index:
+        """Cluster ids, (J,)."""
+        return self.grams.clusters
+
+    @property
+    def group_name(self) -> str:
+        """The cluster variable."""
+        return ":".join(self.spec.group)
+
+    @property
+    def nobs(self) -> int:
+        """Response values used, over all equations."""
+        return int(self.working.problem.nobs.sum())
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether the optimum lies on the boundary: G, or the residual covariance, has less than full rank."""
+        return self.optimum.is_singular
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum is certified."""
+        return self.optimum.certificate.converged
+
+    @property
+    def optima(self) -> list[float]:
+        """Log-likelihoods of the different optima that searches ended in, the best first."""
+        values = self.optimum.searched.values or (self.optimum.evaluation.value,)
+        shift = self.working.units.criterion_shift(self.working.problem.nobs, reml=self.reml)
+        return [-0.5 * (value + shift) for value in values]
+
+    def law(self) -> ModeLaw:
+        """Random effects of every cluster given the data, as a function of the fixed effects."""
+        optimum, working = self.optimum, self.working
+        return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
+
+    def __call__(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Fitted values of the rows of the data: ``fit.fitted()``.
+
+        Parameters
+        ----------
+        level : {"cluster", "population"}
+            X beta + Z u, or X beta.
+
+        Returns
+        -------
+        Series (one equation) or DataFrame (a column per response)
+            With the index of the data; NaN where a row was not used in an equation.
+
+        Raises
+        ------
+        EffectError
+            Unknown level, or the fit has no rows.
+        """
+        one_of(level, PREDICTION_LEVELS, "level")
+        design = design_of(self, "fitted()", "use predict() with new rows")
+        law = self.law() if level == "cluster" else None
+        return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
+
+    def residuals(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Responses less the fitted values, in the shape of ``__call__``."""
+        one_of(level, PREDICTION_LEVELS, "level")
+        design = design_of(self, "resid()", "use predict() with new rows")
+        law = self.law() if level == "cluster" else None
+        return with_index(self.table, design, residual_values(design, self.estimates.beta, law))
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What to know of this fit: rows left out, columns that say little, an optimum on the boundary or uncertain."""
+        working, optimum = self.working, self.optimum
+        found = [Note("rows-left-out", str(dropped)) for dropped in self.layout.dropped]
+        if working.between:
+            found.append(Note("slope-between", BETWEEN.format(", ".join(working.between))))
+        if working.empty:
+            found.append(Note("intercept-empty", empty_text(working.empty)))
+        if not optimum.certificate.converged:
+            complaint = optimum.certificate.complaint
+            found.append(Note("not-certified", f"the optimum is not certified: {complaint}; see docs/convergence.md"))
+        elif optimum.is_singular:
+            found.append(
+                Note(
+                    "boundary",
+                    f"boundary (singular) fit: {boundary_text(self)}; estimates are {starts_text(optimum.searched)}, "
+                    "exactly on the boundary, and standard errors are flagged; see docs/singular.md",
+                )
+            )
+        return tuple(found)
+
+    @property
+    def n_parameters(self) -> int:
+        """Fixed effects, natural parameters of G, residual variances."""
+        return len(self.estimates.beta) + len(self.estimates.tau) + len(self.estimates.sigma2)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, -2 log-likelihood + 2 parameters."""
+        return -2.0 * self.estimates.loglik + 2.0 * self.n_parameters
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' criterion, -2 log-likelihood + log(nobs) parameters."""
+        return -2.0 * self.estimates.loglik + math.log(self.nobs) * self.n_parameters
+
+
+def fit_model(spec: ModelSpec, data: Any) -> Fitted:
+    """Run the whole flow."""
+    grams = make_grams(spec, data)  # nothing reads a row from here on
+    layout = grams.layout
+    working = build_working(spec, layout, grams)
+    reml = spec.method == "reml"
+    names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
+    sample = partial(sample_of, spec, grams)
+    optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
+    table = None if _stored(data) is not None or lazy_frame(data) is not None else data
+    return Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
+
+
+def _stored(data: Any) -> Grams | None:
+    """Grams made before, bare or as the value that users hold."""
+    arrays = inspect.getattr_static(data, "arrays", data)  # any attribute that is not there makes DuckDB run its query
+    return arrays if isinstance(arrays, Grams) else None
+
+
+def known_columns(data: Any) -> list[str]:
+    """Names that a formula may mean, for names that need quotes."""
+    stored = _stored(data)
+    if stored is not None:
+        return sorted(frozenset().union(*(equation.variables for equation in stored.layout.asked)))
+    return column_names(data)
+
+
+def make_grams(spec: ModelSpec, data: Any) -> Grams:
+    """Cross-products from Grams made before, from an engine that holds the rows, or from memory."""
+    stored = _stored(data)
+    if stored is not None:
+        return grams_for(spec, stored)
+    frame = lazy_frame(data)
+    return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
+
+
+def design_of(fitted: Fitted, why: str, remedy: str) -> Design:
+    """The rows behind a fit, encoded again; ``remedy`` is what to do without them.
+
+    Raises
+    ------
+    EffectError
+        If there are no rows, or they are not those that were fitted; ``why`` says what needs them.
+    """
+    if fitted.table is None:
+        raise EffectError(
+            f"{why} needs the rows, but the fit was made from cross-products (stored Grams or an engine that keeps the "
+            f"rows) or comes from a pickle, which has no rows; fit a data frame, or {remedy}"
+        )
+    design = build_design(fitted.spec, fitted.table)
+    if not _same_data(accumulate(design), fitted.grams):
+        raise EffectError(f"{why} needs the rows, but the data frame was changed after the fit; fit it again")
+    return design
+
+
+def _same_data(left: Grams, right: Grams) -> bool:
+    """Whether sums and units agree up to rounding."""
+    if left.sums.shape != right.sums.shape or type(left.sums) is not type(right.sums):
+        return False
+    units = (
+        (left.shift / right.scale, right.shift / right.scale),
+        (left.scale / right.scale, np.ones_like(right.scale)),
+    )
+    return _same_sums(left, right) and all(np.allclose(a, b, rtol=SAME_SUMS, atol=SAME_SUMS) for a, b in units)
+
+
+def _same_sums(left: Grams, right: Grams) -> bool:
+    if isinstance(left.sums, np.ndarray) and isinstance(right.sums, np.ndarray):
+        return np.allclose(left.sums, right.sums, rtol=SAME_SUMS, atol=SAME_SUMS)
+    one, two = csr_array(left.sums), csr_array(right.sums)
+    return float((abs(one - two) - SAME_SUMS * abs(two)).max()) <= SAME_SUMS
+
+
+def empty_text(empty: Sequence[str]) -> str:
+    """What is said of random intercepts that were left out."""
+    return (
+        f"random intercept {', '.join(empty)} is left out (its variance is 0): no column of the equation has a mean "
+        "that differs between clusters, as after centring within clusters; the slopes are not affected"
+    )
+
+
+def boundary_text(fitted: Fitted) -> str:
+    """Which covariance matrices of a singular fit lack what."""
+    optimum, R, found = fitted.optimum, fitted.working.problem.n_strata, []
+    if optimum.rank < optimum.size:
+        found.append(f"the covariance of the random effects has rank {optimum.rank} of {optimum.size}")
+    if optimum.residual_lost:
+        found.append(f"the residual covariance has rank {R - optimum.residual_lost} of {R}")
+    return " and ".join(found)
+
+
+def starts_text(searched: Searched) -> str:
+    """How many starts an optimum is the best of, and how many optima they led to."""
+    sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
+    if searched.n_optima == 1:
+        return f"the only optimum that {searched.starts} start{'s' if searched.starts > 1 else ''} led to{sample}"
+    behind = 0.5 * (searched.values[1] - searched.values[0])
+    return (
+        f"the best of {searched.n_optima} optima that {searched.starts} starts led to{sample}; the next is "
+        f"{behind:.3g} log-likelihood units below, see docs/convergence.md"
+    )
+
+
+def certified_text(fitted: Fitted) -> str:
+    """Whether an optimum is certified."""
+    return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"

@@ -1,0 +1,133 @@
+"""Names of a fit's parameters, their kinds and their equations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.fit.labels import coefficient_labels, random_labels
+from mlmed.fit.lmm import Fitted
+
+__all__ = [
+    "RESIDUAL",
+    "Kind",
+    "Parameter",
+    "parameter_names",
+    "parameters",
+    "psi",
+    "qualified",
+    "residual_names",
+    "shown_clusters",
+    "variance_floor",
+]
+
+#: What a number is besides a number: "" for a coefficient or a function of several parameters.
+Kind = Literal["", "variance", "covariance", "sd", "correlation"]
+#: An sd below this, where responses and columns have sd 1, is rounding.
+TINY = 1e-10
+RESIDUAL = "Residual"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One entry of psi.
+
+    Attributes
+    ----------
+    name : str
+        ``m:x``, ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``; without the equation where there is only one.
+    kind : Kind
+        What it is; the name does not say it, as a column may be called ``var(x)``.
+    equation : str
+        The response that it belongs to, or both, ``m, y``.
+    """
+
+    name: str
+    kind: Kind
+    equation: str
+
+
+def _prefixes(fitted: Fitted, always: bool) -> list[str]:
+    equations = fitted.layout.equations
+    return [f"{e.name}:" if always or len(equations) > 1 else "" for e in equations]
+
+
+def _labels(fitted: Fitted, part: str, prefixes: Sequence[str]) -> list[str]:
+    pairs = zip(prefixes, fitted.layout.equations, strict=True)
+    found = [prefix + name for prefix, equation in pairs for name in getattr(equation, part)]
+    return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(prefixes))
+
+
+def _residuals(prefixes: Sequence[str]) -> list[str]:
+    return [prefix + RESIDUAL for prefix in prefixes]
+
+
+def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
+    """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
+    return _labels(fitted, part, _prefixes(fitted, always))
+
+
+def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+    """What the residual of each equation is called: ``Residual``, or ``m:Residual`` as ``qualified`` has it."""
+    return _residuals(_prefixes(fitted, always))
+
+
+def parameters(fitted: Fitted, *, always: bool = False, prefixes: Sequence[str] | None = None) -> list[Parameter]:
+    """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    always : bool
+        Named by their equation also where there is only one, as several fits share them.
+    prefixes : sequence of str, optional
+        What stands before the names of each equation, if not that.
+    """
+    own = _prefixes(fitted, always) if prefixes is None else prefixes
+    equations, estimates = fitted.layout.equations, fitted.estimates
+    fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
+    responses = [e.name for e in equations]
+    of = {part: [e.name for e in equations for _ in getattr(e, part)] for part in ("fixed", "random")}
+    return [
+        *(Parameter(name, "", equation) for name, equation in zip(fixed, of["fixed"], strict=True)),
+        *(_entry(random, of["random"], i, j) for i, j in estimates.tau_at),
+        *(_entry(_residuals(own), responses, i, j) for i, j in estimates.sigma_at),
+    ]
+
+
+def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Parameter:
+    """A variance, or a covariance; of a pair the one that stands first in u (j) is named first."""
+    first, second = equations[j], equations[i]
+    equation = first if first == second else f"{first}, {second}"
+    if i == j:
+        return Parameter(f"var({names[i]})", "variance", equation)
+    return Parameter(f"cov({names[j]},{names[i]})", "covariance", equation)
+
+
+def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+    """Name of every entry of psi; ``always`` as in ``parameters``."""
+    return [one.name for one in parameters(fitted, always=always)]
+
+
+def psi(fitted: Fitted) -> NDArray[np.float64]:
+    """All estimates in the order of ``parameter_names``."""
+    return fitted.estimates.psi
+
+
+def variance_floor(fitted: Fitted) -> NDArray[np.float64]:
+    """Variances (q,) of random effects up to which they are 0, as an optimum on the boundary leaves rounding."""
+    Z_map = fitted.working.units.Z_map
+    return TINY**2 * np.einsum("ab,ab->a", Z_map, Z_map)
+
+
+def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
+    """Cluster ids as a column; the parts of a combined id joined by a colon."""
+    if isinstance(clusters, pd.MultiIndex):
+        return np.array([":".join(map(str, parts)) for parts in clusters], dtype=object)
+    return np.asarray(clusters.to_numpy())

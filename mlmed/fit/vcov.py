@@ -1,0 +1,153 @@
+"""Every named covariance of the estimates, model-based or robust."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.fit.lmm import Fitted
+from mlmed.glm.fit import GlmFit
+from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.lmm.alone import Alone, moves_of_one, without_rounding
+from mlmed.lmm.percluster import ClusterProducts, cluster_products
+from mlmed.lmm.sandwich import sandwich_vcov
+from mlmed.lmm.vcov import Directions, Vcov, information_of, parameter_vcov
+from mlmed.options import ALL_KINDS, HC_KINDS, one_of
+
+__all__ = [
+    "BOUNDARY_NOTE",
+    "ESTIMATORS",
+    "alone_in",
+    "covariance",
+    "lost_along",
+    "lost_in_replicates",
+    "named",
+    "plain_covariance",
+    "too_few",
+]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+#: Kinds that let the fixed effects move with the variances.
+PROPAGATED = ("joint", "cluster")
+BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
+#: A sandwich is a sum over clusters, so they limit its rank.
+FEW = "{what} from {J} clusters has rank {rank} at most for {n} {parameters}: do not trust it"
+ALONE = (
+    "no robust standard error: without {{owners}} it cannot be estimated, so the others do not show how it varies; "
+    "{remedy}, or a model in which more {what} give it"
+)
+#: Beside a bootstrap of clusters or rows. Most replicates without the owner fail; in strata there are none.
+RESAMPLED = (
+    "no interval: without {{owners}} it cannot be estimated, so all replicates that give it have that same {one} in "
+    "them and do not show how it varies; {remedy}, or a model in which more {one}s give it"
+)
+
+
+def _assumed(kind: str, fitted: Fitted) -> Vcov:
+    return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
+
+
+def _sandwich(kind: str, fitted: Fitted) -> Vcov:
+    """Cluster-robust, without what single clusters alone give."""
+    products = cluster_products(fitted.working, fitted.grams)
+    found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
+    note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
+    lost = alone_in(fitted, lost_along("use vcov='block'", "clusters"), products).below(len(found.matrix))
+    return _at_the_edge(fitted, kind, found.saying(note=note)).losing([lost])
+
+
+def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
+    return hc_vcov(fit, kind)
+
+
+#: Every covariance by name: of psi of a linear mixed model, and of an ordinary regression given the cluster of
+#: each row (None: every row is one, where CR2 is HC2); None where that of the model is meant, or where there is none.
+ESTIMATORS: dict[
+    str, tuple[Callable[[Fitted], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
+] = {
+    "block": (partial(_assumed, "block"), None),
+    "joint": (partial(_assumed, "joint"), None),
+    "CR0": (partial(_sandwich, "CR0"), partial(cluster_vcov, corrected=False)),
+    "CR1": (partial(_sandwich, "CR1"), cluster_vcov),
+    "CR2": (partial(_sandwich, "CR2"), partial(_in_rows, "HC2")),
+    "cluster": (partial(_sandwich, "cluster"), cluster_vcov),
+    **{kind: (None, partial(_in_rows, kind)) for kind in HC_KINDS},
+}  # fmt: skip
+
+
+def covariance(fitted: Fitted, kind: str) -> Vcov:
+    """Covariance of psi in one of its versions.
+
+    Raises
+    ------
+    EffectError
+        Unknown kind.
+    """
+    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")][0]
+    assert estimate is not None
+    return estimate(fitted)
+
+
+def plain_covariance(
+    fit: GlmFit, kind: str, lost: Callable[[], Directions], *, codes: Indices | None = None, note: str = ""
+) -> Vcov:
+    """Covariance of the coefficients of an ordinary regression; ``lost``: what single clusters or rows alone notice."""
+    robust = ESTIMATORS[kind][1]
+    if robust is None:
+        return Vcov.one(fit.vcov, note=note)
+    return Vcov.one(robust(fit, codes), note=note).losing([lost()])
+
+
+def too_few(what: str, J: int, n: int, parameters: str) -> str:
+    """What to say of a cluster-robust covariance of n parameters from J clusters; empty if they are enough."""
+    return "" if n < J else FEW.format(what=what, J=J, rank=J - 1, n=n, parameters=parameters)
+
+
+def lost_along(remedy: str, what: str) -> str:
+    """The text of ``Directions`` that one cluster, or row, alone notices."""
+    return ALONE.format(remedy=remedy, what=what)
+
+
+def lost_in_replicates(remedy: str, one: str = "cluster") -> str:
+    """The same for a bootstrap that draws clusters, or rows."""
+    return RESAMPLED.format(remedy=remedy, one=one)
+
+
+def alone_in(fitted: Fitted, text: str, products: ClusterProducts | None = None) -> Directions:
+    """Directions of the fixed effects that a single cluster alone notices."""
+    if products is None:
+        products = cluster_products(fitted.working, fitted.grams)
+    found = moves_of_one(fitted.working, fitted.optimum, products)
+    return named(found, text, [f"cluster {fitted.clusters[j]} ({fitted.group_name})" for j in found.owners])
+
+
+def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
+    """Moves with what is said of them, and of whom."""
+    return Directions(found.moves, text, tuple(owners))
+
+
+def _at_the_edge(fitted: Fitted, kind: str, V: Vcov) -> Vcov:
+    """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
+
+    These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the
+    fixed effects.
+    """
+    if not fitted.is_singular:
+        return V
+    estimates, optimum = fitted.estimates, fitted.optimum
+    p, n_tau, n = len(estimates.beta), len(estimates.tau), len(estimates.tau_map)
+    of = np.repeat([optimum.rank < optimum.size, optimum.residual_lost > 0], [n_tau, n - n_tau])
+    matrix = np.zeros((len(V.matrix), int(of.sum())))
+    matrix[p : p + n] = estimates.tau_map[:, of]
+    if kind in PROPAGATED:
+        units = np.sqrt(np.diag(information_of(estimates)[0]))[of]
+        errors = np.sqrt(np.diag(estimates.P_inv))
+        # in a balanced design beta does not move with the variances
+        moved = without_rounding(estimates.beta_gradient[:, of] * units, errors)
+        matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, of], 0.0)
+    return V.saying(edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))

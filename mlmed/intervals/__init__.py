@@ -1,0 +1,1 @@
+"""Intervals of effects: delta method, Monte Carlo, products of normals, profile likelihood, bootstrap."""

@@ -1,0 +1,318 @@
+"""Bootstrap of a fit: which replicates, and what their draws say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.delta import COLUMNS, Quantity
+from mlmed.effects.draws import draw_interval
+from mlmed.errors import EffectError
+from mlmed.lmm.vcov import Directions, said_along
+from mlmed.notes import joined
+from mlmed.options import (
+    ENDS,
+    check_count,
+    check_flag,
+    check_jobs,
+    check_level,
+    check_list,
+    check_seed,
+    check_text,
+    one_of,
+    shown,
+)
+from mlmed.replication import Failure, LeaveOut, Replicate, leave_out, replicate, stacked
+from mlmed.report.plots import plot_draws
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["BootstrapResults", "Plan", "draws_table", "run_bootstrap", "with_parameters"]
+
+Array = NDArray[np.float64]
+#: What is made of the values of replicates, (n, width), by name.
+Columns = Callable[[Array], Mapping[str, Array]]
+
+
+def draws_table(
+    draws: pd.DataFrame,
+    estimates: pd.Series,
+    *,
+    level: float,
+    method: str = "percentile",
+    notes: Mapping[str, str],
+    missing: Mapping[str, str],
+    untested: Collection[str] = (),
+    unspread: Mapping[str, str] = {},
+    jackknife: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The tidy table of draws, one row per column.
+
+    ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
+    Those in ``untested``, variances, have no test. Those in ``unspread``, ratios, have no standard error, and that
+    note.
+    """
+    level = check_level(level)
+    rows = []
+    for term in draws.columns:
+        if term in missing:
+            rows.append((term, float(estimates[term]), *[np.nan] * 5, missing[term]))
+            continue
+        values, estimate = draws[term].to_numpy(), float(estimates[term])
+        left_out = None if jackknife is None else jackknife[term].to_numpy()
+        found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
+        test = (np.nan, np.nan) if term in untested else (found.statistic, found.p_value)
+        spread, more = (found.std_error, test[0]), ""
+        if term in unspread and np.isfinite(found.low):
+            spread, more = (np.nan, np.nan), unspread[term]
+        note = joined(notes.get(term, ""), found.note, more)
+        rows.append((term, estimate, *spread, test[1], found.low, found.high, note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bootstrap was asked to do.
+
+    Attributes
+    ----------
+    n : int
+        Replicates.
+    kind : str
+        How they are made.
+    within : bool
+        Rows within clusters, too.
+    seed : int or None
+        Seed, required.
+    n_jobs : int or None
+        Workers.
+    progress : bool
+        Show a progress bar.
+    """
+
+    n: int
+    kind: str = "case"
+    within: bool = False
+    seed: int | None = None
+    n_jobs: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a number of replicates, a seed or a number of workers."""
+        check_count(self.n, "replicates")
+        check_seed(self.seed, "bootstrap()")
+        check_jobs(self.n_jobs)
+        check_flag(self.progress, "progress")
+
+
+def with_parameters(effects: Columns, names: Sequence[str], psi: Array) -> dict[str, Array]:
+    """Effects of parameter vectors (n, n_psi), and the parameters themselves, by name."""
+    return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
+
+
+def _jackknife(left_out: LeaveOut, columns: Columns, width: int, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
+    """Estimates without each unit in turn, a row per unit."""
+    units = left_out.units
+    found = leave_out(left_out.without, units, n_jobs=n_jobs)
+    return pd.DataFrame(columns(stacked(found, width))).set_index(ids[units])
+
+
+@dataclass(frozen=True)
+class BootstrapResults:
+    """Replicates of a fit.
+
+    Attributes
+    ----------
+    draws : DataFrame
+        One row per replicate, one column per effect and parameter; NaN where the replicate failed.
+    estimates : Series
+        The estimates of the fit itself, by the same names.
+    kind : str
+        How replicates were made.
+    seed : int
+        Seed of the replicates.
+    n_singular : int
+        Replicates whose optimum lies on the boundary; they count like any other.
+    failures : dict of Failure to int
+        Replicates without certified estimates, counted by the code of the reason.
+    fixed : dict of str to str
+        Terms that the model fixes, and why.
+    notes : dict of str to str
+        What a reader should know of the other terms, such as values of moderators.
+    lost : dict of str to str
+        Terms that have draws but no interval, as one cluster alone gives them, and why.
+    variances : frozenset of str
+        Terms that are variances, which have no test.
+    unspread : dict of str to str
+        Terms whose draws have no variance, so that they have no standard error, and why.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", df)
+    >>> boot = fit.bootstrap(50, seed=1)
+    >>> boot
+    BootstrapResults(50 replicates, kind 'case', seed 1: 0 failed, 0 singular)
+    >>> boot.tidy(method="normal").loc[1, ["conf_low", "conf_high"]].astype(float).round(1).tolist()
+    [-0.0, 0.4]
+    """
+
+    draws: pd.DataFrame
+    estimates: pd.Series
+    kind: str
+    seed: int
+    n_singular: int
+    failures: dict[Failure, int]
+    fixed: dict[str, str]
+    notes: dict[str, str]
+    _leave_out: Callable[[], pd.DataFrame] = field(repr=False)
+    lost: dict[str, str] = field(default_factory=dict)
+    variances: frozenset[str] = frozenset()
+    unspread: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Replicates, failed ones included."""
+        return len(self.draws)
+
+    @property
+    def n_failed(self) -> int:
+        """Replicates without certified estimates."""
+        return sum(self.failures.values())
+
+    @cached_property
+    def jackknife(self) -> pd.DataFrame:
+        """Estimates without one cluster (or row) at a time, exact refits, for the acceleration of ``bca``."""
+        return self._leave_out()
+
+    def tidy(
+        self, *, method: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Intervals of all effects and parameters.
+
+        Parameters
+        ----------
+        method : {"percentile", "bc", "bca", "basic", "normal"}
+            How an interval is made of draws; see docs/choosing_intervals.md.
+        level : float
+            Coverage, a proportion.
+        terms : str or sequence of str, optional
+            Only these.
+
+        Returns
+        -------
+        DataFrame
+            term, estimate, std_error (standard deviation of the draws), statistic, p_value (level at which the
+            interval touches 0), conf_low, conf_high, note. Variances have neither statistic nor p value.
+        """
+        level = check_level(level)
+        one_of(method, ENDS, "method")
+        chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else terms
+        chosen = check_list(chosen, "terms", "names of terms")
+        unknown = [term for term in chosen if not isinstance(term, str) or term not in self.draws.columns]
+        if unknown:
+            raise EffectError(f"no draws of {shown(unknown[0])}; there are {', '.join(self.draws.columns)}")
+        jackknife = self.jackknife if method == "bca" else None
+        count = self._count()
+        notes = {term: joined(self.notes.get(term, ""), count) for term in chosen}
+        return draws_table(
+            self.draws[chosen],
+            self.estimates,
+            level=level,
+            method=method,
+            notes=notes,
+            missing=self.fixed
+            | {term: joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
+            untested=self.variances,
+            unspread=self.unspread,
+            jackknife=jackknife,
+        )
+
+    def _count(self) -> str:
+        failed, singular = "", ""
+        if self.failures:
+            failure, count = max(self.failures.items(), key=lambda item: item[1])
+            failed = f"{self.n - self.n_failed} of {self.n} draws; {self.n_failed} failed ({count}: {failure.text})"
+        if self.n_singular:
+            singular = f"{self.n_singular} of {self.n} replicates singular"
+        return joined(failed, singular)
+
+    def plot(self, term: str | None = None, *, method: str = "percentile", level: float = 0.95) -> Axes:
+        """Histogram of the draws of one term, with its interval (extra ``plots``).
+
+        Raises
+        ------
+        EffectError
+            Unknown term, or one whose draws are all the same.
+        """
+        usual = "indirect" if "indirect" in self.draws else str(self.draws.columns[0])
+        name = usual if term is None else check_text(term, "term", "a term")
+        row = self.tidy(method=method, level=level, terms=[name]).iloc[0]
+        if self.draws[name].dropna().nunique() < 2:
+            raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")
+        title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {method} interval"
+        return plot_draws(self.draws[name], estimate=row.estimate, low=row.conf_low, high=row.conf_high, title=title)
+
+    def __repr__(self) -> str:
+        return (
+            f"BootstrapResults({self.n} replicates, kind {self.kind!r}, seed {self.seed}: {self.n_failed} failed, "
+            f"{self.n_singular} singular)"
+        )
+
+
+def run_bootstrap(
+    draw: Callable[[np.random.Generator], Replicate | Failure],
+    left_out: LeaveOut,
+    columns: Columns,
+    width: int,
+    quantities: Mapping[str, Quantity],
+    plan: Plan,
+    *,
+    ids: pd.Index,
+    lost: Sequence[Directions] = (),
+    unspread: Mapping[str, str] = {},
+) -> BootstrapResults:
+    """Run the replicates.
+
+    Parameters
+    ----------
+    draw, left_out : callable, LeaveOut
+        Give a replicate of drawn units, and one without a unit (for the jackknife; the results keep it).
+    columns, width : callable, int
+        From values of replicates, (n, width), to the terms of ``quantities``.
+    quantities, plan : mapping, Plan
+        The estimates of the fit itself, and what was asked.
+    ids : Index
+        Names of the units.
+    lost : sequence of Directions
+        What single units alone notice, so that draws of units do not show how it varies.
+    unspread : mapping
+        Terms whose draws have no variance, and why.
+    """
+    said = {term: said_along(lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
+    n, seed = check_count(plan.n, "replicates"), check_seed(plan.seed, "bootstrap()")
+    found = replicate(draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
+    fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
+    return BootstrapResults(
+        draws=pd.DataFrame(columns(stacked(found, width))),
+        estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
+        kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
+        seed=seed,
+        n_singular=sum(one.singular for one in found if isinstance(one, Replicate)),
+        failures=dict(Counter(one for one in found if isinstance(one, Failure))),
+        fixed=fixed,
+        notes={term: quantity.note for term, quantity in quantities.items() if term not in fixed},
+        _leave_out=partial(_jackknife, left_out, columns, width, ids, plan.n_jobs),
+        lost={term: why for term, why in said.items() if why},
+        variances=frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance"),
+        unspread=dict(unspread),
+    )

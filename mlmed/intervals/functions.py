@@ -1,0 +1,106 @@
+"""Functions of the parameters of a fit: what text can name, and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import delta_table
+from mlmed.effects.nlcom import combine, known_name
+from mlmed.effects.quantity import Quantity
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import Fitted
+from mlmed.fit.names import Parameter, parameter_names
+from mlmed.intervals.profile_search import QuantityAt
+from mlmed.intervals.sdcor import fit_sdcor_quantities
+from mlmed.lmm.estimates import Estimates
+from mlmed.lmm.vcov import Vcov
+from mlmed.options import ORDERS, one_of, shown
+
+__all__ = [
+    "Expression",
+    "QuantitiesAt",
+    "function_table",
+    "parameters_at",
+    "quantity_of",
+    "shared_names",
+]
+
+Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
+#: Everything that can be named, as a function of the estimates.
+QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
+
+
+def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """What is known, also under the names that several fits share: by the equation where there is only one, too."""
+    own, shared = ([*parameter_names(fitted, always=a), *_sdcor_names(fitted, always=a)] for a in (False, True))
+    return {**known, **{new: known[old].named(new) for new, old in zip(shared, own, strict=True)}}
+
+
+def _sdcor_names(fitted: Fitted, *, always: bool) -> list[str]:
+    return list(fit_sdcor_quantities(fitted, fitted.estimates, always=always))
+
+
+def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> QuantityAt:
+    """One named quantity, or an expression of several, as a function of the estimates.
+
+    Raises
+    ------
+    EffectError
+        If it cannot be read, or has no derivatives where it is.
+    """
+    if not isinstance(expression, str):
+        raise EffectError(f"a quantity is named by text such as 'indirect'; found {shown(expression)}")
+    known = every(estimates)
+    name = known_name(expression, known)
+    here = combine(expression, known) if name is None else known[name]
+    if np.isnan(here.gradient).any():
+        raise EffectError(f"{here.term} cannot be moved from where it is: {here.note}")
+    if name is None:
+        return lambda estimates: combine(expression, every(estimates))
+    return lambda estimates: every(estimates)[name]
+
+
+def function_table(
+    fitted: Fitted,
+    expression: Expression,
+    known: Mapping[str, Quantity],
+    V: Vcov,
+    *,
+    order: str = "second",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Functions of known quantities by the delta method; a bare ``sd()`` or ``cor()`` as in ``sdcor()``.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    expression : str, callable or mapping
+        One expression, or several by label.
+    known : mapping
+        What they can name.
+    V : Vcov
+        Covariance of psi.
+    order, level
+        As in ``delta_table``.
+    """
+    one_of(order, ORDERS, "order")
+    asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
+    found = [_bare(one, known) or combine(one, known) for one in asked.values()]
+    table = delta_table(found, V, order=order, level=level)
+    return table.assign(term=list(asked)) if isinstance(expression, Mapping) else table
+
+
+def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:
+    """The standard deviation or correlation that an expression is, if it is one."""
+    name = known_name(expression, known) if isinstance(expression, str) else None
+    return known[name] if name is not None and known[name].kind in ("sd", "correlation") else None
+
+
+def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:
+    """Every entry of psi as a quantity."""
+    values, unit = estimates.psi, np.eye(len(estimates.psi))
+    return {one.name: Quantity(one.name, float(values[k]), unit[k], kind=one.kind) for k, one in enumerate(own)}

@@ -1,0 +1,180 @@
+"""Profile likelihood of a fit: the curve, the interval, the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from mlmed.effects.delta import COLUMNS, Quantity, said_of, std_error
+from mlmed.errors import EffectError
+from mlmed.fit.left_out import loglik_without
+from mlmed.fit.lmm import Fitted
+from mlmed.fit.names import qualified
+from mlmed.intervals.curve import check_points, curve_points
+from mlmed.intervals.profile_search import End, Profiler, QuantityAt, constrained, find_end, profiler_for
+from mlmed.intervals.sdcor import places
+from mlmed.lmm.vcov import Vcov
+from mlmed.notes import joined
+from mlmed.report.plots import plot_profile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ProfileResults", "profile_quantity", "profile_table", "profiler_of"]
+
+
+#: Why no correlation is outside of an interval.
+ANY = (
+    "no correlation can be excluded: without {name} the log-likelihood drops by {drop:.3g} only (not {target:.3g}), "
+    "and where its variance goes to 0 the correlation can have any value"
+)
+
+
+@dataclass(frozen=True)
+class ProfileResults:
+    """The profile of one quantity.
+
+    Attributes
+    ----------
+    term : str
+        Its name.
+    estimate : float
+        Its value at the optimum.
+    level : float
+        Coverage of the interval, a proportion.
+    ends : (End, End)
+        Lower and upper end, each with the drop of -2l and all parameters there.
+    curve : DataFrame
+        value, drop (of the log-likelihood), zeta (signed root of twice the drop); a straight line of zeta against
+        value is what normal theory assumes.
+    """
+
+    term: str
+    estimate: float
+    level: float
+    ends: tuple[End, End]
+    curve: pd.DataFrame
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end."""
+        return self.ends[0].value, self.ends[1].value
+
+    @property
+    def note(self) -> str:
+        """What is unusual about the interval; usually empty."""
+        return joined(*(end.note for end in self.ends))
+
+    def root(self, term: str) -> ProfileResults:
+        """The profile of the square root, of a standard deviation where this is that of a variance."""
+        low, high = (replace(end, value=float(np.sqrt(end.value))) for end in self.ends)
+        curve = self.curve.assign(value=np.sqrt(self.curve["value"]))
+        return ProfileResults(term, float(np.sqrt(self.estimate)), self.level, (low, high), curve)
+
+    def plot(self) -> Axes:
+        """The curve with its interval (extra ``plots``)."""
+        return plot_profile(self.curve, term=self.term, estimate=self.estimate, ends=self.interval, level=self.level)
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        tail = f"; {self.note}" if self.note else ""
+        percent, ends = f"{100 * self.level:g}%", [f"{end:.6g}" for end in (low, high) if not np.isnan(end)]
+        shown = {
+            0: f"no {percent} interval",
+            1: f"no {percent} interval: one end only, {ends[0] if ends else ''}",
+            2: f"{percent} interval {' to '.join(ends)}",
+        }[len(ends)]
+        return f"ProfileResults({self.term} {self.estimate:.6g}, {shown}{tail})"
+
+
+def profiler_of(fitted: Fitted, quantity_at: QuantityAt) -> Profiler:
+    """The profiler of a quantity of a fit."""
+    return profiler_for(quantity_at, fitted.estimates, fitted.working, fitted.optimum, reml=fitted.reml)
+
+
+def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, points: int) -> ProfileResults:
+    """Interval and curve of one quantity."""
+    check_points(points, level)
+    profiler, level = profiler_of(fitted, quantity_at), float(level)
+    ends = (find_end(profiler, -1, level=level), find_end(profiler, 1, level=level))
+    ends = _any_correlation(fitted, profiler.term, ends, level=level)
+    return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))
+
+
+def _any_correlation(fitted: Fitted, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:
+    """Ends of a correlation that could not be followed there: -1 and 1, if a variance of 0 cannot be excluded.
+
+    As the variance of one effect goes to 0 the correlation can have any value, and the model becomes that without the
+    effect, so its log-likelihood bounds the whole profile from below.
+    """
+    if not any(np.isnan(end.value) for end in ends):
+        return ends
+    part, *effects = places(fitted, "correlation").get(term, ("", 0, 0))
+    blocks = [block for block in fitted.working.blocks if block.structure == "unstructured"]
+    if part != "random" or not any(set(effects) <= set(block.index) for block in blocks):
+        return ends
+    names = qualified(fitted, "random")
+    drops = {names[k]: _drop_without(fitted, k) for k in effects}
+    least, target = min(drops, key=lambda name: drops[name]), float(ndtri(0.5 + level / 2.0)) ** 2
+    if drops[least] >= target:
+        return ends
+    note = ANY.format(name=least, drop=0.5 * drops[least], target=0.5 * target)
+    low, high = (
+        End(edge, drops[least], np.empty(0), note) if np.isnan(end.value) else end
+        for edge, end in zip((-1.0, 1.0), ends, strict=True)
+    )
+    return low, high
+
+
+def _drop_without(fitted: Fitted, effect: int) -> float:
+    """Drop of -2l without one random effect; infinite, as of no use, if that model cannot be fitted."""
+    try:
+        return 2.0 * (fitted.estimates.loglik - loglik_without(fitted, {effect}))
+    except EffectError:
+        return np.inf
+
+
+def profile_table(
+    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Vcov, *, level: float
+) -> pd.DataFrame:
+    """Profile intervals of several quantities; the statistic is the signed root of the LR test of 0.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    quantities : dict of term to (Quantity, function)
+        Each at the optimum, and as a function of the estimates.
+    V : Vcov
+        For the standard errors that stand beside the intervals.
+    level : float
+        Coverage, a proportion.
+    """
+    check_points(4, level)
+    rows = []
+    for term, (quantity, quantity_at) in quantities.items():
+        if quantity.is_fixed:
+            rows.append((term, quantity.estimate, *[np.nan] * 5, quantity.note))
+            continue
+        profiler = profiler_of(fitted, quantity_at)
+        low, high = (find_end(profiler, side, level=level) for side in (-1, 1))
+        root, why = _root_at_zero(profiler)
+        error = said_of(quantity, V, order="second")
+        said = f"std_error: {error}" if error else ""
+        note = joined(quantity.note, low.note, high.note, why, said)
+        se = std_error(quantity, V)
+        rows.append((term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _root_at_zero(profiler: Profiler) -> tuple[float, str]:
+    """Signed root of the likelihood-ratio statistic of 0, or NaN and the reason."""
+    try:
+        at = constrained(profiler, 0.0)
+    except EffectError as error:
+        return np.nan, f"no test: {error}"
+    return float(np.sign(profiler.estimate) * np.sqrt(max(at.drop, 0.0))), at.note

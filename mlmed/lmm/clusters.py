@@ -1,0 +1,288 @@
+"""What the criterion needs from the clusters: one pass that factors, one that sums.
+
+Equation numbers refer to ``docs/math.md``. Clusters are taken in chunks that stay in cache. Within a chunk every
+q x q product over clusters is one batched ``matmul`` (cluster index first), which costs a fraction of ``einsum``
+both for few clusters, where calls are dear, and for many. Only the Cholesky recursion has the cluster index last:
+it is a loop of vector operations over clusters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.lmm.problem import Problem
+from mlmed.lmm.weights import weighted_tables, whitener
+
+__all__ = [
+    "MANY",
+    "ClusterSums",
+    "DiagonalSums",
+    "Factored",
+    "Inverted",
+    "chunk_sums",
+    "chunks",
+    "diagonal_sums",
+    "factor_clusters",
+    "inverted",
+    "product",
+    "weighted",
+]
+
+Array = NDArray[np.float64]
+
+#: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
+#: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
+ENTRIES = 28_160
+#: Pivot of Z'R^-1 Z of one cluster, as a share of its diagonal entry, that is the rounding error of zero.
+DEPENDENT = 1e-13
+#: Clusters from which chunks twice as large pay (and threads may).
+MANY = 65_536
+
+
+def chunks(problem: Problem, size: int | None = None) -> list[slice]:
+    """The clusters in slices of at most ``size``; with many fixed effects sums cost more than what is summed."""
+    J, k = problem.n_clusters, problem.n_fixed + 1
+    entries = ENTRIES if J < MANY else 2 * ENTRIES
+    size = size or max(entries // (problem.n_random * (problem.n_random + k)), 64, k // 4)
+    return [slice(start, min(start + size, J)) for start in range(0, J, size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Factored:
+    """One chunk of n clusters after eq. 4.
+
+    Attributes
+    ----------
+    A, B : (n, q, q), (n, q, p + 1) arrays
+        Cross-products weighted by 1/sigma2.
+    H : (n, q, q) array
+        ``K^-1 L'`` with ``K K' = I + L'A L``.
+    HB : (n, q, p + 1) array
+        ``H B``.
+    both : (n, q, q + p + 1) array
+        The memory of ``[H, HB]``.
+    logdet : float
+        Sum of the log determinants of ``I + L'A L``.
+    """
+
+    A: Array
+    B: Array
+    both: Array
+    logdet: float
+
+    @property
+    def H(self) -> Array:
+        """``K^-1 L'``."""
+        return self.both[:, :, : self.A.shape[1]]
+
+    def cluster_last(self) -> tuple[Array, Array, Array]:
+        """A, B and H with the cluster index last, for sums that are written as ``einsum`` over clusters."""
+        A, B, H = (np.ascontiguousarray(table.transpose(1, 2, 0)) for table in (self.A, self.B, self.H))
+        return A, B, H
+
+    @property
+    def HB(self) -> Array:
+        """``K^-1 L'B``."""
+        return self.both[:, :, self.A.shape[1] :]
+
+
+def product(left: Array, right: Array) -> Array:
+    """Cluster-wise matrix product, cluster index last: (a, b, J), (b, c, J) -> (a, c, J)."""
+    return np.einsum("abj,bcj->acj", left, right)
+
+
+def weighted(problem: Problem, sigma2: Array, part: slice, precision: Array | None = None) -> tuple[Array, Array]:
+    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters; ``precision`` as in ``Whitener``, where it is known."""
+    if problem.cross is not None:
+        if precision is None:
+            precision = whitener(problem.cross, problem.residual.root(sigma2)).precision
+        A, B = weighted_tables(problem.cross, problem.stratum, precision[None], part)
+        return A[0], B[0]
+    weight = (1.0 / sigma2)[problem.stratum][:, None]
+    # weights of full shape: numpy then loops over whole matrices and not over their rows
+    A = np.multiply(problem.A[:, :, part].transpose(2, 0, 1), weight.repeat(problem.A.shape[1], axis=1), order="C")
+    B = np.multiply(problem.B[:, :, part].transpose(2, 0, 1), weight.repeat(problem.B.shape[1], axis=1), order="C")
+    return A, B
+
+
+def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice, precision: Array | None = None) -> Factored:
+    """Cholesky factor of ``I + L'A L`` for one chunk of clusters, applied to ``L'`` (eq. 4)."""
+    A, B = weighted(problem, sigma2, part, precision)
+    n, q, k = B.shape
+    work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
+    half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)
+    np.matmul(L.T, half.reshape(q, q * n), out=work[:q].reshape(q, q * n))
+    work[q:] = L[:, :, None]
+    pivots = work[:q].reshape(q * q, n)[:: q + 1]
+    pivots += 1.0
+    for i in range(q - 1):  # right-looking Cholesky of M, roots left to the end, with forward substitution of L'
+        row, rest = work[i:, i], work[i + 1 :, i + 1 :]
+        rest -= row[1:, None] * (row[1 : q - i] / row[0])
+    work[q:] /= np.sqrt(pivots)
+    both = np.empty((n, q, q + k))
+    H = both[:, :, :q]
+    H[:] = work[q:].transpose(2, 1, 0)
+    np.matmul(H, B, out=both[:, :, q:])
+    return Factored(A, B, both, float(np.log(pivots).sum()))
+
+
+@dataclass(slots=True)
+class Sums:
+    """Sums over clusters that add up chunk by chunk."""
+
+    def add(self, other: Sums) -> None:
+        """Add another chunk, of the same class, in place."""
+        name: str
+        for name in self.__slots__:
+            total = getattr(self, name)
+            total += getattr(other, name)
+
+
+@dataclass(slots=True)
+class ClusterSums(Sums):
+    """Sums over clusters that derivatives in G are assembled from (eq. 8 to 12); the last two empty below order 2.
+
+    Attributes
+    ----------
+    QTF : (3, q, q) array
+        Q = Z'V^-1 Z, T and F = I - N A; without F, (2, q, q), where roots serve.
+    Q_QT : (q*q, 2, q*q) array
+        Entries of Q times those of Q and of T.
+    VV : (q*(p+1), q*(p+1)) array
+        Entries of V = Z'V^-1 [X y] times themselves.
+    """
+
+    QTF: Array
+    Q_QT: Array
+    VV: Array
+
+
+@dataclass(slots=True)
+class DiagonalSums(Sums):
+    """Sums over clusters for the residual variances of a diagonal Sigma; the last three empty below order 2.
+
+    Attributes
+    ----------
+    residual : (q, p + 1, p + 1) array
+        Row by row of Z: ``h'(B + V)``, of which the symmetric part of equation r's rows is what C_r / sigma2_r loses
+        in eq. 6b.
+    F_QT : (2, q, q, q) array
+        Row a of F times row a of Q and of T.
+    NN, NT : (q, q) arrays
+        ``(N A)_ac (N A)_ca`` and ``N_ac T_ca``.
+    """
+
+    residual: Array
+    F_QT: Array
+    NN: Array
+    NT: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Inverted:
+    """What V^-1 makes of one chunk of n clusters (eq. 5, 6), N = L M^-1 L'.
+
+    Attributes
+    ----------
+    part : Factored
+        The chunk.
+    N, NA : (n, q, q) arrays
+        N and N A.
+    h, V : (n, q, p + 1) arrays
+        N B, and Z'V^-1 [X y] = B - A h.
+    tables : (n, 3, q, q) array
+        Q = Z'V^-1 Z, T = V W V' and F = I - N A, with V^-1 Z = R^-1 Z F.
+    """
+
+    part: Factored
+    N: Array
+    NA: Array
+    h: Array
+    V: Array
+    tables: Array
+
+
+def _transposed(matrices: Array) -> Array:
+    return matrices.transpose(0, 2, 1)
+
+
+def _cross(left: Array, right: Array) -> Array:
+    """Sum over clusters of the outer products, row by row: (n, a, i), (n, a, k) -> (a, i, k)."""
+    return np.matmul(left.transpose(1, 2, 0), right.transpose(1, 0, 2))
+
+
+def inverted(part: Factored, weight: Array, L: Array | None = None) -> Inverted:
+    """One chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z.
+
+    With ``L`` (q, q) Q and V are computed by eq. 95c, for residuals that may be nearly the same: there A is large and
+    A - A N A cancels.
+    """
+    n, q, k = part.B.shape
+    product = _transposed(part.H) @ part.both
+    N, h = product[:, :, :q], product[:, :, q:]
+    NA = N @ part.A
+    tables = np.empty((n, 3, q, q))
+    Q, T, F = tables[:, 0], tables[:, 1], tables[:, 2]
+    if L is None:
+        V = part.B - part.A @ h  # Z'V^-1 [X y]
+        np.subtract(part.A, part.A @ NA, out=Q)  # Z'V^-1 Z
+    else:
+        Q[:], V = _without_cancellation(part, L)
+    # a copy: the last factor of a batched product is read much faster as it lies than transposed
+    np.matmul((V.reshape(n * q, k) @ weight).reshape(n, q, k), _transposed(V).copy(), out=T)
+    np.subtract(np.eye(q), NA, out=F)  # V^-1 Z = R^-1 Z F
+    return Inverted(part, N, NA, h, V, tables)
+
+
+def _without_cancellation(part: Factored, L: Array) -> tuple[Array, Array]:
+    """Q = S S' and V = S K^-1 C^-1 B with A = C C', K K' = I + C'G C and S = C K^-T (eq. 95c)."""
+    C, reduced = _semidefinite_roots(part.A, part.B)
+    half = L.T @ C
+    K = np.linalg.cholesky(np.eye(len(L)) + _transposed(half) @ half)
+    solved = np.linalg.solve(K, np.concatenate([_transposed(C), reduced], axis=2))
+    S = _transposed(solved[:, :, : len(L)])
+    return S @ _transposed(S), S @ solved[:, :, len(L) :]
+
+
+def _semidefinite_roots(A: Array, B: Array) -> tuple[Array, Array]:
+    """C with C C' = A, and C^-1 B, both zero in the rows and columns of pivots that are rounding errors of zero."""
+    q = A.shape[1]
+    rest, C, reduced = A.copy(), np.zeros_like(A), B.copy()
+    for k in range(q):
+        pivot, size = rest[:, k, k], A[:, k, k]
+        real = pivot > DEPENDENT * size
+        scale = np.divide(1.0, np.sqrt(np.where(real, pivot, 1.0)), out=np.zeros_like(pivot), where=real)
+        C[:, k:, k] = rest[:, k:, k] * scale[:, None]
+        reduced[:, k] *= scale[:, None]
+        below = C[:, k + 1 :, k]
+        rest[:, k + 1 :, k + 1 :] -= below[:, :, None] * below[:, None, :]
+        reduced[:, k + 1 :] -= below[:, :, None] * reduced[:, None, k]
+    return C, reduced
+
+
+def chunk_sums(tables: Array, V: Array, *, second: bool) -> ClusterSums:
+    """Sums of one chunk for the derivatives in G; ``tables`` (n, 2 or 3, q, q) and V as in ``Inverted``."""
+    n, count, q, _ = tables.shape
+    rows, Vs = tables.reshape(n, count * q * q), V.reshape(n, -1)
+    total = (np.ones(n) @ rows).reshape(count, q, q)  # a product with ones is faster than a sum
+    if not second:
+        return ClusterSums(total, np.zeros(0), np.zeros(0))
+    return ClusterSums(total, (rows[:, : q * q].T @ rows[:, : 2 * q * q]).reshape(q * q, 2, q * q), Vs.T @ Vs)
+
+
+def diagonal_sums(made: Inverted, *, second: bool) -> DiagonalSums:
+    """Sums of one chunk for the residual variances."""
+    N, NA, h, T, F = made.N, made.NA, made.h, made.tables[:, 1], made.tables[:, 2]
+    residual = _cross(h, made.part.B + made.V)
+    if not second:
+        return DiagonalSums(residual, *(np.zeros(0) for _ in range(3)))
+    by_row, by_column = (1, 2, 0), (2, 1, 0)
+    return DiagonalSums(
+        residual,
+        F_QT=np.matmul(F.transpose(by_row), made.tables[:, :2].transpose(1, 2, 0, 3)),
+        NN=np.vecdot(NA.transpose(by_row), NA.transpose(by_column)),
+        NT=np.vecdot(N.transpose(by_row), T.transpose(by_column)),
+    )

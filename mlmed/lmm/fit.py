@@ -1,0 +1,340 @@
+"""From cross-products to a certified optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import NotIdentifiedError
+from mlmed.lmm.boundary import factor_rank, multiplier, on_face, on_residual_face, residual_multiplier
+from mlmed.lmm.covariance import Block, canonical_factor, factor_coordinates
+from mlmed.lmm.objective import Objective, ThetaEvaluation, objective_for
+from mlmed.lmm.optimizer import SHORTEST, Leave, NewtonSettings, Step, evaluated, last_step, newton
+from mlmed.lmm.problem import Evaluation, Problem
+from mlmed.lmm.sigma import ResidualChart
+from mlmed.lmm.start import start_theta
+from mlmed.numerics.certificate import (
+    CURVATURE,
+    DECREMENT,
+    GRADIENT,
+    MULTIPLIER,
+    Certificate,
+    above,
+    below,
+    decrement_of,
+    first_reason,
+    scaled_curvature,
+)
+
+__all__ = ["Known", "Optimum", "Searched", "certify", "coordinates", "minimize", "optimize", "search_from"]
+
+Array = NDArray[np.float64]
+#: Whether the end of a search is known: factor of G, residual parameters, evaluation and Newton decrement at a step.
+Known = Callable[[Array, Array, Evaluation, float], bool]
+
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
+#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
+#: Gradient that needs no improvement.
+SMALL_GRADIENT = 1e-9
+#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
+MIN_CURVATURE = 1e-6
+#: Residual variance, of a response with variance 1, that explains why a search did not end.
+VANISHING = 1e-6
+#: Newton steps before the coordinates take the units of the data anew.
+LEG = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """How the best of several optima was found.
+
+    Attributes
+    ----------
+    starts : int
+        Starts that were tried.
+    values : tuple of float
+        -2l of the distinct optima that searches ended in, the lowest first; empty if there was one search.
+    other : (L, sigma2) or None
+        The best optimum but the returned one, where there is any.
+    clusters : int
+        Clusters of the sample in which starts were compared; 0 where all clusters were.
+    """
+
+    starts: int = 1
+    values: tuple[float, ...] = ()
+    other: tuple[Array, Array] | None = None
+    clusters: int = 0
+
+    @property
+    def n_optima(self) -> int:
+        """Distinct optima."""
+        return max(len(self.values), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """The optimum of the criterion, in the units of the problem.
+
+    Attributes
+    ----------
+    G : (q, q) array
+        Covariance of the random effects.
+    L : (q, q) array
+        Its lower-triangular factor, exact zero columns where it is singular.
+    sigma2 : (S,) array
+        Residual parameters.
+    evaluation : Evaluation
+        Criterion and derivatives there.
+    rank : int
+        Rank of G.
+    certificate : Certificate
+        Evidence that this is an optimum.
+    steps : tuple of Step
+        Every evaluation of criterion and derivatives, the start first.
+    size : int
+        Random effects that may vary: rank of G where it is not singular.
+    residual_lost : int
+        Dimensions that Sigma lacks: not 0 where responses of which no row has all leave nothing of a combination.
+    searched : Searched
+        The starts it is the best of.
+    """
+
+    G: Array
+    L: Array
+    sigma2: Array
+    evaluation: Evaluation
+    rank: int
+    certificate: Certificate
+    steps: tuple[Step, ...]
+    size: int
+    residual_lost: int
+    searched: Searched = field(default_factory=Searched)
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether G or Sigma is singular."""
+        return self.rank < self.size or self.residual_lost > 0
+
+
+def optimize(
+    problem: Problem,
+    blocks: tuple[Block, ...],
+    *,
+    reml: bool,
+    theta: Array | None = None,
+    settings: NewtonSettings | None = None,
+    names: tuple[str, ...] | None = None,
+) -> Optimum:
+    """Minimize -2l over the covariance structures from one start and certify the result.
+
+    Parameters
+    ----------
+    problem : Problem
+        Cross-products in working units (columns of unit scale).
+    blocks : tuple of Block
+        Covariance structure of every random effect.
+    reml : bool
+        Restricted or full likelihood.
+    theta : array, optional
+        Start values; by default one scoring step from a neutral guess.
+    settings : NewtonSettings, optional
+        Tolerances of the search.
+    names : tuple of str, optional
+        Names of the random effects, for error messages.
+    """
+    objective = objective_for(problem, blocks, reml=reml)
+    start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
+    return minimize(objective, blocks, start, settings or NewtonSettings())
+
+
+def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, settings: NewtonSettings) -> Optimum:
+    """Minimize a criterion over the cone of G and certify the result.
+
+    Parameters
+    ----------
+    objective : Objective
+        The criterion of a model, or one with more coordinates after those of (L, log sd).
+    blocks : tuple of Block
+        Covariance structure of every random effect.
+    start : (n,) array
+        Start values.
+    settings : NewtonSettings
+        Tolerances of the search.
+    """
+    found = search_from(objective, blocks, start, settings)
+    assert found is not None  # nothing is known that it could be left for
+    return found
+
+
+def search_from(
+    objective: Objective,
+    blocks: tuple[Block, ...],
+    start: Array,
+    settings: NewtonSettings,
+    known: Known | None = None,
+) -> Optimum | None:
+    """The same, or None where the search was left because its end is ``known``."""
+    problem = objective.problem
+    record: tuple[Step, ...] = ()
+
+    for _ in range(4):  # more than once only if a face has to be left again
+        reached = _search(objective, blocks, start, settings, known)
+        if reached is None:
+            return None
+        chart, end, point, steps = reached
+        record += steps
+        if chart.is_lost(end):
+            raise NotIdentifiedError(problem.residual.lost)
+        for face in (on_residual_face, on_face):
+            found = face(chart, blocks, end, point)
+            if found is not None:
+                chart, end, point, steps = found
+                record += steps
+        if chart.is_lost(end):
+            raise NotIdentifiedError(problem.residual.lost)
+        L, end, point, steps = _finish(blocks, chart, end, point, settings)
+        record += steps
+        of_G, more = multiplier(problem, blocks, L, point.natural)
+        of_Sigma, also = residual_multiplier(chart.chart, chart.residual_part(end), point.natural)
+        lowest = min(of_G, of_Sigma)
+        if lowest >= MIN_MULTIPLIER:
+            break
+        moved = coordinates(problem, blocks, L @ L.T + more, chart.sigma2(end) + also)
+        start = np.append(moved, chart.free_part(end))
+    sigma2 = chart.sigma2(end)
+    residual = float(sigma2[: problem.n_strata].min())
+    certificate = certify(point, lowest if np.isfinite(lowest) else 0.0, residual=residual)
+    size, lost = sum(len(block.index) for block in blocks), problem.n_strata - (chart.chart.rank or problem.n_strata)
+    rank = factor_rank(blocks, L)
+    return Optimum(L @ L.T, L, sigma2, point.natural, rank, certificate, record, size, lost)
+
+
+def _search(
+    objective: Objective,
+    blocks: tuple[Block, ...],
+    theta: Array,
+    settings: NewtonSettings,
+    known: Known | None = None,
+) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+    """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
+
+    Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
+    towards zero makes a curved valley of the criterion; in pivoted order the vanishing directions come last, and the
+    way to a singular optimum is short. Responses that hardly differ make such a valley in any units but the data's.
+    None where the search was left because its end is ``known``.
+    """
+    record: tuple[Step, ...] = ()
+    leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
+    natural, ended = objective.evaluation(theta, objective.factor(theta)), False
+    while True:
+        objective, theta = objective.recharted(blocks, theta, natural.spread)
+        point = objective.in_chart(theta, natural)
+        if ended or objective.is_lost(theta):
+            return objective, theta, point, record
+        leave = None if known is None else _leaving(objective, known)
+        theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, leave=leave, point=point)
+        natural = point.natural
+        record += steps[1:] if record else steps
+        last = record[-1]
+        if leave is not None and last.accepted and leave(theta, point, last.decrement):
+            return None
+        # a leg that ends with a step that was too long goes on with a shorter one
+        radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
+        leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
+        stationary = last.accepted and last.decrement < settings.decrement
+        ended = stationary or len(steps) == 1 or radius <= SHORTEST or len(record) > settings.max_steps
+
+
+def _leaving(objective: Objective, known: Known) -> Leave:
+    """``known`` as a function of the coordinates of ``objective``."""
+
+    def leave(theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
+        return known(objective.factor(theta), objective.sigma2(theta), point.natural, decrement)
+
+    return leave
+
+
+def _finish(
+    blocks: tuple[Block, ...], chart: Objective, end: Array, point: ThetaEvaluation, settings: NewtonSettings
+) -> tuple[Array, Array, ThetaEvaluation, tuple[Step, ...]]:
+    """The point that is returned, evaluated there: one more Newton step, then the factor in its natural order.
+
+    Should the step not help, it is not taken.
+
+    Returns
+    -------
+    L, theta, point, steps
+        Factor, coordinates, criterion and derivatives there, the evaluations.
+    """
+    record: tuple[Step, ...] = ()
+    noise, bound = settings.noise * point.natural.size, max(point.steepness, SMALL_GRADIENT)
+    moves = [last_step(point, settings.radius)] if settings.polish else []
+    for move in [*moves, np.zeros_like(end)]:
+        theta = end + move
+        L = canonical_factor(blocks, chart.factor(theta))
+        found = chart.derivatives(theta, L)
+        record += (evaluated(theta, found),)
+        if found.value - point.value <= noise and found.steepness <= bound:
+            break
+    return L, theta, found, record
+
+
+def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
+    """Coordinates of the factor of G."""
+    return np.concatenate([factor_coordinates(block, G) for block in blocks])
+
+
+def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
+    """Theta of a covariance matrix and residual parameters; a singular Sigma is moved inside the cone."""
+    structure = problem.residual
+    root = structure.lifted(structure.root(sigma2))
+    return np.append(_factor_part(blocks, G), ResidualChart(structure).coordinates(root))
+
+
+def certify(point: ThetaEvaluation, lowest: float, *, residual: float = 1.0) -> Certificate:
+    """Judge the returned point itself, on the face of the cone where it lies.
+
+    Parameters
+    ----------
+    point : ThetaEvaluation
+        Criterion and derivatives; the gradient is measured in standard errors (eq. 34a).
+    lowest : float
+        Smallest multiplier, over the root of the curvature there; 0 at an optimum that is not singular.
+    residual : float
+        Smallest residual variance, where responses have variance 1: says why a check failed, where it goes to zero.
+    """
+    curvature = scaled_curvature(point.hessian, least=1.0)
+    checks = (
+        below(GRADIENT, point.steepness, MAX_GRADIENT),
+        below(DECREMENT, decrement_of(point.gradient, point.hessian), MAX_DECREMENT),
+        above(CURVATURE, curvature, MIN_CURVATURE),
+        above(MULTIPLIER, lowest, MIN_MULTIPLIER),
+    )
+    return Certificate(checks, _reason(curvature, residual), "rescale predictors or simplify the model")
+
+
+def _reason(curvature: float, residual: float) -> str:
+    return first_reason(
+        [
+            (
+                residual < VANISHING,
+                f"a residual variance goes to zero ({residual:.1e} of the variance of its response): the random "
+                "effects fit a response nearly exactly within clusters; use fewer random effects, or remove a "
+                "predictor that repeats the response",
+            ),
+            (
+                curvature < -MIN_CURVATURE,
+                f"the criterion curves downwards in some direction (scaled curvature {curvature:.1e}), so the search "
+                "ended before an optimum; simplify the model",
+            ),
+            (
+                curvature <= MIN_CURVATURE,
+                f"the likelihood is flat in some direction (scaled curvature {curvature:.1e}), so some parameters "
+                "cannot be told apart and their values are arbitrary; simplify the model",
+            ),
+        ]
+    )

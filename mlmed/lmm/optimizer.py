@@ -1,0 +1,270 @@
+"""Newton's method in a trust region, with the exact Hessian and a record of every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
+
+from mlmed.lmm.objective import ThetaEvaluation
+
+__all__ = ["SHORTEST", "Leave", "NewtonSettings", "Step", "evaluated", "last_step", "newton"]
+
+Array = NDArray[np.float64]
+
+#: Trust radius below which steps are rounding errors.
+SHORTEST = 1e-14
+#: Smallest squared Cholesky pivot, against the largest, of a Hessian that needs no eigenvalues.
+SAFE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class NewtonSettings:
+    """Tolerances of the search; all on the scale of -2l, which has no units.
+
+    Attributes
+    ----------
+    decrement : float
+        Newton decrement g'H^-1 g below which the point counts as stationary.
+    max_steps : int
+        Steps after which the search gives up (and says so).
+    radius : float
+        First trust radius, in units of theta.
+    noise : float
+        Rounding error of the criterion relative to the terms it adds up: smaller changes are not evidence.
+    polish : bool
+        Take one more Newton step from a stationary point.
+    """
+
+    decrement: float = 1e-9
+    max_steps: int = 100
+    radius: float = 1.0
+    noise: float = 1e-13
+    polish: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One evaluation of criterion and derivatives.
+
+    Attributes
+    ----------
+    theta : (n,) array
+        The point.
+    value : float
+        -2l there.
+    gradient_norm : float
+        Largest entry of the gradient in theta, each over the root of its own second derivative.
+    decrement : float
+        Newton decrement g'H^-1 g (infinite where H is not positive definite).
+    accepted : bool
+        Whether the search moved there.
+    """
+
+    theta: Array
+    value: float
+    gradient_norm: float
+    decrement: float
+    accepted: bool
+
+
+#: Whether a search is to stop at coordinates (n,) with this evaluation and Newton decrement.
+Leave = Callable[[Array, ThetaEvaluation, float], bool]
+
+
+class _Differentiable(Protocol):
+    def derivatives(self, theta: Array) -> ThetaEvaluation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """The quadratic model at a point. Most are safely convex and need no eigenvalues, which cost ten times a solve."""
+
+    gradient: Array
+    hessian: Array
+    decrement: float  # g'H^-1 g over the directions that have curvature; infinite at a saddle
+    easy: Array | None  # the Newton step, where the Hessian is safely positive definite
+    spectrum: _Spectrum | None
+
+    @classmethod
+    def of(cls, point: ThetaEvaluation) -> _Model:
+        factor, step, info = dposv(point.hessian, -point.gradient)
+        if info == 0:
+            pivots = np.diagonal(factor) ** 2
+            if pivots.min() > SAFE * max(float(pivots.max()), 1.0):
+                return cls(point.gradient, point.hessian, -float(point.gradient @ step), step, None)
+        spectrum = _Spectrum.of(point)
+        return cls(point.gradient, point.hessian, spectrum.decrement, None, spectrum)
+
+    def step(self, radius: float) -> Array:
+        """Exact minimizer of the quadratic model in the ball of the given radius."""
+        if self.easy is not None and _length(self.easy) <= radius:
+            return self.easy
+        spectrum = self.spectrum or _Spectrum.of(self)
+        return spectrum.step(radius)
+
+    def predicted(self, step: Array) -> float:
+        return float(self.gradient @ step + 0.5 * step @ self.hessian @ step)
+
+
+class _Quadratic(Protocol):
+    @property
+    def gradient(self) -> Array: ...
+
+    @property
+    def hessian(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Spectrum:
+    values: Array
+    vectors: Array
+    slope: Array  # gradient in the eigenbasis
+    floor: float  # curvature that cannot be told from zero
+    decrement: float
+
+    @classmethod
+    def of(cls, point: _Quadratic) -> _Spectrum:
+        values, vectors = np.linalg.eigh(point.hessian)
+        slope = point.gradient @ vectors
+        lowest, highest = float(values[0]), float(values[-1])
+        scale = max(-lowest, highest, 1.0)
+        floor = 1e-10 * scale
+        if lowest < -1e-6 * scale:
+            return cls(values, vectors, slope, floor, np.inf)
+        bent = slice(None) if lowest > floor else values > floor
+        return cls(values, vectors, slope, floor, float((slope[bent] ** 2 / values[bent]).sum()))
+
+    def step(self, radius: float) -> Array:
+        """Exact minimizer of the quadratic model in the ball of the given radius (More-Sorensen)."""
+        lowest = float(self.values[0])
+        shift = 0.0
+        if lowest > self.floor:
+            pass
+        elif lowest > -self.floor:
+            shift = self.floor
+        else:
+            shift = -lowest * (1.0 + 1e-8) + self.floor
+
+        def move(extra: float) -> Array:
+            return -self.slope / (self.values + extra)
+
+        step = move(shift)
+        if _length(step) > radius:
+            low, high = shift, shift + _length(self.slope) / radius + abs(lowest)
+            for _ in range(80):
+                shift = 0.5 * (low + high)
+                step = move(shift)
+                size = _length(step)
+                if abs(size - radius) < 1e-3 * radius:
+                    break
+                low, high = (shift, high) if size > radius else (low, shift)
+        elif lowest < -self.floor:  # hard case: go to the edge along the direction of negative curvature
+            room = np.sqrt(max(radius**2 - float(step @ step), 0.0))
+            step[0] += room if self.slope[0] <= 0 else -room
+        return self.vectors @ step
+
+
+def newton(
+    objective: _Differentiable,
+    theta: Array,
+    settings: NewtonSettings | None = None,
+    *,
+    abandon: Callable[[Array], bool] | None = None,
+    leave: Leave | None = None,
+    point: ThetaEvaluation | None = None,
+) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
+    """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
+
+    ``leave`` stops it where somebody else knows its end. ``point`` saves the evaluation at ``theta`` where it is known.
+
+    Returns
+    -------
+    theta : (n,) array
+        Last accepted point.
+    point : ThetaEvaluation
+        Criterion and derivatives there.
+    steps : tuple of Step
+        Every evaluation, the start first.
+    """
+    settings = settings or NewtonSettings()
+    point = point or objective.derivatives(theta)
+    model = _Model.of(point)
+    radius = settings.radius
+    steps = [_record(theta, point, model, True)]
+    if leave is not None and leave(theta, point, model.decrement):
+        return theta, point, tuple(steps)
+    for _ in range(settings.max_steps):
+        decrement = model.decrement
+        move = model.step(radius)
+        predicted = model.predicted(move)
+        noise = settings.noise * point.natural.size
+        if decrement < settings.decrement and not settings.polish:
+            break
+        trial_theta = theta + move
+        trial = _try(objective, trial_theta)
+        size = _length(move)
+        if trial is None:  # outside the range of floating point
+            steps.append(Step(trial_theta, np.inf, np.inf, np.inf, False))
+            radius = 0.25 * size
+            continue
+        gained = trial.value - point.value
+        trial_model = _Model.of(trial)
+        if decrement < settings.decrement or abs(predicted) < noise:
+            # the value can no longer judge, the gradient can
+            better = trial.steepness <= point.steepness and gained <= noise
+            steps.append(_record(trial_theta, trial, trial_model, better))
+            if better:
+                theta, point, model = trial_theta, trial, trial_model
+            if decrement < settings.decrement:
+                break
+            radius = radius if better else 0.25 * size
+            if radius < SHORTEST:
+                break
+            continue
+        ratio = gained / predicted
+        accepted = ratio > 1e-4
+        steps.append(_record(trial_theta, trial, trial_model, accepted))
+        if ratio < 0.25:
+            radius = 0.25 * size
+        elif ratio > 0.75 and size > 0.9 * radius:
+            radius = 2.0 * radius
+        if accepted:
+            theta, point, model = trial_theta, trial, trial_model
+            if leave is not None and leave(theta, point, model.decrement):
+                break
+        if radius < SHORTEST or (abandon is not None and abandon(theta)):
+            break
+    return theta, point, tuple(steps)
+
+
+def last_step(point: ThetaEvaluation, radius: float) -> Array:
+    """The Newton step from a point that counts as stationary already."""
+    return _Model.of(point).step(radius)
+
+
+def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
+    """The trial point, or None where the criterion cannot be computed."""
+    try:
+        point = objective.derivatives(theta)
+    except np.linalg.LinAlgError:
+        return None
+    return point if np.isfinite(point.value) and np.isfinite(point.hessian).all() else None
+
+
+def _length(vector: Array) -> float:
+    return math.sqrt(vector @ vector)
+
+
+def evaluated(theta: Array, point: ThetaEvaluation) -> Step:
+    """An accepted evaluation."""
+    return _record(theta, point, _Model.of(point), True)
+
+
+def _record(theta: Array, point: ThetaEvaluation, model: _Model, accepted: bool) -> Step:
+    return Step(theta, point.value, point.steepness, model.decrement, accepted)

@@ -1,0 +1,187 @@
+"""Nonparametric resampling of clusters, and of rows within clusters, as Problems in the units of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from mlmed.data.grams import Grams
+from mlmed.data.layout import Design, Layout
+from mlmed.data.rows import unit_rows
+from mlmed.lmm.assembly import Assembly, assemble, assembly_for
+from mlmed.lmm.percluster import products_by_cluster
+from mlmed.lmm.perresidual import ClusterProducts
+from mlmed.lmm.problem import Problem, Roots
+from mlmed.lmm.roots import simulated_roots
+from mlmed.system.model import ModelSpec
+
+__all__ = ["CaseResampler", "WithinCaseResampler", "case_resampler", "within_case_resampler"]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResampler:
+    """Whole clusters with replacement; a cluster that is drawn k times counts as k clusters.
+
+    Attributes
+    ----------
+    A : (q, q, J) array
+        Z'Z of every cluster.
+    B : (q, p + 1, J) array
+        Z'[X y] of every cluster.
+    products : ClusterProducts
+        Those of the fixed part, and across equations, by cluster.
+    stratum : (q,) int array
+        The equation that each random effect belongs to.
+    roots : Roots or None
+        Of the rows of every cluster, where products have lost digits.
+    """
+
+    A: Array
+    B: Array
+    products: ClusterProducts
+    stratum: NDArray[np.int64]
+    roots: Roots | None = None
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate."""
+        return self.at(self.draw_index(rng))
+
+    def draw_index(self, rng: np.random.Generator) -> Indices:
+        """Clusters of one replicate, (J,)."""
+        J = self.A.shape[2]
+        return rng.integers(J, size=(J,))
+
+    def at(self, index: Indices) -> Problem:
+        """The problem of the listed clusters, in this order; any number, with or without repetitions."""
+        counts = np.bincount(index, minlength=self.A.shape[2])
+        own, cross = self.products, self.products.cross
+        C = own.C.reshape(-1, len(counts)) @ counts.astype(np.float64)
+        return Problem(
+            self.A.take(index, axis=2),
+            self.B.take(index, axis=2),
+            C.reshape(own.C.shape[:3]),
+            own.nobs @ counts,
+            self.stratum,
+            None if cross is None else cross.take(index).summed(),
+            None if self.roots is None else self.roots.take(index),
+        )
+
+    def reordered(self, index: Indices) -> CaseResampler:
+        """The listed clusters, in this order."""
+        A, B = self.A.take(index, axis=2), self.B.take(index, axis=2)
+        roots = None if self.roots is None else self.roots.take(index)
+        return CaseResampler(A, B, self.products.take(index), self.stratum, roots)
+
+    def without(self, cluster: int) -> Problem:
+        """All clusters but one (the jackknife)."""
+        return self.at(np.delete(np.arange(self.A.shape[2]), cluster))
+
+
+def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
+    """Resampler of the clusters of some Grams."""
+    assembly = assembly_for(spec, grams)
+    problem, products = (
+        assemble(assembly, grams.sums, assembly.roots),
+        products_by_cluster(assembly, grams.products),
+    )
+    return CaseResampler(problem.A, problem.B, products, problem.stratum, problem.roots)
+
+
+@dataclass(frozen=True, slots=True)
+class WithinCaseResampler:
+    """Clusters with replacement, then as many rows as each drawn cluster has, with replacement.
+
+    A row stays what it was: it belongs to the same equations as before, so missing values are resampled with
+    the rest. A cluster that is drawn twice gets rows of its own each time.
+
+    Attributes
+    ----------
+    assembly : Assembly
+        Maps to the working units of the fit.
+    table : (N, P * K * (K + 1) / 2) array
+        Products of every row, rows ordered by cluster; 0 at the patterns it does not have.
+    first, size : (J,) int arrays
+        First row and number of rows of every cluster.
+    order : (N,) int array
+        Position of each row of ``table`` in the Design.
+    values : (K, N) array
+        Gram columns of every row, 0 where no equation of the row uses them; empty where the model needs no roots.
+    member : (R, N) bool array
+        Equations of every row.
+    layout : Layout
+        Of the Grams.
+    """
+
+    assembly: Assembly
+    table: Array
+    first: Indices
+    size: Indices
+    order: Indices
+    values: Array
+    member: NDArray[np.bool_]
+    layout: Layout
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate."""
+        return self.at(*self.draw_rows(rng))
+
+    def draw_rows(self, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        """Drawn clusters, (J,), and the rows of ``table`` that each of them gets, one after the other, (M,)."""
+        J = len(self.size)
+        index = rng.integers(J, size=(J,))
+        size = self.size[index]
+        within = (rng.random(int(size.sum())) * np.repeat(size, size)).astype(np.intp)  # u < 1 keeps it below size
+        return index, np.repeat(self.first[index], size) + within
+
+    def at(self, index: Indices, rows: Indices) -> Problem:
+        """The problem of the listed clusters made of the listed rows, ``size[index]`` rows each."""
+        ends = np.append(0, np.cumsum(self.size[index]))
+        pick = csr_array((np.ones(len(rows)), rows, ends), shape=(len(index), len(self.table)))
+        sums = pick @ self.table
+        P = self.assembly.member.shape[1]
+        roots = None if self.assembly.roots is None else self._roots(self.size[index], rows)
+        return assemble(self.assembly, np.ascontiguousarray(sums.T).reshape(P, -1, len(index)), roots)
+
+    def _roots(self, size: Indices, rows: Indices) -> Roots:
+        """Roots of clusters that are made of the listed rows, ``size`` each."""
+        codes, member = np.repeat(np.arange(len(size)), size), self.member[:, rows]
+        columns = [list(self.values[:, rows[own]]) for own in member]
+        return simulated_roots(self.assembly.equations, self.layout, columns, [codes[own] for own in member], len(size))
+
+
+def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> WithinCaseResampler:
+    """Resampler of clusters and rows.
+
+    Raises
+    ------
+    DataError
+        If the design is not the one that the Grams were made from.
+    """
+    rows = unit_rows(design, grams)
+    by_cluster = np.argsort(rows.codes, kind="stable")
+    K = len(rows.values)
+    pairs = [(i, j) for i in range(K) for j in range(i + 1)]
+    P, J = rows.shape
+    table = np.zeros((len(by_cluster), P, len(pairs)))
+    at = np.arange(len(by_cluster)), rows.pattern[by_cluster]
+    for k, (i, j) in enumerate(pairs):
+        table[*at, k] = (rows.values[i] * rows.values[j])[by_cluster]
+    size = np.bincount(rows.codes, minlength=J)
+    assembly = assembly_for(spec, grams)
+    values = np.empty((K, 0)) if assembly.roots is None else np.stack(rows.values)[:, by_cluster]
+    return WithinCaseResampler(
+        assembly,
+        table.reshape(len(by_cluster), -1),
+        np.cumsum(size) - size,
+        size,
+        rows.order[by_cluster],
+        values,
+        np.array(grams.patterns)[rows.pattern[by_cluster]].T,
+        grams.layout,
+    )

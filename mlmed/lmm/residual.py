@@ -1,0 +1,304 @@
+"""Resampling that simulates rows: reflated residuals, or normal draws where a model needs rows (docs/math.md)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.data.chain import derived_columns
+from mlmed.data.grams import Grams
+from mlmed.data.layout import Design, Layout
+from mlmed.data.recode import Recode, recodes
+from mlmed.data.rows import Rows, row_products, unit_rows
+from mlmed.lmm.assembly import Assembly, assemble, assembly_for
+from mlmed.lmm.clusters import weighted
+from mlmed.lmm.covariance import normal_root
+from mlmed.lmm.noise import ResidualPool, residual_pools, row_noise
+from mlmed.lmm.problem import Problem
+from mlmed.lmm.ranef import conditional_modes
+from mlmed.lmm.roots import simulated_roots
+from mlmed.lmm.simulation import Step, WorkingPoint, chain
+from mlmed.lmm.whitened import rooted
+from mlmed.system.model import ModelSpec
+
+__all__ = [
+    "ResidualResampler",
+    "RowModel",
+    "RowParametricResampler",
+    "reflated_modes",
+    "residual_resampler",
+    "row_model",
+    "row_parametric_resampler",
+]
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
+SPANNED = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class RowModel:
+    """A model that turns random effects and residuals into cross-products, row by row.
+
+    Attributes
+    ----------
+    assembly : Assembly
+        Maps to the working units of the fit.
+    rows : Rows
+        The data.
+    products : (P, K * (K + 1) / 2, J) array
+        Their sums.
+    steps : tuple of R Steps
+        The equations, in the order of simulation.
+    members : tuple of R (n_r,) int arrays
+        Rows of each equation.
+    recodes : tuple of R Recodes or None
+        How the columns that are computed from earlier responses are rebuilt.
+    changed : frozenset of int
+        Gram columns that are simulated or rebuilt.
+    layout : Layout
+        Of the Grams.
+    """
+
+    assembly: Assembly
+    rows: Rows
+    products: Array
+    steps: tuple[Step, ...]
+    members: tuple[Indices, ...]
+    recodes: tuple[Recode | None, ...]
+    changed: frozenset[int]
+    layout: Layout
+
+    def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
+        """The same as a Problem, with the roots of the rows where the model needs them."""
+        columns, roots = self.columns(u, noise), None
+        products = row_products(self.rows, columns, base=self.products, changed=self.changed)
+        if self.assembly.roots is not None:
+            parts = [[column[own] for column in columns] for own in self.members]
+            codes = [self.rows.codes[own] for own in self.members]
+            roots = simulated_roots(self.assembly.equations, self.layout, parts, codes, self.rows.shape[1])
+        return assemble(self.assembly, products, roots)
+
+    def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
+        """Products (P, K * (K + 1) / 2, J), given random effects (q, J) and residuals (n_r,) in working units."""
+        return row_products(self.rows, self.columns(u, noise), base=self.products, changed=self.changed)
+
+    def columns(self, u: Array, noise: Sequence[Array]) -> list[Array]:
+        """K columns (N,) with simulated responses and what is computed from them; arguments as ``simulated``."""
+        values = list(self.rows.values)
+        for r, step in enumerate(self.steps):
+            recode = self.recodes[r]
+            if recode is not None:
+                recode.apply(values)
+            made = self._predictor(r, values, u) + noise[r]
+            if len(made) < len(self.rows.codes):  # on other rows the response stays as observed
+                new = values[step.response_at].copy()
+                new[self.members[r]] = made
+                made = new
+            values[step.response_at] = made
+        return values
+
+    def residuals(self, u: Array) -> tuple[Array, ...]:
+        """Observed responses less X beta + Z u, (n_r,) for each equation, given u, (q, J)."""
+        return tuple(
+            self.rows.values[step.response_at][own] - self._predictor(r, self.rows.values, u)
+            for r, (step, own) in enumerate(zip(self.steps, self.members, strict=True))
+        )
+
+    def _predictor(self, equation: int, values: Sequence[Array], u: Array) -> Array:
+        """Everything but the residual on the rows of one equation, (n_r,), in the units of the Grams."""
+        step, own = self.steps[equation], self.members[equation]
+        whole = len(own) == len(self.rows.codes)
+        codes = self.rows.codes if whole else self.rows.codes[own]
+        coefficients = step.coefficients(u)
+        out = np.zeros(len(own))
+        for k, fixed, random, by_cluster in zip(step.columns, step.fixed, step.random, coefficients, strict=True):
+            column = values[k] if whole else values[k][own]
+            out += column * (by_cluster[codes] if random.any() else fixed)
+        return out
+
+
+def row_model(spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None) -> RowModel:
+    """Rows of a fit with the parameters to simulate from; see ``residual_resampler``."""
+    rows = unit_rows(design, grams)
+    assembly = assembly_for(spec, grams)
+    steps = chain(assembly, grams, point)
+    member = np.array(grams.patterns)[rows.pattern]
+    members = tuple(np.flatnonzero(member[:, r]) for r in range(len(steps)))
+    derived = {column.at for own in derived_columns(grams.layout) for column in own}
+    changed = frozenset(derived | {step.response_at for step in steps})
+    return RowModel(
+        assembly, rows, grams.products, steps, members, recodes(spec, grams, rows, data), changed, grams.layout
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _RowResampler(ABC):
+    """What makes replicates row by row; subclasses say how responses are drawn."""
+
+    model: RowModel
+
+    def draw(self, rng: np.random.Generator) -> Problem:
+        """One replicate.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value.
+        """
+        return self.model.problem(*self.draw_parts(rng))
+
+    def draw_products(self, rng: np.random.Generator) -> Array:
+        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
+        return self.model.simulated(*self.draw_parts(rng))
+
+    @abstractmethod
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowParametricResampler(_RowResampler):
+    """New responses for all rows from the model, drawn row by row; any model that can be encoded again.
+
+    For models without columns computed from a response, ``ParametricResampler`` has the same distribution and is
+    faster.
+
+    Attributes
+    ----------
+    model : RowModel
+        The rows and the parameters.
+    root : (q, q) array
+        A factor of G.
+    residual_root : (R, R) array
+        A factor of Sigma.
+    """
+
+    root: Array
+    residual_root: Array
+
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
+        u = self.root @ rng.standard_normal((self.root.shape[1], self.model.rows.shape[1]))
+        noise = row_noise(self.residual_root, self.model.members, len(self.model.rows.codes), rng)
+        return u, noise
+
+
+def row_parametric_resampler(
+    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+) -> RowParametricResampler:
+    """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
+    model = row_model(spec, grams, point, design, data)
+    return RowParametricResampler(model, point.L, model.assembly.residual.root(point.sigma2))
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualResampler(_RowResampler):
+    """Reflated residuals of both levels, drawn with replacement (Carpenter, Goldstein and Rasbash, 2003).
+
+    Attributes
+    ----------
+    model : RowModel
+        The rows and the parameters.
+    modes : (q, J) array
+        Centred conditional modes, reflated so that their covariance is G; drawn as whole vectors.
+    missing : (q, k) array
+        Factor of the part of G that the modes do not span (fewer clusters than random effects); normal draws
+        fill it. Usually k = 0.
+    pools : tuple of ResidualPool
+        Residuals that are drawn together.
+    """
+
+    modes: Array
+    missing: Array
+    pools: tuple[ResidualPool, ...]
+
+    def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:
+        """Random effects (q, J) and residuals (n_r,) of one replicate, in working units."""
+        J = self.modes.shape[1]
+        u = self.modes[:, rng.integers(J, size=J)]
+        if self.missing.shape[1]:
+            u = u + self.missing @ rng.standard_normal((self.missing.shape[1], J))
+        noise = [np.empty(len(own)) for own in self.model.members]
+        for pool in self.pools:
+            pool.draw_into(noise, rng)
+        return u, noise
+
+
+def residual_resampler(
+    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+) -> ResidualResampler:
+    """Resampler of the residuals of a fit.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    grams : Grams
+        Its cross-products; their units define the working units of ``point``.
+    point : WorkingPoint
+        ``at_optimum(optimum)``.
+    design : Design
+        The rows that the Grams were made from (``build_design(spec, data)``).
+    data : dataframe, optional
+        The table itself; needed only if a predictor is computed from a response (``m:w``, ``np.log(m)``).
+
+    Raises
+    ------
+    DataError
+        If the rows are not those of the Grams, or a predictor cannot be rebuilt from simulated responses.
+    """
+    model = row_model(spec, grams, point, design, data)
+    problem = assemble(model.assembly, grams.sums, model.assembly.roots)
+    q = problem.n_random
+    raw = conditional_modes(problem, point.L, point.sigma2, point.beta, np.eye(q)).modes
+    modes, missing = reflated_modes(problem, point, raw)
+    residuals, structure = model.residuals(raw), model.assembly.residual
+    pools = residual_pools(residuals, model.members, structure.matrix(point.sigma2), joint=structure.correlated)
+    return ResidualResampler(model, modes, missing, pools)
+
+
+def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple[Array, Array]:
+    """Centred modes with covariance G (divisor J), and a factor of what they cannot span.
+
+    With G = L L' the modes are L v_j, v_j = L'Z'V^-1 (y - X beta), which needs no inverse of G. The v_j are
+    made spherical by the symmetric root of their covariance S, so that L S^-1/2 v_j has covariance L L'. In
+    directions where S is zero the v_j say nothing; those that L maps to zero as well do not matter.
+
+    Parameters
+    ----------
+    problem : Problem
+        Cross-products in working units.
+    point : WorkingPoint
+        Parameters.
+    modes : (q, J) array
+        Conditional modes in working units.
+
+    Returns
+    -------
+    reflated : (q, J) array
+    missing : (q, k) array
+    """
+    contrast = np.append(-point.beta, 1.0)
+    if problem.roots is None:
+        A, B = weighted(problem, point.sigma2, slice(None))
+        moved = B @ contrast - (A @ modes.T[:, :, None])[:, :, 0]  # eq. 22: Z'V^-1 = Z'R^-1 (1 - Z N Z'R^-1)
+    else:
+        moved = rooted(problem, point.L, point.sigma2, slice(None)).V @ contrast
+    v = point.L.T @ moved.T
+    v = v - v.mean(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh(v @ v.T / v.shape[1])
+    spanned = values > SPANNED * max(float(values[-1]), np.finfo(float).tiny)
+    kept = vectors[:, spanned]
+    reflated = point.L @ (kept / np.sqrt(values[spanned])) @ (kept.T @ v)
+    missing = point.L @ vectors[:, ~spanned]
+    missing[np.abs(missing).max(axis=1, initial=0.0) <= SPANNED * np.abs(point.L).max(axis=1)] = 0.0
+    root = normal_root(missing @ missing.T)
+    return reflated, root[:, root.any(axis=0)]

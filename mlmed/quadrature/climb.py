@@ -1,0 +1,213 @@
+"""Newton's method on the quadrature sum, nodes moving along, from one point to where it comes to rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.errors import NotIdentifiedError
+from mlmed.quadrature.likelihood import conditional_loglik, loglik, scores
+from mlmed.quadrature.nodes import Centres, Nodes, adapt, make_nodes
+from mlmed.quadrature.problem import Problem
+
+__all__ = ["LOOSE", "NOISE", "TIGHT", "Climb", "Plan", "centred", "climb", "free_step", "hessian_at", "newton_step"]
+
+Array = NDArray[np.float64]
+
+#: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.
+DIFFERENCE, LONGEST = 1e-4, 0.7
+#: Tolerance of the modes on the way and where the result is evaluated, in posterior sds.
+LOOSE, TIGHT = 0.002, 1e-7
+#: Relative change of the sum that loose centres make; a Newton step may cost as much.
+NOISE = 1e-10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search is run.
+
+    Attributes
+    ----------
+    m : int
+        Nodes per dimension.
+    decrement : float
+        Where to stop.
+    most : int
+        Most Newton steps.
+    rise : float
+        A step that rises by less is the last one. With few nodes the gradient is not quite that of the sum whose nodes
+        move along, so that searches would creep near the optimum.
+    """
+
+    m: int
+    decrement: float
+    most: int
+    rise: float = -np.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """Where a search ended.
+
+    Attributes
+    ----------
+    theta : (n,) array
+        The point.
+    value : float
+        Log-likelihood there.
+    gradient : (n,) array
+        Its gradient.
+    centres : Centres
+        Of the nodes there.
+    hessian : (n, n) array
+        Of -l, at the point or one before it.
+    evaluations : int
+        Evaluations of the gradient.
+    """
+
+    theta: Array
+    value: float
+    gradient: Array
+    centres: Centres
+    hessian: Array
+    evaluations: int
+
+
+def centred(problem: Problem, theta: Array, start: Centres, tolerance: float) -> Centres:
+    """Centres of the nodes at theta."""
+    return adapt(partial(conditional_loglik, problem, theta), start, tolerance=tolerance)
+
+
+def hessian_at(
+    problem: Problem, theta: Array, nodes: Nodes, *, central: bool = True, free: NDArray[np.bool_] | None = None
+) -> Array:
+    """Hessian of -l, (n, n), by differences of the exact gradient at fixed nodes; 0 where a coordinate is not free.
+
+    Raises
+    ------
+    NotIdentifiedError
+        If it cannot be computed there.
+    """
+    n = len(theta)
+    base = None if central else scores(problem, theta, nodes)[1].sum(axis=0)
+    rows = np.zeros((n, n))
+    for k in np.flatnonzero(np.ones(n, dtype=bool) if free is None else free):
+        step = np.zeros(n)
+        step[k] = DIFFERENCE if central else 0.1 * DIFFERENCE
+        ahead = scores(problem, theta + step, nodes)[1].sum(axis=0)
+        behind = scores(problem, theta - step, nodes)[1].sum(axis=0) if base is None else base
+        rows[k] = (behind - ahead) / (step[k] * (2.0 if central else 1.0))
+    if not np.isfinite(rows).all():
+        raise NotIdentifiedError(
+            "the log-likelihood overflows beside the point that the search has reached: residual sds of single rows "
+            "are many orders of magnitude apart there, or go to zero; remove the scale random effects, or look for "
+            "clusters whose responses are all alike or far from all others"
+        )
+    if free is not None:
+        rows[:, ~free] = 0.0
+    return 0.5 * (rows + rows.T)
+
+
+def newton_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
+    """Step that rises, and the decrement g'H^-1 g; negative curvature is turned round, no coordinate moves far."""
+    size = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-8 * np.abs(np.diag(hessian)).max()))
+    values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
+    along = vectors.T @ (gradient / size)
+    bent = np.maximum(np.abs(values), 1e-4)
+    step = vectors @ (along / bent) / size
+    longest = float(np.abs(step).max())
+    return step * min(1.0, LONGEST / max(longest, LONGEST)), float((along**2 / bent).sum())
+
+
+def climb(
+    problem: Problem,
+    theta: Array,
+    centres: Centres,
+    plan: Plan,
+    *,
+    hessian: Array | None = None,
+    free: NDArray[np.bool_] | None = None,
+) -> Climb:
+    """Newton's method until the decrement is small.
+
+    Parameters
+    ----------
+    theta : (n,) array
+        Where to start.
+    centres : Centres
+        Of nodes at parameters nearby.
+    plan : Plan
+        Nodes, and where to stop.
+    hessian : (n, n) array, optional
+        Of -l nearby; corrected from gradients (BFGS), computed again where that does not serve.
+    free : (n,) bool array, optional
+        Coordinates that may move; all by default.
+    """
+    movable = np.ones(len(theta), dtype=bool) if free is None else free
+    centres = centred(problem, theta, centres, LOOSE)
+    nodes = make_nodes(centres, plan.m)
+    values, parts = scores(problem, theta, nodes)
+    value, gradient, count, fresh = float(values.sum()), parts.sum(axis=0), 1, False
+
+    def curvature() -> Array:
+        return hessian_at(problem, theta, nodes, central=False, free=movable)
+
+    if hessian is None:
+        hessian, fresh, count = curvature(), True, count + len(theta)
+    for _ in range(plan.most):
+        step, left = free_step(gradient, hessian, movable)
+        if left < plan.decrement:
+            break
+        found = _line(problem, theta, step, value, centres, plan.m, slope=float(gradient @ step))
+        if found is None:
+            if fresh:
+                break
+            hessian, fresh, count = curvature(), True, count + len(theta)
+            continue
+        share, reached, centres = found
+        last, value, before = reached - value < plan.rise, reached, gradient
+        theta, nodes = theta + share * step, make_nodes(centres, plan.m)
+        gradient = scores(problem, theta, nodes)[1].sum(axis=0)
+        count += 1
+        if last:
+            break
+        if free_step(gradient, hessian, movable)[1] > 0.2 * left:
+            hessian, fresh, count = curvature(), True, count + len(theta)
+        else:
+            hessian, fresh = _bfgs(hessian, share * step, np.where(movable, before - gradient, 0.0)), False
+    return Climb(theta, value, gradient, centres, hessian, count)
+
+
+def free_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> tuple[Array, float]:
+    """``newton_step`` among the coordinates that may move."""
+    step = np.zeros(len(gradient))
+    step[free], left = newton_step(gradient[free], hessian[np.ix_(free, free)])
+    return step, left
+
+
+def _line(
+    problem: Problem, theta: Array, step: Array, value: float, centres: Centres, m: int, *, slope: float
+) -> tuple[float, float, Centres] | None:
+    """Share of the step that is taken, value and centres there; None if no share helps."""
+    share = 1.0
+    noise = NOISE * max(abs(value), 1.0)
+    for _ in range(12):
+        at = theta + share * step
+        if np.isfinite(conditional_loglik(problem, at, centres.mode[:, None, :])).all():
+            there = centred(problem, at, centres, LOOSE)
+            reached = loglik(problem, at, make_nodes(there, m))
+            if reached >= value + 1e-4 * share * slope - noise:
+                return share, reached, there
+        share *= 0.4
+    return None
+
+
+def _bfgs(hessian: Array, step: Array, change: Array) -> Array:
+    curvature = float(step @ change)
+    along = hessian @ step
+    if curvature <= 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)) or float(step @ along) <= 0.0:
+        return hessian
+    return hessian + np.outer(change, change) / curvature - np.outer(along, along) / float(step @ along)

@@ -1,0 +1,242 @@
+"""Two formulas + table -> the columns of a location-scale model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.compact import Compact
+from mlmed.data.design import (
+    check_fixed,
+    check_predictors,
+    check_random,
+    check_response,
+    learn_encoding,
+    response_values,
+    to_encodable,
+)
+from mlmed.data.frames import cluster_codes, column_names
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
+from mlmed.data.plain import complete_rows, read_columns
+from mlmed.data.predictors import observed_values, typical_values
+from mlmed.errors import DataError, FormulaError
+from mlmed.formula import Equation, parse_equation
+from mlmed.lmm.checks import COLLINEAR, refuse_one_cluster
+from mlmed.names import display_name
+
+__all__ = ["SCALE", "Part", "Rows", "read_equations", "read_rows"]
+
+Array = NDArray[np.float64]
+
+#: What stands before the names of scale effects.
+SCALE = "sigma:"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Part(Compact):
+    """Columns of the location or of the scale.
+
+    Attributes
+    ----------
+    fixed_names, random_names : tuple of str
+        Column labels.
+    fixed, random : (N, p), (N, q) arrays
+        The columns.
+    layout : EquationLayout
+        Encodings, typical values and levels, for new rows.
+    """
+
+    fixed_names: tuple[str, ...]
+    random_names: tuple[str, ...]
+    fixed: Array
+    random: Array
+    layout: EquationLayout
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """The random term of each random column."""
+        return self.layout.terms
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Rows(Compact):
+    """Complete rows of a location-scale model.
+
+    Attributes
+    ----------
+    equations : (Equation, Equation)
+        Location and scale as they were asked for; the scale carries the location's response.
+    y : (N,) array
+        Response.
+    location, scale : Part
+        Columns.
+    codes : (N,) int array
+        Cluster of each row.
+    clusters : Index
+        Cluster ids.
+    group : tuple of str
+        Columns that name the cluster.
+    dropped : Dropped or None
+        Rows left out.
+    table : DataFrame
+        The complete rows themselves.
+    index : Index
+        Labels of all rows of the data.
+    kept : bool array
+        Which of them are complete.
+    """
+
+    equations: tuple[Equation, Equation]
+    y: Array
+    location: Part
+    scale: Part
+    codes: NDArray[np.intp]
+    clusters: pd.Index
+    group: tuple[str, ...]
+    dropped: Dropped | None
+    table: pd.DataFrame
+    index: pd.Index
+    kept: NDArray[np.bool_]
+
+    @property
+    def constant_scale_slopes(self) -> tuple[str, ...]:
+        """Random scale effects, other than the intercept, whose column is constant within all clusters."""
+        sizes = np.bincount(self.codes)
+        found = []
+        for name, column in zip(self.scale.random_names, self.scale.random.T, strict=True):
+            centred = column - column.mean()
+            within = centred - (np.bincount(self.codes, weights=centred) / sizes)[self.codes]
+            if name != INTERCEPT and within @ within <= COLLINEAR * (centred @ centred):
+                found.append(name)
+        return tuple(found)
+
+    @property
+    def blocks(self) -> tuple[list[str], frozenset[str]]:
+        """Block of every random effect, scale before location, and the blocks without covariances.
+
+        Terms with the same label share a block; a term without one stands alone.
+        """
+        names: list[str] = []
+        diagonal: set[str] = set()
+        location, scale = self.equations
+        for kind, equation, part in (("scale", scale, self.scale), ("location", location, self.location)):
+            for number in part.terms:
+                term = equation.random[number]
+                names.append(f"label {term.label}" if term.label else f"{kind} {number}")
+                if not term.correlated:
+                    diagonal.add(names[-1])
+        return names, frozenset(diagonal)
+
+
+class ScaleText(str):
+    """The scale's formula with the response of the location; messages show it as it was given."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"the scale formula {'~ ' + self.partition('~')[2].strip()!r}"
+
+
+def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equation]:
+    """Parse both formulas.
+
+    Raises
+    ------
+    FormulaError
+        The scale has a response, there is no random term, or the cluster variables differ.
+    """
+    columns = column_names(data)
+    first = parse_equation(location, columns)
+    if not isinstance(scale, str):
+        raise FormulaError(f"scale must be text such as '~ 1 + (1 | id)'; found {type(scale).__name__}")
+    left, tilde, right = scale.partition("~")
+    if not tilde or left.strip():
+        found = f"has the response {left.strip()!r}" if tilde else "has no '~'"
+        raise FormulaError(
+            f"the scale formula {scale!r} {found}: it describes the log residual sd of the location's response, so "
+            f"write only the right-hand side, '~ {(right if tilde else scale).strip()}'"
+        )
+    second = parse_equation(ScaleText(f"{location.partition('~')[0].strip()} ~ {right}"), columns)
+    groups = {term.group for term in (*first.random, *second.random)}
+    if not groups:
+        raise FormulaError(
+            f"neither {location!r} nor {scale!r} has a random term, so rows are not nested in anything; add one such "
+            "as (1 | id)"
+        )
+    if len({frozenset(group) for group in groups}) > 1:
+        found = " and ".join(sorted(":".join(group) for group in groups))
+        raise FormulaError(f"different cluster variables: {found}; all random terms must have the same one, use one")
+    return first, second
+
+
+def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
+    """Encode both formulas on the rows that are complete for both.
+
+    Raises
+    ------
+    DataError, FormulaError, NotIdentifiedError
+        What was found, what it means, what to do.
+    """
+    location, scale = equations
+    group = next(term.group for equation in equations for term in equation.random)
+    table = read_columns(equations, data, keep=group)
+    check_response(location, table)
+    names = (location.variables | scale.variables) - frozenset(group)
+    known = cluster_codes(table, group)[0] >= 0
+    rows = complete_rows(table, names) & known
+    dropped = None
+    if not rows.all():
+        counts = {str(name): int(n) for name, n in table.loc[known, sorted(names)].isna().sum().items() if n}
+        dropped = Dropped(location.name, len(table), int(rows.sum()), int((~known).sum()), counts)
+    if not rows.any():
+        raise DataError(f"no row is complete ({dropped}); remove a column that is mostly missing")
+    table = table.loc[rows].reset_index(drop=True)
+    codes, clusters = cluster_codes(table, group)
+    refuse_one_cluster(location.name, len(clusters), ":".join(group))
+    first = _part(location, table)
+    second = _part(scale, table)
+    encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
+    y = response_values(location, encodable)
+    index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
+    return Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
+
+
+def _part(equation: Equation, table: pd.DataFrame) -> Part:
+    encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
+    check_predictors(equation, encodable)
+    where = repr(equation.text)
+    fixed, spec = learn_encoding(equation.fixed, encodable, where=where)
+    check_fixed(equation, spec.column_names)
+    names: list[str] = []
+    columns: list[Array] = []
+    terms: list[int] = []
+    encodings = [spec]
+    for number, term in enumerate(equation.random):
+        values, term_spec = learn_encoding(term.formula, encodable, where=where)
+        encodings.append(term_spec)
+        names += map(display_name, term_spec.column_names)
+        columns.append(values)
+        terms += [number] * values.shape[1]
+    if equation.random:
+        check_random(equation, names)
+    random = np.concatenate(columns, axis=1) if columns else np.empty((len(table), 0))
+    typical, spread, levels = typical_values(equation, encodable)
+    layout = EquationLayout(
+        name=equation.name,
+        fixed=tuple(map(display_name, spec.column_names)),
+        random=tuple(names),
+        fixed_at=(),
+        random_at=(),
+        response_at=0,
+        terms=tuple(terms),
+        encodings=tuple(encodings),
+        typical=typical,
+        spread=spread,
+        levels=levels,
+        observed=observed_values(equation, encodable, typical),
+    )
+    return Part(layout.fixed, layout.random, fixed, random, layout)

@@ -1,0 +1,1 @@
+"""What a fit says: tables, tests, predictions, comparisons, summaries, documents."""

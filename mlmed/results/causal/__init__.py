@@ -1,0 +1,1 @@
+"""Potential-outcome mediation: fits, effects, intervals, tests, sensitivity."""

@@ -1,0 +1,190 @@
+"""CausalResults: what ``mlmed.causal`` returns, as tables, text, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import COLUMNS, Quantity, delta_table
+from mlmed.effects.nlcom import combine
+from mlmed.effects.potential import CONTRASTS
+from mlmed.effects.uncertainty import Contrasts
+from mlmed.fit.lmm import Fitted
+from mlmed.options import CausalInterval, Groups
+from mlmed.report.causal_plots import plot_effects
+from mlmed.report.text import as_html
+from mlmed.results.causal.effects import CausalEffects
+from mlmed.results.causal.sensitivity import SensitivityResults, sensitivity_of
+from mlmed.results.causal.tables import coefficient_table
+from mlmed.results.causal.text import Shown, document, shown_values, summary_text
+from mlmed.results.results import MixedResults
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["CausalResults"]
+
+#: Names under which other methods know the effects.
+SHARED = {"indirect": "acme", "direct": "ade", "total": "total"}
+
+
+@dataclass(frozen=True)
+class CausalResults(CausalEffects):
+    """Two fitted equations and the effects between potential outcomes (Imai, Keele & Tingley, 2010).
+
+    ``effects()`` is the main table; ``mediator`` and ``outcome`` are the fits.
+    """
+
+    # -- coefficients --------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> pd.Series:
+        """Fixed effects of both equations, ``m:x``."""
+        return self.tidy().set_index("term")["estimate"]
+
+    def tidy(self, *, level: float = 0.95) -> pd.DataFrame:
+        """Fixed effects of both equations, with the standard errors that were asked for.
+
+        Returns
+        -------
+        DataFrame
+            equation, term (``m:x``), estimate, std_error, statistic, p_value, conf_low, conf_high, note. Least squares
+            has t tests, everything else normal ones.
+        """
+        parts = []
+        for equation in (self.mediator, self.outcome):
+            table = coefficient_table(equation, level=level)
+            table.insert(0, "equation", equation.name)
+            parts.append(table.assign(term=[f"{equation.name}:{term}" for term in table["term"]]))
+        return pd.concat(parts, ignore_index=True)
+
+    def glance(self) -> pd.DataFrame:
+        """One row: families, nobs, n_clusters, log-likelihoods, standard errors, interaction, convergence."""
+        grouping = self.chain.grouping
+        mixed = [one.fit for one in (self.mediator, self.outcome) if isinstance(one.fit, Fitted)]
+        row = {
+            "family_m": self.mediator.family,
+            "family_y": self.outcome.family,
+            "nobs": self.nobs,
+            "n_clusters": None if grouping is None else len(grouping.clusters),
+            "llf_m": self.mediator.loglik,
+            "llf_y": self.outcome.loglik,
+            "errors": self.errors.label,
+            "interaction": self.interaction,
+            "converged": all(fit.converged for fit in mixed),
+            "is_singular": any(fit.is_singular for fit in mixed),
+        }
+        return pd.DataFrame([row])
+
+    # -- comparison ----------------------------------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """What a comparison calls this fit."""
+        return "potential outcomes"
+
+    def _shared_quantities(self) -> tuple[dict[str, Quantity], Contrasts]:
+        """Effects and coefficients under the names that all methods share, with their covariance."""
+        question = self.question(None, None)
+        prepared = self.prepared(question)
+        found = self.covariance_of(prepared)
+        own = self.quantities(prepared, found, question)
+        unit = np.eye(len(found.values))
+        named = {new: own[old].named(new) for new, old in SHARED.items()}
+        names = [f"{equation.name}:{name}" for equation in (self.mediator, self.outcome) for name in equation.names]
+        coefficients = {name: Quantity(name, float(found.values[5 + k]), unit[5 + k]) for k, name in enumerate(names)}
+        return {**named, **own, **coefficients}, found
+
+    def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
+        """``indirect`` (ACME), ``direct`` (ADE) and ``total`` by the delta method, then estimates (``compare``)."""
+        known, found = self._shared_quantities()
+        effects = delta_table([known[term] for term in SHARED], found.vcov, order="first", level=level)
+        parts = [effects, self.tidy(level=level)[list(COLUMNS)]]
+        for equation in (self.mediator, self.outcome):
+            if isinstance(equation.fit, Fitted):
+                parts.append(MixedResults(equation.fit).comparable(level=level).iloc[len(equation.beta) :])
+        return pd.concat(parts, ignore_index=True)
+
+    def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
+        """A function of effects and coefficients, such as ``"acme / ade"``, by the delta method."""
+        known, found = self._shared_quantities()
+        made = combine(expression, known)
+        used = np.flatnonzero(made.gradient[: len(CONTRASTS)])
+        widest = max(used, key=lambda k: found.random[:, k].sum(), default=None)
+        note = "" if widest is None else known[CONTRASTS[widest]].note
+        return delta_table([replace(made, note=note)], found.vcov, order="first", level=level)
+
+    # -- text and picture ----------------------------------------------------------------------------------
+
+    def summary(
+        self,
+        interval: CausalInterval | None = None,
+        *,
+        level: float = 0.95,
+        at: Mapping[str, Any] | None = None,
+        groups: Groups | None = None,
+        **options: Any,
+    ) -> str:
+        """The fit and its effects as text; all options are those of ``effects``."""
+        signature(self.effects).bind(interval, **options)  # refuses what is no option
+        # the header says what is in closed form
+        table = self._effects_table(interval, options, level=level, at=at, groups=groups, say_closed=False)
+        return summary_text(self, Shown(table, interval or "delta", level, at, groups, options))
+
+    def to_json(self, *, level: float = 0.95) -> str:
+        """Effects (delta method) and coefficients as JSON; a number that does not exist is null."""
+        tables = {"effects": self.effects(level=level), "coefficients": self.tidy(level=level)}
+        return json.dumps(document(self, tables, level), indent=2, allow_nan=False)
+
+    def plot(
+        self,
+        interval: CausalInterval | None = None,
+        *,
+        level: float = 0.95,
+        **options: Any,
+    ) -> Axes:
+        """ACME, ADE and total effect with their intervals, control and treated side by side (extra ``plots``).
+
+        All options are those of ``effects``.
+        """
+        table = self.effects(interval, level=level, **options)
+        values = " to ".join(shown_values(self.values))
+        return plot_effects(table, title=f"{self.treatment}: {values}, {100 * level:g}% intervals")
+
+    def __repr__(self) -> str:
+        chain = f"{self.treatment} -> {self.mediator.name} -> {self.outcome.name}"
+        families = f"{self.mediator.family} and {self.outcome.family}"
+        return f"CausalResults({chain}; {families}{', mixed' if self.chain.is_mixed else ''}; {self.nobs} rows)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return as_html(self.summary())
+
+    # -- sensitivity ---------------------------------------------------------------------------------------
+
+    def sensitivity(
+        self,
+        rho: Any = None,
+        *,
+        n: int | None = None,
+        seed: int | None = None,
+        level: float = 0.95,
+        effect: str = "indirect",
+        formula: str = "exact",
+        interval: str | None = None,
+    ) -> SensitivityResults:
+        """How effects change if the errors of the two equations are correlated.
+
+        Parameters and result: ``mlmed.results.causal.sensitivity.sensitivity_of``, docs/sensitivity.md.
+        """
+        return sensitivity_of(
+            self, rho=rho, n=n, seed=seed, level=level, effect=effect, formula=formula, interval=interval
+        )

@@ -1,0 +1,219 @@
+"""Several fits side by side, with the truth and with published numbers: one table, one picture."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.paths import EFFECTS
+from mlmed.errors import EffectError
+from mlmed.options import check_level, check_list, check_mapping, check_text, shown
+from mlmed.report.forest import plot_forest
+from mlmed.report.text import WIDTH, as_html, format_number
+from mlmed.results.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Comparable", "Comparison", "compare"]
+
+#: The column of the population values.
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Estimates of several methods under common names.
+
+    Attributes
+    ----------
+    long : DataFrame
+        One row per term and method: term, method, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
+        conf_low, conf_high, note. A method without the term has no row; effects that a model does not define are rows
+        without numbers, with the reason in ``note``.
+    terms, methods : tuple of str
+        Rows and columns of ``table``, in order: truth, published columns, fits.
+    level : float
+        Coverage of the intervals of the fits.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> data = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> formulas = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
+    >>> both = [mlmed.mediate(*formulas, data, method=method) for method in ("reml", "ml")]
+    >>> print(mlmed.compare(*both, truth={"indirect": -0.14}, terms=["indirect", "total"]).table.round(4).T)
+    term        indirect   total
+    truth        -0.1400     NaN
+    joint REML   -0.1276  0.1682
+    joint ML     -0.1257  0.1701
+    """
+
+    long: pd.DataFrame
+    terms: tuple[str, ...]
+    methods: tuple[str, ...]
+    level: float
+
+    def _wide(self, column: str) -> pd.DataFrame:
+        wide = self.long.pivot(index="term", columns="method", values=column)
+        return (
+            wide.reindex(index=list(self.terms), columns=list(self.methods))
+            .rename_axis("term")
+            .rename_axis(None, axis=1)
+        )
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Estimates, a row per term and a column per method; NaN where a method does not have the term."""
+        return self._wide("estimate")
+
+    @property
+    def std_errors(self) -> pd.DataFrame:
+        """Standard errors in the same shape."""
+        return self._wide("std_error")
+
+    def differences(self, reference: str | None = None) -> pd.DataFrame:
+        """Estimates less those of one method; by default less the truth, or else the first column.
+
+        Raises
+        ------
+        EffectError
+            There is no such method.
+        """
+        table = self.table
+        column = self.methods[0] if reference is None else check_text(reference, "reference", "a column")
+        if column not in table.columns:
+            raise EffectError(f"no method {column!r} in the comparison; there are {', '.join(self.methods)}")
+        return table.drop(columns=column).sub(table[column], axis=0)
+
+    def plot(self, terms: str | Sequence[str] | None = None) -> Figure:
+        """Forest plot: a panel per term, a line per method with its interval, the truth as a vertical line.
+
+        By default the effects and paths that at least one fit has, or else the first eight terms (extra ``plots``).
+
+        Raises
+        ------
+        EffectError
+            Unknown term.
+        """
+        drawn = (self.long["kind"] != TRUTH) & self.long["estimate"].notna()
+        there = list(dict.fromkeys(self.long.loc[drawn, "term"]))
+        if terms is None:
+            chosen = [term for term in EFFECTS if term in there and term != "direct"] or there[:8]
+        else:
+            chosen = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of terms")
+        unknown = [term for term in chosen if not isinstance(term, str) or term not in there]
+        if unknown or not chosen:
+            found = f"no term {shown(unknown[0])} to draw" if unknown else "no terms to draw"
+            raise EffectError(f"{found}; there are {', '.join(there)}")
+        return plot_forest(
+            self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
+        )
+
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.terms)} terms; {', '.join(self.methods)})"
+
+    def __str__(self) -> str:
+        return _text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
+
+
+def compare(
+    *fits: Comparable,
+    names: Sequence[str] | None = None,
+    truth: Any = None,
+    published: Mapping[str, Any] | None = None,
+    terms: Sequence[str] | Mapping[str, str] | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """Set fits of any mode beside each other, beside the truth, and beside published numbers.
+
+    Terms have the same name in every mode: the paths ``a``, ``b``, ``cprime``, ``cov_ab`` and the effects ``indirect``,
+    ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m:x`` and variances
+    ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``.
+
+    Parameters
+    ----------
+    *fits : results
+        Of ``mediate``, ``mixed``, ``piecewise``, ``causal``.
+    names : sequence of str, optional
+        Their columns; by default what each fit calls itself, such as ``joint REML``.
+    truth : mapping or simulated data, optional
+        Population values by term, or what ``simulate.bpg`` returned.
+    published : mapping, optional
+        Column name -> mapping of term -> a number, a pair (estimate, standard error), or a mapping with some of
+        ``estimate``, ``std_error``, ``conf_low``, ``conf_high``. Numbers may be text, as printed.
+    terms : sequence or mapping, optional
+        Only these; a mapping gives labels to expressions, ``{"sd(a_j)": "sqrt(var(m:x))"}``, which every fit that
+        knows the names evaluates (as ``nlcom`` does).
+    level : float
+        Coverage of the intervals.
+
+    Raises
+    ------
+    EffectError
+        Nothing to compare, names that do not match, a term that no fit has, or a published value that is not a number.
+    """
+    level = check_level(level)
+    if not fits:
+        raise EffectError("compare() needs at least one fit, as in compare(joint, piecewise)")
+    for fit in fits:
+        if not hasattr(fit, "comparable"):
+            raise EffectError(
+                f"compare() takes fits of mediate, mixed, piecewise or causal; found {type(fit).__name__}"
+            )
+    if terms is not None and not isinstance(terms, Mapping):
+        terms = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of terms")
+    if terms is not None and not len(terms):
+        raise EffectError("terms is empty; leave it out to see every term, or name some, as in terms=['indirect']")
+    published = check_mapping(published, "published", "{'brms': {'indirect': -0.13}}")
+    columns = labels_of(fits, names)
+    rows = fit_rows(fits, columns, terms, level)
+    given = [given_rows(TRUTH, TRUTH, truth_values(truth))] if truth is not None else []
+    given += [given_rows(str(name), "published", values) for name, values in published.items()]
+    long = pd.concat([part for part in [*given, *rows] if len(part)], ignore_index=True)
+    ordered = list(terms) if terms is not None else list(dict.fromkeys(pd.concat([*rows, *given])["term"]))
+    long = long[long["term"].isin(ordered)]
+    order = long["term"].map({term: k for k, term in enumerate(ordered)})
+    long = long.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    methods = (*([TRUTH] if truth is not None else []), *map(str, published), *columns)
+    twice = [name for name, count in Counter(methods).items() if count > 1]
+    if twice:
+        raise EffectError(f"two columns have the name {twice[0]!r}; rename one of them (names=, published=)")
+    return Comparison(long, tuple(ordered), methods, level)
+
+
+def _text(comparison: Comparison) -> str:
+    """Estimates with their standard errors in brackets, a column per method."""
+    estimates, errors = comparison.table, comparison.std_errors
+    cells = {name: [_cell(e, s) for e, s in zip(estimates[name], errors[name], strict=True)] for name in estimates}
+    heading = "Comparison: estimates (standard errors)"
+    width = max(map(len, comparison.terms))
+    table = pd.DataFrame(cells, index=[term.ljust(width) for term in comparison.terms])
+    return "\n".join([heading, table.to_string(justify="right"), *_notes(comparison)])
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """What a reader should know of the effects, each note once with the methods and the terms that it is about."""
+    rows = comparison.long[comparison.long["term"].isin(EFFECTS) & (comparison.long["note"] != "")]
+    lines = []
+    for note, part in rows.groupby("note", sort=False):
+        methods, terms = (", ".join(dict.fromkeys(part[name])) for name in ("method", "term"))
+        text = f"{terms} ({methods}): {note}"
+        lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return lines
+
+
+def _cell(estimate: float, error: float) -> str:
+    if np.isnan(estimate):
+        return "-"
+    shown = format_number(float(estimate), 5)
+    return shown if np.isnan(error) else f"{shown} ({format_number(float(error), 4)})"

@@ -1,0 +1,243 @@
+"""Expected responses along one predictor: of the population with errors, and of single clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.frames import is_numeric, listed, normalize, select_columns, shorten
+from mlmed.data.levels import cluster_table, levels_of
+from mlmed.data.plain import complete_rows
+from mlmed.effects.moderators import refuse_unreached
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import Fitted, design_of
+from mlmed.fit.names import shown_clusters
+from mlmed.names import assigned
+from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole, shown
+from mlmed.results.grid import check_held, check_points, refuse_held_jumps
+from mlmed.results.newdata import given_responses, own_effects, read_rows
+from mlmed.results.prediction import row_means, row_variances, with_limits
+
+__all__ = [
+    "Line",
+    "choose_clusters",
+    "cluster_lines",
+    "conditional_table",
+    "given_note",
+    "line_along",
+    "observed_points",
+    "own_values",
+]
+
+Indices = NDArray[np.intp]
+RESERVED = ("response", "estimate", "std_error", "lower", "upper")
+#: Standard deviations on both sides of the mean that a grid covers where there are no rows to see the range of.
+REACH = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Rows that differ in one predictor.
+
+    Attributes
+    ----------
+    variable : str
+        The predictor.
+    rows : DataFrame
+        It and the others, which are constant.
+    numbers : (int, ...)
+        Equations that use the predictor.
+    held : frozenset of str
+        Those of the others that the user holds; the rest has its mean or first level.
+    """
+
+    variable: str
+    rows: pd.DataFrame
+    numbers: tuple[int, ...]
+    held: frozenset[str] = frozenset()
+
+
+def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
+    """The grid: ``points`` values over the range of a number, the levels of a factor, or the values given.
+
+    Raises
+    ------
+    EffectError
+        No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
+    """
+    numbers = _equations_with(fitted, variable)
+    layouts = [fitted.layout.equations[r] for r in reversed(numbers)]
+    typical = {name: value for layout in layouts for name, value in layout.typical.items()}
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    others = sorted(name for name in typical if name != variable)
+    held = check_held(at, others, levels, of=f" of the equations with {variable!r}")
+    refuse_unreached(held, layouts)
+    grid = check_points(points, factor=variable in levels)
+    if isinstance(grid, int):
+        grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)
+    fixed = {name: held.get(name, typical[name]) for name in others}
+    refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
+    return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers, frozenset(held))
+
+
+def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
+    """Those that have the predictor."""
+    every = [equation.predictors for equation in fitted.spec.equations]
+    check_text(variable, "variable", "a predictor")
+    numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
+    if not numbers:
+        known = frozenset().union(*every)
+        raise EffectError(f"no equation has the predictor {variable!r}; there are {listed(known)}")
+    check_own_name(variable, RESERVED, "a predictor")
+    return numbers
+
+
+def _spaced(fitted: Fitted, numbers: tuple[int, ...], variable: str, points: int) -> list[Any]:
+    """Values over the range of the rows that the equations used; both truth values."""
+    if fitted.table is None:
+        layout = fitted.layout.equations[numbers[0]]
+        reach = REACH * layout.spread[variable]
+        return list(np.linspace(layout.typical[variable] - reach, layout.typical[variable] + reach, points))
+    equations = [fitted.spec.equations[r] for r in numbers]
+    table = select_columns(fitted.table, frozenset().union(*(e.variables for e in equations)), keep=fitted.spec.group)
+    used = np.logical_or.reduce([complete_rows(table, e.variables) for e in equations])
+    column = normalize(table[variable])[used]
+    if not is_numeric(column):
+        return [False, True]
+    return list(np.linspace(column.min(), column.max(), points))
+
+
+def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
+    """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
+
+    The slope of x in the equation of y is then the direct effect. Of predictors in ``own`` every cluster has its own
+    value, and it is said where the population stands.
+    """
+    notes = []
+    if len(own):
+        values = assigned({name: line.rows[name].iloc[0] for name in sorted(own)}, 3)
+        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {values}")
+    for number in line.numbers:
+        held = [name for name in given_responses(fitted, number) if name != line.variable and name not in own]
+        if held:
+            values = assigned({name: float(line.rows[name].iloc[0]) for name in held}, 3)
+            notes.append(f"{fitted.layout.equations[number].name} given {values}")
+    return "; ".join(notes)
+
+
+def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
+    """response, the variable, estimate, std_error, lower, upper: x'beta along a line, one block per response."""
+    level = check_level(level)
+    blocks = []
+    for number in line.numbers:
+        rows = read_rows(fitted, number, line.rows, clusters=False, between=True)
+        estimate = row_means(fitted, number, rows, None)
+        error = np.sqrt(row_variances(fitted, number, rows, None, new_row=False))
+        block = pd.DataFrame(
+            {"response": fitted.layout.equations[number].name, line.variable: line.rows[line.variable]}
+        )
+        blocks.append(block.assign(estimate=estimate, std_error=error))
+    return with_limits(pd.concat(blocks, ignore_index=True), level)
+
+
+def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
+    """Positions of all clusters, of a number of them drawn at random, or of those with the given ids, each once.
+
+    An id may be given as tables show it: as text, ``"1:0"`` for the combination ``(1, 0)``.
+    """
+    J = len(fitted.clusters)
+    if clusters is None:
+        return np.arange(J)
+    if isinstance(clusters, str):
+        raise EffectError(f"clusters is a list of ids, such as [{clusters!r}], or a number of them")
+    if not isinstance(clusters, Collection) or getattr(clusters, "shape", None) == ():
+        if not is_whole(clusters) or not 1 <= clusters <= J:
+            raise EffectError(f"clusters is a number from 1 to {J}, or a list of ids; found {shown(clusters)}")
+        rng = np.random.default_rng(check_seed(seed, "a choice of clusters"))
+        return np.sort(rng.choice(J, size=int(clusters), replace=False))
+    return _positions(fitted, list(clusters))
+
+
+def _positions(fitted: Fitted, wanted: list[Any]) -> Indices:
+    """Where the ids stand, first as they are, then as they are shown."""
+    places = {name: k for k, name in enumerate(fitted.clusters)}
+    shown = [str(name) for name in shown_clusters(fitted.clusters)]
+    found: list[int] = []
+    missing: list[str] = []
+    for name in wanted:
+        exact = isinstance(name, Hashable) and name in places
+        alike = (
+            [places[name]] if exact else [k for k, text in enumerate(shown) if isinstance(name, str) and text == name]
+        )
+        if len(alike) == 1:
+            found += alike
+        else:
+            missing.append(repr(name))
+    if missing or not wanted:
+        what = f"there is no cluster {shorten(missing)} in the fit" if missing else "no cluster was named"
+        raise EffectError(f"{what} ({fitted.group_name}: {shorten(map(repr, fitted.clusters))})")
+    return np.array(list(dict.fromkeys(found)), dtype=np.intp)
+
+
+def own_values(fitted: Fitted, line: Line) -> pd.DataFrame:
+    """Values (J, variables) of the predictors that each cluster has one value of, but for those that the user holds.
+
+    Without columns where there are none, or where the fit has no rows to read them from.
+
+    Raises
+    ------
+    EffectError
+        The data frame was changed after the fit.
+    """
+    free = [str(name) for name in line.rows if name != line.variable and name not in line.held]
+    if fitted.table is None or not free:
+        return pd.DataFrame(index=range(len(fitted.clusters)))
+    design = design_of(fitted, "the clusters' own values of predictors", "hold all of them with at=")
+    table = select_columns(fitted.table, free).iloc[design.at].reset_index(drop=True)
+    levels = levels_of(table, design.codes, free)
+    return cluster_table(table, design.codes, [name for name in free if levels[name] == 2])
+
+
+def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
+    """response, the variable, estimate: X beta + Z u along a line; the index is the id of each chosen cluster.
+
+    ``own`` are values (J, variables) that stand in for those of the line; a line of a cluster without one is NaN.
+    """
+    modes, labels = fitted.law().modes[chosen], shown_clusters(fitted.clusters)[chosen]
+    points, blocks = len(line.rows), []
+    every = pd.concat([line.rows] * len(chosen), ignore_index=True)
+    for name in own:
+        every[name] = own[name].iloc[np.repeat(chosen, points)].array
+    for number in line.numbers:
+        rows = read_rows(fitted, number, every, clusters=False, between=True)
+        u = np.repeat(modes[:, own_effects(fitted, number)[1]], points, axis=0)[rows.complete]
+        estimate = np.full(len(every), np.nan)
+        estimate[rows.complete] = row_means(fitted, number, rows, None) + np.vecdot(rows.Z, u)
+        block = {"response": fitted.layout.equations[number].name, line.variable: every[line.variable].array}
+        blocks.append(pd.DataFrame(block | {"estimate": estimate}, index=np.repeat(labels, points)))
+    return pd.concat(blocks)
+
+
+def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
+    """response, the variable, estimate: the values of the rows that an equation used.
+
+    Raises
+    ------
+    EffectError
+        The fit has no rows.
+    """
+    responses = fitted(level="population") + fitted.residuals(level="population")
+    frame = responses.to_frame() if isinstance(responses, pd.Series) else responses
+    column = select_columns(fitted.table, {line.variable})[line.variable]
+    x = column.astype(np.float64) if is_numeric(column) else column
+    blocks = []
+    for number in line.numbers:
+        name = fitted.layout.equations[number].name
+        block = pd.DataFrame({"response": name, line.variable: x.array, "estimate": frame[name].to_numpy()})
+        blocks.append(block[block["estimate"].notna()])
+    return pd.concat(blocks, ignore_index=True)

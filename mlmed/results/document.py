@@ -1,0 +1,79 @@
+"""A fit as JSON or as one flat table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.delta import COLUMNS
+from mlmed.fit.lmm import Fitted
+
+__all__ = ["SCHEMA", "flat_table", "plain", "records", "to_json"]
+
+#: Name and version of the JSON layout; a change of meaning changes the number.
+SCHEMA = "mlmed.fit/1"
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: no NumPy types, null for what is not a finite number."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a tidy table as plain values."""
+    rows = table.reindex(columns=list(COLUMNS)).to_dict("records")
+    return [{str(key): plain(value) for key, value in row.items()} for row in rows]
+
+
+def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) -> str:
+    """JSON text; a number that does not exist is null and its row's ``note`` says why.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        The fit.
+    sections : mapping of str to DataFrame
+        Tables by name.
+    **extra
+        Further entries of the document.
+    """
+    certificate = fitted.optimum.certificate
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "equations": [equation.text for equation in fitted.spec.equations],
+        "method": fitted.spec.method,
+        "structures": {
+            "random": {block.label: block.structure for block in fitted.spec.blocks},
+            "residual": "unstructured" if fitted.spec.correlated else "diagonal",
+        },
+        "nobs": fitted.nobs,
+        "n_clusters": len(fitted.clusters),
+        "cluster": fitted.group_name,
+        "loglik": fitted.estimates.loglik,
+        "converged": fitted.converged,
+        "is_singular": fitted.is_singular,
+        "gradient_norm": certificate.gradient_norm,
+        "newton_decrement": certificate.newton_decrement,
+        "evaluations": len(fitted.optimum.steps),
+        "n_starts": fitted.optimum.searched.starts,
+        "n_optima": fitted.optimum.searched.n_optima,
+        "optima": fitted.optima,
+        "dropped": [str(dropped) for dropped in fitted.layout.dropped],
+        **extra,
+    }
+    document |= {name: records(table) for name, table in sections.items()}
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """All sections below each other, told apart by the column ``section``."""
+    parts = [
+        table.reindex(columns=list(COLUMNS)).assign(section=name) for name, table in sections.items() if len(table)
+    ]
+    return pd.concat(parts, ignore_index=True)[["section", *COLUMNS]]

@@ -1,0 +1,1 @@
+"""Mixed-effects location-scale models: fit, tables, text, predictions, pictures."""

@@ -1,0 +1,146 @@
+"""One effect of every cluster, on the scale of the response or of its sd."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.frames import shorten
+from mlmed.data.layout import INTERCEPT
+from mlmed.errors import EffectError
+from mlmed.fit.names import shown_clusters
+from mlmed.options import check_level, check_text
+from mlmed.quadrature.fit import Fit
+from mlmed.quadrature.posterior import EffectsLaw
+from mlmed.quadrature.prediction import NewColumns, predict_rows
+from mlmed.results.location_scale.prediction import with_limits
+from mlmed.results.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
+
+__all__ = ["Chosen", "Scatter", "chosen_effect", "cluster_table", "default_effect", "scatter_data"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A random effect and how it is shown.
+
+    Attributes
+    ----------
+    name : str
+        As in ``ranef()``.
+    at : int
+        Its position among the random effects (u, t).
+    label : str
+        What the numbers are.
+    centre : float
+        The population's value.
+    """
+
+    name: str
+    at: int
+    label: str
+    centre: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """What ``plot_scatter`` draws.
+
+    Attributes
+    ----------
+    table, line : DataFrame
+        location, sd: of the clusters, and along the line of the model; the line is empty where there is no correlation.
+    labels : (str, str)
+        Of the axes.
+    title : str
+        The correlation with its interval.
+    """
+
+    table: pd.DataFrame
+    line: pd.DataFrame
+    labels: tuple[str, str]
+    title: str
+
+
+def default_effect(fit: Fit) -> str:
+    """The scale's first random effect, otherwise the location's."""
+    names = random_names(fit)
+    return names[fit.problem.structure.q if fit.problem.structure.d else 0]
+
+
+def chosen_effect(fit: Fit, name: str) -> Chosen:
+    """An effect by its name.
+
+    Raises
+    ------
+    EffectError
+        There is none of this name.
+    """
+    names = random_names(fit)
+    if check_text(name, "an effect", "a random effect") not in names:
+        raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
+    at, q = names.index(name), fit.problem.structure.q
+    if at < q:
+        return Chosen(name, at, f"{name}, difference from the population", 0.0)
+    own = fit.rows.scale.random_names[at - q]
+    centre = float(np.exp(_fixed_part(fit, own) @ fit.estimates.tau))
+    where = " where scale predictors are 0" if len(fit.rows.scale.fixed_names) > 1 else ""
+    label = f"residual sd{where}" if own == INTERCEPT else f"factor of the residual sd per unit of {own}"
+    return Chosen(name, at, label, centre)
+
+
+def _fixed_part(fit: Fit, name: str) -> Array:
+    """1 at the fixed effect of the scale with this name, (k,); all 0 where there is none."""
+    return np.array([float(fixed == name) for fixed in fit.rows.scale.fixed_names])
+
+
+def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) -> pd.DataFrame:
+    """group, value, lower, upper: location effects as in ``ranef``, scale effects as sd or factor of each cluster."""
+    level = check_level(level)
+    J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
+    if chosen.at < q:
+        own = ranef_table(fit, level=level).iloc[chosen.at * J : (chosen.at + 1) * J]
+        return own[["group", "value", "lower", "upper"]].reset_index(drop=True)
+    W = np.tile(_fixed_part(fit, fit.rows.scale.random_names[chosen.at - q]), (J, 1))
+    V = np.tile(np.eye(d)[chosen.at - q], (J, 1))
+    new = NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J))
+    found = with_limits(predict_rows(new, (fit.estimates.beta, fit.estimates.tau), fit.estimates.G, law), level)
+    shown = found[["sd", "sd_lower", "sd_upper"]].set_axis(["value", "lower", "upper"], axis=1)
+    shown.insert(0, "group", shown_clusters(fit.rows.clusters))
+    return shown
+
+
+def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | None) -> Scatter:
+    """Location effect and sd of every cluster, with the regression line that G implies.
+
+    Raises
+    ------
+    EffectError
+        An effect is unknown, or one of the two parts has none.
+    """
+    names, q, d = random_names(fit), fit.problem.structure.q, fit.problem.structure.d
+    if not (q and d):
+        missing = "the scale" if q else "the location"
+        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot_ranef()")
+    x = chosen_effect(fit, names[0] if location is None else location)
+    y = chosen_effect(fit, names[q] if scale is None else scale)
+    if x.at >= q or y.at < q:
+        raise EffectError(
+            f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"
+        )
+    table = pd.DataFrame({"location": fit.effects().mean[:, x.at]})
+    table["sd"] = cluster_table(fit, law, y, level=0.95)["value"]
+    G, term = fit.estimates.G, f"cor({x.name},{y.name})"
+    line = pd.DataFrame({"location": [], "sd": []}, dtype=float)
+    if term not in quantities(fit):
+        return Scatter(table, line, (x.label, y.label), "independent: the terms have no label in common")
+    if G[x.at, x.at] > 0.0:
+        grid = np.linspace(table["location"].min(), table["location"].max(), 100)
+        line = pd.DataFrame({"location": grid, "sd": y.centre * np.exp(G[y.at, x.at] / G[x.at, x.at] * grid)})
+    row = sdcor_table(fit, level=0.95).set_index("term").loc[term]
+    limits = "" if np.isnan(row["conf_low"]) else f" ({row['conf_low']:.2f} to {row['conf_high']:.2f})"
+    return Scatter(table, line, (x.label, y.label), f"{term} = {row['estimate']:.2f}{limits}")

@@ -1,0 +1,1 @@
+"""Separate equations (Krull and MacKinnon): fits, effects, intervals, text."""

@@ -1,0 +1,290 @@
+"""Separate equations: what is asked of each, which level it belongs to, and its fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.compact import Compact
+from mlmed.data.frames import cluster_codes
+from mlmed.data.grams import Grams, two_values
+from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
+from mlmed.data.plain import complete_rows, read_columns
+from mlmed.errors import DataError, FormulaError
+from mlmed.fit.lmm import fit_model
+from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
+from mlmed.names import display_name, quoted_name, safe_name
+from mlmed.notes import Note
+from mlmed.options import Method
+from mlmed.results.piecewise.cluster_ols import ClusterRegression, fit_clusters
+from mlmed.results.piecewise.parts import Part, layout_of
+from mlmed.results.remarks import table_notes, two_valued
+from mlmed.results.results import MixedResults
+from mlmed.system.model import ModelSpec
+
+__all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
+
+#: Notes that say nothing of what they are about; the others name a column.
+OF_AN_OPTIMUM = ("not-certified", "boundary")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked(Compact):
+    """The question before any data is seen.
+
+    Attributes
+    ----------
+    mediator, outcome, reduced : Equation
+        The three equations; ``reduced`` is the outcome's without the mediator.
+    treatment : str
+        The column that plays x.
+    method : str
+        Criterion of the mixed equations.
+    covariance : str or mapping
+        Structure of their random-effects covariances.
+    """
+
+    mediator: Equation
+    outcome: Equation
+    reduced: Equation
+    treatment: str
+    method: Method
+    covariance: str | Mapping[str, str]
+
+    def spec(self, *equations: Equation) -> ModelSpec:
+        """Equations as a model; a mapping of structures gives them the labels that they have."""
+        if isinstance(self.covariance, str):
+            return ModelSpec(equations, self.method, self.covariance)
+        labels = {block.label for block in ModelSpec(equations, self.method).blocks}
+        return ModelSpec(equations, self.method, {k: v for k, v in self.covariance.items() if k in labels})
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Columns whose combination names the cluster."""
+        return self.outcome.random[0].group
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Fits(Compact):
+    """The three fits, and what was learned of the data.
+
+    Attributes
+    ----------
+    design : str
+        ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``.
+    levels : DataFrame
+        variable, role, level.
+    mediator : MixedResults or ClusterRegression
+        The latter for a mediator of level 2.
+    outcome, reduced : MixedResults
+        With and without the mediator.
+    clusters : Index of length J
+        Every cluster of the data, in order of appearance.
+    notes : tuple of Note
+        What to know of the fits, the table and the question.
+    """
+
+    design: str
+    levels: pd.DataFrame
+    mediator: MixedResults | ClusterRegression
+    outcome: MixedResults
+    reduced: MixedResults
+    clusters: pd.Index
+    notes: tuple[Note, ...] = ()
+
+
+def ask(
+    first: Equation,
+    second: Equation,
+    third: Equation | None,
+    *,
+    treatment: str,
+    method: Method,
+    covariance: str | Mapping[str, str],
+) -> Asked:
+    """Check the equations against each other.
+
+    Raises
+    ------
+    FormulaError
+        Different cluster variables, one response twice, a label that would tie the equations, an unknown label, or an
+        equation for c that is not one.
+    """
+    mediators = formula_variables(first.response)
+    if third is not None:
+        _check_total(third, second, mediators, treatment)
+    ModelSpec(tuple(equation for equation in (first, second) if equation.random or equation is second), method)
+    shared = {t.label for t in first.random if t.label} & {t.label for t in second.random if t.label}
+    if shared:
+        raise FormulaError(
+            f"the label {sorted(shared)[0]!r} in both equations asks that their random effects covary, which separate "
+            "fits do not estimate; leave the label out, or fit the equations jointly with mlmed.mediate"
+        )
+    reduced = third if third is not None else without_mediator(second, mediators)
+    asked = Asked(first, second, reduced, treatment, method, covariance)
+    if not isinstance(covariance, str):
+        _check_labels(asked)
+    return asked
+
+
+def _check_labels(asked: Asked) -> None:
+    if not isinstance(asked.covariance, Mapping):
+        ModelSpec((asked.outcome,), asked.method, asked.covariance)
+        return
+    mixed = [equation for equation in (asked.mediator, asked.outcome, asked.reduced) if equation.random]
+    known = {block.label for equation in mixed for block in ModelSpec((equation,), asked.method).blocks}
+    unknown = set(asked.covariance) - known
+    if unknown:
+        raise FormulaError(
+            f"covariance names the block {', '.join(sorted(unknown))}, but the random terms have the labels "
+            f"{', '.join(sorted(known))}; write (1 + x |label| id)"
+        )
+
+
+def _check_total(third: Equation, second: Equation, mediators: frozenset[str], treatment: str) -> None:
+    """What ``total=`` must be: the same response and clusters, the treatment, no mediator."""
+    fix = "it is the outcome equation without the mediator"
+    if third.response != second.response:
+        raise FormulaError(f"total={third.text!r} has the response {third.name}, not {second.name}; {fix}")
+    if third.predictors & mediators:
+        raise FormulaError(
+            f"total={third.text!r} has the mediator {', '.join(sorted(third.predictors & mediators))} among its "
+            f"predictors; {fix}"
+        )
+    if treatment not in formula_variables(third.fixed):
+        raise FormulaError(f"total={third.text!r} does not have the treatment {treatment} in its fixed part; {fix}")
+    groups = {frozenset(term.group) for equation in (second, third) for term in equation.random}
+    if not third.random or len(groups) > 1:
+        raise FormulaError(
+            f"total={third.text!r} must have random terms with the cluster variable of {second.text!r}; {fix}"
+        )
+
+
+def without_mediator(outcome: Equation, mediators: frozenset[str]) -> Equation:
+    """The outcome equation without every term, fixed or random, that reads a column of the mediator.
+
+    Raises
+    ------
+    FormulaError
+        If no random term is left.
+
+    Examples
+    --------
+    >>> outcome = parse_equation("y ~ m*w + x + (1 + m + x | id)")
+    >>> without_mediator(outcome, frozenset({"m"})).text
+    'y ~ 1 + w + x + (1 + x | id)'
+    """
+    random = [(term, _kept(term.formula, mediators)) for term in outcome.random]
+    kept = [_bar(term, text) for term, text in random if text != "0"]
+    if not kept:
+        raise FormulaError(
+            f"without the mediator {outcome.text!r} has no random term left, so there is no equation for path c; give "
+            f"one, as in total='{outcome.name} ~ x + (1 | {':'.join(outcome.random[0].group)})'"
+        )
+    text = f"{outcome.response} ~ {' + '.join([_kept(outcome.fixed, mediators), *kept])}"
+    return replace(parse_equation(quoted_name(text)), text=display_name(text))
+
+
+def _kept(text: str, mediators: frozenset[str]) -> str:
+    """One side without the terms that read the mediator; ``"0"`` if nothing is left."""
+    terms = [term for term in formula_of(text) if not term_variables(term) & mediators]
+    shown = [str(term) for term in terms if str(term) != "1"]
+    return " + ".join([*(["1"] if len(shown) < len(terms) else ["0"]), *shown])
+
+
+def _bar(term: RandomTerm, text: str) -> str:
+    bar = "||" if not term.correlated else f"|{term.label}|" if term.label else "|"
+    return f"({text} {bar} {':'.join(map(safe_name, term.group))})"
+
+
+def fit_separately(asked: Asked, data: Any) -> Fits:
+    """Detect levels, then fit every equation.
+
+    Raises
+    ------
+    DataError, FormulaError, NotIdentifiedError
+        What was found, what it means, what to do.
+    """
+    if isinstance(getattr(data, "arrays", data), Grams):
+        raise DataError(
+            "piecewise finds the levels of variables in the rows, and stored Grams have none; give it the data frame"
+        )
+    first, second, third = asked.mediator, asked.outcome, asked.reduced
+    table = read_columns((first, second, third), data, keep=asked.group)
+    codes, clusters = cluster_codes(table, asked.group)
+    roles = _roles(asked)
+    refuse_constant(roles, table)
+    levels = levels_of(table, codes, roles.variables)
+    design = check_design(roles, levels)
+    if not first.random and design != "2-2-1":
+        ModelSpec((first,), asked.method)  # says what a random term is for
+    mediator = _fit_mediator(asked, design, data, (table, codes, clusters))
+    outcome = MixedResults(fit_model(asked.spec(second), data))
+    rows = complete_rows(table, second.variables)
+    reduced = MixedResults(fit_model(asked.spec(third), data if rows.all() else table[rows]))
+    own = _notes(asked, mediator, outcome, reduced)
+    seen = table_notes(data, (first, second), map(layout_of, (mediator, outcome)), clusters)
+    return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters, (*own, *seen))
+
+
+def _two_values(fit: Part, role: str) -> Note | None:
+    """A response with two values."""
+    if isinstance(fit, ClusterRegression):
+        name, seen = fit.design.equation.name, np.unique(fit.design.y)
+        values = (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
+    else:
+        equation = fit.fitted.layout.equations[0]
+        name, values = equation.name, two_values(fit.fitted.grams, 0, equation.response_at)
+    return None if values is None else two_valued(role, name, values)
+
+
+def _roles(asked: Asked) -> Roles:
+    first, second, third = asked.mediator, asked.outcome, asked.reduced
+    columns = {e.name: tuple(sorted(formula_variables(e.response))) for e in (first, second)}
+    main = {asked.treatment, *columns[first.name], *columns[second.name]}
+    others = (first.predictors | second.predictors | third.predictors) - main
+    upstream = tuple(sorted(first.predictors - main))
+    return Roles(
+        asked.treatment, first.name, second.name, columns, tuple(sorted(others)), upstream, ":".join(asked.group)
+    )
+
+
+def _fit_mediator(
+    asked: Asked, design: str, data: Any, rows: tuple[pd.DataFrame, NDArray[np.intp], pd.Index]
+) -> MixedResults | ClusterRegression:
+    equation = asked.mediator
+    if design != "2-2-1":
+        return MixedResults(fit_model(asked.spec(equation), data))
+    group = ":".join(asked.group)
+    slopes = [term for term in equation.random if _kept(term.formula, frozenset()) != "1"]
+    if slopes:
+        raise FormulaError(
+            f"{equation.text!r} has the random effects {display_name(slopes[0].formula)}, but the mediator "
+            f"{equation.name} is the same in all rows of a cluster ({group}): with one value per cluster nothing can "
+            f"vary between clusters but the residual. Write '{equation.name} ~ {display_name(equation.fixed)}'"
+        )
+    return fit_clusters(equation, *rows, group_name=group)
+
+
+def _notes(asked: Asked, mediator: Part, outcome: MixedResults, reduced: MixedResults) -> tuple[Note, ...]:
+    """Notes of the three fits, each with its equation and none twice, rows left out first; then of their responses."""
+    m, y = asked.mediator.name, asked.outcome.name
+    parts = ((mediator, m), (outcome, y), (reduced, f"{y} without {m}"))
+    own = [note for fit, name in parts for note in _own_notes(fit, name)]
+    two = [_two_values(fit, role) for fit, role in ((mediator, "mediator"), (outcome, "outcome"))]
+    found = [*own, *(note for note in two if note is not None)]
+    return tuple(dict.fromkeys(sorted(found, key=lambda note: note.code != "rows-left-out")))
+
+
+def _own_notes(fit: Part, name: str) -> list[Note]:
+    """Notes of one fit; what does not name its equation is given it."""
+    if isinstance(fit, ClusterRegression):
+        return list(fit.notes)
+    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.fitted.layout.dropped]
+    others = [note for note in fit.notes if note.code != "rows-left-out"]
+    return [*dropped, *(note.about(f"equation {name}") if note.code in OF_AN_OPTIMUM else note for note in others)]

@@ -1,0 +1,92 @@
+"""Predictions for new rows, with intervals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
+from mlmed.fit.lmm import Fitted
+from mlmed.lmm.posterior import ModeLaw
+from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
+from mlmed.results.newdata import NewRows, own_effects, read_rows
+
+__all__ = ["predict", "prediction_table", "row_means", "row_variances", "with_limits"]
+
+Array = NDArray[np.float64]
+
+
+def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Series:
+    """X beta, plus Z u for ``level="cluster"``; one column per equation."""
+    law = _law_for(fitted, level)
+    columns = {}
+    for number, equation in enumerate(fitted.layout.equations):
+        rows = read_rows(fitted, number, newdata, clusters=law is not None)
+        values = np.full(len(rows.complete), np.nan)
+        values[rows.complete] = row_means(fitted, number, rows, law)
+        columns[equation.name] = values
+    out = pd.DataFrame(columns, index=_index_of(newdata))
+    return out if len(columns) > 1 else out.iloc[:, 0]
+
+
+def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str, coverage: float) -> pd.DataFrame:
+    """row, response, estimate, std_error, lower, upper; one block of rows per response."""
+    one_of(interval, PREDICTION_INTERVALS, "interval")
+    coverage = check_level(coverage, "coverage")
+    law, index = _law_for(fitted, level), _index_of(newdata)
+    blocks = []
+    for number, equation in enumerate(fitted.layout.equations):
+        rows = read_rows(fitted, number, newdata, clusters=law is not None)
+        numbers = np.full((len(rows.complete), 2), np.nan)
+        variance = row_variances(fitted, number, rows, law, new_row=interval == "prediction")
+        numbers[rows.complete] = np.column_stack([row_means(fitted, number, rows, law), np.sqrt(variance)])
+        labels = pd.RangeIndex(len(numbers)) if index is None else index
+        block = pd.DataFrame({"row": labels.to_flat_index(), "response": equation.name})
+        blocks.append(block.assign(estimate=numbers[:, 0], std_error=numbers[:, 1]))
+    return with_limits(pd.concat(blocks, ignore_index=True), coverage)
+
+
+def with_limits(table: pd.DataFrame, coverage: float) -> pd.DataFrame:
+    """Add ``lower`` and ``upper``, normal limits around ``estimate``."""
+    half = float(ndtri(0.5 + coverage / 2.0)) * table["std_error"]
+    return table.assign(lower=table["estimate"] - half, upper=table["estimate"] + half)
+
+
+def _index_of(newdata: Any) -> pd.Index | None:
+    return newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
+
+
+def _law_for(fitted: Fitted, level: str) -> ModeLaw | None:
+    one_of(level, PREDICTION_LEVELS, "level")
+    return fitted.law() if level == "cluster" else None
+
+
+def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
+    """Expected responses, (n,); the population's where the cluster is unknown."""
+    fixed, random = own_effects(fitted, number)
+    found: Array = rows.X @ fitted.estimates.beta[fixed]
+    if law is not None:
+        known = rows.at >= 0
+        found[known] += np.vecdot(rows.Z[known], law.modes[rows.at[known], random])
+    return found
+
+
+def row_variances(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
+    """Variances of the error of ``row_means``, (n,); ``new_row``: as a prediction of a response and not of its mean.
+
+    A row of a new cluster differs from the population by its own z'u, at ``level="cluster"`` always, in the population
+    only where a single row is predicted.
+    """
+    estimates, own = fitted.estimates, own_effects(fitted, number)
+    fixed, random = own
+    out = mean_variance(rows.X, fixed, estimates.P_inv)
+    if law is not None or new_row:
+        out += quadratic(rows.Z, estimates.G[random, random])
+    if law is not None:
+        known = rows.at >= 0
+        out[known] = posterior_variance(rows.X[known], rows.Z[known], rows.at[known], own, law, estimates.P_inv)
+    return out + estimates.Sigma[number, number] if new_row else out

@@ -1,0 +1,119 @@
+"""New data from a fit, and whether they look like the data it was fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.effects.predictive import (
+    LOG_SDS,
+    ResponseClusters,
+    Statistics,
+    comparison,
+    response_clusters,
+    response_statistics,
+    shown_values,
+)
+from mlmed.fit.lmm import Fitted, design_of
+from mlmed.lmm.predictive import ResponseSampler, cluster_law, population_law, residual_root
+from mlmed.lmm.residual import row_model
+from mlmed.lmm.simulation import at_optimum
+from mlmed.options import (
+    PREDICTION_LEVELS,
+    SHOWN_DENSITIES,
+    Density,
+    check_count,
+    check_level,
+    check_seed,
+    one_of,
+)
+from mlmed.replication import replicate
+from mlmed.report.predictive_plots import Panel, plot_panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["check_plot", "check_table", "simulated"]
+
+Array = NDArray[np.float64]
+TITLES = {"population": "new clusters", "cluster": "the clusters of the data"}
+
+
+def simulated(fitted: Fitted, n: int, *, seed: int | None, level: str) -> pd.DataFrame:
+    """New responses for the rows that were fitted, from the model at its estimates."""
+    n, seed = check_count(n, "sets of responses"), check_seed(seed, "simulate()")
+    sampler = _sampler(fitted, level, "simulate()")
+    return _frame(fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
+
+
+def check_table(fitted: Fitted, n: int, *, seed: int | None, level: str, coverage: float) -> pd.DataFrame:
+    """Statistics of the data beside those of simulated sets."""
+    n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
+    coverage = check_level(coverage, "coverage")
+    sampler = _sampler(fitted, level, "predictive_check()")
+    task = _Summary(sampler, _responses(fitted, sampler))
+    notes = {(own.name, LOG_SDS): own.note for own in task.responses}
+    observed = response_statistics(sampler.observed, task.responses)
+    return comparison(observed, replicate(task, n, seed=seed), notes, interval=coverage)
+
+
+def check_plot(fitted: Fitted, n: int, *, seed: int | None, kind: Density, level: str) -> list[Axes]:
+    """Densities of the observed responses over those of simulated sets."""
+    one_of(kind, SHOWN_DENSITIES, "kind")
+    n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
+    sampler = _sampler(fitted, level, "pp_check()")
+    responses = _responses(fitted, sampler)
+    observed, sets = sampler.observed, replicate(sampler.draw, n, seed=seed)
+    panels = [
+        Panel(
+            response.name,
+            shown_values(observed[r], response, kind),
+            tuple(shown_values(one[r], response, kind) for one in sets),
+        )
+        for r, response in enumerate(responses)
+    ]
+    return plot_panels(panels, kind=kind, title=f"{n} simulated sets, {TITLES[level]}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Summary:
+    """Statistics of a simulated set; a task of ``replicate``."""
+
+    sampler: ResponseSampler
+    responses: tuple[ResponseClusters, ...]
+
+    def __call__(self, rng: np.random.Generator) -> Statistics:
+        return response_statistics(self.sampler.draw(rng), self.responses)
+
+
+def _sampler(fitted: Fitted, level: str, what: str) -> ResponseSampler:
+    """The model with its rows, and the law of the random effects."""
+    one_of(level, PREDICTION_LEVELS, "level")
+    design = design_of(fitted, what, "use bootstrap(kind='parametric'), which refits sets drawn as cross-products")
+    grams, optimum, working = fitted.grams, fitted.optimum, fitted.working
+    model = row_model(fitted.spec, grams, at_optimum(optimum), design, data=fitted.table)
+    law = population_law(working, optimum) if level == "population" else cluster_law(working, optimum)
+    at = [equation.response_at for equation in fitted.layout.equations]
+    root = residual_root(fitted.estimates.Sigma, working.units.y_scale)
+    return ResponseSampler(model, law, root, grams.shift[at], grams.scale[at], design.at)
+
+
+def _responses(fitted: Fitted, sampler: ResponseSampler) -> tuple[ResponseClusters, ...]:
+    names = [equation.name for equation in fitted.layout.equations]
+    return response_clusters(names, sampler.observed, sampler.codes)
+
+
+def _frame(fitted: Fitted, at: NDArray[np.intp], sets: list[Array]) -> pd.DataFrame:
+    """Sets (R, N) on the rows ``at`` of the user's table."""
+    names = [equation.name for equation in fitted.layout.equations]
+    values = np.full((fitted.layout.total, len(sets) * len(names)), np.nan)
+    values[at] = np.concatenate(sets).T
+    columns: Any = names
+    if len(sets) > 1:
+        columns = pd.MultiIndex.from_product([range(len(sets)), names], names=["draw", "response"])
+    index = fitted.table.index if isinstance(fitted.table, pd.DataFrame) else None
+    return pd.DataFrame(values, index=index, columns=columns)

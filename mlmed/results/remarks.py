@@ -1,0 +1,137 @@
+"""Notes on what was asked and on what a table holds: models that data do not suit, doubtful ids, marks among levels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlmed.data.categories import unordered
+from mlmed.data.grams import Grams, two_values
+from mlmed.data.layout import EquationLayout
+from mlmed.data.numbering import doubtful_ids
+from mlmed.data.written_numbers import MARKS
+from mlmed.effects.paths import Paths
+from mlmed.fit.lmm import Fitted
+from mlmed.formula import Equation, term_variables
+from mlmed.lmm.checks import COLLINEAR, within_share
+from mlmed.names import display_level, display_name
+from mlmed.notes import Note
+from mlmed.system.model import ModelSpec
+
+__all__ = ["mediation_notes", "table_notes", "two_valued"]
+
+
+def mediation_notes(fitted: Fitted, treatment: str, paths: Paths | None) -> list[Note]:
+    """Notes on a joint mediation model; all from cross-products, so also where there are no rows.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        Mediator first.
+    treatment : str
+        The column that plays x.
+    paths : Paths or None
+        None where the model defines no effects.
+    """
+    first, second = fitted.layout.equations
+    found: list[Note] = []
+    if _is_between(fitted.grams, first, treatment):
+        found.append(Note("treatment-between", _between(treatment, first.name, fitted.group_name)))
+    for number, (equation, role) in enumerate(((first, "mediator"), (second, "outcome"))):
+        values = two_values(fitted.grams, number, equation.response_at)
+        found += [] if values is None else [two_valued(role, equation.name, values)]
+    if paths is not None and _is_split(fitted, paths):
+        found.append(Note("slopes-apart", _split(fitted.spec, fitted.group_name)))
+    return found
+
+
+def _is_between(grams: Grams, equation: EquationLayout, treatment: str) -> bool:
+    """Whether all columns of the treatment alone are the same in all rows of a cluster."""
+    own = frozenset({treatment})
+    spans = [span for term, span in equation.encodings[0].term_slices.items() if term_variables(term) == own]
+    columns = [k for span in spans for k in equation.fixed_at[span]]
+    return bool(columns) and all(within_share(grams, 0, k) <= COLLINEAR for k in columns)
+
+
+def _between(treatment: str, mediator: str, group: str) -> str:
+    return (
+        f"the treatment {treatment} does not vary within {group} (a 2-1-1 design): it can move {mediator} between "
+        f"clusters only, while the coefficient of {mediator} mixes its effects within and between clusters; use "
+        "mlmed.piecewise, see docs/limitations.md"
+    )
+
+
+def two_valued(role: str, name: str, values: tuple[float, float]) -> Note:
+    """A response with two values, fitted as if it were normal."""
+    return Note(
+        "two-values",
+        f"the {role} {name} has two values ({values[0]:.6g} and {values[1]:.6g}) and is fitted as if it were normal: "
+        "its expectation, a probability, is taken for a straight line, and its variance to be the same everywhere; use "
+        "mlmed.causal with the family logit or probit (without random effects), or another program, see "
+        "docs/limitations.md",
+    )
+
+
+def _is_split(fitted: Fitted, paths: Paths) -> bool:
+    """Whether unlabelled terms that stand alone are why the slopes of a and b do not covary."""
+    plain = [sum(t.label is None and t.correlated for t in equation.random) for equation in fitted.spec.equations]
+    if max(plain) < 2 or not (paths.a.random.any() and paths.b.random.any()):
+        return False
+    return not np.einsum("kab,a,b->k", fitted.estimates.tau_basis, paths.a.random, paths.b.random).any()
+
+
+def _split(spec: ModelSpec, group: str) -> str:
+    split = next(e for e in spec.equations if sum(t.label is None and t.correlated for t in e.random) > 1)
+    terms = " + ".join(f"({display_name(term.formula)} | {group})" for term in split.random)
+    return (
+        f"the random slopes of a and b cannot covary, so cov_ab is fixed at 0: {terms} in one equation makes every "
+        "term without a label stand alone, across equations, too. Give terms whose effects may covary one label in "
+        f"both equations, as in (1 |i| {group}) + (0 + x |s| {group})"
+    )
+
+
+def table_notes(
+    data: Any, equations: Iterable[Equation], layouts: Iterable[EquationLayout], clusters: pd.Index | None
+) -> tuple[Note, ...]:
+    """Notes on categories without an order, levels such as ``"."``, and doubtful ids.
+
+    Parameters
+    ----------
+    data : dataframe
+        The user's table; rows in an engine or behind Grams have no order, so only their ids are looked at.
+    equations : iterable of Equation
+        What was asked.
+    layouts : iterable of EquationLayout
+        What was learned: the levels of factors.
+    clusters : Index of length J or None
+        Ids; a MultiIndex for combined ids, which name their upper group.
+    """
+    layouts, equations = tuple(layouts), tuple(equations)
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    notes: list[Note] = []
+    if names := unordered(data, levels):
+        told = ", ".join(f"{name} (reference {display_level(levels[name][0])!r})" for name in names)
+        text = (
+            f"a Categorical of Polars has no order, also if it had one in pandas, so the levels of {told} are sorted; "
+            "to choose the reference, make it a pl.Enum"
+        )
+        notes.append(Note("no-order", text))
+    notes += [Note("missing-mark", text) for layout in layouts for text in _marks(layout)]
+    if clusters is not None:
+        asked = frozenset().union(*(equation.variables for equation in equations))
+        texts = doubtful_ids(data, clusters, asked, has_term=any(equation.random for equation in equations))
+        notes += [Note("doubtful-ids", text) for text in texts]
+    return tuple(notes)
+
+
+def _marks(layout: EquationLayout) -> list[str]:
+    return [
+        f"{level!r} is a level of the factor {name}{' (its reference)' if level == levels[0] else ''}, but marks "
+        "missing values in other programs; if it does here, make it missing (missing= of read_table(), --missing)"
+        for name, levels in layout.levels.items()
+        for level in levels
+        if isinstance(level, str) and level.strip().lower() in MARKS
+    ]

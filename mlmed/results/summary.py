@@ -1,0 +1,100 @@
+"""The native summary: what was asked, what was found, whether to trust it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mlmed.fit.lmm import Fitted, boundary_text, certified_text, empty_text, starts_text
+from mlmed.intervals.sdcor import headline_correlations
+from mlmed.numerics.certificate import Certificate
+from mlmed.report.text import format_number, render_pairs, render_table
+from mlmed.results.tables import sections
+
+__all__ = ["errors_named", "evidence_text", "letter", "native_summary"]
+
+
+def native_summary(
+    fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none", correlations: bool = True
+) -> str:
+    """Header, fixed effects, variances, residual variances, and, if asked for, correlations of responses."""
+    tables = sections(fitted, vcov=vcov, level=level, ddf=ddf)
+    lines = [
+        title,
+        "=" * len(title),
+        render_pairs(header(fitted)),
+        "",
+        f"Fixed effects ({100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors)",
+        render_table(tables["fixef"], statistic=letter(ddf)),
+        "",
+        f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
+        render_table(_without_tests(tables["varcorr"])),
+        "",
+        "Residual variances and covariances" if fitted.spec.correlated else "Residual variances",
+        render_table(_without_tests(tables["residual"])),
+        *(_correlations(fitted, vcov=vcov, level=level) if correlations else []),
+    ]
+    return "\n".join(lines)
+
+
+def _correlations(fitted: Fitted, *, vcov: str, level: float) -> list[str]:
+    """How several responses go together; nothing where the model has no such correlation."""
+    table = headline_correlations(fitted, vcov=vcov, level=level)
+    if not len(table):
+        return []
+    heading = "Correlations of responses: intercepts between clusters, residuals within (all: correlations(), sdcor())"
+    return ["", heading, render_table(table)]
+
+
+def errors_named(vcov: str, ddf: str) -> str:
+    """What standard errors are called in a heading."""
+    return f"{vcov}, adjusted by Kenward and Roger," if ddf == "kenward-roger" else vcov
+
+
+def letter(ddf: str) -> str:
+    """What tests are based on."""
+    return "z" if ddf == "none" else "t"
+
+
+def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=["group", "statistic", "p_value"])
+
+
+def header(fitted: Fitted) -> list[tuple[str, str]]:
+    """Name and value of everything above the tables."""
+    equations, nobs = fitted.layout.equations, fitted.working.problem.nobs
+    rows = fitted.grams.rows_per_cluster
+    pairs = [("Equations" if len(equations) > 1 else "Equation", fitted.spec.equations[0].text)]
+    pairs += [("", equation.text) for equation in fitted.spec.equations[1:]]
+    by_equation = ", ".join(f"{e.name} {n}" for e, n in zip(equations, nobs, strict=True))
+    pairs.append(("Observations", f"{fitted.nobs} ({by_equation})" if len(equations) > 1 else str(fitted.nobs)))
+    spread = f"{rows.min()} to {rows.max()} rows, mean {rows.mean():.1f}"
+    pairs.append(("Clusters", f"{len(rows)} ({fitted.group_name}; {spread})"))
+    label = "REML; log restricted-likelihood" if fitted.reml else "ML; log-likelihood"
+    criteria = f"AIC {fitted.aic:.2f}, BIC {fitted.bic:.2f}"
+    pairs.append(("Method", f"{label} {fitted.estimates.loglik:.5f}, {criteria}"))
+    pairs.append(("Optimum", _optimum_line(fitted)))
+    if fitted.is_singular:
+        of = "random effect" if fitted.optimum.rank < fitted.optimum.size else "combination of residuals"
+        text = (
+            f"singular fit: {boundary_text(fitted)}, so at least one {of} has variance 0 or is a linear combination of "
+            "others; see docs/singular.md"
+        )
+        pairs.append(("Boundary", text))
+    if fitted.working.empty:
+        pairs.append(("Left out", empty_text(fitted.working.empty)))
+    pairs += [("Left out", str(dropped)) for dropped in fitted.layout.dropped]
+    return pairs
+
+
+def _optimum_line(fitted: Fitted) -> str:
+    certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
+    evidence = f"{certified_text(fitted)}: {evidence_text(certificate)}"
+    return f"{evidence}; {len(steps)} evaluations; {starts_text(searched)}"
+
+
+def evidence_text(certificate: Certificate) -> str:
+    """Gradient, decrement and curvature in a few words."""
+    return (
+        f"gradient {certificate.gradient_norm:.0e}, Newton decrement {certificate.newton_decrement:.0e}, smallest "
+        f"curvature {format_number(certificate.smallest_curvature, 3)}"
+    )
