@@ -138,7 +138,7 @@ def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
     from mlmed.fit.lmm import Fitted
     from mlmed.formula import parse_equation
     from mlmed.lmm.estimates import to_estimates
-    from mlmed.lmm.fit import optimize
+    from mlmed.lmm.optimum import optimize
     from mlmed.lmm.working import build_working
     from mlmed.system.model import ModelSpec
 

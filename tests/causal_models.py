@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import poisson
 
 from mlmed.api.causal import causal
-from mlmed.glm.families import BINARY, mean_of
+from mlmed.glm.family import BINARY, mean_of
 from mlmed.options import FAMILIES
 from mlmed.results.causal.results import CausalResults
 

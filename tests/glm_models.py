@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlmed.glm.families import mean_of
+from mlmed.glm.family import mean_of
 from mlmed.glm.fit import GlmFit, fit_glm
 
 #: Two programs that iterate to convergence by different criteria.

@@ -11,7 +11,7 @@ import mlmed
 from mlmed.effects.confounding import Factored, Jointly
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.sensitivity import CONTRASTS, Equation, Pair, Parameters, cell_means, embedding
-from mlmed.glm.coordinates import Margin
+from mlmed.glm.endogenous import Margin
 from mlmed.glm.fit import fit_glm
 from mlmed.results.causal.results import CausalResults
 

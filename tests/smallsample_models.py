@@ -16,7 +16,6 @@ from mlmed.intervals.degrees import (
     satterthwaite_effects,
 )
 from mlmed.lmm import kenward_roger as kr
-from mlmed.lmm import moments as sums
 from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.start import natural_jacobian
@@ -92,7 +91,7 @@ def unbalanced(seed: int, n_clusters: int = 12, n_rows: int = 5) -> pd.DataFrame
     return data[keep].reset_index(drop=True)
 
 
-def literal_adjustment(found: sums.Moments) -> tuple[np.ndarray, np.ndarray]:
+def literal_adjustment(found: kr.Moments) -> tuple[np.ndarray, np.ndarray]:
     """Adjusted covariance and W, written out as in the paper."""
     Phi, P, Q, K = found.P_inv, -found.moved, found.twice, range(len(found.moved))
     information = np.zeros_like(found.trace)
@@ -106,7 +105,7 @@ def literal_adjustment(found: sums.Moments) -> tuple[np.ndarray, np.ndarray]:
     return Phi + 2 * Lambda, W
 
 
-def literal_f(contrasts, found: sums.Moments, W) -> tuple[float, float]:
+def literal_f(contrasts, found: kr.Moments, W) -> tuple[float, float]:
     """Lambda and m of the paper."""
     Phi, P, K, d = found.P_inv, -found.moved, range(len(found.moved)), len(contrasts)
     Theta = contrasts.T @ np.linalg.inv(contrasts @ Phi @ contrasts.T) @ contrasts

@@ -9,9 +9,8 @@ import pytest
 import mlmed
 from mlmed import reproduce
 from mlmed.reproduce.pairs import Pair, half_unit
-from mlmed.reproduce.posterior import BLOCKS, our_term
-from mlmed.reproduce.sources import published, reference
-from mlmed.reproduce.tables import Compared
+from mlmed.reproduce.summaries import BLOCKS, our_term
+from mlmed.reproduce.tables import Compared, published, reference
 from tests.reproduce_models import DATA, NOT_COMPARED, run
 from validation import affect_checks as checks
 from validation.checks import Check, load_json

@@ -16,8 +16,8 @@ from mlmed.cli.run import main
 from mlmed.errors import BoundaryWarning, LevelWarning
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov
-from mlmed.lmm.alone import moves_of_one
 from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.sandwich import moves_of_one
 from mlmed.lmm.vcov import Directions, said_along
 from mlmed.options import ROBUST_KINDS
 from tests.tolerances import SAME

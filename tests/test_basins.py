@@ -17,11 +17,11 @@ from scipy.linalg import block_diag
 import mlmed
 from mlmed.errors import BoundaryWarning, MlmedWarning
 from mlmed.fit.left_out import loglik_without
-from mlmed.lmm import best, sample
+from mlmed.lmm import best, working
 from mlmed.lmm.best import best_from, falls_into
-from mlmed.lmm.fit import optimize
-from mlmed.lmm.sample import MOST, spread_clusters
+from mlmed.lmm.optimum import optimize
 from mlmed.lmm.start import start_theta, wide_theta
+from mlmed.lmm.working import MOST, spread_clusters
 from validation.optima.kinds import simulated
 from validation.optima.search import model_of, search
 
@@ -251,7 +251,7 @@ def test_one_cluster_unlike_all_others_is_seen_above_the_size_of_the_sample(monk
     y[who == k] += s * rng.normal(size=n)
     data = pd.DataFrame({"id": who, "x": x, "y": y})
     found = mlmed.mixed("y ~ x + (1 + x | id)", data)
-    monkeypatch.setattr(sample, "MOST", 10**9)
+    monkeypatch.setattr(working, "MOST", 10**9)
     every = mlmed.mixed("y ~ x + (1 + x | id)", data)
     assert found.converged
     assert found.llf > every.llf - SAME

@@ -11,11 +11,10 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.lmm.boundary import multiplier
-from mlmed.lmm.fit import certify, optimize
 from mlmed.lmm.objective import objective_for
-from mlmed.lmm.optimizer import NewtonSettings, newton
+from mlmed.lmm.optimum import certify, multiplier, optimize
 from mlmed.numerics.certificate import GRADIENT, Certificate, below
+from mlmed.numerics.newton import NewtonSettings, newton
 from tests.models import working
 
 #: The slope of -2l in a variance, from sums of squares.

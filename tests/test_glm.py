@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.glm.families import mean_of, slope_of
+from mlmed.glm.family import likelihood, mean_of, newton, slope_of
 from mlmed.glm.fit import fit_glm
-from mlmed.glm.likelihood import likelihood, newton
 from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.options import FAMILIES, HC_KINDS
 from tests.glm_models import CONVERGED, NAMES, design, fitted, response

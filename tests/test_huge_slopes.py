@@ -18,18 +18,15 @@ from mlmed.data.roots import roots_from_rows, triangular_roots
 from mlmed.errors import DataError
 from mlmed.formula import parse_equation
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.moments import moments
-from mlmed.lmm.percluster import cluster_products, cluster_terms
-from mlmed.lmm.posterior import mode_law
+from mlmed.lmm.kenward_roger import moments
+from mlmed.lmm.percluster import cluster_products, cluster_terms, psi_basis
 from mlmed.lmm.problem import Problem
-from mlmed.lmm.ranef import conditional_modes
-from mlmed.lmm.reduced import only_effects
-from mlmed.lmm.residual import reflated_modes
+from mlmed.lmm.ranef import conditional_modes, mode_law
+from mlmed.lmm.rowwise import reflated_modes
 from mlmed.lmm.sandwich import pseudo_rows
-from mlmed.lmm.scores import psi_basis
 from mlmed.lmm.simulation import WorkingPoint
 from mlmed.lmm.start import natural_jacobian
-from mlmed.lmm.working import Working, build_working
+from mlmed.lmm.working import Working, build_working, only_effects
 from mlmed.system.model import ModelSpec
 from tests.exact_density import Exact, ExactValue, digits, exact, exact_density, mediation_rows
 from tests.models import random_point

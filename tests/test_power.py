@@ -12,8 +12,8 @@ import mlmed
 from mlmed.api.piecewise import piecewise
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.simulate import BPGTruth, bpg, power
-from mlmed.simulate.analyses import FORMULAS, analysis_for, interval_options
-from mlmed.simulate.generate import Source
+from mlmed.simulate.population import Source
+from mlmed.simulate.power import FORMULAS, analysis_for, interval_options
 from tests.simulate_models import ERRORS
 from tests.tolerances import SAME
 

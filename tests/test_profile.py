@@ -16,8 +16,8 @@ from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import find_end
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.fit import coordinates
 from mlmed.lmm.objective import objective_for
+from mlmed.lmm.optimum import coordinates
 from mlmed.lmm.pull import psi_map, pulled_optimum
 from tests.models import MEDIATOR, OUTCOME
 

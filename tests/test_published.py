@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlmed.reproduce.pairs import half_unit
-from mlmed.reproduce.sources import published, reference
+from mlmed.reproduce.tables import published, reference
 from tests.reproduce_models import MC_ERRORS
 from validation.checks import load_json
 

@@ -10,8 +10,7 @@ import pytest
 
 from mlmed import reproduce
 from mlmed.errors import DatasetError
-from mlmed.reproduce.montecarlo import drawn_errors
-from mlmed.reproduce.pairs import Pair
+from mlmed.reproduce.pairs import Pair, drawn_errors
 from mlmed.reproduce.tables import Compared
 from tests.reproduce_models import DATA, LME4_SHORT, LME4_TIGHT, MC_ERRORS, NOT_COMPARED, STATA, assert_printed, run
 from validation import comparison_checks as comparisons

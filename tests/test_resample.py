@@ -22,14 +22,13 @@ from mlmed.data.rows import row_products, unit_rows
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.fit.lmm import Fitted, fit_model
 from mlmed.formula import parse_equation
-from mlmed.lmm.assembly import assemble, assembly_for, cluster_cross
 from mlmed.lmm.estimates import Estimates, loglik_at, to_estimates
-from mlmed.lmm.fit import optimize
+from mlmed.lmm.optimum import optimize
 from mlmed.lmm.problem import Problem
 from mlmed.lmm.resample import case_resampler, within_case_resampler
-from mlmed.lmm.residual import reflated_modes, residual_resampler, row_parametric_resampler
+from mlmed.lmm.rowwise import reflated_modes, residual_resampler, row_parametric_resampler
 from mlmed.lmm.simulation import WorkingPoint, at_optimum, parametric_resampler, working_point
-from mlmed.lmm.working import build_working
+from mlmed.lmm.working import assemble, assembly_for, build_working, cluster_cross
 from mlmed.system.model import ModelSpec
 from tests.models import MEDIATOR, OUTCOME, random_point, with_factors
 from tests.tolerances import SAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmed.lmm.noise import residual_pools
+from mlmed.lmm.rowwise import residual_pools
 
 #: Sums of a dozen numbers in two orders.
 SAME = 1e-12

@@ -9,9 +9,8 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.lmm.percluster import cluster_products
+from mlmed.lmm.percluster import cluster_products, cluster_scores
 from mlmed.lmm.sandwich import sandwich_vcov
-from mlmed.lmm.scores import cluster_scores
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 

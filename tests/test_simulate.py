@@ -12,10 +12,10 @@ import mlmed
 from mlmed.errors import BoundaryWarning, DataError, EffectError
 from mlmed.replication import Failure
 from mlmed.simulate import BPGTruth, bpg
-from mlmed.simulate.estimators import Comparison
-from mlmed.simulate.generate import Source
 from mlmed.simulate.performance import performance
-from mlmed.simulate.template import Template
+from mlmed.simulate.population import Source
+from mlmed.simulate.study import Comparison
+from mlmed.simulate.trials import Template
 from tests.models import MEDIATOR, OUTCOME
 from tests.simulate_models import ERRORS
 from tests.tolerances import INVARIANT, SAME

@@ -10,7 +10,7 @@ import pytest
 import mlmed
 from mlmed.errors import BoundaryWarning, ConvergenceWarning, LevelWarning, NotIdentifiedError
 from mlmed.lmm.covariance import Block, canonical_factor
-from mlmed.lmm.fit import optimize
+from mlmed.lmm.optimum import optimize
 from mlmed.lmm.start import warm_theta
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME, working

@@ -13,7 +13,6 @@ from mlmed.intervals.degrees import (
     satterthwaite_linear,
 )
 from mlmed.lmm import kenward_roger as kr
-from mlmed.lmm import moments as sums
 from mlmed.lmm.clusters import chunks
 from mlmed.lmm.criterion import evaluate
 from tests.models import MEDIATOR, OUTCOME, stacked_matrices
@@ -109,13 +108,13 @@ def test_balanced_growth_curves_give_hotelling_s_test():
 # -- dense matrices ------------------------------------------------------------------------------------------------
 
 
-def dense_moments(X, Z, equation, codes, G, sigma2, basis) -> sums.Moments:
+def dense_moments(X, Z, equation, codes, G, sigma2, basis) -> kr.Moments:
     """The sums of Kenward and Roger from the covariance matrix of all rows."""
     same = codes[:, None] == codes[None]
     members = [np.diag((equation == r).astype(float)) for r in range(len(sigma2))]
     Vi = np.linalg.inv(np.where(same, Z @ G @ Z.T, 0.0) + sum(s * D for s, D in zip(sigma2, members, strict=True)))
     moves = [np.where(same, Z @ E @ Z.T, 0.0) for E in basis] + members
-    return sums.Moments(
+    return kr.Moments(
         np.linalg.inv(X.T @ Vi @ X),
         np.array([X.T @ Vi @ k @ Vi @ X for k in moves]),
         np.array([[X.T @ Vi @ k @ Vi @ l @ Vi @ X for l in moves] for k in moves]),  # noqa: E741
@@ -153,10 +152,10 @@ def test_sums_and_adjustment_against_dense_matrices(design):
     dense = dense_moments(
         X @ units.X_map / scale, Z @ units.Z_map / scale, equation, codes, optimum.G, optimum.sigma2, basis
     )
-    found = sums.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
+    found = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
     for name in ("P_inv", "moved", "twice", "trace"):
         close(getattr(found, name), getattr(dense, name), DENSE)
-    close(sums.moved_crossproducts(working.problem, optimum.L, optimum.sigma2, jacobian(fit)), dense.moved, DENSE)
+    close(kr.moved_crossproducts(working.problem, optimum.L, optimum.sigma2, jacobian(fit)), dense.moved, DENSE)
     # in the user's units, where nothing but the estimates is shared
     estimates = fit.fitted.estimates
     user_basis = np.array([(np.outer(*np.eye(len(estimates.G))[[i, j]])) for i, j in estimates.tau_at])
@@ -175,7 +174,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
 def test_chunks_do_not_change_the_sums(monkeypatch):
     fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(40, 6, seed=3).data)
     whole = corrected(fit)
-    monkeypatch.setattr(sums, "chunks", lambda problem: chunks(problem, 7))
+    monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
     pieces = corrected(fit)
     close(pieces.adjusted, whole.adjusted, 1e-12)
 

@@ -9,7 +9,7 @@ import pytest
 import mlmed
 from mlmed.errors import DataError, EffectError
 from mlmed.simulate import power, study
-from mlmed.simulate.estimators import ESTIMATORS
+from mlmed.simulate.study import ESTIMATORS
 from tests.simulate_models import ERRORS, JOINT_ML, JOINT_REML, PRODUCT, SEPARATE
 from tests.tolerances import SAME
 

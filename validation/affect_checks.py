@@ -13,7 +13,7 @@ import numpy as np
 
 import mlmed
 from mlmed.reproduce.pairs import half_unit
-from mlmed.reproduce.sources import published
+from mlmed.reproduce.tables import published
 from mlmed.results.results import MixedResults
 from validation.checks import AT_THEIRS, ESTIMATES, NEVER_WORSE, Check, absolute, load_data, load_json, relative
 from validation.comparison_checks import numbers

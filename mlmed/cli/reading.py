@@ -22,7 +22,7 @@ from mlmed.data.labels import Labels, labels_message, with_levels
 from mlmed.data.readers import ReadOptions, check_source, file_status, is_grams, open_parquet, read_labelled
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
-from mlmed.glm.families import BINARY
+from mlmed.glm.family import BINARY
 from mlmed.quadrature.rows import read_equations
 
 __all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress"]

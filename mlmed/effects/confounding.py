@@ -18,8 +18,7 @@ from mlmed.data.roots import triangular_roots
 from mlmed.effects.draws import normal_draws
 from mlmed.effects.sensitivity import Pair, Parameters, cell_gradients, cell_means
 from mlmed.errors import EffectError
-from mlmed.glm.coordinates import Margin
-from mlmed.glm.endogenous import PairFit, fit_pair
+from mlmed.glm.endogenous import Margin, PairFit, fit_pair
 
 __all__ = ["Curve", "Factored", "Jointly", "shrunk"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlmed.compact import Compact
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.smoothing import normal_mean, poisson_mean
-from mlmed.glm.families import BINARY, mean_of, slope_of
+from mlmed.glm.family import BINARY, mean_of, slope_of
 
 __all__ = [
     "CONTRASTS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
 
 __all__ = ["mean_variance", "posterior_variance", "quadratic"]
 

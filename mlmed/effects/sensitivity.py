@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from mlmed.compact import Compact
 from mlmed.effects.potential import Counterfactual
-from mlmed.glm.families import normal_density
+from mlmed.glm.family import normal_density
 from mlmed.lmm.vcov import Directions
 
 __all__ = [

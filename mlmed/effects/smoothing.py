@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, ndtr
 
-from mlmed.glm.families import mean_of, normal_density, slope_of
+from mlmed.glm.family import mean_of, normal_density, slope_of
 
 __all__ = ["node_distance", "normal_mean", "poisson_mean"]
 

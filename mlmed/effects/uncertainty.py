@@ -18,8 +18,8 @@ from mlmed.effects.average import (
     pieces,
 )
 from mlmed.effects.draws import normal_draws
-from mlmed.lmm.alone import without_rounding
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
+from mlmed.lmm.sandwich import without_rounding
 from mlmed.lmm.vcov import Directions, Vcov
 
 __all__ = [

@@ -10,7 +10,7 @@ from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.fit.lmm import Fitted
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import regression_loglik
-from mlmed.lmm.reduced import only_effects
+from mlmed.lmm.working import only_effects
 
 __all__ = ["loglik_without"]
 

@@ -26,10 +26,9 @@ from mlmed.errors import EffectError
 from mlmed.fit.row_values import fitted_values, residual_values, with_index
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import Estimates, to_estimates
-from mlmed.lmm.fit import Optimum, Searched
-from mlmed.lmm.posterior import ModeLaw, mode_law
-from mlmed.lmm.sample import sample_of
-from mlmed.lmm.working import Working, build_working
+from mlmed.lmm.optimum import Optimum, Searched
+from mlmed.lmm.ranef import ModeLaw, mode_law
+from mlmed.lmm.working import Working, build_working, sample_of
 from mlmed.notes import Note
 from mlmed.options import PREDICTION_LEVELS, one_of
 from mlmed.system.model import ModelSpec

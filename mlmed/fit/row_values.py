@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import Design
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
 
 __all__ = ["fitted_values", "residual_values", "with_index"]
 

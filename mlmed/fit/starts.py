@@ -11,9 +11,9 @@ import pandas as pd
 from mlmed.errors import NotIdentifiedError
 from mlmed.fit.lmm import Fitted
 from mlmed.fit.names import psi
-from mlmed.lmm.candidates import candidates_for
+from mlmed.lmm.best import candidates_for
 from mlmed.lmm.estimates import to_estimates
-from mlmed.lmm.fit import optimize
+from mlmed.lmm.optimum import optimize
 from mlmed.lmm.vcov import parameter_vcov
 from mlmed.numerics.certificate import Certificate
 from mlmed.options import check_count, check_jobs, check_seed

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from mlmed.fit.lmm import Fitted
 from mlmed.glm.fit import GlmFit
 from mlmed.glm.robust import cluster_vcov, hc_vcov
-from mlmed.lmm.alone import Alone, moves_of_one, without_rounding
 from mlmed.lmm.percluster import ClusterProducts, cluster_products
-from mlmed.lmm.sandwich import sandwich_vcov
+from mlmed.lmm.sandwich import Alone, moves_of_one, sandwich_vcov, without_rounding
 from mlmed.lmm.vcov import Directions, Vcov, information_of, parameter_vcov
 from mlmed.options import ALL_KINDS, HC_KINDS, one_of
 

@@ -3,7 +3,7 @@
 The first response is linear, the second linear or probit, and the first may stand among the predictors of the second
 or the other way round: the likelihood is the same, because the system is recursive. In the coordinates of Olsen (1978),
 coefficients over the standard deviation and its inverse, it is concave, so the optimum is unique and Newton's method
-finds it from anywhere.
+finds it from anywhere. Columns are orthogonal in them, so that units and collinearity do not matter.
 """
 
 from __future__ import annotations
@@ -12,16 +12,95 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import block_diag, cho_factor, cho_solve
+from scipy.linalg import block_diag, cho_factor, cho_solve, solve_triangular
 from scipy.special import erfcx, log_ndtr
 
 from mlmed.errors import EffectError, NotIdentifiedError
-from mlmed.glm.coordinates import Block, Margin, block_of
 from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
-__all__ = ["Margin", "PairFit", "fit_pair", "pair_loglik"]
+__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair", "pair_loglik"]
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """One of the two regressions.
+
+    Attributes
+    ----------
+    family : {"linear", "probit"}
+        What kind.
+    y : (n,) array
+        Response; 0 and 1 for ``probit``.
+    X : (n, p) array
+        Columns.
+    """
+
+    family: str
+    y: Array
+    X: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One regression in coordinates whose columns are orthogonal, so that units and collinearity do not matter.
+
+    With X = Q R and least squares y = X b0 + s0 r, the error (y - X beta) / s is E theta with E = (-Q, r),
+    theta = (R (beta - b0) / s, s0 / s); the index of a probit is Q theta with theta = R beta.
+
+    Attributes
+    ----------
+    E : (n, p + 1) or (n, p) array
+        Columns.
+    R : (p, p) array
+        Upper triangular.
+    centre : (p,) array
+        b0; zero for a probit.
+    spread : float
+        s0; NaN for a probit.
+    """
+
+    E: Array
+    R: Array
+    centre: Array
+    spread: float
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is a scale."""
+        return not np.isnan(self.spread)
+
+    def to_theta(self, beta: Array, scale: float) -> Array:
+        """From natural parameters."""
+        if not self.is_linear:
+            return np.asarray(self.R @ beta)
+        return np.append(self.R @ (beta - self.centre) / scale, self.spread / scale)
+
+    def natural(self, theta: Array) -> tuple[Array, float, Array]:
+        """Coefficients, scale, and the derivatives of (coefficients, log scale) in theta (eq. 84)."""
+        inverse = solve_triangular(self.R, np.eye(len(self.R)))
+        if not self.is_linear:
+            return inverse @ theta, float("nan"), inverse
+        scale = self.spread / theta[-1]
+        moved = scale * (inverse @ theta[:-1])
+        J = np.zeros((len(theta), len(theta)))
+        J[:-1, :-1], J[:-1, -1], J[-1, -1] = scale * inverse, -moved / theta[-1], -1.0 / theta[-1]
+        return self.centre + moved, float(scale), J
+
+
+def block_of(margin: Margin) -> Block:
+    """One regression in its coordinates."""
+    Q, R = np.linalg.qr(margin.X)
+    if margin.family == "probit":
+        return Block(Q, R, np.zeros(len(R)), float("nan"))
+    projected = Q.T @ margin.y
+    residual = margin.y - Q @ projected
+    spread = float(np.sqrt(np.mean(residual**2)))
+    if spread <= 1e-12 * float(np.abs(margin.y).max()):
+        raise NotIdentifiedError("a linear equation fits its response without error, so there is no error to correlate")
+    return Block(np.column_stack([-Q, residual / spread]), R, solve_triangular(R, projected), spread)
+
 
 #: Squared Newton decrement (about twice the log-likelihood still to gain) after whose step nothing is left to gain;
 #: what the returned point must certify; most steps; most halvings of one.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
 from mlmed.glm.fit import GlmFit
-from mlmed.lmm.alone import FULL_LEVERAGE, Alone, gathered, leverages
+from mlmed.lmm.sandwich import FULL_LEVERAGE, Alone, gathered, leverages
 from mlmed.options import HC_KINDS, one_of
 
 __all__ = ["cluster_vcov", "hc_vcov", "moves_of_one"]

@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.errors import EffectError
+from mlmed.lmm.clusters import residual_units
 from mlmed.lmm.covariance import ROUNDING, natural_turn, psd_cholesky
 from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.estimates import Estimates, to_estimates
-from mlmed.lmm.fit import Optimum
-from mlmed.lmm.kenward_roger import contrast_df, kenward_roger
-from mlmed.lmm.moments import moved_crossproducts
+from mlmed.lmm.kenward_roger import contrast_df, kenward_roger, moved_crossproducts
+from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.vcov import information_inverse, information_of, parameter_vcov
-from mlmed.lmm.weights import residual_units
 from mlmed.lmm.working import Working
 
 __all__ = [

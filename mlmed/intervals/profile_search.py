@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.errors import EffectError
 from mlmed.lmm.estimates import Estimates
-from mlmed.lmm.fit import Optimum
+from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.pull import Pull, PulledPoint, psi_map, pulled_optimum
 from mlmed.lmm.vcov import parameter_vcov
 from mlmed.lmm.working import Working

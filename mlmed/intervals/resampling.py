@@ -17,9 +17,8 @@ from mlmed.fit.vcov import alone_in, lost_in_replicates
 from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
 from mlmed.lmm.influence import WithoutOne
 from mlmed.lmm.percluster import cluster_products
-from mlmed.lmm.refit import Refit, Resampler, redrawn
-from mlmed.lmm.resample import CaseResampler, case_resampler, within_case_resampler
-from mlmed.lmm.residual import residual_resampler, row_parametric_resampler
+from mlmed.lmm.resample import CaseResampler, Refit, Resampler, case_resampler, redrawn, within_case_resampler
+from mlmed.lmm.rowwise import residual_resampler, row_parametric_resampler
 from mlmed.lmm.simulation import at_optimum, parametric_resampler
 from mlmed.options import RESAMPLED, check_flag, one_of, shown
 

@@ -19,18 +19,20 @@ from mlmed.lmm.clusters import (
     ClusterSums,
     DiagonalSums,
     Factored,
+    Whitener,
     chunk_sums,
     chunks,
     diagonal_sums,
     factor_clusters,
     inverted,
+    ordered_map,
+    weighted_cross,
+    whitener,
+    worker_count,
 )
 from mlmed.lmm.cross import CrossSums, CrossWeights, ResidualTables, cross_sums, cross_tables, weights_along
-from mlmed.lmm.directions import with_natural
-from mlmed.lmm.parallel import ordered_map, worker_count
-from mlmed.lmm.problem import Evaluation, Problem
-from mlmed.lmm.weights import Whitener, weighted_cross, whitener
-from mlmed.lmm.whitened import Rooted, RootSums, first_of_roots, root_sums, root_tables, rooted
+from mlmed.lmm.problem import Evaluation, Problem, with_natural
+from mlmed.lmm.roots import Rooted, RootSums, first_of_roots, root_sums, root_tables, rooted
 
 __all__ = ["evaluate"]
 

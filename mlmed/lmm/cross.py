@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.lmm.clusters import Inverted, Sums
+from mlmed.lmm.clusters import Inverted, Sums, Whitener, weighted_cross, weighted_tables, whitener
 from mlmed.lmm.problem import Cross, Problem
-from mlmed.lmm.weights import Whitener, weighted_cross, weighted_tables, whitener
 
 __all__ = [
     "CrossSums",

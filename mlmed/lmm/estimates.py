@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlmed.errors import EffectError
 from mlmed.lmm.covariance import ROUNDING, natural_basis, natural_pairs, natural_turn, psd_cholesky
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.fit import Optimum
+from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.start import natural_jacobian

@@ -13,14 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.lmm.alone import FULL_LEVERAGE, leverages
 from mlmed.lmm.clusters import chunks
 from mlmed.lmm.estimates import Estimates, to_estimates
-from mlmed.lmm.fit import Optimum
-from mlmed.lmm.percluster import ClusterProducts, ClusterTerms, cluster_terms
-from mlmed.lmm.refit import DEFICIENT, Refit
-from mlmed.lmm.resample import CaseResampler
-from mlmed.lmm.scores import psi_basis
+from mlmed.lmm.optimum import Optimum
+from mlmed.lmm.percluster import ClusterProducts, ClusterTerms, cluster_terms, psi_basis
+from mlmed.lmm.resample import DEFICIENT, CaseResampler, Refit
+from mlmed.lmm.sandwich import FULL_LEVERAGE, leverages
 from mlmed.lmm.vcov import POSITIVE, information_of
 from mlmed.lmm.working import Working
 from mlmed.replication import Failure, Replicate, leave_out, stacked

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlmed.lmm.clusters import residual_units
 from mlmed.lmm.covariance import Block, factor_basis, pivoted_chart
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.directions import along
-from mlmed.lmm.problem import Evaluation, Problem
+from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.sigma import LOWEST_LOG_SD, LOWEST_OF_ROOTS, ResidualChart, degenerate
-from mlmed.lmm.weights import residual_units
 from mlmed.numerics.certificate import FLAT
 
 __all__ = ["Objective", "ThetaEvaluation", "objective_for"]
@@ -40,6 +39,11 @@ class ThetaEvaluation:
     gradient: Array
     hessian: Array
     natural: Evaluation
+
+    @property
+    def size(self) -> float:
+        """Size of the terms that add up to the value."""
+        return self.natural.size
 
     @property
     def steepness(self) -> float:

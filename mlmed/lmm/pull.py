@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from mlmed.lmm.covariance import Block
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.directions import plus
-from mlmed.lmm.fit import Optimum, coordinates, minimize
 from mlmed.lmm.objective import Objective, objective_for
-from mlmed.lmm.optimizer import NewtonSettings
-from mlmed.lmm.problem import Evaluation
+from mlmed.lmm.optimum import Optimum, coordinates, minimize
+from mlmed.lmm.problem import Evaluation, plus
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.working import Units, Working
+from mlmed.numerics.newton import NewtonSettings
 
 __all__ = ["PsiMap", "Pull", "PulledObjective", "PulledPoint", "Target", "psi_map", "pulled_optimum"]
 

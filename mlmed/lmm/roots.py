@@ -1,8 +1,15 @@
-"""Roots of the clusters' rows in working units: what an evaluation needs where cross-products have lost digits."""
+"""Roots of the clusters' rows where cross-products have lost digits: how they are made, and the criterion from them.
+
+With Z = P E' of a cluster, P orthonormal, the rows of [X y] are P times ``reduced`` and a rest orthogonal to Z. Divided
+by residual sds, V is 1 on the rest and ``W = 1 + E'G E`` in the basis P. W = K K' comes from the factor of the stacked
+rows [L'E; 1], so that W, whose entries are squares of ratios of sds, is never formed: all sums are of positive terms
+(eq. 3b to 10b).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +18,28 @@ from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import equation_columns, root_maps, triangular_roots
 from mlmed.errors import NotIdentifiedError
+from mlmed.lmm.clusters import Sums, factor_clusters, ordered_map
 from mlmed.lmm.covariance import Block
+from mlmed.lmm.cross import ResidualTables
 from mlmed.lmm.maps import EquationMaps
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.sigma import LOWEST_OF_ROOTS
 
-__all__ = ["assembled_roots", "effect_units", "own_effects", "simulated_roots", "spread_guess", "with_columns"]
+__all__ = [
+    "RootSums",
+    "Rooted",
+    "assembled_roots",
+    "effect_units",
+    "first_of_roots",
+    "given_effects",
+    "own_effects",
+    "root_sums",
+    "root_tables",
+    "rooted",
+    "simulated_roots",
+    "spread_guess",
+    "with_columns",
+]
 
 Array = NDArray[np.float64]
 
@@ -165,3 +188,211 @@ def spread_guess(problem: Problem, roots: Roots, level: Array, variance: Array) 
             if variance[r] <= np.exp(2.0 * LOWEST_OF_ROOTS):
                 raise NotIdentifiedError(problem.residual.lost)
     return level, variance
+
+
+@dataclass(frozen=True, slots=True)
+class Rooted:
+    """One chunk of n clusters at one (G, sigma2), rows divided by the residual sds of their equations.
+
+    Attributes
+    ----------
+    half : (n, q, p + 1) array
+        K^-1 P'[X y].
+    solved : (n, q, p + 1) array
+        W^-1 P'[X y].
+    inverse_root, inverse : (n, q, q) arrays
+        K^-1 and W^-1.
+    reach : (n, q, q) array
+        W^-1 E' = P'V^-1 Z.
+    S : (n, q, q) array
+        E K^-T, with Z'V^-1 Z = S S'.
+    logdet : float
+        Sum of the log determinants of W.
+    """
+
+    half: Array
+    solved: Array
+    inverse_root: Array
+    inverse: Array
+    reach: Array
+    S: Array
+    logdet: float
+
+    @property
+    def Q(self) -> Array:
+        """Z'V^-1 Z, (n, q, q)."""
+        return self.S @ _turned(self.S)
+
+    @property
+    def V(self) -> Array:
+        """Z'V^-1 [X y], (n, q, p + 1)."""
+        return self.S @ self.half
+
+    def turned(self, turn: Array) -> Rooted:
+        """The same with the columns ``[X y] @ turn``."""
+        return replace(self, half=self.half @ turn, solved=_turned(self.inverse_root) @ (self.half @ turn))
+
+    def tables(self, *, reml: bool) -> Array:
+        """Q and T = V W V' of eq. 8, (n, 2, q, q), of columns that make W the identity, or 1 at the last (ML)."""
+        V = _weighted(self.V, reml)
+        return np.stack([self.S @ _turned(self.S), V @ _turned(V)], axis=1)
+
+
+def _weighted(columns: Array, reml: bool) -> Array:
+    """The columns that W of eq. 8 does not leave out, once P = 1."""
+    return columns if reml else columns[..., -1:]
+
+
+def _turned(matrices: Array) -> Array:
+    return matrices.transpose(0, 2, 1)
+
+
+def _scaled(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
+    """E_j and the reduced rows over the residual sds."""
+    assert problem.roots is not None
+    weight = (1.0 / np.sqrt(sigma2))[problem.stratum][:, None]
+    return problem.roots.Z[part] * weight, problem.roots.reduced[part] * weight
+
+
+def _lower_root(T: Array) -> Array:
+    """Lower-triangular K with K K' = 1 + T'T, (n, q, q), from the rows [T; 1]."""
+    one = np.broadcast_to(np.eye(T.shape[2]), T.shape)
+    upper = np.linalg.qr(np.concatenate([T, one], axis=1), mode="r")
+    return _turned(upper * np.copysign(1.0, np.einsum("nii->ni", upper))[:, :, None])
+
+
+def _forward(K: Array, right: Array) -> Array:
+    """K^-1 right, K lower triangular: (n, q, q), (n, q, k)."""
+    out = np.empty_like(right)
+    for i in range(K.shape[1]):
+        out[:, i] = right[:, i] - np.matmul(K[:, i, None, :i], out[:, :i])[:, 0]
+        out[:, i] /= K[:, i, i, None]
+    return out
+
+
+def rooted(problem: Problem, L: Array, sigma2: Array, part: slice) -> Rooted:
+    """One chunk of clusters at G = L L'."""
+    E, reduced = _scaled(problem, sigma2, part)
+    _, q, k = reduced.shape
+    K = _lower_root(L.T @ E)
+    found = _forward(K, np.concatenate([reduced, _turned(E), np.broadcast_to(np.eye(q), E.shape)], axis=2))
+    half, S, own = found[:, :, :k], _turned(found[:, :, k : k + q]), found[:, :, k + q :]
+    back = _turned(own)
+    logdet = 2.0 * float(np.log(np.einsum("nii->ni", K)).sum())
+    return Rooted(half, back @ half, own, back @ own, back @ _turned(S), S, logdet)
+
+
+def given_effects(problem: Problem, L: Array, sigma2: Array, part: slice) -> tuple[Array, Array]:
+    """H and H B of eq. 4 for one chunk, (n, q, q) and (n, q, p + 1); with roots from the stacked rows [E'L; 1]."""
+    if problem.roots is None:
+        factored = factor_clusters(problem, L, sigma2, part)
+        return factored.H, factored.HB
+    E, reduced = _scaled(problem, sigma2, part)
+    T = _turned(E) @ L
+    K = _lower_root(T)
+    # with [T; 1] = [O; K'^-1] K' the orthonormal O = T K'^-1, and K^-1 L'B = O' P'[X y]
+    return _forward(K, np.broadcast_to(L.T, T.shape)), _forward(K, _turned(T)) @ reduced
+
+
+def _joined(roots: Roots, sigma2: Array, halves: list[Array]) -> Array:
+    """Upper-triangular root of [X y]'V^-1 [X y], (p + 1, p + 1), with a positive diagonal where it is not zero."""
+    k = roots.reduced.shape[2]
+    rest = roots.total / np.sqrt(sigma2)[:, None, None]
+    upper = np.asarray(
+        np.linalg.qr(np.concatenate([rest.reshape(-1, k), *(half.reshape(-1, k) for half in halves)]), mode="r")
+    )
+    return np.asarray(upper * np.copysign(1.0, upper.diagonal())[:, None])
+
+
+def first_of_roots(
+    problem: Problem, roots: Roots, L: Array, sigma2: Array, slices: list[slice], workers: int
+) -> tuple[Array, float, float, Sequence[slice | Rooted]]:
+    """Factor of S, log|V|, the size of rounding errors and the parts of the second pass (eq. 5b).
+
+    What is factored is never a sum of squares.
+    """
+    if not np.isfinite(L).all() or not np.isfinite(sigma2).all() or sigma2.min() <= 0.0:
+        raise np.linalg.LinAlgError("a residual variance has gone to zero")
+    keep = len(slices) == 1
+
+    def reduced(part: slice) -> tuple[Array, float, float, Rooted | None]:
+        made = rooted(problem, L, sigma2, part)
+        rows = made.half.reshape(-1, made.half.shape[2])
+        longest = float(np.linalg.norm(roots.reduced[part, :, -1] / np.sqrt(sigma2)[problem.stratum]))
+        return np.asarray(np.linalg.qr(rows, mode="r")), made.logdet, longest, made if keep else None
+
+    halves: list[Array] = []
+    logdet, length = float(problem.nobs @ np.log(sigma2)), 0.0
+    kept: list[slice | Rooted] = []
+    for half, part_logdet, longest, made in ordered_map(reduced, slices, workers):
+        halves.append(half)
+        logdet, length = logdet + part_logdet, max(length, longest)
+        if made is not None:
+            kept.append(made)
+    upper = _joined(roots, sigma2, halves)
+    if not (np.isfinite(upper).all() and np.isfinite(logdet)) or upper.diagonal()[:-1].min(initial=1.0) <= 0.0:
+        raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
+    # rounding errors of a half are those of the rows it comes from, and enter the value times its own length
+    return upper.T, logdet, max(length * float(np.abs(upper[-1, -1])), 1.0), kept or slices
+
+
+@dataclass(slots=True)
+class RootSums(Sums):
+    """Sums over clusters for the residual variances of a diagonal Sigma; mixed and pairs are empty below order 2.
+
+    Attributes
+    ----------
+    own : (R, p + 1, p + 1) array
+        Cross-products of the rows of V^-1 [X y] in the basis P, by equation.
+    trace : (R,) array
+        Of W^-1 by equation.
+    mixed : (2, R, q, q) array
+        Z'V^-1 I_r V^-1 Z in the basis P, and the same with the second V^-1 replaced by that of eq. 9 to 10.
+    pairs : (2, R, R) array
+        tr(W^-1 I_r W^-1 I_s), and the quadratic form.
+    """
+
+    own: Array
+    trace: Array
+    mixed: Array
+    pairs: Array
+
+
+def root_sums(problem: Problem, at: Rooted, *, reml: bool, second: bool) -> RootSums:
+    """Sums of one chunk whose columns make W of eq. 8 the identity, or 1 at the last under ML (eq. 8b)."""
+    member, D, E = problem.member, at.solved, at.inverse
+    squares = np.matmul(D.transpose(1, 2, 0), D.transpose(1, 0, 2))
+    k = D.shape[2]
+    own = (member @ squares.reshape(len(squares), -1)).reshape(-1, k, k)
+    trace = member @ np.einsum("naa->a", E)
+    if not second:
+        return RootSums(own, trace, np.zeros(0), np.zeros(0))
+    q, Y, moved = len(squares), at.reach, _weighted(D, reml)
+    along = moved @ _turned(_weighted(at.V, reml))
+    mixed = [np.matmul(Y.transpose(1, 2, 0), table.transpose(1, 0, 2)).reshape(q, q * q) for table in (Y, along)]
+    pairs = [np.einsum("nab,nab->ab", E, E), np.einsum("nab,nab->ab", moved @ _turned(moved), E)]
+    return RootSums(
+        own,
+        trace,
+        np.stack([(member @ one).reshape(-1, q, q) for one in mixed]),
+        np.stack([member @ one @ member.T for one in pairs]),
+    )
+
+
+def root_tables(problem: Problem, sums: RootSums, turn: Array, sigma2: Array, *, reml: bool) -> ResidualTables:
+    """What gradient and Hessian are assembled from; ``turn`` as in ``Rooted.turned``."""
+    assert problem.roots is not None
+    total, inverse = problem.roots.total @ turn, 1.0 / sigma2
+    rest = (total.transpose(0, 2, 1) @ total) * inverse[:, None, None]
+    own = (rest + sums.own) * inverse[:, None, None]
+    free = problem.nobs - problem.n_clusters * problem.member.sum(axis=1)  # rows orthogonal to all Z
+    trace = (free + sums.trace) * inverse
+    of_rest, form = (np.einsum("rii->ri", table)[:, 0 if reml else -1 :].sum(axis=1) for table in (rest, own))
+    if not sums.pairs.size:
+        return ResidualTables(trace, own, np.zeros(0), np.zeros(0), form)
+    mixed = 0.5 * (sums.mixed + sums.mixed.swapaxes(-1, -2)) * inverse[:, None, None]
+    pairs = sums.pairs * (inverse[:, None] * inverse)
+    diagonal = pairs.reshape(2, -1)[:, :: len(sigma2) + 1]
+    diagonal[0] += inverse**2 * free
+    diagonal[1] += inverse**2 * of_rest
+    return ResidualTables(trace, own, mixed, pairs, form)

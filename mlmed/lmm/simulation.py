@@ -17,13 +17,12 @@ from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import cross_roots
 from mlmed.errors import EffectError
-from mlmed.lmm.assembly import Assembly, assemble, assembly_for
 from mlmed.lmm.covariance import ROUNDING, psd_cholesky
-from mlmed.lmm.fit import Optimum
+from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.roots import simulated_roots
 from mlmed.lmm.sigma import ResidualStructure
-from mlmed.lmm.working import Units
+from mlmed.lmm.working import Assembly, Units, assemble, assembly_for
 from mlmed.system.model import ModelSpec
 
 __all__ = [

@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
+from mlmed.lmm.clusters import residual_units
 from mlmed.lmm.covariance import Block, factor_coordinates, inside_cone, natural_basis
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.directions import along
-from mlmed.lmm.problem import Evaluation, Problem
+from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.roots import spread_guess
 from mlmed.lmm.sigma import ResidualChart, ResidualStructure
-from mlmed.lmm.weights import residual_units
 
 __all__ = [
     "FLOOR",

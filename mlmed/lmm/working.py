@@ -3,22 +3,25 @@
 Forming cross-products squares the condition number; columns are therefore shifted and scaled first and the
 model is fitted to the new columns. Eq. 18 to 21 give the exact back-transformation: ``beta = offset + X_map
 beta_w``, ``G = Z_map G_w Z_map'``, ``sigma2 = y_scale^2 sigma2_w``, and -2l changes by a known constant.
+A fit needs the maps once, a resampled problem every time; both call ``assemble``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
 from mlmed.data.memory import refuse_columns, refuse_effects
-from mlmed.lmm.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.lmm.checks import (
     COLLINEAR,
     absorbed_effects,
+    empty_intercepts,
     refuse_absorbed,
     refuse_between,
     refuse_collinear,
@@ -32,13 +35,179 @@ from mlmed.lmm.checks import (
     within_share,
 )
 from mlmed.lmm.covariance import Block
-from mlmed.lmm.empty import empty_intercepts
-from mlmed.lmm.problem import Problem
+from mlmed.lmm.maps import CrossMaps, EquationMaps, cross_maps, fixed_map, product_maps, random_map, summed_cross
+from mlmed.lmm.problem import Problem, Roots
+from mlmed.lmm.roots import assembled_roots, effect_units, with_columns
+from mlmed.lmm.sigma import ResidualStructure
 from mlmed.system.model import ModelSpec
 
-__all__ = ["Units", "Working", "build_working"]
+__all__ = [
+    "MOST",
+    "Assembly",
+    "Units",
+    "Working",
+    "assemble",
+    "assembly_for",
+    "build_assembly",
+    "build_working",
+    "cluster_cross",
+    "only_effects",
+    "random_blocks",
+    "sample_of",
+    "spread_clusters",
+]
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The way from products to a Problem; the same for every replicate of a model.
+
+    Attributes
+    ----------
+    equations : tuple of EquationMaps
+        Maps of the columns.
+    AB : (q * q + q * (p + 1), P * K * (K + 1) / 2) sparse array
+        A, then B, from the products of all P patterns.
+    C : (R * (p + 1) ** 2, P * K * (K + 1) / 2) sparse array
+        C by equation from the same.
+    member : (R, P) array
+        1 where the rows of a pattern belong to an equation, else 0.
+    stratum : (q,) int array
+        The equation that each random effect belongs to.
+    cross : CrossMaps or None
+        Products across equations, from those of one pattern; None where residuals are independent.
+    roots : Roots or None
+        Those of the rows that the Grams were made from, where their products have lost digits.
+    """
+
+    equations: tuple[EquationMaps, ...]
+    AB: csr_array
+    C: csr_array
+    member: Array
+    stratum: NDArray[np.int64]
+    cross: CrossMaps | None = None
+    roots: Roots | None = None
+
+    @property
+    def residual(self) -> ResidualStructure:
+        """Structure of Sigma."""
+        return ResidualStructure(len(self.equations), self.cross is not None)
+
+    @property
+    def n_fixed(self) -> int:
+        """Fixed effects, p."""
+        return int(self.equations[-1].fixed.stop)
+
+
+def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
+    """Positions in u (equation by equation, as typed) of every covariance block.
+
+    Effects ``without`` information are left out of unstructured blocks that have others, as their covariances are free.
+    """
+    starts = np.cumsum([0, *(len(equation.random) for equation in layout.equations)])
+    blocks = []
+    for block in spec.blocks:
+        index: list[int] = []
+        for e, t in block.terms:
+            terms = layout.equations[e].terms
+            index += [int(starts[e]) + k for k, term in enumerate(terms) if term == t]
+        kept = [k for k in index if k not in without] if block.structure == "unstructured" else index
+        blocks.append(Block(tuple(sorted(kept or index)), block.structure))
+    return tuple(blocks)
+
+
+def assembly_for(spec: ModelSpec, grams: Grams) -> Assembly:
+    """The maps of a model whose working units are those of ``grams``."""
+    blocks = random_blocks(spec, grams.layout, empty_intercepts(grams))
+    return build_assembly(blocks, grams, correlated=spec.correlated)
+
+
+def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool) -> Assembly:
+    """Maps of every column, and from them the sparse maps of the products.
+
+    Parameters
+    ----------
+    blocks : tuple of Block
+        Covariance structures of the random effects.
+    grams : Grams
+        Sufficient statistics, whose units are the working units.
+    correlated : bool
+        Whether residuals are correlated across equations.
+    """
+    equations = grams.layout.equations
+    stratum = np.repeat(np.arange(len(equations)), [len(equation.random) for equation in equations])
+    maps: list[EquationMaps] = []
+    first_p = first_q = 0
+    for r, equation in enumerate(equations):
+        fixed = slice(first_p, first_p + len(equation.fixed))
+        random = slice(first_q, first_q + len(equation.random))
+        first_p, first_q = fixed.stop, random.stop
+        X, X_back, offset, response = fixed_map(equation, grams)
+        Z, Z_back = random_map(equation, random, r, blocks, stratum, grams)
+        maps.append(EquationMaps(fixed, random, X, Z, response, X_back, offset, Z_back))
+    roots = None
+    if grams.roots is not None and not correlated:
+        maps, roots = _in_spread_units(maps, blocks, grams)
+    member = np.array(grams.patterns, dtype=np.float64).T
+    cross = None
+    if correlated:
+        Z, X = (np.column_stack([getattr(one, name) for one in maps]) for name in ("Z", "X"))
+        owner = np.concatenate(
+            [np.repeat(np.arange(len(maps)), [one.X.shape[1] for one in maps]), np.arange(len(maps))]
+        )
+        cross = cross_maps(Z, np.column_stack([X, *(one.response for one in maps)]), owner, member.T.astype(bool))
+    return Assembly(tuple(maps), *product_maps(maps, member), member, stratum, cross, roots)
+
+
+def _in_spread_units(
+    maps: list[EquationMaps], blocks: tuple[Block, ...], grams: Grams
+) -> tuple[list[EquationMaps], Roots]:
+    """Maps with random effects in the units of their spread between clusters, and the roots of the columns there."""
+    assert grams.roots is not None
+    units = effect_units(maps, grams, blocks)
+    moved = [replace(own, Z=own.Z @ unit, Z_back=own.Z_back @ unit) for own, unit in zip(maps, units, strict=True)]
+    return moved, assembled_roots(moved, grams.layout, grams.roots.tables)
+
+
+def assemble(assembly: Assembly, products: Array | csr_array, roots: Roots | None = None) -> Problem:
+    """A, B, C of eq. 3 for all equations.
+
+    Parameters
+    ----------
+    assembly : Assembly
+        Maps of the model.
+    products : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
+        As in ``Grams``, for any number of clusters.
+    roots : Roots, optional
+        Of the same rows, where products have lost digits.
+    """
+    J, q, k = products.shape[-1], len(assembly.stratum), assembly.n_fixed + 1
+    flat = products.reshape(-1, J) if isinstance(products, np.ndarray) else products
+    AB = assembly.AB @ flat
+    if not isinstance(AB, np.ndarray):
+        AB = AB.toarray()
+    total = flat.sum(axis=1)
+    C = assembly.C @ total
+    nobs = np.rint(assembly.member @ total.reshape(assembly.member.shape[1], -1)[:, 0]).astype(np.int64)
+    R = len(assembly.equations)
+    return Problem(
+        AB[: q * q].reshape(q, q, J),
+        AB[q * q :].reshape(q, k, J),
+        C.reshape(R, k, k),
+        nobs,
+        assembly.stratum,
+        None if assembly.cross is None else summed_cross(assembly.cross, products, q),
+        roots,
+    )
+
+
+def cluster_cross(assembly: Assembly, products: Array) -> Array:
+    """Per-cluster C, [X y]'[X y] of every equation, (R, p + 1, p + 1, J)."""
+    J, k = products.shape[-1], assembly.n_fixed + 1
+    return np.asarray(assembly.C @ products.reshape(-1, J)).reshape(len(assembly.equations), k, k, J)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,3 +337,61 @@ def _units(assembly: Assembly, grams: Grams) -> Units:
         units.offset[maps.fixed] = maps.offset
         units.Z_map[maps.random, maps.random] = maps.Z_back
     return units
+
+
+#: Clusters up to which every start is tried on all of them, and that a sample has.
+MOST = 500
+
+
+def spread_clusters(grams: Grams, n: int = MOST) -> NDArray[np.intp]:
+    """Positions of ``n`` clusters, at equal steps in the order of their squared responses: one of every stratum.
+
+    What decides is what a cluster contains and not where it stands, so the order of the rows does not matter.
+    """
+    J, responses = len(grams.clusters), dict.fromkeys(e.response_at for e in grams.layout.equations)
+    diagonal = [k * (k + 1) // 2 + k for k in responses]
+    size = np.sum([grams.row(p, at) for p in range(len(grams.patterns)) for at in diagonal], axis=0)
+    middle = ((np.arange(n) + 0.5) * (J / n)).astype(np.intp)
+    return np.argsort(size, kind="stable")[middle]
+
+
+def sample_of(spec: ModelSpec, grams: Grams) -> Problem | None:
+    """The problem of a sample of clusters in the units of the whole; None where there are not too many."""
+    if len(grams.clusters) <= MOST:
+        return None
+    assembly, chosen = assembly_for(spec, grams), spread_clusters(grams)
+    return assemble(assembly, grams.sums[..., chosen], None if assembly.roots is None else assembly.roots.take(chosen))
+
+
+def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
+    """Keep only some random effects, in the columns that the user gave.
+
+    The units of the fixed effects stay; ``Z_map`` becomes diagonal, because a slope without an intercept's random
+    effect must not be centred (eq. 19).
+
+    Parameters
+    ----------
+    working : Working
+        The full model.
+    keep : (k,) int array
+        Positions of the effects that stay, at least one.
+    """
+    full, Z_map = working.problem, working.units.Z_map
+    # with roots the diagonal may be zero, as effects are mixed; alone in its row it is the row's length
+    scale = np.diag(np.diag(Z_map) if full.roots is None else np.sqrt((Z_map**2).sum(axis=1)))
+    T = np.asarray(np.linalg.solve(Z_map, scale), dtype=np.float64)[:, keep]
+    A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)
+    B = np.einsum("ak,acj->kcj", T, full.B, optimize=True)
+    cross = full.cross
+    if cross is not None:
+        cross = replace(cross, A=T.T @ cross.A @ T, B=T.T @ cross.B)
+    place = {int(old): new for new, old in enumerate(keep)}
+    blocks = tuple(
+        replace(block, index=tuple(place[k] for k in block.index if k in place))
+        for block in working.blocks
+        if any(k in place for k in block.index)
+    )
+    units = replace(working.units, Z_map=scale[np.ix_(keep, keep)])
+    stratum = full.stratum[keep]
+    roots = None if full.roots is None else with_columns(full.roots, T, full.stratum, stratum)
+    return Working(Problem(A, B, full.C, full.nobs, stratum, cross, roots), blocks, units)

@@ -1,4 +1,4 @@
-"""From start values to a certified optimum: coarse and fine nodes, the faces of the cone, the certificate."""
+"""From start values to a certified maximum: coarse and fine nodes, the faces of the cone, the certificate."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.compact import Compact
-from mlmed.numerics.certificate import NODE_CHANGE, Certificate, scaled_curvature
-from mlmed.quadrature.certificate import (
-    MAX_DECREMENT,
-    MAX_GRADIENT,
-    MIN_CURVATURE,
-    MIN_MULTIPLIER,
-    NODES_TOLERANCE,
-    certify,
-    is_saddle,
+from mlmed.numerics.certificate import (
+    CURVATURE,
+    DECREMENT,
+    GRADIENT,
+    MULTIPLIER,
+    NODE_CHANGE,
+    OFF_CENTRE,
+    Certificate,
+    above,
+    below,
+    first_reason,
+    scaled_curvature,
+    within,
 )
 from mlmed.quadrature.climb import (
     LOOSE,
@@ -30,15 +34,102 @@ from mlmed.quadrature.climb import (
     free_step,
     hessian_at,
     newton_step,
+    step_off,
 )
 from mlmed.quadrature.likelihood import conditional_loglik, loglik, scores
 from mlmed.quadrature.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.quadrature.problem import Problem
-from mlmed.quadrature.saddle import step_off
 
-__all__ = ["LADDER", "Optimum", "not_below", "optimize"]
+__all__ = [
+    "LADDER",
+    "MAX_DECREMENT",
+    "MAX_GRADIENT",
+    "MIN_CURVATURE",
+    "MIN_MULTIPLIER",
+    "NODES_TOLERANCE",
+    "Optimum",
+    "certify",
+    "is_saddle",
+    "not_below",
+    "optimize",
+]
 
 Array = NDArray[np.float64]
+
+#: Doubling the nodes may move the log-likelihood by this much.
+NODES_TOLERANCE = 1e-4
+#: Bounds of the certificate, on the scale of -l in working units.
+MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
+#: Largest Newton step, in posterior sds, that may be left from the centre of a cluster's nodes to its mode.
+MAX_OFF_CENTRE = 0.1
+
+
+def certify(
+    gradient: Array, hessian: Array, gone: NDArray[np.bool_], *, centres: Centres, node_change: float
+) -> Certificate:
+    """Judge a point.
+
+    Parameters
+    ----------
+    gradient, hessian : (n,), (n, n) arrays
+        Gradient of the log-likelihood and Hessian of its negative.
+    gone : (n,) bool array
+        Coordinates that belong to zero columns of L.
+    centres : Centres
+        Of the nodes.
+    node_change : float
+        Change of the log-likelihood when the nodes per dimension are doubled.
+    """
+    inside = hessian[np.ix_(~gone, ~gone)]
+    # where a column of L is zero, the curvature in it is twice the slope of -l into the interior of the cone
+    multiplier = float(np.linalg.eigvalsh(hessian[np.ix_(gone, gone)])[0]) if gone.any() else 0.0
+    off_centre = int((centres.left > MAX_OFF_CENTRE).sum())
+    checks = (
+        below(GRADIENT, np.abs(gradient).max(), MAX_GRADIENT),
+        below(DECREMENT, newton_step(gradient[~gone], inside)[1], MAX_DECREMENT),
+        above(CURVATURE, scaled_curvature(inside), MIN_CURVATURE),
+        above(MULTIPLIER, multiplier, MIN_MULTIPLIER),
+        within(NODE_CHANGE, node_change, NODES_TOLERANCE),
+        below(OFF_CENTRE, off_centre, 0.5),
+    )
+    found = Certificate(checks, advice="simplify the model, or look at check_starts()")
+    return replace(found, reason=_reason(found, len(centres.left)))
+
+
+def is_saddle(found: Certificate) -> bool:
+    """Whether -l bends downwards in some direction, by more than the rounding of its Hessian."""
+    return found.smallest_curvature < -MIN_CURVATURE or found.failed(MULTIPLIER)
+
+
+def _reason(found: Certificate, clusters: int) -> str:
+    off_centre, curvature = found.value(OFF_CENTRE), f"scaled curvature {found.smallest_curvature:.1e}"
+    return first_reason(
+        [
+            (
+                found.failed(OFF_CENTRE),
+                f"the mode of the scale effects was not found in {off_centre:.0f} of {clusters} clusters, so the "
+                "log-likelihood may be wrong; look for clusters whose responses are far from all others or all alike, "
+                "or remove the scale random effects",
+            ),
+            (
+                found.failed(NODE_CHANGE),
+                f"doubling the quadrature nodes moves the log-likelihood by {found.value(NODE_CHANGE):.1e}; give more "
+                "nodes (nodes=), or remove a scale random effect",
+            ),
+            (
+                is_saddle(found),
+                f"the likelihood is curved upwards in some direction ({curvature}, multiplier {found.multiplier:.1e}), "
+                "so this is no maximum, and on neither side of it was a higher point found; simplify the model, or "
+                "look at check_starts()",
+            ),
+            (
+                found.failed(CURVATURE),
+                f"the likelihood is flat in some direction ({curvature}), so some parameters cannot be told apart and "
+                "their values are arbitrary; simplify the model",
+            ),
+        ]
+    )
+
 
 #: Nodes per dimension to choose from, by the number of dimensions.
 LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}

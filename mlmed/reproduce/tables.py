@@ -1,17 +1,49 @@
-"""Published and our numbers side by side: as a data frame, and as text with the digits that were printed."""
+"""Published and our numbers side by side, as a data frame and as text, and the files that published ones stand in."""
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 import pandas as pd
 
 from mlmed.report.text import WIDTH, as_html, format_number, render_pairs, render_table
 from mlmed.reproduce.pairs import Pair, decimals, long_frame
 
-__all__ = ["Compared", "Reproduction"]
+__all__ = ["Compared", "Reproduction", "published", "reference"]
+
+
+def published(name: str) -> dict[str, Any]:
+    """Numbers printed in a source document; text, so that the printed digits are known.
+
+    Examples
+    --------
+    >>> published("gpa")["lmer"]["reml_criterion"]
+    '261'
+    """
+    return _load("published", name)
+
+
+def reference(name: str) -> dict[str, Any]:
+    """Numbers of other software, with its version.
+
+    Examples
+    --------
+    >>> reference("sleepstudy")["software"].split()[0]
+    'lme4'
+    """
+    return _load("reference", name)
+
+
+def _load(kind: str, name: str) -> dict[str, Any]:
+    text = resources.files("mlmed.reproduce").joinpath(kind, f"{name}.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
 
 NAN = float("nan")
 #: Room for a table; the blocks of columns of a wider one are printed below each other.

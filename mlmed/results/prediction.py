@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
 from mlmed.fit.lmm import Fitted
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
 from mlmed.results.newdata import NewRows, own_effects, read_rows
 

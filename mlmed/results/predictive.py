@@ -19,8 +19,7 @@ from mlmed.effects.predictive import (
     shown_values,
 )
 from mlmed.fit.lmm import Fitted, design_of
-from mlmed.lmm.predictive import ResponseSampler, cluster_law, population_law, residual_root
-from mlmed.lmm.residual import row_model
+from mlmed.lmm.rowwise import ResponseSampler, cluster_law, population_law, residual_root, row_model
 from mlmed.lmm.simulation import at_optimum
 from mlmed.options import (
     PREDICTION_LEVELS,

@@ -4,8 +4,7 @@
 covary.
 """
 
-from mlmed.simulate.generate import Simulated, bpg
-from mlmed.simulate.population import BPGTruth
+from mlmed.simulate.population import BPGTruth, Simulated, bpg
 from mlmed.simulate.power import PowerResults, power
 from mlmed.simulate.study import StudyResults, study
 

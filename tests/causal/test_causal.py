@@ -14,7 +14,7 @@ from mlmed.effects.potential import (
     expected_slopes,
 )
 from mlmed.effects.smoothing import normal_mean
-from mlmed.glm.families import BINARY, mean_of
+from mlmed.glm.family import BINARY, mean_of
 from mlmed.results.causal.results import CausalResults
 from tests.causal_models import EXACT, INTEGRAL, PAIRS, brute, column
 from tests.tolerances import DERIVATIVE, SAME

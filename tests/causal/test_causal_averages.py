@@ -20,7 +20,7 @@ from mlmed.effects.uncertainty import Law, draw_contrasts, slopes_at
 from mlmed.errors import (
     DroppedRowsWarning,
 )
-from mlmed.glm.families import mean_of
+from mlmed.glm.family import mean_of
 from mlmed.lmm.vcov import Vcov
 from tests.causal_models import PAIRS, XM, YM, column, fitted, simulated
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME

@@ -15,7 +15,7 @@ from mlmed.effects.potential import (
     WEIGHTS,
 )
 from mlmed.effects.uncertainty import contrast_covariance, parameters_of, slopes_at
-from mlmed.glm.families import mean_of
+from mlmed.glm.family import mean_of
 from tests.causal_models import EXACT, MIXED, brute, column, fitted, simulated
 from tests.tolerances import DERIVATIVE, SAME
 

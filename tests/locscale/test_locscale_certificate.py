@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlmed.quadrature.certificate import certify
 from mlmed.quadrature.nodes import Centres
+from mlmed.quadrature.optimizer import certify
 
 
 def judged(*, gradient=(0.0, 0.0, 0.0), hessian=None, gone=(False, False, False), left=0.0, node_change=0.0):

@@ -10,10 +10,9 @@ import pytest
 
 import mlmed
 from mlmed.errors import ConvergenceWarning, NotIdentifiedError
-from mlmed.quadrature.checks import exact_fits
 from mlmed.quadrature.likelihood import conditional_loglik
 from mlmed.quadrature.problem import build_chunks
-from mlmed.quadrature.rows import read_equations, read_rows
+from mlmed.quadrature.rows import exact_fits, read_equations, read_rows
 from tests.locscale_models import simulated, small_problem, some_theta
 
 #: exp(-16) of what is left of the prior of u.

@@ -7,7 +7,7 @@ import pytest
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.quadrature.climb import hessian_at
-from mlmed.quadrature.conditional import _inverse
+from mlmed.quadrature.likelihood import _inverse
 from mlmed.quadrature.nodes import Centres, adapt, make_nodes
 from tests.locscale_models import small_problem, some_theta
 

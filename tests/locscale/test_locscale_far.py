@@ -13,11 +13,10 @@ import mlmed
 from mlmed.errors import BoundaryWarning
 from mlmed.numerics.certificate import OFF_CENTRE
 from mlmed.quadrature import nodes
-from mlmed.quadrature.certificate import certify
+from mlmed.quadrature.fit import plain_theta
 from mlmed.quadrature.likelihood import conditional_loglik, loglik
 from mlmed.quadrature.nodes import Centres, adapt, better_of, centres_at_zero, make_nodes
-from mlmed.quadrature.optimizer import not_below
-from mlmed.quadrature.start import plain_theta
+from mlmed.quadrature.optimizer import certify, not_below
 
 #: Certified nodes are within 1e-4 of twice as many; the rest is the grid's.
 INTEGRAL = 2e-4

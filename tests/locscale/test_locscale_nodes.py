@@ -11,9 +11,8 @@ import pytest
 import mlmed
 from mlmed.errors import ConvergenceWarning
 from mlmed.quadrature import optimizer
-from mlmed.quadrature.certificate import certify
 from mlmed.quadrature.nodes import centres_at_zero
-from mlmed.quadrature.optimizer import LADDER, Optimum
+from mlmed.quadrature.optimizer import LADDER, Optimum, certify
 from tests.locscale_models import simulated
 
 MODEL = ("y ~ x + (1 |c| g)", "~ w + (1 |c| g)")

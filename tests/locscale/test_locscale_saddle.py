@@ -11,13 +11,11 @@ from scipy import optimize as scipy_optimize
 from scipy import special, stats
 
 import mlmed
-from mlmed.quadrature.certificate import certify
-from mlmed.quadrature.climb import TIGHT, centred, hessian_at
+from mlmed.quadrature.climb import TIGHT, centred, hessian_at, step_off
 from mlmed.quadrature.fit import Fit
 from mlmed.quadrature.likelihood import loglik
 from mlmed.quadrature.nodes import Nodes, centres_at_zero, make_nodes
-from mlmed.quadrature.optimizer import optimize
-from mlmed.quadrature.saddle import step_off
+from mlmed.quadrature.optimizer import certify, optimize
 from tests.locscale_models import simulated
 
 #: Two searches that end where a Newton step promises 1e-8 and less, twice that for two.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlmed.quadrature.problem import build_problem
 from mlmed.quadrature.rows import read_equations, read_rows
-from mlmed.quadrature.units import build_problem
 from tests.locscale_models import simulated
 from tests.tolerances import SAME
 

@@ -13,7 +13,7 @@ import mlmed
 from mlmed.cli.run import main
 from mlmed.errors import BoundaryWarning, FormulaError, NotIdentifiedError
 from mlmed.lmm.estimates import loglik_at
-from mlmed.lmm.fit import optimize
+from mlmed.lmm.optimum import optimize
 from tests.multivariate.dense import made, simulated
 from tests.tolerances import INVARIANT, OPTIMUM, SAME
 

@@ -10,11 +10,9 @@ import pytest
 
 import mlmed
 from mlmed.data.design import build_design
-from mlmed.lmm.percluster import cluster_products
-from mlmed.lmm.perresidual import ClusterProducts
+from mlmed.lmm.percluster import ClusterProducts, cluster_products, cluster_scores, scores_at
 from mlmed.lmm.resample import case_resampler
-from mlmed.lmm.residual import residual_resampler
-from mlmed.lmm.scores import cluster_scores, scores_at
+from mlmed.lmm.rowwise import residual_resampler
 from mlmed.lmm.simulation import at_optimum, parametric_resampler
 from tests.multivariate.dense import Dense, made, simulated
 from tests.tolerances import DENSE, DERIVATIVE, SAME

@@ -8,7 +8,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import NotIdentifiedError
-from mlmed.lmm.fit import MAX_DECREMENT, MAX_GRADIENT
+from mlmed.lmm.optimum import MAX_DECREMENT, MAX_GRADIENT
 from tests.multivariate.dense import simulated
 
 FORMULAS = ["y0 ~ x + (1 |c| id)", "z ~ x + (1 |c| id)"]

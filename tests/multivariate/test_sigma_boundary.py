@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError, NotIdentifiedError
-from mlmed.lmm.fit import MIN_MULTIPLIER
 from mlmed.lmm.objective import objective_for
+from mlmed.lmm.optimum import MIN_MULTIPLIER
 from mlmed.results.results import MixedResults
 from tests.multivariate.dense import made
 from tests.tolerances import SAME

@@ -16,7 +16,6 @@ from mlmed.errors import BoundaryWarning, DroppedRowsWarning
 from mlmed.intervals import degrees as smallsample
 from mlmed.intervals.degrees import satterthwaite_effects, satterthwaite_linear
 from mlmed.lmm import kenward_roger as kr
-from mlmed.lmm import moments as sums
 from mlmed.lmm.clusters import chunks
 from mlmed.lmm.covariance import natural_basis
 from mlmed.lmm.sigma import ResidualStructure
@@ -52,13 +51,13 @@ NEARLY_SINGULAR = 1e-5
 EXACT = 1e-6
 
 
-def dense_moments(dense: Dense, G: np.ndarray, Sigma: np.ndarray, E: np.ndarray, D: np.ndarray) -> sums.Moments:
+def dense_moments(dense: Dense, G: np.ndarray, Sigma: np.ndarray, E: np.ndarray, D: np.ndarray) -> kr.Moments:
     """All sums from the covariance matrix of all rows and its derivatives along every E and D."""
     X, Vi = dense.X, np.linalg.inv(dense.V(G, Sigma))
     moves = [dense.V(one, np.zeros_like(Sigma)) for one in E] + [dense.V(np.zeros_like(G), one) for one in D]
     turned = [Vi @ move for move in moves]
     ends = [turn @ Vi @ X for turn in turned]
-    return sums.Moments(
+    return kr.Moments(
         np.linalg.inv(X.T @ Vi @ X),
         np.array([X.T @ end for end in ends]),
         np.array([[X.T @ turn @ end for end in ends] for turn in turned]),
@@ -112,10 +111,10 @@ def test_sums_against_dense_matrices(formulas, missing, singular):
     own = replace(own, X=own.X / scale, Z=own.Z / scale)
     expected = dense_moments(own, L @ L.T, root @ root.T, E, structure.basis)
     sigma2, J = (root @ root.T)[rows, columns], natural_jacobian(problem, working.blocks)
-    found = sums.moments(problem, L, sigma2, J)
+    found = kr.moments(problem, L, sigma2, J)
     for name in ("P_inv", "moved", "twice", "trace"):
         close(getattr(found, name), getattr(expected, name), DENSE)
-    close(sums.moved_crossproducts(problem, L, sigma2, J), expected.moved, DENSE)
+    close(kr.moved_crossproducts(problem, L, sigma2, J), expected.moved, DENSE)
 
 
 @pytest.mark.parametrize(("formulas", "missing"), CASES, ids=NAMES)
@@ -214,8 +213,8 @@ def test_no_covariance_shares_the_sums_of_the_diagonal_problem(missing):
     plain = replace(problem, cross=None)
     G, sigma2 = random_point(np.random.default_rng(0), problem.n_random, 2)
     L = np.linalg.cholesky(G)
-    ours = sums.moments(problem, L, np.append(sigma2, 0.0), natural_jacobian(problem, working.blocks))
-    other = sums.moments(plain, L, sigma2, natural_jacobian(plain, working.blocks))
+    ours = kr.moments(problem, L, np.append(sigma2, 0.0), natural_jacobian(problem, working.blocks))
+    other = kr.moments(plain, L, sigma2, natural_jacobian(plain, working.blocks))
     kept = len(other.moved)
     close(ours.P_inv, other.P_inv, SAME)
     close(ours.moved[:kept], other.moved, SAME)
@@ -286,8 +285,8 @@ def test_units_and_order_of_responses_do_not_matter(missing):
 def test_chunks_do_not_change_the_sums(monkeypatch):
     fit, _ = fitted(THREE, 0.2, J=40)
     working, optimum = fit.fitted.working, fit.fitted.optimum
-    whole = sums.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
-    monkeypatch.setattr(sums, "chunks", lambda problem: chunks(problem, 7))
-    pieces = sums.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
+    whole = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
+    monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
+    pieces = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
     close(pieces.moved, whole.moved, SAME)
     close(pieces.twice, whole.twice, SAME)

@@ -10,8 +10,7 @@ import mlmed
 from mlmed.effects.confounding import Jointly
 from mlmed.effects.sensitivity import CONTRASTS, embedding
 from mlmed.errors import EffectError, NotIdentifiedError
-from mlmed.glm.coordinates import Margin
-from mlmed.glm.endogenous import fit_pair, pair_loglik
+from mlmed.glm.endogenous import Margin, fit_pair, pair_loglik
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov, hc_vcov
 from tests.sensitivity_models import (

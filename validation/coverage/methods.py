@@ -23,7 +23,7 @@ from mlmed.fit.names import psi
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import find_end
 from mlmed.lmm.estimates import to_estimates
-from mlmed.lmm.fit import optimize
+from mlmed.lmm.optimum import optimize
 from mlmed.lmm.working import build_working
 
 __all__ = ["TERMS", "fit", "study_of"]

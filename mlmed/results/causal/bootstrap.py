@@ -17,9 +17,8 @@ from mlmed.fit.vcov import lost_in_replicates
 from mlmed.glm.fit import GlmFit, Regression
 from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap
 from mlmed.lmm.covariance import ROUNDING, psd_cholesky
-from mlmed.lmm.posterior import mode_law
-from mlmed.lmm.refit import CaseRefit, Refit
-from mlmed.lmm.resample import case_resampler
+from mlmed.lmm.ranef import mode_law
+from mlmed.lmm.resample import CaseRefit, Refit, case_resampler
 from mlmed.lmm.vcov import Directions
 from mlmed.replication import Failure, Replicate, Resampled
 from mlmed.results.causal.fit import EquationFit, alone_of

@@ -20,10 +20,10 @@ from mlmed.errors import DataError
 from mlmed.fit.lmm import Fitted, fit_model
 from mlmed.fit.vcov import alone_in, covariance, lost_along, named, plain_covariance, too_few
 from mlmed.formula import Equation
-from mlmed.glm.families import BINARY
+from mlmed.glm.family import BINARY
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import moves_of_one
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
 from mlmed.lmm.vcov import Directions, Vcov, leading
 from mlmed.notes import Note
 from mlmed.system.model import ModelSpec

@@ -15,7 +15,7 @@ from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law, compared
 from mlmed.errors import FormulaError
 from mlmed.fit.lmm import Fitted
-from mlmed.lmm.posterior import ModeLaw
+from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import GROUPS, RANEF_DRAWS, one_of
 from mlmed.results.causal.fit import EquationFit, Grouping
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mlmed.fit.lmm import Fitted
-from mlmed.glm.families import BINARY
+from mlmed.glm.family import BINARY
 from mlmed.intervals.options import check_options
 from mlmed.options import check_level
 from mlmed.report.text import format_number, render_pairs, render_table

@@ -14,8 +14,7 @@ from mlmed.errors import EffectError
 from mlmed.fit.names import shown_clusters
 from mlmed.options import check_level, check_text
 from mlmed.quadrature.fit import Fit
-from mlmed.quadrature.posterior import EffectsLaw
-from mlmed.quadrature.prediction import NewColumns, predict_rows
+from mlmed.quadrature.posterior import EffectsLaw, NewColumns, predict_rows
 from mlmed.results.location_scale.prediction import with_limits
 from mlmed.results.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
 

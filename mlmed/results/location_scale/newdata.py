@@ -16,7 +16,7 @@ from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.formula import Equation
 from mlmed.options import MOST_POINTS, check_count, check_text
-from mlmed.quadrature.prediction import NewColumns
+from mlmed.quadrature.posterior import NewColumns
 from mlmed.quadrature.rows import Part, Rows
 from mlmed.results.grid import check_held, refuse_held_jumps
 

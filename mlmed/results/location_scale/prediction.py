@@ -11,8 +11,7 @@ from scipy.special import ndtri
 
 from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
 from mlmed.quadrature.fit import Fit
-from mlmed.quadrature.posterior import EffectsLaw
-from mlmed.quadrature.prediction import NewColumns, Predicted, predict_rows, response_quantiles
+from mlmed.quadrature.posterior import EffectsLaw, NewColumns, Predicted, predict_rows, response_quantiles
 from mlmed.results.location_scale.newdata import own_columns, read_columns
 
 __all__ = ["PREDICTED", "fitted_table", "predict_table", "with_limits"]

@@ -20,8 +20,7 @@ from mlmed.errors import DataError, EffectError
 from mlmed.fit.vcov import alone_in, lost_in_replicates
 from mlmed.glm.fit import Regression
 from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
-from mlmed.lmm.refit import CaseRefit, Refit
-from mlmed.lmm.resample import case_resampler
+from mlmed.lmm.resample import CaseRefit, Refit, case_resampler
 from mlmed.lmm.vcov import Directions
 from mlmed.notes import joined
 from mlmed.options import check_text

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-from mlmed.lmm.objective import ThetaEvaluation
-
-__all__ = ["SHORTEST", "Leave", "NewtonSettings", "Step", "evaluated", "last_step", "newton"]
+__all__ = ["SHORTEST", "NewtonSettings", "Point", "Step", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
 
@@ -73,12 +71,45 @@ class Step:
     accepted: bool
 
 
-#: Whether a search is to stop at coordinates (n,) with this evaluation and Newton decrement.
-Leave = Callable[[Array, ThetaEvaluation, float], bool]
+class Quadratic(Protocol):
+    """Gradient (n,) and Hessian (n, n) of a quadratic model."""
+
+    @property
+    def gradient(self) -> Array: ...
+
+    @property
+    def hessian(self) -> Array: ...
 
 
-class _Differentiable(Protocol):
-    def derivatives(self, theta: Array) -> ThetaEvaluation: ...
+class Point(Quadratic, Protocol):
+    """A criterion and its derivatives at one theta."""
+
+    @property
+    def value(self) -> float:
+        """The criterion."""
+        ...
+
+    @property
+    def steepness(self) -> float:
+        """Largest entry of the gradient, each over the root of its own second derivative."""
+        ...
+
+    @property
+    def size(self) -> float:
+        """Size of the terms that add up to the value."""
+        ...
+
+
+P = TypeVar("P", bound=Point)
+P_co = TypeVar("P_co", bound=Point, covariant=True)
+
+
+class Differentiable(Protocol[P_co]):
+    """What is minimized."""
+
+    def derivatives(self, theta: Array) -> P_co:
+        """Value, gradient and Hessian."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +123,7 @@ class _Model:
     spectrum: _Spectrum | None
 
     @classmethod
-    def of(cls, point: ThetaEvaluation) -> _Model:
+    def of(cls, point: Quadratic) -> _Model:
         factor, step, info = dposv(point.hessian, -point.gradient)
         if info == 0:
             pivots = np.diagonal(factor) ** 2
@@ -112,14 +143,6 @@ class _Model:
         return float(self.gradient @ step + 0.5 * step @ self.hessian @ step)
 
 
-class _Quadratic(Protocol):
-    @property
-    def gradient(self) -> Array: ...
-
-    @property
-    def hessian(self) -> Array: ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Spectrum:
     values: Array
@@ -129,7 +152,7 @@ class _Spectrum:
     decrement: float
 
     @classmethod
-    def of(cls, point: _Quadratic) -> _Spectrum:
+    def of(cls, point: Quadratic) -> _Spectrum:
         values, vectors = np.linalg.eigh(point.hessian)
         slope = point.gradient @ vectors
         lowest, highest = float(values[0]), float(values[-1])
@@ -171,23 +194,24 @@ class _Spectrum:
 
 
 def newton(
-    objective: _Differentiable,
+    objective: Differentiable[P],
     theta: Array,
     settings: NewtonSettings | None = None,
     *,
     abandon: Callable[[Array], bool] | None = None,
-    leave: Leave | None = None,
-    point: ThetaEvaluation | None = None,
-) -> tuple[Array, ThetaEvaluation, tuple[Step, ...]]:
+    leave: Callable[[Array, P, float], bool] | None = None,
+    point: P | None = None,
+) -> tuple[Array, P, tuple[Step, ...]]:
     """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
 
-    ``leave`` stops it where somebody else knows its end. ``point`` saves the evaluation at ``theta`` where it is known.
+    ``leave(theta, point, decrement)`` stops it where somebody else knows its end.
+    ``point`` saves the evaluation at ``theta`` where it is known.
 
     Returns
     -------
     theta : (n,) array
         Last accepted point.
-    point : ThetaEvaluation
+    point : Point
         Criterion and derivatives there.
     steps : tuple of Step
         Every evaluation, the start first.
@@ -203,7 +227,7 @@ def newton(
         decrement = model.decrement
         move = model.step(radius)
         predicted = model.predicted(move)
-        noise = settings.noise * point.natural.size
+        noise = settings.noise * point.size
         if decrement < settings.decrement and not settings.polish:
             break
         trial_theta = theta + move
@@ -243,12 +267,12 @@ def newton(
     return theta, point, tuple(steps)
 
 
-def last_step(point: ThetaEvaluation, radius: float) -> Array:
+def last_step(point: Quadratic, radius: float) -> Array:
     """The Newton step from a point that counts as stationary already."""
     return _Model.of(point).step(radius)
 
 
-def _try(objective: _Differentiable, theta: Array) -> ThetaEvaluation | None:
+def _try(objective: Differentiable[P], theta: Array) -> P | None:
     """The trial point, or None where the criterion cannot be computed."""
     try:
         point = objective.derivatives(theta)
@@ -261,10 +285,10 @@ def _length(vector: Array) -> float:
     return math.sqrt(vector @ vector)
 
 
-def evaluated(theta: Array, point: ThetaEvaluation) -> Step:
+def evaluated(theta: Array, point: Point) -> Step:
     """An accepted evaluation."""
     return _record(theta, point, _Model.of(point), True)
 
 
-def _record(theta: Array, point: ThetaEvaluation, model: _Model, accepted: bool) -> Step:
+def _record(theta: Array, point: Point, model: _Model, accepted: bool) -> Step:
     return Step(theta, point.value, point.steepness, model.decrement, accepted)

@@ -1,10 +1,13 @@
-"""Resampling that simulates rows: reflated residuals, or normal draws where a model needs rows (docs/math.md)."""
+"""Responses simulated row by row: reflated residuals, or normal draws where a model needs rows (docs/math.md).
+
+Random effects come from a law of every cluster, residuals jointly for all responses of a row.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,29 +18,138 @@ from mlmed.data.grams import Grams
 from mlmed.data.layout import Design, Layout
 from mlmed.data.recode import Recode, recodes
 from mlmed.data.rows import Rows, row_products, unit_rows
-from mlmed.lmm.assembly import Assembly, assemble, assembly_for
 from mlmed.lmm.clusters import weighted
-from mlmed.lmm.covariance import normal_root
-from mlmed.lmm.noise import ResidualPool, residual_pools, row_noise
+from mlmed.lmm.covariance import ROUNDING, normal_root, psd_cholesky
+from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem
-from mlmed.lmm.ranef import conditional_modes
-from mlmed.lmm.roots import simulated_roots
+from mlmed.lmm.ranef import ModeLaw, conditional_modes, mode_law
+from mlmed.lmm.roots import rooted, simulated_roots
 from mlmed.lmm.simulation import Step, WorkingPoint, chain
-from mlmed.lmm.whitened import rooted
+from mlmed.lmm.working import Assembly, Working, assemble, assembly_for
 from mlmed.system.model import ModelSpec
 
 __all__ = [
+    "ResidualPool",
     "ResidualResampler",
+    "ResponseSampler",
     "RowModel",
     "RowParametricResampler",
+    "cluster_law",
+    "population_law",
     "reflated_modes",
+    "residual_pools",
     "residual_resampler",
+    "residual_root",
     "row_model",
+    "row_noise",
     "row_parametric_resampler",
 ]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+
+
+def row_noise(root: Array, members: Sequence[Indices], n_rows: int, rng: np.random.Generator) -> tuple[Array, ...]:
+    """Residuals of every equation on its own rows, from N(0, Sigma) of whole rows.
+
+    Parameters
+    ----------
+    root : (R, R) array
+        A factor of Sigma, ``Sigma = root @ root.T``, in the units of the residuals that are wanted.
+    members : sequence of R (n_r,) int arrays
+        Rows of each equation, positions among all rows.
+    n_rows : int
+        All rows; every row takes R numbers from ``rng``, whichever equations it belongs to.
+    rng : Generator
+        Where the numbers come from.
+
+    Returns
+    -------
+    tuple of R (n_r,) arrays
+    """
+    noise = root @ rng.standard_normal((len(root), n_rows))
+    return tuple(own if len(rows) == n_rows else own[rows] for own, rows in zip(noise, members, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualPool:
+    """Residuals that are resampled together.
+
+    Attributes
+    ----------
+    equations : tuple of E ints
+        The equations they belong to.
+    at : tuple of E (n,) int arrays
+        Positions among the rows of each equation.
+    values : (E, n) array
+        Centred residuals, reflated to their covariance in the model.
+    root : (E, E) array
+        A factor of that covariance; there are too few rows (at most 2 E) to resample where it has a size, and normal
+        draws take their place.
+    """
+
+    equations: tuple[int, ...]
+    at: tuple[Indices, ...]
+    values: Array
+    root: Array
+
+    def draw_into(self, noise: Sequence[Array], rng: np.random.Generator) -> None:
+        """Fill in the rows of these equations, (n_r,) each."""
+        n = self.values.shape[1]
+        if self.root.size:
+            drawn = self.root @ rng.standard_normal((len(self.root), n))
+        else:
+            drawn = self.values[:, rng.integers(n, size=n)]
+        for r, at, own in zip(self.equations, self.at, drawn, strict=True):
+            noise[r][at] = own
+
+
+def residual_pools(
+    residuals: Sequence[Array], members: Sequence[Indices], Sigma: Array, *, joint: bool
+) -> tuple[ResidualPool, ...]:
+    """Centred and reflated residuals: equation by equation, or ``joint``, whole rows with the same responses.
+
+    Parameters
+    ----------
+    residuals : sequence of R (n_r,) arrays
+        Of every equation.
+    members : sequence of R (n_r,) int arrays
+        Rows of each equation, positions among all rows.
+    Sigma : (R, R) array
+        Residual covariance of a row in the same units.
+    joint : bool
+        Whether residuals of a row are correlated.
+    """
+    alone = [((r,), (np.arange(len(own)),)) for r, own in enumerate(residuals)]
+    groups = _by_pattern(members) if joint else alone
+    pools = []
+    for equations, at in groups:
+        values = np.array([residuals[r][own] for r, own in zip(equations, at, strict=True)])
+        values -= values.mean(axis=1, keepdims=True)
+        target = np.asarray(np.linalg.cholesky(Sigma[np.ix_(equations, equations)]), dtype=np.float64)
+        E, n = values.shape
+        if joint and n <= 2 * E:
+            pools.append(ResidualPool(equations, at, values, target))
+            continue
+        reflated: Array = target @ np.linalg.solve(np.linalg.cholesky(values @ values.T / n), values)
+        pools.append(ResidualPool(equations, at, reflated, np.empty((0, 0))))
+    return tuple(pools)
+
+
+def _by_pattern(members: Sequence[Indices]) -> list[tuple[tuple[int, ...], tuple[Indices, ...]]]:
+    """Equations and positions in each of them, of every set of rows that have the same responses."""
+    n = 1 + max(int(own.max()) for own in members)
+    used = np.zeros((n, len(members)), dtype=bool)
+    place = np.zeros((n, len(members)), dtype=np.intp)
+    for r, own in enumerate(members):
+        used[own, r] = True
+        place[own, r] = np.arange(len(own))
+    found = []
+    for pattern in np.unique(used[used.any(axis=1)], axis=0):
+        rows, equations = np.flatnonzero((used == pattern).all(axis=1)), np.flatnonzero(pattern)
+        found.append((tuple(map(int, equations)), tuple(place[rows, r] for r in equations)))
+    return found
+
 
 #: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
 SPANNED = 1e-10
@@ -302,3 +414,82 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
     missing[np.abs(missing).max(axis=1, initial=0.0) <= SPANNED * np.abs(point.L).max(axis=1)] = 0.0
     root = normal_root(missing @ missing.T)
     return reflated, root[:, root.any(axis=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseSampler:
+    """Draws the responses of all equations, one after the other.
+
+    Attributes
+    ----------
+    model : RowModel
+        The rows and the fixed effects.
+    effects : ModeLaw
+        Where the random effects of every cluster come from, in working units.
+    residual_root : (R, R) array
+        A factor of Sigma in working units.
+    shift, scale : (R,) arrays
+        Units of the responses.
+    at : (N,) int array
+        Positions of the rows in the user's table.
+    """
+
+    model: RowModel
+    effects: ModeLaw
+    residual_root: Array
+    shift: Array
+    scale: Array
+    at: NDArray[np.intp]
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """One set, (R, N) in the user's units and the order of the design; NaN on rows outside an equation.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value (the logarithm of a negative mediator).
+        """
+        model = self.model
+        u = self.effects.draw(np.zeros((1, self.effects.slide.shape[2])), rng)[0].T
+        noise = row_noise(self.residual_root, model.members, len(model.rows.codes), rng)
+        return self._shown(model.columns(u, noise))
+
+    @property
+    def observed(self) -> Array:
+        """The data themselves, as ``draw`` gives simulated ones."""
+        return self._shown(self.model.rows.values)
+
+    @property
+    def codes(self) -> NDArray[np.intp]:
+        """Cluster of every row, (N,), in the order of the design."""
+        rows = self.model.rows
+        out = np.empty(len(rows.codes), dtype=np.intp)
+        out[rows.order] = rows.codes
+        return out
+
+    def _shown(self, values: list[Array] | tuple[Array, ...]) -> Array:
+        rows, steps = self.model.rows, self.model.steps
+        out = np.full((len(steps), len(rows.codes)), np.nan)
+        for r, (step, own) in enumerate(zip(steps, self.model.members, strict=True)):
+            out[r, rows.order[own]] = self.shift[r] + self.scale[r] * values[step.response_at][own]
+        return out
+
+
+def residual_root(Sigma: Array, y_scale: Array) -> Array:
+    """Factor in working units of the residual covariance of a row, (R, R), given in the user's units."""
+    return psd_cholesky(Sigma / np.outer(y_scale, y_scale), tol=ROUNDING)
+
+
+def population_law(working: Working, optimum: Optimum) -> ModeLaw:
+    """N(0, G) for every cluster, in working units."""
+    problem = working.problem
+    J, q, p = problem.n_clusters, problem.n_random, problem.n_fixed
+    root = np.broadcast_to(optimum.L.T, (J, q, q))
+    return ModeLaw(np.zeros((J, q)), root, np.broadcast_to(0.0, (J, q, p)))
+
+
+def cluster_law(working: Working, optimum: Optimum) -> ModeLaw:
+    """The law of every cluster's effects given its data and the estimates, in working units (eq. 22)."""
+    problem, beta = working.problem, optimum.evaluation.beta
+    units = replace(working.units, X_map=np.eye(problem.n_fixed), Z_map=np.eye(problem.n_random))
+    return mode_law(problem, optimum.L, optimum.sigma2, beta, units)

@@ -1,4 +1,4 @@
-"""``affect-m1`` to ``affect-m5``: daily affect of 193 people by brms: two responses at once, location-scale models."""
+"""Without mediation: ``gpa``, ``sleepstudy``, ``affect-m1`` to ``affect-m5`` (two responses, location-scale)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,135 @@ from mlmed import datasets
 from mlmed.api.location_scale import location_scale
 from mlmed.api.mixed import mixed
 from mlmed.reproduce.pairs import Pair, by_term
-from mlmed.reproduce.posterior import detailed_pairs, own_pairs, posterior_pairs, printed_rows, sd_cor, side_by_side
-from mlmed.reproduce.sources import published, reference
-from mlmed.reproduce.tables import Compared, Reproduction
+from mlmed.reproduce.summaries import (
+    brms_pairs,
+    detailed_pairs,
+    lmer_name,
+    lmer_pairs,
+    own_pairs,
+    posterior_pairs,
+    printed_rows,
+    sd_cor,
+    side_by_side,
+)
+from mlmed.reproduce.tables import Compared, Reproduction, published, reference
 from mlmed.results.location_scale.results import LocationScaleResults
 from mlmed.results.results import MixedResults
 
-__all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5"]
+__all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5", "gpa", "sleepstudy"]
+
+
+def gpa() -> Reproduction:
+    """Grade point averages: a line a student, by lme4 and by brms."""
+    asked, data = published("gpa"), datasets.load("gpa")
+    fit = mixed(asked["formula"], data, method=asked["method"])
+    brms, theirs = asked["brms"], reference("gpa")
+    rows = [*brms["population_level"], *brms["group_level"], *brms["family_specific"]]
+    functions = {
+        "sd(Intercept)": "sqrt(`var(Intercept)`)",
+        "sd(occasion)": "sqrt(`var(occasion)`)",
+        "cor(Intercept,occasion)": "`cov(Intercept,occasion)` / sqrt(`var(Intercept)` * `var(occasion)`)",
+        "sigma": "sqrt(`var(Residual)`)",
+    }
+    ours = pd.concat([fit.fixef(), fit.nlcom(functions)], ignore_index=True)
+    return Reproduction(
+        "gpa",
+        "growth of grade point averages, one equation",
+        asked["source"],
+        (
+            Compared("lme4: every number of the printed summary", tuple(lmer_pairs(fit, asked["lmer"], data))),
+            Compared("brms: posterior mean, sd and 95% interval", tuple(brms_pairs(rows, ours))),
+            Compared("brms: the first ten random intercepts", tuple(_modes(fit, brms["random_effects"]))),
+            Compared(f"reference: conditional modes, {theirs['software']}", tuple(_lme4_modes(fit, theirs["ranef"]))),
+        ),
+        (
+            _farthest(fit, theirs["ranef"]),
+            "lme4 prints a rounded optimum of the same criterion: differences are those of rounding.",
+            "brms averages over a posterior distribution. Its intervals of standard deviations are quantiles; ours are "
+            "estimate +- z standard errors of the delta method (fit.profile() has likelihood intervals).",
+            "brms' errors of the random intercepts contain the uncertainty of the variances and differ from student to "
+            "student because they are drawn; ours are standard deviations given the estimates, equal here for every "
+            "student because all have the same six occasions. Its page does not say how many effective draws they "
+            "rest on, so no Monte Carlo error is given.",
+        ),
+    )
+
+
+def _modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
+    """The printed conditional means against the conditional modes."""
+    table = fit.ranef()
+    modes = by_term(table[table["effect"] == "Intercept"].rename(columns={"group": "term"}))
+    for row in rows:
+        own, term = modes[row["group"]], f"student {row['group']}"
+        for quantity, key, column in (
+            ("", "value", "value"),
+            ("SE", "se", "se"),
+            ("low", "conf_low", "lower"),
+            ("high", "conf_high", "upper"),
+        ):
+            yield Pair(term, quantity, "brms", row[key], "ours", own[column])
+
+
+def _lme4_modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
+    """Conditional modes and conditional standard deviations of lme4."""
+    table = fit.ranef()
+    own = by_term(table.assign(term=table["effect"] + " " + table["group"].astype(str)))
+    for row in rows:
+        term = f"{row['effect']} {row['group']}"
+        yield Pair(term, "", "lme4", row["value"], "ours", own[term]["value"])
+        yield Pair(term, "SE", "lme4", row["se"], "ours", own[term]["se"])
+
+
+def _farthest(fit: MixedResults, rows: list[dict[str, str]]) -> str:
+    """Say how far ours are from lme4's, at most."""
+    pairs = list(_lme4_modes(fit, rows))
+    sd = {name: float(np.sqrt(fit.G.loc[name, name])) for name in fit.G.index}
+    modes = max(abs(p.difference) / sd[row["effect"]] for row, p in zip(rows, pairs[::2], strict=True))
+    errors = max(abs(p.difference) / p.published for p in pairs if p.quantity)
+    return (
+        f"The conditional modes of lme4 ({len(rows)} of them) and ours are at most {modes:.1e} standard deviations of "
+        f"the random effect apart, their errors {errors:.1e} of themselves."
+    )
+
+
+def sleepstudy() -> Reproduction:
+    """Reaction times over days without sleep, against lme4."""
+    asked, data = reference("sleepstudy"), datasets.load("sleepstudy")
+    fit = mixed(asked["formula"], data, method=asked["method"])
+    return Reproduction(
+        "sleepstudy",
+        "reaction times over days without sleep, one equation",
+        asked["source"],
+        (
+            Compared(f"reference: {asked['software']}", tuple(_sleepstudy(fit, asked))),
+            Compared("reference: conditional modes and their sds, lme4", tuple(_lme4_modes(fit, asked["ranef"]))),
+        ),
+        (
+            _farthest(fit, asked["ranef"]),
+            "The page shows the call of brms for this model and prints no result. What is compared is a reference run "
+            "of lme4 at a tight tolerance, not a published number.",
+        ),
+    )
+
+
+def _sleepstudy(fit: MixedResults, asked: dict[str, list[dict[str, str]]]) -> Iterator[Pair]:
+    """Estimates, errors, degrees of freedom and variances of lme4, lmerTest and pbkrtest."""
+    plain, adjusted = (by_term(fit.tidy(ddf=ddf)) for ddf in ("satterthwaite", "kenward-roger"))
+    names = {lmer_name(name): name for name in fit.params.index}
+    for row in asked["fixed_effects"]:
+        name = names[row["term"]]
+        for quantity, key, ours in (
+            ("", "estimate", plain[name]["estimate"]),
+            ("SE", "std_error", plain[name]["std_error"]),
+            ("Satterthwaite df", "satterthwaite_df", plain[name]["df"]),
+            ("Kenward-Roger df", "kr_df", adjusted[name]["df"]),
+            ("Kenward-Roger SE", "kr_std_error", adjusted[name]["std_error"]),
+        ):
+            yield Pair(row["term"], quantity, "lme4", row[key], "ours", ours)
+    for row in asked["variances"]:
+        yield Pair(row["term"], "", "lme4", row["estimate"], "ours", plain[row["term"]]["estimate"])
+    yield Pair("log-likelihood", "", "lme4", str(asked["loglik"]), "ours", fit.llf)
+
 
 #: brms' names of the responses, and ours.
 BOTH = {"NAstd": "NA.std", "PAstd": "PA.std"}
@@ -46,7 +168,7 @@ def affect_m1() -> Reproduction:
         "negative affect on both lagged affects, one equation",
         asked["source"],
         (
-            Compared(f"reference: {theirs['software']}", tuple(_reference(fit, ours, theirs, "lme4"))),
+            Compared(f"reference: {theirs['software']}", tuple(_others(fit, ours, theirs, "lme4"))),
             Compared("brms, the same equation in m3", tuple(posterior_pairs(printed, ours))),
         ),
         (
@@ -95,7 +217,7 @@ def _multivariate(
         (
             Compared(POSTERIOR, tuple(posterior_pairs(printed_rows(facts, BOTH), ours))),
             *(more or ()),
-            Compared(f"reference: {theirs['software']}", tuple(_reference(fit, ours, theirs, "nlme"))),
+            Compared(f"reference: {theirs['software']}", tuple(_others(fit, ours, theirs, "nlme"))),
         ),
         (
             MEANS,
@@ -106,7 +228,7 @@ def _multivariate(
     )
 
 
-def _reference(fit: MixedResults, ours: pd.DataFrame, asked: Mapping[str, Any], by: str) -> Iterator[Pair]:
+def _others(fit: MixedResults, ours: pd.DataFrame, asked: Mapping[str, Any], by: str) -> Iterator[Pair]:
     """Estimates and errors of other software, and its log-likelihood."""
     own = by_term(ours)
     for row in asked["estimates"]:
