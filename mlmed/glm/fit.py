@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.families import check_response_of
 from mlmed.glm.likelihood import likelihood, newton
 from mlmed.lmm.checks import CONSTANT, refuse_collinear, refuse_few_rows
 from mlmed.replication import Failure, Replicate
+from mlmed.text import Compact
 
 __all__ = ["GlmFit", "Regression", "fit_glm"]
 

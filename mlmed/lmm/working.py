@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
-from mlmed.data.memory import refuse_columns, refuse_effects
+from mlmed.limits import refuse_columns, refuse_effects
 from mlmed.lmm.assembly import Assembly, assemble, build_assembly, random_blocks
 from mlmed.lmm.checks import (
     COLLINEAR,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.alike import refuse_alike
-from mlmed.data.frames import shorten
+from mlmed.data.layout import refuse_alike
 from mlmed.errors import FormulaError, NotIdentifiedError
 from mlmed.lmm.checks import COLLINEAR
 from mlmed.quadrature.rows import Rows
+from mlmed.text import shorten
 
 __all__ = ["MOST_DIMENSIONS", "ExactFits", "exact_fits", "refuse_unidentified"]
 

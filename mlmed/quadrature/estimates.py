@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.quadrature.optimizer import Optimum
 from mlmed.quadrature.problem import Problem
 from mlmed.quadrature.units import Units
+from mlmed.text import Compact
 
 __all__ = ["Estimates", "effect_order", "to_estimates"]
 

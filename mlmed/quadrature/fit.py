@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.quadrature.estimates import Estimates, to_estimates
 from mlmed.quadrature.likelihood import Mixture
 from mlmed.quadrature.optimizer import Optimum, not_below, optimize
@@ -23,6 +22,7 @@ from mlmed.quadrature.problem import Problem
 from mlmed.quadrature.rows import Rows
 from mlmed.quadrature.start import plain_theta, random_start, start_theta
 from mlmed.quadrature.units import Units, build_problem
+from mlmed.text import Compact
 
 __all__ = ["Fit", "fit_rows"]
 

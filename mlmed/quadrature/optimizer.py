@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.numerics.certificate import NODE_CHANGE, Certificate, scaled_curvature
 from mlmed.quadrature.certificate import (
     MAX_DECREMENT,
@@ -35,6 +34,7 @@ from mlmed.quadrature.likelihood import conditional_loglik, loglik, scores
 from mlmed.quadrature.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.quadrature.problem import Problem
 from mlmed.quadrature.saddle import step_off
+from mlmed.text import Compact
 
 __all__ = ["LADDER", "Optimum", "not_below", "optimize"]
 

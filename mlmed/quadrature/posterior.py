@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.quadrature.estimates import effect_order
 from mlmed.quadrature.likelihood import Mixture, posterior
 from mlmed.quadrature.nodes import centres_at_zero, make_nodes
 from mlmed.quadrature.optimizer import Optimum
 from mlmed.quadrature.problem import Problem
 from mlmed.quadrature.units import Units
+from mlmed.text import Compact
 
 __all__ = ["ClusterEffects", "EffectsLaw", "cluster_effects", "effects_law", "prior_mixture", "user_mixture"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
+from mlmed.text import Compact
 
 __all__ = ["Chunk", "Parameters", "Problem", "Structure", "build_chunks"]
 

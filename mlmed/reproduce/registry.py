@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlmed.errors import DatasetError
-from mlmed.options import LETTERS, shown
 from mlmed.reproduce.affect import affect_m1, affect_m2, affect_m3, affect_m4, affect_m5
 from mlmed.reproduce.bpg import stata_bpg
 from mlmed.reproduce.framing import framing
 from mlmed.reproduce.single import gpa, sleepstudy
 from mlmed.reproduce.tables import Reproduction
 from mlmed.reproduce.yuan import yuan_mackinnon
+from mlmed.text import LETTERS, shown
 
 __all__ = ["describe", "names", "run"]
 

@@ -15,13 +15,14 @@ from mlmed.errors import DataError, EffectError, NotIdentifiedError
 from mlmed.intervals import table as intervals
 from mlmed.intervals.options import check_options
 from mlmed.lmm.refit import not_certified
-from mlmed.options import Method, check_level, one_of, shown
+from mlmed.options import Method, check_level, one_of
 from mlmed.replication import Failure
 from mlmed.results.piecewise import intervals as piecewise_intervals
 from mlmed.results.results import MixedResults
 from mlmed.simulate.generate import Source
 from mlmed.simulate.template import Template
 from mlmed.simulate.trials import Analysis, Outcome, failed, outcome_of
+from mlmed.text import shown
 
 __all__ = ["FORMULAS", "JointAnalysis", "PiecewiseAnalysis", "analysis_for", "interval_options"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.compact import Compact
 from mlmed.errors import DataError
 from mlmed.options import DESIGNS, Design, check_flag, check_number, check_seed, one_of
 from mlmed.simulate.population import BPGTruth, whole
+from mlmed.text import Compact
 
 __all__ = ["Population", "Simulated", "Source", "bpg", "default_truth"]
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.errors import DataError
-from mlmed.options import MOST, check_number, is_whole, shown
+from mlmed.options import MOST, check_number, is_whole
+from mlmed.text import shown
 
 __all__ = ["BPGTruth", "whole"]
 
