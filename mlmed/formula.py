@@ -16,12 +16,11 @@ from formulaic import Formula
 from formulaic.errors import FormulaicError
 from formulaic.parser.types import Factor, Term, Token
 
-from mlmed.calls import coding_names
 from mlmed.errors import FormulaError
 from mlmed.limits import MAX_TERMS
 from mlmed.names import FUNCTIONS, display_name, encode_quoted, needing_backticks, quote_columns
-from mlmed.options import shown
-from mlmed.syntax import check_expression, check_names, check_size
+from mlmed.syntax import check_expression, check_names, check_size, coding_names
+from mlmed.text import shown
 from mlmed.tokens import is_token, refuse_duplicates, refuse_explosion, refuse_squares, said_by_formulaic, tokens_of
 
 __all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]

@@ -1,8 +1,20 @@
-"""How much a formula may ask for; each bound is far above what a model can use and far below what takes seconds."""
+"""How much may be asked for: bounds of a formula, of the memory of a fit, of the size of numbers.
+
+Each is far above what a model can use and far below what takes seconds, or all memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from mlmed.errors import DataError
+
 __all__ = [
+    "LARGEST",
+    "LARGEST_BYTES",
     "MAX_BASIS",
     "MAX_CHARACTERS",
     "MAX_DEPTH",
@@ -16,6 +28,14 @@ __all__ = [
     "MAX_PRODUCTS",
     "MAX_TERMS",
     "MAX_TOKENS",
+    "SMALLEST",
+    "refuse_columns",
+    "refuse_effects",
+    "refuse_products",
+    "refuse_size",
+    "refuse_sizes",
+    "rescaled_by",
+    "unusual_size",
 ]
 
 #: Letters of a formula: 1,000 terms of 50 letters. Formulaic reads letter by letter.
@@ -44,3 +64,104 @@ MAX_INTEGER = 2**63 - 1
 MAX_NUMBER = 1e100
 #: The largest constant exponent.
 MAX_POWER = 1_000
+
+#: Memory that one table, or one fit, may take.
+LARGEST_BYTES = 2e9
+#: Matrices with a row and a column for every fixed effect that a fit holds at a time (measured with 1,000 and 3,000
+#: columns), and those for every pair of random effects.
+MATRICES, MATRICES_BY_PAIR = 14, 4
+
+
+def refuse_size(needed: float, what: str, remedy: str) -> None:
+    """Refuse what needs too many bytes.
+
+    Raises
+    ------
+    DataError
+        More than ``LARGEST_BYTES``.
+
+    Examples
+    --------
+    >>> refuse_size(1e9, "a small table", "nothing")
+    >>> refuse_size(1.2e10, "10000 columns", "remove some")
+    Traceback (most recent call last):
+    mlmed.errors.DataError: 10000 columns would need 12 GB of memory (at most 2 GB are taken); remove some
+    """
+    if needed > LARGEST_BYTES:
+        raise DataError(
+            f"{what} would need {needed / 1e9:.3g} GB of memory (at most {LARGEST_BYTES / 1e9:g} GB are taken); "
+            f"{remedy}"
+        )
+
+
+def refuse_products(columns: int, patterns: int, clusters: int) -> None:
+    """Refuse a table of all products of all columns by cluster that does not fit."""
+    refuse_size(
+        8.0 * patterns * columns * (columns + 1) / 2 * clusters,
+        f"all cross-products of {columns} columns in each of {clusters} clusters",
+        "what is asked needs them; use fewer columns (merge the levels of factors), or fewer clusters",
+    )
+
+
+def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
+    """Refuse fixed effects whose matrices do not fit while a model is fitted.
+
+    Parameters
+    ----------
+    columns : int
+        Fixed effects.
+    owner : str
+        What has them.
+    random : int
+        Random effects per cluster: derivatives by their covariances are matrices of that size, too.
+    """
+    refuse_size(
+        8.0 * (MATRICES + MATRICES_BY_PAIR * random**2) * columns**2,
+        f"{owner}: {columns} columns of fixed effects",
+        "merge levels of factors, or take the factor with the most levels for the cluster variable of a random "
+        "intercept",
+    )
+
+
+def refuse_effects(random: int) -> None:
+    """Refuse random effects whose second derivatives, by pairs of pairs of them, do not fit."""
+    refuse_size(
+        8.0 * MATRICES_BY_PAIR * float(random) ** 4,
+        f"the covariances of {random} random effects",
+        "let fewer effects vary between clusters",
+    )
+
+
+#: Sizes of columns, and of a response over a predictor, between which the variance of a variance, a fourth power, is a
+#: number of 1e-308 to 1e308 and keeps its digits where the residual sd is a millionth of the response.
+SMALLEST, LARGEST = 1e-70, 1e70
+
+
+def rescaled_by(size: float) -> str:
+    """The power of ten that makes a size about 1."""
+    return f"1e{-int(np.floor(np.log10(size))):d}"
+
+
+def unusual_size(name: str, size: float) -> DataError | None:
+    """The error for a column whose largest absolute value is ``size``; None if that can be computed with."""
+    if size == 0.0 or SMALLEST <= size <= LARGEST:
+        return None
+    return DataError(
+        f"column {name!r} has values of size {size:.3g}, which is not a usual size ({SMALLEST:g} to {LARGEST:g}): "
+        "standard errors of variances take fourth powers of such numbers, which overflow or vanish; multiply it by "
+        f"{rescaled_by(size)}"
+    )
+
+
+def refuse_sizes(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
+    """Raise ``DataError`` for the first column of finite numbers of unusual size; ``but`` these, which are ids."""
+    kept = frozenset(but)
+    for name in table.columns:
+        column = table[name]
+        if column.dtype != np.float64 or name in kept:
+            continue
+        values = column.to_numpy()
+        known = values[~np.isnan(values)]
+        error = unusual_size(name, float(np.abs(known).max())) if len(known) else None
+        if error is not None:
+            raise error

@@ -10,25 +10,22 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from formulaic.transforms import TRANSFORMS
 
 __all__ = [
     "FUNCTIONS",
-    "assigned",
     "decoded",
-    "display_level",
     "display_name",
     "encode_quoted",
     "needing_backticks",
     "quote_columns",
     "quoted_name",
     "safe_name",
-    "typed",
 ]
 
-#: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.calls``).
+#: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.syntax``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
 #: Beginning of the names of columns that mlmed makes inside an engine.
@@ -87,42 +84,6 @@ def _decoded(hit: re.Match[str]) -> str:
     except ValueError:
         return hit[0]
     return name if safe_name(name) == hit[0] else hit[0]
-
-
-def display_level(value: object) -> str:
-    """A level of a factor or another value as text; whole numbers without decimals.
-
-    Examples
-    --------
-    >>> display_level(2.0), display_level(0.5), display_level("2.0")
-    ('2', '0.5', '2.0')
-    """
-    return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def typed(value: object) -> str:
-    """A value as it can be typed: texts in quotation marks, numbers short.
-
-    Examples
-    --------
-    >>> typed("b"), typed(2.0), typed(0.1 + 0.2)
-    ("'b'", '2', '0.3')
-    """
-    if isinstance(value, float):
-        return f"{value:g}"
-    return repr(str(value)) if isinstance(value, str) else str(value)
-
-
-def assigned(values: Mapping[str, object], digits: int = 6) -> str:
-    """Names with their values, numbers of so many digits.
-
-    Examples
-    --------
-    >>> assigned({"age": 30.1234, "arm": "tx"}, 3)
-    'age = 30.1, arm = tx'
-    """
-    texts = {name: f"{v:.{digits}g}" if isinstance(v, float) else str(v) for name, v in values.items()}
-    return ", ".join(f"{name} = {text}" for name, text in texts.items())
 
 
 def decoded(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from mlmed.errors import DataError, EffectError, FormulaError, MlmedError
+from mlmed.text import LETTERS, shown
 
 __all__ = [
     "ALL_KINDS",
@@ -26,7 +27,6 @@ __all__ = [
     "GROUPS",
     "HC_KINDS",
     "INTERVALS",
-    "LETTERS",
     "METHODS",
     "MOST",
     "MOST_POINTS",
@@ -67,7 +67,6 @@ __all__ = [
     "StackOrder",
     "Structure",
     "VcovKind",
-    "brief",
     "check_count",
     "check_flag",
     "check_formulas",
@@ -80,14 +79,12 @@ __all__ = [
     "check_path",
     "check_seed",
     "check_text",
-    "cut",
     "is_number",
     "is_one_value",
     "is_whole",
     "named",
     "one_of",
     "several",
-    "shown",
 ]
 
 #: Criterion of a linear mixed model.
@@ -150,79 +147,10 @@ StackOrder = Literal["stata", "equations"]
 STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)
 #: Form of a summary.
 STYLES = ("text", "stata")
-
-#: Letters of a value in a message; more than these are not read.
-LETTERS = 120
 #: Letters of the beginning of a word that is meant.
 BEGUN = 3
 #: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
 MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
-#: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
-DIGITS = 50
-
-
-def shown(value: Any) -> str:
-    """A value as a message has it: short ones as they are written, long ones cut, tables and arrays by their type.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> shown("text"), shown(0.5), shown(10**400), shown([1] * 100)
-    ("'text'", '0.5', 'a whole number of 1329 bits', 'a list of 100')
-    >>> shown(np.zeros((2, 3)))
-    'a ndarray of shape (2, 3)'
-    """
-    if isinstance(value, Integral) and not isinstance(value, bool) and int(value).bit_length() > 3 * DIGITS:
-        return f"a whole number of {int(value).bit_length()} bits"
-    if isinstance(value, str | bytes) and len(value) > LETTERS:
-        return f"{value[:LETTERS]!r}... ({len(value):,} letters)"
-    kind = type(value).__name__
-    if isinstance(getattr(value, "shape", None), tuple) and value.shape:
-        return f"a {kind} of shape {value.shape}"
-    if isinstance(value, tuple | list | set | frozenset | Mapping):
-        return brief(value, LETTERS) or f"a {kind} of {len(value)}"
-    if isinstance(value, str | bytes | Real | complex | None):
-        return repr(value)
-    text = repr(value)
-    return text if len(text) <= LETTERS and "\n" not in text and " at 0x" not in text else f"a {kind}"
-
-
-def brief(value: Any, most: int) -> str:
-    """A plain value, or several in a container, written out in at most so many letters; empty if that cannot be.
-
-    What is long or nested is not written out first.
-
-    Examples
-    --------
-    >>> brief([1, "a"], 60), brief([[1], [2]], 60), brief(range(9), 60)
-    ("[1, 'a']", '', '')
-    """
-    plain = str | bytes | Real | complex | None
-    if isinstance(value, tuple | list | set | frozenset | Mapping):
-        inside = [*value, *value.values()] if isinstance(value, Mapping) else list(value)
-        if len(inside) > most or not all(isinstance(one, plain) and _is_short(one, most) for one in inside):
-            return ""
-    elif not isinstance(value, plain) or not _is_short(value, most):
-        return ""
-    text = repr(value)
-    return text if len(text) <= most else ""
-
-
-def _is_short(value: Any, most: int) -> bool:
-    if isinstance(value, str | bytes):
-        return len(value) <= most
-    return not isinstance(value, Integral) or int(value).bit_length() <= 3 * DIGITS
-
-
-def cut(text: str, most: int = LETTERS) -> str:
-    """A text of at most so many letters; of a longer one the beginning.
-
-    Examples
-    --------
-    >>> cut("short"), cut("a long text", 8)
-    ('short', 'a lon...')
-    """
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def named(values: Iterable[Any]) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import DataError, MlmedError, filtering
-from mlmed.options import check_count, check_flag, check_jobs, check_seed, shown
+from mlmed.options import check_count, check_flag, check_jobs, check_seed
+from mlmed.text import shown
 
 __all__ = ["Failure", "LeaveOut", "Replicate", "Resampled", "leave_out", "replicate", "results_of", "stacked"]
 

@@ -17,8 +17,8 @@ from mlmed.errors import FormulaError
 from mlmed.habits import hint_for_text
 from mlmed.limits import MAX_ORDER, MAX_PRODUCTS, MAX_TERMS, MAX_TOKENS
 from mlmed.names import decoded, display_name, quoted_name
-from mlmed.options import shown
 from mlmed.syntax import check_column, check_expression, check_number
+from mlmed.text import shown
 
 __all__ = ["is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "said_by_formulaic", "tokens_of"]
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 import mlmed
-from mlmed.data.frames import cluster_codes, column_names, select_columns
+from mlmed.data.frames import column_names, select_columns
+from mlmed.data.ids import cluster_codes
 from mlmed.errors import DroppedRowsWarning
 from tests.models import MEDIATOR, OUTCOME, dense_loglik
 from tests.tolerances import DENSE, INVARIANT, SAME

@@ -8,7 +8,7 @@ import pytest
 from statsmodels.regression.linear_model import OLS
 
 import mlmed
-from mlmed.data.plain import encode_each, plain_design, read_columns, two_levels
+from mlmed.data.design import encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedError
 from mlmed.formula import parse_equation
 from mlmed.glm.fit import fit_glm

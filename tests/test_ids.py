@@ -18,9 +18,16 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
-from mlmed.data.frames import cluster_codes
-from mlmed.data.ids import case_twins, lookalikes, numbering_passes
-from mlmed.data.numbering import OTHER_CLUSTERS, SAME_CLUSTERS, _two_way, reused_ids
+from mlmed.data.ids import (
+    OTHER_CLUSTERS,
+    SAME_CLUSTERS,
+    _two_way,
+    case_twins,
+    cluster_codes,
+    lookalikes,
+    numbering_passes,
+    reused_ids,
+)
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
 from mlmed.formula import parse_equation
 from mlmed.results.causal.fit import shared_rows

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.compact import LONGEST, Compact
+from mlmed.text import LONGEST, Compact
 
 #: Letters of a result, whatever the number of rows, with formulas of the length that they have here.
 SHORT = 250

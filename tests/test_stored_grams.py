@@ -24,8 +24,7 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
-from mlmed.data.document import SCHEMA
-from mlmed.data.stored import METADATA, _digest
+from mlmed.data.stored import METADATA, SCHEMA, _digest
 from mlmed.errors import DataError, MlmedError, MlmedWarning
 from tests.models import with_factors
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.data import streaming
+from mlmed.data import pushdown as streaming
 from mlmed.errors import DataError, DroppedRowsWarning, FormulaError, MlmedError, MlmedWarning
 
 duckdb = pytest.importorskip("duckdb")
@@ -227,7 +227,7 @@ class Watched(str):
 
 
 def test_the_time_for_texts_of_numbers_grows_with_their_number() -> None:
-    from mlmed.data.written_numbers import written_numbers
+    from mlmed.data.values import written_numbers
 
     counts = []
     for n in (1000, 4000):

@@ -18,7 +18,7 @@ from formulaic import Formula
 
 import mlmed
 from mlmed.allowed import CONTEXT
-from mlmed.data.design import encode, encode_columns
+from mlmed.data.encoding import encode, encode_columns
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import formula_variables
 from mlmed.names import safe_name

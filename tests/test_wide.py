@@ -14,8 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import mlmed
-from mlmed.data.blocks import Entries, block_products, pair_at, sparse_products
-from mlmed.data.columns import SparseColumn, completed, same_on
+from mlmed.data.columns import Entries, SparseColumn, block_products, completed, pair_at, same_on, sparse_products
 from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate, column_sums, pattern_sums, rebased, standardized, total_gram
 from mlmed.errors import DataError, NotIdentifiedError

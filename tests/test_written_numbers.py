@@ -15,7 +15,7 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
-from mlmed.data.written_numbers import written_numbers
+from mlmed.data.values import written_numbers
 from mlmed.errors import DataError, DroppedRowsWarning, MissingMarkWarning
 from tests.tolerances import SAME
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mlmed.data.plain import plain_design, read_columns
+from mlmed.data.design import plain_design, read_columns
 from mlmed.formula import parse_equation
 from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import cluster_vcov, hc_vcov

@@ -7,7 +7,8 @@ from typing import Any
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation, formula_of, formula_variables
 from mlmed.names import display_name, encode_quoted
-from mlmed.options import check_text, is_one_value, shown
+from mlmed.options import check_text, is_one_value
+from mlmed.text import shown
 
 __all__ = ["check_contrast", "check_mediator", "treatment_of"]
 

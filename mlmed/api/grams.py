@@ -9,10 +9,10 @@ from typing import Any
 
 import narwhals as nw
 
-from mlmed.data.frames import column_names
+from mlmed.data.frames import column_names, lazy_frame
 from mlmed.data.grams import Grams as Arrays
-from mlmed.data.pushdown import lazy_frame, sums_query
-from mlmed.data.shards import add_grams
+from mlmed.data.grams import add_grams
+from mlmed.data.pushdown import sums_query
 from mlmed.data.stored import load_grams, save_grams
 from mlmed.errors import DataError
 from mlmed.fit.lmm import make_grams

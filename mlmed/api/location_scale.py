@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.frames import shorten
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import fit_model
 from mlmed.notes import Note, warns
-from mlmed.options import shown
 from mlmed.quadrature.fit import Fit, fit_rows
 from mlmed.quadrature.rows import Rows, exact_fits, read_equations, read_rows, refuse_unidentified
 from mlmed.results.location_scale.results import LocationScaleResults
 from mlmed.results.remarks import table_notes
 from mlmed.system.model import ModelSpec
+from mlmed.text import shorten, shown
 
 __all__ = ["location_scale"]
 

@@ -26,7 +26,8 @@ class ChoiceParser(argparse.ArgumentParser):
 
     # Not public in argparse: tests/test_near_misses.py watches that it is asked.
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        from mlmed.options import close_to, named, shown
+        from mlmed.options import close_to, named
+        from mlmed.text import shown
 
         if action.choices is None or value in action.choices:
             return

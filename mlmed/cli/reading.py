@@ -16,10 +16,19 @@ import pandas as pd
 
 from mlmed import datasets
 from mlmed.api.grams import Grams
-from mlmed.data.categories import with_category_order
 from mlmed.data.frames import column_names, replaced
-from mlmed.data.labels import Labels, labels_message, with_levels
-from mlmed.data.readers import ReadOptions, check_source, file_status, is_grams, open_parquet, read_labelled
+from mlmed.data.readers import (
+    Labels,
+    ReadOptions,
+    check_source,
+    file_status,
+    is_grams,
+    labels_message,
+    open_parquet,
+    read_labelled,
+    with_category_order,
+    with_levels,
+)
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
 from mlmed.glm.family import BINARY

@@ -48,7 +48,7 @@ def listed(options: argparse.Namespace) -> str:
 
 def reproduced(options: argparse.Namespace) -> str:
     """``mlmed reproduce``."""
-    from mlmed import reproduce  # the modules of all examples
+    from mlmed import reproduce
 
     if options.name is None:
         found = reproduce.describe()

@@ -1,14 +1,32 @@
-"""Columns of a design that are zero in most rows, such as indicators of a factor's levels: only the others are kept."""
+"""Columns that are zero in most rows, such as indicators of levels: kept without their zeros, and summed by cluster.
+
+A table of all products of K columns has K (K + 1) / 2 numbers a cluster. Indicators make nearly all of them zero, so
+that sums of sparse columns come as a sparse table with the same rows; those of whole columns by BLAS.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from scipy.sparse import coo_array, csr_array
 
-__all__ = ["MANY_COLUMNS", "MOSTLY_ZERO", "Column", "SparseColumn", "completed", "same_on"]
+__all__ = [
+    "MANY_COLUMNS",
+    "MOSTLY_ZERO",
+    "Column",
+    "Entries",
+    "SparseColumn",
+    "block_products",
+    "completed",
+    "joined",
+    "pair_at",
+    "same_on",
+    "sparse_products",
+]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -86,3 +104,115 @@ def completed(one: Column, two: Column, rows: NDArray[np.bool_]) -> Column:
     at = np.concatenate([one.at[own], two.at[rest]])
     order = np.argsort(at)
     return SparseColumn(at[order], np.concatenate([one.values[own], two.values[rest]])[order], len(one))
+
+
+#: Numbers that one block holds, of rows as of products.
+BLOCK = 1 << 20
+
+
+def pair_at(i: Indices | int, j: Indices | int) -> Indices:
+    """Place of the product of columns i and j among all products, lower triangle row by row."""
+    high, low = np.maximum(i, j), np.minimum(i, j)
+    return np.asarray(high * (high + 1) // 2 + low, dtype=np.intp)
+
+
+def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Array:
+    """Sums of products of d whole columns by cluster, (d * (d + 1) / 2, J): one matrix product a cluster.
+
+    Parameters
+    ----------
+    columns : mapping of position to (n,) array
+        Ascending positions.
+    codes : (n,) int array
+        Cluster of every row.
+    J : int
+        Clusters.
+    """
+    d = len(columns)
+    order = np.argsort(codes, kind="stable")
+    sizes = np.bincount(codes, minlength=J)
+    starts = np.cumsum(sizes) - sizes
+    lower = np.tril_indices(d)
+    out = np.zeros((d * (d + 1) // 2, J))
+    for size in np.unique(sizes[sizes > 0]):  # clusters of one size make one batch
+        clusters = np.flatnonzero(sizes == size)
+        step = max(BLOCK // (d * max(int(size), d)), 1)
+        for first in range(0, len(clusters), step):
+            part = clusters[first : first + step]
+            rows = order[starts[part][:, None] + np.arange(size)]
+            own = np.empty((d, *rows.shape))
+            for target, values in zip(own, columns.values(), strict=True):
+                np.take(values, rows, out=target)
+            left = own.transpose(1, 0, 2)
+            out[:, part] = np.matmul(left, left.transpose(0, 2, 1))[:, *lower].T
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What differs from zero in some sparse columns.
+
+    Attributes
+    ----------
+    row, column : (m,) int arrays
+        Where it stands: row among those that are summed, column by its position.
+    value : (m,) array
+        The value.
+    """
+
+    row: Indices
+    column: Indices
+    value: Array
+
+
+def joined(parts: Sequence[Entries]) -> Entries:
+    """Entries of several columns."""
+    nothing = Entries(np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp), np.zeros(0))
+    listed = [nothing, *parts]
+    row, column, value = (np.concatenate([getattr(one, name) for one in listed]) for name in Entries.__slots__)
+    return Entries(row, column, value)
+
+
+def sparse_products(
+    whole: Mapping[int, Array], entries: Entries, codes: Indices, J: int, shape: tuple[int, int]
+) -> csr_array:
+    """Sums of all products by cluster where some columns are sparse; ``shape``: products and clusters.
+
+    Parameters
+    ----------
+    whole : mapping of position to (n,) array
+        Columns that are not sparse.
+    entries : Entries
+        The sparse ones.
+    codes : (n,) int array
+        Cluster of every row.
+    J : int
+        Clusters.
+    """
+    parts = [_of_whole(whole, codes, J), *_of_entries(entries, codes)]
+    cell, inverse = np.unique(entries.column * np.intp(J) + codes[entries.row], return_inverse=True)
+    column, cluster = cell // J, cell % J
+    for k, values in whole.items():
+        own = np.bincount(inverse, weights=entries.value * values[entries.row], minlength=len(cell))
+        parts.append((np.asarray(own, dtype=np.float64), pair_at(column, k), cluster))
+    sums, place, cluster = map(np.concatenate, zip(*parts, strict=True))
+    return coo_array((sums, (place, cluster)), shape=shape).tocsr()  # sums at one place are added
+
+
+def _of_whole(whole: Mapping[int, Array], codes: Indices, J: int) -> tuple[Array, Indices, Indices]:
+    at = np.array(list(whole), dtype=np.intp)
+    high, low = np.tril_indices(len(at))
+    sums = block_products(whole, codes, J)
+    place = np.repeat(pair_at(at[high], at[low]), J)
+    return sums.ravel(), place, np.tile(np.arange(J), len(sums))
+
+
+def _of_entries(entries: Entries, codes: Indices) -> Iterator[tuple[Array, Indices, Indices]]:
+    """Products of sparse columns with each other: of entries of one row that stand 0, 1, 2, ... places apart."""
+    order = np.argsort(entries.row, kind="stable")
+    row, column, value = entries.row[order], entries.column[order], entries.value[order]
+    for apart in range(len(row)):
+        same = np.flatnonzero(row[apart:] == row[: len(row) - apart])
+        if not len(same):
+            return
+        yield value[same] * value[same + apart], pair_at(column[same], column[same + apart]), codes[row[same]]

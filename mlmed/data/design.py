@@ -1,55 +1,63 @@
-"""Equations + table -> Design: the distinct columns of all equations, who uses which, which rows count."""
+"""Equations + table -> Design: the distinct columns of all equations, who uses which, which rows count.
+
+Without clusters a design is a matrix, to which ordinary regressions are fitted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula
 from numpy.typing import NDArray
 
-from mlmed.data.alike import refuse_likeness
 from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, completed, same_on
-from mlmed.data.comparisons import refuse_other_kinds, used_as_number
-from mlmed.data.evaluation import EVALUATION_ERRORS, Memory
-from mlmed.data.factors import misfit_of_coding, refuse_levels, unknown_level
-from mlmed.data.frames import cluster_codes, normalize, refuse_infinite, replaced, select_columns
-from mlmed.data.layout import INTERCEPT, Design, Dropped, EquationLayout, Layout, column_labels
-from mlmed.data.predictors import (
-    check_fixed,
-    check_predictors,
-    check_random,
-    level_count,
-    observed_values,
-    typical_values,
+from mlmed.data.encoding import encode, learn_equation, response_values, to_encodable
+from mlmed.data.evaluation import Memory
+from mlmed.data.frames import normalize, replaced, select_columns
+from mlmed.data.ids import cluster_codes
+from mlmed.data.layout import (
+    INTERCEPT,
+    Design,
+    Dropped,
+    EquationLayout,
+    Layout,
+    column_labels,
+    refuse_alike,
+    refuse_likeness,
 )
-from mlmed.data.rowwise import depends_on_rows, refuse_other_rows
-from mlmed.data.sizes import refuse_sizes
-from mlmed.data.terms import Encoding, UnknownLevelError, is_expression, learn_terms, term_columns
-from mlmed.data.widths import refuse_wide
-from mlmed.data.written_numbers import refusal_of_response, value_counts, written_numbers
-from mlmed.errors import DataError, FormulaError, filtering
-from mlmed.formula import Equation, formula_of
-from mlmed.names import display_name, safe_name
+from mlmed.data.predictors import (
+    level_count,
+)
+from mlmed.data.terms import Encoding
+from mlmed.data.values import (
+    conversion,
+    refusal_of_response,
+    refusal_of_text,
+    refuse_infinite,
+    value_counts,
+    written_numbers,
+)
+from mlmed.errors import DataError, FormulaError
+from mlmed.formula import Equation
+from mlmed.limits import refuse_sizes
+from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
+from mlmed.text import Compact, shorten
 
 __all__ = [
+    "PlainDesign",
     "build_design",
     "check_response",
-    "encodable_values",
-    "encode",
-    "encode_columns",
-    "learn_columns",
-    "learn_encoding",
-    "learn_equation",
+    "complete_rows",
+    "encode_each",
+    "plain_design",
+    "read_columns",
     "refuse_intercept",
-    "response_values",
     "spread_column",
-    "to_encodable",
+    "two_levels",
 ]
 
 Array = NDArray[np.float64]
@@ -170,149 +178,11 @@ def _usable(table: pd.DataFrame, names: Sequence[str], rows: NDArray[np.bool_]) 
     return to_encodable(table if rows.all() else table.loc[rows], names)
 
 
-def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Columns as formulas see them, under safe names; others stay what they are."""
-    made = encodable_values(table, names)
-    renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
-    return made.rename(columns=renamed) if renamed else made
-
-
-def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Truth values as numbers, factors without levels that no row has."""
-    changed: dict[str, Any] = {}
-    for name in table.columns if names is None else names:
-        column = table[name]
-        if isinstance(column.dtype, pd.BooleanDtype):
-            changed[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        elif isinstance(column.dtype, pd.CategoricalDtype):
-            changed[name] = column.cat.remove_unused_categories()
-    return replaced(table, changed) if changed else table
-
-
 def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray[np.intp], pd.Index]:
     used = np.bincount(codes, minlength=len(clusters)) > 0
     if used.all():
         return codes, clusters
     return (np.cumsum(used) - 1)[codes], clusters[used]
-
-
-def encode(
-    text: str | Formula | Encoding, table: pd.DataFrame | Memory, *, where: str, finite: bool = True
-) -> tuple[Array, Encoding]:
-    """Turn a right-hand side into numbers, (n, columns), and the encoding that repeats it on new data.
-
-    Raises
-    ------
-    FormulaError
-        If the formula cannot be evaluated, it yields values that are not finite, a factor has a level that it
-        did not have when it was learned, or a column is compared with what none of its values can be.
-    DataError
-        If a factor has a single level when it is learned.
-    """
-    columns, encoding = encode_columns(text, table, where=where, finite=finite, sparse=False)
-    n = len(table.table if isinstance(table, Memory) else table)
-    return np.stack([np.asarray(one) for one in columns], axis=1) if columns else np.empty((n, 0)), encoding
-
-
-def encode_columns(
-    text: str | Formula | Encoding,
-    table: pd.DataFrame | Memory,
-    *,
-    where: str,
-    finite: bool = True,
-    sparse: bool = True,
-) -> tuple[list[Column], Encoding]:
-    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
-    memory = table if isinstance(table, Memory) else Memory(table)
-    source = formula_of(text) if isinstance(text, str) else text
-    if isinstance(source, Formula):
-        refuse_wide(source, memory.table, where, dense=not sparse)
-        refuse_other_kinds(source, memory.table, where)
-    else:
-        memory.states.update(source.states)
-    terms = source if isinstance(source, Formula) else source.formula
-    computes = any(is_expression(factor) for term in terms for factor in term.factors)
-    try:
-        with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning) if computes else nullcontext():
-            encoding = learn_terms(source, memory) if isinstance(source, Formula) else source
-            columns = term_columns(encoding, memory, sparse=sparse)
-    except UnknownLevelError as error:
-        raise unknown_level(text, where) from error
-    except EVALUATION_ERRORS as error:
-        raise _not_evaluated(terms, memory, where, error, is_new=isinstance(source, Formula)) from error
-    if isinstance(source, Formula):
-        refuse_levels(encoding, where)
-    _refuse_complex(columns, encoding, where)
-    if finite:
-        _refuse_not_finite(columns, encoding, memory.table, where)
-    return columns, encoding
-
-
-def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception, *, is_new: bool) -> FormulaError:
-    """What is said of a formula that has no value."""
-    told = (used_as_number, misfit_of_coding) if is_new else ()
-    named = next(filter(None, (tell(terms, memory.table, where) for tell in told)), None)
-    said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
-    other = FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
-    return named or depends_on_rows(terms, where) or other
-
-
-def _refuse_complex(columns: list[Column], encoding: Encoding, where: str) -> None:
-    """Double precision would lose the imaginary part silently."""
-    for name, column in zip(encoding.column_names, columns, strict=True):
-        if np.iscomplexobj(column):
-            raise DataError(
-                f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its "
-                "size"
-            )
-
-
-def _refuse_not_finite(columns: list[Column], encoding: Encoding, table: pd.DataFrame, where: str) -> None:
-    for name, column in zip(encoding.column_names, columns, strict=True):
-        finite = np.isfinite(column.values if isinstance(column, SparseColumn) else column)
-        if not finite.all():
-            bad = ~np.isfinite(np.asarray(column))
-            row = table.index[int(np.argmax(bad))]
-            raise FormulaError(
-                f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
-                f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
-            )
-
-
-def learn_encoding(text: str, table: pd.DataFrame | Memory, *, where: str) -> tuple[Array, Encoding]:
-    """Turn a right-hand side into numbers for the first time: ``encode`` and refuse what depends on other rows.
-
-    Raises
-    ------
-    FormulaError
-        As ``encode``; or a term takes its value in a row from other rows.
-    """
-    refuse_other_rows(formula_of(text), where)
-    return encode(text, table, where=where)
-
-
-def learn_columns(
-    text: str, table: pd.DataFrame | Memory, *, where: str, sparse: bool
-) -> tuple[list[Column], Encoding]:
-    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
-    refuse_other_rows(formula_of(text), where)
-    return encode_columns(text, table, where=where, sparse=sparse)
-
-
-def response_values(equation: Equation, table: pd.DataFrame | Memory) -> Array:
-    """Numbers of the left-hand side, (n,)."""
-    name, safe = equation.name, equation.response
-    memory = table if isinstance(table, Memory) else Memory(table)
-    if safe in memory.table.columns:
-        values = memory.table[safe].to_numpy(dtype=np.float64)
-    else:
-        found = encode(f"0 + {safe}", memory, where=f"the response of {equation.text!r}")[0]
-        if found.shape[1] != 1:
-            raise FormulaError(
-                f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
-            )
-        values = found[:, 0]
-    return values
 
 
 def check_response(equation: Equation, table: pd.DataFrame) -> None:
@@ -344,41 +214,6 @@ def _design_equation(equation: Equation, memory: Memory, rows: NDArray[np.bool_]
     )
 
 
-def learn_equation(
-    equation: Equation, memory: Memory, *, random: bool = True, sparse: bool = False
-) -> tuple[list[list[Column]], EquationLayout]:
-    """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
-
-    Parameters
-    ----------
-    equation : Equation
-        What was asked.
-    memory : Memory
-        Its complete rows.
-    random : bool
-        Whether the random terms are encoded.
-    sparse : bool
-        Whether columns that are mostly zero come without their zeros.
-
-    Raises
-    ------
-    DataError, FormulaError
-        As ``encode``; or a predictor cannot be used, or an effect is there twice.
-    """
-    check_predictors(equation, memory.table)
-    where = repr(equation.text)
-    texts = [equation.fixed, *(term.formula for term in equation.random if random)]
-    learned = []
-    for text in texts:
-        learned.append(learn_columns(text, memory, where=where, sparse=sparse))
-        check_fixed(equation, learned[0][1].column_names)
-    numbers, encodings = [own for own, _ in learned], [encoding for _, encoding in learned]
-    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
-    known = typical_values(equation, memory.table)
-    observed = observed_values(equation, memory.table, known[0])
-    return numbers, EquationLayout.of(equation.name, encodings, known, observed)
-
-
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
     """A column of some rows, (n,) flags, on all rows; undefined elsewhere."""
     if rows.all():
@@ -388,3 +223,164 @@ def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
     out = np.full(len(rows), np.nan)
     out[rows] = values
     return out
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PlainDesign(Compact):
+    """Numbers of one equation on its rows.
+
+    Attributes
+    ----------
+    equation : Equation
+        What was asked; its random terms play no part here.
+    layout : EquationLayout
+        Names, encodings, typical values and levels.
+    y : (n,) array
+        Response; for one with two levels 0 and 1.
+    X : (n, p) array
+        Fixed-effects columns.
+    table : DataFrame of n rows
+        The predictors as formulaic sees them, for encoding them again at other values.
+    """
+
+    equation: Equation
+    layout: EquationLayout
+    y: Array
+    X: Array
+    table: pd.DataFrame
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column labels of X."""
+        return self.layout.fixed
+
+
+def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str] = ()) -> pd.DataFrame:
+    """The columns of several equations, and those in ``keep`` as they are, with a fresh index.
+
+    Raises
+    ------
+    DataError
+        Unknown columns, no rows, values that are infinite or of unusual size, two things that would be printed alike.
+    """
+    kept, equations = tuple(keep), tuple(equations)
+    refuse_alike((equation, ()) for equation in equations)
+    variables = frozenset(kept).union(*(equation.variables for equation in equations))
+    refuse_intercept(variables)
+    table = select_columns(data, variables, keep=kept)
+    refuse_infinite(table)
+    refuse_sizes(table, but=kept)
+    return table
+
+
+def complete_rows(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.bool_]:
+    """Rows without a missing value in the named columns, (n,)."""
+    return np.asarray(~table[sorted(names)].isna().to_numpy().any(axis=1))
+
+
+def two_levels(column: pd.Series) -> tuple[Any, Any] | None:
+    """The two values of a truth value, a factor or a number that has no more, in order; otherwise None."""
+    known = column.dropna()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        found = [level for level in column.cat.categories if (known == level).any()]
+    else:
+        found = sorted(known.unique().tolist())
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = False) -> PlainDesign:
+    """Encode one equation on a table whose rows are complete.
+
+    Parameters
+    ----------
+    equation : Equation
+        Its random terms are left out.
+    table : DataFrame
+        From ``read_columns``, complete rows only.
+    binary : bool
+        Whether a response with two levels that are not numbers may be coded as 0 and 1.
+
+    Raises
+    ------
+    DataError, FormulaError
+        A response that is not numeric, predictors that cannot be used, formulas that cannot be evaluated.
+    """
+    encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
+    memory = Memory(encodable)
+    (fixed, *_), layout = learn_equation(equation, memory, random=False)
+    refuse_alike([(equation, layout.encodings)])
+    X = np.stack([np.asarray(column) for column in fixed], axis=1)
+    y = _response(equation, table, memory, binary)
+    if len(y) and np.all(y == y[0]):
+        raise DataError(
+            f"the response {equation.name!r} is constant ({y[0]:g}) in the rows of its equation; choose another one"
+        )
+    return PlainDesign(equation, layout, y, X, encodable)
+
+
+def _response(equation: Equation, table: pd.DataFrame, memory: Memory, binary: bool) -> Array:
+    name = equation.name
+    column = table[name] if name in table.columns else None
+    if column is None or pd.api.types.is_numeric_dtype(column.dtype):  # truth values are 0 and 1
+        return response_values(equation, memory)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        counts = value_counts(column)
+        if (found := written_numbers(counts)) is not None:
+            raise DataError(f"the response {refusal_of_text(found, name, counts)}")
+    levels = two_levels(column) if binary else None
+    if levels is None:
+        shown = f"type {column.dtype}, first value {str(column.iloc[0])!r}"
+        raise DataError(
+            f"the response {name!r} is not numeric ({shown}"
+            + (f", {column.nunique()} categories" if binary else "")
+            + f"); {conversion(column)}, or, with two categories, use mlmed.causal with family 'logit' or 'probit'"
+        )
+    return (column == levels[1]).to_numpy(dtype=np.float64)
+
+
+def encode_each(
+    encodings: Sequence[Encoding], layout: EquationLayout, table: pd.DataFrame, cases: Sequence[Mapping[str, Any]]
+) -> Array:
+    """Columns of several encodings side by side, (cases, n, p), once per set of values.
+
+    Parameters
+    ----------
+    encodings : sequence of formulaic specs
+        Of ``layout.encodings``; without any, p is 0.
+    layout : EquationLayout
+        Of the fitted equation.
+    table : DataFrame
+        ``PlainDesign.table`` of the rows.
+    cases : sequence of mapping
+        Variable -> value in every row; variables that the equation does not use are skipped. A factor takes one of its
+        levels.
+
+    Raises
+    ------
+    DataError
+        A factor has no such level, or a number is needed.
+    FormulaError
+        A formula cannot be evaluated there.
+    """
+    n = len(table)
+    rows = pd.concat([_with_values(layout, table, values) for values in cases], ignore_index=True)
+    parts = [encode(encoding, rows, where=f"equation {layout.name}")[0] for encoding in encodings]
+    columns = np.concatenate(parts, axis=1) if parts else np.empty((len(rows), 0))
+    return columns.reshape(len(cases), n, columns.shape[1])
+
+
+def _with_values(layout: EquationLayout, table: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in layout.typical:
+            continue
+        known = layout.levels.get(name)
+        if known is not None and value not in known:
+            raise DataError(f"{name} has no level {value!r}; its levels are {shorten(known)}")
+        if isinstance(table[safe_name(name)].dtype, pd.CategoricalDtype):
+            changed[safe_name(name)] = pd.Categorical([value], categories=list(known or ())).repeat(len(table))
+        elif not isinstance(value, int | float | np.number | np.bool_):
+            raise DataError(f"{name} holds numbers; found the value {value!r}. Give a number")
+        else:
+            changed[safe_name(name)] = np.full(len(table), float(value))
+    return replaced(table, changed) if changed else table

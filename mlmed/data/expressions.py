@@ -12,12 +12,11 @@ from typing import Any
 import narwhals as nw
 
 from mlmed.allowed import FUNCTIONS
-from mlmed.calls import arguments_of
-from mlmed.data.evaluation import evaluate, tree_of
-from mlmed.data.operations import OPERATIONS, Operation
+from mlmed.data.evaluation import OPERATIONS, Operation, evaluate, tree_of
 from mlmed.data.terms import Encoding, Piece, TermColumn
 from mlmed.errors import FormulaError
 from mlmed.names import display_name, safe_name
+from mlmed.syntax import arguments_of
 
 __all__ = [
     "Kinds",

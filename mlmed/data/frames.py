@@ -1,69 +1,82 @@
-"""Any dataframe -> the columns an analysis reads, as plain pandas; cluster codes."""
+"""Any dataframe -> the columns an analysis reads, as plain pandas, with the order of their categories."""
 
 from __future__ import annotations
 
 import difflib
+import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
-from narwhals.exceptions import DuplicateError
-from numpy.typing import NDArray
+from narwhals.exceptions import DuplicateError, NarwhalsError
 
-from mlmed.data.categories import declared_levels
-from mlmed.data.cells import refuse_odd_cells
-from mlmed.data.engines import engine_rows
-from mlmed.data.ids import refuse_mixed, refuse_rounded, refuse_spellings
+from mlmed.data.values import refuse_odd_cells
 from mlmed.errors import DataError
 from mlmed.habits import hint_for_name
-from mlmed.names import display_level
+from mlmed.text import shorten
 
 __all__ = [
-    "cluster_codes",
+    "arrow_levels",
     "column_names",
+    "declared_levels",
+    "engine_rows",
+    "first_line",
     "index_names",
-    "is_numeric",
-    "listed",
+    "lazy_frame",
     "normalize",
-    "refuse_infinite",
     "replaced",
     "schema_names",
     "select_columns",
-    "shorten",
     "taken",
+    "unordered",
 ]
 
+#: Errors of the engines, by the module that has them; looked up in those that have been loaded.
+ERRORS = {
+    "duckdb": "Error",
+    "ibis.common.exceptions": "IbisError",
+    "polars.exceptions": "PolarsError",
+    "py4j.protocol": "Py4JError",
+    "pyarrow.lib": "ArrowException",
+    "pyspark.errors": "PySparkException",
+}
 
-def shorten(values: Iterable[Any], most: int = 8, *, last: str = "") -> str:
-    """Comma-separated values, the rest counted; whole numbers without decimals. ``last``: a word before the last one.
 
-    Examples
-    --------
-    >>> shorten(range(12), most=3), shorten("abc", last="or")
-    ('0, 1, 2 and 9 more', 'a, b or c')
+@contextmanager
+def engine_rows() -> Iterator[None]:
+    """Where rows are asked of an engine, which only then says what it cannot do.
+
+    Raises
+    ------
+    DataError
+        The engine gave up: its connection is closed, a table or file is gone, a value is not of its type.
     """
-    texts = list(map(display_level, values))
-    if len(texts) > most:
-        texts, last = [*texts[:most], f"{len(texts) - most} more"], last or "and"
-    if not last or len(texts) < 2:
-        return ", ".join(texts)
-    return f"{', '.join(texts[:-1])} {last} {texts[-1]}"
+    try:
+        yield
+    except _errors() as error:
+        raise DataError(
+            f"the rows cannot be read from the engine that holds them: {first_line(error)}. Check that its connection "
+            "is open, that its tables and files are still there and that its columns can be computed, or give a data "
+            "frame"
+        ) from error
 
 
-def listed(names: Iterable[str]) -> str:
-    """What there is to choose from, in order, or that there is nothing.
+def first_line(error: BaseException) -> str:
+    """What an engine said, without the query and the plan that follow."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".! ")
 
-    Examples
-    --------
-    >>> listed({"x", "w"}), listed([])
-    ('w, x', 'none')
-    """
-    return shorten(sorted(names), 20) or "none"
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Those of the file system, of narwhals, and of the engines that have been loaded."""
+    own = (getattr(sys.modules[module], name) for module, name in ERRORS.items() if module in sys.modules)
+    return (OSError, NarwhalsError, *own)
 
 
 def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
@@ -306,86 +319,55 @@ def _as_category(column: pd.Series) -> pd.Series:
     return pd.Series(pd.Categorical(column, categories=levels), name=column.name)
 
 
-def is_numeric(column: pd.Series) -> bool:
-    """Whether a selected column holds numbers (truth values do not count)."""
-    return bool(pd.api.types.is_numeric_dtype(column.dtype)) and not pd.api.types.is_bool_dtype(column.dtype)
+def declared_levels(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], name: str) -> tuple[Any, ...] | None:
+    """Levels of a column in the order that its table has for them; None if it has none, as for text.
 
-
-def refuse_infinite(table: pd.DataFrame) -> None:
-    """Raise ``DataError`` for the first infinite value, naming column, row and value."""
-    for name in table.columns:
-        column = table[name]
-        if column.dtype != np.float64:
-            continue
-        infinite = np.isinf(column.to_numpy())
-        if infinite.any():
-            row = int(np.argmax(infinite))
-            raise DataError(
-                f"column {name!r} has {int(infinite.sum())} infinite value(s), the first in row {row} "
-                f"({float(column.iloc[row])}); replace or remove them"
-            )
-
-
-def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[np.intp], pd.Index]:
-    """Number the clusters in order of appearance.
-
-    Returns
-    -------
-    codes : (n,) int array
-        Cluster of each row, -1 where the id is missing.
-    labels : Index of length J
-        Id of each cluster; a MultiIndex for several columns.
-
-    Raises
-    ------
-    DataError
-        If ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size at which different
-        ids are one float.
+    Polars' Enum and DuckDB's ENUM have one, and so have the categories of Dask and dictionaries of Arrow that are
+    ordered or come from pandas. Polars' Categorical has none.
     """
-    for name in group:
-        refuse_mixed(table[name])
-        refuse_rounded(table[name])
-    parts = [_factorize(table[name]) for name in group]
-    for name, (_, labels) in zip(group, parts, strict=True):
-        refuse_spellings(pd.Index(labels, name=name))
-    if len(parts) == 1:
-        codes, labels = parts[0]
-        return codes, _as_integer(pd.Index(labels, name=group[0]))
-    missing = np.logical_or.reduce([codes < 0 for codes, _ in parts])
-    joined = np.zeros(len(table), dtype=np.int64)
-    for codes, labels in parts:
-        joined = joined * max(len(labels), 1) + codes
-    codes, first = _first_appearance(np.where(missing, -1, joined))
-    columns = [pd.Index(labels)[part[first]] for part, labels in parts]
-    return codes, pd.MultiIndex.from_arrays(columns, names=list(group))
+    kind = frame.collect_schema()[name]
+    if isinstance(kind, nw.Enum):
+        return tuple(kind.categories)
+    if not isinstance(kind, nw.Categorical):
+        return None
+    native = frame.to_native()
+    if frame.implementation.is_pyarrow():
+        return arrow_levels(native, name)
+    if frame.implementation.is_dask():
+        column = native[name]
+        is_known = isinstance(column.dtype, pd.CategoricalDtype) and column.cat.known
+        return tuple(column.cat.categories) if is_known else None
+    return None
 
 
-def _factorize(column: pd.Series) -> tuple[NDArray[np.intp], Any]:
-    try:
-        codes, labels = pd.factorize(column)
-    except TypeError as error:
-        raise DataError(
-            f"the ids in column {column.name!r} cannot be compared ({error}); convert them to numbers or text"
-        ) from error
-    if isinstance(labels, pd.CategoricalIndex):
-        labels = pd.Index(labels.to_numpy())
-    return codes, labels
+def arrow_levels(table: Any, name: str) -> tuple[Any, ...] | None:
+    """Levels of a dictionary of Arrow that is ordered or was pandas' categories; others list values as they came."""
+    kind = table.schema.field(name).type
+    if not kind.ordered and not _was_categorical(table.schema, name):
+        return None
+    chunks = table.column(name).unify_dictionaries().chunks
+    return tuple(chunks[0].dictionary.to_pylist()) if chunks else ()
 
 
-def _first_appearance(keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Codes of non-negative keys by order of appearance, and the row where each first stands."""
-    known = np.flatnonzero(keys >= 0)
-    codes = np.full(len(keys), -1, dtype=np.intp)
-    codes[known], uniques = pd.factorize(keys[known])
-    first = np.full(len(uniques), -1, dtype=np.intp)
-    first[codes[known][::-1]] = known[::-1]
-    return codes, first
+def _was_categorical(schema: Any, name: str) -> bool:
+    columns = (schema.pandas_metadata or {}).get("columns", [])
+    return any(one.get("name") == name and one.get("pandas_type") == "categorical" for one in columns)
 
 
-def _as_integer(labels: pd.Index) -> pd.Index:
-    """Ids that are whole numbers in a float column (because some are missing) are shown as such."""
-    if labels.dtype == np.float64:
-        values = labels.to_numpy()
-        if np.all(values == np.floor(values)):
-            return pd.Index(values.astype(np.int64), name=labels.name)
-    return labels
+def _is_dictionary(schema: Any, name: str) -> bool:
+    return hasattr(schema.field(name).type, "index_type")
+
+
+def unordered(data: Any, names: Iterable[str]) -> list[str]:
+    """Those of the named factors that are Categorical in Polars: whatever order they had elsewhere is lost."""
+    frame = nw.from_native(data, pass_through=True)
+    if not isinstance(frame, nw.DataFrame | nw.LazyFrame) or not frame.implementation.is_polars():
+        return []
+    schema = frame.collect_schema()
+    return [name for name in names if isinstance(schema.get(name), nw.Categorical)]
+
+
+def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
+    """The data as a lazy frame if an engine other than memory holds them, else None."""
+    frame = nw.from_native(data, pass_through=True)
+    return frame if isinstance(frame, nw.LazyFrame) else None

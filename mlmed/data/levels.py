@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import shorten
 from mlmed.errors import DataError
+from mlmed.text import shorten
 
 __all__ = ["Roles", "check_design", "cluster_table", "levels_of", "refuse_constant"]
 

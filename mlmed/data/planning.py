@@ -12,14 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.allowed import STATEFUL
-from mlmed.data.alike import refuse_likeness
-from mlmed.data.categories import declared_levels
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, response_encoding, stand_in
 from mlmed.data.evaluation import remembers
 from mlmed.data.expressions import Kinds, column_expressions, variable_expression
-from mlmed.data.frames import index_names, shorten, taken, unknown_column
-from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels
+from mlmed.data.frames import declared_levels, index_names, taken, unknown_column
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels, refuse_likeness
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
@@ -33,13 +31,14 @@ from mlmed.data.predictors import (
     some_values,
     transformed_variables,
 )
-from mlmed.data.sizes import LARGEST, unusual_size
 from mlmed.data.terms import Encoding
-from mlmed.data.written_numbers import refusal_of_text, written_numbers
+from mlmed.data.values import refusal_of_text, written_numbers
 from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
+from mlmed.limits import LARGEST, unusual_size
 from mlmed.names import display_name, safe_name
 from mlmed.system.model import ModelSpec
+from mlmed.text import shorten
 
 __all__ = [
     "MOST_LEVELS",

@@ -13,13 +13,13 @@ import pandas as pd
 from formulaic.parser.types import Factor, Term
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.calls import coded_columns
 from mlmed.data.evaluation import calls_of
-from mlmed.data.frames import is_numeric, shorten
-from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
+from mlmed.data.values import is_numeric, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of, term_variables
 from mlmed.names import safe_name
+from mlmed.syntax import coded_columns
+from mlmed.text import shorten
 
 __all__ = [
     "MOST_VALUES",

@@ -1,54 +1,66 @@
-"""Grams computed by the engine that holds the rows: DuckDB, Polars lazy, Dask, Spark, through narwhals.
+"""Grams computed by the engine that holds the rows, through narwhals, or from batches of its rows.
 
-A few thousand rows give units and levels are looked up; one scan then sums the products by cluster, and only
-these sums come back. Where rows are missing or a sum is not finite a second scan finds out why (docs/scale.md).
+A few thousand rows give units and levels are looked up; one scan then sums the products by cluster, and only these sums
+come back. Where rows are missing or a sum is not finite a second scan finds out why (docs/scale.md). A query that sums
+the products of many columns is too long for engines: then rows come in batches and are summed as those in memory are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import itertools
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
-from mlmed.data.cells import refuse_odd_cells
-from mlmed.data.engines import engine_rows
-from mlmed.data.frames import cluster_codes
-from mlmed.data.grams import Grams, standardized
-from mlmed.data.ids import refuse_infinite_ids
+from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
+from mlmed.data.design import spread_column
+from mlmed.data.encoding import encodable_values, encode_columns
+from mlmed.data.expressions import is_translated
+from mlmed.data.frames import engine_rows, normalize, replaced, select_columns
+from mlmed.data.grams import Grams, pattern_sums, standardized
+from mlmed.data.ids import cluster_codes, refuse_infinite_ids
+from mlmed.data.layout import INTERCEPT, Design, Layout, column_labels, refuse_likeness
 from mlmed.data.planning import (
     MOST_LEVELS,
     MOST_TEXTS,
+    SAMPLE,
     Learned,
     Plan,
     bad_column,
     complete_rows,
     count_rows,
+    layout_of,
     learn_equations,
     one_row,
+    place_columns,
     plan_sums,
     safe_frame,
 )
-from mlmed.data.streaming import is_streamed, streamed_grams, streams
+from mlmed.data.values import refuse_odd_cells
 from mlmed.errors import DataError, MlmedError, filtering
+from mlmed.limits import LARGEST
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 
-__all__ = ["lazy_frame", "pushed_grams", "sums_query"]
+__all__ = [
+    "is_streamed",
+    "pushed_grams",
+    "streamed_grams",
+    "streams",
+    "sums_query",
+]
 
 #: Columns of a query that is written out.
 MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
 _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
-
-
-def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
-    """The data as a lazy frame if an engine other than memory holds them, else None."""
-    frame = nw.from_native(data, pass_through=True)
-    return frame if isinstance(frame, nw.LazyFrame) else None
 
 
 @engine_rows()
@@ -167,3 +179,283 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     wide = wide.with_columns(**products).select(*group, _PATTERN, _BAD, *products)
     sums = [nw.col(name).sum() for name in (_BAD, *products)]
     return wide.group_by(*group, _PATTERN).agg(nw.len().alias(_COUNT), *sums)
+
+
+Array = NDArray[np.float64]
+Pattern = tuple[bool, ...]
+Units = tuple[Array, Array, frozenset[int]]
+
+#: Columns of all equations from which rows are fetched in batches.
+MOST_PUSHED = 16
+#: Rows of a batch, where the engine lets choose.
+BATCH = 131_072
+
+
+def streams(frame: nw.LazyFrame[Any]) -> bool:
+    """Whether the engine hands out rows in batches."""
+    native, engine = frame.to_native(), frame.implementation
+    arrow = any(hasattr(native, name) for name in ("to_arrow_reader", "to_pyarrow_batches"))
+    return engine.is_dask() or engine.is_polars() or arrow
+
+
+def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
+    """Whether rows are fetched: there are many columns, or some that the engine does not compute, and it gives rows.
+
+    Raises
+    ------
+    FormulaError
+        A column cannot be computed from some of the rows at a time either.
+    """
+    many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
+    translated = [
+        is_translated(e, own.kinds) for own in learned for e in (own.response, *own.encodings) if e is not None
+    ]
+    return (many or not all(translated)) and streams(frame)
+
+
+def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
+    """Rows of a lazy frame, part by part."""
+    native: Any = frame.to_native()
+    if frame.implementation.is_dask():
+        parts: Any = (part.compute() for part in native.partitions)
+    elif frame.implementation.is_polars():
+        has = hasattr(native, "collect_batches")  # since 1.34
+        parts = native.collect_batches(chunk_size=BATCH) if has else [native.collect()]
+    else:
+        import pyarrow as pa
+
+        reader = native.to_arrow_reader(BATCH) if hasattr(native, "to_arrow_reader") else _of_ibis(native)
+        parts = (pa.Table.from_batches([batch]) for batch in reader)
+    held: list[nw.DataFrame[Any]] = []
+    for part in parts:  # small ones are put together, so that the first tells units
+        held.append(nw.from_native(part, eager_only=True))
+        if sum(map(len, held)) >= SAMPLE:
+            yield nw.concat(held)
+            held = []
+    if sum(map(len, held)):
+        yield nw.concat(held)
+
+
+def _of_ibis(native: Any) -> Any:
+    """Batches of an Ibis table; its rows at once where Ibis asks DuckDB for batches by a name that is gone in 2.0."""
+    backend = native.get_backend()
+    if backend.name == "duckdb" and not hasattr(backend.con, "fetch_record_batch"):
+        return native.to_pyarrow().to_batches(BATCH)
+    return native.to_pyarrow_batches(chunk_size=BATCH)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """How rows become a design.
+
+    Attributes
+    ----------
+    spec : ModelSpec
+        The equations.
+    learned : tuple of Learned
+        What is known of each.
+    layout : Layout
+        Names and positions of the columns.
+    clusters : Index
+        Ids of all clusters.
+    """
+
+    spec: ModelSpec
+    learned: tuple[Learned, ...]
+    layout: Layout
+    clusters: pd.Index
+
+    def design(self, batch: nw.DataFrame[Any]) -> Design:
+        """The rows of a batch, all of which some equation uses."""
+        variables = sorted({safe_name(name) for equation in self.spec.equations for name in equation.variables})
+        table = self._table(batch, variables)
+        codes = self._codes(batch)
+        members = np.stack([self._complete(own, table) & (codes >= 0) for own in self.learned])
+        values: list[Column | None] = [None] * len(self.layout.columns)
+        rows = [np.zeros(len(table), dtype=bool)] * len(values)
+        for r, own in enumerate(self.learned):
+            for at, column in self._columns(r, own, table, members[r]):
+                known = values[at]
+                values[at] = column if known is None else completed(known, column, rows[at])
+                rows[at] = rows[at] | members[r]
+        values[0] = np.ones(len(table))
+        nothing = np.zeros(len(table))
+        columns = tuple(nothing if column is None else column for column in values)
+        return Design(self.layout, columns, members, codes, self.clusters, np.arange(len(table)))
+
+    def _table(self, batch: nw.DataFrame[Any], variables: Sequence[str]) -> pd.DataFrame:
+        group = [safe_name(name) for name in self.spec.group]
+        table = select_columns(batch, variables, keep=group)
+        predictors = {safe_name(name) for equation in self.spec.equations for name in equation.predictors}
+        return replaced(table, {name: normalize(table[name]) for name in group if name in predictors})
+
+    def _codes(self, batch: nw.DataFrame[Any]) -> NDArray[np.intp]:
+        group = tuple(map(safe_name, self.spec.group))
+        codes, labels = cluster_codes(batch.select(*group).to_pandas(), group)
+        place = np.append(self.clusters.get_indexer(labels.set_names(self.clusters.names)), -1)
+        found: NDArray[np.intp] = place[codes]
+        if np.any(found[codes >= 0] < 0):
+            raise DataError("the engine gave other rows when it was asked again; give it a table that does not change")
+        return found
+
+    def _complete(self, own: Learned, table: pd.DataFrame) -> NDArray[np.bool_]:
+        names = [safe_name(name) for name in own.equation.variables - own.equation.group_columns]
+        return np.asarray(table[names].notna().to_numpy().all(axis=1))
+
+    def _columns(
+        self, r: int, own: Learned, table: pd.DataFrame, rows: NDArray[np.bool_]
+    ) -> Iterator[tuple[int, Column]]:
+        """Positions and columns of one equation on the rows of the batch."""
+        if not rows.any():
+            return
+        layout, where = self.layout.equations[r], repr(own.equation.text)
+        part = _with_levels(own, table if rows.all() else table.loc[rows].reset_index(drop=True))
+        yield layout.response_at, spread_column(_response(own, part, where), rows)
+        starts = np.cumsum([0, *(len(encoding.column_names) for encoding in own.encodings[1:])])
+        places = [layout.fixed_at, *(layout.random_at[a:b] for a, b in itertools.pairwise(starts))]
+        for encoding, at in zip(own.encodings, places, strict=True):
+            sparse = bool(own.kinds.levels)
+            columns, _ = encode_columns(encoding, part, where=where, finite=False, sparse=sparse)
+            yield from ((k, spread_column(c, rows)) for k, c in zip(at, columns, strict=True) if k)
+
+
+def _response(own: Learned, table: pd.DataFrame, where: str) -> Column:
+    if own.response is None:
+        return table[own.equation.response].to_numpy(dtype=np.float64)
+    return encode_columns(own.response, table, where=where, finite=False, sparse=False)[0][0]
+
+
+def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows as formulaic sees them, factors with the levels of all rows."""
+    made = encodable_values(table)
+    factors = {}
+    for name, levels in own.kinds.levels.items():
+        if isinstance(levels[0], str):
+            column = table[safe_name(name)].astype(object)
+            factors[safe_name(name)] = pd.Categorical(column.map(str), categories=list(levels))
+    return replaced(made, factors)
+
+
+def _with_sparse(design: Design, sparse: frozenset[int]) -> Design:
+    """The same rows, with these columns and no others without their zeros."""
+    columns = (_as_sparse(c) if k in sparse else np.asarray(c) for k, c in enumerate(design.values))
+    return replace(design, values=tuple(columns))
+
+
+def _as_sparse(column: Column) -> SparseColumn:
+    if isinstance(column, SparseColumn):
+        return column
+    at = np.flatnonzero(column)
+    return SparseColumn(at, column[at], len(column))
+
+
+def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...]) -> Grams:
+    """Cross-products by cluster, from batches of rows; units come from the first rows.
+
+    Raises
+    ------
+    DataError, FormulaError
+        As ``pushed_grams``.
+    """
+    usable = frame.filter(nw.any_horizontal(*complete_rows(spec, frame), ignore_nulls=False))
+    reading = _Reading(spec, learned, _layout(spec, learned), _clusters(spec, usable))
+    with closing(_batches(usable)) as batches:  # an engine answers nothing else before it is closed
+        found = _summed(reading, batches)
+    if isinstance(found, MlmedError):
+        count_rows(spec, frame, complete_rows(spec, frame))  # infinite values of a variable
+        raise found
+    return found
+
+
+def _summed(reading: _Reading, batches: Iterator[nw.DataFrame[Any]]) -> Grams | MlmedError:
+    """Sums of all batches, or the error for a column that is not finite in one of them."""
+    found: dict[Pattern, Any] = {}
+    units: Units | MlmedError | None = None
+    for batch in batches:
+        design = reading.design(batch)
+        units = units or _units(design, _indicators(reading.learned, reading.layout))
+        if isinstance(units, MlmedError):
+            return units
+        shift, scale, sparse = units
+        design = _with_sparse(design, sparse)
+        patterns = sorted({tuple(map(bool, own)) for own in np.unique(design.members, axis=1).T})
+        sums = pattern_sums(design, patterns, shift, scale)
+        if not np.isfinite(sums if isinstance(sums, np.ndarray) else sums.data).all():
+            return _spoiled_by(design)
+        for number, pattern in enumerate(patterns):
+            part: Any = _of_pattern(sums, number, len(patterns))
+            found[pattern] = part if pattern not in found else found[pattern] + part
+    if units is None or isinstance(units, MlmedError):
+        return DataError("the engine gave no rows when it was asked again; give it a table that does not change")
+    order = sorted(found)
+    tables = [found[pattern] for pattern in order]
+    whole: Any = vstack(tables, format="csr") if units[2] else np.stack(tables)
+    made = Grams(reading.layout, units[0], units[1], tuple(order), whole, reading.clusters)
+    return replace(made, layout=replace(made.layout, total=int(made.rows_per_cluster.sum())))
+
+
+def _of_pattern(sums: Array | csr_array, number: int, patterns: int) -> Array | csr_array:
+    if isinstance(sums, np.ndarray):
+        return np.asarray(sums[number])
+    n = sums.shape[0] // patterns
+    return sums[number * n : (number + 1) * n]
+
+
+def _layout(spec: ModelSpec, learned: tuple[Learned, ...]) -> Layout:
+    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
+    equations = []
+    for own in learned:
+        equations.append(layout_of(own, place_columns(own, names)))
+    refuse_likeness(spec, equations)
+    return Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
+
+
+def _clusters(spec: ModelSpec, usable: nw.LazyFrame[Any]) -> pd.Index:
+    """All ids, sorted."""
+    group = [safe_name(name) for name in spec.group]
+    table = usable.select(*group).unique().collect().to_pandas().sort_values(group, kind="stable", ignore_index=True)
+    refuse_infinite_ids(table, spec.group)
+    return cluster_codes(table, tuple(group))[1].set_names(list(spec.group))
+
+
+def _indicators(learned: tuple[Learned, ...], layout: Layout) -> frozenset[int]:
+    """Positions of the columns of terms with factors."""
+    found: set[int] = set()
+    for own, equation in zip(learned, layout.equations, strict=True):
+        places = iter((*equation.fixed_at, *equation.random_at))
+        for encoding in own.encodings:
+            flags = [any(piece.is_level for piece in column.pieces) for column in encoding.columns]
+            found |= {at for at, flag in zip(places, flags, strict=False) if flag}
+    return frozenset(found)
+
+
+def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:
+    """Shift and scale of every column from some rows, and which columns are kept without their zeros.
+
+    Any constants give the same fit; these only keep digits.
+    """
+    used, K = sample.layout.used, len(sample.values)
+    shift, scale = np.zeros(K), np.ones(K)
+    sparse = {
+        k for k in indicators if np.count_nonzero(np.asarray(sample.values[k])) <= MOSTLY_ZERO * len(sample.codes)
+    }
+    for k in range(1, K):
+        owner = int(np.flatnonzero(used[:, k])[0])
+        values = np.asarray(sample.values[k])[sample.members[used[:, k]].any(axis=0)]
+        mean = float(values.mean()) if len(values) else 0.0
+        if not abs(mean) <= LARGEST:
+            return bad_column(sample.layout.columns[k], sample.layout.equations[owner].name)
+        shift[k] = 0.0 if k in sparse else mean
+        spread = float(np.sqrt(np.mean((values - shift[k]) ** 2))) if len(values) else 0.0
+        scale[k] = spread if spread > 1e-12 * abs(mean) else abs(mean) or 1.0
+    return shift, scale, frozenset(sparse)
+
+
+def _spoiled_by(design: Design) -> MlmedError:
+    """The error for the first column that spoils a sum."""
+    for r, equation in enumerate(design.layout.equations):
+        for k in np.flatnonzero(design.layout.used[r]):
+            values = np.asarray(design.values[k])[design.members[r]]
+            if not (np.abs(values) <= LARGEST).all():
+                return bad_column(design.layout.columns[k], equation.name)
+    return DataError("the rows have no finite sums; check missing values and cluster ids")

@@ -1,15 +1,17 @@
-"""Files to pandas tables, by extension."""
+"""Files to pandas tables, by extension; value labels of Stata and SPSS, categories of Parquet."""
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 import os
 import re
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,11 +20,24 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mlmed.data.delimited import Spellings, read_delimited
-from mlmed.data.engines import first_line
-from mlmed.data.labels import Labels, labelled, labels_message, with_levels
-from mlmed.errors import DataError, IdWarning, LabelWarning, warn
+from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, engine_rows, first_line, unknown_column
+from mlmed.errors import CategoryWarning, DataError, IdWarning, LabelWarning, warn
+from mlmed.text import shorten
 
-__all__ = ["ReadOptions", "check_source", "file_status", "is_grams", "open_parquet", "read_labelled", "read_table"]
+__all__ = [
+    "Labels",
+    "ReadOptions",
+    "check_source",
+    "file_status",
+    "is_grams",
+    "labelled",
+    "labels_message",
+    "open_parquet",
+    "read_labelled",
+    "read_table",
+    "with_category_order",
+    "with_levels",
+]
 
 
 class _Read(NamedTuple):
@@ -397,3 +412,185 @@ def open_parquet(source: str) -> Any | None:
         return duckdb.read_parquet(source)
     except duckdb.Error as error:
         raise DataError(f"cannot read {source}: {first_line(error)}; check the path and the files") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels of the values that occur, by column.
+
+    Attributes
+    ----------
+    complete : dict of str to dict
+        Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
+    partial : dict of str to dict
+        Code -> label where some value has none, or two have the same: numbers.
+    """
+
+    complete: dict[str, dict[Any, str]]
+    partial: dict[str, dict[Any, str]]
+
+
+def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> Labels:
+    """Sort the labelled columns of numbers by whether their labels can be levels.
+
+    A label that only repeats its code ("2" for 2) is none, and labels of values that do not occur (codes of missing
+    values) play no part.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the codes.
+    labels : mapping of str to mapping
+        Column -> code -> label.
+    """
+    complete: dict[str, dict[Any, str]] = {}
+    partial: dict[str, dict[Any, str]] = {}
+    for name, known in labels.items():
+        if not pd.api.types.is_numeric_dtype(table[name].dtype):
+            continue
+        codes = sorted(table[name].dropna().unique().tolist())
+        own = {code: str(known[code]) for code in codes if code in known and not _repeats(known[code], code)}
+        if own:
+            whole = len(own) == len(codes) == len(set(own.values()))
+            (complete if whole else partial)[name] = own
+    return Labels(complete, partial)
+
+
+def _repeats(label: Any, code: float) -> bool:
+    try:
+        return float(label) == code
+    except (TypeError, ValueError):
+        return False
+
+
+def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[str]) -> tuple[pd.DataFrame, Labels]:
+    """Labelled columns as categories, the first code first, and the labels that were used or could not be.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the codes; not modified.
+    labels : Labels
+        Of its columns.
+    codes : bool or collection of str
+        Columns that stay the numbers they are; True for all.
+
+    Raises
+    ------
+    DataError
+        A column in ``codes`` is unknown.
+    """
+    if codes is True:
+        return table, Labels({}, {})
+    kept = (codes,) if isinstance(codes, str) else tuple(codes or ())
+    present = column_names(table)
+    for name in kept:
+        if name not in present:
+            raise unknown_column(name, present)
+    complete = {name: own for name, own in labels.complete.items() if name not in kept}
+    partial = {name: own for name, own in labels.partial.items() if name not in kept}
+    made = {name: pd.Categorical(table[name].map(own), list(own.values())) for name, own in complete.items()}
+    return table.assign(**made), Labels(complete, partial)
+
+
+def labels_message(labels: Labels, used: Collection[str] | None = None) -> str:
+    """What was done with the labels of the columns (of those in ``used``); nothing if nothing was labelled."""
+    complete, partial = (
+        [f"{name} ({_shown(own)})" for name, own in part.items() if used is None or name in used]
+        for part in (labels.complete, labels.partial)
+    )
+    said = []
+    if complete:
+        said.append(f"value labels are the levels of {shorten(complete)}; the first is the reference")
+    if partial:
+        said.append(
+            f"stayed numbers, because some value has no label or two have the same: {shorten(partial)}; check that "
+            "the labelled ones are no codes of missing values"
+        )
+    return "; ".join(said)
+
+
+def _shown(own: Mapping[Any, str]) -> str:
+    return shorten([f"{code:g} {label}" for code, label in own.items()], most=4)
+
+
+@engine_rows()
+def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any:
+    """A relation of Parquet files in which pandas' categories are DuckDB's ENUM, not text or numbers.
+
+    Parameters
+    ----------
+    relation : DuckDB relation
+        The files as DuckDB reads them.
+    source : str
+        Path or pattern of the files, for the schema and the dictionaries that DuckDB does not look at.
+    names : iterable of str
+        Columns that are used.
+
+    Raises
+    ------
+    DataError
+        A file has a name twice.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        return relation
+    files = sorted(glob.glob(source, recursive=True)) or [source]
+    schema = pq.read_schema(files[0])
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise DataError(f"two columns of {files[0]} have the name {twice[0]}, of which DuckDB renames one; rename one")
+    names = [name for name in names if name in schema.names]
+    for name in names:
+        if str(schema.field(name).type).startswith("duration"):  # DuckDB reads the whole numbers in the file
+            raise DataError(
+                f"column {name!r} holds durations, which are neither numbers nor text; convert it to numbers"
+            )
+    numbers = [name for name in names if _was_categorical(schema, name) and not _is_dictionary(schema, name)]
+    if numbers:
+        warn(
+            f"{', '.join(numbers)}: categories in pandas, but numbers in the files, and numbers here; write "
+            f"C({numbers[0]}) for a factor",
+            CategoryWarning,
+            stacklevel=3,
+        )
+    factors = [
+        name
+        for name in names
+        if _is_dictionary(schema, name) and (schema.field(name).type.ordered or _was_categorical(schema, name))
+    ]
+    replaced = {}
+    for name in factors:
+        column = '"{}"'.format(name.replace('"', '""'))
+        texts = dict(relation.project(f"{column} AS v, CAST({column} AS VARCHAR) AS t").distinct().fetchall())
+        texts.pop(None, None)
+        known = _dictionaries(files, name, set(texts))
+        if texts.keys() <= set(known):
+            levels = ", ".join("'{}'".format(texts[one].replace("'", "''")) for one in known if one in texts)
+            replaced[column] = f"CAST(CAST({column} AS VARCHAR) AS ENUM ({levels}))" if texts else ""
+        else:
+            warn(
+                f"the order of the categories of {name} is not in the files, so its levels are sorted",
+                CategoryWarning,
+                stacklevel=3,
+            )
+    made = ", ".join(f"{cast} AS {column}" for column, cast in replaced.items() if cast)
+    return relation.project(f"* REPLACE ({made})") if made else relation
+
+
+def _dictionaries(files: Sequence[str], name: str, wanted: set[Any]) -> list[Any]:
+    """Values of a column in the order of the dictionaries of files and row groups, until all wanted ones are found."""
+    import pyarrow.parquet as pq
+
+    found: dict[Any, None] = {}
+    for file in files:
+        with pq.ParquetFile(file) as content:
+            for group in range(content.num_row_groups):
+                if wanted <= found.keys():
+                    return list(found)
+                column = content.read_row_group(group, columns=[name]).column(name)
+                for chunk in column.chunks:
+                    values = chunk.dictionary if hasattr(chunk, "dictionary") else chunk.unique()
+                    found |= dict.fromkeys(values.to_pylist())
+    return list(found)

@@ -1,18 +1,41 @@
-"""Rows in the units of Grams: what resampling needs beyond cross-products, and the sums back to products."""
+"""Rows in the units of Grams, and what is computed from simulated responses: what resampling needs beyond sums.
+
+Equations are simulated in the order in which they were written. A predictor that *is* the response of an earlier
+equation (the mediator) follows it at once; one that is computed from it (``m:w``, ``np.log(m)``) is encoded again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.grams import Grams
-from mlmed.data.layout import Design
+from mlmed.data.encoding import encode, to_encodable
+from mlmed.data.frames import replaced, select_columns
+from mlmed.data.grams import Grams, column_sums
+from mlmed.data.ids import cluster_codes
+from mlmed.data.layout import Design, EquationLayout, Layout
+from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
+from mlmed.formula import formula_variables, term_variables
+from mlmed.names import safe_name
+from mlmed.system.model import ModelSpec
 
-__all__ = ["Rows", "row_products", "unit_rows"]
+__all__ = [
+    "Derived",
+    "Recode",
+    "Rows",
+    "derived_columns",
+    "recodes",
+    "refuse_cluster_means",
+    "refuse_derived",
+    "row_products",
+    "unit_rows",
+]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -132,3 +155,282 @@ def row_products(
                 product = values[i] if j == 0 else values[i] * values[j]
                 out[i * (i + 1) // 2 + j, rows.cells] = np.add.reduceat(product, rows.starts)
     return out.reshape(-1, P, J).transpose(1, 0, 2)
+
+
+#: A predictor that equals the cluster means of a response up to this share of its scale is made of them.
+SAME_MEANS = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A column computed from responses of earlier equations.
+
+    Attributes
+    ----------
+    equation : int
+        The equation whose predictor it is.
+    encoding : int
+        Its encoding there: 0 for the fixed part, k for random term k - 1.
+    column : int
+        Its position in that encoding.
+    at : int
+        Its position among the Gram columns.
+    variables : tuple of str
+        The response variables it reads.
+    """
+
+    equation: int
+    encoding: int
+    column: int
+    at: int
+    variables: tuple[str, ...]
+
+
+def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
+    """For every equation, its columns that earlier responses go into without being such a response themselves.
+
+    Raises
+    ------
+    DataError
+        If an equation uses the response of a later one.
+    """
+    responses = [formula_variables(equation.response) for equation in layout.asked]
+    places = [equation.response_at for equation in layout.equations]
+    endogenous = frozenset().union(*responses)
+    found: list[tuple[Derived, ...]] = []
+    for s, equation in enumerate(layout.equations):
+        own: list[Derived] = []
+        for encoding, column, at, variables in _predictors(equation):
+            used = variables & endogenous
+            sources = [places.index(at)] if at in places else [r for r, known in enumerate(responses) if known & used]
+            if any(r >= s for r in sources):
+                later = layout.equations[max(sources)].name
+                raise DataError(
+                    f"the predictor {layout.columns[at]!r} of equation {equation.name} depends on the response of the "
+                    f"later equation {later}, so responses cannot be simulated one after the other; write the "
+                    "equations in causal order, and make a response that is computed from predictors a column"
+                )
+            if sources and at not in places:
+                own.append(Derived(s, encoding, column, at, tuple(sorted(used))))
+        found.append(tuple(own))
+    return tuple(found)
+
+
+def refuse_derived(layout: Layout) -> None:
+    """Refuse what cannot be simulated from cross-products.
+
+    Raises
+    ------
+    DataError
+        If a predictor is computed from the response of another equation.
+    """
+    for column in (column for own in derived_columns(layout) for column in own):
+        raise DataError(
+            f"the predictor {layout.columns[column.at]!r} of equation {layout.equations[column.equation].name} is "
+            f"computed from {', '.join(column.variables)}, the response of another equation; its cross-products cannot "
+            "be simulated from those of the data, so use a resampler of rows (row_parametric_resampler, "
+            "residual_resampler) or resample whole clusters (case_resampler)"
+        )
+
+
+def refuse_cluster_means(grams: Grams) -> None:
+    """Refuse a predictor that holds the cluster means of an earlier response: nothing says that it must follow.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    layout = grams.layout
+    for s, equation in enumerate(layout.equations):
+        rows = column_sums(grams, s, 0)
+        for response in layout.equations[:s]:
+            at = response.response_at
+            r = layout.equations.index(response)
+            others = column_sums(grams, r, 0)
+            shared = (rows > 0) & (others > 0)
+            if not shared.any():
+                continue
+            means = grams.shift[at] + grams.scale[at] * column_sums(grams, r, at)[shared] / others[shared]
+            for k in sorted({*equation.fixed_at, *equation.random_at} - {0, at}):
+                sums, n, squares = column_sums(grams, s, k)[shared], rows[shared], column_sums(grams, s, k, k)[shared]
+                gap = np.abs(grams.shift[k] + grams.scale[k] * sums / n - means).max()
+                within = np.abs(squares - sums**2 / n).max()
+                if max(gap / grams.scale[k], within) <= SAME_MEANS:
+                    raise DataError(
+                        f"the predictor {layout.columns[k]!r} of equation {equation.name} holds the cluster means of "
+                        f"{response.name}, which is simulated, but would stay as it is; resample whole clusters "
+                        "(case_resampler)"
+                    )
+
+
+def _predictors(equation: EquationLayout) -> Iterator[tuple[int, int, int, frozenset[str]]]:
+    """Encoding, column in it, Gram column, and variables of every predictor."""
+    first = 0
+    for number, encoding in enumerate(equation.encodings):
+        width = len(encoding.column_names)
+        places = equation.fixed_at if number == 0 else equation.random_at[first : first + width]
+        first += width if number else 0
+        for column, variables in _column_variables(encoding):
+            yield number, column, places[column], variables
+
+
+def _column_variables(encoding: Encoding) -> Iterator[tuple[int, frozenset[str]]]:
+    for term, span in encoding.term_slices.items():
+        variables = term_variables(term)
+        for column in range(span.start, span.stop):
+            yield column, variables
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A variable that is simulated.
+
+    Attributes
+    ----------
+    column : str
+        Its (safe) name in the table of an equation.
+    at : int
+        The Gram column that holds it: the response of an earlier equation.
+    rows : (n,) bool array
+        Rows of the table on which it is simulated; on the others it stays as observed.
+    """
+
+    column: str
+    at: int
+    rows: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Recode:
+    """How one equation gets its derived columns back.
+
+    Attributes
+    ----------
+    name : str
+        The equation.
+    table : DataFrame
+        Its predictors on its n rows, in the order of ``Rows``.
+    rows : (n,) int array
+        Positions of these rows among all.
+    sources : tuple of Source
+        Variables that are simulated.
+    columns : tuple of Derived
+        Columns to rebuild.
+    encodings : dict of int to Encoding
+        The specs that they belong to.
+    shift, scale : (K,) arrays
+        Units of the Gram columns.
+    """
+
+    name: str
+    table: pd.DataFrame
+    rows: Indices
+    sources: tuple[Source, ...]
+    columns: tuple[Derived, ...]
+    encodings: dict[int, Encoding]
+    shift: Array
+    scale: Array
+
+    def apply(self, values: list[Array]) -> None:
+        """Replace the derived columns in ``values``, K arrays of length N, by new arrays.
+
+        Raises
+        ------
+        FormulaError
+            If a transformation is not defined at a simulated value (the logarithm of a negative number).
+        """
+        changed: dict[str, Any] = {}
+        for source in self.sources:
+            new = self.table[source.column].to_numpy(dtype=np.float64, copy=True)
+            simulated = values[source.at][self.rows[source.rows]]
+            new[source.rows] = self.shift[source.at] + self.scale[source.at] * simulated
+            changed[source.column] = new
+        table = replaced(self.table, changed)
+        where = f"equation {self.name} with simulated {', '.join(source.column for source in self.sources)}"
+        made = {e: encode(encoding, table, where=where)[0] for e, encoding in self.encodings.items()}
+        for column in self.columns:
+            new = values[column.at].copy()
+            new[self.rows] = (made[column.encoding][:, column.column] - self.shift[column.at]) / self.scale[column.at]
+            values[column.at] = new
+
+
+def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
+    """What each equation has to encode again; None where nothing is derived.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    grams : Grams
+        Its cross-products.
+    rows : Rows
+        Its rows.
+    data : dataframe or None
+        The table that the design was built from; needed if a column is derived.
+
+    Raises
+    ------
+    DataError
+        If a derived column cannot be rebuilt: no table, a factor made of a response, a transformed response.
+    """
+    derived = derived_columns(grams.layout)
+    if not any(derived):
+        return (None,) * len(derived)
+    _refuse_unknown(grams.layout, derived, data)
+    table = select_columns(data, frozenset().union(*(e.variables for e in spec.equations)), keep=spec.group)
+    kept = _used_rows(spec, table)
+    if len(kept) != len(rows.order):
+        raise DataError(
+            f"the table has {len(kept)} usable rows, the design {len(rows.order)}: they are not of the same data; pass "
+            "the table that the design was built from"
+        )
+    return tuple(_recode(spec, grams, rows, table.iloc[kept[rows.order]], own) if own else None for own in derived)
+
+
+def _used_rows(spec: ModelSpec, data: Any) -> Indices:
+    """Positions in a table of the rows that some equation uses: those of its design, in the same order."""
+    names = [sorted(equation.variables - equation.group_columns) for equation in spec.equations]
+    table = select_columns(data, {*spec.group}.union(*names), keep=spec.group)
+    known = cluster_codes(table, spec.group)[0] >= 0
+    complete = [~table[own].isna().to_numpy().any(axis=1) for own in names]
+    return np.flatnonzero(np.logical_or.reduce(complete) & known)
+
+
+def _refuse_unknown(layout: Layout, derived: tuple[tuple[Derived, ...], ...], data: Any) -> None:
+    plain = {equation.name for equation in layout.equations}
+    for column in (column for own in derived for column in own):
+        name, equation = layout.columns[column.at], layout.equations[column.equation]
+        shown = f"the predictor {name!r} of equation {equation.name}"
+        for variable in column.variables:
+            if variable not in plain:
+                raise DataError(
+                    f"{shown} is computed from {variable}, of which only a transformation is simulated; make the "
+                    "transformed response a column, and use it in all equations"
+                )
+            if variable in equation.levels:
+                raise DataError(
+                    f"{shown} treats {variable} as a factor, but simulated values of it are numbers of any size; "
+                    "use it as a number, or resample whole clusters (case_resampler)"
+                )
+        if data is None:
+            raise DataError(
+                f"{shown} is computed from {', '.join(column.variables)}, which is simulated, so it has to be encoded "
+                "again; pass the table of the fit as data"
+            )
+
+
+def _recode(spec: ModelSpec, grams: Grams, rows: Rows, table: pd.DataFrame, own: tuple[Derived, ...]) -> Recode:
+    """One equation; ``table`` has all rows in the order of ``Rows``."""
+    s, layout = own[0].equation, grams.layout
+    equation, asked = layout.equations[s], spec.equations[s]
+    member = np.array(grams.patterns)[rows.pattern]  # (N, R)
+    mine = np.flatnonzero(member[:, s])
+    predictors = to_encodable(table.iloc[mine][sorted(asked.predictors)])
+    sources = []
+    for variable in sorted({variable for column in own for variable in column.variables}):
+        r = next(r for r, other in enumerate(layout.equations) if other.name == variable)
+        sources.append(Source(safe_name(variable), layout.equations[r].response_at, member[mine, r]))
+    used = sorted({column.encoding for column in own})
+    encodings = {e: equation.encodings[e] for e in used}
+    return Recode(equation.name, predictors, mine, tuple(sources), own, encodings, grams.shift, grams.scale)

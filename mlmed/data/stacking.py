@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from narwhals.exceptions import DuplicateError
 
-from mlmed.data.engines import engine_rows
-from mlmed.data.frames import cluster_codes, index_names, schema_names, select_columns, taken, unknown_column
-from mlmed.data.numbering import doubtful_ids
-from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
+from mlmed.data.frames import engine_rows, index_names, schema_names, select_columns, taken, unknown_column
+from mlmed.data.ids import cluster_codes, doubtful_ids
+from mlmed.data.values import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
 from mlmed.options import STACK_ORDERS, StackOrder, check_list, check_text, one_of
 

@@ -27,7 +27,8 @@ import pandas as pd
 
 from mlmed.atomic import write_text
 from mlmed.errors import DataError, DatasetError, MlmedWarning, warn
-from mlmed.options import LETTERS, check_path, shown
+from mlmed.options import check_path
+from mlmed.text import LETTERS, shown
 
 __all__ = ["Dataset", "describe", "files", "load", "names"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.constants import numbers_of
+from mlmed.allowed import numbers_of
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION
 from mlmed.notes import joined
-from mlmed.options import shown
 from mlmed.syntax import check_size, parse_expression
+from mlmed.text import shown
 
 __all__ = ["combine", "combine_all", "known_name"]
 

@@ -27,7 +27,8 @@ from mlmed.formula import formula_variables, term_variables
 from mlmed.lmm.estimates import Estimates
 from mlmed.names import display_name
 from mlmed.notes import joined
-from mlmed.options import check_mapping, is_one_value, shown
+from mlmed.options import check_mapping, is_one_value
+from mlmed.text import shown
 
 __all__ = [
     "EFFECTS",

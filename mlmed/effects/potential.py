@@ -8,10 +8,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.smoothing import normal_mean, poisson_mean
 from mlmed.glm.family import BINARY, mean_of, slope_of
+from mlmed.text import Compact
 
 __all__ = [
     "CONTRASTS",

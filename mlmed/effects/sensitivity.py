@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from mlmed.compact import Compact
 from mlmed.effects.potential import Counterfactual
 from mlmed.glm.family import normal_density
 from mlmed.lmm.vcov import Directions
+from mlmed.text import Compact
 
 __all__ = [
     "CONTRASTS",

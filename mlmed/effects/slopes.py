@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import shorten
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import columns_at, is_straight, jump_around, reads, rows_of, transforms
 from mlmed.data.terms import Encoding
 from mlmed.effects.moderators import is_reached, unreached, values_seen
 from mlmed.errors import EffectError, FormulaError
 from mlmed.formula import term_variables
-from mlmed.names import display_level, display_name
+from mlmed.names import display_name
 from mlmed.options import is_number, is_one_value
+from mlmed.text import display_level, shorten
 
 __all__ = [
     "Path",

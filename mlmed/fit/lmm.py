@@ -18,10 +18,10 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from mlmed.data.design import build_design
-from mlmed.data.frames import column_names
+from mlmed.data.frames import column_names, lazy_frame
 from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Design, Layout
-from mlmed.data.pushdown import lazy_frame, pushed_grams
+from mlmed.data.pushdown import pushed_grams
 from mlmed.errors import EffectError
 from mlmed.fit.row_values import fitted_values, residual_values, with_index
 from mlmed.lmm.best import best_optimum

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.errors import DataError, NotIdentifiedError, filtering
 from mlmed.glm.family import check_response_of, likelihood, newton
 from mlmed.lmm.checks import CONSTANT, refuse_collinear, refuse_few_rows
 from mlmed.replication import Failure, Replicate
+from mlmed.text import Compact
 
 __all__ = ["GlmFit", "Regression", "fit_glm"]
 

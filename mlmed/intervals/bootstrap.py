@@ -27,10 +27,10 @@ from mlmed.options import (
     check_seed,
     check_text,
     one_of,
-    shown,
 )
 from mlmed.replication import Failure, LeaveOut, Replicate, leave_out, replicate, stacked
 from mlmed.report.plots import plot_draws
+from mlmed.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

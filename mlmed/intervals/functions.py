@@ -17,7 +17,8 @@ from mlmed.intervals.profile_search import QuantityAt
 from mlmed.intervals.sdcor import fit_sdcor_quantities
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.vcov import Vcov
-from mlmed.options import ORDERS, one_of, shown
+from mlmed.options import ORDERS, one_of
+from mlmed.text import shown
 
 __all__ = [
     "Expression",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmed.errors import EffectError
-from mlmed.options import ENDS, check_count, check_flag, check_jobs, check_seed, one_of, shown
+from mlmed.options import ENDS, check_count, check_flag, check_jobs, check_seed, one_of
+from mlmed.text import shown
 
 __all__ = ["Options", "check_options"]
 

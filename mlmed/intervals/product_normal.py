@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from mlmed.errors import EffectError
-from mlmed.options import shown
+from mlmed.text import shown
 
 __all__ = ["ProductNormal", "product_normal"]
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.chain import derived_columns
+from mlmed.data.rows import derived_columns
 from mlmed.effects.delta import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import Fitted, design_of
@@ -20,7 +20,8 @@ from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.resample import CaseResampler, Refit, Resampler, case_resampler, redrawn, within_case_resampler
 from mlmed.lmm.rowwise import residual_resampler, row_parametric_resampler
 from mlmed.lmm.simulation import at_optimum, parametric_resampler
-from mlmed.options import RESAMPLED, check_flag, one_of, shown
+from mlmed.options import RESAMPLED, check_flag, one_of
+from mlmed.text import shown
 
 __all__ = ["Plan", "bootstrap_fit", "resampler_for"]
 

@@ -10,8 +10,8 @@ from mlmed.data.columns import MANY_COLUMNS
 from mlmed.data.grams import Grams, column_sums, rest_share, unpacked
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.data.roots import NO_DIGITS
-from mlmed.data.sizes import LARGEST, SMALLEST, rescaled_by, unusual_size
 from mlmed.errors import DataError, NotIdentifiedError
+from mlmed.limits import LARGEST, SMALLEST, rescaled_by, unusual_size
 
 __all__ = [
     "COLLINEAR",

@@ -15,7 +15,7 @@ from mlmed.lmm.problem import Problem
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.working import Units, Working
-from mlmed.options import shown
+from mlmed.text import shown
 
 __all__ = ["Estimates", "loglik_at", "regression_loglik", "to_estimates"]
 

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.chain import derived_columns
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Design, Layout
-from mlmed.data.recode import Recode, recodes
-from mlmed.data.rows import Rows, row_products, unit_rows
+from mlmed.data.rows import Recode, Rows, derived_columns, recodes, row_products, unit_rows
 from mlmed.lmm.clusters import weighted
 from mlmed.lmm.covariance import ROUNDING, normal_root, psd_cholesky
 from mlmed.lmm.optimum import Optimum

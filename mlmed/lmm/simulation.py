@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.data.chain import refuse_cluster_means, refuse_derived
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import cross_roots
+from mlmed.data.rows import refuse_cluster_means, refuse_derived
 from mlmed.errors import EffectError
 from mlmed.lmm.covariance import ROUNDING, psd_cholesky
 from mlmed.lmm.optimum import Optimum

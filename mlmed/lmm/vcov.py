@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.frames import shorten
 from mlmed.lmm.estimates import Estimates
 from mlmed.notes import joined
 from mlmed.options import VCOV_KINDS, one_of
+from mlmed.text import shorten
 
 __all__ = [
     "Block",

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from mlmed.data.grams import Grams, column_sums, total_gram
 from mlmed.data.layout import Layout
-from mlmed.data.memory import refuse_columns, refuse_effects
+from mlmed.limits import refuse_columns, refuse_effects
 from mlmed.lmm.checks import (
     COLLINEAR,
     absorbed_effects,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.quadrature.likelihood import Mixture
 from mlmed.quadrature.optimizer import Optimum, not_below, optimize
 from mlmed.quadrature.posterior import (
@@ -20,6 +19,7 @@ from mlmed.quadrature.posterior import (
 )
 from mlmed.quadrature.problem import Problem, Units, build_problem, effect_order
 from mlmed.quadrature.rows import Rows
+from mlmed.text import Compact
 
 __all__ = ["Estimates", "Fit", "fit_rows", "plain_theta", "random_start", "start_theta", "to_estimates"]
 

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
+from mlmed.text import Compact
 
 __all__ = ["Centres", "Nodes", "adapt", "better_of", "centres_at_zero", "make_nodes"]
 

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.numerics.certificate import (
     CURVATURE,
     DECREMENT,
@@ -39,6 +38,7 @@ from mlmed.quadrature.climb import (
 from mlmed.quadrature.likelihood import conditional_loglik, loglik, scores
 from mlmed.quadrature.nodes import Centres, Nodes, better_of, centres_at_zero, make_nodes
 from mlmed.quadrature.problem import Problem
+from mlmed.text import Compact
 
 __all__ = [
     "LADDER",

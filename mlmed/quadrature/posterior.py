@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from mlmed.compact import Compact
 from mlmed.quadrature.likelihood import Mixture, posterior
 from mlmed.quadrature.nodes import centres_at_zero, make_nodes
 from mlmed.quadrature.optimizer import Optimum
 from mlmed.quadrature.problem import Problem, Units, effect_order
+from mlmed.text import Compact
 
 __all__ = [
     "ClusterEffects",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.data.layout import INTERCEPT
 from mlmed.errors import NotIdentifiedError
 from mlmed.lmm.checks import refuse_collinear
 from mlmed.quadrature.rows import Part, Rows
+from mlmed.text import Compact
 
 __all__ = ["Chunk", "Parameters", "Problem", "Structure", "Units", "build_chunks", "build_problem", "effect_order"]
 

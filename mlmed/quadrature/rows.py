@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,25 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
-from mlmed.data.alike import refuse_alike
-from mlmed.data.design import (
-    check_fixed,
-    check_predictors,
-    check_random,
-    check_response,
-    learn_encoding,
-    response_values,
-    to_encodable,
-)
-from mlmed.data.frames import cluster_codes, column_names, shorten
-from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout
-from mlmed.data.plain import complete_rows, read_columns
-from mlmed.data.predictors import observed_values, typical_values
+from mlmed.data.columns import Column
+from mlmed.data.design import check_response, complete_rows, read_columns
+from mlmed.data.encoding import learn_equation, response_values, to_encodable
+from mlmed.data.evaluation import Memory
+from mlmed.data.frames import column_names, shorten
+from mlmed.data.ids import cluster_codes
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, refuse_alike
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
 from mlmed.formula import Equation, parse_equation
 from mlmed.lmm.checks import COLLINEAR, refuse_one_cluster
-from mlmed.names import display_name
+from mlmed.text import Compact
 
 __all__ = [
     "MOST_DIMENSIONS",
@@ -208,49 +201,21 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     table = table.loc[rows].reset_index(drop=True)
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
-    first = _part(location, table)
-    second = _part(scale, table)
-    encodable = to_encodable(table[[name for name in table.columns if name in location.variables]])
-    y = response_values(location, encodable)
+    memory = Memory(to_encodable(table, sorted(names)))
+    first, second = _part(location, memory), _part(scale, memory)
+    y = response_values(location, memory)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
     return Rows(equations, y, first, second, codes, clusters, group, dropped, table, index, rows)
 
 
-def _part(equation: Equation, table: pd.DataFrame) -> Part:
-    encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
-    check_predictors(equation, encodable)
-    where = repr(equation.text)
-    fixed, spec = learn_encoding(equation.fixed, encodable, where=where)
-    check_fixed(equation, spec.column_names)
-    names: list[str] = []
-    columns: list[Array] = []
-    terms: list[int] = []
-    encodings = [spec]
-    for number, term in enumerate(equation.random):
-        values, term_spec = learn_encoding(term.formula, encodable, where=where)
-        encodings.append(term_spec)
-        names += map(display_name, term_spec.column_names)
-        columns.append(values)
-        terms += [number] * values.shape[1]
-    if equation.random:
-        check_random(equation, names)
-    random = np.concatenate(columns, axis=1) if columns else np.empty((len(table), 0))
-    typical, spread, levels = typical_values(equation, encodable)
-    layout = EquationLayout(
-        name=equation.name,
-        fixed=tuple(map(display_name, spec.column_names)),
-        random=tuple(names),
-        fixed_at=(),
-        random_at=(),
-        response_at=0,
-        terms=tuple(terms),
-        encodings=tuple(encodings),
-        typical=typical,
-        spread=spread,
-        levels=levels,
-        observed=observed_values(equation, encodable, typical),
-    )
-    return Part(layout.fixed, layout.random, fixed, random, layout)
+def _part(equation: Equation, memory: Memory) -> Part:
+    (fixed, *random), layout = learn_equation(equation, memory)
+    columns = [column for term in random for column in term]
+    return Part(layout.fixed, layout.random, _side_by_side(fixed, memory), _side_by_side(columns, memory), layout)
+
+
+def _side_by_side(columns: Sequence[Column], memory: Memory) -> Array:
+    return np.column_stack([np.empty((len(memory.table), 0)), *columns])
 
 
 #: Scale random effects that quadrature is offered for.

@@ -13,10 +13,11 @@ import pandas as pd
 
 from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError
-from mlmed.options import check_level, check_list, check_mapping, check_text, shown
+from mlmed.options import check_level, check_list, check_mapping, check_text
 from mlmed.report.forest import plot_forest
 from mlmed.report.text import WIDTH, as_html, format_number
 from mlmed.results.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
+from mlmed.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,8 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError
-from mlmed.options import check_list, check_text, shown
+from mlmed.options import check_list, check_text
+from mlmed.text import shown
 
 __all__ = ["Comparable", "fit_rows", "given_rows", "labels_of", "missing_effects", "truth_values"]
 

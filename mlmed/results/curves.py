@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import is_numeric, listed, normalize, select_columns, shorten
+from mlmed.data.design import complete_rows
+from mlmed.data.frames import normalize, select_columns
 from mlmed.data.levels import cluster_table, levels_of
-from mlmed.data.plain import complete_rows
+from mlmed.data.values import is_numeric
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import Fitted, design_of
 from mlmed.fit.names import shown_clusters
-from mlmed.names import assigned
-from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole, shown
+from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole
 from mlmed.results.grid import check_held, check_points, refuse_held_jumps
 from mlmed.results.newdata import given_responses, own_effects, read_rows
 from mlmed.results.prediction import row_means, row_variances, with_limits
+from mlmed.text import assigned, listed, shorten, shown
 
 __all__ = [
     "Line",

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mlmed.data.frames import listed
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import jump_around, pooled, rows_of
 from mlmed.errors import EffectError
-from mlmed.options import MOST_POINTS, check_mapping, is_one_value, is_whole, shown
+from mlmed.options import MOST_POINTS, check_mapping, is_one_value, is_whole
+from mlmed.text import listed, shown
 
 __all__ = ["check_held", "check_points", "refuse_held_jumps"]
 

@@ -14,8 +14,8 @@ from mlmed.fit.names import Kind, parameter_names, parameters
 from mlmed.intervals.functions import QuantitiesAt, parameters_at, quantity_of
 from mlmed.intervals.profile_search import QuantityAt
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities
-from mlmed.options import shown
 from mlmed.results.likelihood import LRTest, test_constraint, test_variance, variance_in
+from mlmed.text import shown
 
 __all__ = ["test_equation"]
 

@@ -31,13 +31,14 @@ from mlmed.intervals.resampling import Plan, bootstrap_fit
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.vcov import Vcov
-from mlmed.options import check_mapping, shown
+from mlmed.options import check_mapping
 from mlmed.results.curves import conditional_table, line_along
 from mlmed.results.hypotheses import test_equation
 from mlmed.results.influence import InfluenceResults, influence_of
 from mlmed.results.likelihood import LRTest, compare_fits
 from mlmed.results.prediction import predict, prediction_table
 from mlmed.results.tables import ranef_table
+from mlmed.text import shown
 
 __all__ = ["Inference"]
 

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, column_names, normalize, refuse_infinite, replaced, select_columns
-from mlmed.data.newrows import encode_as_fitted, known_clusters
+from mlmed.data.frames import column_names, normalize, replaced, select_columns
+from mlmed.data.ids import cluster_codes
+from mlmed.data.probing import encode_as_fitted, known_clusters
+from mlmed.data.values import refuse_infinite
 from mlmed.errors import DataError
 from mlmed.fit.lmm import Fitted
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from mlmed.data.frames import shorten
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import Fitted
 from mlmed.intervals.sdcor import correlations_table
-from mlmed.options import check_flag, check_list, shown
+from mlmed.options import check_flag, check_list
 from mlmed.report.curve_plots import plot_curves, plot_lines
 from mlmed.report.effect_plots import plot_caterpillar, plot_correlation_forest
 from mlmed.results.curves import (
@@ -24,6 +23,7 @@ from mlmed.results.curves import (
     own_values,
 )
 from mlmed.results.tables import ranef_table
+from mlmed.text import shorten, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,15 +21,7 @@ from mlmed.effects.predictive import (
 from mlmed.fit.lmm import Fitted, design_of
 from mlmed.lmm.rowwise import ResponseSampler, cluster_law, population_law, residual_root, row_model
 from mlmed.lmm.simulation import at_optimum
-from mlmed.options import (
-    PREDICTION_LEVELS,
-    SHOWN_DENSITIES,
-    Density,
-    check_count,
-    check_level,
-    check_seed,
-    one_of,
-)
+from mlmed.options import PREDICTION_LEVELS, SHOWN_DENSITIES, Density, check_count, check_level, check_seed, one_of
 from mlmed.replication import replicate
 from mlmed.report.predictive_plots import Panel, plot_panels
 

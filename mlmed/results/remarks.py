@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.categories import unordered
+from mlmed.data.frames import unordered
 from mlmed.data.grams import Grams, two_values
+from mlmed.data.ids import doubtful_ids
 from mlmed.data.layout import EquationLayout
-from mlmed.data.numbering import doubtful_ids
-from mlmed.data.written_numbers import MARKS
+from mlmed.data.values import MARKS
 from mlmed.effects.paths import Paths
 from mlmed.fit.lmm import Fitted
 from mlmed.formula import Equation, term_variables
 from mlmed.lmm.checks import COLLINEAR, within_share
-from mlmed.names import display_level, display_name
+from mlmed.names import display_name
 from mlmed.notes import Note
 from mlmed.system.model import ModelSpec
+from mlmed.text import display_level
 
 __all__ = ["mediation_notes", "table_notes", "two_valued"]
 

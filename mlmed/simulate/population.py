@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.compact import Compact
 from mlmed.errors import DataError
 from mlmed.options import DESIGNS, MOST, Design, check_flag, check_number, check_seed, is_whole, one_of, shown
+from mlmed.text import Compact
 
 __all__ = ["BPGTruth", "Population", "Simulated", "Source", "bpg", "default_truth", "whole"]
 

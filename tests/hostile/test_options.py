@@ -13,7 +13,8 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.options import METHODS, check_count, check_flag, check_jobs, check_level, check_seed, one_of, shown
+from mlmed.options import METHODS, check_count, check_flag, check_jobs, check_level, check_seed, one_of
+from mlmed.text import shown
 from tests.hostile.attack import VALUES, Odd, Tally, arguments, attack, tried
 from tests.hostile.subjects import fits, functions, methods, table
 

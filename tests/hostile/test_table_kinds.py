@@ -23,9 +23,8 @@ import pyarrow as pa
 import pytest
 
 import mlmed
-from mlmed.data.categories import with_category_order
-from mlmed.data.plain import complete_rows, plain_design, read_columns
-from mlmed.data.readers import open_parquet, read_table
+from mlmed.data.design import complete_rows, plain_design, read_columns
+from mlmed.data.readers import open_parquet, read_table, with_category_order
 from mlmed.errors import CategoryWarning, DataError, DroppedRowsWarning
 from mlmed.formula import parse_equation
 

@@ -18,7 +18,7 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
-from mlmed.data.design import encode
+from mlmed.data.encoding import encode
 from mlmed.data.readers import read_table
 from mlmed.errors import CategoryWarning, DataError
 from tests.tolerances import SAME

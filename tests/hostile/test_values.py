@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import mlmed
-from mlmed.data.cells import refuse_odd_cells
+from mlmed.data.values import refuse_odd_cells
 from mlmed.errors import DataError, MlmedError
 from tests.hostile.attack import Tally, tried
 from tests.hostile.odd_tables import BASE, CALLS, ROLES, SHAPES, M, duck, renamed, tables, with_cell

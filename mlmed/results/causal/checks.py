@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.frames import listed, shorten
+from mlmed.data.design import two_levels
 from mlmed.data.layout import EquationLayout
-from mlmed.data.plain import two_levels
 from mlmed.data.predictors import coded_variables
-from mlmed.data.written_numbers import refusal_of_text, value_counts, written_numbers
+from mlmed.data.values import refusal_of_text, value_counts, written_numbers
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.effects.slopes import as_number
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
-from mlmed.names import typed
-from mlmed.options import FAMILIES, HC_KINDS, METHODS, check_mapping, check_text, is_one_value, one_of, shown
+from mlmed.options import FAMILIES, HC_KINDS, METHODS, check_mapping, check_text, is_one_value, one_of
+from mlmed.text import listed, shorten, shown, typed
 
 __all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
-from mlmed.data.frames import cluster_codes, normalize
+from mlmed.data.design import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
+from mlmed.data.frames import normalize
+from mlmed.data.ids import cluster_codes
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
-from mlmed.data.plain import PlainDesign, complete_rows, encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError
 from mlmed.fit.lmm import Fitted, fit_model
 from mlmed.fit.vcov import alone_in, covariance, lost_along, named, plain_covariance, too_few
@@ -27,6 +27,7 @@ from mlmed.lmm.ranef import ModeLaw
 from mlmed.lmm.vcov import Directions, Vcov, leading
 from mlmed.notes import Note
 from mlmed.system.model import ModelSpec
+from mlmed.text import Compact
 
 __all__ = [
     "EquationFit",

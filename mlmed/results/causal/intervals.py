@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmed.errors import EffectError
-from mlmed.options import shown
 from mlmed.results.causal.setting import Question
+from mlmed.text import shown
 
 __all__ = ["OPTIONS", "question_of"]
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve, Factored, Jointly
 from mlmed.effects.sensitivity import Equation, Pair, embedding
 from mlmed.errors import EffectError
-from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of, shown
+from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of
 from mlmed.results.causal.fit import EquationFit
 from mlmed.results.causal.fitted import CausalFit
+from mlmed.text import shown
 
 __all__ = ["check_direct", "check_rho", "curve_of", "grid_of", "interval_of", "pair_of"]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
 from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law, compared
@@ -18,6 +17,7 @@ from mlmed.fit.lmm import Fitted
 from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import GROUPS, RANEF_DRAWS, one_of
 from mlmed.results.causal.fit import EquationFit, Grouping
+from mlmed.text import Compact
 
 __all__ = ["Chain", "Prepared", "Question", "check_linear"]
 

@@ -13,10 +13,10 @@ from mlmed.effects.uncertainty import Contrasts, lost_coefficients, slopes_at
 from mlmed.errors import EffectError
 from mlmed.intervals.bootstrap import draws_table
 from mlmed.lmm.vcov import said_along
-from mlmed.names import assigned
 from mlmed.notes import joined
 from mlmed.results.causal.setting import Chain, Prepared, Question
 from mlmed.results.causal.tables import CLOSED, draw_effects
+from mlmed.text import assigned
 
 __all__ = ["interaction_table", "moderation_table", "refuse_no_interaction"]
 

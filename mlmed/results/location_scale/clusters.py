@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import shorten
 from mlmed.data.layout import INTERCEPT
 from mlmed.errors import EffectError
 from mlmed.fit.names import shown_clusters
@@ -17,6 +16,7 @@ from mlmed.quadrature.fit import Fit
 from mlmed.quadrature.posterior import EffectsLaw, NewColumns, predict_rows
 from mlmed.results.location_scale.prediction import with_limits
 from mlmed.results.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
+from mlmed.text import shorten
 
 __all__ = ["Chosen", "Scatter", "chosen_effect", "cluster_table", "default_effect", "scatter_data"]
 

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, listed, normalize, refuse_infinite, replaced, select_columns
-from mlmed.data.newrows import encode_as_fitted, known_clusters
-from mlmed.data.plain import complete_rows
+from mlmed.data.design import complete_rows
+from mlmed.data.frames import normalize, replaced, select_columns
+from mlmed.data.ids import cluster_codes
+from mlmed.data.probing import encode_as_fitted, known_clusters
+from mlmed.data.values import refuse_infinite
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.formula import Equation
@@ -19,6 +21,7 @@ from mlmed.options import MOST_POINTS, check_count, check_text
 from mlmed.quadrature.posterior import NewColumns
 from mlmed.quadrature.rows import Part, Rows
 from mlmed.results.grid import check_held, refuse_held_jumps
+from mlmed.text import listed
 
 __all__ = ["line_along", "own_columns", "read_columns"]
 

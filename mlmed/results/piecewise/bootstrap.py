@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.frames import cluster_codes, select_columns
-from mlmed.data.ids import refuse_rounded
+from mlmed.data.frames import select_columns
+from mlmed.data.ids import cluster_codes, refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.effects.delta import Quantity
 from mlmed.effects.separate import QUOTIENTS

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.data.design import PlainDesign, complete_rows, plain_design
 from mlmed.data.levels import cluster_table
-from mlmed.data.plain import PlainDesign, complete_rows, plain_design
 from mlmed.effects.delta import delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import DataError

@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.compact import Compact
-from mlmed.data.frames import cluster_codes
+from mlmed.data.design import complete_rows, read_columns
 from mlmed.data.grams import Grams, two_values
+from mlmed.data.ids import cluster_codes
 from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
-from mlmed.data.plain import complete_rows, read_columns
 from mlmed.errors import DataError, FormulaError
 from mlmed.fit.lmm import fit_model
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
@@ -26,6 +25,7 @@ from mlmed.results.piecewise.parts import Part, layout_of
 from mlmed.results.remarks import table_notes, two_valued
 from mlmed.results.results import MixedResults
 from mlmed.system.model import ModelSpec
+from mlmed.text import Compact
 
 __all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
 

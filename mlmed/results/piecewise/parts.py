@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.data.design import encode
+from mlmed.data.encoding import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.fit.labels import coefficient_labels
 from mlmed.fit.names import Kind, parameters, psi
