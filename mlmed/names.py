@@ -16,11 +16,13 @@ from formulaic.transforms import TRANSFORMS
 
 __all__ = [
     "FUNCTIONS",
+    "OF_EQUATION",
     "assigned",
     "decoded",
     "display_level",
     "display_name",
     "encode_quoted",
+    "labelled",
     "needing_backticks",
     "quote_columns",
     "quoted_name",
@@ -31,6 +33,8 @@ __all__ = [
 #: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.calls``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
+#: Between an equation and one of its terms. A colon is the sign of interactions: ``m~x:w``.
+OF_EQUATION = "~"
 #: Beginning of the names of columns that mlmed makes inside an engine.
 RESERVED = "mlmed_"
 
@@ -111,6 +115,17 @@ def typed(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return repr(str(value)) if isinstance(value, str) else str(value)
+
+
+def labelled(equation: str, term: str) -> str:
+    """Join the label of a term of an equation; the term alone where no equation is named.
+
+    Examples
+    --------
+    >>> labelled("m", "x:w"), labelled("", "x:w")
+    ('m~x:w', 'x:w')
+    """
+    return f"{equation}{OF_EQUATION}{term}" if equation else term
 
 
 def assigned(values: Mapping[str, object], digits: int = 6) -> str:

@@ -14,7 +14,7 @@ from mlmed.compact import Compact
 from mlmed.data.columns import Column
 from mlmed.data.terms import Encoding
 from mlmed.formula import Equation
-from mlmed.names import display_name, safe_name
+from mlmed.names import display_name, labelled, safe_name
 
 __all__ = ["INTERCEPT", "Design", "Dropped", "EquationLayout", "Layout", "column_labels"]
 
@@ -28,10 +28,10 @@ def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     Examples
     --------
     >>> column_labels([("", "Intercept"), ("", "x"), ("y", "center(x)")])
-    ('1', 'x', 'y:center(x)')
+    ('1', 'x', 'y~center(x)')
     """
     shown = [(owner, "1" if name == INTERCEPT else display_name(name)) for owner, name in keys]
-    return tuple(f"{owner}:{name}" if owner else name for owner, name in shown)
+    return tuple(labelled(owner, name) for owner, name in shown)
 
 
 @dataclass(frozen=True, slots=True)

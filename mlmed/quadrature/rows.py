@@ -33,7 +33,7 @@ __all__ = ["SCALE", "Part", "Rows", "read_equations", "read_rows"]
 Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.
-SCALE = "sigma:"
+SCALE = "sigma"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
