@@ -26,8 +26,8 @@ print("\nFunctions of the parameters")
 combined = fit.nlcom(
     {
         "indirect less direct": "indirect - direct",
-        "correlation of a_j and b_j": "cov_ab / sqrt(`var(Med:X)` * `var(y:Med)`)",
-        "residual variances, y / Med": "`var(y:Residual)` / `var(Med:Residual)`",
+        "correlation of a_j and b_j": "cov_ab / sqrt(`var(Med~X)` * `var(y~Med)`)",
+        "residual variances, y / Med": "`var(y~Residual)` / `var(Med~Residual)`",
     }
 )
 print(combined[["term", "estimate", "std_error", "conf_low", "conf_high"]].round(5).to_string(index=False))

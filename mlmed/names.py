@@ -16,9 +16,11 @@ from formulaic.transforms import TRANSFORMS
 
 __all__ = [
     "FUNCTIONS",
+    "OF_EQUATION",
     "decoded",
     "display_name",
     "encode_quoted",
+    "labelled",
     "needing_backticks",
     "quote_columns",
     "quoted_name",
@@ -28,6 +30,8 @@ __all__ = [
 #: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.syntax``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
+#: Between an equation and one of its terms. A colon is the sign of interactions: ``m~x:w``.
+OF_EQUATION = "~"
 #: Beginning of the names of columns that mlmed makes inside an engine.
 RESERVED = "mlmed_"
 
@@ -143,3 +147,14 @@ def quote_columns(text: str, columns: Iterable[str]) -> str:
     odd = [re.escape(c) for c in sorted(columns, key=len, reverse=True) if not _is_plain(c) and _is_word(c)]
     pattern = r"`[^`]*`|(?<![\w.])(?:" + "|".join([*odd, _CODES]) + r")(?![\w.(])"
     return re.sub(pattern, lambda hit: hit[0] if hit[0].startswith("`") else f"`{hit[0]}`", text)
+
+
+def labelled(equation: str, term: str) -> str:
+    """Join the label of a term of an equation; the term alone where no equation is named.
+
+    Examples
+    --------
+    >>> labelled("m", "x:w"), labelled("", "x:w")
+    ('m~x:w', 'x:w')
+    """
+    return f"{equation}{OF_EQUATION}{term}" if equation else term

@@ -81,11 +81,11 @@ def test_the_data_are_those_of_the_page(dataset):
 @pytest.mark.parametrize(
     ("term", "responses", "ours"),
     [
-        ("PAstd_PA_lag", {"NAstd": "NA.std", "PAstd": "PA.std"}, "PA.std:PA_lag"),
-        ("cor(NAstd_NA_lag,PAstd_NA_lag)", {"NAstd": "NA.std", "PAstd": "PA.std"}, "cor(NA.std:NA_lag,PA.std:NA_lag)"),
+        ("PAstd_PA_lag", {"NAstd": "NA.std", "PAstd": "PA.std"}, "PA.std~PA_lag"),
+        ("cor(NAstd_NA_lag,PAstd_NA_lag)", {"NAstd": "NA.std", "PAstd": "PA.std"}, "cor(NA.std~NA_lag,PA.std~NA_lag)"),
         ("sigma_NAstd", {"NAstd": ""}, "sd(Residual)"),
-        ("sigma_steps.pm:steps.pmd", {}, "sigma:steps.pm:steps.pmd"),
-        ("sd(sigma_Intercept)", {}, "sd(sigma:Intercept)"),
+        ("sigma_steps.pm:steps.pmd", {}, "sigma~steps.pm:steps.pmd"),
+        ("sd(sigma_Intercept)", {}, "sd(sigma~Intercept)"),
     ],
 )
 def test_names_of_brms(term, responses, ours):

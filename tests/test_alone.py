@@ -208,10 +208,10 @@ def test_a_treatment_that_others_have_keeps_its_effects(data):
     text = fit.summary(vcov="CR2")
     assert "without cluster 3 (id)" in " ".join(text.split())
     scaled = fit.influence(vcov="CR2").tidy().set_index("term")
-    assert scaled.loc["m:one", "scaled"].isna().all()
-    assert scaled.loc["m:one", "note"].str.contains("scaled: no robust standard error").all()
-    assert scaled.loc["m:x", "scaled"].notna().sum() == 13  # without cluster 3 there is no fit
-    assert (scaled.loc["m:x", "note"] == "").sum() == 13
+    assert scaled.loc["m~one", "scaled"].isna().all()
+    assert scaled.loc["m~one", "note"].str.contains("scaled: no robust standard error").all()
+    assert scaled.loc["m~x", "scaled"].notna().sum() == 13  # without cluster 3 there is no fit
+    assert (scaled.loc["m~x", "note"] == "").sum() == 13
 
 
 def test_json_of_the_command_line(data, tmp_path, capsys):
@@ -221,11 +221,11 @@ def test_json_of_the_command_line(data, tmp_path, capsys):
     assert main(["fit", str(path), *formulas, "--vcov", "CR2", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     rows = {row["term"]: row for row in [*document["fixef"], *document["effects"]]}
-    for term in ("m:one", "y:one", "a", "indirect", "total"):
+    for term in ("m~one", "y~one", "a", "indirect", "total"):
         assert rows[term]["std_error"] is None
         assert rows[term]["p_value"] is None
         assert "without cluster 3 (id)" in rows[term]["note"]
-    for term in ("y:m", "b"):
+    for term in ("y~m", "b"):
         assert rows[term]["std_error"] > 0.0
 
 
@@ -238,10 +238,10 @@ def test_draws_of_clusters(joint, within):
     assert 15 <= boot.n_failed <= 40  # (1 - 1/14)^14 = .354 of the replicates do not have the cluster
     for method in ("percentile", "normal"):
         table = boot.tidy(method=method).set_index("term")
-        lost = ["a", "cprime", "indirect", "direct", "total", "m:one", "y:one"]
+        lost = ["a", "cprime", "indirect", "direct", "total", "m~one", "y~one"]
         assert table.loc[lost, INFERENCE].isna().all().all()
         assert table.loc[lost, "note"].str.contains("no interval: without cluster 3 \\(id\\)").all()
-        assert table.loc[["b", "m:x", "y:x"], INFERENCE].notna().all().all()
+        assert table.loc[["b", "m~x", "y~x"], INFERENCE].notna().all().all()
     shown = joint.effects(interval="bootstrap", n=40, seed=1, within=within).set_index("term")
     assert np.isnan(shown.loc["indirect", "conf_low"])
 
@@ -259,10 +259,10 @@ def test_strata_do_not_hide_it(data):
         fit = mlmed.piecewise("m ~ one + (1 | id)", "y ~ m + one + (1 | id)", data, treatment="one")
     for boot in (fit.bootstrap(70, seed=1), fit.bootstrap(45, seed=1, strata="one")):
         table = boot.tidy().set_index("term")
-        lost = ["a", "cprime", "c", "indirect", "total", "c_minus_cprime", "prop_mediated", "ratio", "reduced:one"]
+        lost = ["a", "cprime", "c", "indirect", "total", "c_minus_cprime", "prop_mediated", "ratio", "reduced~one"]
         assert table.loc[lost, ["conf_low", "conf_high", "p_value"]].isna().all().all()
         assert table.loc[lost, "note"].str.contains("without cluster 3 \\(id\\)").all()
-        assert table.loc[["b", "y:m", "m:Intercept"], "conf_low"].notna().all()
+        assert table.loc[["b", "y~m", "m~Intercept"], "conf_low"].notna().all()
 
 
 @pytest.mark.parametrize("interval", ["delta", "monte-carlo", "product"])
@@ -305,7 +305,7 @@ def test_least_squares_errors_of_statsmodels(data):
     theirs = OLS(data["m"].to_numpy(), X).fit(
         cov_type="cluster", cov_kwds={"groups": data["id"].to_numpy(), "use_correction": False}
     )
-    found = fit.tidy().set_index("term").loc[["m:Intercept", "m:x", "m:one"], "std_error"]
+    found = fit.tidy().set_index("term").loc[["m~Intercept", "m~x", "m~one"], "std_error"]
     np.testing.assert_allclose(found.iloc[:2], np.sqrt(14 / 13) * theirs.bse[:2], rtol=SAME)
     assert np.isnan(found.iloc[2])
     assert theirs.bse[2] > 0.0

@@ -79,7 +79,7 @@ def test_the_model_bootstraps_spread_as_the_delta_errors(fit, kind):
 
 def test_tables_have_the_same_columns_as_ever(fit, boot):
     for method in ("percentile", "bc", "bca", "basic", "normal"):
-        table = boot.tidy(method=method, terms=["a", "indirect", "var(m:x)"])
+        table = boot.tidy(method=method, terms=["a", "indirect", "var(m~x)"])
         assert tuple(table.columns) == COLUMNS
         assert (table["conf_low"] < table["conf_high"]).all()
     effects = fit.effects(interval="bootstrap", n=60, seed=3)
@@ -163,7 +163,7 @@ def test_failures_that_differ_in_their_numbers_are_counted_together():
     ((failure, count),) = found.failures.items()
     assert count == found.n_failed > 5
     assert failure.text.startswith("np.log(m) in equation y with simulated m is not a finite number")
-    assert f"{count} failed ({count}: np.log(m) in equation y" in found.tidy(terms="m:x").loc[0, "note"]
+    assert f"{count} failed ({count}: np.log(m) in equation y" in found.tidy(terms="m~x").loc[0, "note"]
 
 
 def test_fixed_effects_of_the_model_have_no_interval(dataset):

@@ -55,12 +55,12 @@ def test_every_row_that_rests_on_the_variances_and_no_other(edge, kind):
     assert flagged(tidy).tolist() == expected.tolist()
     assert flagged(edge.fixef(vcov=kind)).tolist() == expected[:p].tolist()
     rows = edge.effects(vcov=kind).set_index("term")
-    paths = {"a": "m:x", "b": "y:m", "cprime": "y:x", "direct": "y:x"}
+    paths = {"a": "m~x", "b": "y~m", "cprime": "y~x", "direct": "y~x"}
     wanted = {term: bool(moved[edge.names.index(name)]) for term, name in paths.items()}
     wanted |= dict.fromkeys(("cov_ab", "indirect", "total"), True)
     assert flagged(rows).to_dict() == wanted
     asked = edge.nlcom(
-        {"b": "b", "d": "a - cprime", "v": "var(y:m)", "s": "sd(m:x)", "e": "var(y:Residual)"}, vcov=kind
+        {"b": "b", "d": "a - cprime", "v": "var(y~m)", "s": "sd(m~x)", "e": "var(y~Residual)"}, vcov=kind
     )
     assert flagged(asked).tolist() == [wanted["b"], wanted["a"], True, True, False]
     drawn = edge.effects(vcov=kind, interval="monte-carlo", n=100, seed=1).set_index("term")
@@ -68,7 +68,7 @@ def test_every_row_that_rests_on_the_variances_and_no_other(edge, kind):
     document = json.loads(edge.to_json(vcov=kind))
     told = {row["term"]: BOUNDARY_NOTE in row["note"] for row in [*document["fixef"], *document["effects"]]}
     assert {term: told[term] for term in wanted} == wanted
-    assert told["y:m"] == wanted["b"]
+    assert told["y~m"] == wanted["b"]
     summary = edge.summary(vcov=kind).split("Fixed effects")[1].split("Random effects")[0]
     assert (BOUNDARY_NOTE in " ".join(summary.split())) == bool(moved[:p].any())
 
@@ -111,7 +111,7 @@ def test_separate_equations_and_profiles(edge):
     rows = fit.effects(vcov="joint").set_index("term")
     assert flagged(rows)[["a", "b", "cprime", "indirect", "direct"]].tolist() == [False, True, True, True, True]
     assert not flagged(fit.effects(vcov="block")).any()
-    assert flagged(fit.nlcom({"v": "`var(y:m)`", "w": "`var(m:x)`"})).tolist() == [True, False]
+    assert flagged(fit.nlcom({"v": "`var(y~m)`", "w": "`var(m~x)`"})).tolist() == [True, False]
     table = edge.effects(interval="profile", vcov="joint").set_index("term")
     assert table.loc["b", "note"] == f"std_error: {BOUNDARY_NOTE}"
 

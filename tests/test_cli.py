@@ -86,7 +86,7 @@ def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> 
     columns = sorted(ROW_KEYS - {"term"})
     np.testing.assert_allclose(effects[columns].astype(float), expected[columns].astype(float), rtol=SAME)
     assert list(effects.index) == ["a", "b", "cprime", "cov_ab", "indirect", "direct", "total"]
-    assert [row["term"] for row in document["residual"]] == ["var(m:Residual)", "var(y:Residual)"]
+    assert [row["term"] for row in document["residual"]] == ["var(m~Residual)", "var(y~Residual)"]
     assert all(row["statistic"] is None and row["p_value"] is None for row in document["residual"])
 
 

@@ -62,16 +62,16 @@ def test_terms_mean_the_same_in_every_school(everything: Comparison, data: pd.Da
     """Separate equations have the parameters of separate mixed fits, under the names of the joint one."""
     single = mlmed.mixed(OUTCOME, data)
     column = everything.table["piecewise REML"]
-    assert column["y:Med"] == pytest.approx(single.params["Med"], rel=SAME)
-    assert column["var(y:Med)"] == pytest.approx(single.G.loc["Med", "Med"], rel=SAME)
-    assert column["var(y:Residual)"] == pytest.approx(single.sigma2.iloc[0], rel=SAME)
-    assert np.isnan(everything.table.loc["cov(Med:X,y:Med)", "piecewise REML"])
+    assert column["y~Med"] == pytest.approx(single.params["Med"], rel=SAME)
+    assert column["var(y~Med)"] == pytest.approx(single.G.loc["Med", "Med"], rel=SAME)
+    assert column["var(y~Residual)"] == pytest.approx(single.sigma2.iloc[0], rel=SAME)
+    assert np.isnan(everything.table.loc["cov(Med~X,y~Med)", "piecewise REML"])
 
 
 def test_expressions_and_single_equations(joint: mlmed.MediationResults, data: pd.DataFrame) -> None:
     """A label for an expression; every fit that has the names evaluates it."""
     single = mlmed.mixed(MEDIATOR, data)
-    found = mlmed.compare(joint, single, terms={"sd of a_j": "sqrt(var(Med:X))", "indirect": "indirect"})
+    found = mlmed.compare(joint, single, terms={"sd of a_j": "sqrt(var(Med~X))", "indirect": "indirect"})
     assert list(found.table.index) == ["sd of a_j", "indirect"]
     assert found.table.loc["sd of a_j"].tolist() == pytest.approx([0.8008, 0.8009], abs=5e-5)
     expected = single.nlcom("sqrt(var(X))")["std_error"].iloc[0]
@@ -121,7 +121,7 @@ def test_names_of_columns(joint: mlmed.MediationResults) -> None:
         ({"terms": []}, "terms is empty"),
         ({"terms": ["indirekt"]}, "no fit has 'indirekt'.*known are"),
         ({"terms": "indirekt"}, "no fit has 'indirekt'"),
-        ({"terms": {"x": "sqrt(var(Med:Y))"}}, r"no fit has 'sqrt\(var\(Med:Y\)\)': cannot read"),
+        ({"terms": {"x": "sqrt(var(Med~Y))"}}, r"no fit has 'sqrt\(var\(Med~Y\)\)': cannot read"),
         ({"level": 95}, "level must be a proportion"),
     ],
 )
@@ -156,7 +156,7 @@ def test_text_and_picture(everything: Comparison) -> None:
     with pytest.raises(EffectError, match="no terms to draw"):
         everything.plot([])
     only_true = mlmed.compare(mlmed.mixed("y ~ x + (1 | id)", mlmed.simulate.bpg(20, 5, seed=1).data), truth={"a": 0.4})
-    assert only_true.plot().axes[0].get_title() == "y:Intercept"  # a has a truth, but no estimate
+    assert only_true.plot().axes[0].get_title() == "y~Intercept"  # a has a truth, but no estimate
     with pytest.raises(EffectError, match="no term 'a' to draw"):
         only_true.plot("a")
     import matplotlib.pyplot as plt

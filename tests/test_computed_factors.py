@@ -113,8 +113,8 @@ def test_a_mediator_that_is_cut_in_the_outcome_is_simulated_again(data: pd.DataF
     """``C(m > 0)`` follows the simulated m in a parametric bootstrap, as ``I(m > 0)`` does."""
     fits = [mlmed.mixed(["m ~ x + (1 | id)", f"y ~ x + {cut} + (1 | id)"], data) for cut in ("C(m > 0)", "I(m > 0)")]
     left, right = (fit.bootstrap(4, kind="parametric", seed=1).draws for fit in fits)
-    assert left["y:x"].notna().all()
-    np.testing.assert_allclose(left["y:x"], right["y:x"], rtol=REFIT)
+    assert left["y~x"].notna().all()
+    np.testing.assert_allclose(left["y~x"], right["y~x"], rtol=REFIT)
 
 
 def test_piecewise_causal_and_location_scale(data: pd.DataFrame) -> None:

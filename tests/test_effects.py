@@ -33,10 +33,10 @@ def test_effects_are_the_paper_s_formulas(fit):
     """BPG 2006: Var(indirect) = b2 Va + a2 Vb + Va Vb + 2ab Cab + Cab2 + V(cov); total adds Vc + 2b Cac + 2a Cbc."""
     table = fit.effects().set_index("term")
     V = fit.vcov()
-    a, b, c = "m:x", "y:m", "y:x"
+    a, b, c = "m~x", "y~m", "y~x"
     pa, pb = fit.params[a], fit.params[b]
     cov = fit.G.loc[a, b]
-    Vcov = V.loc["cov(m:x,y:m)", "cov(m:x,y:m)"]
+    Vcov = V.loc["cov(m~x,y~m)", "cov(m~x,y~m)"]
     indirect = pb**2 * V.loc[a, a] + pa**2 * V.loc[b, b] + V.loc[a, a] * V.loc[b, b]
     indirect += 2 * pa * pb * V.loc[a, b] + V.loc[a, b] ** 2 + Vcov
     total = indirect + V.loc[c, c] + 2 * pb * V.loc[a, c] + 2 * pa * V.loc[b, c]
@@ -74,7 +74,7 @@ def test_nlcom_equals_the_built_in_effect(fit, vcov, order):
     built = fit.effects(vcov=vcov, order=order).set_index("term")
     asked = {"indirect": "a*b + cov_ab", "total": "a*b + cov_ab + cprime"}
     user = fit.nlcom(asked, vcov=vcov, order=order).set_index("term")
-    spelled = fit.nlcom("`m:x` * `y:m` + `cov(m:x,y:m)`", vcov=vcov, order=order)
+    spelled = fit.nlcom("`m~x` * `y~m` + `cov(m~x,y~m)`", vcov=vcov, order=order)
     for term in asked:
         np.testing.assert_allclose(
             user.loc[term, ["estimate", "std_error"]].astype(float),
@@ -129,7 +129,7 @@ def test_moderated_paths(data):
     plain = moved.effects(at={"v": 0.0}).set_index("term")
     np.testing.assert_allclose(at["std_error"], plain["std_error"], rtol=1e-6)
     np.testing.assert_allclose(at["estimate"], plain["estimate"], rtol=1e-6)
-    assert at.loc["a", "estimate"] == pytest.approx(fit.params["m:x"] + 0.7 * fit.params["m:x:w"], rel=SAME)
+    assert at.loc["a", "estimate"] == pytest.approx(fit.params["m~x"] + 0.7 * fit.params["m~x:w"], rel=SAME)
     assert at.loc["a", "note"] == "at w = 0.7"
     assert (
         "(mean)" in fit.effects().set_index("term").loc["indirect", "note"] or "(mean)" in fit.effects().loc[0, "note"]
@@ -142,7 +142,7 @@ def test_moderated_random_slopes(data):
     fit = mlmed.mediate("m ~ x * w + (1 + x + x:w | id)", "y ~ m + x + (1 + m | id)", data, treatment="x")
     G = fit.G
     value = fit.effects(at={"w": 2.0}).set_index("term").loc["cov_ab", "estimate"]
-    assert value == pytest.approx(G.loc["m:x", "y:m"] + 2.0 * G.loc["m:x:w", "y:m"], rel=SAME)
+    assert value == pytest.approx(G.loc["m~x", "y~m"] + 2.0 * G.loc["m~x:w", "y~m"], rel=SAME)
 
 
 def test_two_level_treatment(data):
@@ -161,7 +161,7 @@ def test_many_levels_and_curves_need_a_contrast(data):
         fit.effects()
     assert "contrast=" in fit.summary()
     fit = mlmed.mediate("m ~ dose + (1 | id)", "y ~ m + dose + (1 | id)", three, contrast=("low", "mid"))
-    assert fit.effects().loc[0, "estimate"] == pytest.approx(fit.params["m:dose[T.mid]"] - fit.params["m:dose[T.low]"])
+    assert fit.effects().loc[0, "estimate"] == pytest.approx(fit.params["m~dose[T.mid]"] - fit.params["m~dose[T.low]"])
     curved = mlmed.mediate("m ~ x + I(x**2) + (1 | id)", "y ~ m + x + (1 | id)", data)
     with pytest.raises(EffectError, match="not a single slope"):
         curved.effects()
@@ -176,7 +176,7 @@ def test_interaction_of_treatment_and_mediator_is_refused(data):
     document = json.loads(fit.to_json())
     assert document["effects"] == []
     assert "m:x" in document["effects_reason"]
-    assert np.isfinite(fit.nlcom("`y:m` + `y:m:x`").loc[0, "std_error"])
+    assert np.isfinite(fit.nlcom("`y~m` + `y~m:x`").loc[0, "std_error"])
 
 
 def test_treatment_absent_from_the_outcome(data):

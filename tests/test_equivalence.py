@@ -124,7 +124,7 @@ def test_an_empty_second_pattern_changes_nothing(data, fit):
     with pytest.warns(DroppedRowsWarning):
         more = mlmed.mediate(MEDIATOR, OUTCOME, pd.concat([data, extra], ignore_index=True))
     assert more.n_clusters == fit.n_clusters + 1
-    assert more.params["m:x"] != fit.params["m:x"]
+    assert more.params["m~x"] != fit.params["m~x"]
 
 
 def test_factor_coding_spans_the_same_space(data):

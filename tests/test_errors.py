@@ -189,7 +189,7 @@ BAD: dict[str, Bad] = {
         "m ~ x + C(id) + (1 + x | id)", same, NotIdentifiedError, ("fixed effects hold Intercept", "REML", "remove")
     ),
     "random effects that repeat each other": Bad(
-        "m ~ x + (1 + x + w | id)", put(w=lambda d: 2.0 * d.x + 3.0), NotIdentifiedError, ("m:w", "m:x", "use fewer")
+        "m ~ x + (1 + x + w | id)", put(w=lambda d: 2.0 * d.x + 3.0), NotIdentifiedError, ("m~w", "m~x", "use fewer")
     ),
     "collinear": Bad(
         "m ~ x + w + (1 | id)",
@@ -558,9 +558,9 @@ def test_nlcom_refuses_functions_without_a_number(fit: mlmed.MediationResults, f
 @pytest.mark.parametrize(
     ("text", "derivative"),
     [
-        ("sqrt(`var(m:x)`)", lambda v: 0.5 / np.sqrt(v)),
-        ("log(`var(m:x)`)", lambda v: 1.0 / v),
-        ("sqrt(`var(y:x)`)", lambda v: 0.5 / np.sqrt(v)),
+        ("sqrt(`var(m~x)`)", lambda v: 0.5 / np.sqrt(v)),
+        ("log(`var(m~x)`)", lambda v: 1.0 / v),
+        ("sqrt(`var(y~x)`)", lambda v: 0.5 / np.sqrt(v)),
         ("log(a)", lambda v: 1.0 / v),
         ("sqrt(a)", lambda v: 0.5 / np.sqrt(v)),
         ("1 / cov_ab", lambda v: -1.0 / v**2),

@@ -373,7 +373,7 @@ def test_names_with_a_dollar_in_other_modes(data: pd.DataFrame) -> None:
     np.testing.assert_allclose(effect(fit), effect(reference), rtol=1e-6, atol=1e-9)
     assert "$1_$2" in fit.summary()
     ratio = fit.nlcom({"r": "`y:$1_$2` / `^m$:$1_$2`"})["estimate"][0]
-    assert ratio == pytest.approx(reference.nlcom({"r": "`y:x` / `m:x`"})["estimate"][0], rel=1e-6)
+    assert ratio == pytest.approx(reference.nlcom({"r": "`y~x` / `m~x`"})["estimate"][0], rel=1e-6)
     separate = mlmed.piecewise("`^m$` ~ `$1_$2` + (1 | id)", "y ~ `^m$` + `$1_$2` + (1 | id)", renamed)
     np.testing.assert_allclose(
         effect(separate), effect(mlmed.piecewise("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)), rtol=1e-6
@@ -727,22 +727,22 @@ def test_boolean_moderators_and_covariates(data: pd.DataFrame) -> None:
     """``at`` takes True and False, and a boolean covariate does not disturb a contrast."""
     fit = mlmed.mediate("m ~ w*up + (1 | id)", "y ~ m + w + up + (1 + m | id)", data, treatment="w")
     table = effect(fit, at={"up": True})
-    assert table["a"] == pytest.approx(fit.params[["m:w", "m:w:up"]].sum(), rel=SAME)
-    assert effect(fit, at={"up": False})["a"] == pytest.approx(fit.params["m:w"], rel=SAME)
+    assert table["a"] == pytest.approx(fit.params[["m~w", "m~w:up"]].sum(), rel=SAME)
+    assert effect(fit, at={"up": False})["a"] == pytest.approx(fit.params["m~w"], rel=SAME)
     compared = mlmed.mediate("m ~ w + up + (1 | id)", "y ~ m + w + up + (1 | id)", data, treatment="w", contrast=(0, 2))
-    assert effect(compared)["a"] == pytest.approx(2.0 * compared.params["m:w"], rel=SAME)
+    assert effect(compared)["a"] == pytest.approx(2.0 * compared.params["m~w"], rel=SAME)
 
 
 def test_moderators_of_every_path(data: pd.DataFrame) -> None:
     """Slopes at chosen values of a level-1, a level-2 and a factor moderator."""
     fit = mlmed.mediate("m ~ x*L2 + (1 + x | id)", "y ~ m*g + x*w + (1 + m + x | id)", data, treatment="x")
     table = effect(fit, at={"L2": 2.0, "g": "b", "w": -1.0})
-    assert table["a"] == pytest.approx(fit.params["m:x"] + 2.0 * fit.params["m:x:L2"], rel=SAME)
-    assert table["b"] == pytest.approx(fit.params["y:m"] + fit.params["y:m:g[T.b]"], rel=SAME)
-    assert table["cprime"] == pytest.approx(fit.params["y:x"] - fit.params["y:x:w"], rel=SAME)
+    assert table["a"] == pytest.approx(fit.params["m~x"] + 2.0 * fit.params["m~x:L2"], rel=SAME)
+    assert table["b"] == pytest.approx(fit.params["y~m"] + fit.params["y~m:g[T.b]"], rel=SAME)
+    assert table["cprime"] == pytest.approx(fit.params["y~x"] - fit.params["y~x:w"], rel=SAME)
     default = fit.effects().set_index("term")
     mean = data["L2"].mean()
-    assert default.loc["a", "estimate"] == pytest.approx(fit.params["m:x"] + mean * fit.params["m:x:L2"], rel=SAME)
+    assert default.loc["a", "estimate"] == pytest.approx(fit.params["m~x"] + mean * fit.params["m~x:L2"], rel=SAME)
     assert "L2" in default.loc["a", "note"]
 
 
@@ -821,7 +821,7 @@ def test_a_transformed_mediator_that_is_moderated(data: pd.DataFrame) -> None:
         mlmed.mediate("np.log(e) ~ x + (1 + x | id)", outcome, data).effects()
     made = data.assign(le=np.log(data["e"]))
     fit = mlmed.mediate("le ~ x + (1 + x | id)", "y ~ le*w + x + (1 + le + x | id)", made)
-    slope, change = fit.params["y:le"], fit.params["y:le:w"]
+    slope, change = fit.params["y~le"], fit.params["y~le:w"]
     assert effect(fit, at={"w": 2.0})["b"] == pytest.approx(slope + 2.0 * change, rel=1e-8)
     default = fit.effects().set_index("term").loc["b"]
     assert default["estimate"] == pytest.approx(slope + data["w"].mean() * change, rel=1e-8)

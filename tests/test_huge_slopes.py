@@ -325,7 +325,7 @@ def test_profile_and_degrees_of_freedom(steepest: mlmed.MediationResults) -> Non
     assert width == pytest.approx(2.02, abs=0.03)
     for ddf in ("kenward-roger", "satterthwaite"):
         own = steepest.tidy(ddf=ddf)
-        df = own.loc[own["term"] == "y:m", "df"].item()
+        df = own.loc[own["term"] == "y~m", "df"].item()
         assert df == pytest.approx(39.0, abs=0.1)
 
 

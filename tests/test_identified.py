@@ -75,13 +75,13 @@ def centred(seed: int, *, days: bool = False) -> pd.DataFrame:
 def test_centred_data_have_no_random_intercepts(method):
     """The fit is that without them: same G, log-likelihood and effects with their errors."""
     data = centred(1)
-    with pytest.warns(LevelWarning, match="random intercept m:Intercept, y:Intercept is left out"):
+    with pytest.warns(LevelWarning, match="random intercept m~Intercept, y~Intercept is left out"):
         fit = mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data, method=method)
     without = mlmed.mediate("m ~ x + (0 + x | id)", "y ~ m + x + (0 + m + x | id)", data, method=method)
     assert fit.converged
     assert not fit.is_singular
     assert fit.llf == pytest.approx(without.llf, rel=SAME)
-    assert not fit.G.loc[["m:Intercept", "y:Intercept"]].any(axis=None)
+    assert not fit.G.loc[["m~Intercept", "y~Intercept"]].any(axis=None)
     kept = without.G.index
     assert fit.G.loc[kept, kept].to_numpy() == pytest.approx(without.G.to_numpy(), rel=INVARIANT, abs=INVARIANT)
     for vcov in ("block", "joint", "CR2", "cluster"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import mlmed
+from mlmed.errors import EffectError
 
 #: The same arithmetic under other names of the columns.
 SAME = 1e-12
@@ -32,29 +35,29 @@ def _agree(first: pd.DataFrame, second: pd.DataFrame) -> None:
 
 @pytest.fixture(scope="module")
 def scales() -> tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]:
-    """A location-scale model with an interaction of ``sigma`` in fixed and random part, and of ``w`` instead."""
+    """A location-scale model with a column called ``sigma~x`` in fixed and random part, and with ``w`` instead."""
     found = []
-    for name in ("sigma", "w"):
-        location = f"y ~ {name} * x + (1 + {name}:x |c| id)"
+    for name in ("sigma~x", "w"):
+        location = f"y ~ `{name}` + x + (1 + `{name}` |c| id)"
         found.append(mlmed.location_scale(location, "~ x + (1 |c| id)", _data(name), nodes=7))
     return found[0], found[1]
 
 
 def test_location_scale_tables(scales: tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]) -> None:
-    """The location's ``sigma:x`` is not the scale's."""
+    """The location's ``sigma~x`` is not the scale's."""
     odd, plain = scales
     for table in ("fixef", "effects", "sdcor", "varcorr", "tidy", "to_table"):
         _agree(getattr(odd, table)(), getattr(plain, table)())
     both = odd.params.to_numpy(), plain.params.to_numpy()
     np.testing.assert_allclose(*both, rtol=SAME, atol=SAME)
-    assert plain.params["w:x"] != pytest.approx(plain.params["sigma:x"], abs=0.05)
-    assert odd.params["location:sigma:x"] == pytest.approx(plain.params["w:x"], abs=SAME)
-    assert odd.params["sigma:x"] == pytest.approx(plain.params["sigma:x"], abs=SAME)
+    assert plain.params["w"] != pytest.approx(plain.params["sigma~x"], abs=0.05)
+    assert odd.params["location(sigma~x)"] == pytest.approx(plain.params["w"], abs=SAME)
+    assert odd.params["sigma~x"] == pytest.approx(plain.params["sigma~x"], abs=SAME)
     np.testing.assert_allclose(odd.conf_int(), plain.conf_int(), rtol=SAME, atol=SAME)
     np.testing.assert_allclose(odd.pvalues, plain.pvalues, rtol=SAME, atol=SAME)
     np.testing.assert_allclose(odd.vcov(), plain.vcov(), rtol=SAME, atol=SAME)
     np.testing.assert_allclose(odd.cov_params(), plain.cov_params(), rtol=SAME, atol=SAME)
-    one, other = odd.nlcom("`location:sigma:x` / `sigma:x`"), plain.nlcom("`w:x` / `sigma:x`")
+    one, other = odd.nlcom("location(sigma~x) / sigma~x"), plain.nlcom("w / sigma~x")
     np.testing.assert_allclose(one[NUMBERS].astype(float), other[NUMBERS].astype(float), rtol=SAME, atol=SAME)
 
 
@@ -64,7 +67,7 @@ def test_location_scale_clusters(scales: tuple[mlmed.LocationScaleResults, mlmed
     numbers = ["value", "se", "lower", "upper"]
     np.testing.assert_allclose(odd.ranef()[numbers], plain.ranef()[numbers], rtol=SAME, atol=SAME)
     lines = []
-    for fit, name in ((odd, "location:sigma:x"), (plain, "w:x")):
+    for fit, name in ((odd, "location(sigma~x)"), (plain, "w")):
         axes = fit.plot_ranef(name)
         assert "difference from the" in axes.get_ylabel()
         lines.append(axes.lines[0].get_ydata())
@@ -80,8 +83,8 @@ def test_coefficient_called_like_a_variance(name: str) -> None:
     np.testing.assert_allclose(
         odd.sdcor()["estimate"].to_numpy(), plain.sdcor()["estimate"].to_numpy(), rtol=SAME, atol=SAME
     )
-    label = f"fixed:{name}"
-    one, other = odd.nlcom(f"`{label}`"), plain.nlcom("w")
+    label = f"fixed({name})"
+    one, other = odd.nlcom(label), plain.nlcom("w")
     np.testing.assert_allclose(one[NUMBERS].astype(float), other[NUMBERS].astype(float), rtol=SAME, atol=SAME)
     for asked in ("var(x)", "sd(x)", "var(Residual)"):
         assert odd.nlcom(asked)["estimate"][0] == pytest.approx(plain.nlcom(asked)["estimate"][0], rel=SAME)
@@ -101,7 +104,7 @@ def test_random_slope_of_residual() -> None:
         _agree(getattr(odd, table)(), getattr(plain, table)())
     assert odd.sdcor()["term"].is_unique
     assert odd.nlcom("var(Residual)")["estimate"][0] == pytest.approx(plain.nlcom("var(Residual)")["estimate"][0])
-    assert odd.test("var(random:Residual) = 0").chi2 == pytest.approx(plain.test("var(w) = 0").chi2, rel=1e-6)
+    assert odd.test("var(random(Residual)) = 0").chi2 == pytest.approx(plain.test("var(w) = 0").chi2, rel=1e-6)
 
 
 def test_correlations_with_a_slope_of_residual() -> None:
@@ -154,3 +157,42 @@ def test_intercept_is_refused_as_a_column() -> None:
         mlmed.location_scale("y ~ Intercept + (1 | id)", "~ x + (1 | id)", _data("Intercept"))
     with pytest.raises(mlmed.errors.FormulaError, match="cannot be told from the constant"):
         mlmed.location_scale("y ~ x + (1 | id)", "~ Intercept + (1 | id)", _data("Intercept"))
+
+
+def test_equation_and_term_are_joined_by_a_tilde() -> None:
+    """A colon is left to interactions: ``y~m:w`` is the term m:w in the equation of y; bare in expressions."""
+    fit = mlmed.mediate("m ~ x + (1 | id)", "y ~ m * w + x + (1 | id)", _data("w"), treatment="x")
+    p = fit.params
+    expected = p["m~x"] * (p["y~m"] + p["y~m:w"])
+    for text in ("m~x*(y~m + y~m:w)", "`m~x` * (`y~m` + `y~m:w`)"):
+        assert fit.nlcom(text)["estimate"][0] == pytest.approx(expected, rel=SAME)
+    assert fit.nlcom("sqrt(var(m~Intercept))")["estimate"][0] > 0.0
+    assert fit.test("m~x = y~m").df == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("m:x", "m~x"), ("`m:x`", "m~x"), ("2 * y:m:w", "y~m:w"), ("`y~m~w`", "y~m:w"),
+        ("sqrt(var(m:Intercept))", "var(m~Intercept)"), ("`var(m:Residual)`", "var(m~Residual)"),
+        ("cor(y:Intercept, m:Intercept)", "cor(m~Intercept,y~Intercept)"),
+    ],
+)  # fmt: skip
+def test_the_sign_of_interactions_for_an_equation(typed: str, meant: str) -> None:
+    """The error names the parameter that was meant, in every place that reads expressions."""
+    fit = mlmed.mediate("m ~ x + (1 |c| id)", "y ~ m * w + x + (1 |c| id)", _data("w"), treatment="x")
+    apart = mlmed.piecewise("m ~ x + (1 | id)", "y ~ m * w + x + (1 | id)", _data("w"), treatment="x")
+    asks = [fit.nlcom, fit.profile, lambda text: fit.test(f"{text} = 1"), fit.combined]
+    asks.append(lambda text: mlmed.compare(fit, terms=[text]))
+    for ask in [*asks, *([] if "cor" in typed else [apart.nlcom])]:
+        with pytest.raises(EffectError, match=re.escape(f"did you mean {meant}?")):
+            ask(typed)
+
+
+def test_an_unknown_term_of_an_equation() -> None:
+    """What is known is listed, as for any other name."""
+    fit = mlmed.piecewise("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", _data("w"), treatment="x")
+    with pytest.raises(EffectError, match=re.escape("there is no m~z; known are ") + ".*reduced~x"):
+        fit.nlcom("2 * m~z")
+    with pytest.raises(EffectError, match=re.escape("did you mean reduced~x?")):
+        fit.nlcom("reduced:x")

@@ -99,7 +99,7 @@ def test_what_cannot_be_compared(dataset):
         ("indirect = nan", "cannot be tested to be nan"),
         ("indirect = inf", "cannot be tested to be inf"),
         ("nothing = 0", "names 'nothing'"),
-        ("`var(m:x)` = -1", "could not be brought to -1"),
+        ("`var(m~x)` = -1", "could not be brought to -1"),
     ],
 )
 def test_hypotheses_that_make_no_sense(fit, hypothesis, message):
@@ -126,9 +126,9 @@ def test_an_intercept_variance_beside_a_slope(sleep, method):
 @pytest.mark.parametrize(
     ("effect", "mediator", "outcome"),
     [
-        ("m:Intercept", "m ~ x + (0 + x | id)", OUTCOME),
-        ("y:Intercept", MEDIATOR, "y ~ m + x + (0 + m + x | id)"),
-        ("y:m", MEDIATOR, "y ~ m + x + (1 + x | id)"),
+        ("m~Intercept", "m ~ x + (0 + x | id)", OUTCOME),
+        ("y~Intercept", MEDIATOR, "y ~ m + x + (0 + m + x | id)"),
+        ("y~m", MEDIATOR, "y ~ m + x + (1 + x | id)"),
     ],
 )
 def test_each_variance_of_two_equations(dataset, fit, effect, mediator, outcome):
@@ -206,9 +206,9 @@ def test_a_singular_fit_says_that_its_test_is_approximate():
 
 
 def test_names_need_no_backticks(fit):
-    plain, quoted = fit.test("var(m:x) = var(y:m)"), fit.test("`var(m:x)` = `var(y:m)`")
+    plain, quoted = fit.test("var(m~x) = var(y~m)"), fit.test("`var(m~x)` = `var(y~m)`")
     assert plain.chi2 == pytest.approx(quoted.chi2, rel=1e-9)
-    assert fit.test("m:x = y:m").chi2 == pytest.approx(fit.test("a = b").chi2, abs=1e-9)
+    assert fit.test("m~x = y~m").chi2 == pytest.approx(fit.test("a = b").chi2, abs=1e-9)
 
 
 def test_what_lies_outside_is_refused_with_a_way_out(dataset):
@@ -224,7 +224,7 @@ def test_a_variance_with_several_covariances_is_said_to_be_conservative():
     """The note of the test and of the table; with one covariance the mixture has its size, and nothing is said."""
     data = mlmed.simulate.bpg(60, 10, seed=4).data
     fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
-    for effect in ("m:x", "y:m"):
+    for effect in ("m~x", "y~m"):
         found = fit.test(f"var({effect}) = 0")
         assert "equal mixture of chi2(4) and chi2(5); conservative, as 4 covariances fall with it" in found.note
         assert found.note in str(found)

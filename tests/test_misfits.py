@@ -72,7 +72,7 @@ def test_the_way_out_of_split_terms(data: pd.DataFrame) -> None:
     """Labels give the covariance back: that of slopes, with intercepts apart."""
     fit = mlmed.mediate("m ~ x + (1 |i| id) + (0 + x |s| id)", "y ~ m + x + (1 |i| id) + (0 + m |s| id)", data)
     found = fit.effects().set_index("term").loc["cov_ab", "estimate"]
-    assert found == pytest.approx(fit.G.loc["m:x", "y:m"], rel=1e-10)
+    assert found == pytest.approx(fit.G.loc["m~x", "y~m"], rel=1e-10)
     assert found != 0.0
 
 

@@ -102,11 +102,11 @@ def test_slopes_under_other_columns(data: pd.DataFrame) -> None:
     table = fit.effects().set_index("term")
     note = table.loc["cov_ab", "note"]
     assert "no random slope has the column of b" in note
-    assert "y:m_w" in note
+    assert "y~m_w" in note
     assert "do not both vary" not in note
-    assert "m:x_w" not in note  # it is a's
-    assert all("y:m_w" in table.loc[term, "note"] for term in ("indirect", "total"))
-    assert fit.G.loc["m:x_w", "y:m_w"] != 0.0  # the covariance that is left out exists
+    assert "m~x_w" not in note  # it is a's
+    assert all("y~m_w" in table.loc[term, "note"] for term in ("indirect", "total"))
+    assert fit.G.loc["m~x_w", "y~m_w"] != 0.0  # the covariance that is left out exists
 
 
 @pytest.mark.filterwarnings("ignore::mlmed.errors.BoundaryWarning")

@@ -150,7 +150,7 @@ def test_curves_and_kinks_in_the_treatment_need_a_contrast(data: pd.DataFrame, t
     change = {"I(x > 0)": 1.0, "np.maximum(x, -2.5)": 3.0, "np.clip(x, -2.5, 2.5)": 3.0, "I(abs(x))": -1.0}[term]
     table = estimates(fit)
     assert table.loc["a", "estimate"] == pytest.approx(change * fit.params.iloc[1], rel=1e-9)
-    assert table.loc["cprime", "estimate"] == pytest.approx(3.0 * fit.params["y:x"], rel=1e-9)
+    assert table.loc["cprime", "estimate"] == pytest.approx(3.0 * fit.params["y~x"], rel=1e-9)
 
 
 def test_values_that_no_row_has(data: pd.DataFrame) -> None:
@@ -198,13 +198,13 @@ def test_a_mean_where_the_path_jumps(data: pd.DataFrame) -> None:
     ):
         fit.effects()
     assert "jumps with k" in fit.summary()
-    slope = fit.params["m:x"] + fit.params["m:x:I(k == 2)"]
+    slope = fit.params["m~x"] + fit.params["m~x:I(k == 2)"]
     assert estimates(fit, at={"k": 2}).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
     assert fit.nlcom("a", at={"k": 2}).loc[0, "estimate"] == pytest.approx(slope, rel=1e-9)
     pole = mlmed.mediate("m ~ x*I(1 / (k - 1.25)) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
     assert "jumps with k" in pole.effects_reason  # it lies between two of the values
     smooth = mlmed.mediate("m ~ x*np.log(k + 1) + (1 | id)", OUTCOME.format("x"), data, treatment="x")
-    slope = smooth.params["m:x"] + smooth.params["m:x:np.log(k + 1)"] * np.log(data["k"].mean() + 1.0)
+    slope = smooth.params["m~x"] + smooth.params["m~x:np.log(k + 1)"] * np.log(data["k"].mean() + 1.0)
     assert estimates(smooth).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
 
 
@@ -240,7 +240,7 @@ def test_a_mean_that_a_row_has(scale: pd.DataFrame) -> None:
             fit = mlmed.mediate(
                 f"m ~ x*I({name} {sign} {middle}) + (1 | id)", OUTCOME.format("x"), tenths, treatment="x"
             )
-            slope = fit.params["m:x"] + fit.params.filter(like="m:x:").iloc[0]
+            slope = fit.params["m~x"] + fit.params.filter(like="m~x:").iloc[0]
             assert estimates(fit).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
 
 
@@ -303,7 +303,7 @@ def test_scales_are_known_elsewhere(scale: pd.DataFrame) -> None:
         ("I(k > 1)", {"k": 2.5}, 1.0),
     ):
         fit = mlmed.mediate(f"m ~ x*{term} + (1 | id)", OUTCOME.format("x"), scale, treatment="x")
-        slope = fit.params["m:x"] + change * fit.params.filter(like="m:x:").iloc[0]
+        slope = fit.params["m~x"] + change * fit.params.filter(like="m~x:").iloc[0]
         assert estimates(fit, at=at).loc["a", "estimate"] == pytest.approx(slope, rel=1e-9)
     with pytest.raises(EffectError, match=r"contrast names 1\.5, but k has 0, 1, 2 and 3"):
         mlmed.mediate("m ~ I(k > 1) + (1 | id)", OUTCOME.format("k"), scale, contrast=(0, 1.5)).effects()

@@ -46,7 +46,7 @@ def small():
         return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(25, 4, seed=2).data)
 
 
-@pytest.mark.parametrize("term", ["a", "cprime", "cov_ab", "indirect", "total", "var(m:x)", "indirect / total"])
+@pytest.mark.parametrize("term", ["a", "cprime", "cov_ab", "indirect", "total", "var(m~x)", "indirect / total"])
 def test_the_log_likelihood_drops_by_half_a_chi2_quantile(fit, term):
     found = fit.profile(term, points=4)
     for end in found.ends:
@@ -62,8 +62,8 @@ def _constrained_by_scipy(fit, value):
     problem, blocks, K = fitted.working.problem, fitted.working.blocks, 15
     objective = objective_for(problem, blocks, reml=fitted.reml)
     way = psi_map(fitted.working.units, fitted.estimates.tau_at, fitted.estimates.sigma_at)
-    at_cov = fit.names.index("cov(m:x,y:m)")
-    at_a, at_b = fit.names.index("m:x"), fit.names.index("y:m")
+    at_cov = fit.names.index("cov(m~x,y~m)")
+    at_a, at_b = fit.names.index("m~x"), fit.names.index("y~m")
 
     def psi(theta):
         L = objective.factor(theta)

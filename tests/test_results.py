@@ -136,7 +136,7 @@ def test_optimization_plot(fit):
 
 def test_summaries(fit, one):
     text = fit.summary()
-    for piece in ("Multilevel mediation: x -> m -> y", "certified", "cov(m:x,y:m)", "indirect", 'vcov="joint"'):
+    for piece in ("Multilevel mediation: x -> m -> y", "certified", "cov(m~x,y~m)", "indirect", 'vcov="joint"'):
         assert piece in text
     assert "Mixed-effects REML regression" in fit.summary(style="stata")
     assert "cov(m,_cons)" in one.summary(style="stata")
@@ -207,7 +207,7 @@ def test_stata_layout_of_structures(data):
 def test_json_is_strict_and_complete(fit):
     document = json.loads(fit.to_json())
     assert {row["term"] for row in document["effects"]} >= {"a", "b", "cprime", "cov_ab", "indirect", "direct", "total"}
-    assert [row["term"] for row in document["residual"]] == ["var(m:Residual)", "var(y:Residual)"]
+    assert [row["term"] for row in document["residual"]] == ["var(m~Residual)", "var(y~Residual)"]
     assert document["varcorr"][0]["statistic"] is None
     assert document["loglik"] == fit.llf
 
@@ -222,8 +222,8 @@ def test_the_vcov_argument_reaches_every_table(fit):
     assert (joint["std_error"] >= block["std_error"]).all()
     assert not np.allclose(joint["std_error"], block["std_error"])
     assert fit.tidy(vcov="joint").loc[3, "std_error"] == joint.loc[3, "std_error"]
-    assert fit.vcov("joint").loc["y:m", "cov(m:x,y:m)"] != 0.0
-    assert fit.vcov("block").loc["y:m", "cov(m:x,y:m)"] == 0.0
+    assert fit.vcov("joint").loc["y~m", "cov(m~x,y~m)"] != 0.0
+    assert fit.vcov("block").loc["y~m", "cov(m~x,y~m)"] == 0.0
     assert fit.vcov(which="fixed").shape == (5, 5)
     with pytest.raises(EffectError, match="which must be"):
         fit.vcov(which="random")

@@ -122,9 +122,9 @@ def test_a_centred_moderator_keeps_its_mean(data: pd.DataFrame) -> None:
     """Effects at w = 2 and 4 differ as the coefficients say, the mean being that of the rows of the fit."""
     fit = mlmed.mediate("m ~ x*center(w) + (1 | id)", "y ~ m + x + (1 | id)", data, treatment="x")
     for w in (2.0, 4.0):
-        slope = fit.params["m:x"] + fit.params["m:x:center(w)"] * (w - data["w"].mean())
+        slope = fit.params["m~x"] + fit.params["m~x:center(w)"] * (w - data["w"].mean())
         found = fit.effects(at={"w": w}).set_index("term").loc["indirect", "estimate"]
-        assert found == pytest.approx(slope * fit.params["y:m"], rel=1e-9)  # literal formula; rounding only
+        assert found == pytest.approx(slope * fit.params["y~m"], rel=1e-9)  # literal formula; rounding only
 
 
 def test_values_that_are_not_finite_are_still_named(data: pd.DataFrame) -> None:

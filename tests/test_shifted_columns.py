@@ -144,9 +144,9 @@ def test_two_equations_with_x_and_m_moved():
     near = mlmed.mediate(MEDIATOR, OUTCOME, data)
     far = mlmed.mediate(MEDIATOR, OUTCOME, data.assign(x=data["x"] + SHIFT, m=data["m"] - 3.0))
     T = identity(near.params.index)
-    T.loc["m:Intercept", "m:x"] = T.loc["y:Intercept", "y:x"] = -SHIFT
-    T.loc["y:Intercept", "y:m"] = 3.0
-    assert_moved(near, far, T, constant={"m:Intercept": -3.0})
+    T.loc["m~Intercept", "m~x"] = T.loc["y~Intercept", "y~x"] = -SHIFT
+    T.loc["y~Intercept", "y~m"] = 3.0
+    assert_moved(near, far, T, constant={"m~Intercept": -3.0})
 
 
 @pytest.mark.parametrize("formula", ["m ~ 0 + x + (0 + x | id)", "m ~ 0 + x + (1 + x | id)", "m ~ x + (1 + x || id)"])

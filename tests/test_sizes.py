@@ -77,11 +77,11 @@ def test_other_sizes_are_answered(ml_sim: pd.DataFrame, column: str, power: int)
     unit = 10.0**power
     size = {"y": {"y": unit}, "m": {"m": unit}, "x": {"x": unit}}[column]
     per = {
-        "m:Intercept": size.get("m", 1.0),
-        "m:x": size.get("m", 1.0) / size.get("x", 1.0),
-        "y:Intercept": size.get("y", 1.0),
-        "y:m": size.get("y", 1.0) / size.get("m", 1.0),
-        "y:x": size.get("y", 1.0) / size.get("x", 1.0),
+        "m~Intercept": size.get("m", 1.0),
+        "m~x": size.get("m", 1.0) / size.get("x", 1.0),
+        "y~Intercept": size.get("y", 1.0),
+        "y~m": size.get("y", 1.0) / size.get("m", 1.0),
+        "y~x": size.get("y", 1.0) / size.get("x", 1.0),
     }
     one, other = (f.fixef().set_index("term")[["estimate", "std_error"]] for f in (base, fit))
     for term, factor in per.items():

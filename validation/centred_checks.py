@@ -14,7 +14,7 @@ EFFECTS = {
     "indirect": (".059", ".014"), "cov_ab": (".031", ".011"),
 }  # fmt: skip
 VARIANCES = {
-    "var(m:x)": ".067", "var(y:m)": ".046", "var(y:x)": ".008", "var(m:Residual)": "1.187", "var(y:Residual)": ".855",
+    "var(m~x)": ".067", "var(y~m)": ".046", "var(y~x)": ".008", "var(m~Residual)": "1.187", "var(y~Residual)": ".855",
 }  # fmt: skip
 #: The last digit: Mplus does not keep the covariance of the slopes inside the cone, and the optimum is singular.
 UNIT = 1.001e-3

@@ -118,11 +118,11 @@ def joint_errors() -> Iterator[Check]:
     reml, ml = fit_mediation("ml_sim", "reml"), fit_mediation("ml_sim", "ml")
     fixed = reml.fixef(vcov="joint").set_index("term")["std_error"]
     digits = {
-        "m:Intercept": ".08952",
-        "m:x": ".04654",
-        "y:Intercept": ".06516",
-        "y:m": ".05014",
-        "y:x": ".04155",
+        "m~Intercept": ".08952",
+        "m~x": ".04654",
+        "y~Intercept": ".06516",
+        "y~m": ".05014",
+        "y~x": ".04155",
     }
     for term, value in digits.items():
         yield printed(table, f"reml {term}", float(fixed[term]), value)

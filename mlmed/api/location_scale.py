@@ -48,7 +48,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     Returns
     -------
     LocationScaleResults
-        Names of scale effects begin with ``sigma:``.
+        Scale effects are called ``sigma~x``.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
     >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
     >>> fit.params.round(2).to_dict()
-    {'Intercept': 2.03, 'X': 0.17, 'sigma:Intercept': 0.35}
+    {'Intercept': 2.03, 'X': 0.17, 'sigma~Intercept': 0.35}
     """
     nodes = _check_nodes(nodes)
     rows = read_rows(read_equations(location, scale, data), data)

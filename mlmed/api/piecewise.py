@@ -17,6 +17,7 @@ from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError, FormulaError
 from mlmed.fit.lmm import design_of, known_columns
 from mlmed.formula import parse_equation
+from mlmed.names import labelled
 from mlmed.notes import Note, warns
 from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
 from mlmed.report.text import as_html
@@ -105,9 +106,9 @@ class PiecewiseResults(PiecewiseInference):
 
     @cached_property
     def params(self) -> pd.Series:
-        """Fixed effects of the mediator and the outcome equation, as ``m:x``."""
+        """Fixed effects of the mediator and the outcome equation, as ``m~x``."""
         parts = {self.asked.mediator.name: self.mediator, self.asked.outcome.name: self.outcome}
-        names = [f"{prefix}:{name}" for prefix, fit in parts.items() for name in fit.params.index]
+        names = [labelled(equation, name) for equation, fit in parts.items() for name in fit.params.index]
         return pd.Series(np.concatenate([fit.params for fit in parts.values()]), index=names, name="estimate")
 
     def joint(self) -> MediationResults:

@@ -14,7 +14,7 @@ from mlmed.data.columns import Column
 from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of
-from mlmed.names import display_name, quoted_name, safe_name
+from mlmed.names import display_name, labelled, quoted_name, safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
@@ -40,10 +40,10 @@ def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     Examples
     --------
     >>> column_labels([("", "Intercept"), ("", "x"), ("y", "center(x)")])
-    ('1', 'x', 'y:center(x)')
+    ('1', 'x', 'y~center(x)')
     """
     shown = [(owner, "1" if name == INTERCEPT else display_name(name)) for owner, name in keys]
-    return tuple(f"{owner}:{name}" if owner else name for owner, name in shown)
+    return tuple(labelled(owner, name) for owner, name in shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,13 +284,14 @@ def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> Non
 
 
 def _refuse_same_labels(equations: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Refuse equations whose names and columns run together: w in the equation a:b, and b:w in the equation a."""
+    """Refuse equations whose names and columns run together: w in the equation a~b, and b~w in the equation a."""
     known: dict[str, str] = {}
     for name, labels in equations:
         for label in labels:
-            first = known.setdefault(f"{name}:{label}", name)
+            whole = labelled(name, label)
+            first = known.setdefault(whole, name)
             if first != name:
-                raise _alike(f"{name}:{label}", f"a coefficient of the equation {first}", f"one of the equation {name}")
+                raise _alike(whole, f"a coefficient of the equation {first}", f"one of the equation {name}")
 
 
 def _meanings(equation: Equation, encodings: Sequence[Encoding]) -> Iterator[_Meaning]:

@@ -16,6 +16,7 @@ from mlmed.allowed import numbers_of
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION
+from mlmed.names import OF_EQUATION
 from mlmed.notes import joined
 from mlmed.syntax import check_size, parse_expression
 from mlmed.text import shown
@@ -36,8 +37,12 @@ _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg,
 #: A function of values by name: numbers, or quantities, which carry derivatives through it.
 Formula = Callable[[dict[str, Any]], Any]
 
-#: Where a name such as ``cor(m:x,y:m)`` begins.
-_CALL = r"(?<![\w:.])(?:var|cov|sd|cor)\("
+#: Functions that make names, and what kind these are of.
+_KINDS: dict[str, Kind] = {"var": "variance", "cov": "covariance", "sd": "sd", "cor": "correlation"}
+#: Where a name, and where one such as ``cor(m~x,y~m)`` begins; a whole ``m~x``, and where a name ends.
+_START, _END = rf"(?<![\w:.{OF_EQUATION}])", rf"(?![\w:.{OF_EQUATION}])"
+_CALL = rf"{_START}(?:{'|'.join(_KINDS)})\("
+_LABEL = rf"{_START}[\w.]+{OF_EQUATION}[\w.:]+"
 
 
 def known_name(text: str, known: Collection[str]) -> str | None:
@@ -45,11 +50,11 @@ def known_name(text: str, known: Collection[str]) -> str | None:
 
     Examples
     --------
-    >>> known_name("cor(y:m, m:x)", ["m:x", "cor(m:x,y:m)"])
-    'cor(m:x,y:m)'
+    >>> known_name("cor(y~m, m~x)", ["m~x", "cor(m~x,y~m)"])
+    'cor(m~x,y~m)'
     """
     name = text.strip().strip("`").strip()
-    hit = re.fullmatch(r"(var|cov|sd|cor)\((.*)\)", name, re.DOTALL)
+    hit = re.fullmatch(rf"({'|'.join(_KINDS)})\((.*)\)", name, re.DOTALL)
     if name in known or hit is None:
         return name if name in known else None
     parts = [part.strip().strip("`") for part in _split(hit[2])]
@@ -80,16 +85,18 @@ def _closing(text: str, start: int) -> int:
 
 
 def _quoted(text: str, known: Mapping[str, Quantity]) -> str:
-    """Backticks around names such as ``m:x`` and ``var(m:x)`` that were typed without, spelled as they are known."""
-    odd = sorted((name for name in known if not name.isidentifier()), key=len, reverse=True)
-    exact = r"(?<![\w:.])(?:" + "|".join(map(re.escape, odd)) + r")(?![\w:.])|" if odd else ""
-    pattern = re.compile(rf"`[^`]*`|{exact}{_CALL}")
+    """Backticks around names such as ``m~x`` and ``var(m~x)`` that were typed without, spelled as they are known."""
+    with_colon = _with_colon(known)
+    odd = sorted((name for name in (*known, *with_colon) if not name.isidentifier()), key=len, reverse=True)
+    exact = f"{_START}(?:{'|'.join(map(re.escape, odd))}){_END}|" if odd else ""
+    pattern = re.compile(f"`[^`]*`|{exact}{_CALL}|{_LABEL}")
     found, at = "", 0
     while hit := pattern.search(text, at):
         end = _closing(text, hit.end()) if hit[0].endswith("(") else hit.end()
         typed = text[hit.start() : end]
         name = known_name(typed, known)
-        if name is None and re.match(_CALL, typed) and typed.endswith(")"):
+        is_name = typed in with_colon or re.match(_LABEL, typed) or (re.match(_CALL, typed) and typed.endswith(")"))
+        if name is None and is_name:
             raise EffectError(f"cannot read {text!r}: {_unknown(typed, known)}")
         found += text[at : hit.start()] + (f"`{name}`" if name else typed)
         at = end
@@ -97,9 +104,23 @@ def _quoted(text: str, known: Mapping[str, Quantity]) -> str:
 
 
 def _unknown(typed: str, known: Mapping[str, Quantity]) -> str:
-    kind = typed[: typed.index("(") + 1]
-    alike = [name for name in known if name.startswith(kind)]
-    return f"there is no {typed}; known are {', '.join(alike or known)}"
+    kind = _KINDS.get(typed.partition("(")[0])
+    alike = [name for name, one in known.items() if one.kind == kind]
+    return _meant(typed, known) or f"there is no {typed}; known are {', '.join(alike or known)}"
+
+
+def _with_colon(known: Collection[str]) -> dict[str, str]:
+    """Names of parameters of several equations by what they are when typed with the sign of interactions."""
+    return {name.replace(OF_EQUATION, ":"): name for name in known if OF_EQUATION in name}
+
+
+def _meant(typed: str, known: Collection[str]) -> str:
+    """What is said of a name that was typed with the sign of interactions; nothing of another."""
+    with_colon = _with_colon(known)
+    near = known_name(typed.replace(OF_EQUATION, ":"), with_colon)
+    if near is None:
+        return ""
+    return f"there is no {typed}; did you mean {with_colon[near]}? (a colon stands in interactions only)"
 
 
 def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[str]]:
@@ -134,10 +155,8 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
     used = {variable: name for variable, name in used.items() if variable not in FUNCTIONS}
     for name in used.values():
         if name not in known:
-            raise EffectError(
-                f"{text!r} names {name!r}; known are {', '.join(known)} "
-                "(backticks around names with unusual characters)"
-            )
+            every = f"known are {', '.join(known)} (backticks around names with unusual characters)"
+            raise EffectError(f"{text!r} names {name!r}; {_meant(name, known) or every}")
     return _function(tree.body, used), list(dict.fromkeys(used.values()))
 
 
@@ -187,7 +206,7 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     Parameters
     ----------
     expression : str or callable
-        Text such as ``"a*b + cov_ab"`` (backticks around names like ```m:x```), or a function of a dict of values.
+        Text such as ``"a*b + cov_ab"`` (backticks around names like ```m~x```), or a function of a dict of values.
     known : mapping
         Quantities by name.
 

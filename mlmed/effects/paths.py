@@ -25,7 +25,7 @@ from mlmed.effects.slopes import (
 from mlmed.errors import EffectError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.lmm.estimates import Estimates
-from mlmed.names import display_name
+from mlmed.names import display_name, labelled
 from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value
 from mlmed.text import shown
@@ -59,7 +59,7 @@ class Paths:
     a, b, cprime : Path
         x -> m, m -> y, x -> y.
     other_slopes : tuple of 2 tuples of str
-        Random slopes of the equations of m and of y that belong to none of the paths, as ``m:x_w``.
+        Random slopes of the equations of m and of y that belong to none of the paths, as ``m~x_w``.
     """
 
     a: Path
@@ -174,7 +174,7 @@ def _role(name: str, equations: tuple[EquationLayout, EquationLayout], treatment
 def _other_slopes(equation: EquationLayout, claimed: Array) -> tuple[str, ...]:
     """Random slopes with no part in the paths of their equation."""
     pairs = zip(equation.random, claimed, strict=True)
-    return tuple(f"{equation.name}:{name}" for name, weight in pairs if name != INTERCEPT and weight == 0.0)
+    return tuple(labelled(equation.name, name) for name, weight in pairs if name != INTERCEPT and weight == 0.0)
 
 
 def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str) -> None:

@@ -29,6 +29,7 @@ from mlmed.lmm.estimates import Estimates, to_estimates
 from mlmed.lmm.optimum import Optimum, Searched
 from mlmed.lmm.ranef import ModeLaw, mode_law
 from mlmed.lmm.working import Working, build_working, sample_of
+from mlmed.names import labelled
 from mlmed.notes import Note
 from mlmed.options import PREDICTION_LEVELS, one_of
 from mlmed.system.model import ModelSpec
@@ -212,7 +213,7 @@ def fit_model(spec: ModelSpec, data: Any) -> Fitted:
     layout = grams.layout
     working = build_working(spec, layout, grams)
     reml = spec.method == "reml"
-    names = tuple(f"{equation.name}:{name}" for equation in layout.equations for name in equation.random)
+    names = tuple(labelled(equation.name, name) for equation in layout.equations for name in equation.random)
     sample = partial(sample_of, spec, grams)
     optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data

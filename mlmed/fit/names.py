@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlmed.fit.labels import coefficient_labels, random_labels
 from mlmed.fit.lmm import Fitted
+from mlmed.names import labelled
 
 __all__ = [
     "RESIDUAL",
@@ -40,7 +41,7 @@ class Parameter:
     Attributes
     ----------
     name : str
-        ``m:x``, ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``; without the equation where there is only one.
+        ``m~x``, ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``; without the equation where there is only one.
     kind : Kind
         What it is; the name does not say it, as a column may be called ``var(x)``.
     equation : str
@@ -52,32 +53,33 @@ class Parameter:
     equation: str
 
 
-def _prefixes(fitted: Fitted, always: bool) -> list[str]:
+def _shown(fitted: Fitted, always: bool) -> list[str]:
+    """Equations as labels name them: not at all where there is only one."""
     equations = fitted.layout.equations
-    return [f"{e.name}:" if always or len(equations) > 1 else "" for e in equations]
+    return [e.name if always or len(equations) > 1 else "" for e in equations]
 
 
-def _labels(fitted: Fitted, part: str, prefixes: Sequence[str]) -> list[str]:
-    pairs = zip(prefixes, fitted.layout.equations, strict=True)
-    found = [prefix + name for prefix, equation in pairs for name in getattr(equation, part)]
-    return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(prefixes))
+def _labels(fitted: Fitted, part: str, equations: Sequence[str]) -> list[str]:
+    pairs = zip(equations, fitted.layout.equations, strict=True)
+    found = [labelled(equation, name) for equation, own in pairs for name in getattr(own, part)]
+    return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(equations))
 
 
-def _residuals(prefixes: Sequence[str]) -> list[str]:
-    return [prefix + RESIDUAL for prefix in prefixes]
+def _residuals(equations: Sequence[str]) -> list[str]:
+    return [labelled(equation, RESIDUAL) for equation in equations]
 
 
 def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
-    """Labels of the ``fixed`` or ``random`` columns, as ``m:x`` when there are several equations, or ``always``."""
-    return _labels(fitted, part, _prefixes(fitted, always))
+    """Labels of the ``fixed`` or ``random`` columns, as ``m~x`` when there are several equations, or ``always``."""
+    return _labels(fitted, part, _shown(fitted, always))
 
 
 def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
-    """What the residual of each equation is called: ``Residual``, or ``m:Residual`` as ``qualified`` has it."""
-    return _residuals(_prefixes(fitted, always))
+    """What the residual of each equation is called: ``Residual``, or ``m~Residual`` as ``qualified`` has it."""
+    return _residuals(_shown(fitted, always))
 
 
-def parameters(fitted: Fitted, *, always: bool = False, prefixes: Sequence[str] | None = None) -> list[Parameter]:
+def parameters(fitted: Fitted, *, always: bool = False, equations: Sequence[str] | None = None) -> list[Parameter]:
     """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
 
     Parameters
@@ -86,14 +88,13 @@ def parameters(fitted: Fitted, *, always: bool = False, prefixes: Sequence[str] 
         The fit.
     always : bool
         Named by their equation also where there is only one, as several fits share them.
-    prefixes : sequence of str, optional
-        What stands before the names of each equation, if not that.
+    equations : sequence of str, optional
+        What labels call each equation, if not that.
     """
-    own = _prefixes(fitted, always) if prefixes is None else prefixes
-    equations, estimates = fitted.layout.equations, fitted.estimates
+    own, estimates = _shown(fitted, always) if equations is None else equations, fitted.estimates
     fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
-    responses = [e.name for e in equations]
-    of = {part: [e.name for e in equations for _ in getattr(e, part)] for part in ("fixed", "random")}
+    responses = [e.name for e in fitted.layout.equations]
+    of = {part: [e.name for e in fitted.layout.equations for _ in getattr(e, part)] for part in ("fixed", "random")}
     return [
         *(Parameter(name, "", equation) for name, equation in zip(fixed, of["fixed"], strict=True)),
         *(_entry(random, of["random"], i, j) for i, j in estimates.tau_at),

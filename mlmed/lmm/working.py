@@ -39,6 +39,7 @@ from mlmed.lmm.maps import CrossMaps, EquationMaps, cross_maps, fixed_map, produ
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.roots import assembled_roots, effect_units, with_columns
 from mlmed.lmm.sigma import ResidualStructure
+from mlmed.names import labelled
 from mlmed.system.model import ModelSpec
 
 __all__ = [
@@ -295,7 +296,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         refuse_one_cluster(equation.name, clusters, ":".join(spec.group))
         refuse_constant(equation, total_gram(grams, r), grams)
         between += [
-            f"{equation.name}:{name}"
+            labelled(equation.name, name)
             for name, k in zip(equation.random, equation.random_at, strict=True)
             if k and within_share(grams, r, k) <= COLLINEAR
         ]
@@ -313,7 +314,7 @@ def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
         refuse_repeated(grams)
         refuse_unpaired(tuple(e.name for e in layout.equations), problem.cross.observed, problem.cross.nobs)
     known = {k for block in blocks for k in block.index}
-    names = [f"{equation.name}:{name}" for equation in layout.equations for name in equation.random]
+    names = [labelled(equation.name, name) for equation in layout.equations for name in equation.random]
     empty = tuple(names[k] for k in without if k not in known)
     return Working(problem, blocks, _units(assembly, grams), tuple(between), empty)
 

@@ -37,7 +37,7 @@ __all__ = [
 Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.
-SCALE = "sigma:"
+SCALE = "sigma"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mlmed.names import labelled
 from mlmed.report.labels import MEDIUM, SMALL, literal, longest_line, put_caption, wrapped
 from mlmed.report.plots import new_axes, new_panels
 
@@ -98,4 +99,5 @@ def _pair(row: Mapping[Hashable, str], *, named: bool) -> str:
     first, second = row["term1"], row["term2"]
     if row["level"] == "within":
         return f"{row['equation1']}, {row['equation2']}"
-    return f"{row['equation1']}:{first}, {row['equation2']}:{second}" if named else f"{first}, {second}"
+    owners = (row["equation1"], row["equation2"]) if named else ("", "")
+    return ", ".join(map(labelled, owners, (first, second)))

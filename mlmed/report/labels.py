@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from mlmed.errors import EffectError
+from mlmed.names import OF_EQUATION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,10 @@ __all__ = ["MEDIUM", "SMALL", "figure_of", "literal", "longest_line", "put_capti
 
 #: Letters to an inch in the default font, in its sizes "medium" and "small".
 MEDIUM, SMALL = 13.0, 15.0
+#: Between the parts of a name.
+NAMES = f"{OF_EQUATION}:"
 #: After what a line may end, the best first.
-BREAKS = (" ", ":", "._")
+BREAKS = (" ", NAMES, "._")
 
 
 def pyplot() -> Any:
@@ -52,13 +55,13 @@ def literal(text: object) -> str:
 def wrapped(text: str, width: int, *, most: int = 4) -> str:
     r"""Text in lines of at most ``width`` letters.
 
-    Broken at blanks, a part that is still too long at its colons, then at dots and underscores, then anywhere; what
-    needs more than ``most`` lines ends in three dots.
+    Broken at blanks, a part that is still too long at the signs between its names, then at dots and underscores, then
+    anywhere; what needs more than ``most`` lines ends in three dots.
 
     Examples
     --------
-    >>> wrapped("stress:Intercept", 20), wrapped("stress:Intercept", 12), wrapped("negative_affect", 12)
-    ('stress:Intercept', 'stress:\nIntercept', 'negative_\naffect')
+    >>> wrapped("stress~Intercept", 20), wrapped("stress~Intercept", 12), wrapped("negative_affect", 12)
+    ('stress~Intercept', 'stress~\nIntercept', 'negative_\naffect')
     """
     lines = _lines(text, width)
     if len(lines) > most:
@@ -74,7 +77,7 @@ def _lines(text: str, width: int) -> list[str]:
         parts = [part for part in re.split(f"(?<=[{marks}])", text) if part]
         if len(parts) > 1:
             every = [line for part in parts for line in _lines(part, width)]
-            return every if marks == ":" else _joined(every, width)
+            return every if marks == NAMES else _joined(every, width)
     return [text[k : k + width] for k in range(0, len(text), width)]
 
 

@@ -13,6 +13,8 @@ from mlmed import datasets
 from mlmed.api.causal import CausalResults, causal
 from mlmed.api.mediate import MediationResults, mediate
 from mlmed.api.piecewise import PiecewiseResults, piecewise
+from mlmed.fit.names import RESIDUAL
+from mlmed.names import labelled
 from mlmed.report.stata import StataReport, StataRow
 from mlmed.reproduce.pairs import Pair, by_term, drawn_errors, drawn_pairs, mean_error, with_medians
 from mlmed.reproduce.summaries import brms_pairs, lmer_pairs
@@ -272,11 +274,11 @@ def _framing_notes(plain: CausalResults) -> tuple[str, ...]:
 YUAN = "Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)"
 #: Random effects: the page's name, brms' name, ours in the joint fit.
 RANDOM = (
-    ("alpha_Med", "Med_Intercept", "Med:Intercept"),
-    ("beta_Med", "Med_X", "Med:X"),
-    ("alpha_Main", "y_Intercept", "y:Intercept"),
-    ("beta1_Main", "y_X", "y:X"),
-    ("beta2_Main", "y_Med", "y:Med"),
+    ("alpha_Med", "Med_Intercept", "Med~Intercept"),
+    ("beta_Med", "Med_X", "Med~X"),
+    ("alpha_Main", "y_Intercept", "y~Intercept"),
+    ("beta1_Main", "y_X", "y~X"),
+    ("beta2_Main", "y_Med", "y~Med"),
 )
 #: Residuals: the page's name, Stan's, brms', ours.
 RESIDUALS = (("sigma_Med", "sigmaMed", "sigma_Med", "Med"), ("sigma_y", "sigma_y", "sigma_y", "y"))
@@ -351,7 +353,7 @@ def _parameters(fits: _Fits, asked: dict[str, Any]) -> Iterator[Pair]:
         (f"sd {name}", sd_true[name], f"sigma_ranef[{k}]", f"sd({short})", f"sqrt(`var({own})`)")
         for k, (name, short, own) in enumerate(RANDOM, start=1)
     ]
-    listed += [(name, true[name], s, b, f"sqrt(`var({own}:Residual)`)") for name, s, b, own in RESIDUALS]
+    listed += [(name, true[name], s, b, f"sqrt(`var({labelled(own, RESIDUAL)})`)") for name, s, b, own in RESIDUALS]
     expressions = {name: expression for name, *_, expression in listed}
     table = fits.reml.nlcom(expressions)
     reml, ml = by_term(table), by_term(fits.ml.nlcom(expressions))
@@ -405,7 +407,7 @@ def _yuan_effects(fit: MediationResults, asked: dict[str, Any]) -> Iterator[Pair
         "naive_ind_effect": "a*b",
         "avg_ind_effect": "a*b + cov_ab",
         "total_effect": "a*b + cov_ab + cprime",
-        "hypothesis": "`y:Med` * `Med:X` + `cov(Med:X,y:Med)`",
+        "hypothesis": "`y~Med` * `Med~X` + `cov(Med~X,y~Med)`",
     }
     own = by_term(fit.nlcom(expressions))
     for row in asked["stan"]["rows"]:

@@ -261,9 +261,9 @@ def affect_m4() -> Reproduction:
 
 def _exponentiated(fit: LocationScaleResults, row: Mapping[str, str]) -> Iterator[Pair]:
     """The scale intercept on the sd scale."""
-    term = "exp(sigma:Intercept)"
+    term = "exp(sigma~Intercept)"
     own = by_term(fit.effects())[term]
-    error = float(np.exp(fit.bse["sigma:Intercept"]))
+    error = float(np.exp(fit.bse["sigma~Intercept"]))
     for quantity, key, ours in (
         ("", "estimate", own["estimate"]),
         ("exp(SE)", "est_error", error),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlmed.names import labelled
 from mlmed.reproduce.pairs import Pair, by_term, mean_error
 from mlmed.results.results import MixedResults
 
@@ -120,16 +121,16 @@ def our_term(term: str, responses: Mapping[str, str]) -> str:
     --------
     >>> two = {"NAstd": "NA.std", "PAstd": "PA.std"}
     >>> [our_term(term, two) for term in ("sd(NAstd_NA_lag)", "sigma_PAstd", "rescor(NAstd,PAstd)")]
-    ['sd(NA.std:NA_lag)', 'sd(PA.std:Residual)', 'cor(NA.std:Residual,PA.std:Residual)']
+    ['sd(NA.std~NA_lag)', 'sd(PA.std~Residual)', 'cor(NA.std~Residual,PA.std~Residual)']
     >>> our_term("cor(Intercept,sigma_Intercept)", {})
-    'cor(Intercept,sigma:Intercept)'
+    'cor(Intercept,sigma~Intercept)'
     """
     if not responses:
-        return re.sub(r"\bsigma_", "sigma:", term)
+        return re.sub(r"\bsigma_", labelled("sigma", ""), term)
     term = re.sub(r"^sigma_(\w+)$", r"sd(\1_Residual)", term)
     term = re.sub(r"^rescor\((\w+),(\w+)\)$", r"cor(\1_Residual,\2_Residual)", term)
     for theirs, ours in responses.items():
-        term = re.sub(rf"\b{theirs}_", f"{ours}:" if ours else "", term)
+        term = re.sub(rf"\b{theirs}_", labelled(ours, ""), term)
     return term
 
 

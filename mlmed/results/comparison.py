@@ -138,8 +138,8 @@ def compare(
     """Set fits of any mode beside each other, beside the truth, and beside published numbers.
 
     Terms have the same name in every mode: the paths ``a``, ``b``, ``cprime``, ``cov_ab`` and the effects ``indirect``,
-    ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m:x`` and variances
-    ``var(m:x)``, ``cov(m:x,y:m)``, ``var(m:Residual)``.
+    ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m~x`` and variances
+    ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def compare(
         Column name -> mapping of term -> a number, a pair (estimate, standard error), or a mapping with some of
         ``estimate``, ``std_error``, ``conf_low``, ``conf_high``. Numbers may be text, as printed.
     terms : sequence or mapping, optional
-        Only these; a mapping gives labels to expressions, ``{"sd(a_j)": "sqrt(var(m:x))"}``, which every fit that
+        Only these; a mapping gives labels to expressions, ``{"sd(a_j)": "sqrt(var(m~x))"}``, which every fit that
         knows the names evaluates (as ``nlcom`` does).
     level : float
         Coverage of the intervals.

@@ -30,7 +30,7 @@ class Comparable(Protocol):
         ...
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Its estimates under the names that all methods share (``indirect``, ``m:x``, ``var(m:x)``).
+        """Its estimates under the names that all methods share (``indirect``, ``m~x``, ``var(m~x)``).
 
         Effects that the model does not define are rows without numbers (``missing_effects``).
         """

@@ -104,7 +104,7 @@ class Inference:
         Parameters
         ----------
         expression : str, callable or mapping
-            ``"a*b + cov_ab + cprime"``; names with a colon or bracket may stand in backticks, ``"`m:x` / `y:m`"``, and
+            ``"a*b + cov_ab + cprime"``; names may stand in backticks, ``"`m~x` / `y~m`"``, and
             ``cov(a,b)`` and ``cor(a,b)`` name their effects in either order. A callable gets a dict of values by name.
             All parameters, effects, and ``sd()`` and ``cor()`` of ``sdcor()`` have names. A mapping gives several
             expressions, by label. An ``sd()`` or ``cor()`` alone is shown as in ``sdcor()``: first-order error,
@@ -135,7 +135,7 @@ class Inference:
         Parameters
         ----------
         expression : str
-            For example ``"indirect"``, ``"cov_ab"``, ``"var(m:x)"``, ``"cor(m:x,y:m)"`` or ``"indirect / total"``.
+            For example ``"indirect"``, ``"cov_ab"``, ``"var(m~x)"``, ``"cor(m~x,y~m)"`` or ``"indirect / total"``.
         level : float
             Coverage of the interval, a proportion.
         points : int
@@ -171,7 +171,7 @@ class Inference:
         Parameters
         ----------
         hypothesis : str
-            For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m:x) = 0"``, ``"cor(m:x,y:m) = 0"``.
+            For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m~x) = 0"``, ``"cor(m~x,y~m) = 0"``.
         at : mapping, optional
             Values of moderators.
 

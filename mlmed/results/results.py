@@ -266,7 +266,7 @@ class MixedResults(Coefficients, Inference):
         Returns
         -------
         DataFrame
-            group, term (``sd(m:x)``, ``cor(m:Intercept,y:Intercept)``, ``sd(m:Residual)``), estimate, std_error,
+            group, term (``sd(m~x)``, ``cor(m~Intercept,y~Intercept)``, ``sd(m~Residual)``), estimate, std_error,
             conf_low, conf_high, note. ``nlcom``, ``profile`` and ``test`` know the terms, too.
 
         Examples
@@ -275,7 +275,7 @@ class MixedResults(Coefficients, Inference):
         >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
         >>> fit = mlmed.mixed(["Med ~ X + (1 |c| group)", "y ~ X + (1 |c| group)"], df)
         >>> fit.sdcor().set_index("term")["estimate"].round(3).tail(3).to_dict()
-        {'cor(Med:Intercept,y:Intercept)': -0.136, 'sd(Med:Residual)': 1.774, 'sd(y:Residual)': 1.673}
+        {'cor(Med~Intercept,y~Intercept)': -0.136, 'sd(Med~Residual)': 1.774, 'sd(y~Residual)': 1.673}
         """
         return fit_sdcor_table(self.fitted, vcov=vcov, level=level)
 
@@ -335,7 +335,7 @@ class MixedResults(Coefficients, Inference):
         return f"{kind} {self.fitted.spec.method.upper()}{residual}"
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """All estimates under the names that every method shares, ``m:x`` and ``var(m:x)`` (``mlmed.compare``)."""
+        """All estimates under the names that every method shares, ``m~x`` and ``var(m~x)`` (``mlmed.compare``)."""
         return self.tidy(level=level)[list(COLUMNS)].assign(term=parameter_names(self.fitted, always=True))
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:

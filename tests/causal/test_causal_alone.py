@@ -138,9 +138,9 @@ def test_one_row_alone_gives_a_coefficient(data, kind):
     expected = getattr(theirs, f"{kind}_se")
     if kind == "HC1":
         expected = expected * np.sqrt(120 / 119)  # n / (n - p) with the row and its coefficient, and without both
-    np.testing.assert_allclose(found.loc[["m:Intercept", "m:z"], "std_error"], expected, rtol=1e-8)
-    assert found.loc[["m:only", "y:only"], INFERENCE].isna().all().all()
-    assert found.loc["m:only", "note"].startswith("no robust standard error: without row 6 of those used")
+    np.testing.assert_allclose(found.loc[["m~Intercept", "m~z"], "std_error"], expected, rtol=1e-8)
+    assert found.loc[["m~only", "y~only"], INFERENCE].isna().all().all()
+    assert found.loc["m~only", "note"].startswith("no robust standard error: without row 6 of those used")
     assert fit.effects()["std_error"].notna().all()
     lost = ask("m ~ only + z", "y ~ m + z + only", data, treatment="only", robust=kind).effects()
     assert lost[INFERENCE].isna().all().all()

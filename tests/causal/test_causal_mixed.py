@@ -230,7 +230,7 @@ def test_comparisons_and_tests_say_it_too(mixed):
     long = mlmed.compare(mixed).long
     assert long.loc[long["term"] == "total", "note"].str.contains(THESE).all()
     assert THESE in mixed.combined("indirect / total").loc[0, "note"]
-    assert mixed.combined("sqrt(`y:Med`**2)").loc[0, "note"] == ""
+    assert mixed.combined("sqrt(`y~Med`**2)").loc[0, "note"] == ""
     data = mlmed.datasets.load("yuan_mackinnon_sim")
     both = causal("Med ~ X + (1 + X | group)", "y ~ X * Med + (1 | group)", data)
     assert both.test_interaction(50, seed=1)["note"].str.endswith(THESE).all()

@@ -156,7 +156,7 @@ def test_summary_names_the_computation(pair, words):
 
 def test_tables(mixed):
     fit = fitted("linear", "probit", robust="HC3")
-    assert list(fit.params.index[:3]) == ["m:Intercept", "m:x", "m:w"]
+    assert list(fit.params.index[:3]) == ["m~Intercept", "m~x", "m~w"]
     glance = fit.glance().iloc[0]
     assert (glance["family_m"], glance["family_y"], glance["nobs"], glance["errors"]) == (
         "linear",
@@ -172,9 +172,9 @@ def test_tables(mixed):
     shared = mixed.comparable().set_index("term")
     assert list(shared.index[:3]) == ["indirect", "direct", "total"]
     assert shared.loc["indirect", "estimate"] == pytest.approx(column(mixed.effects())["acme"], rel=SAME)
-    assert "var(Med:X)" in shared.index
+    assert "var(Med~X)" in shared.index
     assert mixed.label == "potential outcomes"
-    assert mixed.combined("`Med:X` * `y:Med`").iloc[0]["estimate"] == pytest.approx(
+    assert mixed.combined("`Med~X` * `y~Med`").iloc[0]["estimate"] == pytest.approx(
         column(mixed.effects(groups="population"))["acme"], rel=1e-8
     )
     with pytest.raises(EffectError, match="names 'cov_ab'"):

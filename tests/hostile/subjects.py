@@ -104,7 +104,7 @@ def fits(data: pd.DataFrame) -> dict[str, Any]:
             "bootstrap, causal": causal.bootstrap(40, seed=1),
             "profile": mediate.profile("indirect", points=4, at={"w": 0.0}),
             "influence": mediate.influence(refit=False),
-            "test": mixed.test("m:x = 0"),
+            "test": mixed.test("m~x = 0"),
             "power": mlmed.simulate.power(15, 5, n=2, seed=1),
             "study": mlmed.simulate.study((0.0,), n_clusters=15, cluster_size=5, n=2, seed=1),
             "truth": mlmed.simulate.BPGTruth(),

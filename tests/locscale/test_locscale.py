@@ -17,10 +17,10 @@ from tests.tolerances import INVARIANT
 #: Posterior means and standard deviations that brms printed for m4 (S. J. Weston, week 8), two decimals.
 PUBLISHED_M4 = {
     "Intercept": (0.01, 0.06),
-    "sigma:Intercept": (-0.64, 0.03),
+    "sigma~Intercept": (-0.64, 0.03),
     "sd(Intercept)": (0.81, 0.04),
-    "sd(sigma:Intercept)": (0.43, 0.02),
-    "cor(Intercept,sigma:Intercept)": (-0.34, 0.07),
+    "sd(sigma~Intercept)": (0.43, 0.02),
+    "cor(Intercept,sigma~Intercept)": (-0.34, 0.07),
 }
 #: The response has products of its own with PA_lag and steps; what the page fits.
 M5 = (
@@ -101,7 +101,7 @@ def test_unlabelled_terms_are_independent_and_labels_join_them() -> None:
     apart = mlmed.location_scale("y ~ x + (1 | g)", "~ w + (1 | g)", data)
     joined = mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + (1 |c| g)", data)
     assert apart.G.iloc[0, 1] == 0.0
-    assert "cov(Intercept,sigma:Intercept)" not in apart.names
+    assert "cov(Intercept,sigma~Intercept)" not in apart.names
     assert joined.df_model == apart.df_model + 1
     assert joined.llf > apart.llf
 
@@ -116,9 +116,9 @@ def test_shift_and_scale_of_the_response(shift: float, factor: float) -> None:
     tolerance = 1e-6 if shift == 1e6 else INVARIANT
     assert second.llf + len(data) * np.log(factor) == pytest.approx(first.llf, abs=1e-5)
     assert second.params["x"] / factor == pytest.approx(first.params["x"], rel=tolerance)
-    moved = first.params["sigma:Intercept"] + np.log(factor)
-    assert second.params["sigma:Intercept"] == pytest.approx(moved, abs=tolerance)
-    assert second.params["sigma:w"] == pytest.approx(first.params["sigma:w"], rel=10 * tolerance)
+    moved = first.params["sigma~Intercept"] + np.log(factor)
+    assert second.params["sigma~Intercept"] == pytest.approx(moved, abs=tolerance)
+    assert second.params["sigma~w"] == pytest.approx(first.params["sigma~w"], rel=10 * tolerance)
     assert second.bse["x"] / factor == pytest.approx(first.bse["x"], rel=1e-5)
     sds = [fit.sdcor()["estimate"] for fit in (first, second)]
     assert sds[1][0] / factor == pytest.approx(sds[0][0], rel=1e-5)
@@ -137,8 +137,8 @@ def test_shift_and_scale_of_predictors() -> None:
     second = mlmed.location_scale(*asked, data.assign(x=2000.0 + 10.0 * data["x"], w=50.0 * data["w"] - 7.0))
     assert second.llf == pytest.approx(first.llf, abs=1e-6)
     assert 10.0 * second.params["x"] == pytest.approx(first.params["x"], rel=1e-5)
-    assert 50.0 * second.params["sigma:w"] == pytest.approx(first.params["sigma:w"], rel=1e-4)
-    sds = [fit.sdcor().set_index("term")["estimate"]["sd(sigma:w)"] for fit in (first, second)]
+    assert 50.0 * second.params["sigma~w"] == pytest.approx(first.params["sigma~w"], rel=1e-4)
+    sds = [fit.sdcor().set_index("term")["estimate"]["sd(sigma~w)"] for fit in (first, second)]
     assert 50.0 * sds[1] == pytest.approx(sds[0], rel=1e-3)
 
 
@@ -184,11 +184,11 @@ def test_recovers_the_truth_of_a_large_sample() -> None:
     truth = {
         "Intercept": 1.0,
         "x": 0.5,
-        "sigma:Intercept": -0.3,
-        "sigma:w": 0.2,
+        "sigma~Intercept": -0.3,
+        "sigma~w": 0.2,
         "sd(Intercept)": 0.8,
-        "sd(sigma:Intercept)": 0.4,
-        "cor(Intercept,sigma:Intercept)": -0.3,
+        "sd(sigma~Intercept)": 0.4,
+        "cor(Intercept,sigma~Intercept)": -0.3,
     }
     table = fit.tidy().set_index("term")
     for term, value in truth.items():
@@ -201,7 +201,7 @@ def test_only_scale_effects() -> None:
     data["y"] -= data.groupby("g")["y"].transform("mean")
     fit = mlmed.location_scale("y ~ x", "~ 1 + (1 | g)", data)
     assert fit.converged
-    assert list(fit.G.columns) == ["sigma:Intercept"]
+    assert list(fit.G.columns) == ["sigma~Intercept"]
     assert fit.sdcor()["estimate"].iloc[0] == pytest.approx(0.4, abs=0.15)
 
 
@@ -221,10 +221,10 @@ def test_variance_of_zero_is_reported() -> None:
         fit = mlmed.location_scale("y ~ 1 + (1 | g)", "~ 1 + (1 | g)", data)
     assert fit.converged
     assert fit.is_singular
-    assert fit.G.loc["sigma:Intercept", "sigma:Intercept"] == 0.0
+    assert fit.G.loc["sigma~Intercept", "sigma~Intercept"] == 0.0
     table = fit.sdcor().set_index("term")
-    assert np.isnan(table.loc["sd(sigma:Intercept)", "std_error"])
-    assert "boundary" in table.loc["sd(sigma:Intercept)", "note"]
+    assert np.isnan(table.loc["sd(sigma~Intercept)", "std_error"])
+    assert "boundary" in table.loc["sd(sigma~Intercept)", "note"]
     assert fit.bse.notna().all()
     assert fit.llf == pytest.approx(mlmed.mixed("y ~ 1 + (1 | g)", data, method="ml").llf, abs=SPECIAL)
     assert "boundary" in fit.summary()
@@ -244,8 +244,8 @@ def test_correlation_of_one_is_reported(seed: int) -> None:
 
 
 def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
-    effects = m4.effects().set_index("term").loc["exp(sigma:Intercept)"]
-    assert effects["estimate"] == pytest.approx(np.exp(m4.params["sigma:Intercept"]))
+    effects = m4.effects().set_index("term").loc["exp(sigma~Intercept)"]
+    assert effects["estimate"] == pytest.approx(np.exp(m4.params["sigma~Intercept"]))
     assert effects["estimate"] == pytest.approx(0.53, abs=0.005)  # the page exponentiates to .53, .50 to .56
     assert effects["conf_low"] == pytest.approx(0.50, abs=0.005)
     ranef = m4.ranef()
@@ -255,9 +255,9 @@ def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
     assert m4.nlcom("`sd(Intercept)`", order="first")["std_error"].iloc[0] == pytest.approx(by_hand, rel=0.01)
     document = json.loads(m4.to_json())
     assert document["llf"] == pytest.approx(m4.llf)
-    assert {row["term"] for row in document["fixef"]} == {"Intercept", "sigma:Intercept"}
+    assert {row["term"] for row in document["fixef"]} == {"Intercept", "sigma~Intercept"}
     assert document["scale"] == "~ 1 + (1 |c| id)"
-    assert [row["term"] for row in document["scale_effects"]] == ["exp(sigma:Intercept)"]
+    assert [row["term"] for row in document["scale_effects"]] == ["exp(sigma~Intercept)"]
     assert "scale_effects" in m4.to_table()["section"].unique()
     assert "certified" in str(m4)
     pd.testing.assert_series_equal(m4.conf_int()[0], m4.fixef().set_index("term")["conf_low"], check_names=False)

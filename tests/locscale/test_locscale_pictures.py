@@ -37,7 +37,7 @@ def drawn(ax: object) -> np.ndarray:
 
 
 def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -> None:
-    """exp(sigma:Intercept + t), from the steadiest cluster on; intervals as of predictions at scale predictors of 0."""
+    """exp(sigma~Intercept + t), from the steadiest cluster on; intervals as of predictions at scale predictors of 0."""
     ax = fit.plot_ranef()
     new = pd.DataFrame({"x": 0.0, "w": 0.0, "kind": "a", "g": range(40)})
     expected = fit.predict(new, level="cluster").sort_values("sd")
@@ -53,19 +53,19 @@ def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.LocationScaleResu
     ranef = fit.ranef().query("effect == 'Intercept'")
     np.testing.assert_allclose(drawn(ax)[:, 1], np.sort(ranef["value"]))
     assert "80%" in ax.get_title()
-    with pytest.raises(EffectError, match=r"no random effect 'x'; there are Intercept, sigma:Intercept"):
+    with pytest.raises(EffectError, match=r"no random effect 'x'; there are Intercept, sigma~Intercept"):
         fit.plot_ranef("x")
 
 
 def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:
     ax = fit.plot_location_scale()
-    row = fit.sdcor().set_index("term").loc["cor(Intercept,sigma:Intercept)"]
-    assert ax.get_title().startswith(f"cor(Intercept,sigma:Intercept) = {row['estimate']:.2f} ({row['conf_low']:.2f}")
+    row = fit.sdcor().set_index("term").loc["cor(Intercept,sigma~Intercept)"]
+    assert ax.get_title().startswith(f"cor(Intercept,sigma~Intercept) = {row['estimate']:.2f} ({row['conf_low']:.2f}")
     assert len(drawn(ax)) == 40
     x, y = ax.lines[1].get_xydata().T
     slope = fit.G.iloc[0, 1] / fit.G.iloc[0, 0]
     np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(x), slope, rtol=1e-8)
-    np.testing.assert_allclose(np.log(y) - slope * x, fit.params["sigma:Intercept"], rtol=1e-8)  # not of the mean sd
+    np.testing.assert_allclose(np.log(y) - slope * x, fit.params["sigma~Intercept"], rtol=1e-8)  # not of the mean sd
     assert ax.lines[1].get_label() == "median by the model"
     apart = mlmed.location_scale("y ~ x + (1 | g)", "~ w + (1 | g)", data)
     ax = apart.plot_location_scale()
@@ -79,7 +79,7 @@ def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResult
     with pytest.raises(EffectError, match=r"the location has no random effects"):
         sds.plot_location_scale()
     with pytest.raises(EffectError, match=r"scale= one of the scale; found"):
-        fit.plot_location_scale("sigma:Intercept")
+        fit.plot_location_scale("sigma~Intercept")
 
 
 def test_predictions_along_a_predictor(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:

@@ -74,7 +74,7 @@ def test_cluster_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> 
     modes = fit.ranef().set_index(["effect", "group"])
     found = fit.predict({"x": [0.0], "w": [0.0], "kind": ["a"], "g": [7]}, level="cluster").iloc[0]
     assert found["estimate"] == pytest.approx(fit.params["Intercept"] + modes.loc[("Intercept", 7), "value"], rel=SAME)
-    log_sd = fit.params["sigma:Intercept"] + modes.loc[("sigma:Intercept", 7), "value"]
+    log_sd = fit.params["sigma~Intercept"] + modes.loc[("sigma~Intercept", 7), "value"]
     assert np.log(found["sd"]) == pytest.approx(log_sd, abs=1e-10)
     assert found["se"] > modes.loc[("Intercept", 7), "se"]  # the estimates err too
 
@@ -199,7 +199,7 @@ def test_only_scale_effects_and_singular_fits_predict_too(data: pd.DataFrame) ->
     only = mlmed.location_scale("y ~ x", "~ 1 + (1 | g)", data)
     row = only.predict(new, level="cluster", interval="prediction").iloc[0]
     assert row["estimate"] == pytest.approx(only.params["Intercept"], rel=SAME)
-    assert np.log(row["sd"]) == pytest.approx(only.params["sigma:Intercept"] + only.ranef()["value"].iloc[3], abs=1e-10)
+    assert np.log(row["sd"]) == pytest.approx(only.params["sigma~Intercept"] + only.ranef()["value"].iloc[3], abs=1e-10)
     rng = np.random.default_rng(0)
     e = rng.normal(size=(30, 8))
     e = (e - e.mean(axis=1, keepdims=True)) / e.std(axis=1, keepdims=True)
@@ -208,4 +208,4 @@ def test_only_scale_effects_and_singular_fits_predict_too(data: pd.DataFrame) ->
         flat = mlmed.location_scale("y ~ 1 + (1 | g)", "~ 1 + (1 | g)", alike)
     found = flat.predict({"g": [0, 1, 99]}, level="cluster", interval="prediction")
     assert found.notna().to_numpy().all()
-    np.testing.assert_allclose(found["sd"], np.exp(flat.params["sigma:Intercept"]))  # no scale effect, one sd for all
+    np.testing.assert_allclose(found["sd"], np.exp(flat.params["sigma~Intercept"]))  # no scale effect, one sd for all

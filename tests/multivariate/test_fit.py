@@ -153,7 +153,7 @@ def test_four_responses():
     assert fit.converged
     assert fit.fitted.estimates.Sigma.shape == (4, 4)
     assert fit.df_model == 8 + 10 + 10
-    assert "cov(y0:Residual,y3:Residual)" in fit.names
+    assert "cov(y0~Residual,y3~Residual)" in fit.names
 
 
 def test_one_response_has_one_residual_variance(data):
@@ -246,12 +246,12 @@ def test_command_line(data, tmp_path, capsys):
     asked = [part for formula in TWO for part in ("--formula", formula)]
     assert main(["mixed", str(path), *asked, "--residual", "unstructured", "--format", "csv"]) == 0
     printed = capsys.readouterr().out
-    assert "cov(y0:Residual,y1:Residual)" in printed
-    assert "cor(y0:Residual,y1:Residual)" in printed
+    assert "cov(y0~Residual,y1~Residual)" in printed
+    assert "cor(y0~Residual,y1~Residual)" in printed
     assert main(["mixed", str(path), *asked, "--residual", "unstructured", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["structures"] == {"random": {"c": "unstructured"}, "residual": "unstructured"}
-    assert any(row["term"] == "cor(y0:Residual,y1:Residual)" for row in document["sdcor"])
+    assert any(row["term"] == "cor(y0~Residual,y1~Residual)" for row in document["sdcor"])
 
 
 def test_a_fit_shows_itself_in_one_line(fit):

@@ -154,7 +154,7 @@ def test_profile_and_test_of_a_residual_covariance(setting):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain = mlmed.mixed(FORMULAS, data)
-    name = "cov(y0:Residual,y1:Residual)"
+    name = "cov(y0~Residual,y1~Residual)"
     found = fit.test(f"{name} = 0")
     assert found.chi2 == pytest.approx(2.0 * (fit.llf - plain.llf), rel=1e-6)
     low, high = fit.profile(name, points=4).interval

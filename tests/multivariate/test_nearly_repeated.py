@@ -64,13 +64,13 @@ def test_standard_errors_of_a_small_part(sd, vcov):
     fit, other = (mlmed.mixed(formulas, data, residual="unstructured") for formulas in (FORMULAS, DIFFERENCE))
     V = fit.parameter_vcov(vcov).matrix
     weights = np.zeros((2, len(fit.names)))
-    weights[0, [fit.names.index(name) for name in ("var(y0:Residual)", "var(z:Residual)")]] = 1.0
-    weights[0, fit.names.index("cov(y0:Residual,z:Residual)")] = -2.0
-    weights[1, [fit.names.index("y0:x"), fit.names.index("z:x")]] = -1.0, 1.0
+    weights[0, [fit.names.index(name) for name in ("var(y0~Residual)", "var(z~Residual)")]] = 1.0
+    weights[0, fit.names.index("cov(y0~Residual,z~Residual)")] = -2.0
+    weights[1, [fit.names.index("y0~x"), fit.names.index("z~x")]] = -1.0, 1.0
     table = other.tidy(vcov=vcov).assign(name=other.names).set_index("name")["std_error"]
     found = np.sqrt(np.diag(weights @ V @ weights.T))
     # a variance of 1e-5 in entries near 1: eleven digits of sixteen are gone in its square
-    assert found == pytest.approx([table["var(d:Residual)"], table["d:x"]], rel=1e-3)
+    assert found == pytest.approx([table["var(d~Residual)"], table["d~x"]], rel=1e-3)
 
 
 @pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger"])
@@ -106,7 +106,7 @@ def test_high_residual_correlations_are_certified(seed, sd, correlation, within)
     data = data.assign(y1=u[codes, 1] + e + sd * rng.normal(size=1200))
     fit = mlmed.mixed(["y0 ~ x + (1 |c| id)", "y1 ~ x + (1 |c| id)"], data, residual="unstructured")
     assert fit.converged
-    assert fit.sdcor().set_index("term").loc["cor(y0:Residual,y1:Residual)", "estimate"] == pytest.approx(
+    assert fit.sdcor().set_index("term").loc["cor(y0~Residual,y1~Residual)", "estimate"] == pytest.approx(
         correlation, abs=within
     )
 

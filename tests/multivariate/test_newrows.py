@@ -57,7 +57,7 @@ def test_a_mediator_is_asked_for_with_the_reason():
     ):
         fit.predict({"x": [1.0]})
     moved = fit.predict({"x": [0.0, 1.0], "m": [0.5, 0.5]})["y"].diff().iloc[1]
-    assert moved == pytest.approx(fit.params["y:x"], rel=1e-9)
+    assert moved == pytest.approx(fit.params["y~x"], rel=1e-9)
     with pytest.raises(DataError, match=r"column 'x' is not in the data; (?!it is a response)"):
         fit.predict({"m": [1.0]})
 

@@ -180,19 +180,19 @@ def test_spaghetti_refuses(fit):
 def test_caterpillar(fit):
     axes = fit.plot_ranef()
     assert titles(axes) == list(fit.G.index)
-    (ax,) = fit.plot_ranef("m:x", level=0.5)
-    own = fit.ranef(level=0.5).query("effect == 'm:x'").sort_values("value")
+    (ax,) = fit.plot_ranef("m~x", level=0.5)
+    own = fit.ranef(level=0.5).query("effect == 'm~x'").sort_values("value")
     marks = next(line for line in ax.lines if line.get_marker() == "o")
     np.testing.assert_allclose(marks.get_xdata(), own["value"], rtol=SAME)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(map(str, own["group"]))
     bars = np.array([bar[:, 0] for bar in ax.collections[0].get_segments()])
     np.testing.assert_allclose(bars, own[["lower", "upper"]], rtol=SAME)
-    assert titles(fit.plot_ranef(["y:w", "m:x"])) == ["y:w", "m:x"]
-    with pytest.raises(EffectError, match="no random effect 'x'; there are m:Intercept, m:x"):
+    assert titles(fit.plot_ranef(["y~w", "m~x"])) == ["y~w", "m~x"]
+    with pytest.raises(EffectError, match="no random effect 'x'; there are m~Intercept, m~x"):
         fit.plot_ranef("x")
     with pytest.raises(EffectError, match="a list of names of random effects, or one name; found 3"):
         fit.plot_ranef(3)
-    (once,) = fit.plot_ranef(["m:x", "m:x"])
+    (once,) = fit.plot_ranef(["m~x", "m~x"])
     assert len(once.get_yticklabels()) == 30
 
 
@@ -200,7 +200,7 @@ def test_correlations(fit):
     ax = fit.plot_correlations()
     table = fit.correlations()
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels[0] == "m:Intercept, m:x"
+    assert labels[0] == "m~Intercept, m~x"
     assert len(labels) == 6
     marks = next(line for line in ax.lines if line.get_marker() == "o")
     np.testing.assert_allclose(marks.get_xdata(), table["estimate"], rtol=SAME)
@@ -325,7 +325,7 @@ def test_long_names_leave_room_for_the_data(long_names, kind):
 
 
 def test_lines_of_text_are_no_longer_than_their_room():
-    text = "negative_affect:stress_reported_on_the_evening_before, positive_affect:Intercept"
+    text = "negative_affect~stress_reported_on_the_evening_before, positive_affect~Intercept"
     for width in range(8, 90):
         lines = wrapped(text, width, most=99).split("\n")
         assert max(map(len, lines)) <= width

@@ -154,7 +154,7 @@ def test_conditional_effects_are_predictions_on_a_grid(fit, data):
         assert table[name].tolist() == expected[name].tolist(), name
     moved = fit.conditional_effects("x", at={"w": held + 1.0}, points=5)
     gap = (moved["estimate"] - table["estimate"]).to_numpy().reshape(2, 5)
-    np.testing.assert_allclose(gap, [[0.0] * 5, [fit.params["y:w"]] * 5], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(gap, [[0.0] * 5, [fit.params["y~w"]] * 5], rtol=1e-9, atol=1e-12)
     only = fit.conditional_effects("w", points=[-1.0, 0.0, 2.0], level=0.5)
     assert only["response"].tolist() == ["y"] * 3
     assert only["w"].tolist() == [-1.0, 0.0, 2.0]
@@ -183,7 +183,7 @@ def test_conditional_effects_of_mediation_and_without_rows():
     table = fit.conditional_effects("x", points=2)
     assert table["response"].tolist() == ["m", "m", "y", "y"]
     slopes = table.groupby("response")["estimate"].diff().dropna() / table["x"].diff().iloc[1]
-    np.testing.assert_allclose(slopes, fit.params[["m:x", "y:x"]], rtol=1e-9)
+    np.testing.assert_allclose(slopes, fit.params[["m~x", "y~x"]], rtol=1e-9)
     stored = pickle.loads(pickle.dumps(fit)).conditional_effects("x", points=3)["x"].tolist()[:3]
     mean, sd = data["x"].mean(), data["x"].std()
     np.testing.assert_allclose(stored, [mean - 2 * sd, mean, mean + 2 * sd], rtol=1e-9, atol=1e-12)

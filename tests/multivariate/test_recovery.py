@@ -54,13 +54,13 @@ def tables() -> list[tuple[pd.Series, pd.DataFrame]]:
 def test_variances_and_covariances_are_unbiased(tables):
     """REML: fixed effects, all of G and all of Sigma."""
     estimates = pd.DataFrame([natural for natural, _ in tables])
-    names = ["y0:Intercept", "y0:x", "y1:Intercept", "y1:x"]
+    names = ["y0~Intercept", "y0~x", "y1~Intercept", "y1~x"]
     truth = dict(zip(names, BETA.ravel(), strict=True))
     for i, first in enumerate(names):
         for j, second in enumerate(names[: i + 1]):
             truth[f"var({first})" if i == j else f"cov({second},{first})"] = G[i, j]
-    truth |= {"var(y0:Residual)": SIGMA[0, 0], "var(y1:Residual)": SIGMA[1, 1]}
-    truth["cov(y0:Residual,y1:Residual)"] = SIGMA[1, 0]
+    truth |= {"var(y0~Residual)": SIGMA[0, 0], "var(y1~Residual)": SIGMA[1, 1]}
+    truth["cov(y0~Residual,y1~Residual)"] = SIGMA[1, 0]
     assert set(truth) == set(estimates)
     error = estimates.std() / np.sqrt(SETS)
     away = (estimates.mean() - pd.Series(truth)) / error
@@ -69,10 +69,10 @@ def test_variances_and_covariances_are_unbiased(tables):
 
 def test_intervals_of_sds_and_correlations_cover(tables):
     sd = np.append(SD, np.sqrt(np.diag(SIGMA)))
-    names = ["y0:Intercept", "y0:x", "y1:Intercept", "y1:x", "y0:Residual", "y1:Residual"]
+    names = ["y0~Intercept", "y0~x", "y1~Intercept", "y1~x", "y0~Residual", "y1~Residual"]
     truth = {f"sd({name})": value for name, value in zip(names, sd, strict=True)}
     truth |= {f"cor({names[j]},{names[i]})": CORRELATION[i, j] for i in range(4) for j in range(i)}
-    truth["cor(y0:Residual,y1:Residual)"] = SIGMA[1, 0] / np.sqrt(SIGMA[0, 0] * SIGMA[1, 1])
+    truth["cor(y0~Residual,y1~Residual)"] = SIGMA[1, 0] / np.sqrt(SIGMA[0, 0] * SIGMA[1, 1])
     for term, value in truth.items():
         ends = np.array([table.loc[term, ["conf_low", "conf_high"]].to_numpy(dtype=float) for _, table in tables])
         exists = np.isfinite(ends).all(axis=1)

@@ -92,19 +92,19 @@ def test_intervals(fit, correlated):
     table = correlated.sdcor().set_index("term")
     assert list(table.columns) == ["group", "estimate", "std_error", "conf_low", "conf_high", "note"]
     assert table["group"].tolist() == ["id"] * 10 + ["Residual"] * 3
-    row = table.loc["sd(m:Intercept)"]
+    row = table.loc["sd(m~Intercept)"]
     factor = np.exp(Z95 * row["std_error"] / row["estimate"])
     assert row["conf_low"] == pytest.approx(row["estimate"] / factor, rel=SAME)
     assert row["conf_high"] == pytest.approx(row["estimate"] * factor, rel=SAME)
-    for term in ("cor(m:x,y:w)", "cor(m:Residual,y:Residual)"):
+    for term in ("cor(m~x,y~w)", "cor(m~Residual,y~Residual)"):
         row = table.loc[term]
         spread = Z95 * row["std_error"] / (1.0 - row["estimate"] ** 2)
         assert np.arctanh(row["conf_low"]) == pytest.approx(np.arctanh(row["estimate"]) - spread, rel=SAME)
         assert np.arctanh(row["conf_high"]) == pytest.approx(np.arctanh(row["estimate"]) + spread, rel=SAME)
     s1, s2 = correlated.fitted.estimates.sigma2[:2]
-    assert table.loc["cor(m:Residual,y:Residual)", "estimate"] == pytest.approx(0.2 / np.sqrt(s1 * s2), rel=SAME)
-    error = np.sqrt(fit.vcov().loc["var(m:Residual)", "var(m:Residual)"])
-    assert table.loc["sd(m:Residual)", "std_error"] == pytest.approx(error / (2 * np.sqrt(s1)), rel=SAME)
+    assert table.loc["cor(m~Residual,y~Residual)", "estimate"] == pytest.approx(0.2 / np.sqrt(s1 * s2), rel=SAME)
+    error = np.sqrt(fit.vcov().loc["var(m~Residual)", "var(m~Residual)"])
+    assert table.loc["sd(m~Residual)", "std_error"] == pytest.approx(error / (2 * np.sqrt(s1)), rel=SAME)
 
 
 def test_block_and_joint_agree_on_variances(fit):
@@ -136,21 +136,21 @@ def test_correlations(fit, correlated):
 
 def test_names_are_known_everywhere(fit):
     """sd() and cor() in nlcom, profile and test are the same functions of the parameters as written out."""
-    r, long = "cor(m:Intercept,y:Intercept)", "cov(m:Intercept,y:Intercept) / sqrt(var(m:Intercept) * var(y:Intercept))"
+    r, long = "cor(m~Intercept,y~Intercept)", "cov(m~Intercept,y~Intercept) / sqrt(var(m~Intercept) * var(y~Intercept))"
     short = fit.nlcom(f"1 * {r}").drop(columns="term")
     pd.testing.assert_frame_equal(short, fit.nlcom(long).drop(columns="term"), rtol=DERIVATIVE)
     assert fit.nlcom(f"1 * {r}", order="first")["std_error"][0] == pytest.approx(
         fit.sdcor().set_index("term").loc[r, "std_error"], rel=SAME
     )
     np.testing.assert_allclose(fit.profile(r).interval, fit.profile(long).interval, rtol=1e-5)
-    sd, var = fit.profile("sd(y:w)").interval, fit.profile("var(y:w)").interval
+    sd, var = fit.profile("sd(y~w)").interval, fit.profile("var(y~w)").interval
     np.testing.assert_allclose(np.square(sd), var, rtol=1e-5)  # drops of 1e-8 in -2l
-    assert fit.test(f"{r} = 0").chi2 == pytest.approx(fit.test("cov(m:Intercept,y:Intercept) = 0").chi2, rel=1e-6)
-    assert fit.test("sd(y:w) = 0") == mlmed.results.likelihood.LRTest(
-        "sd(y:w) = 0", *(getattr(fit.test("var(y:w) = 0"), n) for n in ("chi2", "df", "p_value", "llf", "note"))
+    assert fit.test(f"{r} = 0").chi2 == pytest.approx(fit.test("cov(m~Intercept,y~Intercept) = 0").chi2, rel=1e-6)
+    assert fit.test("sd(y~w) = 0") == mlmed.results.likelihood.LRTest(
+        "sd(y~w) = 0", *(getattr(fit.test("var(y~w) = 0"), n) for n in ("chi2", "df", "p_value", "llf", "note"))
     )
-    one = fit.nlcom(lambda values: values["cov(m:Intercept,y:Intercept)"])
-    assert one["estimate"][0] == fit.G.loc["m:Intercept", "y:Intercept"]
+    one = fit.nlcom(lambda values: values["cov(m~Intercept,y~Intercept)"])
+    assert one["estimate"][0] == fit.G.loc["m~Intercept", "y~Intercept"]
 
 
 def test_a_variance_of_zero():
@@ -161,18 +161,18 @@ def test_a_variance_of_zero():
         fit = mlmed.mixed(["m ~ 1 + (1 |c| id)", "y ~ 1 + (1 |c| id)"], data)
     table = fit.sdcor().set_index("term")
     numbers = ["std_error", "conf_low", "conf_high"]
-    assert table.loc["sd(m:Intercept)", "estimate"] == 0.0
-    assert table.loc["sd(m:Intercept)", numbers].isna().all()
-    assert "the variance is 0" in table.loc["sd(m:Intercept)", "note"]
-    assert table.loc["cor(m:Intercept,y:Intercept)", ["estimate", *numbers]].isna().all()
-    assert table.loc["cor(m:Intercept,y:Intercept)", "note"] == "does not exist: the variance of m:Intercept is 0"
-    assert "not positive definite" in table.loc["sd(y:Intercept)", "note"]
-    assert table.loc["sd(y:Intercept)", "std_error":"conf_high"].isna().all()
+    assert table.loc["sd(m~Intercept)", "estimate"] == 0.0
+    assert table.loc["sd(m~Intercept)", numbers].isna().all()
+    assert "the variance is 0" in table.loc["sd(m~Intercept)", "note"]
+    assert table.loc["cor(m~Intercept,y~Intercept)", ["estimate", *numbers]].isna().all()
+    assert table.loc["cor(m~Intercept,y~Intercept)", "note"] == "does not exist: the variance of m~Intercept is 0"
+    assert "not positive definite" in table.loc["sd(y~Intercept)", "note"]
+    assert table.loc["sd(y~Intercept)", "std_error":"conf_high"].isna().all()
     shrinkage = fit.ranef().set_index("effect")["shrinkage"]
-    assert shrinkage["m:Intercept"].isna().all()
-    assert shrinkage["y:Intercept"].between(0.0, 1.0).all()
-    with pytest.raises(EffectError, match=r"cor\(m:Intercept,y:Intercept\) cannot be moved.*does not exist"):
-        fit.profile("cor(m:Intercept,y:Intercept)")
+    assert shrinkage["m~Intercept"].isna().all()
+    assert shrinkage["y~Intercept"].between(0.0, 1.0).all()
+    with pytest.raises(EffectError, match=r"cor\(m~Intercept,y~Intercept\) cannot be moved.*does not exist"):
+        fit.profile("cor(m~Intercept,y~Intercept)")
     assert "does not exist" in fit.summary()
 
 
@@ -180,13 +180,13 @@ def test_a_correlation_of_one():
     data = mlmed.simulate.bpg(12, 4, seed=6).data
     with pytest.warns(BoundaryWarning):
         fit = mlmed.mixed(["m ~ x + (1 |c| id)", "y ~ x + (1 |c| id)"], data)
-    row = fit.sdcor().set_index("term").loc["cor(m:Intercept,y:Intercept)"]
+    row = fit.sdcor().set_index("term").loc["cor(m~Intercept,y~Intercept)"]
     assert row["estimate"] == pytest.approx(1.0, abs=SAME)
     assert row[["std_error", "conf_low", "conf_high"]].isna().all()
     assert row["note"] == "the correlation is +1, on the boundary: no standard error"
     notes = fit.sdcor().set_index("term")["note"]
-    assert "boundary (singular) fit" in notes["sd(y:Intercept)"]
-    assert notes["sd(y:Residual)"] == ""
+    assert "boundary (singular) fit" in notes["sd(y~Intercept)"]
+    assert notes["sd(y~Residual)"] == ""
 
 
 def test_covariances_that_do_not_exist_say_why():
@@ -231,9 +231,9 @@ def test_brms_williams(dataset):
     near(
         m2.sdcor(),
         {
-            "sd(NA.std:Intercept)": (0.73, 0.04), "sd(PA.std:Intercept)": (0.81, 0.04),
-            "cor(NA.std:Intercept,PA.std:Intercept)": (-0.05, 0.07),
-            "sd(NA.std:Residual)": (0.63, 0.0), "sd(PA.std:Residual)": (0.60, 0.0),
+            "sd(NA.std~Intercept)": (0.73, 0.04), "sd(PA.std~Intercept)": (0.81, 0.04),
+            "cor(NA.std~Intercept,PA.std~Intercept)": (-0.05, 0.07),
+            "sd(NA.std~Residual)": (0.63, 0.0), "sd(PA.std~Residual)": (0.60, 0.0),
         },
     )  # fmt: skip
     right = "NA_lag + PA_lag + (1 + NA_lag + PA_lag |c| id)"
@@ -241,16 +241,16 @@ def test_brms_williams(dataset):
     near(
         m3.sdcor(),
         {
-            "sd(NA.std:Intercept)": (0.44, 0.03), "sd(NA.std:NA_lag)": (0.15, 0.01), "sd(NA.std:PA_lag)": (0.07, 0.02),
-            "sd(PA.std:Intercept)": (0.43, 0.03), "sd(PA.std:NA_lag)": (0.05, 0.02), "sd(PA.std:PA_lag)": (0.11, 0.01),
-            "cor(NA.std:Intercept,NA.std:NA_lag)": (0.09, 0.10), "cor(NA.std:Intercept,NA.std:PA_lag)": (0.30, 0.15),
-            "cor(NA.std:NA_lag,NA.std:PA_lag)": (0.07, 0.18), "cor(NA.std:Intercept,PA.std:Intercept)": (-0.13, 0.08),
-            "cor(NA.std:NA_lag,PA.std:Intercept)": (-0.00, 0.11), "cor(NA.std:PA_lag,PA.std:Intercept)": (-0.12, 0.16),
-            "cor(NA.std:Intercept,PA.std:NA_lag)": (-0.06, 0.17), "cor(NA.std:NA_lag,PA.std:NA_lag)": (-0.03, 0.21),
-            "cor(NA.std:PA_lag,PA.std:NA_lag)": (0.26, 0.24), "cor(PA.std:Intercept,PA.std:NA_lag)": (-0.24, 0.18),
-            "cor(NA.std:Intercept,PA.std:PA_lag)": (-0.18, 0.11), "cor(NA.std:NA_lag,PA.std:PA_lag)": (0.10, 0.15),
-            "cor(NA.std:PA_lag,PA.std:PA_lag)": (-0.12, 0.18), "cor(PA.std:Intercept,PA.std:PA_lag)": (0.09, 0.11),
-            "sd(NA.std:Residual)": (0.59, 0.0), "sd(PA.std:Residual)": (0.54, 0.0),
+            "sd(NA.std~Intercept)": (0.44, 0.03), "sd(NA.std~NA_lag)": (0.15, 0.01), "sd(NA.std~PA_lag)": (0.07, 0.02),
+            "sd(PA.std~Intercept)": (0.43, 0.03), "sd(PA.std~NA_lag)": (0.05, 0.02), "sd(PA.std~PA_lag)": (0.11, 0.01),
+            "cor(NA.std~Intercept,NA.std~NA_lag)": (0.09, 0.10), "cor(NA.std~Intercept,NA.std~PA_lag)": (0.30, 0.15),
+            "cor(NA.std~NA_lag,NA.std~PA_lag)": (0.07, 0.18), "cor(NA.std~Intercept,PA.std~Intercept)": (-0.13, 0.08),
+            "cor(NA.std~NA_lag,PA.std~Intercept)": (-0.00, 0.11), "cor(NA.std~PA_lag,PA.std~Intercept)": (-0.12, 0.16),
+            "cor(NA.std~Intercept,PA.std~NA_lag)": (-0.06, 0.17), "cor(NA.std~NA_lag,PA.std~NA_lag)": (-0.03, 0.21),
+            "cor(NA.std~PA_lag,PA.std~NA_lag)": (0.26, 0.24), "cor(PA.std~Intercept,PA.std~NA_lag)": (-0.24, 0.18),
+            "cor(NA.std~Intercept,PA.std~PA_lag)": (-0.18, 0.11), "cor(NA.std~NA_lag,PA.std~PA_lag)": (0.10, 0.15),
+            "cor(NA.std~PA_lag,PA.std~PA_lag)": (-0.12, 0.18), "cor(PA.std~Intercept,PA.std~PA_lag)": (0.09, 0.11),
+            "sd(NA.std~Residual)": (0.59, 0.0), "sd(PA.std~Residual)": (0.54, 0.0),
         },
     )  # fmt: skip
 

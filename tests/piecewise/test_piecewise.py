@@ -241,7 +241,7 @@ def test_derivatives(yuan):
 
 
 def test_nlcom_is_the_built_in_effect(fit):
-    table = fit.nlcom({"share": "a*b / (a*b + cprime)", "gap": "c - cprime", "own": "`reduced:x` - 2*`m:x`"})
+    table = fit.nlcom({"share": "a*b / (a*b + cprime)", "gap": "c - cprime", "own": "`reduced~x` - 2*`m~x`"})
     row = fit.effects().set_index("term").loc["prop_mediated"]
     np.testing.assert_allclose(
         table.loc[0, ["estimate", "std_error"]].astype(float), row[["estimate", "std_error"]].astype(float), rtol=1e-6
@@ -251,9 +251,9 @@ def test_nlcom_is_the_built_in_effect(fit):
     assert UNKNOWN_COVARIANCE in table.loc[1, "note"]
     assert np.isnan(table.loc[2, "std_error"])
     assert UNKNOWN_COVARIANCE in table.loc[2, "note"]
-    alone = fit.nlcom("exp(`reduced:x`)", order="first").loc[0]
+    alone = fit.nlcom("exp(`reduced~x`)", order="first").loc[0]
     assert alone["std_error"] == pytest.approx(np.exp(fit.reduced.params["x"]) * fit.reduced.bse["x"], rel=1e-7)
-    root = fit.nlcom("sqrt(`var(m:Intercept)`)").loc[0]
+    root = fit.nlcom("sqrt(`var(m~Intercept)`)").loc[0]
     assert root["estimate"] == pytest.approx(np.sqrt(fit.mediator.G.iloc[0, 0]), rel=SAME)
     assert root["std_error"] > 0
     with pytest.raises(EffectError, match="known are a, b, cprime, c, indirect"):

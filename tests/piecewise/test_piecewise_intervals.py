@@ -96,7 +96,7 @@ def test_replicates_are_those_of_each_equation(fit):
     """With the same seed the same clusters as the bootstrap of one equation alone."""
     boot = fit.bootstrap(5, seed=8).draws
     alone = fit.outcome.bootstrap(5, seed=8).draws
-    np.testing.assert_allclose(boot[["y:m", "y:x", "var(y:Intercept)"]], alone[["m", "x", "var(Intercept)"]], rtol=1e-9)
+    np.testing.assert_allclose(boot[["y~m", "y~x", "var(y~Intercept)"]], alone[["m", "x", "var(Intercept)"]], rtol=1e-9)
     np.testing.assert_allclose(boot["indirect"], boot["a"] * boot["b"], rtol=SAME)
     np.testing.assert_allclose(boot["c_minus_cprime"], boot["c"] - boot["cprime"], rtol=SAME)
     assert list(boot.columns) == [*EFFECTS, *fit.names]

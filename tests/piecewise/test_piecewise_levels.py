@@ -87,7 +87,7 @@ def test_a_slope_between_clusters_is_said_once(data):
         piecewise("m ~ x + (1 | id)", "y ~ m + x + w + (1 + w | id)", data)
     said = [str(one.message) for one in caught if one.category is LevelWarning]
     assert len(said) == 1
-    assert "y:w, which does not vary within clusters" in said[0]
+    assert "y~w, which does not vary within clusters" in said[0]
 
 
 REFUSED = {

@@ -73,7 +73,7 @@ def test_moderators(data, m, x):
     p, r = fit.params, fit.reduced.params
     inter = next(name for name in r.index if ":" in name)
     assert found["a"] == pytest.approx(p[f"{m}:{x}"] + 2 * p[f"{m}:{x}:w"], rel=SAME)
-    assert found["b"] == pytest.approx(p[f"y:{m}"] + 2 * p[f"y:{m}:w"], rel=SAME)
+    assert found["b"] == pytest.approx(p[f"y~{m}"] + 2 * p[f"y~{m}:w"], rel=SAME)
     assert found["c"] == pytest.approx(r[x] + 2 * r[inter], rel=SAME)
     assert "at w = 2" in fit.effects(at={"w": 2.0}).set_index("term").loc["indirect", "note"]
     boot = fit.effects(interval="bootstrap", n=40, seed=1, at={"w": 2.0}).set_index("term")
@@ -110,7 +110,7 @@ def test_a_moderator_of_path_c_only(data):
 def test_a_moderator_of_one_path_only(data):
     fit = piecewise("m ~ x + (1 | id)", "y ~ m + m:w + x + (1 | id)", data)
     found = estimates(fit, at={"w": 1.0})
-    assert found["b"] == pytest.approx(fit.params["y:m"] + fit.params["y:m:w"], rel=SAME)
+    assert found["b"] == pytest.approx(fit.params["y~m"] + fit.params["y~m:w"], rel=SAME)
     assert found["c"] == pytest.approx(fit.reduced.params["x"], rel=SAME)
 
 
@@ -162,7 +162,7 @@ def test_interaction_of_treatment_and_mediator_has_no_single_effect(data):
     assert document["effects"] == []
     assert "depends on x" in document["effects_reason"]
     assert fit.reduced.fitted.spec.equations[0].text == "y ~ 1 + x + (1 | id)"
-    assert fit.nlcom("`m:x` * `y:m`").loc[0, "std_error"] > 0
+    assert fit.nlcom("`m~x` * `y~m`").loc[0, "std_error"] > 0
     assert "indirect" not in fit.bootstrap(3, seed=1).draws
 
 

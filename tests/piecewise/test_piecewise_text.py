@@ -66,8 +66,8 @@ def test_a_response_with_the_name_reduced(data):
     """The parameters of the third equation keep names of their own."""
     fit = piecewise(MEDIATOR, "reduced ~ m + x + (1 | id)", data.rename(columns={"y": "reduced"}))
     assert len(set(fit.names)) == len(fit.names)
-    assert fit.nlcom("`reduced:x`").iloc[0]["estimate"] == pytest.approx(fit.outcome.params["x"], rel=SAME)
-    assert fit.nlcom("`reduced_:x`").iloc[0]["estimate"] == pytest.approx(fit.reduced.params["x"], rel=SAME)
+    assert fit.nlcom("`reduced~x`").iloc[0]["estimate"] == pytest.approx(fit.outcome.params["x"], rel=SAME)
+    assert fit.nlcom("`reduced_~x`").iloc[0]["estimate"] == pytest.approx(fit.reduced.params["x"], rel=SAME)
 
 
 @pytest.mark.parametrize("kind", ROBUST_KINDS)
@@ -85,7 +85,7 @@ def test_one_cluster_alone_gives_a_coefficient(upper, data, kind):
     expected = factor * others.mediator.vcov(kind)
     np.testing.assert_allclose(fit.mediator.vcov(kind).drop("k").drop(columns="k"), expected, rtol=SAME)
     assert fit.effects(vcov=kind)["std_error"].notna().sum() == upper.effects()["std_error"].notna().sum()
-    assert "cluster 3 (id)" in fit.nlcom("`q:k` + `q:z`", vcov=kind).iloc[0]["note"]
+    assert "cluster 3 (id)" in fit.nlcom("`q~k` + `q~z`", vcov=kind).iloc[0]["note"]
 
 
 def test_stata_names(yuan, upper):
@@ -136,7 +136,7 @@ def test_export(fit, upper):
         tidy = one.tidy()
         assert list(tidy["fit"].unique()) == ["mediator", "outcome", "reduced"]
         assert list(tidy.columns[1:]) == list(fit.outcome.tidy().columns)
-    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fitted, always=True)[:4], "y:Intercept"]
+    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fitted, always=True)[:4], "y~Intercept"]
 
 
 def test_comparable(fit, upper):
@@ -146,9 +146,9 @@ def test_comparable(fit, upper):
         assert tuple(table.columns) == COLUMNS
         assert table["term"].is_unique
     both = set(fit.comparable()["term"]) & set(shared.comparable()["term"])
-    assert {"a", "b", "cprime", "indirect", "direct", "total", "m:x", "y:m", "var(m:Intercept)"} <= both
+    assert {"a", "b", "cprime", "indirect", "direct", "total", "m~x", "y~m", "var(m~Intercept)"} <= both
     assert (fit.label, upper.label) == ("piecewise REML", "piecewise REML")
-    row = fit.combined("`m:x` * `y:m`").iloc[0]
+    row = fit.combined("`m~x` * `y~m`").iloc[0]
     assert row["std_error"] == pytest.approx(fit.effects().set_index("term").loc["indirect", "std_error"], rel=1e-9)
 
 

@@ -112,9 +112,9 @@ def test_the_mean_outcome_has_the_covariance_of_the_slopes() -> None:
     fit = quietly(mlmed.mediate, MEDIATOR, OUTCOME, data)
     sets = fit.simulate(DRAWS, seed=2).xs("y", axis=1, level="response").to_numpy()
     x, G, beta = data["x"].to_numpy(), fit.fitted.estimates.G, fit.params
-    slope = fit.G.columns.get_loc("y:m")
-    mean = beta["y:Intercept"] + beta["y:x"] * x + beta["y:m"] * (beta["m:Intercept"] + beta["m:x"] * x)
-    extra = G[slope, fit.G.columns.get_loc("m:Intercept")] + x * G[slope, fit.G.columns.get_loc("m:x")]
+    slope = fit.G.columns.get_loc("y~m")
+    mean = beta["y~Intercept"] + beta["y~x"] * x + beta["y~m"] * (beta["m~Intercept"] + beta["m~x"] * x)
+    extra = G[slope, fit.G.columns.get_loc("m~Intercept")] + x * G[slope, fit.G.columns.get_loc("m~x")]
     error = sets.std(axis=1) / np.sqrt(DRAWS)
     assert np.abs((sets.mean(axis=1) - mean - extra) / error).max() < SIGMAS
     assert np.abs((sets.mean(axis=1) - mean) / error).max() > 1.5 * SIGMAS  # the draws are many enough to see it

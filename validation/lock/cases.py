@@ -135,10 +135,10 @@ FULL = (
     *outputs.mixed_tables(),
     *outputs.effects(),
     *outputs.function_tests(
-        ["a*b / cprime", "(a*b + cov_ab) / (a*b + cov_ab + cprime)", "sqrt(var(m:x))", "`m:x` * `y:m`"],
-        ["cov_ab = 0", "indirect = 0", "a = b", "var(y:x) = 0", "cprime = 0.2"],
+        ["a*b / cprime", "(a*b + cov_ab) / (a*b + cov_ab + cprime)", "sqrt(var(m~x))", "`m~x` * `y~m`"],
+        ["cov_ab = 0", "indirect = 0", "a = b", "var(y~x) = 0", "cprime = 0.2"],
     ),
-    *outputs.profiles(["indirect", "var(y:x)", "m:x"], table=True),
+    *outputs.profiles(["indirect", "var(y~x)", "m~x"], table=True),
     *outputs.bootstraps(),
     *outputs.bootstrap_effects(),
     *outputs.own_rows("x"),
@@ -287,7 +287,7 @@ CASES: dict[str, Case] = {
             *outputs.mixed_tables(),
             *outputs.effects(),
             *outputs.function_tests(
-                ["indirect / total", "sqrt(var(Med:X))", "cov_ab / sqrt(var(Med:X) * var(y:Med))"],
+                ["indirect / total", "sqrt(var(Med~X))", "cov_ab / sqrt(var(Med~X) * var(y~Med))"],
                 ["cov_ab = 0", "indirect = -0.1"],
             ),
             *outputs.profiles(["indirect", "cov_ab"]),
@@ -371,12 +371,12 @@ CASES: dict[str, Case] = {
         mixed(TWO, yuan, residual="unstructured"),
         (
             *SINGLE,
-            *outputs.function_tests(["sqrt(var(Med:X))"], ["cov(Med:X,y:X) = 0"]),
-            *outputs.profiles(["y:X"]),
+            *outputs.function_tests(["sqrt(var(Med~X))"], ["cov(Med~X,y~X) = 0"]),
+            *outputs.profiles(["y~X"]),
             *outputs.bootstraps(),
             *outputs.own_rows("X"),
             *outputs.predictions(YUAN_GRID),
-            *outputs.mixed_pictures("X", "y:X"),
+            *outputs.mixed_pictures("X", "y~X"),
         ),
     ),
     "williams m1": Case(

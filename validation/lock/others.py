@@ -38,7 +38,7 @@ def _every_school() -> dict[str, Any]:
 
 def _both_methods() -> dict[str, Any]:
     fits = [fit("joint", *JOINT, ml_sim(), method=method) for method in ("reml", "ml")]
-    return compared(*fits, names=["one", "two"], terms={"share": "indirect / total", "sd": "sqrt(var(m:x))"}, level=0.9)
+    return compared(*fits, names=["one", "two"], terms={"share": "indirect / total", "sd": "sqrt(var(m~x))"}, level=0.9)
 
 
 def _sums() -> dict[str, Any]:

@@ -89,7 +89,7 @@ REFUSALS: dict[str, Callable[[], Any]] = {
     "unknown name": _asked("joint", one("nlcom", "a * q")),
     "code in an expression": _asked("joint", one("nlcom", "a.__class__")),
     "hypothesis": _asked("joint", one("test", "cov_ab")),
-    "hypothesis out of range": _asked("joint", one("test", "var(Med:X) = -1")),
+    "hypothesis out of range": _asked("joint", one("test", "var(Med~X) = -1")),
     "new rows": _asked("joint", one("predict", pd.DataFrame({"X": [1.0]}))),
     "separate interval": _asked("separate", one("effects", interval="profile")),
     "separate strata": _asked("separate", one("bootstrap", n=3, seed=1, strata="X")),

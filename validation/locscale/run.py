@@ -24,11 +24,11 @@ from mlmed.errors import MlmedWarning
 TRUTH = {
     "Intercept": 1.0,
     "x": 0.5,
-    "sigma:Intercept": -0.3,
-    "sigma:w": 0.2,
+    "sigma~Intercept": -0.3,
+    "sigma~w": 0.2,
     "sd(Intercept)": 0.8,
-    "sd(sigma:Intercept)": 0.4,
-    "cor(Intercept,sigma:Intercept)": -0.3,
+    "sd(sigma~Intercept)": 0.4,
+    "cor(Intercept,sigma~Intercept)": -0.3,
 }
 #: Clusters, rows per cluster, seed. With one seed the first clusters of the second would be those of the first.
 CONDITIONS = ((200, 20, 20), (1000, 20, 21))
@@ -37,12 +37,12 @@ CONDITIONS = ((200, 20, 20), (1000, 20, 21))
 MOST_BIAS, LEAST_COVERAGE, MOST_COVERAGE = 2.0, 0.93, 0.97
 
 #: Estimates of these from the effects themselves, which nobody sees: what chance did to the draws.
-RANDOM = ("sd(Intercept)", "sd(sigma:Intercept)", "cor(Intercept,sigma:Intercept)")
+RANDOM = ("sd(Intercept)", "sd(sigma~Intercept)", "cor(Intercept,sigma~Intercept)")
 
 
 def simulated(J: int, n: int, rng: np.random.Generator) -> tuple[pd.DataFrame, dict[str, float]]:
-    sd, sd_scale = TRUTH["sd(Intercept)"], TRUTH["sd(sigma:Intercept)"]
-    cov = TRUTH["cor(Intercept,sigma:Intercept)"] * sd * sd_scale
+    sd, sd_scale = TRUTH["sd(Intercept)"], TRUTH["sd(sigma~Intercept)"]
+    cov = TRUTH["cor(Intercept,sigma~Intercept)"] * sd * sd_scale
     b = rng.multivariate_normal([0.0, 0.0], [[sd**2, cov], [cov, sd_scale**2]], size=J)
     g = np.repeat(np.arange(J), n)
     x, w, e = rng.normal(size=(3, J * n))

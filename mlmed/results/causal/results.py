@@ -16,6 +16,7 @@ from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
 from mlmed.effects.uncertainty import Contrasts
 from mlmed.fit.lmm import Fitted
+from mlmed.names import labelled
 from mlmed.options import CausalInterval, Groups
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
@@ -45,7 +46,7 @@ class CausalResults(CausalEffects):
 
     @property
     def params(self) -> pd.Series:
-        """Fixed effects of both equations, ``m:x``."""
+        """Fixed effects of both equations, ``m~x``."""
         return self.tidy().set_index("term")["estimate"]
 
     def tidy(self, *, level: float = 0.95) -> pd.DataFrame:
@@ -54,14 +55,14 @@ class CausalResults(CausalEffects):
         Returns
         -------
         DataFrame
-            equation, term (``m:x``), estimate, std_error, statistic, p_value, conf_low, conf_high, note. Least squares
+            equation, term (``m~x``), estimate, std_error, statistic, p_value, conf_low, conf_high, note. Least squares
             has t tests, everything else normal ones.
         """
         parts = []
         for equation in (self.mediator, self.outcome):
             table = coefficient_table(equation, level=level)
             table.insert(0, "equation", equation.name)
-            parts.append(table.assign(term=[f"{equation.name}:{term}" for term in table["term"]]))
+            parts.append(table.assign(term=[labelled(equation.name, term) for term in table["term"]]))
         return pd.concat(parts, ignore_index=True)
 
     def glance(self) -> pd.DataFrame:
@@ -97,7 +98,7 @@ class CausalResults(CausalEffects):
         own = self.quantities(prepared, found, question)
         unit = np.eye(len(found.values))
         named = {new: own[old].named(new) for new, old in SHARED.items()}
-        names = [f"{equation.name}:{name}" for equation in (self.mediator, self.outcome) for name in equation.names]
+        names = [labelled(equation.name, name) for equation in (self.mediator, self.outcome) for name in equation.names]
         coefficients = {name: Quantity(name, float(found.values[5 + k]), unit[5 + k]) for k, name in enumerate(names)}
         return {**named, **own, **coefficients}, found
 

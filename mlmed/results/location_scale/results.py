@@ -61,12 +61,12 @@ class LocationScaleResults(Coefficients):
 
     @property
     def names(self) -> list[str]:
-        """Fixed effects, then ``var()`` and ``cov()`` of random effects; ``sigma:`` marks the scale."""
+        """Fixed effects, then ``var()`` and ``cov()`` of random effects; those of the scale as ``sigma~x``."""
         return list(tables.quantities(self.fit))[: len(self.fit.estimates.psi)]
 
     @cached_property
     def params(self) -> pd.Series:
-        """Fixed effects of the location and, after ``sigma:``, of the log residual sd."""
+        """Fixed effects of the location and, as ``sigma~x``, of the log residual sd."""
         names = tables.fixed_names(self.fit)
         return pd.Series(self.fit.estimates.psi[: len(names)], index=names, name="estimate")
 
@@ -156,7 +156,7 @@ class LocationScaleResults(Coefficients):
         >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
         >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
         >>> fit.effects()[["term", "estimate"]].round(3).values.tolist()
-        [['exp(sigma:Intercept)', 1.413]]
+        [['exp(sigma~Intercept)', 1.413]]
         """
         return tables.scale_table(self.fit, level=level)
 
@@ -192,7 +192,7 @@ class LocationScaleResults(Coefficients):
         Parameters
         ----------
         expression : str, callable or mapping
-            Names with a colon stand in backticks: ``"exp(`sigma:Intercept`)"``. A mapping gives several, by label.
+            For example ``"exp(sigma~Intercept)"``; names may stand in backticks. A mapping gives several, by label.
         order : {"second", "first", "unbiased"}
             Of the delta method.
         level : float
@@ -340,7 +340,7 @@ class LocationScaleResults(Coefficients):
         effect : str, optional
             Named as in ``ranef()``; by default the scale's first, otherwise the location's. Effects of the location
             are differences from the population. Those of the scale are shown on the sd scale, with the fixed effect:
-            ``sigma:Intercept`` is the residual sd of a cluster, a slope its factor per unit.
+            ``sigma~Intercept`` is the residual sd of a cluster, a slope its factor per unit.
         level : float
             Coverage of the intervals, a proportion.
 

@@ -16,6 +16,7 @@ from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.fit.labels import location_labels
 from mlmed.fit.names import Kind, shown_clusters
 from mlmed.lmm.vcov import Vcov
+from mlmed.names import labelled
 from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import check_level
 from mlmed.quadrature.fit import Fit
@@ -38,7 +39,7 @@ Array = NDArray[np.float64]
 
 
 def fixed_names(fit: Fit) -> list[str]:
-    """Fixed effects, those of the scale after ``sigma:``."""
+    """Fixed effects, those of the scale as ``sigma~x``."""
     return _labels(fit.rows.location.fixed_names, fit.rows.scale.fixed_names)
 
 
@@ -48,7 +49,7 @@ def random_names(fit: Fit) -> list[str]:
 
 
 def _labels(location: Sequence[str], scale: Sequence[str]) -> list[str]:
-    return [*location_labels(location, SCALE), *(SCALE + name for name in scale)]
+    return [*location_labels(location, SCALE), *(labelled(SCALE, name) for name in scale)]
 
 
 def quantities(fit: Fit) -> dict[str, Quantity]:

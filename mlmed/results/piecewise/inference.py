@@ -73,14 +73,14 @@ class PiecewiseInference:
 
     @cached_property
     def names(self) -> list[str]:
-        """Name of every parameter, ``m:x``, ``var(y:m)``; ``reduced:x`` for those of the equation without m.
+        """Name of every parameter, ``m~x``, ``var(y~m)``; ``reduced~x`` for those of the equation without m.
 
-        If mediator or outcome has the name ``reduced``, the latter is ``reduced_:x``.
+        If mediator or outcome has the name ``reduced``, the latter is ``reduced_~x``.
         """
         m, y, own = self.asked.mediator.name, self.asked.outcome.name, "reduced"
         while own in (m, y):
             own += "_"
-        return [name for fit, prefix in zip(self._three, (m, y, own), strict=True) for name in names_of(fit, prefix)]
+        return [name for fit, of in zip(self._three, (m, y, own), strict=True) for name in names_of(fit, of)]
 
     @cached_property
     def _psi(self) -> Array:
@@ -264,8 +264,8 @@ class PiecewiseInference:
         Parameters
         ----------
         expression : str, callable or mapping
-            For example ``"a*b / cprime"``; names with a colon may stand in backticks, ``"`m:x` * `y:m`"``. Those of the
-            equation without the mediator start with ``reduced:``. A callable gets a dict of values by name. A mapping
+            For example ``"a*b / cprime"``; names may stand in backticks, ``"`m~x` * `y~m`"``. Those of the equation
+            without the mediator are ``reduced~x``. A callable gets a dict of values by name. A mapping
             gives several, by label.
         vcov, order, level, at
             As in ``effects``.

@@ -13,6 +13,7 @@ from mlmed.data.encoding import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.fit.labels import coefficient_labels
 from mlmed.fit.names import Kind, parameters, psi
+from mlmed.names import labelled
 from mlmed.results.piecewise.cluster_ols import ClusterRegression
 from mlmed.results.results import MixedResults
 
@@ -33,11 +34,11 @@ def parts_of(fits: Sequence[Part]) -> tuple[slice, ...]:
     return tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends))
 
 
-def names_of(fit: Part, prefix: str) -> list[str]:
-    """Names of these estimates: ``m:x``, ``var(m:x)``, ``cov(m:x,m:Intercept)``, ``var(m:Residual)``."""
+def names_of(fit: Part, equation: str) -> list[str]:
+    """Names of these estimates: ``m~x``, ``var(m~x)``, ``cov(m~x,m~Intercept)``, ``var(m~Residual)``."""
     if isinstance(fit, ClusterRegression):
-        return coefficient_labels(f"{prefix}:{name}" for name in fit.design.names)
-    return [one.name for one in parameters(fit.fitted, prefixes=[f"{prefix}:"])]
+        return coefficient_labels(labelled(equation, name) for name in fit.design.names)
+    return [one.name for one in parameters(fit.fitted, equations=[equation])]
 
 
 def kinds_of(fit: Part) -> list[Kind]:
