@@ -35,13 +35,13 @@ print(combined[["term", "estimate", "std_error", "conf_low", "conf_high"]].round
 # Conditional modes: what the data say about each group.
 print("\nRandom effects of the first groups")
 ranef = fit.ranef()
-print(ranef.pivot(index="group", columns="effect", values="value").head().round(4).to_string())
+print(ranef.pivot(index="group", columns="effect", values="estimate").head().round(4).to_string())
 
 # Predictions for new rows: for an average group, and for groups 1 and 2.
 new = data.groupby("group").head(1).iloc[:2][["group", "X", "Med"]]
 print("\nPredictions")
 print(new.join(fit.predict(new).add_suffix(", average group")).round(4).to_string(index=False))
-print(new.join(fit.predict(new, level="cluster").add_suffix(", this group")).round(4).to_string(index=False))
+print(new.join(fit.predict(new, of="cluster").add_suffix(", this group")).round(4).to_string(index=False))
 
 # The same fit in the layout of Stata's xtmixed.
 print()

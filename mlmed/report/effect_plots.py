@@ -31,7 +31,7 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
     Parameters
     ----------
     ranef : DataFrame
-        group_var, effect, group, value, lower, upper.
+        group_var, effect, group, estimate, conf_low, conf_high.
     level : float
         Coverage, for the caption.
     """
@@ -41,11 +41,11 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
     height = 1.0 + 0.16 * J if labelled else 4.5
     axes = new_panels(len(effects), columns=ACROSS, width=WIDTH, height=height)
     for ax, effect in zip(axes, effects, strict=True):
-        own = ranef[ranef["effect"] == effect].sort_values("value", kind="stable")
+        own = ranef[ranef["effect"] == effect].sort_values("estimate", kind="stable")
         rank = np.arange(J)
-        colours = np.where((own["lower"] > 0.0) | (own["upper"] < 0.0), "C0", "0.65")
-        ax.hlines(rank, own["lower"], own["upper"], colors=list(colours), lw=1.5 if labelled else 0.8)
-        ax.plot(own["value"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
+        colours = np.where((own["conf_low"] > 0.0) | (own["conf_high"] < 0.0), "C0", "0.65")
+        ax.hlines(rank, own["conf_low"], own["conf_high"], colors=list(colours), lw=1.5 if labelled else 0.8)
+        ax.plot(own["estimate"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
         ax.axvline(0.0, color="0.4", lw=0.8, ls=":", zorder=0)
         names = [literal(name) for name in own["group"]] if labelled else []
         ax.set_yticks(rank if labelled else [], names, fontsize="x-small")

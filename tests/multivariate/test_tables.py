@@ -210,7 +210,7 @@ def test_shrinkage_of_random_intercepts():
     size = data.groupby("id").size()
     np.testing.assert_allclose(table["shrinkage"], (s2 / (s2 + size * G))[table.index], rtol=1e-9)
     mean = data.groupby("id")["y"].mean() - fit.params["Intercept"]
-    np.testing.assert_allclose(table["value"], ((1 - table["shrinkage"]) * mean)[table.index], rtol=1e-7)
+    np.testing.assert_allclose(table["estimate"], ((1 - table["shrinkage"]) * mean)[table.index], rtol=1e-7)
     assert size.nunique() > 1
 
 
