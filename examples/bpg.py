@@ -19,7 +19,7 @@ print(f"certified optimum: {fit.converged}, boundary fit: {fit.is_singular}, log
 # The same effects with the two kinds of standard errors (docs/standard_errors.md).
 for vcov in ("block", "joint"):
     print(f"\nEffects, {vcov} standard errors")
-    print(fit.effects(vcov=vcov).drop(columns="note").round(5).to_string(index=False))
+    print(fit.effects(vcov=vcov).drop(columns=["df", "note"]).round(5).to_string(index=False))
 
 # Any function of the parameters. Names with a colon or a bracket go in backticks.
 print("\nFunctions of the parameters")

@@ -82,6 +82,7 @@ def test_tables_have_the_same_columns_as_ever(fit, boot):
         table = boot.tidy(ends=method, terms=["a", "indirect", "var(m:x)"])
         assert tuple(table.columns) == COLUMNS
         assert (table["conf_low"] < table["conf_high"]).all()
+        assert (np.isinf(table["df"]) if method == "normal" else table["df"].isna()).all()
     effects = fit.effects(interval="bootstrap", n=60, seed=3)
     pd.testing.assert_frame_equal(effects, boot.tidy(terms=list(effects["term"])))
     assert list(boot.draws.columns[:7]) == list(effects["term"])
@@ -210,6 +211,7 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
     monkeypatch.setattr("mlmed.intervals.bootstrap.leave_out", run)
     for options, message in (
         ({"ends": "bcaa"}, "ends must be one of"),
+        ({"method": "bca"}, "method is the criterion of a fit; write ends='bca'"),
         ({"level": 95}, "proportion"),
         ({"kind": "wild"}, "kind must be one of"),
         ({"n_jobs": 0}, "number of workers"),
@@ -218,6 +220,9 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
             fit.effects(interval="bootstrap", n=400, seed=1, **options)
     fresh = pickle.loads(pickle.dumps(boot))
     fresh.__dict__.pop("jackknife", None)
+    for call in (fresh.tidy, fresh.plot):
+        with pytest.raises(EffectError, match="write ends='bc'"):
+            call(method="bc")
     for options in ({"level": 95}, {"terms": "nothing"}):
         with pytest.raises(EffectError):
             fresh.tidy(ends="bca", **options)

@@ -255,6 +255,7 @@ def test_monte_carlo_without_a_covariance_has_reasons():
         ({"interval": "monte-carlo", "seed": 1, "n": 50.0}, "number of draws"),
         ({"interval": "bootstrap", "seed": 1, "n": 0}, "number of replicates"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "wild"}, "kind must be one of"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "method": "bca"}, "write ends='bca'"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "ends": "best"}, "ends must be one of"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "parametric", "within": True}, "within=True"),
         ({"interval": "profile", "level": 95}, "proportion"),

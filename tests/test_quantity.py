@@ -241,6 +241,7 @@ def test_every_kind_has_its_scale():
     for term, (low, high) in ends.items():
         assert table.loc[term, ["conf_low", "conf_high"]].astype(float).tolist() == pytest.approx([low, high], rel=SAME)
         assert (table.loc[term, "df"], table.loc[term, "note"]) == (7.0, "")
+    assert np.isinf(delta_table(rows, Vcov.one(V, "why"))["df"]).all()
     assert table.loc["b", "p_value"] == pytest.approx(2.0 * special.stdtr(7.0, -5.0), rel=SAME)
     assert table.loc[["var", "sd"], "statistic"].isna().all()
     assert table.loc["cor", "statistic"] == pytest.approx(np.arctanh(0.3) * 0.91 / 0.05, rel=SAME)

@@ -63,7 +63,7 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
     Parameters
     ----------
     table : DataFrame
-        level, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
+        part, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
     group : str
         What the clusters are called.
     level : float
@@ -71,14 +71,14 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
     """
     n, named = len(table), len({*table["equation1"], *table["equation2"]}) > 1
     labels = [wrapped(_pair(row, named=named), BESIDE) for row in table.to_dict("records")]
-    kinds = list(dict.fromkeys(table["level"]))
+    kinds = list(dict.fromkeys(table["part"]))
     names = {"between": f"between {group}", "within": "within (residuals)"}
     legend = [wrapped(names[kind], NARROW) for kind in kinds] if len(kinds) > 1 else []
     row_height = 0.1 + 0.16 * max(label.count("\n") + 1 for label in labels)
     beside = longest_line(labels) / SMALL + (longest_line(legend) / SMALL + 0.6 if legend else 0.0)
     ax = new_axes(AXIS + beside, 1.3 + row_height * n)
     for kind in kinds:
-        at = np.flatnonzero(table["level"] == kind)
+        at = np.flatnonzero(table["part"] == kind)
         own = table.iloc[at]
         ax.hlines(at, own["conf_low"], own["conf_high"], color=COLOURS[kind], lw=1.5)
         ax.plot(own["estimate"], at, "o", color=COLOURS[kind], ms=4.5, label=names[kind])
@@ -96,6 +96,6 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
 
 def _pair(row: Mapping[Hashable, str], *, named: bool) -> str:
     first, second = row["term1"], row["term2"]
-    if row["level"] == "within":
+    if row["part"] == "within":
         return f"{row['equation1']}, {row['equation2']}"
     return f"{row['equation1']}:{first}, {row['equation2']}:{second}" if named else f"{first}, {second}"

@@ -285,7 +285,7 @@ class MixedResults(Coefficients, Inference):
         Returns
         -------
         DataFrame
-            level (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
+            part (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
             conf_high, note; without rows where the model has no correlation.
         """
         return correlations_table(self.fitted, vcov=vcov, level=level)
@@ -335,7 +335,7 @@ class MixedResults(Coefficients, Inference):
         return f"{kind} {self.fitted.spec.method.upper()}{residual}"
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """All estimates under the names that every method shares, ``m:x`` and ``var(m:x)`` (``mlmed.compare``)."""
+        """All estimates under the names that every fit shares, ``m:x`` and ``var(m:x)`` (``mlmed.compare``)."""
         return self.tidy(level=level)[list(COLUMNS)].assign(term=parameter_names(self.fitted, always=True))
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:

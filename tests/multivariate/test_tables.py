@@ -114,7 +114,7 @@ def test_block_and_joint_agree_on_variances(fit):
 
 def test_correlations(fit, correlated):
     table = fit.correlations()
-    first = ["level", "equation1", "equation2", "term1", "term2"]
+    first = ["part", "equation1", "equation2", "term1", "term2"]
     assert list(table.columns) == [*first, "estimate", "std_error", "conf_low", "conf_high", "note"]
     assert table[first].values.tolist() == [
         ["between", "m", "m", "Intercept", "x"],

@@ -153,10 +153,10 @@ def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
     """Several fits side by side."""
     found = mlmed.compare(*(one.result for one in fits), **options)
     return {
-        "long": found.long,
+        "long": found.long.rename(columns={"source": "method"}),
         "table": found.table,
         "std_errors": found.std_errors,
-        "differences": found.differences(found.methods[0]),
+        "differences": found.differences(found.sources[0]),
         "picture": drawn(found.plot()),
         "text": str(found),
     }
@@ -280,7 +280,7 @@ PICTURES: dict[str, Callable[..., Any]] = {
     "correlations": lambda fit, **options: fit.plot_correlations(**options),
     "ranef": lambda fit, *args, **options: fit.plot_ranef(*args, **options),
     "spaghetti": lambda fit, *args, **options: fit.plot_spaghetti(*args, **options),
-    "predictive": lambda fit, *args, kind, **options: fit.pp_check(*args, density=kind, **options),
+    "predictive": lambda fit, *args, kind="value", **options: fit.pp_check(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
     "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
     "influence": lambda fit, term: fit.influence().plot(term),
@@ -327,6 +327,7 @@ def _document(of: Fit, **options: Any) -> Any:
 
 SPECIAL: dict[str, Callable[..., Any]] = {
     "to_json": _document,
+    "correlations": lambda of, **options: of.result.correlations(**options).rename(columns={"part": "level"}),
     "picture": _picture,
     "influence": _influence,
     "profile": _profile,
