@@ -74,7 +74,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
         "numpy_seconds": min(limits),
         "peak_mb": memory,
         "fit_mb": memory - before,
-        "loglik": fit.llf,
+        "llf": fit.llf,
     }
 
 

@@ -19,7 +19,7 @@ print(f"certified optimum: {fit.converged}, boundary fit: {fit.is_singular}, log
 # The same effects with the two kinds of standard errors (docs/standard_errors.md).
 for vcov in ("block", "joint"):
     print(f"\nEffects, {vcov} standard errors")
-    print(fit.effects(vcov=vcov).drop(columns="note").round(5).to_string(index=False))
+    print(fit.effects(vcov=vcov).drop(columns=["df", "note"]).round(5).to_string(index=False))
 
 # Any function of the parameters. Names with a colon or a bracket go in backticks.
 print("\nFunctions of the parameters")
@@ -35,13 +35,13 @@ print(combined[["term", "estimate", "std_error", "conf_low", "conf_high"]].round
 # Conditional modes: what the data say about each group.
 print("\nRandom effects of the first groups")
 ranef = fit.ranef()
-print(ranef.pivot(index="group", columns="effect", values="value").head().round(4).to_string())
+print(ranef.pivot(index="group", columns="effect", values="estimate").head().round(4).to_string())
 
 # Predictions for new rows: for an average group, and for groups 1 and 2.
 new = data.groupby("group").head(1).iloc[:2][["group", "X", "Med"]]
 print("\nPredictions")
 print(new.join(fit.predict(new).add_suffix(", average group")).round(4).to_string(index=False))
-print(new.join(fit.predict(new, level="cluster").add_suffix(", this group")).round(4).to_string(index=False))
+print(new.join(fit.predict(new, of="cluster").add_suffix(", this group")).round(4).to_string(index=False))
 
 # The same fit in the layout of Stata's xtmixed.
 print()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
+from functools import wraps
 from numbers import Integral, Real
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
 
@@ -21,6 +22,7 @@ __all__ = [
     "ALL_KINDS",
     "CAUSAL_INTERVALS",
     "DDF_KINDS",
+    "DENSITIES",
     "DESIGNS",
     "ENDS",
     "FAMILIES",
@@ -30,10 +32,10 @@ __all__ = [
     "METHODS",
     "MOST",
     "MOST_POINTS",
+    "OF",
     "ORDERS",
     "PIECEWISE_INTERVALS",
     "PREDICTION_INTERVALS",
-    "PREDICTION_LEVELS",
     "RANEF_DRAWS",
     "RESAMPLED",
     "RESIDUALS",
@@ -41,7 +43,6 @@ __all__ = [
     "SENSITIVE",
     "SENSITIVITY_FORMULAS",
     "SENSITIVITY_INTERVALS",
-    "SHOWN_DENSITIES",
     "STACK_ORDERS",
     "STRUCTURES",
     "STYLES",
@@ -56,9 +57,9 @@ __all__ = [
     "HcKind",
     "Interval",
     "Method",
+    "Of",
     "Order",
     "PiecewiseInterval",
-    "PredictionLevel",
     "RanefDraws",
     "Resampled",
     "Residual",
@@ -84,9 +85,12 @@ __all__ = [
     "is_whole",
     "named",
     "one_of",
+    "own_words",
     "several",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 #: Criterion of a linear mixed model.
 Method = Literal["reml", "ml"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -124,13 +128,13 @@ Ends = Literal["percentile", "bc", "bca", "basic", "normal"]
 ENDS: tuple[str, ...] = get_args(Ends)
 Resampled = Literal["case", "parametric", "residual"]
 RESAMPLED: tuple[str, ...] = get_args(Resampled)
-#: What is predicted: X beta, or X beta + Z u; and for what its interval is.
-PredictionLevel = Literal["population", "cluster"]
-PREDICTION_LEVELS: tuple[str, ...] = get_args(PredictionLevel)
+#: Of what a prediction is: X beta of the population, or X beta + Z u of a cluster; and for what its interval is.
+Of = Literal["population", "cluster"]
+OF: tuple[str, ...] = get_args(Of)
 PREDICTION_INTERVALS = ("confidence", "prediction")
 #: What the densities of a predictive check are of.
-Density = Literal["density", "cluster-mean", "cluster-sd"]
-SHOWN_DENSITIES: tuple[str, ...] = get_args(Density)
+Density = Literal["value", "cluster-mean", "cluster-sd"]
+DENSITIES: tuple[str, ...] = get_args(Density)
 #: What causal effects average over, how they draw random effects, and which of them a sensitivity analysis looks at.
 Groups = Literal["modes", "population"]
 GROUPS: tuple[str, ...] = get_args(Groups)
@@ -277,6 +281,24 @@ def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | No
             f"n_jobs is a number of workers: 1 for none beside this process, -1 for one per core; found {shown(value)}"
         )
     return int(value)
+
+
+#: Keywords that had another meaning once: what they mean, and the one for each of those words.
+MEANINGS = {"level": ("the coverage of an interval", "of", OF), "method": ("the criterion of a fit", "ends", ENDS)}
+
+
+def own_words(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse ``level="cluster"`` and ``method="bca"`` by the keyword that is meant, ``of`` and ``ends``."""
+
+    @wraps(function)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for word, (meaning, meant, words) in MEANINGS.items():
+            value = kwargs.get(word)
+            if isinstance(value, str) and value in words:
+                raise EffectError(f"{word} is {meaning}; write {meant}={value!r}")
+        return function(*args, **kwargs)
+
+    return asked
 
 
 def check_level(level: Any, name: str = "level") -> float:

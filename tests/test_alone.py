@@ -237,7 +237,7 @@ def test_draws_of_clusters(joint, within):
     boot = joint.bootstrap(80, seed=1, within=within)
     assert 15 <= boot.n_failed <= 40  # (1 - 1/14)^14 = .354 of the replicates do not have the cluster
     for method in ("percentile", "normal"):
-        table = boot.tidy(method=method).set_index("term")
+        table = boot.tidy(ends=method).set_index("term")
         lost = ["a", "cprime", "indirect", "direct", "total", "m~one", "y~one"]
         assert table.loc[lost, INFERENCE].isna().all().all()
         assert table.loc[lost, "note"].str.contains("no interval: without cluster 3 \\(id\\)").all()

@@ -70,7 +70,7 @@ def test_a_replicate_is_the_fit_of_those_clusters(dataset, fit, boot):
 def test_the_model_bootstraps_spread_as_the_delta_errors(fit, kind):
     """Joint standard errors are those of the model; .0533 (block) lies within the same bounds for indirect."""
     n = 300
-    table = fit.bootstrap(n, kind=kind, seed=11).tidy(method="normal").set_index("term")
+    table = fit.bootstrap(n, kind=kind, seed=11).tidy(ends="normal").set_index("term")
     joint = fit.effects(vcov="joint").set_index("term")["std_error"]
     for term in ("a", "b", "cprime", "indirect", "total"):
         assert table.loc[term, "std_error"] == pytest.approx(joint[term], rel=FOUR_ERRORS / np.sqrt(2 * n)), term
@@ -79,9 +79,10 @@ def test_the_model_bootstraps_spread_as_the_delta_errors(fit, kind):
 
 def test_tables_have_the_same_columns_as_ever(fit, boot):
     for method in ("percentile", "bc", "bca", "basic", "normal"):
-        table = boot.tidy(method=method, terms=["a", "indirect", "var(m~x)"])
+        table = boot.tidy(ends=method, terms=["a", "indirect", "var(m~x)"])
         assert tuple(table.columns) == COLUMNS
         assert (table["conf_low"] < table["conf_high"]).all()
+        assert (np.isinf(table["df"]) if method == "normal" else table["df"].isna()).all()
     effects = fit.effects(interval="bootstrap", n=60, seed=3)
     pd.testing.assert_frame_equal(effects, boot.tidy(terms=list(effects["term"])))
     assert list(boot.draws.columns[:7]) == list(effects["term"])
@@ -191,7 +192,7 @@ def test_notes_of_effects_and_terms(dataset):
     assert delta["a"] in drawn["a"]
     found = fit.bootstrap(40, seed=1)
     assert found.tidy(terms="indirect")["term"].tolist() == ["indirect"]
-    table = found.tidy(method="normal").set_index("term")
+    table = found.tidy(ends="normal").set_index("term")
     variances = table.index.str.startswith("var(")
     assert variances.sum() == 4
     assert table.loc[variances, ["statistic", "p_value"]].isna().all(axis=None)
@@ -209,7 +210,8 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
     monkeypatch.setattr("mlmed.intervals.bootstrap.replicate", run)
     monkeypatch.setattr("mlmed.intervals.bootstrap.leave_out", run)
     for options, message in (
-        ({"method": "bcaa"}, "method must be one of"),
+        ({"ends": "bcaa"}, "ends must be one of"),
+        ({"method": "bca"}, "method is the criterion of a fit; write ends='bca'"),
         ({"level": 95}, "proportion"),
         ({"kind": "wild"}, "kind must be one of"),
         ({"n_jobs": 0}, "number of workers"),
@@ -218,9 +220,12 @@ def test_options_are_checked_before_anything_runs(fit, boot, monkeypatch):
             fit.effects(interval="bootstrap", n=400, seed=1, **options)
     fresh = pickle.loads(pickle.dumps(boot))
     fresh.__dict__.pop("jackknife", None)
+    for call in (fresh.tidy, fresh.plot):
+        with pytest.raises(EffectError, match="write ends='bc'"):
+            call(method="bc")
     for options in ({"level": 95}, {"terms": "nothing"}):
         with pytest.raises(EffectError):
-            fresh.tidy(method="bca", **options)
+            fresh.tidy(ends="bca", **options)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", True, np.random.default_rng(1)])
@@ -255,7 +260,7 @@ def test_bca_says_what_its_jackknife_lacks():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", BoundaryWarning)
         found = mlmed.mixed("y ~ m + x + (1 | id)", data).bootstrap(60, seed=1, kind="parametric")
-        row = found.tidy(method="bca", terms="x").iloc[0]
+        row = found.tidy(ends="bca", terms="x").iloc[0]
     assert row[["p_value", "conf_low", "conf_high"]].isna().all()
     assert "2 of 2 jackknife fits failed" in row["note"]
     data = mlmed.simulate.bpg(12, 8, seed=5).data
@@ -263,7 +268,7 @@ def test_bca_says_what_its_jackknife_lacks():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         found = mlmed.mixed("m ~ x + d + (1 | id)", data).bootstrap(150, seed=2)
-    row = found.tidy(method="bca", terms="x").iloc[0]
+    row = found.tidy(ends="bca", terms="x").iloc[0]
     assert np.isfinite(row["conf_low"])
     assert "1 of 12 jackknife fits failed" in row["note"]
 
@@ -401,7 +406,7 @@ def test_pictures(fit, boot, tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     for name, picture in {
         "draws": boot.plot(),
-        "draws_b": boot.plot("b", method="bc"),
+        "draws_b": boot.plot("b", ends="bc"),
         "profile": fit.profile("indirect").plot(),
         "influence": fit.influence().plot(),
     }.items():

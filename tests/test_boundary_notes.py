@@ -141,7 +141,7 @@ def test_kenward_and_roger_have_the_same_line():
     table = fit.fixef(ddf="kenward-roger").set_index("term")
     assert table["conf_low"].notna().tolist() == [True, True, False]
     assert table["p_value"].notna().tolist() == [True, True, False]
-    assert table.loc["m", "note"].endswith("df (Kenward-Roger): too few to be of use")
+    assert table.loc["m", "note"].endswith("df: Kenward-Roger, too few to be of use")
     assert "df (Kenward-Roger) are fewer than 1" in table.loc["x", "note"]
 
 
@@ -155,7 +155,7 @@ def test_effects_with_too_few():
     assert table.loc[few, "std_error"].notna().all()
     others = table.drop(few)
     assert others[["p_value", "conf_low", "conf_high"]].notna().all().all()
-    assert others["note"].str.contains("t with ").all()
+    assert others["note"].str.contains("df: Satterthwaite").all()
 
 
 def test_one_degree_of_freedom_is_enough():

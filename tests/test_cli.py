@@ -66,7 +66,7 @@ def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> 
     status, out, err = run("fit", csv, *FIT, "--format", "json")
     document = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
-    keys = {"schema", "method", "nobs", "n_clusters", "loglik", "converged", "is_singular", "gradient_norm"}
+    keys = {"schema", "method", "nobs", "n_clusters", "llf", "converged", "is_singular", "gradient_norm"}
     keys |= {"n_starts", "n_optima", "optima"}
     assert keys | {"fixef", "varcorr", "residual", "effects"} <= set(document)
     for section in ("fixef", "varcorr", "residual", "effects"):
@@ -78,7 +78,7 @@ def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> 
     assert document["converged"] is True
     assert document["is_singular"] is False
     assert document["gradient_norm"] < 1e-4
-    assert document["loglik"] == pytest.approx(fit.llf, rel=SAME)
+    assert document["llf"] == pytest.approx(fit.llf, rel=SAME)
     assert (document["n_starts"], document["n_optima"]) == (6, 1)
     assert document["optima"] == pytest.approx([fit.llf], rel=SAME)
     effects = pd.DataFrame(document["effects"]).set_index("term")
@@ -212,14 +212,14 @@ def test_names_with_dots_and_spaces(run: Run, frame: pd.DataFrame, tmp_path: Pat
     """NA.std plain or in backticks, also as --treatment."""
     file = tmp_path / "dots.csv"
     frame.rename(columns={"x": "NA.std", "m": "my m"}).to_csv(file, index=False)
-    expected = json.loads(run("fit", _csv(frame, tmp_path), *FIT, "--format", "json")[1])["loglik"]
+    expected = json.loads(run("fit", _csv(frame, tmp_path), *FIT, "--format", "json")[1])["llf"]
     for x in ("NA.std", "`NA.std`"):
         formulas = (f"`my m` ~ {x} + (1 + {x} | id)", f"y ~ `my m` + {x} + (1 + `my m` + {x} | id)")
         status, out, err = run(
             "fit", file, "--mediator", formulas[0], "--outcome", formulas[1], "--treatment", x, "--format", "json"
         )
         assert (status, err) == (0, "")
-        assert json.loads(out)["loglik"] == pytest.approx(expected, rel=SAME)
+        assert json.loads(out)["llf"] == pytest.approx(expected, rel=SAME)
 
 
 def _csv(frame: pd.DataFrame, folder: Path) -> Path:
@@ -233,7 +233,7 @@ def test_an_example_data_set_by_name(run: Run) -> None:
     status, out, err = run("fit", *SHIPPED_FIT, "--format", "json")
     document = json.loads(out)
     assert (status, err) == (0, "")
-    assert document["loglik"] == pytest.approx(-2337.44202, abs=1e-5)
+    assert document["llf"] == pytest.approx(-2337.44202, abs=1e-5)
     effects = {row["term"]: row["estimate"] for row in document["effects"]}
     assert effects["indirect"] == pytest.approx(-0.12762, abs=1e-5)
 
@@ -539,5 +539,6 @@ def test_degrees_of_freedom_in_the_summary(capsys):
     formula = ["--formula", "Med ~ X + (1 + X | group)"]
     assert main(["mixed", "yuan_mackinnon_sim", *formula, "--ddf", "kenward-roger"]) == 0
     text = capsys.readouterr().out
-    assert "t with 49.0 df (Kenward-Roger)" in text
+    assert "df: Kenward-Roger" in text
+    assert re.search(r"^X .* 49\.00 ", text, re.MULTILINE)  # the column df
     assert "adjusted by Kenward and Roger" in text

@@ -165,7 +165,7 @@ def test_compare(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "forest.png").stat().st_size > 5_000
     table = pd.read_csv(io.StringIO(run("compare", *MODEL, "--format", "csv")[1]))
     assert set(table["kind"]) == {"fit"}
-    assert set(table["method"]) == {"joint REML", "joint ML", "piecewise REML", "piecewise ML", "potential outcomes"}
+    assert set(table["source"]) == {"joint REML", "joint ML", "piecewise REML", "piecewise ML", "potential outcomes"}
     status, _, err = run("compare", *MODEL, "--plot", tmp_path / "forest.nothing")
     assert (status, "cannot write the picture" in err) == (2, True)
 
@@ -183,7 +183,7 @@ def test_compare_two_values_of_a_treatment(
     formulas = ("--mediator", f"m ~ {term} + (1 | id)", "--outcome", f"y ~ m + {term} + (1 | id)")
     status, out, _ = run("compare", tmp_path / "d.csv", *formulas, *asked, "--format", "csv")
     assert status == 0
-    table = pd.read_csv(io.StringIO(out)).pivot(index="term", columns="method", values="estimate")
+    table = pd.read_csv(io.StringIO(out)).pivot(index="term", columns="source", values="estimate")
     for effect in ("indirect", "direct", "total"):
         row = table.loc[effect]
         assert row["potential outcomes"] == pytest.approx(row["piecewise REML"], rel=SAME)

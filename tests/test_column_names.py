@@ -49,7 +49,7 @@ def test_clusters_called_otherwise_have_their_groups(data):
     np.testing.assert_allclose(found["estimate"], expected["estimate"], rtol=SAME)
 
 
-@pytest.mark.parametrize("name", ["response", "estimate", "std_error", "lower", "upper"])
+@pytest.mark.parametrize("name", ["response", "estimate", "std_error", "conf_low", "conf_high"])
 def test_a_predictor_called_like_a_column_of_conditional_effects(data, name):
     table, (formula,) = renamed(data, ("y ~ x + (1 | id)",), "x", name)
     fit = mlmed.mixed(formula, table)
@@ -57,7 +57,9 @@ def test_a_predictor_called_like_a_column_of_conditional_effects(data, name):
         fit.conditional_effects(name)
 
 
-@pytest.mark.parametrize("name", ["estimate", "se", "lower", "upper", "sd", "sd_lower", "sd_upper"])
+@pytest.mark.parametrize(
+    "name", ["estimate", "std_error", "conf_low", "conf_high", "sd", "sd_conf_low", "sd_conf_high"]
+)
 @pytest.mark.parametrize("column", ["x", "g"])
 def test_a_predictor_called_like_a_column_of_predict_is_drawn(data, name, column):
     """The picture is the one of the same data under another name."""
@@ -83,7 +85,7 @@ def test_a_column_called_self(data, old):
     ours, theirs = mlmed.mediate(*formulas, table, treatment=treatment), mlmed.mediate(*JOINT, data)
     np.testing.assert_allclose(ours.effects()["estimate"], theirs.effects()["estimate"], rtol=SAME)
     new, other = table.head(6), data.head(6)
-    np.testing.assert_allclose(ours.predict(new, level="cluster"), theirs.predict(other, level="cluster"), rtol=SAME)
+    np.testing.assert_allclose(ours.predict(new, of="cluster"), theirs.predict(other, of="cluster"), rtol=SAME)
     np.testing.assert_allclose(ours.simulate(seed=1), theirs.simulate(seed=1), rtol=SAME)
     separate = mlmed.piecewise(*formulas, table, treatment=treatment).effects()["estimate"]
     np.testing.assert_allclose(separate, mlmed.piecewise(*JOINT, data).effects()["estimate"], rtol=SAME)
@@ -145,7 +147,7 @@ def test_clusters_called_like_a_parameter(data, mode, name):
     words = ([word.replace(name, "id") for word in fit.summary().split()] for fit in (found, expected))
     assert next(words) == next(words)
     if hasattr(found, "predict"):
-        new, at = data.head(5), {"level": "cluster"} if hasattr(found, "ranef") else {}
+        new, at = data.head(5), {"of": "cluster"} if hasattr(found, "ranef") else {}
         again = found.predict(new.rename(columns={"id": name}), **at)
         np.testing.assert_allclose(again, expected.predict(new, **at), rtol=SAME)
 

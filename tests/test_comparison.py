@@ -51,11 +51,11 @@ def test_published_and_reached(everything: Comparison) -> None:
 
 
 def test_columns_and_rows_are_in_order(everything: Comparison) -> None:
-    assert everything.methods[:3] == ("truth", "brms", "Stan")
-    assert everything.methods[3:] == ("joint REML", "joint ML", "piecewise REML", "potential outcomes")
+    assert everything.sources[:3] == ("truth", "brms", "Stan")
+    assert everything.sources[3:] == ("joint REML", "joint ML", "piecewise REML", "potential outcomes")
     assert everything.terms[:7] == ("a", "b", "cprime", "cov_ab", "indirect", "direct", "total")
     assert list(everything.table.index) == list(everything.terms)
-    assert everything.long.groupby(["term", "method"]).size().max() == 1
+    assert everything.long.groupby(["term", "source"]).size().max() == 1
 
 
 def test_terms_mean_the_same_in_every_school(everything: Comparison, data: pd.DataFrame) -> None:
@@ -99,8 +99,8 @@ def test_truth_of_simulated_data() -> None:
 
 def test_names_of_columns(joint: mlmed.MediationResults) -> None:
     """The same method twice is numbered; names can be given, and must be different."""
-    assert mlmed.compare(joint, joint).methods == ("joint REML (1)", "joint REML (2)")
-    assert mlmed.compare(joint, joint, names=["first", "second"]).methods == ("first", "second")
+    assert mlmed.compare(joint, joint).sources == ("joint REML (1)", "joint REML (2)")
+    assert mlmed.compare(joint, joint, names=["first", "second"]).sources == ("first", "second")
     for names in (["one"], ["same", "same"], "ab"):
         with pytest.raises(EffectError, match="names must be 2 different names"):
             mlmed.compare(joint, joint, names=names)
@@ -149,7 +149,7 @@ def test_text_and_picture(everything: Comparison) -> None:
     titles = [ax.get_title() for ax in figure.axes if ax.get_visible()]
     assert titles == ["a", "b", "cprime", "cov_ab", "indirect", "total"]
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == list(everything.methods[1:])
+    assert labels == list(everything.sources[1:])
     assert len(everything.plot("indirect").axes) == 1
     with pytest.raises(EffectError, match="no term 'nothing'"):
         everything.plot("nothing")
@@ -171,7 +171,7 @@ def test_effects_that_a_model_does_not_define_say_why(data: pd.DataFrame) -> Non
     found = mlmed.compare(joint, separate, mlmed.piecewise(MEDIATOR, OUTCOME, data), names=["j", "p", "plain"])
     assert found.table.loc["indirect", ["j", "p"]].isna().all()
     assert np.isfinite(found.table.loc["indirect", "plain"])
-    notes = found.long[found.long["term"] == "indirect"].set_index("method")["note"]
+    notes = found.long[found.long["term"] == "indirect"].set_index("source")["note"]
     assert (notes["j"], notes["p"]) == (joint.effects_reason, separate.effects_reason)
     text = " ".join(str(found).split())
     assert joint.effects_reason in text

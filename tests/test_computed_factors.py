@@ -61,10 +61,10 @@ def test_fits_and_predictions(data: pd.DataFrame, formula: str, computed: str, c
     data = by_hand(data)
     left, right = mlmed.mixed(formula.format(computed), data), mlmed.mixed(formula.format(column), data)
     assert left.llf == pytest.approx(right.llf, rel=FIT)
-    for level in ("population", "cluster"):
-        expected = right.predict(data, level=level)
-        np.testing.assert_allclose(left.predict(data, level=level), expected, rtol=VALUE, atol=1e-8)
-        np.testing.assert_allclose(left.predict(data.tail(1), level=level), expected.tail(1), rtol=VALUE, atol=1e-8)
+    for of in ("population", "cluster"):
+        expected = right.predict(data, of=of)
+        np.testing.assert_allclose(left.predict(data, of=of), expected, rtol=VALUE, atol=1e-8)
+        np.testing.assert_allclose(left.predict(data.tail(1), of=of), expected.tail(1), rtol=VALUE, atol=1e-8)
 
 
 def test_rows_with_more_values_than_levels_are_remembered() -> None:

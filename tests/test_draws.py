@@ -28,7 +28,7 @@ def normal():
 @pytest.mark.parametrize("method", ENDS)
 def test_normal_draws_give_the_normal_interval(normal, method):
     jackknife = np.random.default_rng(2).permutation(np.linspace(1.9, 2.1, 101))  # symmetric: no acceleration
-    found = draw_interval(normal, 2.0, level=0.9, method=method, jackknife=jackknife)
+    found = draw_interval(normal, 2.0, level=0.9, ends=method, jackknife=jackknife)
     half = 0.5 * stats.norm.ppf(0.95)
     assert (found.low, found.high) == pytest.approx((2.0 - half, 2.0 + half), abs=MANY_DRAWS * 0.5)
     assert found.std_error == pytest.approx(0.5, rel=MANY_DRAWS)
@@ -43,7 +43,7 @@ def test_bca_by_the_formula():
     assert acceleration(jackknife) == pytest.approx(speed, rel=SAME)
     z0 = stats.norm.ppf((draws < estimate).mean())
     levels = [stats.norm.cdf(z0 + (z0 + z) / (1 - speed * (z0 + z))) for z in stats.norm.ppf([0.025, 0.975])]
-    found = draw_interval(draws, estimate, level=0.95, method="bca", jackknife=jackknife)
+    found = draw_interval(draws, estimate, level=0.95, ends="bca", jackknife=jackknife)
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, levels, method="weibull")), rel=SAME)
 
 
@@ -52,10 +52,10 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero(method):
     rng = np.random.default_rng(4)
     draws, jackknife = rng.gamma(4.0, size=20_000) - 1.2, rng.gamma(2.0, size=40)
     estimate = float(np.median(draws)) + 0.1
-    p = draw_interval(draws, estimate, level=0.95, method=method, jackknife=jackknife).p_value
+    p = draw_interval(draws, estimate, level=0.95, ends=method, jackknife=jackknife).p_value
     assert 0.001 < p < 0.9
     ends = [
-        draw_interval(draws, estimate, level=1 - p * factor, method=method, jackknife=jackknife)
+        draw_interval(draws, estimate, level=1 - p * factor, ends=method, jackknife=jackknife)
         for factor in (0.97, 1.03)
     ]
     assert ends[0].low < 0.0 < ends[1].low
@@ -64,9 +64,9 @@ def test_the_p_value_is_the_level_at_which_the_interval_touches_zero(method):
 def test_a_p_value_never_claims_more_than_the_draws_can_show():
     draws = np.random.default_rng(5).normal(10.0, 1.0, 999)
     for method in ("percentile", "basic"):
-        assert draw_interval(draws, 10.0, level=0.95, method=method).p_value == pytest.approx(2 / 1000)
+        assert draw_interval(draws, 10.0, level=0.95, ends=method).p_value == pytest.approx(2 / 1000)
     for estimate in (9.8, 10.2):  # corrected: what the most extreme draw shows, if that is more
-        p = draw_interval(draws, estimate, level=0.95, method="bc").p_value
+        p = draw_interval(draws, estimate, level=0.95, ends="bc").p_value
         z0 = stats.norm.ppf((draws < estimate).mean())
         assert p == pytest.approx(max(2 / 1000, 2 * stats.norm.cdf(stats.norm.ppf(1 / 1000) - 2 * z0)))
 
@@ -82,14 +82,14 @@ def test_the_p_value_and_the_interval_never_disagree(method):
                 draws = -draws
             estimate, jackknife = float(np.median(draws)) + 0.2 * rng.normal(), rng.gamma(2.0, size=40)
             for level in (0.5, 0.8, 0.9, 0.95):
-                found = draw_interval(draws, estimate, level=level, method=method, jackknife=jackknife)
+                found = draw_interval(draws, estimate, level=level, ends=method, jackknife=jackknife)
                 assert np.isfinite(found.low)
                 if "most extreme draw" not in found.note:
                     assert (found.p_value < 1.0 - level) == (found.low > 0.0 or found.high < 0.0)
                     outside += found.p_value < 1.0 - level
             p, value = found.p_value, 2.0 * estimate if method == "basic" else 0.0
             if draws.min() < value < draws.max() and 2.0001 / (n + 1.0) < p < 0.99:  # and it touches 0 there
-                touch = draw_interval(draws, estimate, level=1.0 - p, method=method, jackknife=jackknife)
+                touch = draw_interval(draws, estimate, level=1.0 - p, ends=method, jackknife=jackknife)
                 assert min(abs(touch.low), abs(touch.high)) < 1e-9
     assert 100 < outside < 1340
 
@@ -109,16 +109,16 @@ def test_a_level_needs_so_many_draws(level, needed, method):
     assert draws_needed(level) == needed
     draws, jackknife = np.random.default_rng(9).normal(size=needed), np.linspace(-1.0, 1.0, 9)
     estimate = float(np.median(draws))
-    found = draw_interval(draws, estimate, level=level, method=method, jackknife=jackknife)
+    found = draw_interval(draws, estimate, level=level, ends=method, jackknife=jackknife)
     ends = (2 * estimate - draws.max(), 2 * estimate - draws.min()) if method == "basic" else (draws.min(), draws.max())
     assert (found.low, found.high) == pytest.approx(ends, abs=1e-9)
     if needed > 3:
-        few = draw_interval(draws[1:], estimate, level=level, method=method, jackknife=jackknife)
+        few = draw_interval(draws[1:], estimate, level=level, ends=method, jackknife=jackknife)
         assert np.isnan([few.low, few.high, few.p_value]).all()
         assert few.std_error == pytest.approx(draws[1:].std(ddof=1), rel=SAME)
         few_draws = f"{needed - 1:,} usable draws are too few for an interval of level {level}"
         assert few.note == f"{few_draws} (at least {needed:,}); raise n"
-        assert np.isfinite(draw_interval(draws[1:], estimate, level=level, method="normal").low) == (needed > 20)
+        assert np.isfinite(draw_interval(draws[1:], estimate, level=level, ends="normal").low) == (needed > 20)
 
 
 def test_a_corrected_percentile_within_the_draws_is_not_complained_about():
@@ -129,7 +129,7 @@ def test_a_corrected_percentile_within_the_draws_is_not_complained_about():
         estimate = below + 0.5  # so many draws lie below it
         share = stats.norm.cdf(2.0 * stats.norm.ppf(below / n) + stats.norm.ppf(tail))
         assert (n + 1) * share == pytest.approx(position, abs=1e-3)
-        found = draw_interval(draws, estimate, level=1.0 - 2.0 * tail, method="bc")
+        found = draw_interval(draws, estimate, level=1.0 - 2.0 * tail, ends="bc")
         assert ("most extreme draw" in found.note) == beyond
         assert found.low == pytest.approx(max(position, 1.0), abs=1e-3)
 
@@ -137,15 +137,15 @@ def test_a_corrected_percentile_within_the_draws_is_not_complained_about():
 def test_a_corrected_percentile_beyond_the_draws_is_said():
     draws = np.random.default_rng(10).normal(size=99)
     estimate = float(np.quantile(draws, 0.2))
-    found = draw_interval(draws, estimate, level=0.95, method="bc")
+    found = draw_interval(draws, estimate, level=0.95, ends="bc")
     assert found.low == draws.min()
     assert "most extreme draw" in found.note
-    assert draw_interval(draws, float(np.median(draws)), level=0.95, method="bc").note == ""
+    assert draw_interval(draws, float(np.median(draws)), level=0.95, ends="bc").note == ""
 
 
 def test_the_normal_statistic_is_that_of_its_p_value():
     draws = np.random.default_rng(11).normal(1.3, 0.5, 500)
-    found = draw_interval(draws, 1.0, level=0.95, method="normal")
+    found = draw_interval(draws, 1.0, level=0.95, ends="normal")
     assert found.statistic == pytest.approx((2.0 - draws.mean()) / draws.std(ddof=1), rel=SAME)
     assert found.p_value == pytest.approx(2.0 * stats.norm.sf(abs(found.statistic)), rel=SAME)
     assert draw_interval(draws, 1.0, level=0.95).statistic == pytest.approx(1.0 / draws.std(ddof=1), rel=SAME)
@@ -156,7 +156,7 @@ def test_bca_with_failed_jackknife_fits(failed):
     rng = np.random.default_rng(12)
     draws, jackknife = rng.gamma(3.0, size=500), rng.gamma(2.0, size=10)
     jackknife[:failed] = np.nan
-    found = draw_interval(draws, 2.7, level=0.9, method="bca", jackknife=jackknife)
+    found = draw_interval(draws, 2.7, level=0.9, ends="bca", jackknife=jackknife)
     assert np.isnan(found.low) == (failed > 7)
     assert (f"{failed} of 10 jackknife fits failed" in found.note) == (failed > 0)
     assert np.isnan(acceleration(jackknife)) == (failed > 7)
@@ -178,16 +178,16 @@ def test_failed_draws_are_left_out():
     ],
 )
 def test_what_has_no_interval_has_a_reason(draws, estimate, method, note):
-    found = draw_interval(draws, estimate, level=0.95, method=method)
+    found = draw_interval(draws, estimate, level=0.95, ends=method)
     assert np.isnan(found.low)
     assert note in found.note
 
 
 def test_refusals():
-    with pytest.raises(EffectError, match="method must be one of"):
-        draw_interval(np.arange(50.0), 1.0, level=0.95, method="best")
+    with pytest.raises(EffectError, match="ends must be one of"):
+        draw_interval(np.arange(50.0), 1.0, level=0.95, ends="best")
     with pytest.raises(EffectError, match="leave-one-cluster-out"):
-        draw_interval(np.arange(50.0), 20.0, level=0.95, method="bca")
+        draw_interval(np.arange(50.0), 20.0, level=0.95, ends="bca")
     with pytest.raises(EffectError, match="negative eigenvalue"):
         normal_draws(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]), 10, np.random.default_rng(1))
 
@@ -255,7 +255,8 @@ def test_monte_carlo_without_a_covariance_has_reasons():
         ({"interval": "monte-carlo", "seed": 1, "n": 50.0}, "number of draws"),
         ({"interval": "bootstrap", "seed": 1, "n": 0}, "number of replicates"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "wild"}, "kind must be one of"),
-        ({"interval": "bootstrap", "seed": 1, "n": 30, "method": "best"}, "method must be one of"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "method": "bca"}, "write ends='bca'"),
+        ({"interval": "bootstrap", "seed": 1, "n": 30, "ends": "best"}, "ends must be one of"),
         ({"interval": "bootstrap", "seed": 1, "n": 30, "kind": "parametric", "within": True}, "within=True"),
         ({"interval": "profile", "level": 95}, "proportion"),
         ({"interval": "monte-carlo", "seed": 1, "level": 95}, "proportion"),

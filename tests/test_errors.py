@@ -629,7 +629,7 @@ def test_predict_refuses(frame: pd.DataFrame, change: Change, level: str, parts:
     data = frame.assign(g=np.where(frame["y"] > 0, "a", "b"), k=frame.index % 3)
     fitted = mlmed.mixed("m ~ x + g + C(k) + (1 + x | id)", data)
     with pytest.raises(DataError, match=says(*parts)):
-        fitted.predict(change(data), level=level)
+        fitted.predict(change(data), of=level)
 
 
 # -- what is allowed -----------------------------------------------------------------------------------------
@@ -640,7 +640,7 @@ def test_a_cluster_with_one_row_is_allowed(frame: pd.DataFrame) -> None:
     data = frame[(frame["id"] != 1) | (frame.index == 0)]
     fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
     assert (fit.n_clusters, fit.nobs) == (40, 2 * 313)
-    assert fit.ranef().query("group == 1")["value"].notna().all()
+    assert fit.ranef().query("group == 1")["estimate"].notna().all()
     assert fit.llf != pytest.approx(mlmed.mediate(MEDIATOR, OUTCOME, frame[frame["id"] != 1]).llf, rel=1e-4)
 
 
@@ -698,4 +698,4 @@ def test_the_data_frame_is_never_modified(frame: pd.DataFrame, call: str) -> Non
         elif call == "stack":
             mlmed.stack(data, x="x", m="m", y="y", cluster="id")
         else:
-            mlmed.mixed("m ~ x + g + (1 | id)", data).predict(data, level="cluster")
+            mlmed.mixed("m ~ x + g + (1 | id)", data).predict(data, of="cluster")

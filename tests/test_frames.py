@@ -216,9 +216,9 @@ def test_dictionaries_of_arrow_in_other_roles(factors: pd.DataFrame, values: str
     formula = "m ~ k + x + (1 | id)"
     left, right = mlmed.mixed(formula, coded), mlmed.mixed(formula, plain)
     same_fit(left, right)
-    expected = right.predict(plain, level="cluster")
-    np.testing.assert_allclose(left.predict(coded, level="cluster"), expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(left.predict(plain, level="cluster"), expected, rtol=1e-9, atol=1e-12)
+    expected = right.predict(plain, of="cluster")
+    np.testing.assert_allclose(left.predict(coded, of="cluster"), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(left.predict(plain, of="cluster"), expected, rtol=1e-9, atol=1e-12)
 
 
 def _encoded(column: pd.Series) -> Any:
@@ -293,7 +293,7 @@ def test_ids_come_back_as_they_went_in(frame: pd.DataFrame, kind: str) -> None:
     plain = mlmed.mixed(MEDIATOR, frame)
     some = frame["id"].isin([10, 20])
     np.testing.assert_allclose(
-        fit.predict(data[some], level="cluster"), plain.predict(frame[some], level="cluster"), rtol=1e-6
+        fit.predict(data[some], of="cluster"), plain.predict(frame[some], of="cluster"), rtol=1e-6
     )
 
 
@@ -349,9 +349,9 @@ def test_predictions_for_combined_ids_in_a_subset(frame: pd.DataFrame) -> None:
     """How an id is written must not depend on the other rows of the new data."""
     data = frame.assign(part=frame["id"] / 10.0)
     fit = mlmed.mixed("m ~ x + (1 + x | id:part)", data)
-    whole = fit.predict(data, level="cluster")
+    whole = fit.predict(data, of="cluster")
     some = data["id"].isin([10, 20])
-    np.testing.assert_allclose(fit.predict(data[some], level="cluster"), whole[some], rtol=SAME)
+    np.testing.assert_allclose(fit.predict(data[some], of="cluster"), whole[some], rtol=SAME)
 
 
 # -- missing values ------------------------------------------------------------------------------------------
@@ -459,19 +459,19 @@ def test_a_cluster_without_outcomes_still_counts_for_the_mediator(frame: pd.Data
 
 
 @pytest.mark.parametrize("kind", ["polars", "polars, lazy", "arrow", "dict of lists", "nullable", "python objects"])
-@pytest.mark.parametrize("level", ["population", "cluster"])
+@pytest.mark.parametrize("of", ["population", "cluster"])
 def test_predictions_from_every_table(
-    reference: mlmed.MediationResults, frame: pd.DataFrame, kind: str, level: str
+    reference: mlmed.MediationResults, frame: pd.DataFrame, kind: str, of: str
 ) -> None:
     """The values of plain pandas."""
-    found = reference.predict(TABLES[kind](frame), level=level)
-    np.testing.assert_allclose(found, reference.predict(frame, level=level), rtol=SAME)
+    found = reference.predict(TABLES[kind](frame), of=of)
+    np.testing.assert_allclose(found, reference.predict(frame, of=of), rtol=SAME)
 
 
 def test_predictions_with_gaps_keep_the_index(reference: mlmed.MediationResults, frame: pd.DataFrame) -> None:
     """NaN where a predictor is missing, by equation; the index of the new data."""
     new = frame.assign(m=frame["m"].where(frame.index != 0)).set_index(frame.index + 1000)
-    found = reference.predict(new, level="cluster")
+    found = reference.predict(new, of="cluster")
     assert found.index.equals(new.index)
     assert np.isnan(found.loc[1000, "y"])
     assert np.isfinite(found.loc[1000, "m"])
@@ -483,10 +483,10 @@ def test_predictions_for_unknown_and_missing_clusters(frame: pd.DataFrame) -> No
     fit = mlmed.mixed(MEDIATOR, frame)
     population = fit.predict(frame)
     for ids in (frame["id"] + 500, frame["id"].where(frame["id"] < 0), [None] * 320):
-        np.testing.assert_allclose(fit.predict(frame.assign(id=ids), level="cluster"), population, rtol=SAME)
-    some = fit.predict(frame.assign(id=frame["id"].where(frame["id"] != 1)), level="cluster")
+        np.testing.assert_allclose(fit.predict(frame.assign(id=ids), of="cluster"), population, rtol=SAME)
+    some = fit.predict(frame.assign(id=frame["id"].where(frame["id"] != 1)), of="cluster")
     np.testing.assert_allclose(some[:8], population[:8], rtol=SAME)
-    np.testing.assert_allclose(some[8:], fit.predict(frame, level="cluster")[8:], rtol=SAME)
+    np.testing.assert_allclose(some[8:], fit.predict(frame, of="cluster")[8:], rtol=SAME)
 
 
 def test_predictions_for_booleans_with_gaps(frame: pd.DataFrame) -> None:
@@ -519,7 +519,7 @@ def test_transformations_are_those_of_the_fit(frame: pd.DataFrame) -> None:
     """center(x) subtracts the mean of the data that were fitted."""
     fit = mlmed.mixed("m ~ x + (1 + center(x) | id)", frame)
     np.testing.assert_allclose(
-        fit.predict(frame.head(8), level="cluster"), fit.predict(frame, level="cluster").head(8), rtol=SAME
+        fit.predict(frame.head(8), of="cluster"), fit.predict(frame, of="cluster").head(8), rtol=SAME
     )
 
 

@@ -234,10 +234,8 @@ def test_a_file_keeps_everything(frame: pd.DataFrame, tmp_path: Path, formula: s
     found, expected = fitted(loaded, formula), fitted(data, formula)
     same_fit(found, expected, rel=SAME)
     new = data.head(30)
-    for level in ("population", "cluster"):
-        np.testing.assert_allclose(
-            found.predict(new, level=level), expected.predict(new, level=level), rtol=1e-6, atol=1e-8
-        )
+    for of in ("population", "cluster"):
+        np.testing.assert_allclose(found.predict(new, of=of), expected.predict(new, of=of), rtol=1e-6, atol=1e-8)
 
 
 def test_a_file_of_two_equations_with_gaps(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -247,8 +245,8 @@ def test_a_file_of_two_equations_with_gaps(frame: pd.DataFrame, tmp_path: Path) 
     found, expected = fitted(round_trip(mlmed.grams(BOTH, data), tmp_path)), fitted(data)
     same_fit(found, expected, rel=SAME)
     np.testing.assert_allclose(found.effects()["estimate"], expected.effects()["estimate"], rtol=1e-6)
-    modes = found.ranef().set_index(["effect", "group"])["value"]
-    theirs = expected.ranef().set_index(["effect", "group"])["value"]
+    modes = found.ranef().set_index(["effect", "group"])["estimate"]
+    theirs = expected.ranef().set_index(["effect", "group"])["estimate"]
     np.testing.assert_allclose(modes, theirs.loc[modes.index], rtol=1e-6, atol=1e-8)
 
 
@@ -267,7 +265,7 @@ def test_a_pushed_down_gram_is_stored(frame: pd.DataFrame, tmp_path: Path) -> No
     fit = fitted(loaded)
     same_fit(fit, fitted(data))
     np.testing.assert_allclose(
-        fit.predict(data.head(20), level="cluster"), fitted(data).predict(data.head(20), level="cluster"), rtol=1e-5
+        fit.predict(data.head(20), of="cluster"), fitted(data).predict(data.head(20), of="cluster"), rtol=1e-5
     )
 
 

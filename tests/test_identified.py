@@ -115,7 +115,7 @@ def test_what_follows_a_fit_to_centred_data():
             assert fit.bootstrap(4, seed=1, kind=kind).n_failed == 0
     assert fit.profile("indirect", points=4).interval[0] > 0.0
     ranef = fit.ranef()
-    assert (ranef.loc[ranef["effect"].str.contains("Intercept"), "value"] == 0.0).all()
+    assert (ranef.loc[ranef["effect"].str.contains("Intercept"), "estimate"] == 0.0).all()
     assert np.isfinite(fit.influence().tidy()["cooks"]).all()
     assert fit.test("cov_ab = 0").p_value < 0.05
 

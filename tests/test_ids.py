@@ -105,7 +105,7 @@ def test_in_new_rows(frame: pd.DataFrame, rounded: pd.DataFrame) -> None:
     """Predictions for clusters, too."""
     fit = mlmed.mixed(MEDIATOR, frame.assign(id=LONG + 61 * frame["id"]))
     with pytest.raises(DataError, match=r"2\^53"):
-        fit.predict(rounded, level="cluster")
+        fit.predict(rounded, of="cluster")
 
 
 @pytest.mark.parametrize(

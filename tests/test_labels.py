@@ -64,7 +64,7 @@ def test_location_scale_tables(scales: tuple[mlmed.LocationScaleResults, mlmed.L
 def test_location_scale_clusters(scales: tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]) -> None:
     """A random effect of the location that is called like one of the scale is a difference, not an sd."""
     odd, plain = scales
-    numbers = ["value", "se", "lower", "upper"]
+    numbers = ["estimate", "std_error", "conf_low", "conf_high"]
     np.testing.assert_allclose(odd.ranef()[numbers], plain.ranef()[numbers], rtol=SAME, atol=SAME)
     lines = []
     for fit, name in ((odd, "location(sigma~x)"), (plain, "w")):

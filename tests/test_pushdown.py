@@ -98,10 +98,8 @@ def test_mediation_equals_memory(frame: pd.DataFrame, engine: str, offset: float
     left, right = fit.effects(), expected.effects()
     np.testing.assert_allclose(left["estimate"], right["estimate"], rtol=1e-6)
     np.testing.assert_allclose(left["std_error"], right["std_error"], rtol=1e-5)
-    for level in ("population", "cluster"):
-        np.testing.assert_allclose(
-            fit.predict(data, level=level), expected.predict(data, level=level), rtol=1e-5, atol=1e-6
-        )
+    for of in ("population", "cluster"):
+        np.testing.assert_allclose(fit.predict(data, of=of), expected.predict(data, of=of), rtol=1e-5, atol=1e-6)
 
 
 @every_engine
@@ -420,11 +418,11 @@ def test_moderated_effects_and_new_clusters(frame: pd.DataFrame, engine: str) ->
         np.testing.assert_allclose(left["std_error"], right["std_error"], rtol=1e-5, atol=1e-8)
     new = data.head(10).assign(id=["s1"] * 5 + ["nobody"] * 5)
     np.testing.assert_allclose(
-        fit.predict(new, level="cluster"), expected.predict(new, level="cluster"), rtol=1e-5, atol=1e-7
+        fit.predict(new, of="cluster"), expected.predict(new, of="cluster"), rtol=1e-5, atol=1e-7
     )
-    modes = fit.ranef().set_index(["effect", "group"])["value"]
+    modes = fit.ranef().set_index(["effect", "group"])["estimate"]
     np.testing.assert_allclose(
-        modes, expected.ranef().set_index(["effect", "group"])["value"].loc[modes.index], atol=1e-6
+        modes, expected.ranef().set_index(["effect", "group"])["estimate"].loc[modes.index], atol=1e-6
     )
     with pytest.raises(DataError, match="level 'z'"):
         fit.predict(new.assign(g="z"))

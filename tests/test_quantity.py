@@ -230,7 +230,7 @@ def test_every_kind_has_its_scale():
         Quantity("gone", 1.0, unit[4]),
         Quantity("fixed", 0.0, np.zeros(5), note="fixed at 0"),
     ]
-    table = delta_table(rows, Vcov.one(V, "why"), df=7.0, tested="t with 7 df").set_index("term")
+    table = delta_table(rows, Vcov.one(V, "why"), df=7.0).set_index("term")
     t = special.stdtrit(7.0, 0.975)
     ends = {
         "b": (1.0 - 0.2 * t, 1.0 + 0.2 * t),
@@ -240,7 +240,8 @@ def test_every_kind_has_its_scale():
     }
     for term, (low, high) in ends.items():
         assert table.loc[term, ["conf_low", "conf_high"]].astype(float).tolist() == pytest.approx([low, high], rel=SAME)
-        assert table.loc[term, "note"] == "t with 7 df"
+        assert (table.loc[term, "df"], table.loc[term, "note"]) == (7.0, "")
+    assert np.isinf(delta_table(rows, Vcov.one(V, "why"))["df"]).all()
     assert table.loc["b", "p_value"] == pytest.approx(2.0 * special.stdtr(7.0, -5.0), rel=SAME)
     assert table.loc[["var", "sd"], "statistic"].isna().all()
     assert table.loc["cor", "statistic"] == pytest.approx(np.arctanh(0.3) * 0.91 / 0.05, rel=SAME)

@@ -69,7 +69,7 @@ def test_intervals_of_variances_are_on_the_log_scale(one):
 
 def test_conditional_modes_are_the_blups(data, one):
     """u_j = G Z'V^-1 (y - X beta), cluster by cluster."""
-    ranef = one.ranef().pivot(index="group", columns="effect", values="value")
+    ranef = one.ranef().pivot(index="group", columns="effect", values="estimate")
     G, s2 = one.G.to_numpy(), one.varcorr()["estimate"].iloc[-1]
     for cluster, rows in data.groupby("id"):
         X = np.column_stack([np.ones(len(rows)), rows["m"], rows["x"]])
@@ -77,24 +77,33 @@ def test_conditional_modes_are_the_blups(data, one):
         V = Z @ G @ Z.T + s2 * np.eye(len(rows))
         expected = G @ Z.T @ np.linalg.solve(V, rows["y"] - X @ one.params.to_numpy())
         np.testing.assert_allclose(ranef.loc[cluster, ["Intercept", "m"]], expected, rtol=1e-7, atol=1e-9)
-    assert list(one.ranef().columns) == ["group_var", "effect", "group", "value", "se", "lower", "upper", "shrinkage"]
+    assert list(one.ranef().columns) == [
+        "group_var",
+        "effect",
+        "group",
+        "estimate",
+        "std_error",
+        "conf_low",
+        "conf_high",
+        "shrinkage",
+    ]
 
 
 def test_predictions(data, fit, one):
     X = np.column_stack([np.ones(len(data)), data["m"], data["x"]])
     np.testing.assert_allclose(one.predict(data), X @ one.params.to_numpy(), rtol=1e-12)
-    u = one.ranef().pivot(index="group", columns="effect", values="value").loc[data["id"]]
+    u = one.ranef().pivot(index="group", columns="effect", values="estimate").loc[data["id"]]
     with_cluster = X @ one.params.to_numpy() + u["Intercept"].to_numpy() + u["m"].to_numpy() * data["m"]
-    np.testing.assert_allclose(one.predict(data, level="cluster"), with_cluster, rtol=1e-10)
+    np.testing.assert_allclose(one.predict(data, of="cluster"), with_cluster, rtol=1e-10)
     both = fit.predict(data.iloc[[3, 1]])
     assert list(both.columns) == ["m", "y"]
     assert list(both.index) == [3, 1]
     stranger = data.iloc[[0]].assign(id=-5)
-    np.testing.assert_allclose(one.predict(stranger, level="cluster"), one.predict(stranger))
+    np.testing.assert_allclose(one.predict(stranger, of="cluster"), one.predict(stranger))
     holes = data.iloc[:3].assign(m=[np.nan, 1.0, 2.0])
     assert one.predict(holes).isna().tolist() == [True, False, False]
     with pytest.raises(EffectError, match="population, cluster"):
-        one.predict(data, level="group")
+        one.predict(data, of="group")
 
 
 def test_new_levels_are_refused(data):
@@ -119,11 +128,11 @@ def test_optimization_record(fit):
     record = fit.optimization
     assert record.certificate.converged
     assert record.evaluations == len(record.to_frame())
-    assert record.loglik.max() == pytest.approx(fit.llf, rel=1e-12)
+    assert record.llf.max() == pytest.approx(fit.llf, rel=1e-12)
     lines = record.log().splitlines()
     assert lines[0].startswith("Iteration 0:   log restricted-likelihood = ")
     assert lines[-1].endswith(f"{fit.llf:.4f}")
-    assert np.all(np.diff(record.loglik[record.accepted]) > -1e-9)
+    assert np.all(np.diff(record.llf[record.accepted]) > -1e-9)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -209,7 +218,7 @@ def test_json_is_strict_and_complete(fit):
     assert {row["term"] for row in document["effects"]} >= {"a", "b", "cprime", "cov_ab", "indirect", "direct", "total"}
     assert [row["term"] for row in document["residual"]] == ["var(m~Residual)", "var(y~Residual)"]
     assert document["varcorr"][0]["statistic"] is None
-    assert document["loglik"] == fit.llf
+    assert document["llf"] == fit.llf
 
 
 def test_results_are_frozen(fit):

@@ -60,7 +60,7 @@ def report(name: str) -> StataReport:
         response=facts["response"],
         nobs=int(facts["nobs"]),
         groups=groups,
-        loglik=float(facts["loglik"]),
+        llf=float(facts["loglik"]),
         wald_df=int(wald["df"]),
         wald_chi2=float(wald["chi2"]),
         wald_p=float(wald["p"]),

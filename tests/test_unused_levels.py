@@ -40,14 +40,14 @@ def filtered() -> pd.DataFrame:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("level", ["population", "cluster"])
+@pytest.mark.parametrize("of", ["population", "cluster"])
 @pytest.mark.parametrize("kind", FITS)
-def test_predictions_of_a_filtered_frame(filtered: pd.DataFrame, kind: str, level: str) -> None:
+def test_predictions_of_a_filtered_frame(filtered: pd.DataFrame, kind: str, of: str) -> None:
     """No warning of another package, and the numbers of a column of texts."""
     plain = filtered.assign(k=filtered["k"].astype(str))
     odd, own = FITS[kind](filtered), FITS[kind](plain)
-    np.testing.assert_allclose(odd.predict(filtered, level=level), own.predict(plain, level=level), rtol=SAME)
-    np.testing.assert_allclose(odd.predict(filtered.iloc[:3], level=level), own.predict(plain.iloc[:3], level=level))
+    np.testing.assert_allclose(odd.predict(filtered, of=of), own.predict(plain, of=of), rtol=SAME)
+    np.testing.assert_allclose(odd.predict(filtered.iloc[:3], of=of), own.predict(plain.iloc[:3], of=of))
 
 
 def test_an_ordered_category_keeps_its_levels(filtered: pd.DataFrame) -> None:

@@ -24,7 +24,7 @@ def published_stata(name: str) -> Iterator[Check]:
         results = mlmed.mixed(asked["formula"], load_data("ml_sim"), method=asked["method"])
     stacked = isinstance(results, mlmed.MediationResults)
     report = stata_report(results.fitted, mediation=stacked, level=0.95)
-    yield printed(name, "log-likelihood", report.loglik, asked["loglik"])
+    yield printed(name, "log-likelihood", report.llf, asked["loglik"])
     yield printed(name, "Wald chi2", report.wald_chi2, asked["wald"]["chi2"])
     yield printed(name, "LR chi2", report.lr_chi2, asked["lr"]["chi2"])
     yield absolute(name, "LR df", float(report.lr_df or 0), float(asked["lr"]["df"]), 0.0)

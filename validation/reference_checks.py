@@ -155,8 +155,8 @@ def _conditional_modes(table: str, fit: MixedResults, rows: list[dict[str, Any]]
         found = indexed.loc[(row["term"], str(row["grp"]))]
         label = f"{row['term']} {row['grp']}"
         size = float(sd[row["term"]])  # modes pass through zero; their scale is the random-effect sd
-        yield relative(table, f"ranef {label}", float(found["value"]), row["condval"], ESTIMATES, size)
-        yield relative(table, f"ranef sd {label}", float(found["se"]), row["condsd"], ESTIMATES)
+        yield relative(table, f"ranef {label}", float(found["estimate"]), row["condval"], ESTIMATES, size)
+        yield relative(table, f"ranef sd {label}", float(found["std_error"]), row["condsd"], ESTIMATES)
 
 
 def singular_names() -> list[str]:

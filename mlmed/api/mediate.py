@@ -23,7 +23,7 @@ from mlmed.intervals.options import check_options
 from mlmed.intervals.table import OPTIONS, effects_table
 from mlmed.lmm.estimates import Estimates
 from mlmed.notes import warns
-from mlmed.options import Interval, Method, check_level, check_mapping
+from mlmed.options import Interval, Method, check_level, check_mapping, own_words
 from mlmed.report.stata import StataReport
 from mlmed.report.text import format_number, render_table
 from mlmed.results.comparison_rows import missing_effects
@@ -67,6 +67,7 @@ class MediationResults(MixedResults):
         """The effects with their derivatives in psi."""
         return effect_quantities(self._paths(at), self.fitted.estimates)
 
+    @own_words
     def effects(
         self,
         *,
@@ -78,7 +79,7 @@ class MediationResults(MixedResults):
         n: int | None = None,
         kind: str | None = None,
         within: bool | None = None,
-        method: str | None = None,
+        ends: str | None = None,
         seed: int | None = None,
         n_jobs: int | None = None,
         progress: bool | None = None,
@@ -102,14 +103,14 @@ class MediationResults(MixedResults):
             ``delta``: ``second`` (default) has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is
             without, ``unbiased`` subtracts it (Aroian, Sobel and Goodman).
         ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
-            ``delta``: t instead of z, with these degrees of freedom (in the note of each row).
+            ``delta``: t instead of z, with these degrees of freedom (the column ``df``).
         n : int
             Draws (``monte-carlo``, 20,000) or replicates (``bootstrap``, 1,000).
         kind : {"case", "parametric", "residual"}
             ``bootstrap``: how replicates are made.
         within : bool
             ``bootstrap`` of cases: draw rows within clusters, too.
-        method : {"percentile", "bc", "bca", "basic", "normal"}
+        ends : {"percentile", "bc", "bca", "basic", "normal"}
             ``bootstrap``: how an interval is made of draws.
         seed : int
             Required by ``monte-carlo`` and ``bootstrap``.
@@ -121,10 +122,10 @@ class MediationResults(MixedResults):
         Returns
         -------
         DataFrame
-            term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
+            term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
         """
         given = {
-            "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "method": method,
+            "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "ends": ends,
             "seed": seed, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
         options = check_options(OPTIONS, interval, given)

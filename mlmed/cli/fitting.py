@@ -77,7 +77,7 @@ def effects(options: argparse.Namespace) -> str:
         n=options.n,
         kind=options.kind,
         within=options.within,
-        method=options.ends,
+        ends=options.ends,
         seed=options.seed,
         n_jobs=options.jobs,
         progress=watched(options.interval),

@@ -28,7 +28,7 @@ def piecewise_model(options: argparse.Namespace) -> str:
     )
     given = {
         "vcov": options.vcov, "order": options.order, "n": options.n, "seed": options.seed, "strata": options.strata,
-        "method": options.ends, "n_jobs": options.jobs, "progress": watched(options.interval),
+        "ends": options.ends, "n_jobs": options.jobs, "progress": watched(options.interval),
         "at": given_at(options.at),
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}
@@ -61,7 +61,7 @@ def causal_model(options: argparse.Namespace) -> str:
     )
     given = {
         "interval": options.interval, "n": options.n, "seed": options.seed, "at": given_at(options.at),
-        "groups": options.groups, "method": options.ends, "n_jobs": options.jobs,
+        "groups": options.groups, "ends": options.ends, "n_jobs": options.jobs,
         "progress": watched(options.interval),
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}

@@ -26,8 +26,9 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-#: Columns of every table of estimates; ``note`` says why a number is missing or how to read it.
-COLUMNS = ("term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high", "note")
+#: Columns of every table of estimates; ``note`` says why a number is missing or how to read it. ``df`` are the degrees
+#: of freedom of t: infinite where the reference is normal, NaN where it is neither (quantiles of draws, products).
+COLUMNS = ("term", "estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high", "note")
 #: Kinds whose intervals are made on another scale: their errors are first-order, and their own note says all.
 ON_OTHER_SCALES = ("sd", "correlation")
 #: Why ``order="unbiased"`` may have no answer.
@@ -115,6 +116,7 @@ def wald_table(
             "estimate": estimates,
             "std_error": std_errors,
             "statistic": statistic,
+            "df": free,
             "p_value": 2.0 * _cumulative(free, -np.abs(statistic)),
             "conf_low": low,
             "conf_high": high,
@@ -143,7 +145,6 @@ def delta_table(
     order: str = "second",
     level: float = 0.95,
     df: float = np.inf,
-    tested: str = "",
     more: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
@@ -161,8 +162,6 @@ def delta_table(
         Coverage, a proportion.
     df : float
         Degrees of freedom of t tests; normal ones by default.
-    tested : str
-        What to say of these wherever there is a standard error.
     more : mapping, optional
         Further notes by term.
     """
@@ -171,7 +170,7 @@ def delta_table(
     notes = []
     for q, own, error in zip(quantities, orders, errors, strict=True):
         said = "" if q.note and q.kind in ON_OTHER_SCALES else said_of(q, V, order=own, error=error)
-        notes.append(joined(q.note, tested if np.isfinite(error) else "", said, (more or {}).get(q.term, "")))
+        notes.append(joined(q.note, said, (more or {}).get(q.term, "")))
     terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
     estimates = np.array([q.estimate for q in quantities], dtype=np.float64)
     free = np.full(len(estimates), df)

@@ -38,7 +38,7 @@ class DrawInterval:
     statistic : float
         Estimate in standard deviations; less its bias for ``normal``, whose p value belongs to that.
     p_value : float
-        Level at which the interval of this method just touches 0; never below 2/(draws + 1), what draws can show,
+        Level at which the interval with these ends just touches 0; never below 2/(draws + 1), what draws can show,
         except for ``normal``.
     low, high : float
         Ends of the interval.
@@ -109,13 +109,13 @@ def acceleration(jackknife: Array) -> float:
     return float((gap**3).sum() / (6.0 * spread**1.5)) if spread > 0.0 else 0.0
 
 
-def draws_needed(level: float, method: str = "percentile") -> int:
+def draws_needed(level: float, ends: str = "percentile") -> int:
     """Draws without which an interval of this level would be their range: (n + 1) (1 - level) / 2 is at least 1."""
-    return FEWEST if method == "normal" else ceil(2.0 / (1.0 - level) * (1.0 - 1e-9)) - 1  # 1 - .9 is not .1
+    return FEWEST if ends == "normal" else ceil(2.0 / (1.0 - level) * (1.0 - 1e-9)) - 1  # 1 - .9 is not .1
 
 
 def draw_interval(
-    draws: Array, estimate: float, *, level: float, method: str = "percentile", jackknife: Array | None = None
+    draws: Array, estimate: float, *, level: float, ends: str = "percentile", jackknife: Array | None = None
 ) -> DrawInterval:
     """Interval and p value from draws of one quantity.
 
@@ -127,7 +127,7 @@ def draw_interval(
         The estimate itself.
     level : float
         Coverage, a proportion.
-    method : {"percentile", "bc", "bca", "basic", "normal"}
+    ends : {"percentile", "bc", "bca", "basic", "normal"}
         Percentile; bias-corrected; bias-corrected and accelerated; reflected percentile; estimate less bias,
         plus or minus z standard deviations.
     jackknife : (J,) array, optional
@@ -136,13 +136,13 @@ def draw_interval(
     Raises
     ------
     EffectError
-        Unknown method, or ``bca`` without a jackknife.
+        Unknown ends, or ``bca`` without a jackknife.
     """
-    one_of(method, ENDS, "method")
+    one_of(ends, ENDS, "ends")
     kept = np.sort(draws[np.isfinite(draws)])
     spread = float(kept.std(ddof=1)) if len(kept) > 1 else float("nan")
     nothing = DrawInterval(spread, np.nan, np.nan, np.nan, np.nan)
-    needed = draws_needed(level, method)
+    needed = draws_needed(level, ends)
     if len(kept) < needed:
         few = f"{len(kept):,} usable draws are too few for an interval of level {level:.10g}"
         return replace(nothing, note=f"{few} (at least {needed:,}); raise n")
@@ -150,12 +150,12 @@ def draw_interval(
         return replace(nothing, note="all draws are the same value: nothing varies")
     tail = 0.5 * (1.0 - level)
     plain = replace(nothing, statistic=estimate / spread)
-    if method == "normal":
+    if ends == "normal":
         return _normal(kept, estimate, spread, tail)
-    if method in ("bc", "bca"):
-        return _corrected(kept, estimate, plain, tail, jackknife, accelerated=method == "bca")
+    if ends in ("bc", "bca"):
+        return _corrected(kept, estimate, plain, tail, jackknife, accelerated=ends == "bca")
     lower, upper = map(float, _quantiles(kept, [tail, 1.0 - tail]))
-    if method == "basic":
+    if ends == "basic":
         p = _p_value(kept, 2.0 * estimate)
         return replace(plain, p_value=p, low=2.0 * estimate - upper, high=2.0 * estimate - lower)
     return replace(plain, p_value=_p_value(kept, 0.0), low=lower, high=upper)
@@ -180,10 +180,10 @@ def _corrected(
     """Bias-corrected and accelerated percentiles (eq. 45)."""
     n = len(kept)
     if accelerated and jackknife is None:
-        raise EffectError("method='bca' needs leave-one-cluster-out estimates")
+        raise EffectError("ends='bca' needs leave-one-cluster-out estimates")
     below = (float((kept < estimate).sum()) + 0.5 * float((kept == estimate).sum())) / n
     if not 0.0 < below < 1.0:
-        note = "all draws lie on one side of the estimate, so there is no bias correction; use method='percentile'"
+        note = "all draws lie on one side of the estimate, so there is no bias correction; use ends='percentile'"
         return replace(plain, note=note)
     speed, note = (0.0, "") if jackknife is None or not accelerated else _speed(jackknife)
     if np.isnan(speed):
@@ -191,7 +191,7 @@ def _corrected(
     correction = _Correction(float(ndtri(below)), speed)
     shares = [correction.share(float(z)) for z in ndtri([tail, 1.0 - tail])]
     if np.isnan(shares).any():
-        note = f"the acceleration {speed:.3g} is too large for a corrected percentile; use method='percentile'"
+        note = f"the acceleration {speed:.3g} is too large for a corrected percentile; use ends='percentile'"
         return replace(plain, note=note)
     low, high = map(float, _quantiles(kept, shares))
     notes = filter(None, [note, _beyond(n, min(shares[0], 1.0 - shares[1]))])
@@ -204,7 +204,7 @@ def _speed(jackknife: Array) -> tuple[float, str]:
     found = acceleration(jackknife)
     if np.isnan(found):
         return found, (
-            f"{failed} of {J} jackknife fits failed and the {J - failed} left give no acceleration; use method='bc' or "
+            f"{failed} of {J} jackknife fits failed and the {J - failed} left give no acceleration; use ends='bc' or "
             "'percentile'"
         )
     return found, f"{failed} of {J} jackknife fits failed" if failed else ""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.allowed import numbers_of
-from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, chained
+from mlmed.effects.quantity import FUNCTIONS, Kind, Quantity, applied, chained
 from mlmed.errors import EffectError, FormulaError
 from mlmed.limits import MAX_EXPRESSION
 from mlmed.names import OF_EQUATION

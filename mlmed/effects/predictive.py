@@ -28,7 +28,7 @@ __all__ = [
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Statistics = dict[tuple[str, str], float]
-COLUMNS = ("response", "statistic", "observed", "simulated", "low", "high", "tail_share", "note")
+COLUMNS = ("response", "statistic", "observed", "simulated", "conf_low", "conf_high", "tail_share", "note")
 LOG_SDS = "sd of log cluster sds"
 
 
@@ -91,7 +91,7 @@ def cluster_moments(values: Array, codes: Indices) -> tuple[Array, Array]:
     return means, np.sqrt(np.divide(squares, counts - 1.0, out=np.full_like(means, np.nan), where=counts > 1.0))
 
 
-def shown_values(values: Array, response: ResponseClusters, kind: str) -> Array:
+def shown_values(values: Array, response: ResponseClusters, density: str) -> Array:
     """What a density of one response is made of: its values (n,), or the means or sds of its clusters.
 
     Parameters
@@ -100,14 +100,14 @@ def shown_values(values: Array, response: ResponseClusters, kind: str) -> Array:
         The response in one set.
     response : ResponseClusters
         Its rows and clusters.
-    kind : str
-        One of ``SHOWN_DENSITIES``.
+    density : str
+        One of ``DENSITIES``.
     """
     own = values[response.rows]
-    if kind == "density":
+    if density == "value":
         return own
     means, sds = cluster_moments(own, response.codes)
-    return means if kind == "cluster-mean" else sds[response.varies]
+    return means if density == "cluster-mean" else sds[response.varies]
 
 
 def response_statistics(sets: Array, responses: Sequence[ResponseClusters]) -> Statistics:
@@ -165,7 +165,7 @@ def _correlation(x: Array, y: Array) -> float:
 
 
 def comparison(
-    observed: Statistics, simulated: Sequence[Statistics], notes: Mapping[tuple[str, str], str], *, interval: float
+    observed: Statistics, simulated: Sequence[Statistics], notes: Mapping[tuple[str, str], str], *, level: float
 ) -> pd.DataFrame:
     """One row per statistic: ``COLUMNS``; ``notes`` by statistic."""
     rows = []
@@ -174,7 +174,7 @@ def comparison(
             rows.append((*key, *[np.nan] * 5, "not defined: no cluster has two rows with both responses"))
             continue
         draws = np.array([one[key] for one in simulated])
-        found = draw_interval(draws - value, value, level=interval)  # its p value is the share of draws beyond 0
+        found = draw_interval(draws - value, value, level=level)  # its p value is the share of draws beyond 0
         note = joined(notes.get(key, ""), found.note)
         rows.append((*key, value, draws.mean(), value + found.low, value + found.high, found.p_value, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))

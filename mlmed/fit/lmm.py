@@ -31,7 +31,7 @@ from mlmed.lmm.ranef import ModeLaw, mode_law
 from mlmed.lmm.working import Working, build_working, sample_of
 from mlmed.names import labelled
 from mlmed.notes import Note
-from mlmed.options import PREDICTION_LEVELS, one_of
+from mlmed.options import OF, one_of, own_words
 from mlmed.system.model import ModelSpec
 
 __all__ = [
@@ -139,12 +139,13 @@ class Fitted:
         optimum, working = self.optimum, self.working
         return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
 
-    def __call__(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+    @own_words
+    def __call__(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
         """Fitted values of the rows of the data: ``fit.fitted()``.
 
         Parameters
         ----------
-        level : {"cluster", "population"}
+        of : {"cluster", "population"}
             X beta + Z u, or X beta.
 
         Returns
@@ -155,18 +156,18 @@ class Fitted:
         Raises
         ------
         EffectError
-            Unknown level, or the fit has no rows.
+            Unknown ``of``, or the fit has no rows.
         """
-        one_of(level, PREDICTION_LEVELS, "level")
+        one_of(of, OF, "of")
         design = design_of(self, "fitted()", "use predict() with new rows")
-        law = self.law() if level == "cluster" else None
+        law = self.law() if of == "cluster" else None
         return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
 
-    def residuals(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
+    def residuals(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
         """Responses less the fitted values, in the shape of ``__call__``."""
-        one_of(level, PREDICTION_LEVELS, "level")
+        one_of(of, OF, "of")
         design = design_of(self, "resid()", "use predict() with new rows")
-        law = self.law() if level == "cluster" else None
+        law = self.law() if of == "cluster" else None
         return with_index(self.table, design, residual_values(design, self.estimates.beta, law))
 
     @property

@@ -27,6 +27,7 @@ from mlmed.options import (
     check_seed,
     check_text,
     one_of,
+    own_words,
 )
 from mlmed.replication import Failure, LeaveOut, Replicate, leave_out, replicate, stacked
 from mlmed.report.plots import plot_draws
@@ -47,7 +48,7 @@ def draws_table(
     estimates: pd.Series,
     *,
     level: float,
-    method: str = "percentile",
+    ends: str = "percentile",
     notes: Mapping[str, str],
     missing: Mapping[str, str],
     untested: Collection[str] = (),
@@ -61,20 +62,20 @@ def draws_table(
     note.
     """
     level = check_level(level)
-    rows = []
+    rows, df = [], np.inf if ends == "normal" else np.nan
     for term in draws.columns:
         if term in missing:
-            rows.append((term, float(estimates[term]), *[np.nan] * 5, missing[term]))
+            rows.append((term, float(estimates[term]), *[np.nan] * 2, df, *[np.nan] * 3, missing[term]))
             continue
         values, estimate = draws[term].to_numpy(), float(estimates[term])
         left_out = None if jackknife is None else jackknife[term].to_numpy()
-        found = draw_interval(values, estimate, level=level, method=method, jackknife=left_out)
+        found = draw_interval(values, estimate, level=level, ends=ends, jackknife=left_out)
         test = (np.nan, np.nan) if term in untested else (found.statistic, found.p_value)
         spread, more = (found.std_error, test[0]), ""
         if term in unspread and np.isfinite(found.low):
             spread, more = (np.nan, np.nan), unspread[term]
         note = joined(notes.get(term, ""), found.note, more)
-        rows.append((term, estimate, *spread, test[1], found.low, found.high, note))
+        rows.append((term, estimate, *spread, df, test[1], found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -162,7 +163,7 @@ class BootstrapResults:
     >>> boot = fit.bootstrap(50, seed=1)
     >>> boot
     BootstrapResults(50 replicates, kind 'case', seed 1: 0 failed, 0 singular)
-    >>> boot.tidy(method="normal").loc[1, ["conf_low", "conf_high"]].astype(float).round(1).tolist()
+    >>> boot.tidy(ends="normal").loc[1, ["conf_low", "conf_high"]].astype(float).round(1).tolist()
     [-0.0, 0.4]
     """
 
@@ -194,14 +195,15 @@ class BootstrapResults:
         """Estimates without one cluster (or row) at a time, exact refits, for the acceleration of ``bca``."""
         return self._leave_out()
 
+    @own_words
     def tidy(
-        self, *, method: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
+        self, *, ends: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
         """Intervals of all effects and parameters.
 
         Parameters
         ----------
-        method : {"percentile", "bc", "bca", "basic", "normal"}
+        ends : {"percentile", "bc", "bca", "basic", "normal"}
             How an interval is made of draws; see docs/choosing_intervals.md.
         level : float
             Coverage, a proportion.
@@ -211,24 +213,25 @@ class BootstrapResults:
         Returns
         -------
         DataFrame
-            term, estimate, std_error (standard deviation of the draws), statistic, p_value (level at which the
-            interval touches 0), conf_low, conf_high, note. Variances have neither statistic nor p value.
+            term, estimate, std_error (standard deviation of the draws), statistic, df (infinite with normal
+            ends, otherwise NaN), p_value (level at which the interval touches 0), conf_low, conf_high, note. Variances
+            have neither statistic nor p value.
         """
         level = check_level(level)
-        one_of(method, ENDS, "method")
+        one_of(ends, ENDS, "ends")
         chosen = list(self.draws.columns) if terms is None else [terms] if isinstance(terms, str) else terms
         chosen = check_list(chosen, "terms", "names of terms")
         unknown = [term for term in chosen if not isinstance(term, str) or term not in self.draws.columns]
         if unknown:
             raise EffectError(f"no draws of {shown(unknown[0])}; there are {', '.join(self.draws.columns)}")
-        jackknife = self.jackknife if method == "bca" else None
+        jackknife = self.jackknife if ends == "bca" else None
         count = self._count()
         notes = {term: joined(self.notes.get(term, ""), count) for term in chosen}
         return draws_table(
             self.draws[chosen],
             self.estimates,
             level=level,
-            method=method,
+            ends=ends,
             notes=notes,
             missing=self.fixed
             | {term: joined(self.notes.get(term, ""), why, count) for term, why in self.lost.items()},
@@ -246,7 +249,8 @@ class BootstrapResults:
             singular = f"{self.n_singular} of {self.n} replicates singular"
         return joined(failed, singular)
 
-    def plot(self, term: str | None = None, *, method: str = "percentile", level: float = 0.95) -> Axes:
+    @own_words
+    def plot(self, term: str | None = None, *, ends: str = "percentile", level: float = 0.95) -> Axes:
         """Histogram of the draws of one term, with its interval (extra ``plots``).
 
         Raises
@@ -256,10 +260,10 @@ class BootstrapResults:
         """
         usual = "indirect" if "indirect" in self.draws else str(self.draws.columns[0])
         name = usual if term is None else check_text(term, "term", "a term")
-        row = self.tidy(method=method, level=level, terms=[name]).iloc[0]
+        row = self.tidy(ends=ends, level=level, terms=[name]).iloc[0]
         if self.draws[name].dropna().nunique() < 2:
             raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")
-        title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {method} interval"
+        title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {ends} interval"
         return plot_draws(self.draws[name], estimate=row.estimate, low=row.conf_low, high=row.conf_high, title=title)
 
     def __repr__(self) -> str:

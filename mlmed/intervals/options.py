@@ -33,7 +33,7 @@ def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> di
     ------
     EffectError
         Unknown interval, an option that it does not use, no seed where numbers are drawn, or what is no number of
-        draws, no seed, no method.
+        draws, no seed, no ends.
     """
     one_of(interval, table, "interval")
     asked = {name: value for name, value in given.items() if value is not None}
@@ -48,8 +48,8 @@ def check_options(table: Options, interval: str, given: Mapping[str, Any]) -> di
     if "seed" in options:  # numbers are drawn; look at everything before they are
         options["seed"] = check_seed(options["seed"], f"interval={shown(interval)}")
         options["n"] = check_count(options["n"], "replicates" if interval == "bootstrap" else "draws")
-    if "method" in options:
-        one_of(options["method"], ENDS, "method")
+    if "ends" in options:
+        one_of(options["ends"], ENDS, "ends")
     if "n_jobs" in options:
         check_jobs(options["n_jobs"])
     for name in FLAGS & options.keys():

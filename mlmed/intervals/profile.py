@@ -158,7 +158,7 @@ def profile_table(
     rows = []
     for term, (quantity, quantity_at) in quantities.items():
         if quantity.is_fixed:
-            rows.append((term, quantity.estimate, *[np.nan] * 5, quantity.note))
+            rows.append((term, quantity.estimate, np.nan, np.nan, np.inf, *[np.nan] * 3, quantity.note))
             continue
         profiler = profiler_of(fitted, quantity_at)
         low, high = (find_end(profiler, side, level=level) for side in (-1, 1))
@@ -167,7 +167,7 @@ def profile_table(
         said = f"std_error: {error}" if error else ""
         note = joined(quantity.note, low.note, high.note, why, said)
         se = std_error(quantity, V)
-        rows.append((term, quantity.estimate, se, root, 2.0 * ndtr(-abs(root)), low.value, high.value, note))
+        rows.append((term, quantity.estimate, se, root, np.inf, 2.0 * ndtr(-abs(root)), low.value, high.value, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -28,7 +28,7 @@ __all__ = [
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
 #: An entry (i, j), i <= j, of the covariance matrix of the ``random`` effects or of a row's ``residual``s.
 Place = tuple[str, int, int]
-PAIRS = ["level", "equation1", "equation2", "term1", "term2"]
+PAIRS = ["part", "equation1", "equation2", "term1", "term2"]
 
 
 def _between(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
@@ -116,11 +116,11 @@ def headline_correlations(fitted: Fitted, *, vcov: str, level: float) -> pd.Data
     table = correlations_table(fitted, vcov=vcov, level=level)
     names = [e.name for e in fitted.layout.equations]
     intercepts = (table["term1"] == INTERCEPT) & (table["term2"] == INTERCEPT)
-    plain = intercepts | (table["level"] == "within")
+    plain = intercepts | (table["part"] == "within")
     kept = table[plain & (table["equation1"] != table["equation2"])]
     place = {pair: k for k, pair in enumerate(combinations(names, 2))}
     order = [place[pair] for pair in zip(kept["equation1"], kept["equation2"], strict=True)]
     kept = kept.iloc[np.argsort(order, kind="stable")]
-    where = [f"between {fitted.group_name}" if kind == "between" else "within" for kind in kept["level"]]
+    where = [f"between {fitted.group_name}" if kind == "between" else "within" for kind in kept["part"]]
     pairs = [f"{w}: {a}, {b}" for w, a, b in zip(where, kept["equation1"], kept["equation2"], strict=True)]
     return kept[NUMBERS].reset_index(drop=True).assign(correlation=pairs)[["correlation", *NUMBERS]]

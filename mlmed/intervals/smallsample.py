@@ -36,13 +36,13 @@ FEWEST_DF = 2.0
 #: With fewer the chi-squared distribution that they are matched to is that of no sum of squares, and the quantiles of t
 #: leave all bounds (12.7 standard errors at 1, 165 at .5, 6,582 at .3).
 LEAST_DF = 0.99
-USELESS = ": too few to be of use"
+USELESS = ", too few to be of use"
 NO_DF = "no degrees of freedom: {}"
 NO_INTERVAL = (
     "no test and no interval: {df:.2g} df ({name}) are fewer than 1, so t has no quantiles of use; use profile or "
     "bootstrap intervals, or a simpler covariance structure"
 )
-NOT_LINEAR = "Satterthwaite: Kenward and Roger's is for fixed effects only"
+NOT_LINEAR = "Satterthwaite, as Kenward and Roger's are for fixed effects only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class ErrorsAndDf:
         estimates = np.array([quantity.estimate for quantity in quantities])
         notes = [joined(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
         terms = [quantity.term for quantity in quantities]
-        return wald_table(terms, estimates, self.errors, level=level, notes=notes, df=self.usable)
+        table = wald_table(terms, estimates, self.errors, level=level, notes=notes, df=self.usable)
+        return table.assign(df=self.df)
 
 
 def errors_and_df(
@@ -137,7 +138,7 @@ def _notes(
     said: Sequence[str],
     names: Sequence[str | None] | None = None,
 ) -> tuple[str, ...]:
-    """What stands beside every quantity: its degrees of freedom or why there are none, and what V says of it."""
+    """Say of every quantity whose its degrees of freedom are, or why there are none, and what V says of it."""
     notes = []
     for k, quantity in enumerate(quantities):
         name = (names[k] if names else None) or NAMES[ddf]
@@ -151,7 +152,7 @@ def _notes(
 def _of_df(df: float, name: str) -> str:
     if df < LEAST_DF:
         return NO_INTERVAL.format(df=df, name=name)
-    return f"t with {df:.1f} df ({name}){USELESS if df < FEWEST_DF else ''}"
+    return f"df: {name}{USELESS if df < FEWEST_DF else ''}"
 
 
 def delta_with_df(

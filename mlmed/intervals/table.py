@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
     "profile": {"vcov": "block"},
     "bootstrap": {
-        "n": 1000, "kind": "case", "within": False, "method": "percentile", "seed": None, "n_jobs": None,
+        "n": 1000, "kind": "case", "within": False, "ends": "percentile", "seed": None, "n_jobs": None,
         "progress": False,
     },
 }  # fmt: skip
@@ -66,9 +66,9 @@ def effects_table(
         Coverage, a proportion.
     """
     if interval == "bootstrap":
-        method = options.pop("method")
+        ends = options.pop("ends")
         boot = bootstrap_fit(fitted, named_at(fitted.estimates), functions.draws, Plan(**options))
-        return boot.tidy(method=method, level=level, terms=list(effects))
+        return boot.tidy(ends=ends, level=level, terms=list(effects))
     if interval == "monte-carlo":
         V, psi = covariance(fitted, options["vcov"]), psi_of(fitted)
         draws = functions.monte_carlo(psi, V, n=options["n"], rng=np.random.default_rng(options["seed"]))

@@ -34,7 +34,7 @@ def plot_curves(
     Parameters
     ----------
     table : DataFrame
-        response, the variable, estimate, lower, upper.
+        response, the variable, estimate, conf_low, conf_high.
     variable : str
         What is on the horizontal axis.
     level : float
@@ -49,7 +49,7 @@ def plot_curves(
         if rows is not None:
             own = rows[rows["response"] == response]
             ax.plot(positions(own[variable]), own["estimate"], ".", color="0.5", ms=3, alpha=_faint(len(own)), zorder=0)
-        draw_band(ax, positions, part[variable], part[["estimate", "lower", "upper"]])
+        draw_band(ax, positions, part[variable], part[["estimate", "conf_low", "conf_high"]])
     put_caption(axes[0], f"expected response, {100 * level:g}% intervals\n{note}")
     return axes
 

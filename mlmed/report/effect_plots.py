@@ -32,7 +32,7 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
     Parameters
     ----------
     ranef : DataFrame
-        group_var, effect, group, value, lower, upper.
+        group_var, effect, group, estimate, conf_low, conf_high.
     level : float
         Coverage, for the caption.
     """
@@ -42,11 +42,11 @@ def plot_caterpillar(ranef: pd.DataFrame, *, level: float) -> list[Axes]:
     height = 1.0 + 0.16 * J if labelled else 4.5
     axes = new_panels(len(effects), columns=ACROSS, width=WIDTH, height=height)
     for ax, effect in zip(axes, effects, strict=True):
-        own = ranef[ranef["effect"] == effect].sort_values("value", kind="stable")
+        own = ranef[ranef["effect"] == effect].sort_values("estimate", kind="stable")
         rank = np.arange(J)
-        colours = np.where((own["lower"] > 0.0) | (own["upper"] < 0.0), "C0", "0.65")
-        ax.hlines(rank, own["lower"], own["upper"], colors=list(colours), lw=1.5 if labelled else 0.8)
-        ax.plot(own["value"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
+        colours = np.where((own["conf_low"] > 0.0) | (own["conf_high"] < 0.0), "C0", "0.65")
+        ax.hlines(rank, own["conf_low"], own["conf_high"], colors=list(colours), lw=1.5 if labelled else 0.8)
+        ax.plot(own["estimate"], rank, "o", color="k", ms=3.0 if labelled else 1.2, zorder=3)
         ax.axvline(0.0, color="0.4", lw=0.8, ls=":", zorder=0)
         names = [literal(name) for name in own["group"]] if labelled else []
         ax.set_yticks(rank if labelled else [], names, fontsize="x-small")
@@ -64,7 +64,7 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
     Parameters
     ----------
     table : DataFrame
-        level, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
+        part, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
     group : str
         What the clusters are called.
     level : float
@@ -72,14 +72,14 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
     """
     n, named = len(table), len({*table["equation1"], *table["equation2"]}) > 1
     labels = [wrapped(_pair(row, named=named), BESIDE) for row in table.to_dict("records")]
-    kinds = list(dict.fromkeys(table["level"]))
+    kinds = list(dict.fromkeys(table["part"]))
     names = {"between": f"between {group}", "within": "within (residuals)"}
     legend = [wrapped(names[kind], NARROW) for kind in kinds] if len(kinds) > 1 else []
     row_height = 0.1 + 0.16 * max(label.count("\n") + 1 for label in labels)
     beside = longest_line(labels) / SMALL + (longest_line(legend) / SMALL + 0.6 if legend else 0.0)
     ax = new_axes(AXIS + beside, 1.3 + row_height * n)
     for kind in kinds:
-        at = np.flatnonzero(table["level"] == kind)
+        at = np.flatnonzero(table["part"] == kind)
         own = table.iloc[at]
         ax.hlines(at, own["conf_low"], own["conf_high"], color=COLOURS[kind], lw=1.5)
         ax.plot(own["estimate"], at, "o", color=COLOURS[kind], ms=4.5, label=names[kind])
@@ -97,7 +97,7 @@ def plot_correlation_forest(table: pd.DataFrame, *, group: str, level: float) ->
 
 def _pair(row: Mapping[Hashable, str], *, named: bool) -> str:
     first, second = row["term1"], row["term2"]
-    if row["level"] == "within":
+    if row["part"] == "within":
         return f"{row['equation1']}, {row['equation2']}"
     owners = (row["equation1"], row["equation2"]) if named else ("", "")
     return ", ".join(map(labelled, owners, (first, second)))

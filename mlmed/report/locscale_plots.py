@@ -26,7 +26,7 @@ def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, l
     Parameters
     ----------
     table : DataFrame
-        group, value, lower, upper.
+        group, estimate, conf_low, conf_high.
     group, label : str
         What the clusters are called, and what the values are.
     centre : float
@@ -35,11 +35,11 @@ def plot_ranked(table: pd.DataFrame, *, group: str, label: str, centre: float, l
         Coverage, for the caption.
     """
     ax = new_axes(7.0, 4.2)
-    own = table.sort_values("value", kind="stable")
+    own = table.sort_values("estimate", kind="stable")
     rank = np.arange(1, len(own) + 1)
-    apart = (own["lower"] > centre) | (own["upper"] < centre)
-    ax.vlines(rank, own["lower"], own["upper"], colors=list(np.where(apart, "C0", "0.65")), lw=1.0)
-    ax.plot(rank, own["value"], "o", color="k", ms=2.0, zorder=3)
+    apart = (own["conf_low"] > centre) | (own["conf_high"] < centre)
+    ax.vlines(rank, own["conf_low"], own["conf_high"], colors=list(np.where(apart, "C0", "0.65")), lw=1.0)
+    ax.plot(rank, own["estimate"], "o", color="k", ms=2.0, zorder=3)
     ax.axhline(centre, color="C3", lw=1.0, zorder=0, label=f"population {centre:.3g}")
     ax.margins(x=0.02)
     ax.set_xlabel(literal(wrapped(f"{group}, by rank", WIDE)))
@@ -80,7 +80,7 @@ def plot_along(
     Parameters
     ----------
     table : DataFrame
-        estimate, lower, upper, sd, sd_lower, sd_upper.
+        estimate, conf_low, conf_high, sd, sd_conf_low, sd_conf_high.
     column : Series
         The values of the predictor, whatever it is called.
     variable, response : str
@@ -93,8 +93,8 @@ def plot_along(
     axes = pyplot().subplots(1, 2, figsize=(8.4, 3.6), layout="constrained")[1]
     percent = f"{100 * level:g}%"
     panels = (
-        (("estimate", "lower", "upper"), f"expected {response}", f"{percent} {interval} interval"),
-        (("sd", "sd_lower", "sd_upper"), f"residual sd of {response}", f"{percent} confidence interval"),
+        (("estimate", "conf_low", "conf_high"), f"expected {response}", f"{percent} {interval} interval"),
+        (("sd", "sd_conf_low", "sd_conf_high"), f"residual sd of {response}", f"{percent} confidence interval"),
     )
     positions = Positions(column)
     for ax, (columns, label, caption) in zip(axes, panels, strict=True):

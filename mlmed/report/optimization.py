@@ -26,7 +26,7 @@ class Optimization:
 
     Attributes
     ----------
-    loglik : (T,) array
+    llf : (T,) array
         Log-likelihood at every evaluation (restricted under REML), the start first.
     gradient : (T,) array
         Largest entry of the gradient of -2l in theta.
@@ -46,7 +46,7 @@ class Optimization:
         Log-likelihoods of the different optima they led to, the best first.
     """
 
-    loglik: Array
+    llf: Array
     gradient: Array
     decrement: Array
     accepted: NDArray[np.bool_]
@@ -64,13 +64,13 @@ class Optimization:
     @property
     def evaluations(self) -> int:
         """Evaluations of criterion, gradient and Hessian."""
-        return len(self.loglik)
+        return len(self.llf)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per evaluation: loglik, gradient_norm, newton_decrement, accepted."""
+        """One row per evaluation: llf, gradient_norm, newton_decrement, accepted."""
         return pd.DataFrame(
             {
-                "loglik": self.loglik,
+                "llf": self.llf,
                 "gradient_norm": self.gradient,
                 "newton_decrement": self.decrement,
                 "accepted": self.accepted,
@@ -80,14 +80,14 @@ class Optimization:
     def log(self) -> str:
         """The accepted steps as Stata prints its iteration log."""
         label = "log restricted-likelihood" if self.reml else "log likelihood"
-        values = self.loglik[self.accepted]
+        values = self.llf[self.accepted]
         return "\n".join(f"Iteration {k}:   {label} = {value:.4f}" for k, value in enumerate(values))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Distance to the optimum by evaluation, log scale (needs the extra ``plots``)."""
         if ax is None:
             ax = pyplot().subplots(figsize=(6, 4))[1]
-        gap = np.clip(self.loglik.max() - self.loglik, 1e-12, None)
+        gap = np.clip(self.llf.max() - self.llf, 1e-12, None)
         ax.semilogy(np.arange(len(gap)), gap, color="0.6", zorder=1)
         ax.scatter(np.flatnonzero(self.accepted), gap[self.accepted], zorder=2, label="accepted")
         if not self.accepted.all():

@@ -25,7 +25,7 @@ POINTS, MANY, BINS = 200, 5000, 2000
 MARGIN = 0.05
 #: Panels side by side, and the size of one in inches.
 ACROSS, WIDTH, HEIGHT = 3, 4.2, 3.4
-LABELS = {"density": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster"}
+LABELS = {"value": "{}", "cluster-mean": "mean of {} in a cluster", "cluster-sd": "sd of {} in a cluster"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Panel:
     simulated: tuple[Array, ...]
 
 
-def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]:
+def plot_panels(panels: Sequence[Panel], *, density: str, title: str) -> list[Axes]:
     """A panel per response: simulated sets as thin lines, the data as a thick one.
 
     Raises
@@ -56,12 +56,12 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]
         If there is nothing that a density could be drawn of.
     """
     for panel in panels:
-        _refuse_flat(panel, kind)
+        _refuse_flat(panel, density)
     axes = new_panels(len(panels), columns=ACROSS, width=WIDTH, height=HEIGHT)
     for ax, panel in zip(axes, panels, strict=True):
-        log = kind == "cluster-sd"
+        log = density == "cluster-sd"
         _draw(ax, panel, log=log)
-        label = LABELS[kind].format(panel.name) + (" (log axis)" if log else "")
+        label = LABELS[density].format(panel.name) + (" (log axis)" if log else "")
         ax.set_xlabel(literal(wrapped(label, int(MEDIUM * (WIDTH - 0.4)))))
         ax.set_yticks([])
         ax.set_ylim(bottom=0.0)
@@ -72,13 +72,13 @@ def plot_panels(panels: Sequence[Panel], *, kind: str, title: str) -> list[Axes]
     return axes
 
 
-def _refuse_flat(panel: Panel, kind: str) -> None:
+def _refuse_flat(panel: Panel, density: str) -> None:
     values = panel.observed
     if len(values) < 3 or np.ptp(values) <= 1e-9 * np.abs(values).max():
-        what = LABELS[kind].format(panel.name)
+        what = LABELS[density].format(panel.name)
         raise EffectError(
             f"{len(values)} values of the {what} that do not differ (or fewer than 3) have no density to draw; "
-            "use another kind, or predictive_check()"
+            "use another density, or predictive_check()"
         )
 
 

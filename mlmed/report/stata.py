@@ -82,7 +82,7 @@ class StataReport:
     method : {"ml", "reml"}
     groups : tuple of StataGroup
         One: inline header. Two or more, outermost first: boxed table.
-    loglik : float
+    llf : float
         Log likelihood, restricted under REML (not -2 times it); so are the `iterations`, empty for no log.
     wald_df, wald_chi2, wald_p
         Joint test of the slopes; NaN where there is nothing to test.
@@ -106,7 +106,7 @@ class StataReport:
     response: str
     nobs: int
     groups: tuple[StataGroup, ...]
-    loglik: float
+    llf: float
     wald_df: int
     wald_chi2: float
     wald_p: float
@@ -239,7 +239,7 @@ def _header(report: StataReport) -> list[str]:
         ]
     elif report.groups:
         lines += ["", *_group_box(report.groups)]
-    loglik = f"{_loglik_name(report).capitalize()} = {_general(report.loglik, 10)}"
+    loglik = f"{_loglik_name(report).capitalize()} = {_general(report.llf, 10)}"
     wald = _pair("", f"Wald chi2({report.wald_df})", _fixed(report.wald_chi2, 10, 2))
     return [*lines, "", wald, _pair(loglik, "Prob > chi2", _fixed(report.wald_p, 10, 4))]
 

@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 __all__ = ["as_html", "format_number", "render_pairs", "render_table"]
@@ -56,7 +57,9 @@ def _format_p(value: float) -> str:
 
 
 def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
-    """Right-aligned columns; notes become numbered footnotes. ``statistic`` is what tests are based on.
+    """Right-aligned columns; notes become numbered footnotes, and ``df`` is shown where some are finite.
+
+    ``statistic`` is what tests are based on.
 
     Examples
     --------
@@ -68,11 +71,11 @@ def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
     numbered = {note: k + 1 for k, note in enumerate(dict.fromkeys(note for note in notes if note))}
     shown: dict[str, list[str]] = {}
     for name in table.columns:
-        if name == "note":
+        if name == "note" or (name == "df" and not np.isfinite(table[name]).any()):
             continue
         heading = statistic if name == "statistic" else _HEADINGS.get(name, name)
         cells = [
-            _format_p(v) if name == "p_value" else format_number(v, 4 if name == "statistic" else 6)
+            _format_p(v) if name == "p_value" else format_number(v, 4 if name in ("statistic", "df") else 6)
             for v in table[name]
         ]
         shown[heading] = cells

@@ -78,7 +78,7 @@ def _stata_row(printed: dict[str, str], own: StataRow, ours_by: str) -> Iterator
 def _whole(report: StataReport, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
     """Numbers of the fit as a whole."""
     for term, printed, ours in (
-        ("log-likelihood", asked["loglik"], report.loglik),
+        ("log-likelihood", asked["loglik"], report.llf),
         (f"Wald chi2({asked['wald']['df']})", asked["wald"]["chi2"], report.wald_chi2),
         (f"LR chi2({asked['lr']['df']})", asked["lr"]["chi2"], report.lr_chi2),
     ):

@@ -73,10 +73,10 @@ def _modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
     for row in rows:
         own, term = modes[row["group"]], f"student {row['group']}"
         for quantity, key, column in (
-            ("", "value", "value"),
-            ("SE", "se", "se"),
-            ("low", "conf_low", "lower"),
-            ("high", "conf_high", "upper"),
+            ("", "value", "estimate"),
+            ("SE", "se", "std_error"),
+            ("low", "conf_low", "conf_low"),
+            ("high", "conf_high", "conf_high"),
         ):
             yield Pair(term, quantity, "brms", row[key], "ours", own[column])
 
@@ -87,8 +87,8 @@ def _lme4_modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]
     own = by_term(table.assign(term=table["effect"] + " " + table["group"].astype(str)))
     for row in rows:
         term = f"{row['effect']} {row['group']}"
-        yield Pair(term, "", "lme4", row["value"], "ours", own[term]["value"])
-        yield Pair(term, "SE", "lme4", row["se"], "ours", own[term]["se"])
+        yield Pair(term, "", "lme4", row["value"], "ours", own[term]["estimate"])
+        yield Pair(term, "SE", "lme4", row["se"], "ours", own[term]["std_error"])
 
 
 def _farthest(fit: MixedResults, rows: list[dict[str, str]]) -> str:

@@ -81,7 +81,7 @@ def _random(fit: MixedResults, asked: list[dict[str, Any]], pair: Any) -> Iterat
 def scaled_residuals(fit: MixedResults, data: pd.DataFrame) -> np.ndarray:
     """Residuals of the conditional fit over the residual standard deviation, (nobs,)."""
     response = fit.fitted.layout.equations[0].name
-    residuals = data[response] - np.asarray(fit.predict(data, level="cluster"))
+    residuals = data[response] - np.asarray(fit.predict(data, of="cluster"))
     return np.asarray(residuals / np.sqrt(fit.sigma2.iloc[0]), dtype=np.float64)
 
 

@@ -30,15 +30,15 @@ TRUTH = "truth"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Estimates of several methods under common names.
+    """Estimates of several sources under common names.
 
     Attributes
     ----------
     long : DataFrame
-        One row per term and method: term, method, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
-        conf_low, conf_high, note. A method without the term has no row; effects that a model does not define are rows
+        One row per term and source: term, source, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
+        conf_low, conf_high, note. A source without the term has no row; effects that a model does not define are rows
         without numbers, with the reason in ``note``.
-    terms, methods : tuple of str
+    terms, sources : tuple of str
         Rows and columns of ``table``, in order: truth, published columns, fits.
     level : float
         Coverage of the intervals of the fits.
@@ -58,20 +58,20 @@ class Comparison:
 
     long: pd.DataFrame
     terms: tuple[str, ...]
-    methods: tuple[str, ...]
+    sources: tuple[str, ...]
     level: float
 
     def _wide(self, column: str) -> pd.DataFrame:
-        wide = self.long.pivot(index="term", columns="method", values=column)
+        wide = self.long.pivot(index="term", columns="source", values=column)
         return (
-            wide.reindex(index=list(self.terms), columns=list(self.methods))
+            wide.reindex(index=list(self.terms), columns=list(self.sources))
             .rename_axis("term")
             .rename_axis(None, axis=1)
         )
 
     @property
     def table(self) -> pd.DataFrame:
-        """Estimates, a row per term and a column per method; NaN where a method does not have the term."""
+        """Estimates, a row per term and a column per source; NaN where a source does not have the term."""
         return self._wide("estimate")
 
     @property
@@ -80,21 +80,21 @@ class Comparison:
         return self._wide("std_error")
 
     def differences(self, reference: str | None = None) -> pd.DataFrame:
-        """Estimates less those of one method; by default less the truth, or else the first column.
+        """Estimates less those of one source; by default less the truth, or else the first column.
 
         Raises
         ------
         EffectError
-            There is no such method.
+            There is no such source.
         """
         table = self.table
-        column = self.methods[0] if reference is None else check_text(reference, "reference", "a column")
+        column = self.sources[0] if reference is None else check_text(reference, "reference", "a column")
         if column not in table.columns:
-            raise EffectError(f"no method {column!r} in the comparison; there are {', '.join(self.methods)}")
+            raise EffectError(f"no source {column!r} in the comparison; there are {', '.join(self.sources)}")
         return table.drop(columns=column).sub(table[column], axis=0)
 
     def plot(self, terms: str | Sequence[str] | None = None) -> Figure:
-        """Forest plot: a panel per term, a line per method with its interval, the truth as a vertical line.
+        """Forest plot: a panel per term, a line per source with its interval, the truth as a vertical line.
 
         By default the effects and paths that at least one fit has, or else the first eight terms (extra ``plots``).
 
@@ -114,11 +114,11 @@ class Comparison:
             found = f"no term {shown(unknown[0])} to draw" if unknown else "no terms to draw"
             raise EffectError(f"{found}; there are {', '.join(there)}")
         return plot_forest(
-            self.long[self.long["term"].isin(chosen)], terms=chosen, methods=self.methods, level=self.level
+            self.long[self.long["term"].isin(chosen)], terms=chosen, sources=self.sources, level=self.level
         )
 
     def __repr__(self) -> str:
-        return f"Comparison({len(self.terms)} terms; {', '.join(self.methods)})"
+        return f"Comparison({len(self.terms)} terms; {', '.join(self.sources)})"
 
     def __str__(self) -> str:
         return _text(self)
@@ -185,15 +185,15 @@ def compare(
     long = long[long["term"].isin(ordered)]
     order = long["term"].map({term: k for k, term in enumerate(ordered)})
     long = long.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
-    methods = (*([TRUTH] if truth is not None else []), *map(str, published), *columns)
-    twice = [name for name, count in Counter(methods).items() if count > 1]
+    sources = (*([TRUTH] if truth is not None else []), *map(str, published), *columns)
+    twice = [name for name, count in Counter(sources).items() if count > 1]
     if twice:
         raise EffectError(f"two columns have the name {twice[0]!r}; rename one of them (names=, published=)")
-    return Comparison(long, tuple(ordered), methods, level)
+    return Comparison(long, tuple(ordered), sources, level)
 
 
 def _text(comparison: Comparison) -> str:
-    """Estimates with their standard errors in brackets, a column per method."""
+    """Estimates with their standard errors in brackets, a column per source."""
     estimates, errors = comparison.table, comparison.std_errors
     cells = {name: [_cell(e, s) for e, s in zip(estimates[name], errors[name], strict=True)] for name in estimates}
     heading = "Comparison: estimates (standard errors)"
@@ -203,12 +203,12 @@ def _text(comparison: Comparison) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What a reader should know of the effects, each note once with the methods and the terms that it is about."""
+    """What a reader should know of the effects, each note once with the sources and the terms that it is about."""
     rows = comparison.long[comparison.long["term"].isin(EFFECTS) & (comparison.long["note"] != "")]
     lines = []
     for note, part in rows.groupby("note", sort=False):
-        methods, terms = (", ".join(dict.fromkeys(part[name])) for name in ("method", "term"))
-        text = f"{terms} ({methods}): {note}"
+        sources, terms = (", ".join(dict.fromkeys(part[name])) for name in ("source", "term"))
+        text = f"{terms} ({sources}): {note}"
         lines += textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="      ")
     return lines
 

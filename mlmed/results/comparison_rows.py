@@ -30,7 +30,7 @@ class Comparable(Protocol):
         ...
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Its estimates under the names that all methods share (``indirect``, ``m~x``, ``var(m~x)``).
+        """Its estimates under the names that all fits share (``indirect``, ``m~x``, ``var(m~x)``).
 
         Effects that the model does not define are rows without numbers (``missing_effects``).
         """
@@ -85,7 +85,7 @@ def fit_rows(
         if asked is not None:
             parts = [_term(fit, table, text, level, reasons).assign(term=label) for label, text in asked.items()]
             table = pd.concat(parts, ignore_index=True)
-        found.append(table[["term", *KEPT]].assign(method=column, kind="fit"))
+        found.append(table[["term", *KEPT]].assign(source=column, kind="fit"))
     known = set().union(*(part["term"] for part in found))
     for label, text in (asked or {}).items():
         if label not in known:
@@ -120,7 +120,7 @@ def given_rows(column: str, kind: str, values: Any) -> pd.DataFrame:
     if not isinstance(values, Mapping):
         raise EffectError(f"{column} must be a mapping of term to value; found {type(values).__name__}")
     rows = [{"term": term, **_given(column, term, value), "note": ""} for term, value in values.items()]
-    return pd.DataFrame(rows, columns=["term", *KEPT]).assign(method=column, kind=kind)
+    return pd.DataFrame(rows, columns=["term", *KEPT]).assign(source=column, kind=kind)
 
 
 def _given(column: str, term: str, value: Any) -> dict[str, float]:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Indices = NDArray[np.intp]
-RESERVED = ("response", "estimate", "std_error", "lower", "upper")
+RESERVED = ("response", "estimate", "std_error", "conf_low", "conf_high")
 #: Standard deviations on both sides of the mean that a grid covers where there are no rows to see the range of.
 REACH = 2.0
 
@@ -132,7 +132,7 @@ def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
 
 
 def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
-    """response, the variable, estimate, std_error, lower, upper: x'beta along a line, one block per response."""
+    """response, the variable, estimate, std_error, conf_low, conf_high: x'beta along a line, one block per response."""
     level = check_level(level)
     blocks = []
     for number in line.numbers:
@@ -232,7 +232,7 @@ def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
     EffectError
         The fit has no rows.
     """
-    responses = fitted(level="population") + fitted.residuals(level="population")
+    responses = fitted(of="population") + fitted.residuals(of="population")
     frame = responses.to_frame() if isinstance(responses, pd.Series) else responses
     column = select_columns(fitted.table, {line.variable})[line.variable]
     x = column.astype(np.float64) if is_numeric(column) else column

@@ -55,7 +55,7 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "nobs": fitted.nobs,
         "n_clusters": len(fitted.clusters),
         "cluster": fitted.group_name,
-        "loglik": fitted.estimates.loglik,
+        "llf": fitted.estimates.loglik,
         "converged": fitted.converged,
         "is_singular": fitted.is_singular,
         "gradient_norm": certificate.gradient_norm,

@@ -31,7 +31,7 @@ from mlmed.intervals.resampling import Plan, bootstrap_fit
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.vcov import Vcov
-from mlmed.options import check_mapping
+from mlmed.options import check_mapping, own_words
 from mlmed.results.curves import conditional_table, line_along
 from mlmed.results.hypotheses import test_equation
 from mlmed.results.influence import InfluenceResults, influence_of
@@ -275,12 +275,12 @@ class Inference:
     # -- clusters and rows -----------------------------------------------------------------------------------
 
     def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Conditional modes: group_var, effect, group, value, se, lower, upper, shrinkage.
+        """Conditional modes: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
 
-        One row per effect and cluster. ``se`` is the conditional standard deviation given the estimates, as lme4's
-        ``condsd``. ``shrinkage`` is se^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (it has the
-        population's value); 1 - shrinkage is the reliability. With a random intercept only, a mode is (1 - shrinkage)
-        times the mean residual of the cluster. NaN where the variance is 0.
+        One row per effect and cluster. ``std_error`` is the conditional standard deviation given the estimates, as
+        lme4's ``condsd``. ``shrinkage`` is std_error^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (it
+        has the population's value); 1 - shrinkage is the reliability. With a random intercept only, a mode is
+        (1 - shrinkage) times the mean residual of the cluster. NaN where the variance is 0.
         """
         return ranef_table(self.fitted, level=level)
 
@@ -289,12 +289,13 @@ class Inference:
         """Fitted values of the rows, random effects included (statsmodels' name for ``fitted()``)."""
         return self.fitted()
 
-    def resid(self, *, level: str = "cluster") -> pd.Series | pd.DataFrame:
-        """Responses less ``fitted(level=level)``, with the index of the data.
+    @own_words
+    def resid(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Responses less ``fitted(of=of)``, with the index of the data.
 
         Parameters
         ----------
-        level : {"cluster", "population"}
+        of : {"cluster", "population"}
             Residuals within clusters, or differences from the population's mean.
 
         Returns
@@ -305,12 +306,13 @@ class Inference:
         Raises
         ------
         EffectError
-            Unknown level, or the fit has no rows.
+            Unknown ``of``, or the fit has no rows.
         """
-        return self.fitted.residuals(level=level)
+        return self.fitted.residuals(of=of)
 
+    @own_words
     def predict(
-        self, newdata: Any, *, level: str = "population", interval: str | None = None, coverage: float | None = None
+        self, newdata: Any, *, of: str = "population", interval: str | None = None, level: float | None = None
     ) -> pd.DataFrame | pd.Series:
         """Predicted responses for new rows.
 
@@ -321,22 +323,22 @@ class Inference:
         Parameters
         ----------
         newdata : dataframe
-            Columns of the right-hand sides (for ``level="cluster"`` also the cluster variable).
-        level : {"population", "cluster"}
+            Columns of the right-hand sides (for ``of="cluster"`` also the cluster variable).
+        of : {"population", "cluster"}
             ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
             data get the population value, and the variance of a cluster of which nothing is known. To see which
             are known, compare with ``ranef()["group"]``.
         interval : {"confidence", "prediction"}, optional
             For the expected response (of the population or of the cluster), or for a single new response: this adds the
             residual variance, and in the population that of the random effects.
-        coverage : float, optional
-            Of the interval, a proportion; .95 if not given. Without an interval it is refused.
+        level : float, optional
+            Coverage of the interval, a proportion; .95 if not given. Without an interval it is refused.
 
         Returns
         -------
         Series (one equation) or DataFrame (a column per response)
             NaN where a predictor is missing. With ``interval`` a tidy table: row (the label in newdata), response,
-            estimate, std_error, lower, upper; one block of rows per response.
+            estimate, std_error, conf_low, conf_high; one block of rows per response.
 
         Raises
         ------
@@ -344,7 +346,7 @@ class Inference:
             A column is missing, has another type than in the fit, or holds what the fit cannot know: a new level, a
             value beyond the ends of a spline. Or no cluster is known, and their ids are of another type.
         EffectError
-            Unknown level or interval, or a coverage without an interval.
+            Unknown ``of`` or interval, or a level without an interval.
 
         Examples
         --------
@@ -352,18 +354,18 @@ class Inference:
         >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
         >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", df)
         >>> new = {"X": [0.0], "group": [1]}
-        >>> fit.predict(new, level="cluster", interval="confidence").round(3).values.tolist()
+        >>> fit.predict(new, of="cluster", interval="confidence").round(3).values.tolist()
         [[0, 'Med', 2.166, 0.173, 1.828, 2.504]]
         """
         if interval is not None:
-            share = 0.95 if coverage is None else coverage
-            return prediction_table(self.fitted, newdata, level=level, interval=interval, coverage=share)
-        if coverage is not None:
+            share = 0.95 if level is None else level
+            return prediction_table(self.fitted, newdata, of=of, interval=interval, level=share)
+        if level is not None:
             raise EffectError(
-                f"coverage={shown(coverage)} is that of an interval, and none was asked for; give "
-                "interval='confidence' or 'prediction' as well, or leave coverage out"
+                f"level={shown(level)} is the coverage of an interval, and none was asked for; give "
+                "interval='confidence' or 'prediction' as well, or leave level out"
             )
-        return predict(self.fitted, newdata, level=level)
+        return predict(self.fitted, newdata, of=of)
 
     def conditional_effects(
         self,
@@ -393,7 +395,7 @@ class Inference:
         Returns
         -------
         DataFrame
-            response, the predictor, estimate, std_error, lower, upper; one block of rows per response.
+            response, the predictor, estimate, std_error, conf_low, conf_high; one block of rows per response.
 
         Raises
         ------

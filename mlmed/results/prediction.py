@@ -12,7 +12,7 @@ from scipy.special import ndtri
 from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
 from mlmed.fit.lmm import Fitted
 from mlmed.lmm.ranef import ModeLaw
-from mlmed.options import PREDICTION_INTERVALS, PREDICTION_LEVELS, check_level, one_of
+from mlmed.options import OF, PREDICTION_INTERVALS, check_level, one_of
 from mlmed.results.newdata import NewRows, own_effects, read_rows
 
 __all__ = ["predict", "prediction_table", "row_means", "row_variances", "with_limits"]
@@ -20,9 +20,9 @@ __all__ = ["predict", "prediction_table", "row_means", "row_variances", "with_li
 Array = NDArray[np.float64]
 
 
-def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Series:
-    """X beta, plus Z u for ``level="cluster"``; one column per equation."""
-    law = _law_for(fitted, level)
+def predict(fitted: Fitted, newdata: Any, *, of: str) -> pd.DataFrame | pd.Series:
+    """X beta, plus Z u for ``of="cluster"``; one column per equation."""
+    law = _law_for(fitted, of)
     columns = {}
     for number, equation in enumerate(fitted.layout.equations):
         rows = read_rows(fitted, number, newdata, clusters=law is not None)
@@ -33,11 +33,11 @@ def predict(fitted: Fitted, newdata: Any, *, level: str) -> pd.DataFrame | pd.Se
     return out if len(columns) > 1 else out.iloc[:, 0]
 
 
-def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str, coverage: float) -> pd.DataFrame:
-    """row, response, estimate, std_error, lower, upper; one block of rows per response."""
+def prediction_table(fitted: Fitted, newdata: Any, *, of: str, interval: str, level: float) -> pd.DataFrame:
+    """row, response, estimate, std_error, conf_low, conf_high; one block of rows per response."""
     one_of(interval, PREDICTION_INTERVALS, "interval")
-    coverage = check_level(coverage, "coverage")
-    law, index = _law_for(fitted, level), _index_of(newdata)
+    level = check_level(level)
+    law, index = _law_for(fitted, of), _index_of(newdata)
     blocks = []
     for number, equation in enumerate(fitted.layout.equations):
         rows = read_rows(fitted, number, newdata, clusters=law is not None)
@@ -47,22 +47,22 @@ def prediction_table(fitted: Fitted, newdata: Any, *, level: str, interval: str,
         labels = pd.RangeIndex(len(numbers)) if index is None else index
         block = pd.DataFrame({"row": labels.to_flat_index(), "response": equation.name})
         blocks.append(block.assign(estimate=numbers[:, 0], std_error=numbers[:, 1]))
-    return with_limits(pd.concat(blocks, ignore_index=True), coverage)
+    return with_limits(pd.concat(blocks, ignore_index=True), level)
 
 
-def with_limits(table: pd.DataFrame, coverage: float) -> pd.DataFrame:
-    """Add ``lower`` and ``upper``, normal limits around ``estimate``."""
-    half = float(ndtri(0.5 + coverage / 2.0)) * table["std_error"]
-    return table.assign(lower=table["estimate"] - half, upper=table["estimate"] + half)
+def with_limits(table: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Add ``conf_low`` and ``conf_high``, normal limits around ``estimate``."""
+    half = float(ndtri(0.5 + level / 2.0)) * table["std_error"]
+    return table.assign(conf_low=table["estimate"] - half, conf_high=table["estimate"] + half)
 
 
 def _index_of(newdata: Any) -> pd.Index | None:
     return newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
 
 
-def _law_for(fitted: Fitted, level: str) -> ModeLaw | None:
-    one_of(level, PREDICTION_LEVELS, "level")
-    return fitted.law() if level == "cluster" else None
+def _law_for(fitted: Fitted, of: str) -> ModeLaw | None:
+    one_of(of, OF, "of")
+    return fitted.law() if of == "cluster" else None
 
 
 def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
@@ -78,7 +78,7 @@ def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -
 def row_variances(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
     """Variances of the error of ``row_means``, (n,); ``new_row``: as a prediction of a response and not of its mean.
 
-    A row of a new cluster differs from the population by its own z'u, at ``level="cluster"`` always, in the population
+    A row of a new cluster differs from the population by its own z'u, at ``of="cluster"`` always, in the population
     only where a single row is predicted.
     """
     estimates, own = fitted.estimates, own_effects(fitted, number)

@@ -21,7 +21,15 @@ from mlmed.effects.predictive import (
 from mlmed.fit.lmm import Fitted, design_of
 from mlmed.lmm.rowwise import ResponseSampler, cluster_law, population_law, residual_root, row_model
 from mlmed.lmm.simulation import at_optimum
-from mlmed.options import PREDICTION_LEVELS, SHOWN_DENSITIES, Density, check_count, check_level, check_seed, one_of
+from mlmed.options import (
+    DENSITIES,
+    OF,
+    Density,
+    check_count,
+    check_level,
+    check_seed,
+    one_of,
+)
 from mlmed.replication import replicate
 from mlmed.report.predictive_plots import Panel, plot_panels
 
@@ -34,40 +42,40 @@ Array = NDArray[np.float64]
 TITLES = {"population": "new clusters", "cluster": "the clusters of the data"}
 
 
-def simulated(fitted: Fitted, n: int, *, seed: int | None, level: str) -> pd.DataFrame:
+def simulated(fitted: Fitted, n: int, *, seed: int | None, of: str) -> pd.DataFrame:
     """New responses for the rows that were fitted, from the model at its estimates."""
     n, seed = check_count(n, "sets of responses"), check_seed(seed, "simulate()")
-    sampler = _sampler(fitted, level, "simulate()")
+    sampler = _sampler(fitted, of, "simulate()")
     return _frame(fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
 
-def check_table(fitted: Fitted, n: int, *, seed: int | None, level: str, coverage: float) -> pd.DataFrame:
+def check_table(fitted: Fitted, n: int, *, seed: int | None, of: str, level: float) -> pd.DataFrame:
     """Statistics of the data beside those of simulated sets."""
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
-    coverage = check_level(coverage, "coverage")
-    sampler = _sampler(fitted, level, "predictive_check()")
+    level = check_level(level)
+    sampler = _sampler(fitted, of, "predictive_check()")
     task = _Summary(sampler, _responses(fitted, sampler))
     notes = {(own.name, LOG_SDS): own.note for own in task.responses}
     observed = response_statistics(sampler.observed, task.responses)
-    return comparison(observed, replicate(task, n, seed=seed), notes, interval=coverage)
+    return comparison(observed, replicate(task, n, seed=seed), notes, level=level)
 
 
-def check_plot(fitted: Fitted, n: int, *, seed: int | None, kind: Density, level: str) -> list[Axes]:
+def check_plot(fitted: Fitted, n: int, *, seed: int | None, density: Density, of: str) -> list[Axes]:
     """Densities of the observed responses over those of simulated sets."""
-    one_of(kind, SHOWN_DENSITIES, "kind")
+    one_of(density, DENSITIES, "density")
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
-    sampler = _sampler(fitted, level, "pp_check()")
+    sampler = _sampler(fitted, of, "pp_check()")
     responses = _responses(fitted, sampler)
     observed, sets = sampler.observed, replicate(sampler.draw, n, seed=seed)
     panels = [
         Panel(
             response.name,
-            shown_values(observed[r], response, kind),
-            tuple(shown_values(one[r], response, kind) for one in sets),
+            shown_values(observed[r], response, density),
+            tuple(shown_values(one[r], response, density) for one in sets),
         )
         for r, response in enumerate(responses)
     ]
-    return plot_panels(panels, kind=kind, title=f"{n} simulated sets, {TITLES[level]}")
+    return plot_panels(panels, density=density, title=f"{n} simulated sets, {TITLES[of]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +89,13 @@ class _Summary:
         return response_statistics(self.sampler.draw(rng), self.responses)
 
 
-def _sampler(fitted: Fitted, level: str, what: str) -> ResponseSampler:
+def _sampler(fitted: Fitted, of: str, what: str) -> ResponseSampler:
     """The model with its rows, and the law of the random effects."""
-    one_of(level, PREDICTION_LEVELS, "level")
+    one_of(of, OF, "of")
     design = design_of(fitted, what, "use bootstrap(kind='parametric'), which refits sets drawn as cross-products")
     grams, optimum, working = fitted.grams, fitted.optimum, fitted.working
     model = row_model(fitted.spec, grams, at_optimum(optimum), design, data=fitted.table)
-    law = population_law(working, optimum) if level == "population" else cluster_law(working, optimum)
+    law = population_law(working, optimum) if of == "population" else cluster_law(working, optimum)
     at = [equation.response_at for equation in fitted.layout.equations]
     root = residual_root(fitted.estimates.Sigma, working.units.y_scale)
     return ResponseSampler(model, law, root, grams.shift[at], grams.scale[at], design.at)

@@ -15,7 +15,7 @@ def optimization_record(fitted: Fitted) -> Optimization:
     steps, certificate = fitted.optimum.steps, fitted.optimum.certificate
     shift = fitted.working.units.criterion_shift(fitted.working.problem.nobs, reml=fitted.reml)
     return Optimization(
-        loglik=np.array([-0.5 * (step.value + shift) for step in steps]),
+        llf=np.array([-0.5 * (step.value + shift) for step in steps]),
         gradient=np.array([step.gradient_norm for step in steps]),
         decrement=np.array([step.decrement for step in steps]),
         accepted=np.array([step.accepted for step in steps]),

@@ -19,7 +19,7 @@ from mlmed.intervals.functions import function_table, shared_names
 from mlmed.intervals.sdcor import correlations_table, fit_sdcor_table
 from mlmed.lmm.estimates import loglik_at
 from mlmed.notes import Note
-from mlmed.options import STYLES, Density, PredictionLevel, check_level, one_of
+from mlmed.options import STYLES, Density, Of, check_level, one_of, own_words
 from mlmed.report.optimization import Optimization
 from mlmed.report.stata import StataReport, render
 from mlmed.report.text import as_html
@@ -242,9 +242,9 @@ class MixedResults(Coefficients, Inference):
     # -- tables --------------------------------------------------------------------------------------------
 
     def fixef(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
-        """Fixed effects: term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
+        """Fixed effects: term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
 
-        ``ddf`` as in ``tidy``; the degrees of freedom are in the note.
+        ``ddf`` as in ``tidy``; it says whose degrees of freedom ``df`` are.
         """
         return fixef_table(self.fitted, vcov=vcov, level=level, ddf=ddf)
 
@@ -285,7 +285,7 @@ class MixedResults(Coefficients, Inference):
         Returns
         -------
         DataFrame
-            level (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
+            part (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
             conf_high, note; without rows where the model has no correlation.
         """
         return correlations_table(self.fitted, vcov=vcov, level=level)
@@ -335,7 +335,7 @@ class MixedResults(Coefficients, Inference):
         return f"{kind} {self.fitted.spec.method.upper()}{residual}"
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
-        """All estimates under the names that every method shares, ``m~x`` and ``var(m~x)`` (``mlmed.compare``)."""
+        """All estimates under the names that every fit shares, ``m~x`` and ``var(m~x)`` (``mlmed.compare``)."""
         return self.tidy(level=level)[list(COLUMNS)].assign(term=parameter_names(self.fitted, always=True))
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
@@ -390,7 +390,8 @@ class MixedResults(Coefficients, Inference):
 
     # -- simulated responses -------------------------------------------------------------------------------
 
-    def simulate(self, n: int = 1, *, seed: int | None = None, level: PredictionLevel = "population") -> pd.DataFrame:
+    @own_words
+    def simulate(self, n: int = 1, *, seed: int | None = None, of: Of = "population") -> pd.DataFrame:
         """New responses for the rows that were fitted, from the model at its estimates.
 
         Random effects, then the residuals of each row (all responses together), are drawn from their normal
@@ -404,7 +405,7 @@ class MixedResults(Coefficients, Inference):
             Sets of responses.
         seed : int
             Required. Set k is the same whatever n is.
-        level : {"population", "cluster"}
+        of : {"population", "cluster"}
             ``population``: new clusters, with random effects from N(0, G). ``cluster``: the clusters of the data,
             with random effects from their law given the data and the estimates (modes and covariances as in
             ``ranef()``), which is what ``posterior_predict`` of brms does. Use it with lagged responses, which say
@@ -419,7 +420,7 @@ class MixedResults(Coefficients, Inference):
         Raises
         ------
         EffectError
-            No seed, an unknown level, or a fit that has no rows (stored Grams, an engine, a pickle).
+            No seed, an unknown ``of``, or a fit that has no rows (stored Grams, an engine, a pickle).
         DataError, FormulaError
             If a predictor cannot follow a simulated response.
 
@@ -434,10 +435,11 @@ class MixedResults(Coefficients, Inference):
         >>> again.nobs
         1000
         """
-        return simulated(self.fitted, n, seed=seed, level=level)
+        return simulated(self.fitted, n, seed=seed, of=of)
 
+    @own_words
     def predictive_check(
-        self, n: int = 200, *, seed: int | None = None, level: PredictionLevel = "population", coverage: float = 0.95
+        self, n: int = 200, *, seed: int | None = None, of: Of = "population", level: float = 0.95
     ) -> pd.DataFrame:
         """Statistics of the data beside those of simulated sets.
 
@@ -445,15 +447,15 @@ class MixedResults(Coefficients, Inference):
         ----------
         n : int
             Simulated sets.
-        seed, level
+        seed, of
             As in ``simulate``.
-        coverage : float
-            Share of the simulated values between ``low`` and ``high``.
+        level : float
+            Share of the simulated values between ``conf_low`` and ``conf_high``.
 
         Returns
         -------
         DataFrame
-            response (or a pair of them), statistic, observed, simulated (mean), low, high, tail_share, note.
+            response (or a pair of them), statistic, observed, simulated (mean), conf_low, conf_high, tail_share, note.
             ``tail_share`` is the two-sided share of simulated values as far out as the observed one, at least
             2 / (n + 1).
 
@@ -469,13 +471,14 @@ class MixedResults(Coefficients, Inference):
         >>> import mlmed
         >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
         >>> table = fit.predictive_check(100, seed=1).set_index("statistic")
-        >>> bool(table.loc["sd", "low"] < table.loc["sd", "observed"] < table.loc["sd", "high"])
+        >>> bool(table.loc["sd", "conf_low"] < table.loc["sd", "observed"] < table.loc["sd", "conf_high"])
         True
         """
-        return check_table(self.fitted, n, seed=seed, level=level, coverage=coverage)
+        return check_table(self.fitted, n, seed=seed, of=of, level=level)
 
+    @own_words
     def pp_check(
-        self, n: int = 50, *, seed: int | None = None, kind: Density = "density", level: PredictionLevel = "population"
+        self, n: int = 50, *, seed: int | None = None, density: Density = "value", of: Of = "population"
     ) -> list[Axes]:
         """Density of every observed response over those of n simulated sets (extra ``plots``), as ``pp_check`` of brms.
 
@@ -483,10 +486,10 @@ class MixedResults(Coefficients, Inference):
         ----------
         n : int
             Simulated sets, one thin line each.
-        seed, level
+        seed, of
             As in ``simulate``.
-        kind : {"density", "cluster-mean", "cluster-sd"}
-            What the densities are of: the values, the means of the clusters, or the standard deviations within clusters
+        density : {"value", "cluster-mean", "cluster-sd"}
+            Of what: the values, the means of the clusters, or the standard deviations within clusters
             (log axis). Clusters that differ in their sds show in the last one; see ``mlmed.location_scale``.
 
         Returns
@@ -494,7 +497,7 @@ class MixedResults(Coefficients, Inference):
         list of Axes
             One panel per response.
         """
-        return check_plot(self.fitted, n, seed=seed, kind=kind, level=level)
+        return check_plot(self.fitted, n, seed=seed, density=density, of=of)
 
     # -- pictures (extra ``plots``); every method returns the axes that it drew on -----------------------------
 

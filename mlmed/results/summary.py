@@ -56,7 +56,7 @@ def letter(ddf: str) -> str:
 
 
 def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns=["group", "statistic", "p_value"])
+    return table.drop(columns=["group", "statistic", "df", "p_value"])
 
 
 def header(fitted: Fitted) -> list[tuple[str, str]]:

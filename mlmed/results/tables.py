@@ -7,13 +7,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import delta_table
+from mlmed.effects.delta import COLUMNS, delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.fit.lmm import Fitted
 from mlmed.fit.names import (
     RESIDUAL,
     parameters,
-    psi,
     qualified,
     shown_clusters,
     variance_floor,
@@ -30,18 +29,13 @@ __all__ = ["fixef_table", "glance_table", "ranef_table", "sections", "tidy_table
 
 def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
     """Fixed effects."""
-    return _fixed_and_df(fitted, vcov, level, ddf)[0]
-
-
-def _fixed_and_df(fitted: Fitted, vcov: str, level: float, ddf: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-    """Fixed effects, and their degrees of freedom (p,)."""
     p, own = len(fitted.estimates.beta), parameters(fitted)
 
     def slopes(estimates: Estimates) -> list[Quantity]:
         return list(parameters_at(own, estimates).values())[:p]
 
     found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
-    return found.table(slopes(fitted.estimates), level=level), found.df
+    return found.table(slopes(fitted.estimates), level=level)
 
 
 def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
@@ -66,15 +60,11 @@ def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> lis
 
 def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
     """All estimates in broom.mixed's columns."""
-    fixed, df = _fixed_and_df(fitted, vcov, level, ddf)
-    df = np.append(df, np.full(len(psi(fitted)) - len(fixed), np.inf))
-    fixed = fixed.assign(effect="fixed", group="")
+    fixed = fixef_table(fitted, vcov=vcov, level=level, ddf=ddf).assign(effect="fixed", group="")
     random = varcorr_table(fitted, vcov=vcov, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
     table = pd.concat([fixed, random], ignore_index=True)
     table["equation"] = [one.equation for one in parameters(fitted)]
-    table["df"] = df
-    columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
-    return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
+    return table[["effect", "equation", "group", *COLUMNS]]
 
 
 def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
@@ -94,10 +84,10 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
             "group_var": fitted.group_name,
             "effect": np.repeat(names, J),
             "group": np.tile(shown_clusters(fitted.clusters), len(names)),
-            "value": value,
-            "se": se,
-            "lower": value - z * se,
-            "upper": value + z * se,
+            "estimate": value,
+            "std_error": se,
+            "conf_low": value - z * se,
+            "conf_high": value + z * se,
             "shrinkage": shrinkage.ravel(),
         }
     )

@@ -56,7 +56,7 @@ def stata_report(
         response="z" if stacked else fitted.layout.equations[0].name,
         nobs=fitted.nobs,
         groups=_groups(fitted),
-        loglik=fitted.estimates.loglik,
+        llf=fitted.estimates.loglik,
         wald_df=wald_df,
         wald_chi2=wald_chi2,
         wald_p=float(chdtrc(wald_df, wald_chi2)) if wald_df else float("nan"),

@@ -65,7 +65,7 @@ def test_draws_of_random_effects(mixed):
 
 def test_modes_are_those_of_ranef(mixed):
     ranef = mlmed.mixed(MIXED[1], mlmed.datasets.load("yuan_mackinnon_sim")).ranef()
-    np.testing.assert_allclose(mixed.outcome.law.modes.T.ravel(), ranef["value"], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(mixed.outcome.law.modes.T.ravel(), ranef["estimate"], rtol=1e-8, atol=1e-10)
 
 
 def test_mixed_effects_row_by_row(mixed):

@@ -104,7 +104,7 @@ def test_failures_of_mixed_equations_name_them_and_clusters_are_left_out_by_name
 
 @pytest.mark.parametrize("method", ["percentile", "bc", "bca", "basic", "normal"])
 def test_bootstrap_methods(method):
-    table = fitted().effects("bootstrap", n=60, seed=1, method=method)
+    table = fitted().effects("bootstrap", n=60, seed=1, ends=method)
     row = table.set_index("term").loc["acme"]
     assert row["conf_low"] < row["estimate"] < row["conf_high"]
     estimate = column(fitted().effects())["acme"]
@@ -124,7 +124,7 @@ def test_summary_says_what_was_done(mixed):
     assert "Control and treated have the same effects" in text
     assert "acme_control" not in text
     assert "300 draws of the coefficients, seed 9" in text
-    text = fitted().summary("bootstrap", n=60, seed=2, method="bc", n_jobs=1)
+    text = fitted().summary("bootstrap", n=60, seed=2, ends="bc", n_jobs=1)
     assert "bootstrap (bc), 60 replicates, seed 2" in text
     text = mixed.summary("quasi-bayes", n=100, seed=1, ranef_draws="independent")
     assert "drawn independently of them" in " ".join(text.split())

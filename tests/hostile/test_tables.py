@@ -174,7 +174,7 @@ CALLS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "location_scale": lambda d: mlmed.location_scale("y ~ x + (1 | id)", "~ 1 + (1 | id)", d),
     "stack": lambda d: mlmed.stack(d, x="x", m="m", y="y", cluster="id"),
     "grams": lambda d: mlmed.grams("y ~ x + (1 | id)", d),
-    "new rows": lambda d: mlmed.mixed("y ~ x + (1 | id)", d.assign(id=range(300))[:60]).predict(d, level="cluster"),
+    "new rows": lambda d: mlmed.mixed("y ~ x + (1 | id)", d.assign(id=range(300))[:60]).predict(d, of="cluster"),
 }
 
 

@@ -91,7 +91,7 @@ def test_without_scale_effects_it_is_the_mixed_model(random: str) -> None:
     np.testing.assert_allclose(found.params.iloc[:2], expected.params, rtol=1e-6)
     np.testing.assert_allclose(np.exp(2.0 * found.params.iloc[2]), expected.sigma2.iloc[0], rtol=1e-6)
     np.testing.assert_allclose(found.G, expected.G, rtol=1e-5, atol=1e-8)
-    np.testing.assert_allclose(found.ranef()["value"], expected.ranef()["value"], atol=1e-6)
+    np.testing.assert_allclose(found.ranef()["estimate"], expected.ranef()["estimate"], atol=1e-6)
     # joint: beta moves with the variances, which the observed information of all parameters holds
     np.testing.assert_allclose(found.bse.iloc[:2], np.sqrt(np.diag(expected.vcov("joint", which="fixed"))), rtol=1e-4)
 
@@ -228,7 +228,7 @@ def test_variance_of_zero_is_reported() -> None:
     assert fit.bse.notna().all()
     assert fit.llf == pytest.approx(mlmed.mixed("y ~ 1 + (1 | g)", data, method="ml").llf, abs=SPECIAL)
     assert "boundary" in fit.summary()
-    assert fit.ranef()["value"].notna().all()
+    assert fit.ranef()["estimate"].notna().all()
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -249,7 +249,7 @@ def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
     assert effects["estimate"] == pytest.approx(0.53, abs=0.005)  # the page exponentiates to .53, .50 to .56
     assert effects["conf_low"] == pytest.approx(0.50, abs=0.005)
     ranef = m4.ranef()
-    assert list(ranef) == ["group_var", "effect", "group", "value", "se", "lower", "upper"]
+    assert list(ranef) == ["group_var", "effect", "group", "estimate", "std_error", "conf_low", "conf_high"]
     assert len(ranef) == 2 * m4.n_clusters
     by_hand = m4.nlcom("sqrt(`var(Intercept)`)")["std_error"].iloc[0]
     assert m4.nlcom("`sd(Intercept)`", order="first")["std_error"].iloc[0] == pytest.approx(by_hand, rel=0.01)

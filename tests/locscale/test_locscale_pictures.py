@@ -40,10 +40,10 @@ def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -
     """exp(sigma~Intercept + t), from the steadiest cluster on; intervals as of predictions at scale predictors of 0."""
     ax = fit.plot_ranef()
     new = pd.DataFrame({"x": 0.0, "w": 0.0, "kind": "a", "g": range(40)})
-    expected = fit.predict(new, level="cluster").sort_values("sd")
+    expected = fit.predict(new, of="cluster").sort_values("sd")
     np.testing.assert_allclose(drawn(ax)[:, 1], expected["sd"], rtol=1e-10)
     bars = np.array([path.vertices[:, 1] for path in ax.collections[0].get_paths()])
-    np.testing.assert_allclose(bars, expected[["sd_lower", "sd_upper"]], rtol=1e-10)
+    np.testing.assert_allclose(bars, expected[["sd_conf_low", "sd_conf_high"]], rtol=1e-10)
     assert ax.get_ylabel() == "residual sd where scale predictors are 0"
     assert "40 clusters, 95% intervals" in ax.get_title()
 
@@ -51,7 +51,7 @@ def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -
 def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> None:
     ax = fit.plot_ranef("Intercept", level=0.8)
     ranef = fit.ranef().query("effect == 'Intercept'")
-    np.testing.assert_allclose(drawn(ax)[:, 1], np.sort(ranef["value"]))
+    np.testing.assert_allclose(drawn(ax)[:, 1], np.sort(ranef["estimate"]))
     assert "80%" in ax.get_title()
     with pytest.raises(EffectError, match=r"no random effect 'x'; there are Intercept, sigma~Intercept"):
         fit.plot_ranef("x")

@@ -18,7 +18,7 @@ from tests.tolerances import SAME
 SLOPES = 1e-5
 #: Quantiles of a mixture over 41 nodes against scipy's quadrature of the same density, as probability.
 PROBABILITY = 1e-6
-COLUMNS = ["estimate", "se", "lower", "upper", "sd", "sd_lower", "sd_upper"]
+COLUMNS = ["estimate", "std_error", "conf_low", "conf_high", "sd", "sd_conf_low", "sd_conf_high"]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def test_population_is_the_fixed_part(fit: mlmed.LocationScaleResults) -> None:
     names = fit.params.index[:3]
     assert found["estimate"].iloc[1] == pytest.approx(x @ fit.params[names], rel=SAME)
     expected = np.sqrt(x @ fit.vcov().loc[names, names] @ x)
-    assert found["se"].iloc[1] == pytest.approx(expected, rel=1e-8)
+    assert found["std_error"].iloc[1] == pytest.approx(expected, rel=1e-8)
     sd = fit.effects().iloc[0]
     np.testing.assert_allclose(
-        found[["sd", "sd_lower", "sd_upper"]].iloc[0], sd[["estimate", "conf_low", "conf_high"]].astype(float)
+        found[["sd", "sd_conf_low", "sd_conf_high"]].iloc[0], sd[["estimate", "conf_low", "conf_high"]].astype(float)
     )
-    half = norm.ppf(0.9) * found["se"]
-    narrow = fit.predict({"x": [0.0, 2.0], "w": [0.0, 0.0], "kind": ["a", "b"]}, coverage=0.8)
-    np.testing.assert_allclose(narrow["upper"], found["estimate"] + half)
+    half = norm.ppf(0.9) * found["std_error"]
+    narrow = fit.predict({"x": [0.0, 2.0], "w": [0.0, 0.0], "kind": ["a", "b"]}, level=0.8)
+    np.testing.assert_allclose(narrow["conf_high"], found["estimate"] + half)
 
 
 def test_errors_of_clusters_follow_kass_and_steffey() -> None:
@@ -64,58 +64,60 @@ def test_errors_of_clusters_follow_kass_and_steffey() -> None:
 
     psi = fit.fit.estimates.psi
     slope = nd.Gradient(lambda p: x_new @ p[:2] + law(p)[0])(psi)
-    found = fit.predict({"x": [0.7], "g": [j]}, level="cluster").iloc[0]
+    found = fit.predict({"x": [0.7], "g": [j]}, of="cluster").iloc[0]
     assert found["estimate"] == pytest.approx(x_new @ psi[:2] + law(psi)[0], rel=1e-8)
-    assert found["se"] ** 2 == pytest.approx(law(psi)[1] + slope @ fit.vcov().to_numpy() @ slope, rel=SLOPES)
+    assert found["std_error"] ** 2 == pytest.approx(law(psi)[1] + slope @ fit.vcov().to_numpy() @ slope, rel=SLOPES)
     assert found["sd"] == pytest.approx(np.exp(psi[2]), rel=SAME)
 
 
 def test_cluster_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> None:
     modes = fit.ranef().set_index(["effect", "group"])
-    found = fit.predict({"x": [0.0], "w": [0.0], "kind": ["a"], "g": [7]}, level="cluster").iloc[0]
-    assert found["estimate"] == pytest.approx(fit.params["Intercept"] + modes.loc[("Intercept", 7), "value"], rel=SAME)
-    log_sd = fit.params["sigma~Intercept"] + modes.loc[("sigma~Intercept", 7), "value"]
+    found = fit.predict({"x": [0.0], "w": [0.0], "kind": ["a"], "g": [7]}, of="cluster").iloc[0]
+    assert found["estimate"] == pytest.approx(
+        fit.params["Intercept"] + modes.loc[("Intercept", 7), "estimate"], rel=SAME
+    )
+    log_sd = fit.params["sigma~Intercept"] + modes.loc[("sigma~Intercept", 7), "estimate"]
     assert np.log(found["sd"]) == pytest.approx(log_sd, abs=1e-10)
-    assert found["se"] > modes.loc[("Intercept", 7), "se"]  # the estimates err too
+    assert found["std_error"] > modes.loc[("Intercept", 7), "std_error"]  # the estimates err too
 
 
 def test_new_clusters_have_the_populations_value_and_variance(fit: mlmed.LocationScaleResults) -> None:
     new = {"x": [0.3, 0.3], "w": [1.0, 1.0], "kind": ["a", "a"], "g": [999.0, np.nan]}
-    found, population = fit.predict(new, level="cluster"), fit.predict(new)
+    found, population = fit.predict(new, of="cluster"), fit.predict(new)
     np.testing.assert_allclose(found[["estimate", "sd"]], population[["estimate", "sd"]], rtol=1e-12)
-    np.testing.assert_allclose(found["se"] ** 2, population["se"] ** 2 + fit.G.iloc[0, 0], rtol=1e-10)
+    np.testing.assert_allclose(found["std_error"] ** 2, population["std_error"] ** 2 + fit.G.iloc[0, 0], rtol=1e-10)
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95])
 def test_prediction_limits_of_the_population_are_quantiles(fit: mlmed.LocationScaleResults, coverage: float) -> None:
     """The distribution function of a new response by quad: u given t is normal, t is normal."""
     new = {"x": [0.5], "w": [-1.0], "kind": ["b"]}
-    row = fit.predict(new, interval="prediction", coverage=coverage).iloc[0]
+    row = fit.predict(new, interval="prediction", level=coverage).iloc[0]
     plain = fit.predict(new).iloc[0]
     (g_uu, g_ut), (_, g_tt) = fit.G.to_numpy()
 
     def below(limit: float) -> float:
         def part(z: float) -> float:
             t = np.sqrt(g_tt) * z
-            variance = g_uu - g_ut**2 / g_tt + plain["sd"] ** 2 * np.exp(2.0 * t) + plain["se"] ** 2
+            variance = g_uu - g_ut**2 / g_tt + plain["sd"] ** 2 * np.exp(2.0 * t) + plain["std_error"] ** 2
             return norm.cdf((limit - plain["estimate"] - g_ut / g_tt * t) / np.sqrt(variance)) * norm.pdf(z)
 
         return integrate.quad(part, -9, 9, epsabs=1e-12)[0]
 
-    assert below(row["lower"]) == pytest.approx(0.5 - coverage / 2.0, abs=PROBABILITY)
-    assert below(row["upper"]) == pytest.approx(0.5 + coverage / 2.0, abs=PROBABILITY)
+    assert below(row["conf_low"]) == pytest.approx(0.5 - coverage / 2.0, abs=PROBABILITY)
+    assert below(row["conf_high"]) == pytest.approx(0.5 + coverage / 2.0, abs=PROBABILITY)
 
 
 def test_prediction_limits_of_a_cluster_settle_with_more_nodes(data: pd.DataFrame) -> None:
     asked = ("y ~ x + (1 |c| g)", "~ w + (1 |c| g)")
     new = {"x": [0.5], "w": [-1.0], "g": [4]}
     few, many = (
-        mlmed.location_scale(*asked, data, nodes=nodes).predict(new, level="cluster", interval="prediction").iloc[0]
+        mlmed.location_scale(*asked, data, nodes=nodes).predict(new, of="cluster", interval="prediction").iloc[0]
         for nodes in (None, 51)
     )
-    np.testing.assert_allclose(few[["lower", "upper"]], many[["lower", "upper"]], atol=1e-4 * many["sd"])
+    np.testing.assert_allclose(few[["conf_low", "conf_high"]], many[["conf_low", "conf_high"]], atol=1e-4 * many["sd"])
     width = 2.0 * norm.ppf(0.975) * many["sd"]
-    assert many["upper"] - many["lower"] > width  # effects and sd are not known exactly
+    assert many["conf_high"] - many["conf_low"] > width  # effects and sd are not known exactly
 
 
 def test_prediction_limits_hold_what_they_promise() -> None:
@@ -123,8 +125,8 @@ def test_prediction_limits_hold_what_they_promise() -> None:
     truth = simulated(200, 40, seed=23)
     known, new = truth[truth.index % 40 < 20], truth[truth.index % 40 >= 20]
     fit = mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + (1 |c| g)", known)
-    found = fit.predict(new, level="cluster", interval="prediction")
-    inside = new["y"].between(found["lower"], found["upper"]).mean()
+    found = fit.predict(new, of="cluster", interval="prediction")
+    inside = new["y"].between(found["conf_low"], found["conf_high"]).mean()
     assert inside == pytest.approx(0.95, abs=0.01)
 
 
@@ -133,11 +135,11 @@ def test_no_random_effects_of_the_scale_predict_as_the_mixed_model(data: pd.Data
     fit = mlmed.location_scale("y ~ x + (1 + x | g)", "~ 1", data)
     expected = mlmed.mixed("y ~ x + (1 + x | g)", data, method="ml")
     new = pd.DataFrame({"x": [0.0, 2.0], "g": [1, 2]}, index=["r", "s"])
-    found = fit.predict(new, level="cluster", interval="prediction")
-    np.testing.assert_allclose(found["estimate"], expected.predict(new, level="cluster"), atol=1e-5)
+    found = fit.predict(new, of="cluster", interval="prediction")
+    np.testing.assert_allclose(found["estimate"], expected.predict(new, of="cluster"), atol=1e-5)
     assert list(found.index) == ["r", "s"]
-    np.testing.assert_allclose(found["upper"] - found["estimate"], found["estimate"] - found["lower"], rtol=1e-6)
-    assert (found["upper"] - found["lower"] > 2 * 1.96 * found["sd"]).all()
+    np.testing.assert_allclose(found["conf_high"] - found["estimate"], found["estimate"] - found["conf_low"], rtol=1e-6)
+    assert (found["conf_high"] - found["conf_low"] > 2 * 1.96 * found["sd"]).all()
 
 
 def test_fitted_values_are_predictions_of_the_rows(data: pd.DataFrame) -> None:
@@ -146,12 +148,12 @@ def test_fitted_values_are_predictions_of_the_rows(data: pd.DataFrame) -> None:
     before = rows.copy(deep=True)
     with pytest.warns(DroppedRowsWarning):
         fit = mlmed.location_scale("y ~ x + kind + (1 |c| g)", "~ w + (1 |c| g)", rows)
-    for level in ("cluster", "population"):
-        found = fit.fitted(level=level)
-        np.testing.assert_allclose(found, fit.predict(rows, level=level)[["estimate", "sd"]], rtol=1e-9)
+    for of in ("cluster", "population"):
+        found = fit.fitted(of=of)
+        np.testing.assert_allclose(found, fit.predict(rows, of=of)[["estimate", "sd"]], rtol=1e-9)
         assert found.index.equals(rows.index)
         assert list(found.index[found["sd"].isna()]) == [1005]
-    assert fit.predict(rows, level="cluster").loc[1005].isna().all()
+    assert fit.predict(rows, of="cluster").loc[1005].isna().all()
     pd.testing.assert_frame_equal(rows, before)
     standardized = (rows["y"] - fit.fitted()["estimate"]) / fit.fitted()["sd"]
     assert standardized.std() == pytest.approx(1.0, abs=0.1)
@@ -160,10 +162,11 @@ def test_fitted_values_are_predictions_of_the_rows(data: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({"level": "both"}, EffectError, r"level must be one of population, cluster; found 'both'"),
+        ({"of": "both"}, EffectError, r"of must be one of population, cluster; found 'both'"),
         ({"interval": "tolerance"}, EffectError, r"interval must be one of confidence, prediction; found"),
-        ({"coverage": 95}, EffectError, r"proportion between 0 and 1.*found 95"),
-        ({"level": "cluster"}, DataError, r"column 'g' is not in the data"),
+        ({"level": 95}, EffectError, r"proportion between 0 and 1.*found 95"),
+        ({"level": "cluster"}, EffectError, r"write of='cluster'"),
+        ({"of": "cluster"}, DataError, r"column 'g' is not in the data"),
     ],
 )
 def test_refused_options(fit: mlmed.LocationScaleResults, options: dict, kind: type[Exception], said: str) -> None:
@@ -197,15 +200,17 @@ def test_starts_do_not_depend_on_workers(fit: mlmed.LocationScaleResults) -> Non
 def test_only_scale_effects_and_singular_fits_predict_too(data: pd.DataFrame) -> None:
     new = {"x": [0.0], "g": [3]}
     only = mlmed.location_scale("y ~ x", "~ 1 + (1 | g)", data)
-    row = only.predict(new, level="cluster", interval="prediction").iloc[0]
+    row = only.predict(new, of="cluster", interval="prediction").iloc[0]
     assert row["estimate"] == pytest.approx(only.params["Intercept"], rel=SAME)
-    assert np.log(row["sd"]) == pytest.approx(only.params["sigma~Intercept"] + only.ranef()["value"].iloc[3], abs=1e-10)
+    assert np.log(row["sd"]) == pytest.approx(
+        only.params["sigma~Intercept"] + only.ranef()["estimate"].iloc[3], abs=1e-10
+    )
     rng = np.random.default_rng(0)
     e = rng.normal(size=(30, 8))
     e = (e - e.mean(axis=1, keepdims=True)) / e.std(axis=1, keepdims=True)
     alike = pd.DataFrame({"g": np.repeat(np.arange(30), 8), "y": (rng.normal(size=(30, 1)) + e).ravel()})
     with pytest.warns(BoundaryWarning):
         flat = mlmed.location_scale("y ~ 1 + (1 | g)", "~ 1 + (1 | g)", alike)
-    found = flat.predict({"g": [0, 1, 99]}, level="cluster", interval="prediction")
+    found = flat.predict({"g": [0, 1, 99]}, of="cluster", interval="prediction")
     assert found.notna().to_numpy().all()
     np.testing.assert_allclose(found["sd"], np.exp(flat.params["sigma~Intercept"]))  # no scale effect, one sd for all

@@ -81,11 +81,11 @@ class Dense:
         Z = np.vstack([np.column_stack([one, x, zero, zero]), np.column_stack([zero, zero, one, w])])
         return X, Z
 
-    def predicted(self, data: pd.DataFrame, *, level: str, new_row: bool) -> tuple[np.ndarray, np.ndarray]:
+    def predicted(self, data: pd.DataFrame, *, of: str, new_row: bool) -> tuple[np.ndarray, np.ndarray]:
         """Best linear unbiased predictions of new rows and the sds of their errors, (2n,) each."""
         X, Z = self.columns(data)
         ids = np.tile(data["id"], 2)
-        if level == "population":
+        if of == "population":
             value, lever = X @ self.beta, X
             variance = np.einsum("np,pk,nk->n", X, self.P_inv, X)
             variance += np.einsum("nq,qk,nk->n", Z, self.G, Z) * new_row

@@ -61,7 +61,7 @@ def test_conditional_modes_against_dense_regression(setting):
     G = fit.fitted.estimates.G
     table = fit.ranef()
     J = fit.n_clusters
-    value, se = (table[name].to_numpy().reshape(-1, J) for name in ("value", "se"))
+    value, se = (table[name].to_numpy().reshape(-1, J) for name in ("estimate", "std_error"))
     for j in range(J):
         own = dense.cluster == j
         Z = np.where(own[:, None], dense.Z, 0.0)

@@ -252,11 +252,11 @@ def test_compare_knows_sds_and_correlations(fit):
     alone = mlmed.mixed("m ~ x + (1 + x | id)", data)
     r = "cor(m~Residual,y~Residual)"
     found = mlmed.compare(fit, rows, alone, terms=[r, "cor(m~x, m~Intercept)", "sd(m~Residual)"])
-    assert found.methods == ("joint REML", "joint REML, residual unstructured", "mixed REML")
+    assert found.sources == ("joint REML", "joint REML, residual unstructured", "mixed REML")
     assert found.table.loc[r].isna().tolist() == [True, False, True]
     shown = rows.sdcor().set_index("term")
     assert found.table.loc[r].iloc[1] == pytest.approx(shown.loc[r, "estimate"], rel=SAME)
-    ends = found.long.set_index(["term", "method"]).loc[(r, "joint REML, residual unstructured")]
+    ends = found.long.set_index(["term", "source"]).loc[(r, "joint REML, residual unstructured")]
     assert ends["conf_low"] == pytest.approx(shown.loc[r, "conf_low"], rel=SAME)
     own = alone.sdcor().set_index("term")["estimate"]
     assert found.table["mixed REML"].iloc[1:].tolist() == own[["cor(Intercept,x)", "sd(Residual)"]].tolist()

@@ -25,26 +25,26 @@ def test_ids_of_another_type_are_no_new_clusters(one):
         r"no cluster of the new rows .* 'id' are numbers in the fit \(1, 2, 3\) and text here \('1', '2'\); convert"
     )
     with pytest.raises(DataError, match=message):
-        one.predict(rows, level="cluster")
+        one.predict(rows, of="cluster")
     assert one.predict(rows).notna().all()  # of the population, no id is read
-    known = one.predict(rows.assign(id=[1, 2]), level="cluster")
+    known = one.predict(rows.assign(id=[1, 2]), of="cluster")
     for ids in (pd.Series([1.0, 2.0]), pd.Series([1, 2], dtype=object), pd.Categorical([1, 2])):
-        np.testing.assert_allclose(one.predict(rows.assign(id=ids), level="cluster"), known, rtol=SAME)
-    some = one.predict(rows.assign(id=[1, 500]), level="cluster")
+        np.testing.assert_allclose(one.predict(rows.assign(id=ids), of="cluster"), known, rtol=SAME)
+    some = one.predict(rows.assign(id=[1, 500]), of="cluster")
     assert some.tolist() == pytest.approx([known[0], one.predict(rows)[1]], rel=SAME)
     data = two_responses(5, holes=False)
     both = mlmed.mixed("y ~ x + (1 | id:h)", data.assign(h=np.tile(["a", "b"], len(data) // 2)))
     with pytest.raises(DataError, match=r"'h' are text in the fit \('a', 'b'\) and numbers here \(0\)"):
-        both.predict({"x": [1.0], "id": [1], "h": [0]}, level="cluster")
+        both.predict({"x": [1.0], "id": [1], "h": [0]}, of="cluster")
 
 
 def test_location_scale_models_refuse_the_same():
     data = mlmed.simulate.bpg(20, 8, seed=2).data
     fit = mlmed.location_scale("y ~ x + (1 | id)", "~ 1", data)
     with pytest.raises(DataError, match=r"numbers in the fit .* text here"):
-        fit.predict({"x": [1.0], "id": ["1"]}, level="cluster")
-    with pytest.raises(EffectError, match="coverage must be a proportion"):
-        fit.predict({"x": [1.0]}, coverage=95)
+        fit.predict({"x": [1.0], "id": ["1"]}, of="cluster")
+    with pytest.raises(EffectError, match="level must be a proportion"):
+        fit.predict({"x": [1.0]}, level=95)
     with pytest.raises(EffectError, match=r"found \{'x'\}"):
         fit.plot_prediction("x", at={"x"})
 
@@ -76,8 +76,8 @@ def test_values_beyond_a_spline_are_named(spline):
     assert wider.predict({"x": [data["x"].max() + 1.0]}).notna().all()
 
 
-def test_coverage_without_an_interval_is_refused(one):
-    with pytest.raises(EffectError, match=r"coverage=0.8 is that of an interval, and none was asked for"):
-        one.predict({"x": [1.0]}, coverage=0.8)
+def test_a_level_without_an_interval_is_refused(one):
+    with pytest.raises(EffectError, match=r"level=0.8 is the coverage of an interval, and none was asked for"):
+        one.predict({"x": [1.0]}, level=0.8)
     default = one.predict({"x": [1.0]}, interval="confidence")
-    pd.testing.assert_frame_equal(default, one.predict({"x": [1.0]}, interval="confidence", coverage=0.95))
+    pd.testing.assert_frame_equal(default, one.predict({"x": [1.0]}, interval="confidence", level=0.95))

@@ -47,8 +47,8 @@ def test_conditional_effects(fit):
     for ax, (_, part) in zip(axes, table.groupby("response", sort=False), strict=True):
         np.testing.assert_allclose(lines_of(ax)[0], part["estimate"], rtol=SAME)
         band = ax.collections[0].get_paths()[0].vertices
-        assert band[:, 1].min() == pytest.approx(part["lower"].min(), rel=SAME)
-        assert band[:, 1].max() == pytest.approx(part["upper"].max(), rel=SAME)
+        assert band[:, 1].min() == pytest.approx(part["conf_low"].min(), rel=SAME)
+        assert band[:, 1].max() == pytest.approx(part["conf_high"].max(), rel=SAME)
         assert ax.get_xlabel() == "x"
     assert titles(fit.plot_conditional("w")) == ["y"]
 
@@ -84,7 +84,7 @@ def test_spaghetti(fit):
     (ax,) = fit.plot_spaghetti("w", clusters=[4, 17], points=[-1.0, 0.5])
     x = fit.fitted.layout.equations[1].typical["x"]
     new = pd.DataFrame({"w": [-1.0, 0.5] * 2, "x": x, "id": [4, 4, 17, 17]})
-    expected = fit.predict(new, level="cluster")["y"].to_numpy().reshape(2, 2)
+    expected = fit.predict(new, of="cluster")["y"].to_numpy().reshape(2, 2)
     np.testing.assert_allclose(lines_of(ax)[:2], expected, rtol=SAME)
     np.testing.assert_allclose(lines_of(ax)[2], fit.predict(new[:2])["y"], rtol=SAME)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["4", "17", "population"]
@@ -108,7 +108,7 @@ def test_lines_of_clusters_have_the_clusters_own_predictors(trial):
     fit = mlmed.mixed("y ~ x * arm + w + size + big + (1 + x | id)", trial)
     grid = [-1.0, 2.0]
     (ax,) = fit.plot_spaghetti("x", clusters=[4, 17, 20], points=grid)
-    b, u = fit.params, fit.ranef().pivot(index="group", columns="effect", values="value")
+    b, u = fit.params, fit.ranef().pivot(index="group", columns="effect", values="estimate")
     w = trial["w"].mean()
     for line, cluster in zip(lines_of(ax), (4, 17, 20), strict=False):
         treated, x = float(cluster % 2), np.array(grid)
@@ -127,13 +127,13 @@ def test_what_is_held_is_held_for_every_cluster(trial):
     fit = mlmed.mixed("y ~ x + arm + size + (1 + x | id)", trial)
     (ax,) = fit.plot_spaghetti("x", clusters=[4, 17], at={"arm": "treated", "size": 2.0}, points=[0.0, 1.0])
     new = pd.DataFrame({"x": [0.0, 1.0] * 2, "arm": "treated", "size": 2.0, "id": [4, 4, 17, 17]})
-    expected = fit.predict(new, level="cluster").to_numpy().reshape(2, 2)
+    expected = fit.predict(new, of="cluster").to_numpy().reshape(2, 2)
     np.testing.assert_allclose(lines_of(ax)[:2], expected, rtol=SAME)
     assert "their own" not in ax.figure.get_suptitle()
     summed = mlmed.mixed("y ~ x + arm + size + (1 + x | id)", mlmed.grams("y ~ x + arm + size + (1 + x | id)", trial))
     (ax,) = summed.plot_spaghetti("x", clusters=[4, 17], points=[0.0, 1.0])  # no rows to read the arms from
     held = new.assign(arm="control", size=trial["size"].mean())
-    np.testing.assert_allclose(np.concatenate(lines_of(ax)[:2]), fit.predict(held, level="cluster"), rtol=SAME)
+    np.testing.assert_allclose(np.concatenate(lines_of(ax)[:2]), fit.predict(held, of="cluster"), rtol=SAME)
 
 
 def test_a_frame_that_was_changed_has_no_own_values_to_show(trial):
@@ -181,12 +181,12 @@ def test_caterpillar(fit):
     axes = fit.plot_ranef()
     assert titles(axes) == list(fit.G.index)
     (ax,) = fit.plot_ranef("m~x", level=0.5)
-    own = fit.ranef(level=0.5).query("effect == 'm~x'").sort_values("value")
+    own = fit.ranef(level=0.5).query("effect == 'm~x'").sort_values("estimate")
     marks = next(line for line in ax.lines if line.get_marker() == "o")
-    np.testing.assert_allclose(marks.get_xdata(), own["value"], rtol=SAME)
+    np.testing.assert_allclose(marks.get_xdata(), own["estimate"], rtol=SAME)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(map(str, own["group"]))
     bars = np.array([bar[:, 0] for bar in ax.collections[0].get_segments()])
-    np.testing.assert_allclose(bars, own[["lower", "upper"]], rtol=SAME)
+    np.testing.assert_allclose(bars, own[["conf_low", "conf_high"]], rtol=SAME)
     assert titles(fit.plot_ranef(["y~w", "m~x"])) == ["y~w", "m~x"]
     with pytest.raises(EffectError, match="no random effect 'x'; there are m~Intercept, m~x"):
         fit.plot_ranef("x")
@@ -296,7 +296,7 @@ DRAWN = {
     "one ranef": lambda fit: fit.plot_ranef(fit.G.index[3]),
     "conditional": lambda fit: fit.plot_conditional(LONG["x"]),
     "spaghetti": lambda fit: fit.plot_spaghetti(LONG["x"], clusters=4, seed=1),
-    "densities": lambda fit: fit.pp_check(3, seed=1, kind="cluster-sd"),
+    "densities": lambda fit: fit.pp_check(3, seed=1, density="cluster-sd"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -37,23 +38,23 @@ def one():
 
 
 @pytest.mark.parametrize("interval", ["confidence", "prediction"])
-@pytest.mark.parametrize("level", ["population", "cluster"])
-def test_errors_are_those_of_the_joint_normal(fit, data, level, interval):
+@pytest.mark.parametrize("of", ["population", "cluster"])
+def test_errors_are_those_of_the_joint_normal(fit, data, of, interval):
     """Henderson's C22 and P^-1 without inverting anything large, against V of all rows; one cluster is new."""
     new = two_responses(99, clusters=8, holes=False)
     new = new.assign(id=new["id"].where(new["id"] != 8, 1000))
     dense = Dense(fit, data)
     np.testing.assert_allclose(fit.params, dense.beta, rtol=DENSE_INVERSE, atol=DENSE_INVERSE)
-    value, error = dense.predicted(new, level=level, new_row=interval == "prediction")
-    table = fit.predict(new, level=level, interval=interval)
-    assert list(table.columns) == ["row", "response", "estimate", "std_error", "lower", "upper"]
+    value, error = dense.predicted(new, of=of, new_row=interval == "prediction")
+    table = fit.predict(new, of=of, interval=interval)
+    assert list(table.columns) == ["row", "response", "estimate", "std_error", "conf_low", "conf_high"]
     assert list(table["response"]) == ["m"] * len(new) + ["y"] * len(new)
     assert list(table["row"]) == [*new.index, *new.index]
     np.testing.assert_allclose(table["estimate"], value, rtol=DENSE_INVERSE, atol=DENSE_INVERSE)
     np.testing.assert_allclose(table["std_error"], error, rtol=DENSE_INVERSE)
-    np.testing.assert_allclose(table["upper"] - table["estimate"], Z95 * error, rtol=DENSE_INVERSE)
-    np.testing.assert_allclose(table["estimate"] - table["lower"], Z95 * error, rtol=DENSE_INVERSE)
-    plain = fit.predict(new, level=level)
+    np.testing.assert_allclose(table["conf_high"] - table["estimate"], Z95 * error, rtol=DENSE_INVERSE)
+    np.testing.assert_allclose(table["estimate"] - table["conf_low"], Z95 * error, rtol=DENSE_INVERSE)
+    plain = fit.predict(new, of=of)
     np.testing.assert_allclose(table["estimate"], plain.to_numpy().T.ravel(), rtol=SAME, atol=SAME)
 
 
@@ -64,11 +65,11 @@ def test_one_equation_of_a_known_cluster(one):
     at = int(one.fitted.clusters.get_loc(3))
     lever = x - law.slide[at].T @ x
     variance = lever @ estimates.P_inv @ lever + x @ law.covariances[at] @ x
-    row = one.predict({"x": [0.7], "id": [3]}, level="cluster", interval="confidence").iloc[0]
+    row = one.predict({"x": [0.7], "id": [3]}, of="cluster", interval="confidence").iloc[0]
     assert row["std_error"] == pytest.approx(np.sqrt(variance), rel=SAME)
-    wider = one.predict({"x": [0.7], "id": [3]}, level="cluster", interval="prediction", coverage=0.5).iloc[0]
+    wider = one.predict({"x": [0.7], "id": [3]}, of="cluster", interval="prediction", level=0.5).iloc[0]
     assert wider["std_error"] == pytest.approx(np.sqrt(variance + one.sigma2.iloc[0]), rel=SAME)
-    assert wider["upper"] - wider["estimate"] == pytest.approx(0.6744897501960817 * wider["std_error"], rel=SAME)
+    assert wider["conf_high"] - wider["estimate"] == pytest.approx(0.6744897501960817 * wider["std_error"], rel=SAME)
 
 
 def test_prediction_intervals_cover_new_rows():
@@ -76,38 +77,38 @@ def test_prediction_intervals_cover_new_rows():
     made = mlmed.simulate.bpg(200, 40, seed=4).data
     half = made.groupby("id").cumcount() < 20
     fit = mlmed.mixed("y ~ m + x + (1 + m + x | id)", made[half])
-    for level in ("population", "cluster"):
-        table = fit.predict(made[~half], level=level, interval="prediction", coverage=0.9)
+    for of in ("population", "cluster"):
+        table = fit.predict(made[~half], of=of, interval="prediction", level=0.9)
         truth = made.loc[~half, "y"].to_numpy()
-        covered = np.mean((table["lower"] <= truth) & (truth <= table["upper"]))
-        assert covered == pytest.approx(0.9, abs=0.02), level
+        covered = np.mean((table["conf_low"] <= truth) & (truth <= table["conf_high"]))
+        assert covered == pytest.approx(0.9, abs=0.02), of
 
 
 def test_gaps_and_refusals(one):
     holes = pd.DataFrame({"x": [np.nan, 1.0], "id": [1.0, np.nan]}, index=["a", "b"])
-    table = one.predict(holes, level="cluster", interval="confidence")
+    table = one.predict(holes, of="cluster", interval="confidence")
     assert table["row"].tolist() == ["a", "b"]
-    assert table[["estimate", "std_error", "lower", "upper"]].isna().all(axis=1).tolist() == [True, False]
-    stranger = one.predict({"x": [1.0], "id": [-1]}, level="cluster", interval="confidence")
+    assert table[["estimate", "std_error", "conf_low", "conf_high"]].isna().all(axis=1).tolist() == [True, False]
+    stranger = one.predict({"x": [1.0], "id": [-1]}, of="cluster", interval="confidence")
     np.testing.assert_allclose(table["std_error"].iloc[1], stranger["std_error"], rtol=SAME)
     with pytest.raises(EffectError, match="confidence, prediction; found 'tolerance'"):
         one.predict(holes, interval="tolerance")
-    with pytest.raises(EffectError, match="coverage must be a proportion"):
-        one.predict(holes, interval="confidence", coverage=95)
+    with pytest.raises(EffectError, match="level must be a proportion"):
+        one.predict(holes, interval="confidence", level=95)
     with pytest.raises(EffectError, match="population, cluster"):
-        one.predict(holes, level="group", interval="confidence")
+        one.predict(holes, of="group", interval="confidence")
 
 
-@pytest.mark.parametrize("level", ["population", "cluster"])
-def test_fitted_values_stand_where_rows_were_used(fit, data, level):
-    found, left = fit.fitted(level=level), fit.resid(level=level)
+@pytest.mark.parametrize("of", ["population", "cluster"])
+def test_fitted_values_stand_where_rows_were_used(fit, data, of):
+    found, left = fit.fitted(of=of), fit.resid(of=of)
     assert found.index.equals(data.index)
     assert left.index.equals(data.index)
     used = data[["m", "y"]].notna()
     assert (found.notna() == used).all(axis=None)
-    pd.testing.assert_frame_equal(found, fit.predict(data, level=level).where(used), rtol=SAME)
+    pd.testing.assert_frame_equal(found, fit.predict(data, of=of).where(used), rtol=SAME)
     pd.testing.assert_frame_equal(found + left, data[["m", "y"]], rtol=SAME, atol=SAME)
-    if level == "cluster":
+    if of == "cluster":
         pd.testing.assert_frame_equal(fit.fittedvalues, found, rtol=SAME)
 
 
@@ -120,15 +121,18 @@ def test_fitted_values_of_one_equation(data):
     assert isinstance(found, pd.Series)
     assert found.name == "y"
     assert (found.notna() == lost[["m", "y", "id"]].notna().all(axis=1)).all()
-    np.testing.assert_allclose(found.dropna(), fit.predict(lost, level="cluster")[found.notna()], rtol=SAME)
+    np.testing.assert_allclose(found.dropna(), fit.predict(lost, of="cluster")[found.notna()], rtol=SAME)
 
 
 def test_fitted_values_need_the_rows_that_were_fitted(one):
     with pytest.raises(EffectError, match=r"resid\(\) needs the rows.*pickle"):
         pickle.loads(pickle.dumps(one)).resid()
     with pytest.raises(EffectError, match="population, cluster"):
-        one.fitted(level="rows")
+        one.fitted(of="rows")
     data = two_responses(5, holes=False)
+    for call in (one.fitted, one.resid, partial(one.predict, data)):
+        with pytest.raises(EffectError, match="write of='cluster'"):
+            call(level="cluster")
     changed = mlmed.mixed("y ~ x + (1 | id)", data)
     data.loc["row 3", "y"] += 1.0
     with pytest.raises(EffectError, match="changed after the fit"):
@@ -145,12 +149,12 @@ def test_fitted_values_of_other_tables(one):
 
 def test_conditional_effects_are_predictions_on_a_grid(fit, data):
     table = fit.conditional_effects("x", points=5)
-    assert list(table.columns) == ["response", "x", "estimate", "std_error", "lower", "upper"]
+    assert list(table.columns) == ["response", "x", "estimate", "std_error", "conf_low", "conf_high"]
     grid = np.linspace(data["x"].min(), data["x"].max(), 5)
     held = fit.fitted.layout.equations[1].typical["w"]
     assert held == pytest.approx(data.loc[data["y"].notna(), "w"].mean(), rel=SAME)
     expected = fit.predict(pd.DataFrame({"x": grid, "w": held}), interval="confidence")
-    for name in ("response", "estimate", "std_error", "lower", "upper"):
+    for name in ("response", "estimate", "std_error", "conf_low", "conf_high"):
         assert table[name].tolist() == expected[name].tolist(), name
     moved = fit.conditional_effects("x", at={"w": held + 1.0}, points=5)
     gap = (moved["estimate"] - table["estimate"]).to_numpy().reshape(2, 5)
@@ -158,7 +162,7 @@ def test_conditional_effects_are_predictions_on_a_grid(fit, data):
     only = fit.conditional_effects("w", points=[-1.0, 0.0, 2.0], level=0.5)
     assert only["response"].tolist() == ["y"] * 3
     assert only["w"].tolist() == [-1.0, 0.0, 2.0]
-    np.testing.assert_allclose(only["upper"] - only["estimate"], 0.6744897501960817 * only["std_error"], rtol=SAME)
+    np.testing.assert_allclose(only["conf_high"] - only["estimate"], 0.6744897501960817 * only["std_error"], rtol=SAME)
 
 
 def test_conditional_effects_of_factors_truth_values_and_numbers_as_levels():

@@ -114,7 +114,7 @@ def test_block_and_joint_agree_on_variances(fit):
 
 def test_correlations(fit, correlated):
     table = fit.correlations()
-    first = ["level", "equation1", "equation2", "term1", "term2"]
+    first = ["part", "equation1", "equation2", "term1", "term2"]
     assert list(table.columns) == [*first, "estimate", "std_error", "conf_low", "conf_high", "note"]
     assert table[first].values.tolist() == [
         ["between", "m", "m", "Intercept", "x"],
@@ -210,7 +210,7 @@ def test_shrinkage_of_random_intercepts():
     size = data.groupby("id").size()
     np.testing.assert_allclose(table["shrinkage"], (s2 / (s2 + size * G))[table.index], rtol=1e-9)
     mean = data.groupby("id")["y"].mean() - fit.params["Intercept"]
-    np.testing.assert_allclose(table["value"], ((1 - table["shrinkage"]) * mean)[table.index], rtol=1e-7)
+    np.testing.assert_allclose(table["estimate"], ((1 - table["shrinkage"]) * mean)[table.index], rtol=1e-7)
     assert size.nunique() > 1
 
 

@@ -129,10 +129,10 @@ def test_strata_keep_their_clusters(upper, data):
 
 def test_bootstrap_intervals(fit):
     boot = fit.bootstrap(60, seed=3)
-    asked = fit.effects(interval="bootstrap", n=60, seed=3, method="basic")
-    pd.testing.assert_frame_equal(asked, boot.tidy(method="basic", terms=list(EFFECTS)))
+    asked = fit.effects(interval="bootstrap", n=60, seed=3, ends="basic")
+    pd.testing.assert_frame_equal(asked, boot.tidy(ends="basic", terms=list(EFFECTS)))
     for method in ("percentile", "bc", "bca", "basic", "normal"):
-        table = boot.tidy(method=method, terms=list(EFFECTS))
+        table = boot.tidy(ends=method, terms=list(EFFECTS))
         row = table.set_index("term").loc["c_minus_cprime"]
         assert row["conf_low"] < row["conf_high"]
         assert UNKNOWN_COVARIANCE not in row["note"]

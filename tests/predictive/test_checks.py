@@ -53,7 +53,7 @@ def gappy() -> pd.DataFrame:
 def test_statistics_are_those_of_pandas(gappy: pd.DataFrame) -> None:
     """Observed and simulated, on rows with gaps; the mean, the interval and the share over the sets."""
     fit = quietly(mlmed.mixed, TWO, gappy)
-    table = fit.predictive_check(99, seed=1, coverage=0.9).set_index(["response", "statistic"])
+    table = fit.predictive_check(99, seed=1, level=0.9).set_index(["response", "statistic"])
     rows = gappy[gappy["id"].notna()]
     observed = by_hand(pd.DataFrame({"m": rows["m"].where(rows["w"].notna()), "y": rows["y"]}), gappy)
     sets = fit.simulate(99, seed=1)
@@ -63,7 +63,8 @@ def test_statistics_are_those_of_pandas(gappy: pd.DataFrame) -> None:
         row, draws = table.loc[key], simulated[key].to_numpy()
         assert row["observed"] == pytest.approx(value, rel=SAME)
         assert row["simulated"] == pytest.approx(draws.mean(), rel=SAME)
-        assert [row["low"], row["high"]] == pytest.approx(np.sort(draws)[[4, 94]], rel=1e-9)  # 5th and 95th of 99
+        ends = np.sort(draws)[[4, 94]]  # 5th and 95th of 99
+        assert [row["conf_low"], row["conf_high"]] == pytest.approx(ends, rel=1e-9)
         beyond = min((draws >= value).sum(), (draws <= value).sum())
         assert row["tail_share"] == pytest.approx(2 * beyond / 100, abs=1.001 * LEAST)  # interpolated between two sets
     assert "1 of 40 clusters that have one row" in table.loc[("y", "sd of log cluster sds"), "note"]
@@ -87,7 +88,7 @@ def test_single_rows_leave_statistics_out() -> None:
     assert np.isnan(found["a, b", "correlation within clusters"])
     assert found["a, b", "correlation"] == pytest.approx(np.corrcoef(values)[0, 1], rel=SAME)
     assert np.isnan(cluster_moments(values[0], np.arange(5))[1]).all()
-    row = comparison(found, [found] * 40, {}, interval=0.95).set_index("statistic").loc["correlation within clusters"]
+    row = comparison(found, [found] * 40, {}, level=0.95).set_index("statistic").loc["correlation within clusters"]
     assert row.drop(["response", "note"]).isna().all()
     assert row["note"] == "not defined: no cluster has two rows with both responses"
 
@@ -132,15 +133,15 @@ def test_people_differ_in_their_spread(dataset) -> None:
     """Daily affect: one residual sd for all misses how much the sds of people differ, whoever the clusters are."""
     williams = dataset("williams")
     fit = quietly(mlmed.mixed, "PA.std ~ PA_lag + NA_lag + (1 | id)", williams)
-    row = fit.predictive_check(99, seed=1, level="cluster").set_index("statistic").loc["sd of log cluster sds"]
-    assert row["observed"] > 3.0 * row["high"]
+    row = fit.predictive_check(99, seed=1, of="cluster").set_index("statistic").loc["sd of log cluster sds"]
+    assert row["observed"] > 3.0 * row["conf_high"]
     assert row["tail_share"] == pytest.approx(LEAST, rel=SAME)
 
 
-def test_coverage_is_checked_by_its_name() -> None:
+def test_level_is_a_coverage() -> None:
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", frame())
-    with pytest.raises(EffectError, match="coverage must be a proportion between 0 and 1"):
-        fit.predictive_check(10, seed=1, coverage=90)
+    with pytest.raises(EffectError, match="level must be a proportion between 0 and 1"):
+        fit.predictive_check(10, seed=1, level=90)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
@@ -156,28 +157,28 @@ def pyplot():
     plt.close("all")
 
 
-@pytest.mark.parametrize("kind", ["density", "cluster-mean", "cluster-sd"])
-def test_panels_show_the_data_over_the_sets(pyplot, kind: str) -> None:
+@pytest.mark.parametrize("density", ["value", "cluster-mean", "cluster-sd"])
+def test_panels_show_the_data_over_the_sets(pyplot, density: str) -> None:
     """A panel per response; n thin lines and a thick one, which is the kernel density of the data."""
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mediate, "m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)
-    axes = fit.pp_check(7, seed=1, kind=kind)
+    axes = fit.pp_check(7, seed=1, density=density)
     assert len(axes) == 2
     groups = data.groupby("id")
     for ax, name in zip(axes, ("m", "y"), strict=True):
-        values = {"density": data[name], "cluster-mean": groups[name].mean(), "cluster-sd": np.log(groups[name].std())}
+        values = {"value": data[name], "cluster-mean": groups[name].mean(), "cluster-sd": np.log(groups[name].std())}
         assert name in ax.get_xlabel()
         drawn = [line for line in ax.lines if len(line.get_xdata())]  # the legend has one of its own
         assert len(drawn) == 8
         observed = drawn[-1]
         assert observed.get_color() == "k"
         at, height = observed.get_data()
-        grid = np.log(at) if kind == "cluster-sd" else at
-        np.testing.assert_allclose(height, stats.gaussian_kde(values[kind])(grid), rtol=1e-6, atol=SAME)
+        grid = np.log(at) if density == "cluster-sd" else at
+        np.testing.assert_allclose(height, stats.gaussian_kde(values[density])(grid), rtol=1e-6, atol=SAME)
         for line in drawn:
             area = np.trapezoid(line.get_ydata(), grid)
             assert area == pytest.approx(1.0, abs=0.06)  # tails beyond the range of the data are cut
-        assert (ax.get_xscale() == "log") == (kind == "cluster-sd")
+        assert (ax.get_xscale() == "log") == (density == "cluster-sd")
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["simulated", "observed"]
     assert axes[0].figure.get_suptitle() == "7 simulated sets, new clusters"
 
@@ -186,8 +187,8 @@ def test_sets_of_the_picture_are_those_of_simulate(pyplot) -> None:
     """The first thin line is the density of the first set with that seed."""
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
-    first = fit.pp_check(3, seed=2, level="cluster")[0].lines[0]
-    values = fit.simulate(seed=2, level="cluster")["y"]
+    first = fit.pp_check(3, seed=2, of="cluster")[0].lines[0]
+    values = fit.simulate(seed=2, of="cluster")["y"]
     np.testing.assert_allclose(first.get_ydata(), stats.gaussian_kde(values)(first.get_xdata()), rtol=1e-9)
 
 
@@ -200,14 +201,14 @@ def test_many_values_are_counted_before_they_are_smoothed() -> None:
 
 
 def test_what_has_no_picture_is_refused(pyplot) -> None:
-    """An unknown kind; sds of clusters of which hardly any varies."""
+    """An unknown density; sds of clusters of which hardly any varies."""
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
-    with pytest.raises(EffectError, match="kind must be one of density, cluster-mean, cluster-sd; found 'hist'"):
-        fit.pp_check(5, seed=1, kind="hist")
+    with pytest.raises(EffectError, match="density must be one of value, cluster-mean, cluster-sd; found 'hist'"):
+        fit.pp_check(5, seed=1, density="hist")
     few = quietly(mlmed.mixed, "y ~ x + (1 | id)", data[(data["id"] <= 2) | ~data["id"].duplicated()])
     with pytest.raises(EffectError, match="2 values of the sd of y in a cluster"):
-        few.pp_check(5, seed=1, kind="cluster-sd")
+        few.pp_check(5, seed=1, density="cluster-sd")
 
 
 def test_six_responses_stand_in_two_rows(pyplot) -> None:

@@ -41,7 +41,7 @@ def same_moments(values: np.ndarray, mean: np.ndarray, V: np.ndarray) -> None:
 
 def by_cluster(fit: MixedResults, data: pd.DataFrame, cluster: int, level: str) -> np.ndarray:
     """Draws of one cluster, (DRAWS, rows of the first response, then of the second, ...)."""
-    sets = fit.simulate(DRAWS, seed=1, level=level)
+    sets = fit.simulate(DRAWS, seed=1, of=level)
     rows = np.flatnonzero((data["id"] == cluster).to_numpy())
     names = list(sets.columns.levels[1])
     parts = [sets.xs(name, axis=1, level="response").to_numpy()[rows].T for name in sorted(names)]
@@ -76,7 +76,7 @@ def test_clusters_of_the_data_keep_their_law() -> None:
     V = Z @ G @ Z.T + fit.fitted.estimates.Sigma * np.eye(len(rows))
     gain = G @ Z.T @ np.linalg.inv(V)
     mean = fit.predict(rows).to_numpy() + Z @ gain @ (rows["m"] - fit.predict(rows)).to_numpy()
-    np.testing.assert_allclose(mean, fit.predict(rows, level="cluster"), rtol=UNITS)
+    np.testing.assert_allclose(mean, fit.predict(rows, of="cluster"), rtol=UNITS)
     spread = implied(fit, rows, [Z], G - gain @ Z @ G)
     same_moments(by_cluster(fit, data, 7, "cluster"), mean, spread)
 
@@ -90,14 +90,14 @@ FOLLOWS = {
 
 
 @pytest.mark.parametrize("formulas", FOLLOWS.values(), ids=list(FOLLOWS))
-@pytest.mark.parametrize("level", ["population", "cluster"])
-def test_the_outcome_follows_the_simulated_mediator(formulas: Sequence[str], level: str) -> None:
+@pytest.mark.parametrize("of", ["population", "cluster"])
+def test_the_outcome_follows_the_simulated_mediator(formulas: Sequence[str], of: str) -> None:
     """Without random effects and outcome residuals, y is the prediction at the simulated m, whatever is made of m."""
     data = frame()
     fit = quietly(mlmed.mediate, *formulas, data, treatment="x")
     estimates = fit.fitted.estimates
     exact = with_values(fit, G=np.zeros_like(estimates.G), Sigma=np.diag([estimates.sigma2[0], 0.0]))
-    sets = exact.simulate(2, seed=1, level=level)
+    sets = exact.simulate(2, seed=1, of=of)
     for draw in (0, 1):
         mediator = sets[draw]["m"]
         assert np.std(mediator - fit.predict(data)["m"]) == pytest.approx(np.sqrt(estimates.sigma2[0]), rel=0.2)
@@ -173,15 +173,15 @@ def test_tables_without_an_index_get_positions() -> None:
         pd.testing.assert_frame_equal(found, expected, rtol=SAME)
 
 
-@pytest.mark.parametrize("level", ["population", "cluster"])
-def test_a_seed_fixes_every_set_whatever_their_number(level: str) -> None:
+@pytest.mark.parametrize("of", ["population", "cluster"])
+def test_a_seed_fixes_every_set_whatever_their_number(of: str) -> None:
     """The first sets of five are those of two, and the only one of one."""
     fit = quietly(mlmed.mixed, TWO, frame())
-    two, five = fit.simulate(2, seed=4, level=level), fit.simulate(5, seed=4, level=level)
+    two, five = fit.simulate(2, seed=4, of=of), fit.simulate(5, seed=4, of=of)
     pd.testing.assert_frame_equal(five[[0, 1]], two, check_exact=True)
-    pd.testing.assert_frame_equal(five[0], fit.simulate(seed=4, level=level), check_exact=True, check_names=False)
+    pd.testing.assert_frame_equal(five[0], fit.simulate(seed=4, of=of), check_exact=True, check_names=False)
     assert not np.isclose(five[0], five[1]).any()
-    assert not np.isclose(five[0], fit.simulate(seed=5, level=level)).any()
+    assert not np.isclose(five[0], fit.simulate(seed=5, of=of)).any()
 
 
 def test_refits_of_simulated_sets_centre_on_the_estimates() -> None:
@@ -199,13 +199,15 @@ def test_refits_of_simulated_sets_centre_on_the_estimates() -> None:
 
 
 def test_what_is_refused() -> None:
-    """No seed, no such level, no number, no rows."""
+    """No seed, nothing to draw of, no number, no rows."""
     fit = quietly(mlmed.mixed, TWO, frame())
     for call in (fit.simulate, fit.predictive_check, fit.pp_check):
         with pytest.raises(EffectError, match="draws random numbers: give a seed"):
             call(2)
-        with pytest.raises(EffectError, match="level must be one of population, cluster; found 'row'"):
-            call(2, seed=1, level="row")
+        with pytest.raises(EffectError, match="of must be one of population, cluster; found 'row'"):
+            call(2, seed=1, of="row")
+        with pytest.raises(EffectError, match="level is the coverage of an interval; write of='cluster'"):
+            call(2, seed=1, level="cluster")
         with pytest.raises(EffectError, match="whole number from 1; found 0"):
             call(0, seed=1)
     copied = pickle.loads(pickle.dumps(fit))

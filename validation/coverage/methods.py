@@ -97,9 +97,7 @@ def _bootstrap(kind: str) -> Callable[[MediationResults, np.random.Generator], F
     def intervals(results: MediationResults, rng: np.random.Generator) -> Found:
         boot = results.bootstrap(BOOTSTRAP_DRAWS, kind=kind, seed=int(rng.integers(2**31)))
         methods = (*BOOTSTRAP_METHODS, "bca") if kind == "case" else BOOTSTRAP_METHODS  # the jackknife leaves out cases
-        return {
-            f"bootstrap, {kind}, {method}": _rows(boot.tidy(method=method, terms=list(TERMS))) for method in methods
-        }
+        return {f"bootstrap, {kind}, {method}": _rows(boot.tidy(ends=method, terms=list(TERMS))) for method in methods}
 
     return intervals
 

@@ -42,16 +42,7 @@ NAMES: dict[str, str] = {}
 
 #: (school or "", what is asked for, the lock's keyword) -> today's keyword.
 KEYWORDS: dict[tuple[str, str, str], str] = {
-    ("", "effects", "ends"): "method",
-    ("", "summary", "ends"): "method",
     ("causal", "fit", "vcov"): "robust",
-    ("", "predict", "of"): "level",
-    ("", "predict", "level"): "coverage",
-    ("", "resid", "of"): "level",
-    ("", "fitted", "of"): "level",
-    ("", "simulate", "of"): "level",
-    ("", "predictive_check", "of"): "level",
-    ("", "predictive_check", "level"): "coverage",
 }
 
 #: (school or "", the lock's keyword, its value) -> today's value.
@@ -162,10 +153,10 @@ def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
     """Several fits side by side."""
     found = mlmed.compare(*(one.result for one in fits), **options)
     return {
-        "long": found.long,
+        "long": found.long.rename(columns={"source": "method"}),
         "table": found.table,
         "std_errors": found.std_errors,
-        "differences": found.differences(found.methods[0]),
+        "differences": found.differences(found.sources[0]),
         "picture": drawn(found.plot()),
         "text": str(found),
     }
@@ -197,7 +188,7 @@ def _profile(of: Fit, expression: str, **options: Any) -> dict[str, Any]:
     return {
         "estimate": found.estimate,
         "interval": list(found.interval),
-        "curve": found.curve,
+        "curve": found.curve.rename(columns={"value": "estimate"}),
         "note": found.note,
         "text": repr(found),
     }
@@ -213,7 +204,7 @@ def _bootstrap(of: Fit, ends: Sequence[str] = ("percentile",), **options: Any) -
         "text": repr(found),
     }
     for one in ends:
-        out[f"ends={one}"] = found.tidy(method=one, level=0.8)
+        out[f"ends={one}"] = found.tidy(ends=one, level=0.8)
     if "bca" in ends:
         out["jackknife"] = {term: found.jackknife[term].to_numpy() for term in found.jackknife}
     return out
@@ -240,7 +231,7 @@ def _optimization(of: Fit) -> dict[str, Any]:
         "optima": len(found.optima),
         "evaluations": found.evaluations,
         "smallest_curvature": found.certificate.smallest_curvature,
-        "llf": found.loglik[-1],
+        "llf": found.llf[-1],
     }
 
 
@@ -289,7 +280,7 @@ PICTURES: dict[str, Callable[..., Any]] = {
     "correlations": lambda fit, **options: fit.plot_correlations(**options),
     "ranef": lambda fit, *args, **options: fit.plot_ranef(*args, **options),
     "spaghetti": lambda fit, *args, **options: fit.plot_spaghetti(*args, **options),
-    "predictive": lambda fit, *args, **options: fit.pp_check(*args, **options),
+    "predictive": lambda fit, *args, kind="value", **options: fit.pp_check(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
     "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
     "influence": lambda fit, term: fit.influence().plot(term),
@@ -336,6 +327,7 @@ def _document(of: Fit, **options: Any) -> Any:
 
 SPECIAL: dict[str, Callable[..., Any]] = {
     "to_json": _document,
+    "correlations": lambda of, **options: of.result.correlations(**options).rename(columns={"part": "level"}),
     "picture": _picture,
     "influence": _influence,
     "profile": _profile,

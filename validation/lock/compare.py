@@ -86,7 +86,11 @@ class Renames:
         self.columns: dict[str, str] = dict(rules.get("columns", {}))
         self.labels: dict[str, str] = dict(rules.get("labels", {}))
         self.words: dict[str, str] = dict(rules.get("words", {}))
-        self.gone = re.compile("|".join(translate(one) for one in rules.get("gone", {})) or r"(?!)")
+        self.gone, self.reworded = (
+            re.compile("|".join(translate(one) for one in rules.get(kind, {})) or r"(?!)")
+            for kind in ("gone", "reworded")
+        )
+        self.added = frozenset(rules.get("added", {}))
         patterns = rules.get("patterns", [])
         wrong = [rule["in"] for rule in patterns if rule["in"] not in ("columns", "labels", "texts")]
         if wrong:
@@ -112,6 +116,10 @@ class Renames:
             return f"[{' | '.join(self.label(one) for one in part[1:-1].split(' | '))}]"
         dot, name = (".", part[1:]) if part.startswith(".") else ("", part)
         return dot + self._changed(name, self.columns, "columns")
+
+    def is_added(self, path: str) -> bool:
+        """Whether it is in a column that the store does not have."""
+        return path.rpartition(SEPARATOR)[2].removeprefix(".") in self.added
 
     def label(self, old: str) -> str:
         """A term, parameter or effect."""
@@ -176,11 +184,17 @@ def compare(stored: Stored, today: Stored, renames: Renames, tolerances: Toleran
             numbers += found
             shares.append(math.inf if found else _share(stored.numbers[old], today.numbers[path]))
         else:
-            found, spaced = _text(path, _renamed(path, stored.texts[old], renames), today.texts.get(path))
+            was, now = _renamed(path, stored.texts[old], renames), today.texts.get(path)
+            if renames.reworded.match(path) or (now is None and not was):
+                continue
+            if path.endswith("columns") and now is not None:
+                now = " ".join(one for one in now.split(" ") if one in was.split(" ") or one not in renames.added)
+            found, spaced = _text(path, was, now)
             texts += found
             layout += spaced
-    texts += [Difference(path, f"new: {_short(text)}") for path, text in today.texts.items() if path not in names]
-    new = tuple(path for path in today.numbers if path not in names)
+    more = [path for path in (*today.texts, *today.numbers) if path not in names and not renames.is_added(path)]
+    texts += [Difference(path, f"new: {_short(today.texts[path])}") for path in more if path in today.texts]
+    new = tuple(path for path in more if path in today.numbers)
     worst = tuple(sorted(numbers, key=lambda one: -one.by))
     same, loose = sum(share == 0.0 for share in shares), sum(EXACT < share < math.inf for share in shares)
     return Compared(worst, tuple(texts), tuple(layout), new, gone, len(stored.numbers), len(stored.texts), same, loose)

@@ -23,7 +23,7 @@ LONG_VECTOR, LONG_TABLE = 12, 48
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 FIRST = 5
 #: Columns in the unit of the estimate, which is known to a share of its standard error at best.
-IN_UNITS = re.compile(r"^(estimate|value|conf_low|conf_high|lower|upper|low|high|change)$")
+IN_UNITS = re.compile(r"^(estimate|conf_low|conf_high|change)$")
 ERROR = "std_error"
 
 

@@ -58,9 +58,9 @@ def covered(J: int, n: int, seed: int) -> dict[str, float]:
     }
     found = {}
     for name, (rows, level, interval, truth) in cases.items():
-        table = fit.predict(rows, level=level, interval=interval)
+        table = fit.predict(rows, of=level, interval=interval)
         target = np.concatenate([rows[f"{truth}{r}"] for r in range(2)])
-        found[name] = float(((table["lower"] <= target) & (target <= table["upper"])).mean())
+        found[name] = float(((table["conf_low"] <= target) & (target <= table["conf_high"])).mean())
     return found
 
 

@@ -19,6 +19,7 @@ from mlmed.options import (
     check_level,
     check_seed,
     one_of,
+    own_words,
 )
 from mlmed.results.causal.bootstrap import bootstrap_causal
 from mlmed.results.causal.differences import interaction_notes, moderation_notes
@@ -35,6 +36,7 @@ __all__ = ["CausalEffects"]
 class CausalEffects(CausalFit):
     """The effects between the potential outcomes of two fitted equations (Imai, Keele & Tingley, 2010)."""
 
+    @own_words
     def effects(
         self,
         interval: CausalInterval | None = None,
@@ -44,7 +46,7 @@ class CausalEffects(CausalFit):
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
         groups: Groups | None = None,
-        method: str | None = None,
+        ends: str | None = None,
         ranef_draws: RanefDraws | None = None,
         n_jobs: int | None = None,
         progress: bool | None = None,
@@ -71,7 +73,7 @@ class CausalEffects(CausalFit):
         groups : {"modes", "population"}
             Mixed models: random effects enter by their conditional modes (default) and effects are averaged over the
             rows; or they are averaged out, which gives the effect in the population of clusters.
-        method : {"percentile", "bc", "bca", "basic", "normal"}
+        ends : {"percentile", "bc", "bca", "basic", "normal"}
             ``bootstrap``: how an interval is made of draws.
         ranef_draws : {"joint", "independent"}
             Mixed models with modes: random effects given the drawn coefficients (default), or drawn one by one without
@@ -83,7 +85,7 @@ class CausalEffects(CausalFit):
         -------
         DataFrame
             term (acme_control, acme_treated, ade_control, ade_treated, total, prop_mediated_control,
-            prop_mediated_treated, acme, ade, prop_mediated), estimate, std_error, statistic, p_value, conf_low,
+            prop_mediated_treated, acme, ade, prop_mediated), estimate, std_error, statistic, df, p_value, conf_low,
             conf_high, note. The scale is that of the expected outcome: probabilities for logit and probit, counts for
             Poisson.
 
@@ -101,7 +103,7 @@ class CausalEffects(CausalFit):
         {'acme': -0.115, 'ade': 0.286, 'total': 0.171}
         """
         given = {
-            "n": n, "seed": seed, "method": method, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
+            "n": n, "seed": seed, "ends": ends, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
         return self._effects_table(interval, given, level=level, at=at, groups=groups)
 
@@ -120,8 +122,8 @@ class CausalEffects(CausalFit):
         kind = "delta" if interval is None else one_of(interval, CAUSAL_INTERVALS, "interval")
         options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
-            chosen = options.pop("method")
-            return self.bootstrap(at=at, groups=groups, **options).tidy(method=chosen, level=level)
+            chosen = options.pop("ends")
+            return self.bootstrap(at=at, groups=groups, **options).tidy(ends=chosen, level=level)
         question = self.question(at, groups, given.get("ranef_draws"))
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
@@ -158,7 +160,7 @@ class CausalEffects(CausalFit):
         Returns
         -------
         BootstrapResults
-            With ``draws``, ``tidy(method=)``, ``failures`` and ``plot(term)``.
+            With ``draws``, ``tidy(ends=)``, ``failures`` and ``plot(term)``.
         """
         plan = Plan(n, seed=seed, n_jobs=n_jobs, progress=progress)
         prepared = self.prepared(self.question(at, groups))
@@ -190,8 +192,8 @@ class CausalEffects(CausalFit):
         Returns
         -------
         DataFrame
-            The cluster, nobs, term (acme, ade, total), estimate, std_error, statistic, p_value, conf_low, conf_high,
-            note.
+            The cluster, nobs, term (acme, ade, total), estimate, std_error, statistic, df, p_value, conf_low,
+            conf_high, note.
 
         Raises
         ------

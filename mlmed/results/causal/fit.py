@@ -168,7 +168,7 @@ class EquationFit(Compact):
         return float(np.sqrt(sigma2))
 
     @property
-    def loglik(self) -> float:
+    def llf(self) -> float:
         """Maximized log-likelihood (restricted for REML)."""
         return self.fit.estimates.loglik if isinstance(self.fit, Fitted) else self.fit.loglik
 

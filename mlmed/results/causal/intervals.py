@@ -15,7 +15,7 @@ __all__ = ["OPTIONS", "question_of"]
 OPTIONS: dict[str, dict[str, Any]] = {
     "delta": {"ranef_draws": "joint"},
     "quasi-bayes": {"n": 1000, "seed": None, "ranef_draws": "joint"},
-    "bootstrap": {"n": 1000, "seed": None, "method": "percentile", "n_jobs": None, "progress": False},
+    "bootstrap": {"n": 1000, "seed": None, "ends": "percentile", "n_jobs": None, "progress": False},
 }
 
 

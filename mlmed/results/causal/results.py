@@ -17,7 +17,7 @@ from mlmed.effects.potential import CONTRASTS
 from mlmed.effects.uncertainty import Contrasts
 from mlmed.fit.lmm import Fitted
 from mlmed.names import labelled
-from mlmed.options import CausalInterval, Groups
+from mlmed.options import CausalInterval, Groups, own_words
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
 from mlmed.results.causal.effects import CausalEffects
@@ -55,8 +55,8 @@ class CausalResults(CausalEffects):
         Returns
         -------
         DataFrame
-            equation, term (``m~x``), estimate, std_error, statistic, p_value, conf_low, conf_high, note. Least squares
-            has t tests, everything else normal ones.
+            equation, term (``m~x``), estimate, std_error, statistic, df, p_value, conf_low, conf_high, note. Least
+            squares has t tests, everything else normal ones.
         """
         parts = []
         for equation in (self.mediator, self.outcome):
@@ -74,8 +74,8 @@ class CausalResults(CausalEffects):
             "family_y": self.outcome.family,
             "nobs": self.nobs,
             "n_clusters": None if grouping is None else len(grouping.clusters),
-            "llf_m": self.mediator.loglik,
-            "llf_y": self.outcome.loglik,
+            "llf_m": self.mediator.llf,
+            "llf_y": self.outcome.llf,
             "errors": self.errors.label,
             "interaction": self.interaction,
             "converged": all(fit.converged for fit in mixed),
@@ -123,6 +123,7 @@ class CausalResults(CausalEffects):
 
     # -- text and picture ----------------------------------------------------------------------------------
 
+    @own_words
     def summary(
         self,
         interval: CausalInterval | None = None,
@@ -143,6 +144,7 @@ class CausalResults(CausalEffects):
         tables = {"effects": self.effects(level=level), "coefficients": self.tidy(level=level)}
         return json.dumps(document(self, tables, level), indent=2, allow_nan=False)
 
+    @own_words
     def plot(
         self,
         interval: CausalInterval | None = None,

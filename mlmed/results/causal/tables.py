@@ -50,12 +50,10 @@ CLOSED = "estimate in closed form (sums of products of coefficients), not a mean
 
 def coefficient_table(equation: EquationFit, *, level: float) -> pd.DataFrame:
     """Fixed effects; t tests with n - p degrees of freedom for least squares, normal tests otherwise."""
-    unit, free, tested = np.eye(len(equation.beta)), np.inf, ""
-    if isinstance(equation.fit, GlmFit) and equation.family == "linear":
-        free = equation.fit.nobs - len(unit)
-        tested = f"t with {free} degrees of freedom"
+    unit, fit = np.eye(len(equation.beta)), equation.fit
+    free = fit.nobs - len(unit) if isinstance(fit, GlmFit) and equation.family == "linear" else np.inf
     slopes = [Quantity(n, float(b), row) for n, b, row in zip(equation.names, equation.beta, unit, strict=True)]
-    return delta_table(slopes, equation.covariance, level=level, df=free, tested=tested)
+    return delta_table(slopes, equation.covariance, level=level, df=free)
 
 
 def fixed_effects(has_direct: bool) -> dict[str, str]:

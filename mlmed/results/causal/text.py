@@ -144,7 +144,7 @@ def _interval(shown: Shown) -> str:
     used = check_options(OPTIONS, shown.interval, shown.options)
     count, seed = f"{used['n']:,}", used["seed"]
     if shown.interval == "bootstrap":
-        return f"{level}, bootstrap ({used['method']}), {count} replicates, seed {seed}"
+        return f"{level}, bootstrap ({used['ends']}), {count} replicates, seed {seed}"
     text = f"{level}, quasi-Bayesian: quantiles of {count} draws of the coefficients, seed {seed}"
     return text if used["ranef_draws"] == "joint" else f"{text}; random effects drawn independently of them"
 

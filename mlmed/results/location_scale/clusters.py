@@ -98,17 +98,17 @@ def _fixed_part(fit: Fit, name: str) -> Array:
 
 
 def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) -> pd.DataFrame:
-    """group, value, lower, upper: location effects as in ``ranef``, scale effects as sd or factor of each cluster."""
+    """group, estimate, conf_low, conf_high: location effects as in ``ranef``, scale effects as sds or factors."""
     level = check_level(level)
     J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
     if chosen.at < q:
         own = ranef_table(fit, level=level).iloc[chosen.at * J : (chosen.at + 1) * J]
-        return own[["group", "value", "lower", "upper"]].reset_index(drop=True)
+        return own[["group", "estimate", "conf_low", "conf_high"]].reset_index(drop=True)
     W = np.tile(_fixed_part(fit, fit.rows.scale.random_names[chosen.at - q]), (J, 1))
     V = np.tile(np.eye(d)[chosen.at - q], (J, 1))
     new = NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J))
     found = with_limits(predict_rows(new, (fit.estimates.beta, fit.estimates.tau), fit.estimates.G, law), level)
-    shown = found[["sd", "sd_lower", "sd_upper"]].set_axis(["value", "lower", "upper"], axis=1)
+    shown = found[["sd", "sd_conf_low", "sd_conf_high"]].set_axis(["estimate", "conf_low", "conf_high"], axis=1)
     shown.insert(0, "group", shown_clusters(fit.rows.clusters))
     return shown
 
@@ -132,7 +132,7 @@ def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | N
             f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"
         )
     table = pd.DataFrame({"location": fit.effects().mean[:, x.at]})
-    table["sd"] = cluster_table(fit, law, y, level=0.95)["value"]
+    table["sd"] = cluster_table(fit, law, y, level=0.95)["estimate"]
     G, term = fit.estimates.G, f"cor({x.name},{y.name})"
     line = pd.DataFrame({"location": [], "sd": []}, dtype=float)
     if term not in quantities(fit):

@@ -15,7 +15,7 @@ from mlmed.effects.delta import Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.lmm.vcov import Vcov
 from mlmed.notes import Note
-from mlmed.options import check_level
+from mlmed.options import check_level, own_words
 from mlmed.quadrature.fit import Fit
 from mlmed.quadrature.posterior import EffectsLaw
 from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
@@ -212,18 +212,19 @@ class LocationScaleResults(Coefficients):
         return self.fit.law()
 
     def ranef(self, *, level: float = 0.95) -> pd.DataFrame:
-        """Empirical Bayes estimates: group_var, effect, group, value, se, lower, upper.
+        """Empirical Bayes estimates: group_var, effect, group, estimate, std_error, conf_low, conf_high.
 
         Posterior means and standard deviations given the estimates, by the quadrature of the fit.
         """
         return tables.ranef_table(self.fit, level=level)
 
-    def fitted(self, *, level: str = "cluster") -> pd.DataFrame:
+    @own_words
+    def fitted(self, *, of: str = "cluster") -> pd.DataFrame:
         """Expected response and residual sd of the rows of the data.
 
         Parameters
         ----------
-        level : {"cluster", "population"}
+        of : {"cluster", "population"}
             With the random effects of the row's cluster (posterior means), or with random effects of 0.
 
         Returns
@@ -231,42 +232,44 @@ class LocationScaleResults(Coefficients):
         DataFrame
             estimate, sd, with the index of the data; NaN where a row was left out.
         """
-        return fitted_table(self.fit, level=level)
+        return fitted_table(self.fit, of=of)
 
+    @own_words
     def predict(
-        self, newdata: Any, *, level: str = "population", interval: str = "confidence", coverage: float = 0.95
+        self, newdata: Any, *, of: str = "population", interval: str = "confidence", level: float = 0.95
     ) -> pd.DataFrame:
         """Expected response and residual sd of new rows.
 
         Parameters
         ----------
         newdata : dataframe
-            Columns of the right-hand sides of both formulas (for ``level="cluster"`` also the cluster variable).
-        level : {"population", "cluster"}
+            Columns of the right-hand sides of both formulas (for ``of="cluster"`` also the cluster variable).
+        of : {"population", "cluster"}
             ``population``: fixed effects; the sd is that of a cluster whose scale effects are 0, the median of all
             clusters. ``cluster``: with the effects of the row's cluster; one that was not in the data has the
             population's value, and the errors of a cluster of which nothing is known.
         interval : {"confidence", "prediction"}
-            What ``lower`` and ``upper`` hold: the expected response, or a single new one. The latter is a mixture of
-            normals over the scale effects, whose quantiles are found exactly; variances and scale are taken as known.
-        coverage : float
-            Of the intervals, a proportion.
+            What ``conf_low`` and ``conf_high`` hold: the expected response, or a single new one. The latter is a
+            mixture of normals over the scale effects, whose quantiles are found exactly; variances and scale are taken
+            as known.
+        level : float
+            Coverage of the intervals, a proportion.
 
         Returns
         -------
         DataFrame
-            estimate, se, lower, upper (response), sd, sd_lower, sd_upper (residual sd; limits on the log scale), with
-            the index of newdata; NaN where a predictor is missing.
+            estimate, std_error, conf_low, conf_high (response), sd, sd_conf_low, sd_conf_high (residual sd; limits on
+            the log scale), with the index of newdata; NaN where a predictor is missing.
 
         Examples
         --------
         >>> import mlmed
         >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
         >>> fit = mlmed.location_scale("Med ~ X + (1 |c| group)", "~ X + (1 |c| group)", df)
-        >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "lower", "upper", "sd"]].values.tolist()
+        >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "conf_low", "conf_high", "sd"]].values.tolist()
         [[2.01, 1.72, 2.31, 1.41], [2.18, 1.89, 2.48, 1.39]]
         """
-        return predict_table(self.fit, self._law, newdata, level=level, interval=interval, coverage=coverage)
+        return predict_table(self.fit, self._law, newdata, of=of, interval=interval, level=level)
 
     # -- trust ---------------------------------------------------------------------------------------------
 
@@ -402,7 +405,7 @@ class LocationScaleResults(Coefficients):
         """
         level = check_level(level)
         line = line_along(self.fit.rows, variable, at=at, points=points)
-        options: dict[str, Any] = {"level": "population", "interval": interval, "coverage": level}
+        options: dict[str, Any] = {"of": "population", "interval": interval, "level": level}
         table = predict_table(self.fit, self._law, line, **options, between=True)
         response = self.fit.rows.equations[0].name
         return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)

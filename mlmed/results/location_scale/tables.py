@@ -159,9 +159,9 @@ def ranef_table(fit: Fit, *, level: float) -> pd.DataFrame:
             "group_var": ":".join(fit.rows.group),
             "effect": np.repeat(names, fit.problem.J),
             "group": np.tile(shown_clusters(fit.rows.clusters), len(names)),
-            "value": value,
-            "se": se,
-            "lower": value - z * se,
-            "upper": value + z * se,
+            "estimate": value,
+            "std_error": se,
+            "conf_low": value - z * se,
+            "conf_high": value + z * se,
         }
     )

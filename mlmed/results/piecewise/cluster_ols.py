@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mlmed.data.design import PlainDesign, complete_rows, plain_design
 from mlmed.data.levels import cluster_table
-from mlmed.effects.delta import delta_table
+from mlmed.effects.delta import COLUMNS, delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import DataError
 from mlmed.fit.vcov import lost_along, named, plain_covariance
@@ -141,15 +141,13 @@ class ClusterRegression(Coefficients):
         """Coefficients with t tests, ``df_resid`` degrees of freedom."""
         unit = np.eye(len(self.fit.beta))
         slopes = [Quantity(n, float(b), row) for n, b, row in zip(self.design.names, self.fit.beta, unit, strict=True)]
-        df = self.df_resid
-        return delta_table(slopes, self.parameter_vcov(vcov), level=level, df=df, tested=f"t with {df} df")
+        return delta_table(slopes, self.parameter_vcov(vcov), level=level, df=self.df_resid)
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
         """Coefficients in the columns of ``MixedResults.tidy``."""
         table = self.fixef(vcov=vcov, level=level)
-        table = table.assign(effect="fixed", equation=self.design.equation.name, group="", df=float(self.df_resid))
-        columns = ["effect", "equation", "group", "term", "estimate", "std_error", "statistic", "df"]
-        return table[[*columns, "p_value", "conf_low", "conf_high", "note"]]
+        table = table.assign(effect="fixed", equation=self.design.equation.name, group="")
+        return table[["effect", "equation", "group", *COLUMNS]]
 
     def summary(self, *, vcov: str = "block", level: float = 0.95) -> str:
         """The regression as text."""
@@ -160,7 +158,7 @@ class ClusterRegression(Coefficients):
             ("Residual", f"variance {self.sigma2:.6g}, {self.df_resid} df; log-likelihood {self.llf:.5f}"),
             *([("Left out", self.left_out)] if self.left_out else []),
         ]
-        table = self.fixef(vcov=vcov, level=level).drop(columns="note")
+        table = self.fixef(vcov=vcov, level=level).drop(columns=["df", "note"])
         heading = f"Coefficients ({100 * level:g}% intervals; {vcov} standard errors)"
         return "\n".join(
             [title, "=" * len(title), render_pairs(pairs), "", heading, render_table(table, statistic="t")]

@@ -23,7 +23,7 @@ from mlmed.errors import EffectError
 from mlmed.intervals.bootstrap import BootstrapResults, Plan
 from mlmed.intervals.options import check_options
 from mlmed.lmm.vcov import Vcov
-from mlmed.options import PiecewiseInterval, check_level, check_mapping, check_text
+from mlmed.options import PiecewiseInterval, check_level, check_mapping, check_text, own_words
 from mlmed.results.piecewise.bootstrap import bootstrap_separately, lost_of, refit_of, strata_of
 from mlmed.results.piecewise.fit import Asked, Fits
 from mlmed.results.piecewise.intervals import OPTIONS, effects_table, sobel_table
@@ -110,6 +110,7 @@ class PiecewiseInference:
             return str(error)
         return ""
 
+    @own_words
     def effects(
         self,
         *,
@@ -118,7 +119,7 @@ class PiecewiseInference:
         vcov: str | None = None,
         order: str | None = None,
         n: int | None = None,
-        method: str | None = None,
+        ends: str | None = None,
         strata: str | None = None,
         seed: int | None = None,
         n_jobs: int | None = None,
@@ -142,7 +143,7 @@ class PiecewiseInference:
             ``delta``: Aroian's standard error (default, as in ``mediate``), Sobel's, Goodman's.
         n : int
             Draws (``monte-carlo``, 20,000) or replicates (``bootstrap``, 1,000).
-        method : {"percentile", "bc", "bca", "basic", "normal"}
+        ends : {"percentile", "bc", "bca", "basic", "normal"}
             ``bootstrap``: how an interval is made of draws.
         strata : str
             ``bootstrap``: a column within whose values clusters are drawn.
@@ -156,7 +157,7 @@ class PiecewiseInference:
         Returns
         -------
         DataFrame
-            term, estimate, std_error, statistic, p_value, conf_low, conf_high, note.
+            term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
 
         Raises
         ------
@@ -164,15 +165,15 @@ class PiecewiseInference:
             An option that is not used, no seed, or equations that define no effects.
         """
         given = {
-            "vcov": vcov, "order": order, "n": n, "method": method, "strata": strata, "seed": seed, "n_jobs": n_jobs,
+            "vcov": vcov, "order": order, "n": n, "ends": ends, "strata": strata, "seed": seed, "n_jobs": n_jobs,
             "progress": progress,
         }  # fmt: skip
         level = check_level(level)
         options = check_options(OPTIONS, interval, given)
         if interval == "bootstrap":
-            how = options.pop("method")
+            how = options.pop("ends")
             boot = self.bootstrap(options.pop("n"), at=at, **options)
-            return boot.tidy(method=how, level=level, terms=list(self.effect_quantities(at)))
+            return boot.tidy(ends=how, level=level, terms=list(self.effect_quantities(at)))
         slopes, V = self._slopes(at), self._covariance(options.pop("vcov"))
         quantities = separate_quantities(slopes, self._psi, remarks(self.asked, self.fits, slopes))
         return effects_table(interval, quantities, slopes, V, psi=self._psi, level=level, **options)

@@ -26,7 +26,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
     "product": {"vcov": "block"},
     "bootstrap": {
-        "n": 1000, "method": "percentile", "strata": None, "seed": None, "n_jobs": None, "progress": False,
+        "n": 1000, "ends": "percentile", "strata": None, "seed": None, "n_jobs": None, "progress": False,
     },
 }  # fmt: skip
 #: The named tests of a b, by the order of the delta method that they are.
@@ -102,7 +102,7 @@ def _with_products(
         if np.isfinite(out["std_error"][term]):
             found = product_normal(mean[:k], covariance[:k, :k])
             ends = found.interval(level)
-            out.loc[term, numbers] = [found.sd, quantities[term].estimate / found.sd, found.p_value(), *ends]
+            out.loc[term, numbers] = [found.sd, quantities[term].estimate / found.sd, np.nan, found.p_value(), *ends]
     for term in QUOTIENTS:
         if not quantities[term].is_fixed:
             out.loc[term, numbers] = np.nan

@@ -62,7 +62,7 @@ def native_text(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: 
         table = fit.fixef(vcov=vcov, level=level)
         letter = "z"
         if isinstance(fit, ClusterRegression):
-            table, letter = table.drop(columns="note"), "t"
+            table, letter = table.drop(columns=["df", "note"]), "t"
         lines += ["", f"{name}: fixed effects ({100 * level:g}% intervals; {vcov} standard errors)"]
         lines.append(render_table(table, statistic=letter))
     if isinstance(effects, str):
@@ -132,7 +132,7 @@ def _equation(fit: Part, vcov: str, level: float) -> dict[str, Any]:
         "engine": "ols" if isinstance(fit, ClusterRegression) else "mixed",
         "nobs": fit.nobs,
         "n_clusters": fit.n_clusters,
-        "loglik": plain(fit.llf),
+        "llf": plain(fit.llf),
         "left_out": _left_out(fit),
         "fixef": records(fit.fixef(vcov=vcov, level=level)),
     }
