@@ -47,7 +47,7 @@ def framing() -> Reproduction:
             data,
             treatment=asked["treatment"],
             family_y=asked["outcome_family"],
-            robust=asked["robust"],
+            vcov=asked["robust"],
         )
 
     plain, crossed = (fit(asked["mediate"][name]["formula"]) for name in ("plain", "interaction"))
@@ -71,7 +71,7 @@ def _effects(fit: CausalResults, asked: dict[str, Any], name: str) -> Iterator[C
     """R's 1,000 draws of the page, and the longer run."""
 
     def table_at(level: float, n: int) -> pd.DataFrame:
-        return fit.effects("quasi-bayes", n=n, seed=SEED, level=level)
+        return fit.effects("monte-carlo", n=n, seed=SEED, level=level)
 
     rows = asked["mediate"][name]["rows"], asked["longer_run"][name]
     yield from _runs(table_at, rows, f"mediate, {name}", int(asked["longer_run"]["simulations"]))
@@ -151,7 +151,7 @@ def _product() -> Pair:
 
 
 def _notes(plain: CausalResults) -> tuple[str, ...]:
-    exact, drawn = by_term(plain.effects()), by_term(plain.effects("quasi-bayes", n=DRAWS, seed=SEED))
+    exact, drawn = by_term(plain.effects()), by_term(plain.effects("monte-carlo", n=DRAWS, seed=SEED))
     return (
         f"R draws coefficients from their normal distribution; ours are {DRAWS:,} draws with seed {SEED}. Differences "
         "in MC errors are those beyond the rounding of what was printed, over the Monte Carlo standard error of the "

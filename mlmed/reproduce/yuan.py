@@ -177,7 +177,7 @@ def _mediation(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
     """R's two runs; random effects are drawn as R draws them."""
 
     def table_at(level: float, n: int = ERROR_DRAWS) -> pd.DataFrame:
-        return fit.effects("quasi-bayes", n=n, seed=SEED, level=level, ranef_draws="independent")
+        return fit.effects("monte-carlo", n=n, seed=SEED, level=level, ranef_draws="independent")
 
     ours, draws = table_at(0.95, DRAWS), (1000, DRAWS)
     ours = with_medians(ours, lambda level: table_at(level, DRAWS))
@@ -209,7 +209,7 @@ def _notes(fits: _Fits, asked: dict[str, Any]) -> tuple[str, ...]:
     stan = {row["term"]: row["mean"] for row in asked["stan"]["rows"]}
     reml, ml = (fit.effects().set_index("term")["estimate"] for fit in (fits.reml, fits.ml))
     product = reml["a"] * reml["b"]
-    own = fits.outcomes.effects("quasi-bayes", n=DRAWS, seed=SEED)
+    own = fits.outcomes.effects("monte-carlo", n=DRAWS, seed=SEED)
     low, high = (by_term(own)["acme"][end] for end in ("conf_low", "conf_high"))
     covariance = float(stan["avg_ind_effect"]) - float(stan["naive_ind_effect"])
     return (

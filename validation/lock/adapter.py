@@ -44,7 +44,8 @@ NAMES: dict[str, str] = {}
 KEYWORDS: dict[tuple[str, str, str], str] = {
     ("", "effects", "ends"): "method",
     ("", "summary", "ends"): "method",
-    ("causal", "fit", "vcov"): "robust",
+    ("causal", "effects", "groups"): "of",
+    ("causal", "summary", "groups"): "of",
     ("", "predict", "of"): "level",
     ("", "predict", "level"): "coverage",
     ("", "resid", "of"): "level",
@@ -55,7 +56,7 @@ KEYWORDS: dict[tuple[str, str, str], str] = {
 }
 
 #: (school or "", the lock's keyword, its value) -> today's value.
-VALUES: dict[tuple[str, str, str], str] = {("causal", "interval", "monte-carlo"): "quasi-bayes"}
+VALUES: dict[tuple[str, str, str], str] = {}
 
 #: Columns whose values name a row of a table: the first of these whose columns the table has.
 KEYS: tuple[tuple[str, ...], ...] = (
@@ -128,8 +129,6 @@ def _named(school: str, what: str, options: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         name = KEYWORDS.get((school, what, key), KEYWORDS.get(("", what, key), key))
         out[name] = VALUES.get((school, key, value), value) if isinstance(value, str) else value
-    if school == "causal" and what == "fit" and "contrast" in out:
-        out["control_value"], out["treat_value"] = out.pop("contrast")
     return out
 
 
