@@ -54,11 +54,11 @@ def own_times(data: pd.DataFrame, repeats: int) -> dict[str, float]:
     """The page's analysis in steps, and what else there is."""
 
     def fit() -> Any:
-        return mlmed.causal(MEDIATOR, OUTCOME, data, treatment="treat", family_y="probit", robust="HC3")
+        return mlmed.causal(MEDIATOR, OUTCOME, data, treatment="treat", family_y="probit", vcov="HC3")
 
     def analysis() -> None:
         result = fit()
-        result.effects("quasi-bayes", n=1000, seed=1)
+        result.effects("monte-carlo", n=1000, seed=1)
         result.sensitivity(np.linspace(-0.9, 0.9, 10), n=1000, seed=1)
 
     fitted = fit()
@@ -67,13 +67,13 @@ def own_times(data: pd.DataFrame, repeats: int) -> dict[str, float]:
     return {
         "fit, 1,000 draws, 10 sensitivity points": seconds(analysis, repeats),
         "of this: fit": seconds(fit, repeats),
-        "of this: effects, 1,000 draws": seconds(lambda: fit().effects("quasi-bayes", n=1000, seed=1), repeats)
+        "of this: effects, 1,000 draws": seconds(lambda: fit().effects("monte-carlo", n=1000, seed=1), repeats)
         - seconds(fit, repeats),
-        "effects, 50,000 draws": seconds(lambda: fitted.effects("quasi-bayes", n=50_000, seed=1), 3),
+        "effects, 50,000 draws": seconds(lambda: fitted.effects("monte-carlo", n=50_000, seed=1), 3),
         "effects, delta method": seconds(lambda: fitted.effects(), repeats),
         "effects, 200 bootstrap replicates": seconds(lambda: fitted.effects("bootstrap", n=200, seed=1), 1),
         "two mixed models (50 groups of 20), effects, 1,000 draws": seconds(
-            lambda: mixed.effects("quasi-bayes", n=1000, seed=1), repeats
+            lambda: mixed.effects("monte-carlo", n=1000, seed=1), repeats
         ),
     }
 

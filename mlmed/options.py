@@ -26,9 +26,9 @@ __all__ = [
     "DESIGNS",
     "ENDS",
     "FAMILIES",
-    "GROUPS",
     "HC_KINDS",
     "INTERVALS",
+    "JOINT_INTERVALS",
     "METHODS",
     "MOST",
     "MOST_POINTS",
@@ -40,6 +40,7 @@ __all__ = [
     "RESAMPLED",
     "RESIDUALS",
     "ROBUST_KINDS",
+    "ROW_KINDS",
     "SENSITIVE",
     "SENSITIVITY_FORMULAS",
     "SENSITIVITY_INTERVALS",
@@ -47,15 +48,16 @@ __all__ = [
     "STRUCTURES",
     "STYLES",
     "VCOV_KINDS",
+    "VCOV_NAMES",
     "CausalInterval",
     "Ddf",
     "Density",
     "Design",
     "Ends",
     "Family",
-    "Groups",
     "HcKind",
     "Interval",
+    "JointInterval",
     "Method",
     "Of",
     "Order",
@@ -65,9 +67,11 @@ __all__ = [
     "Residual",
     "RobustKind",
     "Sensitive",
+    "SensitivityInterval",
     "StackOrder",
     "Structure",
     "VcovKind",
+    "VcovName",
     "check_count",
     "check_flag",
     "check_formulas",
@@ -80,6 +84,7 @@ __all__ = [
     "check_path",
     "check_seed",
     "check_text",
+    "check_vcov",
     "is_number",
     "is_one_value",
     "is_whole",
@@ -111,18 +116,32 @@ ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
 ALL_KINDS = (*VCOV_KINDS, *ROBUST_KINDS)
 HcKind = Literal["HC0", "HC1", "HC2", "HC3"]
 HC_KINDS: tuple[str, ...] = get_args(HcKind)
+#: Where rows do not depend on each other; and every name of a covariance.
+ROW_KINDS = ("iid", *HC_KINDS)
+VcovName = Literal[VcovKind, RobustKind, HcKind, "iid"]
+VCOV_NAMES: tuple[str, ...] = get_args(VcovName)
+#: What some of them are for, and why they are not there otherwise.
+UNLIKE = {
+    VCOV_KINDS: "equations with random terms, and none has any",
+    ROBUST_KINDS: "rows that depend on each other within clusters, and none are named (cluster='...')",
+    ROW_KINDS: "rows that do not depend on each other, and here those of a cluster do",
+}
 #: Order of the delta method, and degrees of freedom.
 Order = Literal["first", "second", "unbiased"]
 ORDERS: tuple[str, ...] = get_args(Order)
 Ddf = Literal["none", "satterthwaite", "kenward-roger", "residual"]
 DDF_KINDS: tuple[str, ...] = get_args(Ddf)
-#: Intervals of effects, by mode.
-Interval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
+#: Intervals of effects, and which of them each mode has.
+Interval = Literal["delta", "monte-carlo", "product", "profile", "bootstrap"]
 INTERVALS: tuple[str, ...] = get_args(Interval)
+JointInterval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
+JOINT_INTERVALS: tuple[str, ...] = get_args(JointInterval)
 PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
 PIECEWISE_INTERVALS: tuple[str, ...] = get_args(PiecewiseInterval)
-CausalInterval = Literal["delta", "quasi-bayes", "bootstrap"]
+CausalInterval = Literal["delta", "monte-carlo", "bootstrap"]
 CAUSAL_INTERVALS: tuple[str, ...] = get_args(CausalInterval)
+SensitivityInterval = Literal["delta", "monte-carlo"]
+SENSITIVITY_INTERVALS: tuple[str, ...] = get_args(SensitivityInterval)
 #: How the ends of an interval are made of draws, and what a bootstrap draws again.
 Ends = Literal["percentile", "bc", "bca", "basic", "normal"]
 ENDS: tuple[str, ...] = get_args(Ends)
@@ -135,14 +154,12 @@ PREDICTION_INTERVALS = ("confidence", "prediction")
 #: What the densities of a predictive check are of.
 Density = Literal["value", "cluster-mean", "cluster-sd"]
 DENSITIES: tuple[str, ...] = get_args(Density)
-#: What causal effects average over, how they draw random effects, and which of them a sensitivity analysis looks at.
-Groups = Literal["modes", "population"]
-GROUPS: tuple[str, ...] = get_args(Groups)
+#: How causal effects draw random effects, and which of them a sensitivity analysis looks at.
 RanefDraws = Literal["joint", "independent"]
 RANEF_DRAWS: tuple[str, ...] = get_args(RanefDraws)
 Sensitive = Literal["indirect", "direct"]
 SENSITIVE: tuple[str, ...] = get_args(Sensitive)
-SENSITIVITY_FORMULAS, SENSITIVITY_INTERVALS = ("exact", "medsens"), ("delta", "quasi-bayes")
+SENSITIVITY_FORMULAS = ("exact", "medsens")
 #: Levels of the variables of a simulated population.
 Design = Literal["1-1-1", "2-1-1", "2-2-1"]
 DESIGNS: tuple[str, ...] = get_args(Design)
@@ -151,6 +168,15 @@ StackOrder = Literal["stata", "equations"]
 STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)
 #: Form of a summary.
 STYLES = ("text", "stata")
+
+#: Words of other packages (R's ``mediation``, statsmodels), and the words here that may be meant.
+ELSEWHERE = {
+    **dict.fromkeys(("quasi-bayes", "quasi-bayesian", "quasi-bayesian monte carlo", "simulation"), ("monte-carlo",)),
+    **dict.fromkeys(("robust", "robustse"), ("vcov", "HC3", "CR1")),
+    **dict.fromkeys(("nonrobust", "model", "model-based"), ("iid", "block")),
+    **dict.fromkeys(("control", "treated", "control-value", "treat-value"), ("contrast",)),
+    "boot": ("bootstrap", "interval"),
+}
 #: Letters of the beginning of a word that is meant.
 BEGUN = 3
 #: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
@@ -213,15 +239,40 @@ def close_to(value: Any, words: Collection[str]) -> str | None:
     --------
     >>> close_to("REML", METHODS), close_to("diag", STRUCTURES), close_to("bayes", METHODS)
     ('reml', 'diagonal', None)
+    >>> close_to("quasi-Bayes", INTERVALS), close_to("--control.value", ["--contrast"])
+    ('monte-carlo', '--contrast')
     """
     if not isinstance(value, str) or not 1 < len(value) <= LETTERS:
         return None
     folded = {word.casefold().replace("_", "-"): word for word in words}
     asked = value.strip().casefold().replace("_", "-")
+    stem = asked.lstrip("-")
+    dashes = asked[: len(asked) - len(stem)]
+    for word in ELSEWHERE.get(stem.replace(".", "-"), ()):
+        if (option := f"{dashes}{word.casefold()}") in folded:
+            return folded[option]
     found = difflib.get_close_matches(asked, folded, n=1, cutoff=0.75)
     begun = [word for word in folded if len(asked) >= BEGUN and word.startswith(asked)]
     meant = found or (begun if len(begun) == 1 else [])
     return folded[meant[0]] if meant else None
+
+
+def check_vcov(value: Any, there: Collection[str] = ALL_KINDS) -> str:
+    """The name of a covariance that a model has; by default one with random effects.
+
+    Examples
+    --------
+    >>> check_vcov("CR2")
+    'CR2'
+    >>> check_vcov("HC3")
+    Traceback (most recent call last):
+    mlmed.errors.EffectError: vcov='HC3' is for rows that do not depend on each other, and here those of a cluster do;
+    use one of block, joint, CR0, CR1, CR2, cluster
+    """
+    if isinstance(value, str) and value in VCOV_NAMES and value not in there:
+        kinds = next(kinds for kinds in UNLIKE if value in kinds)
+        raise EffectError(f"vcov={value!r} is for {UNLIKE[kinds]}; use one of {named(there)}")
+    return one_of(value, there, "vcov")
 
 
 def is_whole(value: Any) -> bool:

@@ -31,7 +31,7 @@ PAIRS = [("linear", "linear"), ("linear", "probit"), ("probit", "linear")]
 def probit_fit(framing: pd.DataFrame) -> CausalResults:
     """The published fit: linear mediator, probit outcome, HC3."""
     outcome = f"cong_mesg ~ emo + {COVARIATES}"
-    return mlmed.causal(f"emo ~ {COVARIATES}", outcome, framing, treatment="treat", family_y="probit", robust="HC3")
+    return mlmed.causal(f"emo ~ {COVARIATES}", outcome, framing, treatment="treat", family_y="probit", vcov="HC3")
 
 
 def column(result, term: str, name: str) -> pd.Series:

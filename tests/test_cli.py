@@ -310,7 +310,7 @@ def test_a_labelled_response_stays_a_number_and_that_is_said(run: Run, labelled:
 def test_a_labelled_treatment_in_every_command(run: Run, labelled: Path, frame: pd.DataFrame) -> None:
     """Two levels: the effects of the codes 0 and 1."""
     asked = ("--mediator", "m ~ arm + (1 | id)", "--outcome", "y ~ m + arm + (1 | id)", "--format", "csv")
-    for command, more in (("effects", ()), ("piecewise", ()), ("causal", ("--control", "usual", "--treated", "new"))):
+    for command, more in (("effects", ()), ("piecewise", ()), ("causal", ("--contrast", "usual", "new"))):
         status, out, err = run(command, labelled, *asked, *more)
         assert status == 0, err
         assert "levels of arm (0 usual, 1 new)" in err

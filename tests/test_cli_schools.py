@@ -101,35 +101,35 @@ def test_piecewise_refuses(run: Run) -> None:
 
 def test_causal_with_a_factor_and_a_covariate(run: Run, binary: Path) -> None:
     asked = ("causal", binary, "--mediator", "m ~ arm + w", "--outcome", "y ~ m + arm + w", "--treatment", "arm")
-    values = ("--control", "control", "--treated", "drug", "--family-y", "probit", "--robust", "HC3")
+    values = ("--contrast", "control", "drug", "--family-y", "probit", "--vcov", "HC3")
     status, out, err = run(*asked, *values)
     assert (status, err) == (0, "")
     assert "arm: control (control) to drug (treated)" in out
     status, out, _ = run(*asked, *values, "--at", "w=1", "--format", "json")
     rows = {row["term"]: row["estimate"] for row in json.loads(out)}
     fit = mlmed.causal(
-        "m ~ arm + w", "y ~ m + arm + w", pd.read_csv(binary), treatment="arm", control_value="control",
-        treat_value="drug", family_y="probit", robust="HC3",
+        "m ~ arm + w", "y ~ m + arm + w", pd.read_csv(binary), treatment="arm", contrast=("control", "drug"),
+        family_y="probit", vcov="HC3",
     )  # fmt: skip
     expected = fit.effects(at={"w": 1}).set_index("term").loc["acme", "estimate"]
     assert rows["acme"] == pytest.approx(expected, rel=SAME)
-    drawn = run(*asked, *values, "--interval", "quasi-bayes", "-n", 200, "--seed", 3)[1]
+    drawn = run(*asked, *values, "--interval", "monte-carlo", "-n", 200, "--seed", 3)[1]
     assert "200 draws" in drawn
 
 
 def test_causal_sensitivity(run: Run, binary: Path) -> None:
     asked = ("causal", binary, "--mediator", "m ~ w", "--outcome", "y ~ m + w", "--family-y", "probit", "--sensitivity")
-    status, out, _ = run(*asked, "--control", 0, "--treated", 1)
+    status, out, _ = run(*asked, "--contrast", 0, 1)
     assert status == 0
     assert "Where the estimate is zero" in out
-    status, out, _ = run(*asked, "-n", 100, "--seed", 1, "--interval", "quasi-bayes", "--format", "csv")
+    status, out, _ = run(*asked, "-n", 100, "--seed", 1, "--interval", "monte-carlo", "--format", "csv")
     assert pd.read_csv(io.StringIO(out))["rho"].nunique() == 19
     status, _, err = run(*asked, "--at", "w=1")
     assert (status, "leave out at" in err) == (2, True)
 
 
 def test_causal_groups(run: Run) -> None:
-    out = run("causal", *MODEL, "--groups", "population", "--format", "csv")[1]
+    out = run("causal", *MODEL, "--of", "population", "--format", "csv")[1]
     table = pd.read_csv(io.StringIO(out)).set_index("term")
     assert table.loc["acme", "estimate"] == pytest.approx(-0.034132, abs=5e-7)
 

@@ -95,9 +95,7 @@ def test_every_mode(data: pd.DataFrame, mode: str) -> None:
     asked = {
         "mediate": lambda: mlmed.mediate(f"m ~ x + {bad} {tail}", f"y ~ m + x {tail}", data, treatment="x"),
         "piecewise": lambda: mlmed.piecewise(f"m ~ x + {bad} {tail}", f"y ~ m + x {tail}", data, treatment="x"),
-        "causal": lambda: mlmed.causal(
-            "m ~ k", f"y ~ m + k + {bad}", data, treatment="k", control_value=1, treat_value=2
-        ),
+        "causal": lambda: mlmed.causal("m ~ k", f"y ~ m + k + {bad}", data, treatment="k", contrast=(1, 2)),
         "scale": lambda: mlmed.location_scale("m ~ x + (1 | id)", f"~ {bad}", data),
         "response": lambda: mlmed.mixed(f"np.where(arm == 1, 0, m) ~ x {tail}", data),
         "random": lambda: mlmed.mixed(f"m ~ x + (1 + {bad} | id)", data),

@@ -41,6 +41,25 @@ def _choices() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (("--interval", "quasi-bayes"), "'monte-carlo'"),
+        (("--interval", "Quasi-Bayesian"), "'monte-carlo'"),
+        (("--vcov", "robust"), "'HC3'"),
+        (("--robustSE", "TRUE"), "--vcov"),
+        (("--robust", "HC3"), "--vcov"),
+        (("--control.value", "0"), "--contrast"),
+        (("--treat_value", "1"), "--contrast"),
+        (("--boot", "TRUE"), "--interval"),
+    ],
+)
+def test_words_of_mediation_are_known(capsys: pytest.CaptureFixture[str], typed: tuple[str, str], meant: str) -> None:
+    """What a user of R's mediation types."""
+    told = refused(capsys, "causal", "DATA", "--mediator", "m ~ x", "--outcome", "y ~ m + x", *typed)
+    assert told.endswith(f"did you mean {meant}?"), told
+
+
 def test_there_are_words_in_every_command_that_fits() -> None:
     assert {"fit", "effects", "piecewise", "causal", "mixed", "compare"} <= {command for command, *_ in _choices()}
     assert len(_choices()) > 100

@@ -122,7 +122,7 @@ def test_a_mediator_of_two_values(data: pd.DataFrame, code: str) -> None:
 @pytest.mark.parametrize("clusters", ["", " + (1 | id)"])
 def test_a_mediator_of_two_values_in_causal(data: pd.DataFrame, clusters: str) -> None:
     """Average effects, with and without random effects."""
-    question = {"treatment": "treat", "control_value": 1, "treat_value": 2}
+    question = {"treatment": "treat", "contrast": (1, 2)}
     left = mlmed.causal(f"mc ~ treat{clusters}", f"y ~ I(mc == 3)*treat + x{clusters}", data, **question)
     right = mlmed.causal(f"m01 ~ treat{clusters}", f"y ~ m01*treat + x{clusters}", data, **question)
     same(left.effects(), right.effects())

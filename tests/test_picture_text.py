@@ -37,7 +37,7 @@ def fits(data: pd.DataFrame) -> dict[str, Any]:
         "joint": mlmed.mediate(*FORMULAS, data),
         "scale": mlmed.location_scale(f"`{Y}` ~ `{X}` + `{ARM}` + (1 |c| `{ID}`)", f"~ `{X}` + (1 |c| `{ID}`)", data),
         "causal": mlmed.causal(
-            f"`{M}` ~ t", f"`{Y}` ~ `{M}` + t", data, treatment="t", control_value=LEVELS[0], treat_value=LEVELS[1]
+            f"`{M}` ~ t", f"`{Y}` ~ `{M}` + t", data, treatment="t", contrast=(LEVELS[0], LEVELS[1])
         ),
         "power": mlmed.simulate.power(15, 5, n=2, seed=1),
         "study": mlmed.simulate.study([0.0], n_clusters=15, n=2, seed=1),

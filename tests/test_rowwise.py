@@ -63,11 +63,9 @@ def test_every_mode(data: pd.DataFrame, mode: str) -> None:
     asked = {
         "mediate": lambda: mlmed.mediate(f"m ~ x*{bad} + (1 | id)", "y ~ m + x + (1 | id)", data, treatment="x"),
         "piecewise": lambda: mlmed.piecewise(f"m ~ x*{bad} + (1 | id)", "y ~ m + x + (1 | id)", data, treatment="x"),
-        "causal": lambda: mlmed.causal(
-            "m ~ k", f"y ~ m + k*{bad}", data, treatment="k", control_value=1, treat_value=2
-        ),
+        "causal": lambda: mlmed.causal("m ~ k", f"y ~ m + k*{bad}", data, treatment="k", contrast=(1, 2)),
         "mixed causal": lambda: mlmed.causal(
-            "m ~ k + (1 | id)", f"y ~ m + k*{bad} + (1 | id)", data, treatment="k", control_value=1, treat_value=2
+            "m ~ k + (1 | id)", f"y ~ m + k*{bad} + (1 | id)", data, treatment="k", contrast=(1, 2)
         ),
         "location_scale": lambda: mlmed.location_scale("m ~ x + (1 | id)", f"~ {bad}", data),
         "2-2-1": lambda: mlmed.piecewise(f"m ~ x*{bad}", "y ~ m + x + (1 | id)", clusters, treatment="x"),

@@ -23,7 +23,7 @@ from mlmed.intervals.options import check_options
 from mlmed.intervals.table import OPTIONS, effects_table
 from mlmed.lmm.estimates import Estimates
 from mlmed.notes import warns
-from mlmed.options import Interval, Method, check_level, check_mapping, own_words
+from mlmed.options import JointInterval, Method, check_level, check_mapping, own_words
 from mlmed.report.stata import StataReport
 from mlmed.report.text import format_number, render_table
 from mlmed.results.comparison_rows import missing_effects
@@ -71,7 +71,7 @@ class MediationResults(MixedResults):
     def effects(
         self,
         *,
-        interval: Interval = "delta",
+        interval: JointInterval = "delta",
         level: float = 0.95,
         vcov: str | None = None,
         order: str | None = None,

@@ -118,10 +118,9 @@ def _every_fit(options: argparse.Namespace) -> list[Comparable]:
     separate = [piecewise(*asked, data, method=method, **chosen) for method in BOTH]
     if separate[0].design != "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows
         return [*separate]
-    control, treated = pair or (None, None)
-    averaged = causal(*asked, data, treatment=options.treatment, control_value=control, treat_value=treated)
-    if pair is None and _unlike_a_unit(averaged.chain.values):  # the others would show the effect of one unit
-        chosen["contrast"] = averaged.chain.values
+    averaged = causal(*asked, data, **chosen)
+    if pair is None and _unlike_a_unit(averaged.contrast):  # the others would show the effect of one unit
+        chosen["contrast"] = averaged.contrast
         separate = [piecewise(*asked, data, method=method, **chosen) for method in BOTH]
     return [*(mediate(*asked, data, method=method, **chosen) for method in BOTH), *separate, averaged]
 

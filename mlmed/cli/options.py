@@ -12,14 +12,15 @@ from mlmed.options import (
     DDF_KINDS,
     ENDS,
     FAMILIES,
-    HC_KINDS,
-    INTERVALS,
+    JOINT_INTERVALS,
     METHODS,
+    OF,
     ORDERS,
     PIECEWISE_INTERVALS,
     RESAMPLED,
     RESIDUALS,
     STRUCTURES,
+    VCOV_NAMES,
 )
 
 __all__ = ["add_options"]
@@ -82,15 +83,14 @@ def _add_piecewise(piecewise: argparse.ArgumentParser) -> None:
 
 def _add_causal(causal: argparse.ArgumentParser) -> None:
     _add_mediation(causal)
+    _add_contrast(causal)
     _add_at(causal)
     causal.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
-    causal.add_argument("--control", metavar="VALUE", help="of the treatment (default: the lower of two, or 0)")
-    causal.add_argument("--treated", metavar="VALUE", help="of the treatment (default: the upper of two, or 1)")
     causal.add_argument("--family-m", choices=FAMILIES, default="linear", help="of the mediator")
     causal.add_argument("--family-y", choices=FAMILIES, default="linear", help="of the outcome")
-    causal.add_argument("--robust", choices=HC_KINDS, help="robust covariance of the estimates")
+    causal.add_argument("--vcov", choices=VCOV_NAMES, help="kind of standard errors (default: the model's)")
     causal.add_argument("--cluster", metavar="COLUMN", help="covariance and bootstrap by cluster")
-    causal.add_argument("--groups", choices=("modes", "population"), help="mixed models: these clusters, or all")
+    causal.add_argument("--of", choices=OF, help="mixed models: all clusters, or these (default)")
     causal.add_argument("--interval", choices=CAUSAL_INTERVALS, help="see docs/causal.md (default delta)")
     causal.add_argument("--sensitivity", action="store_true", help="effects by correlation of the errors")
     causal.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
@@ -180,7 +180,7 @@ def _add_draws(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_intervals(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--interval", choices=INTERVALS, default="delta", help="see docs/choosing_intervals.md")
+    parser.add_argument("--interval", choices=JOINT_INTERVALS, default="delta", help="see docs/choosing_intervals.md")
     parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
     parser.add_argument("--order", choices=ORDERS, help="of the delta method (default second)")
     parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")

@@ -34,7 +34,7 @@ from mlmed.formula import Equation, parse_equation
 from mlmed.glm.family import BINARY
 from mlmed.quadrature.rows import read_equations
 
-__all__ = ["given_at", "given_pair", "given_value", "read", "scan_progress"]
+__all__ = ["given_at", "given_pair", "read", "scan_progress"]
 
 
 def read(options: argparse.Namespace) -> Any:
@@ -150,11 +150,6 @@ def _number_or_text(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def given_value(text: str | None) -> float | str | None:
-    """``--control VALUE``; None where it was not given."""
-    return None if text is None else _number_or_text(text)
 
 
 def given_pair(values: list[str] | None) -> tuple[Any, Any] | None:

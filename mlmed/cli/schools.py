@@ -9,7 +9,7 @@ from mlmed.api.causal import CausalResults, causal
 from mlmed.api.location_scale import location_scale
 from mlmed.api.piecewise import piecewise
 from mlmed.cli.fitting import as_format, described, watched
-from mlmed.cli.reading import given_at, given_pair, given_value, read
+from mlmed.cli.reading import given_at, given_pair, read
 from mlmed.errors import DataError
 
 __all__ = ["causal_model", "location_scale_model", "piecewise_model"]
@@ -51,17 +51,16 @@ def causal_model(options: argparse.Namespace) -> str:
         options.outcome,
         read(options),
         treatment=options.treatment,
-        control_value=given_value(options.control),
-        treat_value=given_value(options.treated),
+        contrast=given_pair(options.contrast),
         family_m=options.family_m,
         family_y=options.family_y,
-        robust=options.robust,
+        vcov=options.vcov,
         cluster=options.cluster,
         method=options.method,
     )
     given = {
         "interval": options.interval, "n": options.n, "seed": options.seed, "at": given_at(options.at),
-        "groups": options.groups, "ends": options.ends, "n_jobs": options.jobs,
+        "of": options.of, "ends": options.ends, "n_jobs": options.jobs,
         "progress": watched(options.interval),
     }  # fmt: skip
     asked = {name: value for name, value in given.items() if value is not None}

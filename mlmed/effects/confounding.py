@@ -143,6 +143,8 @@ class Jointly:
         Rows with the same number may depend on each other: a cluster-robust covariance.
     robust : bool
         A covariance that does not trust the variances; implied by ``codes``.
+    corrected : bool
+        With ``codes``: times J/(J - 1) of J clusters, as CR1 has it; without it is CR0.
     fits : dict
         What has been fitted, by rho; without the scores, n numbers a parameter.
     roots : dict
@@ -152,6 +154,7 @@ class Jointly:
     pair: Pair
     codes: NDArray[np.intp] | None = None
     robust: bool = False
+    corrected: bool = True
     fits: dict[float, PairFit] = field(default_factory=dict)
     roots: dict[float, Array] = field(default_factory=dict)
 
@@ -190,7 +193,7 @@ class Jointly:
             J = int(self.codes.max()) + 1
             sums = np.zeros((J, scores.shape[1]))
             np.add.at(sums, self.codes, scores)
-            scores = sums * np.sqrt(J / (J - 1.0))
+            scores = sums * np.sqrt(J / (J - 1.0) if self.corrected else 1.0)
         R = np.asarray(
             np.linalg.qr(scores @ fit.vcov, mode="r"), dtype=np.float64
         )  # also for fewer clusters than parameters

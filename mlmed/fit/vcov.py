@@ -14,7 +14,7 @@ from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.lmm.percluster import ClusterProducts, cluster_products
 from mlmed.lmm.sandwich import Alone, moves_of_one, sandwich_vcov, without_rounding
 from mlmed.lmm.vcov import Directions, Vcov, information_of, parameter_vcov
-from mlmed.options import ALL_KINDS, HC_KINDS, one_of
+from mlmed.options import HC_KINDS, check_vcov
 
 __all__ = [
     "BOUNDARY_NOTE",
@@ -61,11 +61,13 @@ def _sandwich(kind: str, fitted: Fitted) -> Vcov:
 
 
 def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
+    assert codes is None, kind  # of rows in clusters there is no such covariance
     return hc_vcov(fit, kind)
 
 
 #: Every covariance by name: of psi of a linear mixed model, and of an ordinary regression given the cluster of
-#: each row (None: every row is one, where CR2 is HC2); None where that of the model is meant, or where there is none.
+#: each row (None: every row is one, where CR2 is HC2). None: of linear mixed models there is none, of ordinary
+#: regressions that of the model is meant.
 ESTIMATORS: dict[
     str, tuple[Callable[[Fitted], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
 ] = {
@@ -75,6 +77,7 @@ ESTIMATORS: dict[
     "CR1": (partial(_sandwich, "CR1"), cluster_vcov),
     "CR2": (partial(_sandwich, "CR2"), partial(_in_rows, "HC2")),
     "cluster": (partial(_sandwich, "cluster"), cluster_vcov),
+    "iid": (None, None),
     **{kind: (None, partial(_in_rows, kind)) for kind in HC_KINDS},
 }  # fmt: skip
 
@@ -85,9 +88,9 @@ def covariance(fitted: Fitted, kind: str) -> Vcov:
     Raises
     ------
     EffectError
-        Unknown kind.
+        Unknown kind, or one of ordinary regressions.
     """
-    estimate = ESTIMATORS[one_of(kind, ALL_KINDS, "vcov")][0]
+    estimate = ESTIMATORS[check_vcov(kind)][0]
     assert estimate is not None
     return estimate(fitted)
 

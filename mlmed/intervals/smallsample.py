@@ -24,7 +24,7 @@ from mlmed.intervals.degrees import (
 )
 from mlmed.lmm.estimates import Estimates
 from mlmed.notes import joined
-from mlmed.options import ALL_KINDS, DDF_KINDS, VCOV_KINDS, one_of
+from mlmed.options import DDF_KINDS, VCOV_KINDS, check_vcov, one_of
 
 __all__ = ["delta_with_df", "errors_and_df"]
 
@@ -123,7 +123,7 @@ def errors_and_df(
 
 def _check(ddf: str, vcov: str) -> None:
     one_of(ddf, DDF_KINDS, "ddf")
-    one_of(vcov, ALL_KINDS, "vcov")
+    check_vcov(vcov)
     if ddf == "kenward-roger" and vcov != "block":
         raise EffectError(f"ddf='kenward-roger' corrects vcov='block'; found vcov={vcov!r}")
     if ddf == "satterthwaite" and vcov not in VCOV_KINDS:

@@ -149,7 +149,7 @@ def framing() -> Reproduction:
             data,
             treatment=asked["treatment"],
             family_y=asked["outcome_family"],
-            robust=asked["robust"],
+            vcov=asked["robust"],
         )
 
     plain, crossed = (fit(asked["mediate"][name]["formula"]) for name in ("plain", "interaction"))
@@ -173,7 +173,7 @@ def _framing_effects(fit: CausalResults, asked: dict[str, Any], name: str) -> It
     """R's 1,000 draws of the page, and the longer run."""
 
     def table_at(level: float, n: int) -> pd.DataFrame:
-        return fit.effects("quasi-bayes", n=n, seed=FRAMING_SEED, level=level)
+        return fit.effects("monte-carlo", n=n, seed=FRAMING_SEED, level=level)
 
     rows = asked["mediate"][name]["rows"], asked["longer_run"][name]
     yield from _runs(table_at, rows, f"mediate, {name}", int(asked["longer_run"]["simulations"]))
@@ -253,7 +253,7 @@ def _product() -> Pair:
 
 
 def _framing_notes(plain: CausalResults) -> tuple[str, ...]:
-    exact, drawn = by_term(plain.effects()), by_term(plain.effects("quasi-bayes", n=DRAWS, seed=FRAMING_SEED))
+    exact, drawn = by_term(plain.effects()), by_term(plain.effects("monte-carlo", n=DRAWS, seed=FRAMING_SEED))
     return (
         f"R draws coefficients from their normal distribution; ours are {DRAWS:,} draws with seed {FRAMING_SEED}. "
         "Differences in MC errors are those beyond the rounding of what was printed, over the Monte Carlo standard "
@@ -424,7 +424,7 @@ def _mediation(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
     """R's two runs; random effects are drawn as R draws them."""
 
     def table_at(level: float, n: int = ERROR_DRAWS) -> pd.DataFrame:
-        return fit.effects("quasi-bayes", n=n, seed=YUAN_SEED, level=level, ranef_draws="independent")
+        return fit.effects("monte-carlo", n=n, seed=YUAN_SEED, level=level, ranef_draws="independent")
 
     ours, draws = table_at(0.95, DRAWS), (1000, DRAWS)
     ours = with_medians(ours, lambda level: table_at(level, DRAWS))
@@ -456,7 +456,7 @@ def _yuan_notes(fits: _Fits, asked: dict[str, Any]) -> tuple[str, ...]:
     stan = {row["term"]: row["mean"] for row in asked["stan"]["rows"]}
     reml, ml = (fit.effects().set_index("term")["estimate"] for fit in (fits.reml, fits.ml))
     product = reml["a"] * reml["b"]
-    own = fits.outcomes.effects("quasi-bayes", n=DRAWS, seed=YUAN_SEED)
+    own = fits.outcomes.effects("monte-carlo", n=DRAWS, seed=YUAN_SEED)
     low, high = (by_term(own)["acme"][end] for end in ("conf_low", "conf_high"))
     covariance = float(stan["avg_ind_effect"]) - float(stan["naive_ind_effect"])
     return (

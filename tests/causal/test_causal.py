@@ -25,12 +25,12 @@ from tests.tolerances import DERIVATIVE, SAME
 def framing_fit(data: pd.DataFrame, by: str) -> CausalResults:
     covariates = "age + educ + gender + income"
     outcome = f"cong_mesg ~ emo {by} treat + {covariates}"
-    return causal(f"emo ~ treat + {covariates}", outcome, data, treatment="treat", family_y="probit", robust="HC3")
+    return causal(f"emo ~ treat + {covariates}", outcome, data, treatment="treat", family_y="probit", vcov="HC3")
 
 
 def test_published_framing_through_the_table(dataset):
     """R's numbers from ``effects``; in Monte Carlo errors they are in ``validation/comparison_checks.py``."""
-    table = framing_fit(dataset("framing"), "+").effects("quasi-bayes", n=10_000, seed=1).set_index("term")
+    table = framing_fit(dataset("framing"), "+").effects("monte-carlo", n=10_000, seed=1).set_index("term")
     found = table.loc[["acme_control", "acme_treated", "total"], "estimate"]
     errors = table.loc[found.index, "std_error"] * np.sqrt(1 / 10_000 + 1 / 50_000)  # of means of both runs
     assert (np.abs(found - [0.0821, 0.0825, 0.0956]) < 4.0 * errors + 0.00005).all()
@@ -51,14 +51,14 @@ def test_product_method(n, a, b, direct):
     one = np.linalg.lstsq(np.column_stack([np.ones(n), x]), m, rcond=None)[0]
     two = np.linalg.lstsq(np.column_stack([np.ones(n), x, m]), data["y"], rcond=None)[0]
     fit = causal("m ~ x", "y ~ x + m", data)
-    asked = {"delta": {}, "quasi-bayes": {"n": 200, "seed": 1}, "bootstrap": {"n": 50, "seed": 1}}
+    asked = {"delta": {}, "monte-carlo": {"n": 200, "seed": 1}, "bootstrap": {"n": 50, "seed": 1}}
     for interval, options in asked.items():
         found = column(fit.effects(interval, **options))
         assert found["acme"] == pytest.approx(one[1] * two[2], abs=EXACT, rel=0)
         assert found["ade"] == pytest.approx(two[1], abs=EXACT, rel=0)
         assert found["total"] == pytest.approx(one[1] * two[2] + two[1], abs=EXACT, rel=0)
     assert "closed form" in str(fit)
-    assert fit.effects("quasi-bayes", n=200, seed=1)["note"].str.contains("closed form").all()
+    assert fit.effects("monte-carlo", n=200, seed=1)["note"].str.contains("closed form").all()
 
 
 # -- expected outcomes ---------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_effects_of_a_treatment_of_one_cluster(data, name):
     assert list(table.index) == list(EFFECTS)
     assert table[INFERENCE].isna().all().all()
     assert table["note"].str.contains("without cluster 3 \\(id\\)").all()
-    drawn = fit.effects("quasi-bayes", n=60, seed=1).set_index("term")
+    drawn = fit.effects("monte-carlo", n=60, seed=1).set_index("term")
     assert drawn[INFERENCE].isna().all().all()
     assert drawn["note"].str.contains("without cluster 3 \\(id\\)").all()
     groups = fit.groups()
@@ -76,8 +76,8 @@ def test_effects_of_a_treatment_of_one_cluster(data, name):
     assert plain["std_error"].notna().all()
 
 
-@pytest.mark.parametrize("groups", ["modes", "population"])
-def test_a_treatment_that_every_cluster_has_keeps_its_effects(data, groups):
+@pytest.mark.parametrize("of", ["cluster", "population"])
+def test_a_treatment_that_every_cluster_has_keeps_its_effects(data, of):
     """The covariate of one cluster is part of no effect; statsmodels has the same errors of a and b."""
     fit = ask("m ~ z + one", "y ~ m + z + one", data, treatment="z", cluster="id")
     table = fit.effects().set_index("term")
@@ -91,7 +91,7 @@ def test_a_treatment_that_every_cluster_has_keeps_its_effects(data, groups):
     expected = np.sqrt(12 / 11 * (b**2 * Va + a**2 * Vb))
     assert table.loc["acme", "std_error"] == pytest.approx(expected, rel=1e-8)
     mixed = ask("m ~ z + one + (1 | id)", "y ~ m + z + one + (1 | id)", data, treatment="z", cluster="id")
-    assert mixed.effects(groups=groups)["std_error"].notna().all()
+    assert mixed.effects(of=of)["std_error"].notna().all()
 
 
 def test_two_clusters(data):
@@ -104,7 +104,7 @@ def test_two_clusters(data):
     assert within.tidy()["std_error"].notna().all()
     said = "from 2 clusters has rank 1 at most for {} coefficients: do not trust it"
     assert within.tidy()["note"].str.contains(said.format("[34]")).all()
-    for table in (within.effects(), within.effects("quasi-bayes", n=60, seed=1), within.groups()):
+    for table in (within.effects(), within.effects("monte-carlo", n=60, seed=1), within.groups()):
         assert table["note"].str.contains(said.format(4)).all()
     rows = json.loads(within.to_json())
     assert all("do not trust it" in row["note"] for row in [*rows["effects"], *rows["coefficients"]])
@@ -131,7 +131,7 @@ def test_differences_of_effects(data):
 @pytest.mark.parametrize("kind", HC_KINDS)
 def test_one_row_alone_gives_a_coefficient(data, kind):
     """Least squares with a dummy of one row is least squares without it."""
-    fit = ask("m ~ z + only", "y ~ m + z + only", data, treatment="z", robust=kind)
+    fit = ask("m ~ z + only", "y ~ m + z + only", data, treatment="z", vcov=kind)
     found = fit.tidy().set_index("term")
     rest = data[data["only"] == 0.0]
     theirs = OLS(rest["m"].to_numpy(), np.column_stack([np.ones(len(rest)), rest["z"]])).fit()
@@ -142,7 +142,7 @@ def test_one_row_alone_gives_a_coefficient(data, kind):
     assert found.loc[["m~only", "y~only"], INFERENCE].isna().all().all()
     assert found.loc["m~only", "note"].startswith("no robust standard error: without row 6 of those used")
     assert fit.effects()["std_error"].notna().all()
-    lost = ask("m ~ only + z", "y ~ m + z + only", data, treatment="only", robust=kind).effects()
+    lost = ask("m ~ only + z", "y ~ m + z + only", data, treatment="only", vcov=kind).effects()
     assert lost[INFERENCE].isna().all().all()
 
 
@@ -208,7 +208,7 @@ def test_sensitivity(data, outcome):
 
 
 def test_a_row_of_sensitivity(data):
-    fit = ask("m ~ only + z", "y ~ m + only + z", data, treatment="only", robust="HC3")
+    fit = ask("m ~ only + z", "y ~ m + only + z", data, treatment="only", vcov="HC3")
     assert fit.sensitivity(rho=[0.0]).table["std_error"].isna().all()
 
 

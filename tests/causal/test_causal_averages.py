@@ -55,7 +55,7 @@ def test_averages_by_monte_carlo(mediator, outcome):
 @pytest.mark.parametrize(("mediator", "outcome"), PAIRS)
 def test_derivatives_of_averages(mediator, outcome):
     """Analytic gradients of the five contrasts, and the covariance made of them, against numdifftools."""
-    fit = fitted(mediator, outcome, robust="HC1")
+    fit = fitted(mediator, outcome, vcov="HC1")
     prepared = fit.prepared(fit.question(None, None))
     p = len(fit.mediator.beta)
     start = np.concatenate([fit.mediator.beta, fit.outcome.beta])
@@ -98,7 +98,7 @@ def test_table_is_made_of_the_contrasts():
 def test_delta_and_draws_agree_in_large_samples():
     data = simulated("linear", "probit", n=3000)
     fit = causal(XM, YM, data, treatment="x", family_y="probit")
-    delta, draws = fit.effects().set_index("term"), fit.effects("quasi-bayes", n=2000, seed=1).set_index("term")
+    delta, draws = fit.effects().set_index("term"), fit.effects("monte-carlo", n=2000, seed=1).set_index("term")
     terms = [term for term in EFFECTS if term not in RATIOS]
     np.testing.assert_allclose(draws.loc[terms, "std_error"], delta.loc[terms, "std_error"], rtol=0.06)
     gap = (draws.loc[terms, "estimate"] - delta.loc[terms, "estimate"]) / delta.loc[terms, "std_error"]
@@ -106,7 +106,7 @@ def test_delta_and_draws_agree_in_large_samples():
 
 
 def test_ratios_have_no_standard_error_in_draws():
-    table = fitted("linear", "probit").effects("quasi-bayes", n=500, seed=1).set_index("term")
+    table = fitted("linear", "probit").effects("monte-carlo", n=500, seed=1).set_index("term")
     assert table.loc[list(RATIOS), ["std_error", "statistic"]].isna().all(axis=None)
     assert table.loc[list(RATIOS), "note"].str.contains("no variance").all()
     assert table.loc[list(RATIOS), ["conf_low", "p_value"]].notna().all(axis=None)
@@ -150,7 +150,7 @@ def test_draws_that_overflow_are_counted():
 @pytest.mark.parametrize(("mediator", "outcome"), [("linear", "linear"), ("probit", "logit"), ("poisson", "poisson")])
 def test_control_and_treated_swapped(mediator, outcome):
     forward = column(fitted(mediator, outcome).effects())
-    back = column(fitted(mediator, outcome, control_value=1, treat_value=0).effects())
+    back = column(fitted(mediator, outcome, contrast=(1, 0)).effects())
     for kind in ("acme", "ade"):
         for one, other in (("control", "treated"), ("treated", "control")):
             assert back[f"{kind}_{one}"] == pytest.approx(-forward[f"{kind}_{other}"], rel=1e-8)
@@ -161,7 +161,7 @@ def test_control_and_treated_swapped(mediator, outcome):
 @pytest.mark.parametrize(("mediator", "outcome"), [("linear", "linear"), ("linear", "logit"), ("logit", "probit")])
 def test_units_of_covariates_and_order_of_rows(mediator, outcome):
     data = simulated(mediator, outcome)
-    options = {"treatment": "x", "family_m": mediator, "family_y": outcome, "robust": "HC3"}
+    options = {"treatment": "x", "family_m": mediator, "family_y": outcome, "vcov": "HC3"}
     first = causal(XM, YM, data, **options).effects()
     other = data.assign(w=1000.0 + 7.0 * data["w"]).sample(frac=1.0, random_state=1)
     second = causal(XM, YM, other, **options).effects()
@@ -188,7 +188,7 @@ def test_codings_of_the_same_treatment_and_mediator():
         x=data["x"].map({0.0: "no drug", 1.0: "drug"}), m=data["m"].map({0.0: "calm", 1.0: "excited"}),
         y=data["y"].astype(bool),
     )  # fmt: skip
-    fit = causal(XM, YM, other, treatment="x", control_value="no drug", treat_value="drug", **options)
+    fit = causal(XM, YM, other, treatment="x", contrast=("no drug", "drug"), **options)
     np.testing.assert_allclose(fit.effects()["estimate"], first["estimate"], rtol=1e-8)
     np.testing.assert_allclose(fit.effects()["std_error"], first["std_error"], rtol=1e-6)
     assert "m: calm is 0, excited is 1" in str(fit)

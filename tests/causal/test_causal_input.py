@@ -39,18 +39,19 @@ BAD = {
     "which treatment": (ask("m ~ x + w", "y ~ m + x"), FormulaError, "which variable is the treatment.*w, x"),
     "no treatment": (ask("m ~ 1", "y ~ m + x"), FormulaError, "no predictor"),
     "wrong treatment": (ask("m ~ x", "y ~ m + x", treatment="w"), FormulaError, "'w' is not in the mediator equation"),
-    "control": (ask("m ~ x", "y ~ m + x", control_value=2), DataError, "never has the value 2.*values are 0, 1"),
-    "equal values": (ask("m ~ x", "y ~ m + x", control_value=1), DataError, "nothing to compare"),
-    "text for a number": (ask("m ~ x", "y ~ m + x", treat_value="b"), DataError, "treat_value='b', but.*numbers"),
+    "control": (ask("m ~ x", "y ~ m + x", contrast=(2, 1)), DataError, "never has the value 2.*values are 0, 1"),
+    "equal values": (ask("m ~ x", "y ~ m + x", contrast=(1, 1)), FormulaError, "two different values.*from, to"),
+    "half a contrast": (ask("m ~ x", "y ~ m + x", contrast=(None, 1)), FormulaError, "two different values.*None, 1"),
+    "text for a number": (ask("m ~ x", "y ~ m + x", contrast=(0, "b")), DataError, "contrast has 'b', but.*numbers"),
     "beyond the range": (
-        ask("m ~ w", "y ~ m + w", control_value=0, treat_value=9), DataError, "would be an extrapolation"
+        ask("m ~ w", "y ~ m + w", contrast=(0, 9)), DataError, "would be an extrapolation"
     ),
     "level of a factor": (
         ask("m ~ x", "y ~ m + x", data=simulated().assign(x=["a", "b", "c"] * 100)), DataError,
         "never has the value 0 .its values are 'a', 'b', 'c'",
     ),
     "coded numbers": (
-        ask("m ~ C(w)", "y ~ m + C(w)", data=simulated().assign(w=[1, 2, 3] * 100), treat_value=2), DataError,
+        ask("m ~ C(w)", "y ~ m + C(w)", data=simulated().assign(w=[1, 2, 3] * 100), contrast=(0, 2)), DataError,
         "never has the value 0.*1, 2, 3",
     ),
     "mediator not there": (ask("m ~ x", "y ~ x"), FormulaError, "m is not in the fixed part"),
@@ -77,9 +78,18 @@ BAD = {
         ask("m ~ x + w", "y ~ m + x", treatment="x", data=simulated().query("x == 1")), DataError,
         "x has the value 1 in every row that can be used, so there is nothing to compare; check the data",
     ),
-    "robust": (ask("m ~ x", "y ~ m + x", robust="HC5"), EffectError, "robust must be one of HC0"),
-    "robust mixed": (ask("m ~ x + (1 | g)", "y ~ m + x", robust="HC3"), EffectError, "use cluster='g'"),
-    "both": (ask("m ~ x", "y ~ m + x", robust="HC3", cluster="g"), EffectError, "give one of them"),
+    "robust": (ask("m ~ x", "y ~ m + x", vcov="HC5"), EffectError, "vcov must be one of iid, HC0"),
+    "robust mixed": (
+        ask("m ~ x + (1 | g)", "y ~ m + x", vcov="HC3"), EffectError, "do not depend on each other.*one of block, joint"
+    ),
+    "block of none": (ask("m ~ x", "y ~ m + x", vcov="block"), EffectError, "with random terms.*use one of iid, HC0"),
+    "no clusters": (ask("m ~ x", "y ~ m + x", vcov="CR1"), EffectError, "none are named .cluster="),
+    "block and cluster": (
+        ask("m ~ x + (1 | g)", "y ~ m + x", vcov="block", cluster="g"), EffectError, "give one of them"
+    ),
+    "CR2 of rows": (ask("m ~ x", "y ~ m + x", vcov="CR2", cluster="g"), EffectError, "ordinary regression.*'CR1'"),
+    "word of another package": (ask("m ~ x", "y ~ m + x", vcov="robustSE"), EffectError, "did you mean 'HC3'"),
+    "both": (ask("m ~ x", "y ~ m + x", vcov="HC3", cluster="g"), EffectError, "give one of them"),
     "other cluster": (ask("m ~ x + (1 | g)", "y ~ m + x", cluster="w"), EffectError, "use cluster='g'"),
     "cluster name": (ask("m ~ x", "y ~ m + x", cluster=3), EffectError, "name of a column"),
     "one cluster": (
@@ -108,16 +118,17 @@ def test_bad_models(name):
 
 
 QUESTIONS = {
-    "interval": ({"interval": "bayes"}, "must be one of delta, quasi-bayes, bootstrap"),
-    "no seed": ({"interval": "quasi-bayes"}, "give a seed"),
+    "interval": ({"interval": "bayes"}, "must be one of delta, monte-carlo, bootstrap"),
+    "interval of R": ({"interval": "quasi-bayes"}, "did you mean 'monte-carlo'"),
+    "no seed": ({"interval": "monte-carlo"}, "give a seed"),
     "no seed for replicates": ({"interval": "bootstrap"}, "give a seed"),
     "idle seed": ({"seed": 1}, "interval='delta' does not use seed; seed belongs to"),
-    "idle ends": ({"interval": "quasi-bayes", "seed": 1, "ends": "bca"}, "does not use ends"),
+    "idle ends": ({"interval": "monte-carlo", "seed": 1, "ends": "bca"}, "does not use ends"),
     "ends by another word": ({"interval": "bootstrap", "seed": 1, "method": "bca"}, "write ends='bca'"),
     "idle draws": ({"interval": "bootstrap", "seed": 1, "ranef_draws": "joint"}, "does not use ranef_draws"),
-    "n": ({"interval": "quasi-bayes", "seed": 1, "n": 0}, "whole number from 1"),
+    "n": ({"interval": "monte-carlo", "seed": 1, "n": 0}, "whole number from 1"),
     "level": ({"level": 95}, "level must be a proportion"),
-    "groups": ({"groups": "modes"}, "no equation has any; leave it out"),
+    "of": ({"of": "cluster"}, "no equation has any; leave it out"),
     "ranef_draws": ({"ranef_draws": "joint"}, "no equation has any"),
     "unknown at": ({"at": {"age": 3}}, "at names 'age', which no equation uses; choose among w"),
     "treatment in at": ({"at": {"x": 1}}, "x, the treatment"),
@@ -135,12 +146,12 @@ def test_bad_questions(name):
 
 
 def test_bad_questions_of_mixed_models(mixed):
-    with pytest.raises(EffectError, match="groups must be one of modes, population"):
-        mixed.effects(groups="clusters")
+    with pytest.raises(EffectError, match="of must be one of population, cluster"):
+        mixed.effects(of="clusters")
     with pytest.raises(EffectError, match="ranef_draws must be one of joint, independent"):
         mixed.effects(ranef_draws="none")
     with pytest.raises(EffectError, match="averages over clusters without them"):
-        mixed.effects(groups="population", ranef_draws="joint")
+        mixed.effects(of="population", ranef_draws="joint")
     with pytest.raises(EffectError, match="single ones are not in every replicate"):
         mixed.groups("bootstrap", seed=1)
     with pytest.raises(EffectError, match="there are no groups"):
@@ -163,8 +174,8 @@ def test_two_values_compare_themselves(values, compared):
     data = simulated()
     coded = data.assign(x=np.where(data["x"] == 1, max(values), min(values)))
     found = causal("m ~ x", "y ~ m + x", coded)
-    expected = causal("m ~ x", "y ~ m + x", data, control_value=0, treat_value=1).effects()
-    assert found.values == compared
+    expected = causal("m ~ x", "y ~ m + x", data, contrast=(0, 1)).effects()
+    assert found.contrast == compared
     numbers = ["estimate", "std_error"]
     np.testing.assert_allclose(found.effects()[numbers], expected[numbers], rtol=SAME)
 
@@ -172,11 +183,11 @@ def test_two_values_compare_themselves(values, compared):
 def test_categories_in_reverse_still_compare_0_with_1():
     data = simulated()
     data["x"] = pd.Categorical(data["x"].astype(int), categories=[1, 0])
-    assert causal("m ~ x", "y ~ m + x", data).values == (0, 1)
+    assert causal("m ~ x", "y ~ m + x", data).contrast == (0, 1)
 
 
 def test_more_values_need_to_be_chosen():
     """As options of Python and of the command line."""
     data = simulated().assign(x=np.resize(["a", "b", "c"], 300))
-    with pytest.raises(DataError, match=r"never has the value 0.*control_value=.*--control.*--contrast"):
+    with pytest.raises(DataError, match=r"never has the value 0.*contrast=.control, treated"):
         causal("m ~ x", "y ~ m + x", data)

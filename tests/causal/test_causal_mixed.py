@@ -92,11 +92,11 @@ def test_mixed_numbers(mixed):
     """About -.115, .28, .165 (two R runs: -.1144 and -.1153, .2877 and .2758, .1733); a*b for the population."""
     found = column(mixed.effects())
     assert found[["acme", "ade", "total"]].round(3).tolist() == [-0.115, 0.286, 0.171]
-    population = column(mixed.effects(groups="population"))
+    population = column(mixed.effects(of="population"))
     product = mixed.mediator.beta[1] * mixed.outcome.beta[2]
     assert population["acme"] == pytest.approx(product, abs=EXACT, rel=0)
     assert round(product, 4) == -0.0341
-    independent = mixed.effects("quasi-bayes", n=4000, seed=1, ranef_draws="independent").set_index("term")
+    independent = mixed.effects("monte-carlo", n=4000, seed=1, ranef_draws="independent").set_index("term")
     np.testing.assert_allclose(
         independent.loc["acme", ["conf_low", "conf_high"]].astype(float), [-0.18, -0.06], atol=0.01
     )
@@ -108,12 +108,12 @@ def test_mixed_delta_and_draws_agree(mixed, ranef_draws):
     """First order against 4,000 draws of coefficients and random effects; also cluster by cluster."""
     terms = ["acme", "ade", "total"]
     delta = mixed.effects(ranef_draws=ranef_draws).set_index("term").loc[terms, "std_error"]
-    draws = mixed.effects("quasi-bayes", n=4000, seed=2, ranef_draws=ranef_draws).set_index("term")
+    draws = mixed.effects("monte-carlo", n=4000, seed=2, ranef_draws=ranef_draws).set_index("term")
     second_order = 1.3 if ranef_draws == "independent" else 1.06  # products of what is not small
     ratio = draws.loc[terms, "std_error"] / delta
     assert ratio.between(0.95, second_order).all()
     by_delta = mixed.groups(ranef_draws=ranef_draws)["std_error"]
-    by_draws = mixed.groups("quasi-bayes", n=2000, seed=2, ranef_draws=ranef_draws)["std_error"]
+    by_draws = mixed.groups("monte-carlo", n=2000, seed=2, ranef_draws=ranef_draws)["std_error"]
     assert (by_draws / by_delta).median() == pytest.approx(1.0, abs=0.1)
 
 
@@ -168,7 +168,7 @@ def test_mixed_mediator_and_other_outcome(family_y):
         [brute("linear", family_y, beta[0] + beta[1] * k, b0 + c * t, b, spread[k]) for k in (0, 1)] for t in (0, 1)
     ]
     expected = np.einsum("ets,ts->e", WEIGHTS, np.array(population))
-    np.testing.assert_allclose(column(fit.effects(groups="population"))[list(CONTRASTS)], expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(column(fit.effects(of="population"))[list(CONTRASTS)], expected, rtol=0, atol=1e-9)
 
 
 def test_mixed_delta_with_rows(mixed):
@@ -199,7 +199,7 @@ def test_other_mediator_and_mixed_outcome(family_m):
     modes = fit.outcome.law.modes[fit.chain.grouping.codes]
     b = fit.outcome.beta[1] + modes[:, 1]
     assert column(fit.effects())["acme"] == pytest.approx(gain * b.mean(), rel=1e-8)
-    population = column(fit.effects(groups="population"))
+    population = column(fit.effects(of="population"))
     assert population["acme"] == pytest.approx(gain * fit.outcome.beta[1], rel=1e-8)
     assert population["ade"] == pytest.approx(fit.outcome.beta[2], rel=1e-8)
 
@@ -211,14 +211,14 @@ THESE = "about these 50 clusters only"
 
 def test_intervals_with_modes_say_that_they_are_about_these_clusters(mixed):
     """Both slopes vary: the population version leaves out their covariance, so it is not the advice for ACME."""
-    for options in ({}, {"interval": "quasi-bayes", "n": 50, "seed": 1}):
+    for options in ({}, {"interval": "monte-carlo", "n": 50, "seed": 1}):
         notes = column(mixed.effects(**options), "note")
         assert notes.str.contains(THESE).all()
         for term in ("acme", "acme_control", "total", "prop_mediated"):
             assert "interval='bootstrap', or mlmed.mediate" in notes[term]
-        assert notes["ade"].endswith("interval='bootstrap' or groups='population'")
+        assert notes["ade"].endswith("interval='bootstrap' or of='population'")
     assert THESE in " ".join(str(mixed).split())
-    assert not mixed.effects(groups="population")["note"].str.contains("clusters").any()
+    assert not mixed.effects(of="population")["note"].str.contains("clusters").any()
     assert not mixed.effects("bootstrap", n=40, seed=1)["note"].str.contains("these").any()
     assert mixed.effects(ranef_draws="independent")["note"].str.contains("neither about these 50 clusters nor").all()
 
@@ -234,7 +234,7 @@ def test_comparisons_and_tests_say_it_too(mixed):
     data = mlmed.datasets.load("yuan_mackinnon_sim")
     both = causal("Med ~ X + (1 + X | group)", "y ~ X * Med + (1 | group)", data)
     assert both.test_interaction(50, seed=1)["note"].str.endswith(THESE).all()
-    assert not both.test_interaction(50, seed=1, groups="population")["note"].str.contains(THESE).any()
+    assert not both.test_interaction(50, seed=1, of="population")["note"].str.contains(THESE).any()
 
 
 def test_no_word_about_clusters_where_their_effects_do_not_enter():
@@ -278,5 +278,5 @@ def test_the_spread_of_a_mediator_in_the_population_is_not_its_residual_sd():
     data = data.assign(z=1.0 * (data["y"] > 0))
     fit = causal("Med ~ X + (1 | group)", "z ~ X + Med", data, family_y="probit")
     assert "the residual sd of Med, is kept at its estimate" in " ".join(fit.summary().split())
-    text = " ".join(fit.summary(groups="population").split())
+    text = " ".join(fit.summary(of="population").split())
     assert "s, from the variances of the random effects and residuals of Med, is kept at its estimate" in text

@@ -58,15 +58,15 @@ def test_a_replicate_is_a_fit_of_drawn_clusters():
 @pytest.mark.parametrize(
     ("outcome", "family_y"), [("y ~ X + Med + (1 + Med | group)", "linear"), ("z ~ X + Med", "probit")]
 )
-@pytest.mark.parametrize("groups", ["modes", "population"])
-def test_a_replicate_is_a_mixed_fit_of_drawn_clusters(outcome, family_y, groups):
+@pytest.mark.parametrize("of", ["cluster", "population"])
+def test_a_replicate_is_a_mixed_fit_of_drawn_clusters(outcome, family_y, of):
     data = mlmed.datasets.load("yuan_mackinnon_sim").assign(z=lambda d: (d["y"] > 0.6).astype(float))
     fit = causal(MIXED[0], outcome, data, family_y=family_y)
     index = np.random.default_rng(np.random.SeedSequence(5).spawn(1)[0]).integers(50, size=50)
     clusters = data["group"].drop_duplicates().to_numpy()
     drawn = pd.concat([data[data["group"] == clusters[k]].assign(group=c) for c, k in enumerate(index)])
-    by_hand = column(causal(MIXED[0], outcome, drawn, family_y=family_y).effects(groups=groups))
-    found = fit.bootstrap(1, seed=5, groups=groups)
+    by_hand = column(causal(MIXED[0], outcome, drawn, family_y=family_y).effects(of=of))
+    found = fit.bootstrap(1, seed=5, of=of)
     np.testing.assert_allclose(found.draws.iloc[0], by_hand, rtol=1e-5)
     assert found.kind == "cluster"
 
@@ -115,22 +115,22 @@ def test_bootstrap_methods(method):
 
 
 def test_summary_says_what_was_done(mixed):
-    text = str(fitted("linear", "probit", robust="HC3"))
+    text = str(fitted("linear", "probit", vcov="HC3"))
     for part in ("x -> m -> y", "(linear)", "(probit)", "0 (control) to 1 (treated)", "HC3", "Phi((A + B mu)",
                  "delta method", "residual sd of m", "acme_treated"):  # fmt: skip
         assert part in text
-    text = fitted(outcome="y ~ m + x + w").summary("quasi-bayes", n=300, seed=9)
+    text = fitted(outcome="y ~ m + x + w").summary("monte-carlo", n=300, seed=9)
     assert "sums of products" in text
     assert "Control and treated have the same effects" in text
     assert "acme_control" not in text
     assert "300 draws of the coefficients, seed 9" in text
     text = fitted().summary("bootstrap", n=60, seed=2, ends="bc", n_jobs=1)
     assert "bootstrap (bc), 60 replicates, seed 2" in text
-    text = mixed.summary("quasi-bayes", n=100, seed=1, ranef_draws="independent")
+    text = mixed.summary("monte-carlo", n=100, seed=1, ranef_draws="independent")
     assert "drawn independently of them" in " ".join(text.split())
     assert "covariance of their random slopes" in str(mixed)
     assert "conditional modes" in str(mixed)
-    assert "averaged out" in mixed.summary(groups="population")
+    assert "averaged out" in mixed.summary(of="population")
     assert html.unescape(mixed._repr_html_()) == f"<pre>{mixed}</pre>"
     assert "3 clusters for 5 coefficients" in str(
         causal(XM, YM, simulated().assign(g=lambda d: d["g"] % 3), treatment="x", cluster="g")
@@ -155,10 +155,10 @@ def test_summary_names_the_computation(pair, words):
 
 
 def test_tables(mixed):
-    fit = fitted("linear", "probit", robust="HC3")
+    fit = fitted("linear", "probit", vcov="HC3")
     assert list(fit.params.index[:3]) == ["m~Intercept", "m~x", "m~w"]
     glance = fit.glance().iloc[0]
-    assert (glance["family_m"], glance["family_y"], glance["nobs"], glance["errors"]) == (
+    assert (glance["family_m"], glance["family_y"], glance["nobs"], glance["vcov"]) == (
         "linear",
         "probit",
         300,
@@ -166,16 +166,16 @@ def test_tables(mixed):
     )
     assert glance["interaction"]
     document = json.loads(fit.to_json())
-    assert document["schema"] == "mlmed.causal/1"
+    assert document["schema"] == "mlmed.causal/2"
     assert [row["term"] for row in document["effects"]] == list(EFFECTS)
-    assert document["values"] == [0.0, 1.0]
+    assert document["contrast"] == [0.0, 1.0]
     shared = mixed.comparable().set_index("term")
     assert list(shared.index[:3]) == ["indirect", "direct", "total"]
     assert shared.loc["indirect", "estimate"] == pytest.approx(column(mixed.effects())["acme"], rel=SAME)
     assert "var(Med~X)" in shared.index
     assert mixed.label == "potential outcomes"
     assert mixed.combined("`Med~X` * `y~Med`").iloc[0]["estimate"] == pytest.approx(
-        column(mixed.effects(groups="population"))["acme"], rel=1e-8
+        column(mixed.effects(of="population"))["acme"], rel=1e-8
     )
     with pytest.raises(EffectError, match="names 'cov_ab'"):
         mixed.combined("cov_ab + indirect")
@@ -192,7 +192,7 @@ def test_plot(mixed):
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    ax = fitted("linear", "probit").plot("quasi-bayes", n=100, seed=1)
+    ax = fitted("linear", "probit").plot("monte-carlo", n=100, seed=1)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Total effect", "ADE", "ACME"]
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"treated", "control"}
     assert mixed.plot().get_legend() is None

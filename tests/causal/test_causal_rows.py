@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,11 +60,11 @@ def test_standard_errors_of_the_coefficients():
     from statsmodels.regression.linear_model import OLS
 
     data = simulated()
-    for options in ({}, {"robust": "HC3"}, {"cluster": "g"}):
+    for options in ({}, {"vcov": "iid"}, {"vcov": "HC3"}, {"cluster": "g"}):
         fit = causal(XM, YM, data, treatment="x", **options)
         X = fit.mediator.design.X
         model = OLS(data["m"], X).fit()
-        if "robust" in options:
+        if options.get("vcov") == "HC3":
             model = model.get_robustcov_results("HC3")
         if "cluster" in options:
             model = OLS(data["m"], X).fit(cov_type="cluster", cov_kwds={"groups": data["g"], "use_correction": False})
@@ -73,6 +75,36 @@ def test_standard_errors_of_the_coefficients():
             tidy = tidy[tidy["equation"] == "m"]
             np.testing.assert_allclose(tidy["p_value"], model.pvalues, rtol=1e-7)
             np.testing.assert_allclose(tidy[["conf_low", "conf_high"]], model.conf_int(), rtol=1e-7)
+
+
+def test_names_of_covariances_within_clusters():
+    """CR0 and CR1 by statsmodels; cluster= alone is CR1, and so is vcov="cluster" of ordinary regressions."""
+    from statsmodels.regression.linear_model import OLS
+
+    data = simulated()
+    fits = {
+        kind: causal(XM, YM, data, treatment="x", cluster="g", vcov=kind) for kind in (None, "CR0", "CR1", "cluster")
+    }
+    asked = {"cov_type": "cluster", "cov_kwds": {"groups": data["g"], "use_correction": False}}
+    expected = OLS(data["m"], fits["CR0"].mediator.design.X).fit(**asked).cov_params()
+    for kind, factor in ((None, 15 / 14), ("CR0", 1.0), ("CR1", 15 / 14), ("cluster", 15 / 14)):
+        np.testing.assert_allclose(fits[kind].mediator.vcov, expected * factor, rtol=1e-8)
+    assert fits[None].glance()["vcov"].item() == "CR1"
+    assert "CR1 within g" in str(fits[None])
+
+
+@pytest.mark.parametrize("kind", ["block", "joint", "CR0", "CR1", "CR2", "cluster"])
+def test_names_of_covariances_of_mixed_models(kind):
+    """Those of the same equation fitted by ``mixed``, which knows its clusters without cluster=."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    fit = causal(*MIXED, data, vcov=kind)
+    for equation, formula in zip((fit.mediator, fit.outcome), MIXED, strict=True):
+        np.testing.assert_allclose(equation.vcov, mlmed.mixed(formula, data).vcov(kind, which="fixed"), rtol=1e-8)
+    assert json.loads(fit.to_json())["vcov"] == kind
+    if kind != "CR2":  # not of ordinary regressions
+        beside = causal("Med ~ X", MIXED[1], data, vcov=kind).mediator
+        options = {} if kind in ("block", "joint") else {"cluster": "group", "vcov": kind}
+        np.testing.assert_allclose(beside.vcov, causal("Med ~ X", "y ~ X + Med", data, **options).mediator.vcov)
 
 
 def test_cluster_robust_mixed_models(mixed):
@@ -188,7 +220,7 @@ def test_effects_that_the_formula_fixes():
     fit = causal("m ~ x", "y ~ m", simulated())
     for options in (
         {},
-        {"interval": "quasi-bayes", "n": 200, "seed": 1},
+        {"interval": "monte-carlo", "n": 200, "seed": 1},
         {"interval": "bootstrap", "n": 50, "seed": 1},
     ):
         table = fit.effects(**options).set_index("term")

@@ -70,10 +70,10 @@ def functions(data: pd.DataFrame) -> Iterator[Subject]:
                 yield Subject(f"{module.__name__}.{name}", one, given[name], _plain(one))
             elif inspect.isfunction(one) and arguments(one):
                 raise AssertionError(f"{module.__name__}.{name} is public and has no arguments here")
-    treated = {**given["causal"], "control_value": 0.0, "treat_value": 1.0}
-    yield Subject("causal(values)", mlmed.causal, treated, ("control_value", "treat_value"))
+    treated = {**given["causal"], "contrast": (0.0, 1.0)}
+    yield Subject("causal(contrast)", mlmed.causal, treated, ("contrast",))
     mixed = {**given["causal"], "mediator": M, "outcome": Y}
-    yield Subject("causal(mixed)", mlmed.causal, mixed, ("method", "robust", "cluster"))
+    yield Subject("causal(mixed)", mlmed.causal, mixed, ("method", "vcov", "cluster"))
 
 
 def _plain(call: Callable[..., Any]) -> tuple[str, ...]:
@@ -157,6 +157,6 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
         base["n"] = 2
     if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal")):
         kinds = {"mediate": ("monte-carlo", "bootstrap"), "piecewise": ("monte-carlo", "product", "bootstrap")}
-        more = kinds.get(mode, ("quasi-bayes", "bootstrap"))
+        more = kinds.get(mode, ("monte-carlo", "bootstrap"))
         return [base, *({"interval": one, **(FEW if one != "product" else {})} for one in more)]
     return [base]

@@ -101,10 +101,10 @@ def test_draws_spread_as_the_delta_method_says(families):
     assert np.ptp(neighbours, axis=0).max() < 0.1 * neighbours.std()  # the same draws at every rho
 
 
-def test_quasi_bayes_and_delta_on_framing(probit):
+def test_monte_carlo_and_delta_on_framing(probit):
     rho = [-0.3, 0.0, 0.3]
     delta, drawn = probit.sensitivity(rho=rho), probit.sensitivity(rho=rho, n=4000, seed=1)
-    assert (delta.interval, drawn.interval) == ("delta", "quasi-bayes")
+    assert (delta.interval, drawn.interval) == ("delta", "monte-carlo")
     assert drawn.table["estimate"].to_numpy() == pytest.approx(delta.table["estimate"].to_numpy(), rel=SAME)
     assert drawn.table["std_error"].to_numpy() == pytest.approx(delta.table["std_error"].to_numpy(), rel=0.1)
     again, other = (probit.sensitivity(rho=rho, n=4000, seed=seed) for seed in (1, 2))

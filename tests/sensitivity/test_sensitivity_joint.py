@@ -153,6 +153,7 @@ def test_robust_covariances_of_the_joint_fit():
     for curve, expected in (
         (Jointly(pair, robust=True), [hc_vcov(fit, "HC0") for fit in fits]),
         (Jointly(pair, codes), [cluster_vcov(fit, codes) for fit in fits]),
+        (Jointly(pair, codes, corrected=False), [cluster_vcov(fit, codes, corrected=False) for fit in fits]),
     ):
         V = curve.delta(0.0)[1]
         assert V[:p, :p] == pytest.approx(expected[0], rel=SOLVED, abs=1e-14)
@@ -170,15 +171,20 @@ def test_a_robust_probit_mediator_says_what_it_is(framing):
     outcome = "immigr ~ anti_info + treat + age"
     options = {"treatment": "treat", "family_m": "probit"}
     plain = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options).sensitivity(rho=[0.2])
-    robust = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, robust="HC3").sensitivity(rho=[0.2])
+    robust = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, vcov="HC3").sensitivity(rho=[0.2])
     assert plain.notes == ()
     assert "HC3 is HC0 here" in robust.notes[0]
-    same = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, robust="HC0").sensitivity(rho=[0.2])
+    same = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, vcov="HC0").sensitivity(rho=[0.2])
     assert same.notes == ()
     assert same.table["std_error"].tolist() == robust.table["std_error"].tolist()
     assert robust.table["std_error"].to_numpy() != pytest.approx(plain.table["std_error"].to_numpy(), rel=1e-3)
     clustered = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, cluster="age")
-    assert np.all(clustered.sensitivity(rho=[0.2]).table["std_error"] > 0.0)
+    errors = clustered.sensitivity(rho=[0.2]).table["std_error"]
+    assert np.all(errors > 0.0)
+    CR0 = mlmed.causal("anti_info ~ treat + age", outcome, framing, **options, cluster="age", vcov="CR0")
+    J = framing.dropna(subset=["anti_info", "immigr", "treat", "age"])["age"].nunique()
+    factor = CR0.sensitivity(rho=[0.2]).table["std_error"] / errors
+    assert factor.to_numpy() == pytest.approx(np.sqrt((J - 1) / J), rel=1e-9)
 
 
 def test_curves_do_not_keep_a_number_per_row():

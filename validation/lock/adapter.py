@@ -42,11 +42,12 @@ NAMES: dict[str, str] = {}
 
 #: (school or "", what is asked for, the lock's keyword) -> today's keyword.
 KEYWORDS: dict[tuple[str, str, str], str] = {
-    ("causal", "fit", "vcov"): "robust",
+    ("causal", "effects", "groups"): "of",
+    ("causal", "summary", "groups"): "of",
 }
 
 #: (school or "", the lock's keyword, its value) -> today's value.
-VALUES: dict[tuple[str, str, str], str] = {("causal", "interval", "monte-carlo"): "quasi-bayes"}
+VALUES: dict[tuple[str, str, str], str] = {}
 
 #: Columns whose values name a row of a table: the first of these whose columns the table has.
 KEYS: tuple[tuple[str, ...], ...] = (
@@ -119,8 +120,6 @@ def _named(school: str, what: str, options: dict[str, Any]) -> dict[str, Any]:
     for key, value in options.items():
         name = KEYWORDS.get((school, what, key), KEYWORDS.get(("", what, key), key))
         out[name] = VALUES.get((school, key, value), value) if isinstance(value, str) else value
-    if school == "causal" and what == "fit" and "contrast" in out:
-        out["control_value"], out["treat_value"] = out.pop("contrast")
     return out
 
 

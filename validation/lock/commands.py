@@ -20,7 +20,7 @@ TWO = ("--formula", "Med ~ X + (1 |c| group)", "--formula", "y ~ X + (1 |c| grou
 SCALE = ("--location", "y ~ X + (1 |c| group)", "--scale", "~ X + (1 |c| group)", "--nodes", "7")
 LEVELS = ("--mediator", "late ~ catholic + (1 | SCH_ID)", "--outcome", "score ~ late + catholic + (1 | SCH_ID)")
 PROBIT = ("--mediator", "emo ~ treat + age", "--outcome", "cong_mesg ~ emo + treat + age")
-FRAMING = ("framing", *PROBIT, "--treatment", "treat", "--family-y", "probit", "--robust", "HC3")
+FRAMING = ("framing", *PROBIT, "--treatment", "treat", "--family-y", "probit", "--vcov", "HC3")
 DRAWN = ("--seed", "1", "--level", "0.8")
 
 #: Arguments by name; the way to read what is printed follows from ``--format``.
@@ -61,11 +61,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "piecewise levels": ("piecewise", "student", *LEVELS),
     "causal": ("causal", *FRAMING),
     "causal json": ("causal", *FRAMING, "--format", "json", "--at", "age=30"),
-    "causal monte carlo": ("causal", *FRAMING, "--interval", "quasi-bayes", "-n", "200", "--seed", "1"),
+    "causal monte carlo": ("causal", *FRAMING, "--interval", "monte-carlo", "-n", "200", "--seed", "1"),
     "causal sensitivity": (
         "causal", "framing", *PROBIT, "--treatment", "treat", "--family-y", "probit", "--sensitivity",
     ),
-    "causal clusters": ("causal", DATA, *BOTH, "--groups", "population"),
+    "causal clusters": ("causal", DATA, *BOTH, "--of", "population"),
     "compare": ("compare", DATA, *BOTH),
     "compare csv": ("compare", DATA, *BOTH, "--format", "csv"),
     "location-scale": ("location-scale", DATA, *SCALE),

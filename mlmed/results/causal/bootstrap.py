@@ -160,7 +160,7 @@ def bootstrap_causal(
 
 def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
     """Directions of the contrasts that single clusters, or rows, alone notice."""
-    delta = "use interval='delta' without robust="
+    delta = "use interval='delta' and vcov='iid'"
     if chain.grouping is not None:
         delta = "use interval='delta' of equations with random terms, without cluster="
     text = lost_in_replicates(delta, "row" if chain.grouping is None else "cluster")

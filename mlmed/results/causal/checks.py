@@ -16,7 +16,20 @@ from mlmed.effects.moderators import refuse_unreached
 from mlmed.effects.slopes import as_number
 from mlmed.errors import DataError, EffectError, FormulaError
 from mlmed.formula import Equation, formula_variables
-from mlmed.options import FAMILIES, HC_KINDS, METHODS, check_mapping, check_text, is_one_value, one_of
+from mlmed.options import (
+    ALL_KINDS,
+    FAMILIES,
+    METHODS,
+    ROBUST_KINDS,
+    ROW_KINDS,
+    VCOV_KINDS,
+    check_mapping,
+    check_text,
+    check_vcov,
+    is_one_value,
+    one_of,
+)
+from mlmed.results.causal.fit import Errors
 from mlmed.text import listed, shorten, shown, typed
 
 __all__ = ["check_at", "check_equations", "check_errors", "check_families", "treatment_values"]
@@ -67,20 +80,9 @@ def check_equations(mediator: Equation, outcome: Equation) -> None:
         )
 
 
-def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[str]) -> None:
-    """Refuse standard errors that an equation does not have, instead of ignoring what was asked."""
+def check_errors(vcov: str | None, cluster: Any, group: str, mixed: Iterable[str], *, plain: bool) -> Errors:
+    """Which covariance is meant; refuse one that an equation does not have, instead of ignoring what was asked."""
     names = list(mixed)
-    if robust is not None:
-        one_of(robust, HC_KINDS, "robust", also="None")
-    if robust is not None and cluster is not None:
-        raise EffectError(
-            f"robust={shown(robust)} and cluster={shown(cluster)} are two answers to one question; give one of them"
-        )
-    if robust is not None and names:
-        raise EffectError(
-            f"robust={shown(robust)} is for independent rows, and the equation of {' and '.join(names)} has random "
-            f"terms; use cluster={group!r} for errors that are robust within clusters"
-        )
     if cluster is not None:
         check_text(cluster, "cluster", "a column")
     if cluster is not None and names and cluster != group:
@@ -88,24 +90,35 @@ def check_errors(robust: str | None, cluster: Any, group: str, mixed: Iterable[s
             f"cluster={shown(cluster)}, but the random terms of {' and '.join(names)} belong to {group}; use "
             f"cluster={group!r}"
         )
+    if vcov is None:
+        return Errors("CR1" if cluster is not None else "block" if names else "iid", cluster)
+    if cluster is not None and isinstance(vcov, str) and vcov in (*VCOV_KINDS, *ROW_KINDS):
+        raise EffectError(
+            f"vcov={shown(vcov)} and cluster={shown(cluster)} are two answers to one question; give one of them"
+        )
+    kind = check_vcov(vcov, ALL_KINDS if names else ROW_KINDS if cluster is None else ROBUST_KINDS)
+    if kind == "CR2" and plain:
+        raise EffectError(
+            "vcov='CR2' is for linear mixed models, not for an ordinary regression on rows that depend on each other "
+            "within clusters; use 'CR1'"
+        )
+    return Errors(kind, (cluster or group) if kind in ROBUST_KINDS else None)
 
 
-def treatment_values(column: pd.Series, control: Any, treated: Any, equations: Iterable[Equation]) -> tuple[Any, Any]:
+def treatment_values(
+    column: pd.Series, contrast: tuple[Any, Any] | None, equations: Iterable[Equation]
+) -> tuple[Any, Any]:
     """The two values of the treatment as the formulas see them: levels of a factor, or numbers.
 
-    What is not given (None) is the lower or the upper of the two values that a treatment has, and 0 or 1 where it has
-    more than two.
+    Without a contrast they are the two values that a treatment has, the lower first, and 0 and 1 where it has more.
 
     Raises
     ------
     DataError
-        Equal values, values that the data do not have, or beyond their range.
+        Values that the data do not have, or beyond their range.
     """
     name = str(column.name)
-    remedy = (
-        "say which two to compare with control_value= and treat_value= (--control and --treated; --contrast of "
-        "'mlmed compare')"
-    )
+    remedy = "say which two values to compare with contrast=(control, treated)"
     is_factor = isinstance(column.dtype, pd.CategoricalDtype)
     if is_factor:
         known: list[Any] = [level for level in column.cat.categories if (column == level).any()]
@@ -125,13 +138,9 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
             "to compare; check the data, or what was left out"
         )
     usual = (0, 1) if len(known) > 2 or set(known) == {0, 1} else known  # the categories of 0 and 1 may be reversed
-    pair = (usual[0] if control is None else control, usual[1] if treated is None else treated)
+    pair = (usual[0], usual[1]) if contrast is None else contrast
     if not is_factor:
-        pair = _as_number(name, pair[0], "control_value"), _as_number(name, pair[1], "treat_value")
-    if pair[0] == pair[1]:
-        raise DataError(
-            f"control_value and treat_value are both {typed(pair[0])}, so there is nothing to compare; {remedy}"
-        )
+        pair = _as_number(name, pair[0]), _as_number(name, pair[1])
     if is_factor or coded or two_levels(column) is not None:
         absent = [value for value in pair if value not in known]
         if absent:
@@ -149,9 +158,9 @@ def treatment_values(column: pd.Series, control: Any, treated: Any, equations: I
     return pair
 
 
-def _as_number(name: str, value: Any, option: str) -> float:
+def _as_number(name: str, value: Any) -> float:
     if as_number(value) is None:
-        raise DataError(f"{option}={shown(value)}, but the treatment {name} holds numbers; give a number")
+        raise DataError(f"contrast has {shown(value)}, but the treatment {name} holds numbers; give two numbers")
     return float(value)
 
 

@@ -13,7 +13,7 @@ from mlmed.intervals.options import check_options
 from mlmed.options import (
     CAUSAL_INTERVALS,
     CausalInterval,
-    Groups,
+    Of,
     RanefDraws,
     check_count,
     check_level,
@@ -45,7 +45,7 @@ class CausalEffects(CausalFit):
         seed: int | None = None,
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
-        groups: Groups | None = None,
+        of: Of | None = None,
         ends: str | None = None,
         ranef_draws: RanefDraws | None = None,
         n_jobs: int | None = None,
@@ -58,21 +58,21 @@ class CausalEffects(CausalFit):
 
         Parameters
         ----------
-        interval : {"delta", "quasi-bayes", "bootstrap"}
+        interval : {"delta", "monte-carlo", "bootstrap"}
             Normal theory (default); coefficients drawn from their normal distribution (what ``mediation`` does: the
             estimate is the mean of the draws, of shares the median); rows or clusters drawn and both equations fitted
             again.
         n : int
             Draws or replicates, 1,000 if not given.
         seed : int
-            Required by ``quasi-bayes`` and ``bootstrap``.
+            Required by ``monte-carlo`` and ``bootstrap``.
         level : float
             Coverage of the intervals, a proportion.
         at : mapping, optional
             Values of covariates in every row, ``{"age": 30}``: conditional effects.
-        groups : {"modes", "population"}
-            Mixed models: random effects enter by their conditional modes (default) and effects are averaged over the
-            rows; or they are averaged out, which gives the effect in the population of clusters.
+        of : {"cluster", "population"}
+            Mixed models: effects of these clusters (default), whose random effects enter by their conditional modes,
+            averaged over the rows; or in the population of clusters, with random effects averaged out.
         ends : {"percentile", "bc", "bca", "basic", "normal"}
             ``bootstrap``: how an interval is made of draws.
         ranef_draws : {"joint", "independent"}
@@ -105,7 +105,7 @@ class CausalEffects(CausalFit):
         given = {
             "n": n, "seed": seed, "ends": ends, "ranef_draws": ranef_draws, "n_jobs": n_jobs, "progress": progress,
         }  # fmt: skip
-        return self._effects_table(interval, given, level=level, at=at, groups=groups)
+        return self._effects_table(interval, given, level=level, at=at, of=of)
 
     def _effects_table(
         self,
@@ -114,7 +114,7 @@ class CausalEffects(CausalFit):
         *,
         level: float,
         at: Mapping[str, Any] | None,
-        groups: Groups | None,
+        of: Of | None,
         say_closed: bool = True,
     ) -> pd.DataFrame:
         """``effects`` with its other options as they were given; ``say_closed`` as in ``drawn_effects``."""
@@ -123,8 +123,8 @@ class CausalEffects(CausalFit):
         options = check_options(OPTIONS, kind, given)
         if kind == "bootstrap":
             chosen = options.pop("ends")
-            return self.bootstrap(at=at, groups=groups, **options).tidy(ends=chosen, level=level)
-        question = self.question(at, groups, given.get("ranef_draws"))
+            return self.bootstrap(at=at, of=of, **options).tidy(ends=chosen, level=level)
+        question = self.question(at, of, given.get("ranef_draws"))
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
         estimates = self.quantities(prepared, found, question)
@@ -142,7 +142,7 @@ class CausalEffects(CausalFit):
         *,
         seed: int | None = None,
         at: Mapping[str, Any] | None = None,
-        groups: Groups | None = None,
+        of: Of | None = None,
         n_jobs: int | None = None,
         progress: bool = False,
     ) -> BootstrapResults:
@@ -152,7 +152,7 @@ class CausalEffects(CausalFit):
         ----------
         n, seed : int
             Replicates, and their seed (required); results do not depend on the number of workers.
-        at, groups
+        at, of
             As in ``effects``.
         n_jobs, progress
             Workers, and whether to show a progress bar.
@@ -163,7 +163,7 @@ class CausalEffects(CausalFit):
             With ``draws``, ``tidy(ends=)``, ``failures`` and ``plot(term)``.
         """
         plan = Plan(n, seed=seed, n_jobs=n_jobs, progress=progress)
-        prepared = self.prepared(self.question(at, groups))
+        prepared = self.prepared(self.question(at, of))
         estimates = self.quantities(prepared, self.covariance_of(prepared))
         return bootstrap_causal(self.chain, prepared, estimates, plan)
 
@@ -184,7 +184,7 @@ class CausalEffects(CausalFit):
 
         Parameters
         ----------
-        interval : {"delta", "quasi-bayes"}
+        interval : {"delta", "monte-carlo"}
             Normal theory (default), or draws.
         n, seed, level, at, ranef_draws
             As in ``effects``.
@@ -216,10 +216,10 @@ class CausalEffects(CausalFit):
         seed: int | None = None,
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
-        groups: Groups | None = None,
+        of: Of | None = None,
         ranef_draws: RanefDraws | None = None,
     ) -> pd.DataFrame:
-        """Test of ACME(1) - ACME(0) = 0, by quasi-Bayesian draws.
+        """Test of ACME(1) - ACME(0) = 0, by Monte Carlo draws.
 
         ADE(1) - ADE(0) is the same number: both are E(1,1) - E(1,0) - E(0,1) + E(0,0).
 
@@ -227,7 +227,7 @@ class CausalEffects(CausalFit):
         ----------
         n, seed : int
             Draws, and their seed (required).
-        level, at, groups, ranef_draws
+        level, at, of, ranef_draws
             As in ``effects``.
 
         Raises
@@ -238,7 +238,7 @@ class CausalEffects(CausalFit):
         level = check_level(level)
         refuse_no_interaction(self.chain, self.interaction)
         count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
-        question = self.question(at, groups, ranef_draws)
+        question = self.question(at, of, ranef_draws)
         prepared = self.prepared(question)
         found = self.covariance_of(prepared)
         about = interaction_notes(prepared, self.subject(prepared, question))
@@ -252,7 +252,7 @@ class CausalEffects(CausalFit):
         *,
         seed: int | None = None,
         level: float = 0.95,
-        groups: Groups | None = None,
+        of: Of | None = None,
         ranef_draws: RanefDraws | None = None,
     ) -> pd.DataFrame:
         """Differences of effects between two values of covariates, from the same draws of the coefficients.
@@ -263,7 +263,7 @@ class CausalEffects(CausalFit):
             Values of covariates, ``{"gender": "male"}`` and ``{"gender": "female"}``.
         n, seed : int
             Draws, and their seed (required).
-        level, groups, ranef_draws
+        level, of, ranef_draws
             As in ``effects``.
 
         Returns
@@ -273,7 +273,7 @@ class CausalEffects(CausalFit):
         """
         level = check_level(level)
         count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
-        questions = [self.question(at, groups, ranef_draws) for at in (at1, at2)]
+        questions = [self.question(at, of, ranef_draws) for at in (at1, at2)]
         prepared = [self.prepared(question) for question in questions]
         found = [self.covariance_of(one) for one in prepared]
         about = moderation_notes(prepared, self.subject(prepared[0], questions[0]))

@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+WITHOUT = "use vcov='block' without cluster="
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -87,19 +88,14 @@ class Errors:
 
     Attributes
     ----------
-    robust : str or None
-        Heteroskedasticity-consistent kind.
+    vcov : str
+        Name of the covariance of the coefficients.
     cluster : str or None
-        Column within whose values rows may depend on each other.
+        Column within whose values it lets rows depend on each other.
     """
 
-    robust: str | None
-    cluster: str | None
-
-    @property
-    def label(self) -> str:
-        """In words."""
-        return self.robust or (f"robust within {self.cluster}" if self.cluster else "model-based")
+    vcov: str
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,24 +240,23 @@ def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
 
 
 def _mixed_vcov(fitted: Fitted, errors: Errors) -> Vcov:
-    p, V = len(fitted.estimates.beta), covariance(fitted, "CR1" if errors.cluster else "block")
-    V = leading(V, p)
+    p = len(fitted.estimates.beta)
+    V = leading(covariance(fitted, errors.vcov), p)
     if not errors.cluster:
         return V
-    text = lost_along("leave out cluster=", "clusters")
+    text = lost_along(WITHOUT, "clusters")
     note = too_few("a robust covariance", len(fitted.clusters), p, "coefficients")
     return V.saying(lost=tuple(replace(one, text=text) for one in V.lost), note=note)
 
 
 def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> Vcov:
-    grouping = rows.grouping if errors.cluster and not errors.robust else None
-    kind = errors.robust or ("block" if grouping is None else "CR1")
-    remedy, codes, note = "leave out robust=", None, ""
+    grouping = rows.grouping if errors.cluster else None
+    remedy, codes, note = "use vcov='iid'", None, ""
     if grouping is not None:
-        remedy, codes = "give the equation random terms and leave out cluster=", grouping.codes
+        remedy, codes = f"give the equation random terms and {WITHOUT}", grouping.codes
         note = too_few("a robust covariance", len(grouping.clusters), len(fit.beta), "coefficients")
     text = lost_along(remedy, "rows" if grouping is None else "clusters")
-    return plain_covariance(fit, kind, lambda: alone_of(fit, grouping, text), codes=codes, note=note)
+    return plain_covariance(fit, errors.vcov, lambda: alone_of(fit, grouping, text), codes=codes, note=note)
 
 
 def alone_of(fit: GlmFit | Fitted, grouping: Grouping | None, text: str) -> Directions:

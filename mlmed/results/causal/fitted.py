@@ -30,7 +30,7 @@ class CausalFit:
     Attributes
     ----------
     chain : Chain
-        Both fits, the treatment and its values.
+        Both fits, the treatment and the two values of it.
     errors : Errors
         Which standard errors the coefficients have.
     dropped : Dropped or None
@@ -66,9 +66,9 @@ class CausalFit:
         return self.chain.treatment
 
     @property
-    def values(self) -> tuple[Any, Any]:
+    def contrast(self) -> tuple[Any, Any]:
         """Control and treated."""
-        return self.chain.values
+        return self.chain.contrast
 
     @property
     def nobs(self) -> int:
@@ -109,14 +109,14 @@ class CausalFit:
     def question(
         self,
         at: Mapping[str, Any] | None,
-        groups: str | None,
+        of: str | None,
         ranef_draws: str | None = None,
         *,
         by_cluster: bool = False,
     ) -> Question:
         """What is asked, checked."""
         found = self._check_at(at)
-        return question_of(found, groups, ranef_draws, is_mixed=self.chain.is_mixed, by_cluster=by_cluster)
+        return question_of(found, of, ranef_draws, is_mixed=self.chain.is_mixed, by_cluster=by_cluster)
 
     def prepared(self, question: Question) -> Prepared:
         """A question as arrays."""

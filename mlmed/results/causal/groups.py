@@ -43,7 +43,7 @@ def refuse_groups(chain: Chain, interval: str) -> None:
     if interval == "bootstrap":
         raise EffectError(
             "a bootstrap draws clusters, so single ones are not in every replicate; use interval='delta' or "
-            "'quasi-bayes'"
+            "'monte-carlo'"
         )
     check_own_name(chain.grouping.name, ("nobs", *COLUMNS), "a cluster variable")
 

@@ -17,7 +17,7 @@ from mlmed.effects.potential import CONTRASTS
 from mlmed.effects.uncertainty import Contrasts
 from mlmed.fit.lmm import Fitted
 from mlmed.names import labelled
-from mlmed.options import CausalInterval, Groups, own_words
+from mlmed.options import CausalInterval, Of, own_words
 from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
 from mlmed.results.causal.effects import CausalEffects
@@ -66,7 +66,7 @@ class CausalResults(CausalEffects):
         return pd.concat(parts, ignore_index=True)
 
     def glance(self) -> pd.DataFrame:
-        """One row: families, nobs, n_clusters, log-likelihoods, standard errors, interaction, convergence."""
+        """One row: families, nobs, n_clusters, log-likelihoods, vcov, interaction, convergence."""
         grouping = self.chain.grouping
         mixed = [one.fit for one in (self.mediator, self.outcome) if isinstance(one.fit, Fitted)]
         row = {
@@ -76,7 +76,7 @@ class CausalResults(CausalEffects):
             "n_clusters": None if grouping is None else len(grouping.clusters),
             "llf_m": self.mediator.llf,
             "llf_y": self.outcome.llf,
-            "errors": self.errors.label,
+            "vcov": self.errors.vcov,
             "interaction": self.interaction,
             "converged": all(fit.converged for fit in mixed),
             "is_singular": any(fit.is_singular for fit in mixed),
@@ -130,14 +130,14 @@ class CausalResults(CausalEffects):
         *,
         level: float = 0.95,
         at: Mapping[str, Any] | None = None,
-        groups: Groups | None = None,
+        of: Of | None = None,
         **options: Any,
     ) -> str:
         """The fit and its effects as text; all options are those of ``effects``."""
         signature(self.effects).bind(interval, **options)  # refuses what is no option
         # the header says what is in closed form
-        table = self._effects_table(interval, options, level=level, at=at, groups=groups, say_closed=False)
-        return summary_text(self, Shown(table, interval or "delta", level, at, groups, options))
+        table = self._effects_table(interval, options, level=level, at=at, of=of, say_closed=False)
+        return summary_text(self, Shown(table, interval or "delta", level, at, of, options))
 
     def to_json(self, *, level: float = 0.95) -> str:
         """Effects (delta method) and coefficients as JSON; a number that does not exist is null."""
@@ -157,7 +157,7 @@ class CausalResults(CausalEffects):
         All options are those of ``effects``.
         """
         table = self.effects(interval, level=level, **options)
-        values = " to ".join(shown_values(self.values))
+        values = " to ".join(shown_values(self.contrast))
         return plot_effects(table, title=f"{self.treatment}: {values}, {100 * level:g}% intervals")
 
     def __repr__(self) -> str:

@@ -48,7 +48,7 @@ def sensitivity_of(
     rho : float or sequence of float, optional
         Correlations, or the distance between them; without it -.9 to .9 in steps of .1.
     n, seed : int, optional
-        Draws (1,000) and their seed, for ``quasi-bayes``.
+        Draws (1,000) and their seed, for ``monte-carlo``.
     level : float
         Coverage of the intervals, a proportion.
     effect : {"indirect", "direct"}
@@ -56,8 +56,8 @@ def sensitivity_of(
     formula : {"exact", "medsens"}
         Maximum likelihood at each rho; or what R's ``medsens`` computes for a linear mediator and a probit outcome, to
         reproduce its numbers (docs/sensitivity.md says why not to use it).
-    interval : {"delta", "quasi-bayes"}, optional
-        Without it ``quasi-bayes`` if a seed is given, otherwise ``delta``.
+    interval : {"delta", "monte-carlo"}, optional
+        Without it ``monte-carlo`` if a seed is given, otherwise ``delta``.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def sensitivity_of(
         formula=formula,
         interval=chosen,
         level=float(level),
-        n=count if chosen == "quasi-bayes" else None,
+        n=count if chosen == "monte-carlo" else None,
         seed=seed,
         families=pair.families,
         unexplained=unexplained,

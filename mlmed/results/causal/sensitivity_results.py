@@ -47,12 +47,12 @@ class SensitivityResults:
         Which effects.
     formula : {"exact", "medsens"}
         How they depend on rho.
-    interval : {"delta", "quasi-bayes"}
+    interval : {"delta", "monte-carlo"}
         How the intervals were made.
     level : float
         Their coverage, a proportion.
     n, seed : int or None
-        Draws and their seed, with ``quasi-bayes``.
+        Draws and their seed, with ``monte-carlo``.
     families : (str, str)
         Of mediator and outcome.
     unexplained : (float, float)

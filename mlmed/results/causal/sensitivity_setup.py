@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve, Factored, Jointly
 from mlmed.effects.sensitivity import Equation, Pair, embedding
 from mlmed.errors import EffectError
-from mlmed.options import SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of
+from mlmed.options import HC_KINDS, SENSITIVITY_INTERVALS, check_count, check_list, check_seed, is_number, one_of
 from mlmed.results.causal.fit import EquationFit
 from mlmed.results.causal.fitted import CausalFit
 from mlmed.text import shown
@@ -64,18 +64,18 @@ def interval_of(formula: str, interval: str | None, n: int | None, seed: int | N
         Unknown interval, options that it does not use, no seed where numbers are drawn.
     """
     drawn = formula == "medsens" or seed is not None or n is not None
-    chosen = ("quasi-bayes" if drawn else "delta") if interval is None else interval
+    chosen = ("monte-carlo" if drawn else "delta") if interval is None else interval
     one_of(chosen, SENSITIVITY_INTERVALS, "interval")
-    if chosen == "quasi-bayes":
-        check_seed(seed, f"formula={formula!r}" if formula == "medsens" else "interval='quasi-bayes'")
+    if chosen == "monte-carlo":
+        check_seed(seed, f"formula={formula!r}" if formula == "medsens" else "interval='monte-carlo'")
         return chosen, DRAWS if n is None else check_count(n, "draws")
     if formula == "medsens":
-        raise EffectError("formula='medsens' has the intervals that R gives it; use interval='quasi-bayes' and a seed")
+        raise EffectError("formula='medsens' has the intervals that R gives it; use interval='monte-carlo' and a seed")
     idle = [name for name, value in (("n", n), ("seed", seed)) if value is not None]
     if idle:
         raise EffectError(
             f"interval='delta' draws nothing and does not use {' and '.join(idle)}; leave out, or use "
-            "interval='quasi-bayes'"
+            "interval='monte-carlo'"
         )
     return chosen, 0
 
@@ -155,11 +155,11 @@ def curve_of(results: CausalFit, pair: Pair, formula: str) -> tuple[Curve, tuple
             "the mediator's equation has columns that the outcome's lacks, so the data have something to say of rho; "
             "both equations were fitted together at each rho"
         )
-    robust, grouping = results.errors.robust, results.chain.grouping
-    if robust not in (None, "HC0"):
-        notes.append(f"{robust} is HC0 here: the joint fit of both equations at each rho has no leverages")
+    kind, grouping = results.errors.vcov, results.chain.grouping
+    if kind in HC_KINDS[1:]:
+        notes.append(f"{kind} is HC0 here: the joint fit of both equations at each rho has no leverages")
     codes = grouping.codes if results.errors.cluster and grouping is not None else None
-    return Jointly(pair, codes, robust=robust is not None), tuple(notes)
+    return Jointly(pair, codes, robust=kind in HC_KINDS, corrected=kind != "CR0"), tuple(notes)
 
 
 def _check_medsens(pair: Pair, C: Array | None) -> None:

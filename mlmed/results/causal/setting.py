@@ -15,7 +15,7 @@ from mlmed.effects.uncertainty import Law, compared
 from mlmed.errors import FormulaError
 from mlmed.fit.lmm import Fitted
 from mlmed.lmm.ranef import ModeLaw
-from mlmed.options import GROUPS, RANEF_DRAWS, one_of
+from mlmed.options import OF, RANEF_DRAWS, one_of
 from mlmed.results.causal.fit import EquationFit, Grouping
 from mlmed.text import Compact
 
@@ -34,8 +34,8 @@ class Question:
     ----------
     at : mapping
         Values of covariates in every row; the others stay as they are.
-    groups : {"modes", "population"}
-        How random effects enter.
+    of : {"cluster", "population"}
+        Whether random effects enter by their conditional modes, or are averaged out.
     ranef_draws : {"joint", "independent"}
         How they move with the fixed effects.
     by_cluster : bool
@@ -43,13 +43,13 @@ class Question:
     """
 
     at: Mapping[str, Any] = field(default_factory=dict)
-    groups: str = "modes"
+    of: str = "cluster"
     ranef_draws: str = "joint"
     by_cluster: bool = False
 
     def __post_init__(self) -> None:
         """Refuse words that mean nothing."""
-        one_of(self.groups, GROUPS, "groups")
+        one_of(self.of, OF, "of")
         one_of(self.ranef_draws, RANEF_DRAWS, "ranef_draws")
 
 
@@ -100,7 +100,7 @@ class Chain(Compact):
         Both equations.
     treatment : str
         The column.
-    values : pair
+    contrast : pair
         Control and treated, as the formulas see them.
     grouping : Grouping or None
         Clusters of the rows.
@@ -109,7 +109,7 @@ class Chain(Compact):
     mediator: EquationFit
     outcome: EquationFit
     treatment: str
-    values: tuple[Any, Any]
+    contrast: tuple[Any, Any]
     grouping: Grouping | None
 
     @property
@@ -130,7 +130,7 @@ class Chain(Compact):
 
     def columns(self, at: Mapping[str, Any]) -> Columns:
         """Columns of both equations at control and at treated, the other variables as they are or as ``at`` says."""
-        cases = [{**at, self.treatment: value} for value in self.values]
+        cases = [{**at, self.treatment: value} for value in self.contrast]
         fixed = self._counterfactual(cases, random=False)
         return Columns(fixed, self._counterfactual(cases, random=True) if self.is_mixed else _nothing(fixed))
 
@@ -143,7 +143,7 @@ class Chain(Compact):
 
     def prepare(self, columns: Columns, question: Question) -> Prepared:
         """Everything that averages and their uncertainty need."""
-        modes = self.is_mixed and question.groups == "modes"
+        modes = self.is_mixed and question.of == "cluster"
         n = columns.fixed.mediator.shape[1]
         codes = np.zeros(n, dtype=np.intp)
         if self.grouping is not None and (modes or question.by_cluster):

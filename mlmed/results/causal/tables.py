@@ -43,8 +43,8 @@ ZERO_TOTAL = "not defined: the total effect is 0"
 THESE = "about these {J} clusters only"
 NEITHER = "an interval neither about these {J} clusters nor about others, as in R's mediation"
 GENERAL = ": for clusters in general use "
-EITHER = "interval='bootstrap' or groups='population'"
-COVARYING = "interval='bootstrap', or mlmed.mediate (groups='population' leaves out cov(a_j, b_j))"
+EITHER = "interval='bootstrap' or of='population'"
+COVARYING = "interval='bootstrap', or mlmed.mediate (of='population' leaves out cov(a_j, b_j))"
 CLOSED = "estimate in closed form (sums of products of coefficients), not a mean of draws"
 
 
@@ -142,7 +142,7 @@ def drawn_effects(
     say_closed: bool,
     level: float,
 ) -> pd.DataFrame:
-    """The table of quasi-Bayesian draws (eq. 75): means, medians of ratios, quantiles.
+    """The table of Monte Carlo draws (eq. 75): means, medians of ratios, quantiles.
 
     Parameters
     ----------

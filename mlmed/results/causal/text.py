@@ -21,7 +21,7 @@ from mlmed.results.document import plain, records
 __all__ = ["Shown", "document", "how_exact", "shown_values", "summary_text"]
 
 #: Name and version of the JSON layout; a change of meaning changes the number.
-SCHEMA = "mlmed.causal/1"
+SCHEMA = "mlmed.causal/2"
 #: Rows that say everything where control and treated cannot differ.
 AVERAGES = ("acme", "ade", "total", "prop_mediated")
 
@@ -40,7 +40,7 @@ class Shown:
         Coverage.
     at : mapping or None
         Values of covariates.
-    groups : str or None
+    of : str or None
         How random effects enter.
     options : mapping
         The others, as they were given.
@@ -50,7 +50,7 @@ class Shown:
     interval: str
     level: float
     at: Mapping[str, Any] | None
-    groups: str | None
+    of: str | None
     options: Mapping[str, Any]
 
 
@@ -81,7 +81,7 @@ def _equation(equation: EquationFit) -> str:
 
 
 def _header(results: CausalFit, shown: Shown) -> list[tuple[str, str]]:
-    control, treated = shown_values(results.values)
+    control, treated = shown_values(results.contrast)
     pairs = [
         ("Mediator", _equation(results.mediator)),
         ("Outcome", _equation(results.outcome)),
@@ -96,7 +96,8 @@ def _header(results: CausalFit, shown: Shown) -> list[tuple[str, str]]:
         pairs.append(("Clusters", f"{len(grouping.clusters)} ({grouping.name})"))
     if results.dropped is not None:
         pairs.append(("Left out", str(results.dropped)))
-    pairs.append(("Errors", f"{results.errors.label}, of the coefficients{_too_few(results)}"))
+    within = f" within {results.errors.cluster}" if results.errors.cluster else ""
+    pairs.append(("vcov", f"{results.errors.vcov}{within}, of the coefficients{_too_few(results)}"))
     if shown.at:
         pairs.append(("At", ", ".join(f"{name} = {value}" for name, value in shown.at.items())))
     pairs.append(("Effects", _averages(results, shown)))
@@ -123,12 +124,12 @@ def _averages(results: CausalFit, shown: Shown) -> str:
     text = f"averages over the rows; given the coefficients, {how_exact(mediator.family, outcome.family)}"
     if mediator.family == "linear" and outcome.family != "linear":
         spread = f"s = {format_number(mediator.sigma)}, the residual sd of {mediator.name},"
-        if mediator.is_mixed and shown.groups == "population":
+        if mediator.is_mixed and shown.of == "population":
             spread = f"s, from the variances of the random effects and residuals of {mediator.name},"
         text += f" ({spread} is kept at its estimate)"
     if not results.chain.is_mixed:
         return text
-    if shown.groups == "population":
+    if shown.of == "population":
         text += "; random effects averaged out over the population of clusters"
     else:
         text += "; random effects at their conditional modes, of these clusters"
@@ -145,7 +146,7 @@ def _interval(shown: Shown) -> str:
     count, seed = f"{used['n']:,}", used["seed"]
     if shown.interval == "bootstrap":
         return f"{level}, bootstrap ({used['ends']}), {count} replicates, seed {seed}"
-    text = f"{level}, quasi-Bayesian: quantiles of {count} draws of the coefficients, seed {seed}"
+    text = f"{level}, Monte Carlo: quantiles of {count} draws of the coefficients, seed {seed}"
     return text if used["ranef_draws"] == "joint" else f"{text}; random effects drawn independently of them"
 
 
@@ -171,11 +172,11 @@ def document(results: CausalFit, tables: Mapping[str, pd.DataFrame], level: floa
         "family_m": results.mediator.family,
         "family_y": results.outcome.family,
         "treatment": results.treatment,
-        "values": [plain(value) for value in results.values],
+        "contrast": [plain(value) for value in results.contrast],
         "interaction": results.interaction,
         "nobs": results.nobs,
         "n_clusters": None if grouping is None else len(grouping.clusters),
-        "errors": results.errors.label,
+        "vcov": results.errors.vcov,
         "level": check_level(level),
         "computed": how_exact(results.mediator.family, results.outcome.family),
         "dropped": None if results.dropped is None else str(results.dropped),

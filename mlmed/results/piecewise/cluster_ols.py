@@ -20,7 +20,7 @@ from mlmed.glm.fit import GlmFit, fit_glm
 from mlmed.glm.robust import moves_of_one
 from mlmed.lmm.vcov import Directions, Vcov
 from mlmed.notes import Note
-from mlmed.options import ALL_KINDS, one_of
+from mlmed.options import check_vcov
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.results.coefficients import Coefficients
 
@@ -119,7 +119,7 @@ class ClusterRegression(Coefficients):
             Unknown kind.
         """
         text = lost_along("use vcov='block'", "clusters")
-        return plain_covariance(self.fit, one_of(kind, ALL_KINDS, "vcov"), lambda: self.alone_in(text))
+        return plain_covariance(self.fit, check_vcov(kind), lambda: self.alone_in(text))
 
     def alone_in(self, text: str) -> Directions:
         """Directions of the coefficients that a single cluster alone notices, and what is said of them."""
