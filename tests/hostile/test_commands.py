@@ -70,6 +70,6 @@ def test_a_long_message_is_cut_in_its_middle() -> None:
 def test_two_dashes_are_no_value(data: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """argparse of Python 3.11 takes them out, and hands on an empty list."""
     with pytest.raises(SystemExit) as ended:
-        main(["effects", data, *NEEDED["effects"], f"{option}=--"])
+        main(["mediate", data, *NEEDED["mediate"], f"{option}=--"])
     assert ended.value.code == 2
     assert f"argument {option}: expected a value; found --" in capsys.readouterr().err
