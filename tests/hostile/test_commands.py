@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlmed.cli import main
-from mlmed.cli.commands import COMMANDS
+from mlmed.cli import actions, main
+from mlmed.cli.commands import COMMANDS, function
 from mlmed.cli.stopping import readable
 from tests.hostile.attack import Tally
 from tests.hostile.commands import NEEDED, READING, WORST, lines, options_of, pairs, run, written
@@ -18,9 +22,30 @@ from tests.hostile.commands import NEEDED, READING, WORST, lines, options_of, pa
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Rows in a folder of their own, where files with odd names may be written."""
+    """Rows in a folder of their own, where files with odd names may be written; each text is computed once."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlmed.cli.function", remembering(function, "out"))
+    monkeypatch.setattr(actions, "_every_fit", remembering(lambda _: EVERY_FIT, "out", "plot")("compare"))
     return written(tmp_path)
+
+
+def remembering(
+    function: Callable[[str], Callable[[argparse.Namespace], Any]], *without: str
+) -> Callable[[str], Callable[[argparse.Namespace], Any]]:
+    """Commands that compute once what does not depend on where it is written; refusals are never kept."""
+    found: dict[str, Any] = {}
+
+    def once(name: str, options: argparse.Namespace) -> Any:
+        given = {word: value for word, value in vars(options).items() if word not in without}
+        key = repr(sorted(given.items()))
+        if key not in found or name == "grams":  # which writes its file itself
+            found[key] = function(name)(options)
+        return found[key]
+
+    return lambda name: partial(once, name)
+
+
+EVERY_FIT = actions._every_fit
 
 
 def test_every_command_is_attacked_and_answers(data: str) -> None:
