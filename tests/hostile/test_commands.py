@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from functools import partial
+import itertools
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 
 from mlmed.cli import actions, main
@@ -22,30 +22,31 @@ from tests.hostile.commands import NEEDED, READING, WORST, lines, options_of, pa
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Rows in a folder of their own, where files with odd names may be written; each text is computed once."""
+    """Rows in a folder of their own, where files with odd names may be written; what is the same is computed once."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mlmed.cli.function", remembering(function, "out"))
-    monkeypatch.setattr(actions, "_every_fit", remembering(lambda _: EVERY_FIT, "out", "plot")("compare"))
+    texts = {name: remembering(function(name), {"out"}) for name in COMMANDS if name != "grams"}  # which writes itself
+    monkeypatch.setattr("mlmed.cli.function", lambda name: texts.get(name) or function(name))
+    for name in ("read", "_two_equations", "_every_fit"):
+        monkeypatch.setattr(actions, name, remembering(getattr(actions, name), AFTERWARDS))
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 20)
     return written(tmp_path)
 
 
-def remembering(
-    function: Callable[[str], Callable[[argparse.Namespace], Any]], *without: str
-) -> Callable[[str], Callable[[argparse.Namespace], Any]]:
-    """Commands that compute once what does not depend on where it is written; refusals are never kept."""
+#: Options of what is done with a fit.
+AFTERWARDS = {"out", "plot", "format", "table", "level", "at", *itertools.chain.from_iterable(actions.ASKED.values())}
+
+
+def remembering(call: Callable[..., Any], without: Collection[str]) -> Callable[..., Any]:
+    """A function of a command line that answers once for all options but those; refusals are not kept."""
     found: dict[str, Any] = {}
 
-    def once(name: str, options: argparse.Namespace) -> Any:
-        given = {word: value for word, value in vars(options).items() if word not in without}
-        key = repr(sorted(given.items()))
-        if key not in found or name == "grams":  # which writes its file itself
-            found[key] = function(name)(options)
+    def once(*given: Any) -> Any:
+        key = repr(sorted((name, value) for name, value in vars(given[-1]).items() if name not in without))
+        if key not in found:
+            found[key] = call(*given)
         return found[key]
 
-    return lambda name: partial(once, name)
-
-
-EVERY_FIT = actions._every_fit
+    return once
 
 
 def test_every_command_is_attacked_and_answers(data: str) -> None:
