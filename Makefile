@@ -25,7 +25,7 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 demo: install         ## the main job on the data set that ships with the package
-	@$(BIN)/mlmed fit yuan_mackinnon_sim \
+	@$(BIN)/mlmed mediate yuan_mackinnon_sim \
 	  --mediator "Med ~ X + (1 + X | group)" \
 	  --outcome "y ~ Med + X + (1 + Med + X | group)"
 

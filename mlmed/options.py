@@ -90,7 +90,7 @@ __all__ = [
     "is_whole",
     "named",
     "one_of",
-    "own_words",
+    "refuse_given",
     "several",
 ]
 
@@ -295,6 +295,13 @@ def is_one_value(value: Any) -> bool:
     if isinstance(value, str | bytes | bool | date | timedelta):
         return bool(value == value)  # NaT is not
     return is_number(value) or (isinstance(value, Decimal) and value.is_finite()) or type(value).__name__ == "bool_"
+
+
+def refuse_given(why: str, given: Mapping[str, Any]) -> None:
+    """Refuse options that have a value where none is used."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise EffectError(f"{why}; leave out {', '.join(names)}")
 
 
 def check_count(

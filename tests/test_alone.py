@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 from statsmodels.regression.linear_model import OLS
 
 import mlmed
-from mlmed.cli.run import main
+from mlmed.cli import main
 from mlmed.errors import BoundaryWarning, LevelWarning
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov
@@ -218,7 +218,7 @@ def test_json_of_the_command_line(data, tmp_path, capsys):
     path = tmp_path / "trial.csv"
     data.to_csv(path, index=False)
     formulas = ["--mediator", "m ~ one + (1 | id)", "--outcome", "y ~ m + one + (1 | id)"]
-    assert main(["fit", str(path), *formulas, "--vcov", "CR2", "--format", "json"]) == 0
+    assert main(["mediate", str(path), *formulas, "--vcov", "CR2", "--format", "json"]) == 0
     document = json.loads(capsys.readouterr().out)
     rows = {row["term"]: row for row in [*document["fixef"], *document["effects"]]}
     for term in ("m~one", "y~one", "a", "indirect", "total"):

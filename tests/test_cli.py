@@ -18,6 +18,7 @@ import pytest
 
 import mlmed
 from mlmed.cli import main
+from mlmed.cli.options import TABLES
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import SAME
 
@@ -63,7 +64,7 @@ def csv(frame: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> None:
     """Every documented key, with the numbers of the Python interface."""
-    status, out, err = run("fit", csv, *FIT, "--format", "json")
+    status, out, err = run("mediate", csv, *FIT, "--format", "json")
     document = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert (status, err) == (0, "")
     keys = {"schema", "method", "nobs", "n_clusters", "llf", "converged", "is_singular", "gradient_norm"}
@@ -103,9 +104,9 @@ def test_json_of_one_equation(run: Run, csv: Path) -> None:
 
 def test_csv_is_the_json_in_one_table(run: Run, csv: Path) -> None:
     """Same rows, told apart by section."""
-    _, out, _ = run("fit", csv, *FIT, "--format", "csv")
+    _, out, _ = run("mediate", csv, *FIT, "--format", "csv")
     table = pd.read_csv(io.StringIO(out), keep_default_na=True)
-    document = json.loads(run("fit", csv, *FIT, "--format", "json")[1])
+    document = json.loads(run("mediate", csv, *FIT, "--format", "json")[1])
     assert {"section", *ROW_KEYS} <= set(table.columns)
     assert list(table["section"].unique()) == ["fixef", "varcorr", "residual", "sdcor", "effects"]
     for section in table["section"].unique():
@@ -135,11 +136,11 @@ def assert_same_numbers(found: Any, expected: Any) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("command", ["fit", "mixed"])
+@pytest.mark.parametrize("command", ["mediate", "mixed"])
 def test_text_is_the_default(run: Run, csv: Path, frame: pd.DataFrame, command: str) -> None:
     """What summary() returns."""
-    arguments = FIT if command == "fit" else ("--formula", MEDIATOR)
-    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "fit" else mlmed.mixed(MEDIATOR, frame)
+    arguments = FIT if command == "mediate" else ("--formula", MEDIATOR)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "mediate" else mlmed.mixed(MEDIATOR, frame)
     status, out, err = run(command, csv, *arguments)
     assert (status, err) == (0, "")
     # gradient and decrement are rounding error, which moves with the memory layout of the columns
@@ -147,11 +148,11 @@ def test_text_is_the_default(run: Run, csv: Path, frame: pd.DataFrame, command: 
     assert without_rounding(run(command, csv, *arguments, "--format", "text")[1]) == without_rounding(out)
 
 
-@pytest.mark.parametrize("command", ["fit", "mixed"])
+@pytest.mark.parametrize("command", ["mediate", "mixed"])
 def test_stata_layout(run: Run, csv: Path, frame: pd.DataFrame, command: str) -> None:
     """What summary("stata") returns."""
-    arguments = FIT if command == "fit" else ("--formula", MEDIATOR)
-    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "fit" else mlmed.mixed(MEDIATOR, frame)
+    arguments = FIT if command == "mediate" else ("--formula", MEDIATOR)
+    fit = mlmed.mediate(MEDIATOR, OUTCOME, frame) if command == "mediate" else mlmed.mixed(MEDIATOR, frame)
     status, out, err = run(command, csv, *arguments, "--format", "stata")
     assert (status, err) == (0, "")
     assert out == fit.summary("stata") + "\n"
@@ -161,7 +162,7 @@ def test_stata_layout(run: Run, csv: Path, frame: pd.DataFrame, command: str) ->
 def test_options_reach_the_fit(run: Run, csv: Path, frame: pd.DataFrame) -> None:
     """Method, covariance, vcov, level and treatment."""
     chosen = ("--method", "ml", "--covariance", "diagonal", "--vcov", "joint", "--level", "0.9", "--treatment", "x")
-    document = json.loads(run("fit", csv, *FIT, *chosen, "--format", "json")[1])
+    document = json.loads(run("mediate", csv, *FIT, *chosen, "--format", "json")[1])
     fit = mlmed.mediate(MEDIATOR, OUTCOME, frame, method="ml", covariance="diagonal", treatment="x")
     table = fit.effects(vcov="joint", level=0.9).set_index("term")
     found = pd.DataFrame(document["effects"]).set_index("term")
@@ -173,9 +174,9 @@ def test_options_reach_the_fit(run: Run, csv: Path, frame: pd.DataFrame) -> None
 @pytest.mark.parametrize("output", ["json", "csv", "text", "stata"])
 def test_out_writes_what_would_be_printed(run: Run, csv: Path, tmp_path: Path, output: str) -> None:
     """The file has the text; the screen stays empty."""
-    printed = run("fit", csv, *FIT, "--format", output)[1]
+    printed = run("mediate", csv, *FIT, "--format", output)[1]
     target = tmp_path / "result.txt"
-    status, out, err = run("fit", csv, *FIT, "--format", output, "--out", target)
+    status, out, err = run("mediate", csv, *FIT, "--format", output, "--out", target)
     assert (status, out, err) == (0, "", "")
     assert target.read_text(encoding="utf-8") == printed
 
@@ -200,8 +201,8 @@ def test_every_file_gives_the_same_json(run: Run, frame: pd.DataFrame, tmp_path:
     reference, file = tmp_path / "reference.csv", tmp_path / f"table{suffix}"
     data.to_csv(reference, index=False)
     WRITERS[suffix](data, file)
-    expected = run("fit", reference, *FIT, "--format", "json")
-    found = run("fit", file, *FIT, "--format", "json")
+    expected = run("mediate", reference, *FIT, "--format", "json")
+    found = run("mediate", file, *FIT, "--format", "json")
     assert expected[0] == 0
     assert (found[0], found[2]) == (expected[0], expected[2])
     assert_same_numbers(json.loads(found[1]), json.loads(expected[1]))
@@ -212,11 +213,11 @@ def test_names_with_dots_and_spaces(run: Run, frame: pd.DataFrame, tmp_path: Pat
     """NA.std plain or in backticks, also as --treatment."""
     file = tmp_path / "dots.csv"
     frame.rename(columns={"x": "NA.std", "m": "my m"}).to_csv(file, index=False)
-    expected = json.loads(run("fit", _csv(frame, tmp_path), *FIT, "--format", "json")[1])["llf"]
+    expected = json.loads(run("mediate", _csv(frame, tmp_path), *FIT, "--format", "json")[1])["llf"]
     for x in ("NA.std", "`NA.std`"):
         formulas = (f"`my m` ~ {x} + (1 + {x} | id)", f"y ~ `my m` + {x} + (1 + `my m` + {x} | id)")
         status, out, err = run(
-            "fit", file, "--mediator", formulas[0], "--outcome", formulas[1], "--treatment", x, "--format", "json"
+            "mediate", file, "--mediator", formulas[0], "--outcome", formulas[1], "--treatment", x, "--format", "json"
         )
         assert (status, err) == (0, "")
         assert json.loads(out)["llf"] == pytest.approx(expected, rel=SAME)
@@ -230,7 +231,7 @@ def _csv(frame: pd.DataFrame, folder: Path) -> Path:
 
 def test_an_example_data_set_by_name(run: Run) -> None:
     """The model of the documentation on the shipped data."""
-    status, out, err = run("fit", *SHIPPED_FIT, "--format", "json")
+    status, out, err = run("mediate", *SHIPPED_FIT, "--format", "json")
     document = json.loads(out)
     assert (status, err) == (0, "")
     assert document["llf"] == pytest.approx(-2337.44202, abs=1e-5)
@@ -244,7 +245,7 @@ def test_a_file_with_the_name_of_an_example_comes_first(
     """A path that exists is never taken for the name of an example: here it has no extension, so it is refused."""
     monkeypatch.chdir(tmp_path)
     frame.to_csv("yuan_mackinnon_sim", index=False)
-    status, _, err = run("fit", *SHIPPED_FIT)
+    status, _, err = run("mediate", *SHIPPED_FIT)
     assert status == 2
     assert "extension" in err
 
@@ -310,7 +311,7 @@ def test_a_labelled_response_stays_a_number_and_that_is_said(run: Run, labelled:
 def test_a_labelled_treatment_in_every_command(run: Run, labelled: Path, frame: pd.DataFrame) -> None:
     """Two levels: the effects of the codes 0 and 1."""
     asked = ("--mediator", "m ~ arm + (1 | id)", "--outcome", "y ~ m + arm + (1 | id)", "--format", "csv")
-    for command, more in (("effects", ()), ("piecewise", ()), ("causal", ("--contrast", "usual", "new"))):
+    for command, more in (("mediate", ()), ("piecewise", ()), ("causal", ("--contrast", "usual", "new"))):
         status, out, err = run(command, labelled, *asked, *more)
         assert status == 0, err
         assert "levels of arm (0 usual, 1 new)" in err
@@ -396,12 +397,12 @@ def test_datasets(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("fit", "DATA", "--mediator", "m ~ xx + (1 | id)", "--outcome", OUTCOME), ("'xx'", "did you mean x")),
-        (("fit", "DATA", "--mediator", MEDIATOR, "--outcome", "y ~ x + (1 | id)"), ("mediator m", "add it")),
-        (("fit", "DATA", *FIT, "--treatment", "w"), ("treatment 'w'", "predictors are x")),
-        (("fit", "DATA", *FIT, "--level", "95"), ("level must be a proportion", "95")),
-        (("fit", "DATA", *FIT, "--level", "nan"), ("level must be a proportion",)),
-        (("fit", "DATA", *FIT, "--vcov", "joint", "--format", "stata"), ("vcov='block'",)),
+        (("mediate", "DATA", "--mediator", "m ~ xx + (1 | id)", "--outcome", OUTCOME), ("'xx'", "did you mean x")),
+        (("mediate", "DATA", "--mediator", MEDIATOR, "--outcome", "y ~ x + (1 | id)"), ("mediator m", "add it")),
+        (("mediate", "DATA", *FIT, "--treatment", "w"), ("treatment 'w'", "predictors are x")),
+        (("mediate", "DATA", *FIT, "--level", "95"), ("level must be a proportion", "95")),
+        (("mediate", "DATA", *FIT, "--level", "nan"), ("level must be a proportion",)),
+        (("mediate", "DATA", *FIT, "--vcov", "joint", "--format", "stata"), ("vcov='block'",)),
         (("mixed", "DATA", "--formula", "m ~ x"), ("no random term", "(1 + x | id)")),
         (("mixed", "DATA", "--formula", "m + x"), ("one '~'",)),
         (("mixed", "nowhere.csv", "--formula", MEDIATOR), ("no file nowhere.csv", "Check the path")),
@@ -411,9 +412,9 @@ def test_datasets(run: Run, tmp_path: Path) -> None:
         (("stack", "DATA", "--x", "x", "--m", "m", "--y", "y", "--cluster", "idd"), ("'idd'", "Did you mean 'id'")),
         (("stack", "DATA", "--x", "x", "--m", "x", "--y", "y", "--cluster", "id"), ("'x'", "different columns")),
         (("datasets", "yuan"), ("'yuan'", "yuan_mackinnon_sim")),
-        (("fit", "DATA", *FIT, "--out", "no/such/folder/out.txt"), ("cannot write", "check the folder")),
-        (("fit", "DATA", *FIT, "--out", "."), ("cannot write", "directory")),
-        (("piecewise", "DATA", *FIT, "--format", "stata", "--level", "0.9"), ("leave out vcov and level",)),
+        (("mediate", "DATA", *FIT, "--out", "no/such/folder/out.txt"), ("cannot write", "check the folder")),
+        (("mediate", "DATA", *FIT, "--out", "."), ("cannot write", "directory")),
+        (("piecewise", "DATA", *FIT, "--format", "stata", "--level", "0.9"), ("leave out level",)),
         (("piecewise", "DATA", *FIT, "--interval", "product", "--seed", "1"), ("does not use seed",)),
         (("compare", "DATA", *FIT, "--plot", "picture.xyz"), ("cannot write the picture", "plot.png")),
         (("compare", "DATA", *FIT, "--plot", "no/such/folder/p.png"), ("cannot write", "check the folder")),
@@ -434,11 +435,11 @@ def test_status_two_and_one_message(run: Run, csv: Path, arguments: tuple[str, .
     "arguments",
     [
         (),
-        ("fit",),
-        ("fit", "DATA", "--mediator", MEDIATOR),
-        ("fit", "DATA", *FIT, "--format", "html"),
-        ("fit", "DATA", *FIT, "--method", "bayes"),
-        ("fit", "DATA", *FIT, "--level", "high"),
+        ("mediate",),
+        ("mediate", "DATA", "--mediator", MEDIATOR),
+        ("mediate", "DATA", *FIT, "--format", "html"),
+        ("mediate", "DATA", *FIT, "--method", "bayes"),
+        ("mediate", "DATA", *FIT, "--level", "high"),
         ("regress", "DATA"),
         ("stack", "DATA", "--x", "x"),
     ],
@@ -457,7 +458,7 @@ def test_warnings_go_to_standard_error(run: Run, frame: pd.DataFrame, tmp_path: 
     frame.assign(id=frame["id"].where(frame.index >= 12), y=frame["y"].where(frame.index % 16 != 15)).to_csv(
         file, index=False
     )
-    status, out, err = run("fit", file, *FIT, "--format", "json")
+    status, out, err = run("mediate", file, *FIT, "--format", "json")
     assert status == 0
     assert err.startswith("mlmed: warning: equation m: 12 of 320 rows left out (missing cluster id: 12)")
     assert "y: 20" in err
@@ -484,7 +485,7 @@ def test_help_and_version(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
     assert "yuan_mackinnon_sim" in out
-    for command in ("fit", "mixed", "stack", "datasets"):
+    for command in ("mediate", "mixed", "stack", "datasets"):
         assert command in out
         assert run(command, "--help")[0] == 0
 
@@ -509,30 +510,113 @@ MODEL = ["--mediator", "Med ~ X + (1 + X | group)", "--outcome", "y ~ Med + X + 
 
 
 def test_effects_with_any_interval(capsys):
-    for options, shown in (
-        ([], "delta; indirect"),
-        (["--interval", "profile"], "profile; indirect"),
-        (["--interval", "monte-carlo", "--seed", "1", "-n", "500", "--vcov", "joint"], "(n 500, vcov joint, seed 1)"),
-        (["--interval", "bootstrap", "--seed", "1", "-n", "60", "--ends", "bc"], "(n 60, ends bc, seed 1)"),
-        (["--ddf", "kenward-roger"], "(ddf kenward-roger)"),
+    for options, interval, *detail in (
+        ([], "delta"),
+        (["--interval", "profile"], "profile"),
+        (
+            ["--interval", "monte-carlo", "--seed", "1", "-n", "500", "--vcov", "joint"],
+            "monte-carlo",
+            "vcov joint, n 500, seed 1",
+        ),
+        (["--interval", "bootstrap", "--seed", "1", "-n", "60", "--ends", "bc"], "bootstrap", "n 60, ends bc, seed 1"),
+        (["--ddf", "kenward-roger"], "delta", "ddf kenward-roger"),
     ):
-        assert main(["effects", "yuan_mackinnon_sim", *MODEL, *options]) == 0
-        text = capsys.readouterr().out
-        assert shown in text.splitlines()[0]
-        assert "indirect  -0.127620" in text
+        command = ["mediate", "yuan_mackinnon_sim", *MODEL, *options]
+        assert main([*command, "--table", "effects"]) == 0
+        alone = capsys.readouterr().out.splitlines()
+        assert alone[0] == f"effects, 95% intervals: {interval}" + "".join(f" ({text})" for text in detail)
+        assert main(command) == 0
+        whole = capsys.readouterr().out
+        assert "\n".join(alone[1:]) in whole
+        assert "indirect  -0.127620" in whole
+        heading = next(line for line in whole.splitlines() if line.startswith("Effects"))
+        made = "delta method, second order" if interval == "delta" else ", ".join([f"intervals: {interval}", *detail])
+        assert made in heading
+        assert ("Kenward and Roger" in heading) is ("--ddf" in options)
+        assert ('vcov="joint" has' in whole) is (interval == "delta")
 
 
 def test_effects_as_json_and_csv(capsys):
-    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--interval", "profile", "--format", "json"]) == 0
-    rows = {row["term"]: row for row in json.loads(capsys.readouterr().out)}
+    """One document, and in it the effects that were asked for; or their rows alone."""
+    command = ["mediate", "yuan_mackinnon_sim", *MODEL, "--interval", "profile", "--level", "0.95"]
+    assert main([*command, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["interval"], document["options"], document["vcov"]) == ("profile", {}, "block")
+    assert main([*command, "--format", "json", "--table", "effects"]) == 0
+    assert json.loads(capsys.readouterr().out) == document["effects"]
+    rows = {row["term"]: row for row in document["effects"]}
     assert rows["indirect"]["conf_high"] == pytest.approx(-0.00502, abs=1e-5)
-    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--format", "csv"]) == 0
-    assert capsys.readouterr().out.startswith("term,estimate,std_error")
+    assert main([*command, "--format", "csv", "--table", "effects"]) == 0
+    alone = capsys.readouterr().out
+    assert alone.startswith("term,estimate,std_error")
+    assert main([*command, "--format", "csv"]) == 0
+    assert [f"effects,{line}" for line in alone.splitlines()[1:]] == capsys.readouterr().out.splitlines()[-7:]
+
+
+EVERY = {
+    "mediate": ("--mediator", MEDIATOR, "--outcome", OUTCOME),
+    "piecewise": ("--mediator", MEDIATOR, "--outcome", OUTCOME),
+    "causal": ("--mediator", MEDIATOR, "--outcome", OUTCOME),
+    "mixed": ("--formula", MEDIATOR),
+    "location-scale": ("--location", "m ~ x + (1 | id)", "--scale", "~ x"),
+}
+
+
+@pytest.mark.parametrize("command", TABLES)
+def test_csv_has_all_tables_and_table_is_one_of_them(run: Run, csv: Path, command: str) -> None:
+    """One rule for every command that fits; the words of --table are the sections."""
+    whole = pd.read_csv(io.StringIO(run(command, csv, *EVERY[command], "--format", "csv")[1]))
+    assert set(whole["section"]) == set(TABLES[command])
+    assert list(whole.columns[:3]) == ["section", "term", "estimate"]
+    for name in TABLES[command]:
+        one = ("--table", name, "--format")
+        table = pd.read_csv(io.StringIO(run(command, csv, *EVERY[command], *one, "csv")[1]))
+        expected = whole[whole["section"] == name]
+        assert list(table["term"]) == list(expected["term"])
+        np.testing.assert_array_equal(table["estimate"], expected["estimate"])
+        assert [row["term"] for row in json.loads(run(command, csv, *EVERY[command], *one, "json")[1])] == list(
+            table["term"]
+        )
+        text = run(command, csv, *EVERY[command], *one, "text")[1]
+        assert text.startswith(f"{name}, 95% intervals")
+        assert len(text.splitlines()) >= len(table) + 2
+
+
+def test_one_table_is_no_stata_layout(run: Run, csv: Path) -> None:
+    for command in ("mediate", "piecewise", "mixed"):
+        name = TABLES[command][0]
+        status, out, err = run(command, csv, *EVERY[command], "--format", "stata", "--table", name)
+        assert (status, out, "leave out --table" in err) == (2, "", True)
+    status, _, err = run("mediate", csv, *FIT, "--table", "effect")
+    assert (status, "did you mean 'effects'" in err) == (2, True)
+    status, _, err = run("mediate", csv, *FIT, "--format", "stata", "--interval", "profile")
+    assert (status, "leave out interval" in err) == (2, True)
+
+
+def test_a_model_without_effects_has_no_intervals_of_them(run: Run, csv: Path) -> None:
+    """Errors are those of the other tables; an interval, which only effects use, is refused."""
+    curve = ("--mediator", "m ~ x + I(x**2) + (1 | id)", "--outcome", "y ~ m * x + (1 | id)", "--treatment", "x")
+    for command in ("mediate", "piecewise"):
+        status, out, _ = run(command, csv, *curve, "--vcov", "CR0")
+        assert (status, "No effects" in out) == (0, True)
+        assert "effects" not in set(
+            pd.read_csv(io.StringIO(run(command, csv, *curve, "--format", "csv")[1]))["section"]
+        )
+        status, out, err = run(command, csv, *curve, "--interval", "monte-carlo", "--seed", 1)
+        assert (status, out) == (2, "")
+        assert err.startswith("mlmed: ")
 
 
 def test_effects_refuses_options_of_other_intervals(capsys):
-    assert main(["effects", "yuan_mackinnon_sim", *MODEL, "--interval", "profile", "--seed", "1"]) == 2
-    assert "does not use seed" in capsys.readouterr().err
+    for options, told in (
+        (["--interval", "profile", "--seed", "1"], "does not use seed"),
+        (["--interval", "bootstrap", "--seed", "1", "--vcov", "block"], "does not use vcov"),
+        (["--kind", "case"], "interval='delta' does not use kind"),
+        (["--interval", "monte-carlo", "--seed", "1", "--ddf", "none"], "does not use ddf"),
+    ):
+        for more in ([], ["--format", "json"], ["--format", "csv"], ["--table", "fixef"]):
+            assert main(["mediate", "yuan_mackinnon_sim", *MODEL, *options, *more]) == 2
+            assert told in capsys.readouterr().err
 
 
 def test_degrees_of_freedom_in_the_summary(capsys):

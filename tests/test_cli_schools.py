@@ -65,12 +65,14 @@ def test_piecewise_intervals(run: Run) -> None:
     asked = ("--interval", "monte-carlo", "--seed", 1, "-n", 500)
     status, out, _ = run("piecewise", *MODEL, *asked, "--format", "csv")
     assert status == 0
-    table = pd.read_csv(io.StringIO(out)).set_index("term")
+    table = pd.read_csv(io.StringIO(out)).query("section == 'effects'").set_index("term")
     ours = fit.effects(interval="monte-carlo", n=500, seed=1).set_index("term")
     assert table.loc["indirect", "conf_low"] == pytest.approx(ours.loc["indirect", "conf_low"], rel=SAME)
-    assert "monte-carlo (n 500, seed 1)" in run("piecewise", *MODEL, *asked)[1].splitlines()[0]
+    assert "(indirect = a*b; 95% intervals: monte-carlo, n 500, seed 1)" in run("piecewise", *MODEL, *asked)[1]
     status, out, _ = run("piecewise", *MODEL, "--order", "first", "--format", "json")
-    rows = {row["term"]: row for row in json.loads(out)}
+    document = json.loads(out)
+    assert (document["interval"], document["options"]) == ("delta", {"order": "first"})
+    rows = {row["term"]: row for row in document["effects"]}
     sobel = fit.sobel().set_index("term").loc["sobel", "std_error"]
     assert rows["indirect"]["std_error"] == pytest.approx(sobel, rel=SAME)
 
@@ -85,7 +87,7 @@ def test_json_of_effects_has_every_digit(run: Run, tmp_path: Path) -> None:
         row["term"]: row
         for row in json.loads(
             run("piecewise", path, "--mediator", MEDIATOR, "--outcome", OUTCOME, "--format", "json")[1]
-        )
+        )["effects"]
     }
     a = mlmed.piecewise(MEDIATOR, OUTCOME, tiny).effects().set_index("term")["estimate"]["a"]
     assert rows["a"]["estimate"] == pytest.approx(a, rel=SAME, abs=0.0)
@@ -94,7 +96,7 @@ def test_json_of_effects_has_every_digit(run: Run, tmp_path: Path) -> None:
 
 def test_piecewise_refuses(run: Run) -> None:
     status, _, err = run("piecewise", *MODEL, "--format", "stata", "--seed", 1)
-    assert (status, "without intervals" in err) == (2, True)
+    assert (status, "shows estimates only; leave out seed" in err) == (2, True)
     status, _, err = run("piecewise", *MODEL, "--interval", "product", "--seed", 1)
     assert (status, "does not use seed" in err) == (2, True)
 
@@ -106,7 +108,9 @@ def test_causal_with_a_factor_and_a_covariate(run: Run, binary: Path) -> None:
     assert (status, err) == (0, "")
     assert "arm: control (control) to drug (treated)" in out
     status, out, _ = run(*asked, *values, "--at", "w=1", "--format", "json")
-    rows = {row["term"]: row["estimate"] for row in json.loads(out)}
+    document = json.loads(out)
+    assert (document["interval"], document["options"]) == ("delta", {"at": {"w": 1.0}})
+    rows = {row["term"]: row["estimate"] for row in document["effects"]}
     fit = mlmed.causal(
         "m ~ arm + w", "y ~ m + arm + w", pd.read_csv(binary), treatment="arm", contrast=("control", "drug"),
         family_y="probit", vcov="HC3",
@@ -126,10 +130,12 @@ def test_causal_sensitivity(run: Run, binary: Path) -> None:
     assert pd.read_csv(io.StringIO(out))["rho"].nunique() == 19
     status, _, err = run(*asked, "--at", "w=1")
     assert (status, "leave out at" in err) == (2, True)
+    status, _, err = run(*asked, "--table", "effects")
+    assert (status, "leave out table" in err) == (2, True)
 
 
 def test_causal_groups(run: Run) -> None:
-    out = run("causal", *MODEL, "--of", "population", "--format", "csv")[1]
+    out = run("causal", *MODEL, "--of", "population", "--format", "csv", "--table", "effects")[1]
     table = pd.read_csv(io.StringIO(out)).set_index("term")
     assert table.loc["acme", "estimate"] == pytest.approx(-0.034132, abs=5e-7)
 
@@ -146,10 +152,16 @@ def test_effects_at_a_moderator_of_a_contrast(run: Run, tmp_path: Path) -> None:
     data["w"] = np.random.default_rng(1).normal(size=len(data))
     data.to_csv(tmp_path / "d.csv", index=False)
     equations = "m ~ x * w + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
-    asked = ("effects", tmp_path / "d.csv", "--mediator", equations[0], "--outcome", equations[1], "--treatment", "x")
+    asked = ("mediate", tmp_path / "d.csv", "--mediator", equations[0], "--outcome", equations[1], "--treatment", "x")
     status, out, _ = run(*asked, "--contrast", 0, 2, "--at", "w=1.5", "--order", "first", "--format", "json")
     assert status == 0
-    rows = {row["term"]: row for row in json.loads(out)}
+    document = json.loads(out)
+    assert document["options"] == {"order": "first", "at": {"w": 1.5}}
+    rows = {row["term"]: row for row in document["effects"]}
+    assert (
+        "delta method, first order; block standard errors; w = 1.5)"
+        in run(*asked, "--contrast", 0, 2, "--at", "w=1.5", "--order", "first")[1]
+    )
     fit = mlmed.mediate(*equations, data, treatment="x", contrast=(0, 2))
     ours = fit.effects(at={"w": 1.5}, order="first").set_index("term").loc["indirect"]
     assert rows["indirect"]["estimate"] == pytest.approx(ours["estimate"], rel=1e-6)  # the file has rounded data

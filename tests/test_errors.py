@@ -400,7 +400,7 @@ def test_an_empty_file(content: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     """Zero bytes, or a header alone."""
     source = tmp_path / "empty.csv"
     source.write_text(content)
-    assert main(["fit", str(source), "--mediator", MEDIATOR, "--outcome", OUTCOME]) == 2
+    assert main(["mediate", str(source), "--mediator", MEDIATOR, "--outcome", OUTCOME]) == 2
     error = capsys.readouterr().err
     assert str(source) in error
     assert re.search("empty|no rows", error)

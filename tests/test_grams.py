@@ -391,11 +391,11 @@ def shards(frame: pd.DataFrame, tmp_path: Path) -> str:
 def test_command_stores_grams_that_the_next_one_fits(
     frame: pd.DataFrame, shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """mlmed grams ... --out g.parquet, then mlmed fit g.parquet."""
+    """mlmed grams ... --out g.parquet, then mlmed mediate g.parquet."""
     out = str(tmp_path / "g.parquet")
     assert main(["grams", shards, *FORMULAS, "--out", out]) == 0
     assert "1000 rows, 50 clusters" in capsys.readouterr().out
-    assert main(["fit", out, "--mediator", MEDIATOR, "--outcome", OUTCOME, "--format", "json"]) == 0
+    assert main(["mediate", out, "--mediator", MEDIATOR, "--outcome", OUTCOME, "--format", "json"]) == 0
     found, expected = json.loads(capsys.readouterr().out), json.loads(fitted(frame).to_json())
     assert found.keys() == expected.keys()
     same_fit(fitted(mlmed.Grams.load(out)), fitted(frame))

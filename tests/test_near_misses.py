@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mlmed.cli import main
 from mlmed.cli.commands import COMMANDS
 from mlmed.cli.options import add_options
-from mlmed.cli.run import main
 from mlmed.data.readers import read_table
 from mlmed.errors import DataError, EffectError
 from mlmed.options import METHODS, STRUCTURES, one_of
@@ -61,7 +61,7 @@ def test_words_of_mediation_are_known(capsys: pytest.CaptureFixture[str], typed:
 
 
 def test_there_are_words_in_every_command_that_fits() -> None:
-    assert {"fit", "effects", "piecewise", "causal", "mixed", "compare"} <= {command for command, *_ in _choices()}
+    assert {"mediate", "piecewise", "causal", "mixed", "compare"} <= {command for command, *_ in _choices()}
     assert len(_choices()) > 100
 
 
@@ -79,8 +79,8 @@ def test_every_word_in_another_case_is_told(capsys: pytest.CaptureFixture[str], 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("Fit", "fit"), ("LOCATION-SCALE", "location-scale"), ("location_scale", "location-scale"), ("mediate", "fit"),
-     ("dataset", "datasets"), ("effect", "effects")],
+    [("Mediate", "mediate"), ("LOCATION-SCALE", "location-scale"), ("location_scale", "location-scale"),
+     ("dataset", "datasets"), ("fit", "mediate"), ("Fit", "mediate"), ("effects", "mediate"), ("effect", "mediate")],
 )  # fmt: skip
 def test_a_command_in_another_spelling(capsys: pytest.CaptureFixture[str], typed: str, meant: str) -> None:
     assert refused(capsys, typed).endswith(f"did you mean {meant!r}?")

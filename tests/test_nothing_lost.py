@@ -26,8 +26,7 @@ LINUX = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="process
 BOTH = ("--mediator", MEDIATOR, "--outcome", OUTCOME)
 #: What every command needs beside DATA and --out.
 NEEDED: dict[str, tuple[str, ...]] = {
-    "fit": BOTH,
-    "effects": (*BOTH, "--interval", "bootstrap", "-n", "100000", "--seed", "1"),
+    "mediate": BOTH,
     "piecewise": BOTH,
     "causal": BOTH,
     "compare": BOTH,
@@ -61,7 +60,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(name: str) -> Any:
         pytest.fail("the command was started")
 
-    monkeypatch.setattr("mlmed.cli.run.function", never)
+    monkeypatch.setattr("mlmed.cli.function", never)
 
 
 def test_every_command_is_here() -> None:
@@ -112,7 +111,7 @@ def test_an_input_is_no_target(
 
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("pattern", ["*.parquet", "part-?.parquet", "part-[01].parquet", "../**/part-*.parquet"])
-@pytest.mark.parametrize("command", ["fit", "grams"])
+@pytest.mark.parametrize("command", ["mediate", "grams"])
 def test_one_of_several_shards_is_no_target(
     command: str, pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +139,7 @@ def test_stored_grams_and_example_data_are_inputs(
         [*arguments("grams", path), "--out", str(path)],
         ["datasets", "ml_sim", "--out", str(tmp_path / "ml_sim.csv")],
         ["reproduce", "yuan", "--out", str(shipped)],
-        [*arguments("fit", "yuan_mackinnon_sim"), "--out", str(shipped)],
+        [*arguments("mediate", "yuan_mackinnon_sim"), "--out", str(shipped)],
     ):
         assert main(line) == 2
         assert "would be lost" in capsys.readouterr().err
@@ -183,7 +182,7 @@ def test_pictures_are_written_whole(data: Path, tmp_path: Path, kind: str) -> No
     assert sorted(os.listdir(tmp_path)) == sorted(["in", "out.txt", path.name])
 
 
-@pytest.mark.parametrize("command", ["fit", "stack", "datasets", "grams"])
+@pytest.mark.parametrize("command", ["mediate", "stack", "datasets", "grams"])
 def test_a_full_disk_leaves_the_old_file(
     command: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,7 +225,7 @@ def test_a_folder_that_must_not_be_looked_into(
         return stat(path, *more, **options)
 
     monkeypatch.setattr("os.stat", refuse)
-    assert main(arguments("fit", tmp_path / "closed" / f"data{kind}")) == 2
+    assert main(arguments("mediate", tmp_path / "closed" / f"data{kind}")) == 2
     monkeypatch.undo()
     said = capsys.readouterr().err
     assert "Permission denied" in said or kind == "*.parquet"
@@ -238,7 +237,7 @@ def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
         "import os, sys\n"
         f"os.chdir({str(tmp_path)!r}); os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"
         "from mlmed.cli import main\n"
-        f"sys.exit(main(['fit', 'data.csv', '--mediator', {MEDIATOR!r}, '--outcome', {OUTCOME!r}]))\n"
+        f"sys.exit(main(['mediate', 'data.csv', '--mediator', {MEDIATOR!r}, '--outcome', {OUTCOME!r}]))\n"
     )
     found = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env=environment(), check=False
@@ -270,7 +269,7 @@ def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
         ("mlmed datasets yuan_mackinnon_sim | true", 0, ""),
         ("mlmed datasets yuan_mackinnon_sim | head -1 > /dev/null", 0, ""),
         ("mlmed --help | true", 0, ""),
-        ("mlmed fit --help > /dev/full", 2, "cannot write to standard output"),
+        ("mlmed mediate --help > /dev/full", 2, "cannot write to standard output"),
         ("mlmed --help >&-", 0, None),
         ("mlmed datasets nothing 2>&-", 2, ""),
         ("mlmed datasets nothing 2> /dev/full", 2, ""),
@@ -330,7 +329,7 @@ def test_a_signal_ends_every_command(
         return "too late"
 
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    monkeypatch.setattr("mlmed.cli.run.function", lambda command: interrupted)
+    monkeypatch.setattr("mlmed.cli.function", lambda command: interrupted)
     assert main([*arguments(command, data), "--out", str(tmp_path / "out.txt")]) == STATUS[name]
     assert capsys.readouterr() == ("", f"mlmed: stopped by {name}\n")
     assert os.listdir(tmp_path) == ["in"]
@@ -351,7 +350,7 @@ def test_a_signal_while_the_file_is_written(data: Path, tmp_path: Path, monkeypa
 LONG_QUERY = """
 import sys
 import duckdb
-import mlmed.cli.run as run
+import mlmed.cli as run
 
 def long(options):
     print("ready", flush=True)
@@ -366,7 +365,7 @@ sys.exit(run.main(sys.argv[1:]))
 def test_a_signal_while_duckdb_computes(data: Path) -> None:
     """The engine may hand it over as an error of its own, or take the first one for itself."""
     pytest.importorskip("duckdb")
-    command = [sys.executable, "-c", LONG_QUERY, *arguments("fit", data)]
+    command = [sys.executable, "-c", LONG_QUERY, *arguments("mediate", data)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         try:
             assert run.stdout is not None
@@ -417,10 +416,10 @@ def test_ignored_signals_stay_ignored(data: Path, monkeypatch: pytest.MonkeyPatc
         os.kill(os.getpid(), signal.SIGHUP)
         return "done"
 
-    monkeypatch.setattr("mlmed.cli.run.function", lambda command: hung_up)
+    monkeypatch.setattr("mlmed.cli.function", lambda command: hung_up)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        assert main(arguments("fit", data)) == 0
+        assert main(arguments("mediate", data)) == 0
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -496,7 +495,7 @@ def test_no_worker_is_left(started: Any, tmp_path: Path, name: str) -> None:
     """A bootstrap by two workers; the terminal tells the workers, too."""
     model = ("--mediator", "Med ~ X + (1 + X | group)", "--outcome", "y ~ Med + X + (1 + Med + X | group)")
     bootstrap = ("--interval", "bootstrap", "-n", "50000", "--seed", "1", "--jobs", "2", "--out", "out.txt")
-    line = ("-m", "mlmed.cli", "effects", "yuan_mackinnon_sim", *model, *bootstrap)
+    line = ("-m", "mlmed.cli", "mediate", "yuan_mackinnon_sim", *model, *bootstrap)
     process, workers = started(*line, folder=tmp_path, computing="early" not in name)
     number = getattr(signal, name.split()[-1])
     (os.killpg if "terminal" in name else os.kill)(process.pid, number)

@@ -648,8 +648,8 @@ def estimates(text: str) -> pd.Series:
 
 
 def test_fit_streams_files(frame: pd.DataFrame, shards: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """mlmed fit 'obs/*.parquet' prints what a fit in memory prints."""
-    assert main(["fit", shards, *BOTH]) == 0
+    """mlmed mediate 'obs/*.parquet' prints what a fit in memory prints."""
+    assert main(["mediate", shards, *BOTH]) == 0
     found = estimates(capsys.readouterr().out)
     expected = estimates(both(frame).to_table().to_csv(index=False))
     pd.testing.assert_series_equal(found, expected, rtol=1e-5, atol=1e-7)
@@ -662,8 +662,8 @@ def test_fit_never_reads_rows_into_memory(shards: str, monkeypatch: pytest.Monke
         raise AssertionError("rows were read into memory")
 
     monkeypatch.setattr("mlmed.fit.lmm.build_design", never)
-    monkeypatch.setattr("mlmed.cli.reading.read_labelled", never)
-    assert main(["fit", shards, *BOTH, "--out", "/dev/null"]) == 0
+    monkeypatch.setattr("mlmed.cli.files.read_labelled", never)
+    assert main(["mediate", shards, *BOTH, "--out", "/dev/null"]) == 0
 
 
 @pytest.mark.parametrize("case", ["no match", "not parquet", "another type in one file", "a column less in one file"])
@@ -681,5 +681,5 @@ def test_bad_files_end_with_a_message(
         frame.assign(m="a").to_parquet(tmp_path / "obs" / "3.parquet")
     else:
         frame.drop(columns="m").to_parquet(tmp_path / "obs" / "3.parquet")
-    assert main(["fit", source, *BOTH]) == 2
+    assert main(["mediate", source, *BOTH]) == 2
     assert capsys.readouterr().err.startswith("mlmed: ")

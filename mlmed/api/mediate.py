@@ -23,14 +23,23 @@ from mlmed.intervals.options import check_options
 from mlmed.intervals.table import OPTIONS, effects_table
 from mlmed.lmm.estimates import Estimates
 from mlmed.notes import warns
-from mlmed.options import JointInterval, Method, check_level, check_mapping, own_words
+from mlmed.options import (
+    STYLES,
+    JointInterval,
+    Method,
+    check_level,
+    check_mapping,
+    one_of,
+    own_words,
+    refuse_given,
+)
 from mlmed.report.stata import StataReport
-from mlmed.report.text import format_number, render_table
+from mlmed.report.text import format_number
 from mlmed.results.comparison_rows import missing_effects
-from mlmed.results.document import to_json
+from mlmed.results.document import flat_table, interval_entry, to_json
 from mlmed.results.remarks import mediation_notes, table_notes
 from mlmed.results.results import MixedResults
-from mlmed.results.summary import errors_named, letter, native_summary
+from mlmed.results.summary import effects_text, native_summary
 from mlmed.results.xtmixed import stata_report
 from mlmed.system.model import ModelSpec
 
@@ -171,17 +180,65 @@ class MediationResults(MixedResults):
         effects = missing_effects(self.effects_reason) if self.effects_reason else self.effects(level=level)
         return pd.concat([effects, parameters], ignore_index=True)
 
-    def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
-        """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""
-        tables = super().sections(vcov=vcov, level=level, ddf=ddf)
-        none = wald_table([], np.empty(0), np.empty(0))
-        return {**tables, "effects": none if self.effects_reason else self.effects(vcov=vcov, level=level, ddf=ddf)}
+    # Below, further options are those of ``effects()``: its table stands in what is printed and exported.
 
-    def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
-        """All tables as JSON (what ``mlmed fit --format json`` prints)."""
+    def sections(
+        self, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
+    ) -> dict[str, pd.DataFrame]:
+        """The tables that are exported, by name; ``effects`` has no rows where the model defines none."""
+        effects = self._asked_effects(level=level, vcov=vcov, ddf=ddf, **options)
+        return {**super().sections(level=level, **_errors(vcov, ddf)), "effects": effects}
+
+    def _asked_effects(self, *, level: float, **options: Any) -> pd.DataFrame:
+        given = {name: value for name, value in options.items() if value is not None}
+        if self.effects_reason and given.keys() <= {"vcov", "ddf"}:  # which other tables use
+            return wald_table([], np.empty(0), np.empty(0))
+        return self.effects(level=level, **given)
+
+    def to_json(self, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
+        """All tables as JSON (what ``mlmed mediate --format json`` prints)."""
+        tables = self.sections(vcov=vcov, level=level, ddf=ddf, **options)
+        asked = {"treatment": self.treatment, "level": check_level(level), **_errors(vcov, ddf)}
         extra = {"effects_reason": self.effects_reason} if self.effects_reason else {}
-        asked = {"treatment": self.treatment, "vcov": vcov, "level": check_level(level), "ddf": ddf}
-        return to_json(self.fitted, self.sections(vcov=vcov, level=level, ddf=ddf), **asked, **extra)
+        return to_json(self.fitted, tables, **asked, **interval_entry(options), **extra)
+
+    def to_table(
+        self, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
+    ) -> pd.DataFrame:
+        """All tables below each other (what ``mlmed mediate --format csv`` prints)."""
+        return flat_table(self.sections(vcov=vcov, level=level, ddf=ddf, **options))
+
+    def summary(
+        self,
+        style: str = "text",
+        *,
+        vcov: str | None = None,
+        level: float = 0.95,
+        ddf: str | None = None,
+        **options: Any,
+    ) -> str:
+        """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``.
+
+        Raises
+        ------
+        EffectError
+            Unknown style, or options that the Stata layout or the interval does not use.
+        """
+        if one_of(style, STYLES, "style") == "stata":
+            refuse_given("style='stata' shows Stata's intervals", options)
+            return super().summary(style, level=level, **_errors(vcov, ddf))
+        first, second = self.fitted.layout.equations
+        title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
+        errors = _errors(vcov, ddf)
+        head = native_summary(self.fitted, level=level, title=title, correlations=False, **errors)
+        asked = {"vcov": vcov, "ddf": ddf, **options}
+        table = self._asked_effects(level=level, **asked)
+        if not len(table):
+            return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
+        lines = [head, "", effects_text(table, "indirect = a*b + cov_ab", level=level, **asked)]
+        if options.get("interval") in (None, "delta"):
+            lines.append(self._other_vcov_line("joint" if errors["vcov"] == "block" else "block", options))
+        return "\n".join(lines)
 
     def _stata_report(self, level: float) -> StataReport:
         if self.effects_reason:
@@ -189,30 +246,21 @@ class MediationResults(MixedResults):
             return stata_report(self.fitted, level=level, mediation=True, notes=notes)
         return stata_report(self.fitted, level=level, mediation=True, effects=self.effects(level=level))
 
-    def _native_summary(self, vcov: str, level: float, ddf: str) -> str:
-        first, second = self.fitted.layout.equations
-        title = f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
-        head = native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title=title, correlations=False)
-        if self.effects_reason:
-            return "\n".join([head, "", "No effects", textwrap.fill(self.effects_reason, 92)])
-        lines = [
-            head,
-            "",
-            f"Effects (indirect = a*b + cov_ab; delta method, second order; {errors_named(vcov, ddf)} standard errors)",
-            render_table(self.effects(vcov=vcov, level=level, ddf=ddf), statistic=letter(ddf)),
-            self._other_vcov_line("joint" if vcov == "block" else "block"),
-        ]
-        return "\n".join(lines)
-
-    def _other_vcov_line(self, kind: str) -> str:
+    def _other_vcov_line(self, kind: str, options: Mapping[str, Any]) -> str:
         """The errors of another kind, and the terms that have none."""
-        other = self.effects(vcov=kind).set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
+        table = self.effects(vcov=kind, order=options.get("order"), at=options.get("at"))
+        other = table.set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
         known, without = other.dropna(), other.index[other.isna()]
         if not len(known):
             return f'vcov="{kind}" has no standard errors here; the notes of effects(vcov="{kind}") say why'
         shown = ", ".join(f"{term} {format_number(error, 5)}" for term, error in known.items())
         none = f"; none of {', '.join(without)}" if len(without) else ""
         return f'vcov="{kind}" has standard errors {shown}{none} (docs/standard_errors.md)'
+
+
+def _errors(vcov: str | None, ddf: str | None) -> dict[str, str]:
+    """Which standard errors and tests: those of ``effects()`` unless given."""
+    return {"vcov": "block" if vcov is None else vcov, "ddf": "none" if ddf is None else ddf}
 
 
 @warns

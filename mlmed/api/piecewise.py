@@ -19,9 +19,10 @@ from mlmed.fit.lmm import design_of, known_columns
 from mlmed.formula import parse_equation
 from mlmed.names import labelled
 from mlmed.notes import Note, warns
-from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of
+from mlmed.options import METHODS, PIECEWISE_INTERVALS, STYLES, Method, check_level, one_of, refuse_given
 from mlmed.report.text import as_html
 from mlmed.results.comparison_rows import missing_effects
+from mlmed.results.document import flat_table
 from mlmed.results.piecewise.cluster_ols import ClusterRegression
 from mlmed.results.piecewise.fit import ask, fit_separately
 from mlmed.results.piecewise.inference import PiecewiseInference
@@ -170,27 +171,44 @@ class PiecewiseResults(PiecewiseInference):
         """``nlcom`` with the names of ``comparable``, which are its own."""
         return self.nlcom(expression, level=level)
 
-    def summary(self, style: str = "text", *, vcov: str = "block", level: float = 0.95) -> str:
+    # Below, further options are those of ``effects()``: its table stands in what is printed and exported.
+
+    def summary(self, style: str = "text", *, vcov: str | None = None, level: float = 0.95, **options: Any) -> str:
         """The fits and the effects as text; ``style="stata"`` has the numbers of UCLA's ``ml_mediation``.
 
         Raises
         ------
         EffectError
-            Unknown style, or options that the Stata layout does not use.
+            Unknown style, or options that the Stata layout or the interval does not use.
         """
+        asked = {"vcov": vcov, **options}
         if one_of(style, STYLES, "style") == "stata":
-            if vcov != "block" or level != 0.95:
-                raise EffectError("style='stata' shows estimates only; leave out vcov and level")
+            refuse_given("style='stata' shows estimates only", {**asked, "level": None if level == 0.95 else level})
             return stata_text(self.fits, self.effects_reason or self.effect_quantities())
-        return native_text(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
+        return native_text(self.asked, self.fits, self._asked_effects(level, asked), asked, level=level)
 
-    def to_json(self, *, vcov: str = "block", level: float = 0.95) -> str:
-        """Levels, the three fits and the effects as JSON."""
-        return as_json(self.asked, self.fits, self._shown_effects(vcov, level), vcov=vcov, level=level)
+    def to_json(self, *, vcov: str | None = None, level: float = 0.95, **options: Any) -> str:
+        """Levels, the three fits and the effects as JSON (what ``mlmed piecewise --format json`` prints)."""
+        asked = {"vcov": vcov, **options}
+        return as_json(self.asked, self.fits, self._asked_effects(level, asked), asked, level=level)
 
-    def _shown_effects(self, vcov: str, level: float) -> pd.DataFrame | str:
+    def sections(self, *, vcov: str | None = None, level: float = 0.95, **options: Any) -> dict[str, pd.DataFrame]:
+        """The estimates of each fit, and the effects, which have no rows where the equations define none."""
+        effects = self._asked_effects(level, {"vcov": vcov, **options})
+        found = self.tidy(vcov="block" if vcov is None else vcov, level=level)
+        tables = {str(name): table.drop(columns="fit") for name, table in found.groupby("fit", sort=False)}
+        return {**tables, "effects": pd.DataFrame(columns=list(COLUMNS)) if isinstance(effects, str) else effects}
+
+    def to_table(self, *, vcov: str | None = None, level: float = 0.95, **options: Any) -> pd.DataFrame:
+        """All tables below each other (what ``mlmed piecewise --format csv`` prints)."""
+        return flat_table(self.sections(vcov=vcov, level=level, **options))
+
+    def _asked_effects(self, level: float, options: dict[str, Any]) -> pd.DataFrame | str:
         """The effects, or why there are none."""
-        return self.effects_reason or self.effects(vcov=vcov, level=level)
+        given = {name: value for name, value in options.items() if value is not None}
+        if self.effects_reason and given.keys() <= {"vcov"}:  # which other tables use
+            return self.effects_reason
+        return self.effects(level=level, **given)
 
     def __str__(self) -> str:
         return self.summary()

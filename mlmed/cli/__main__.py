@@ -2,6 +2,6 @@
 
 import sys
 
-from mlmed.cli.run import main
+from mlmed.cli import main
 
 sys.exit(main())

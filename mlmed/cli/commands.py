@@ -7,16 +7,16 @@ import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NoReturn
 
 from mlmed import __version__
-from mlmed.cli.choices import ChoiceParser
+from mlmed.cli.stopping import readable
 
 __all__ = ["COMMANDS", "function", "make_parser"]
 
 EXAMPLE = """\
 example:
-  mlmed fit yuan_mackinnon_sim \\
+  mlmed mediate yuan_mackinnon_sim \\
     --mediator "Med ~ X + (1 + X | group)" \\
     --outcome  "y ~ Med + X + (1 + Med + X | group)"
 """
@@ -30,35 +30,75 @@ class Command:
     ----------
     meaning : str
         One line of ``mlmed --help``.
-    home, function : str
-        The module and the function that make its text from the options.
+    function : str
+        What makes its text from the options, in ``mlmed.cli.actions``.
     example : str
         What ``--help`` of the command ends with.
     """
 
     meaning: str
-    home: str
     function: str
     example: str = ""
 
 
-FITTING, SCHOOLS, TABLES = "mlmed.cli.fitting", "mlmed.cli.schools", "mlmed.cli.tables"
 COMMANDS: dict[str, Command] = {
-    "fit": Command("mediation: two equations, fitted jointly", FITTING, "fit", EXAMPLE),
-    "effects": Command("paths and effects with any kind of interval", FITTING, "effects"),
-    "piecewise": Command("mediation: separate equations (Krull and MacKinnon)", SCHOOLS, "piecewise_model"),
-    "causal": Command("mediation: potential outcomes (ACME, ADE)", SCHOOLS, "causal_model"),
-    "compare": Command("joint REML and ML, piecewise and potential outcomes side by side", FITTING, "compared"),
-    "reproduce": Command("list the published examples, or run one: published against ours", TABLES, "reproduced"),
-    "mixed": Command("one equation, or several responses at once", FITTING, "mixed_model"),
-    "location-scale": Command("means and residual sds that differ between clusters", SCHOOLS, "location_scale_model"),
-    "stack": Command("the Bauer-Preacher-Gil reshape, as CSV", TABLES, "stacked"),
-    "grams": Command("sums of products by cluster: store them, or print their SQL", TABLES, "summed"),
-    "datasets": Command("list the example data sets, or write one as CSV", TABLES, "listed"),
+    "mediate": Command("mediation: two equations, fitted jointly", "mediated", EXAMPLE),
+    "piecewise": Command("mediation: separate equations (Krull and MacKinnon)", "separate"),
+    "causal": Command("mediation: potential outcomes (ACME, ADE)", "potential"),
+    "compare": Command("joint REML and ML, piecewise and potential outcomes side by side", "compared"),
+    "reproduce": Command("list the published examples, or run one: published against ours", "reproduced"),
+    "mixed": Command("one equation, or several responses at once", "mixed_model"),
+    "location-scale": Command("means and residual sds that differ between clusters", "location_scale_model"),
+    "stack": Command("the Bauer-Preacher-Gil reshape, as CSV", "stacked"),
+    "grams": Command("sums of products by cluster: store them, or print their SQL", "summed"),
+    "datasets": Command("list the example data sets, or write one as CSV", "listed"),
 }
+#: Words for a command that is called otherwise.
+_CALLED = {"fit": "mediate", "effects": "mediate", "effect": "mediate"}
 
 
-class _CommandParser(ChoiceParser):
+class _Parser(argparse.ArgumentParser):
+    """Refuses words as Python's interface does, with the one that is close: ``REML`` for ``reml``.
+
+    A refusal is one readable line, below the usage.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        super().error(readable(message))
+
+    # Not public in argparse: tests/test_near_misses.py watches that it is asked.
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        from mlmed.options import MEANINGS, close_to, named
+        from mlmed.text import shown
+
+        if action.choices is None or value in action.choices:
+            return
+        words = list(action.choices)
+        other = _CALLED.get(value.casefold()) if isinstance(value, str) else None
+        meant = other if other in words else close_to(value, words)
+        hint = f"; did you mean {meant!r}?" if meant else ""
+        _, keyword, others = MEANINGS.get(action.dest, ("", "", ()))
+        hint = f"; write --{keyword} {value}" if value in others else hint
+        raise argparse.ArgumentError(action, f"must be one of {named(words)}; found {shown(value)}{hint}")
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """As argparse's; an unknown option that is close to a known one says so."""
+        found, others = super().parse_known_args(args, namespace)
+        for other in others:
+            name = other.partition("=")[0]
+            meant = self._meant(name) if name.startswith("--") else None
+            if meant:
+                self.error(f"there is no option {name}; did you mean {meant}?")
+        return found, others
+
+    def _meant(self, name: str) -> str | None:
+        from mlmed.options import close_to
+
+        return close_to(name, [option for option in self._option_string_actions if option.startswith("--")])
+
+
+class _CommandParser(_Parser):
     """Parser of one command. Options are added when it has something to parse: their choices come from the engine."""
 
     def __init__(self, *, command: str, **settings: Any) -> None:
@@ -79,7 +119,7 @@ class _CommandParser(ChoiceParser):
 def make_parser() -> argparse.ArgumentParser:
     """The parser of ``mlmed``."""
     raw = argparse.RawDescriptionHelpFormatter
-    parser = ChoiceParser(
+    parser = _Parser(
         prog="mlmed", description="Multilevel mediation by mixed models.", epilog=EXAMPLE, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"mlmed {__version__}")
@@ -92,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def function(name: str) -> Callable[[argparse.Namespace], str]:
-    """The function of a command, its module loaded."""
-    command = COMMANDS[name]
-    found: Callable[[argparse.Namespace], str] = getattr(importlib.import_module(command.home), command.function)
+    """The function of a command; loads what reads tables."""
+    module = importlib.import_module("mlmed.cli.actions")
+    found: Callable[[argparse.Namespace], str] = getattr(module, COMMANDS[name].function)
     return found

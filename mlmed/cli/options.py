@@ -26,6 +26,15 @@ from mlmed.options import (
 __all__ = ["add_options"]
 
 FORMATS = ("text", "stata", "json", "csv")
+FORMATS_BUT_STATA = ("text", "json", "csv")
+#: What ``--table`` of each command names.
+TABLES: dict[str, tuple[str, ...]] = {
+    "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
+    "piecewise": ("mediator", "outcome", "reduced", "effects"),
+    "causal": ("effects", "coefficients"),
+    "mixed": ("fixef", "varcorr", "residual", "sdcor"),
+    "location-scale": ("fixef", "scale_effects", "sdcor", "varcorr"),
+}
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -33,19 +42,18 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
     OPTIONS[command](parser)
 
 
-def _add_fit(parser: argparse.ArgumentParser) -> None:
+def _add_mediate(parser: argparse.ArgumentParser) -> None:
     _add_mediation(parser)
     _add_contrast(parser)
     _add_fitting(parser)
-    _add_printing(parser)
-
-
-def _add_effects(parser: argparse.ArgumentParser) -> None:
-    _add_mediation(parser)
-    _add_contrast(parser)
+    _add_errors(parser)
+    parser.add_argument("--interval", choices=JOINT_INTERVALS, help="of the effects; see docs/choosing_intervals.md")
+    parser.add_argument("--order", choices=ORDERS, help="of the delta method (default second)")
+    parser.add_argument("--kind", choices=RESAMPLED, help="how bootstrap replicates are made")
+    parser.add_argument("--within", action="store_true", default=None, help="draw rows within clusters, too")
+    _add_draws(parser)
     _add_at(parser)
-    _add_fitting(parser)
-    _add_intervals(parser)
+    _add_printing(parser, "mediate")
 
 
 def _add_mixed(parser: argparse.ArgumentParser) -> None:
@@ -55,54 +63,51 @@ def _add_mixed(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--residual", choices=RESIDUALS, default="diagonal", help="correlated across responses, or not")
     _add_fitting(parser)
-    _add_printing(parser)
+    _add_errors(parser)
+    _add_printing(parser, "mixed")
 
 
-def _add_location_scale(both: argparse.ArgumentParser) -> None:
-    _add_data(both)
-    both.add_argument("--location", required=True, metavar="FORMULA", help='e.g. "y ~ x + (1 |c| id)"')
-    both.add_argument("--scale", required=True, metavar="FORMULA", help='of the log residual sd: "~ x + (1 |c| id)"')
-    both.add_argument("--nodes", type=int, help="of the quadrature, per scale random effect (default: chosen)")
-    both.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
-    both.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    _add_out(both)
+def _add_location_scale(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--location", required=True, metavar="FORMULA", help='e.g. "y ~ x + (1 |c| id)"')
+    parser.add_argument("--scale", required=True, metavar="FORMULA", help='of the log residual sd: "~ x + (1 |c| id)"')
+    parser.add_argument("--nodes", type=int, help="of the quadrature, per scale random effect (default: chosen)")
+    _add_printing(parser, "location-scale", FORMATS_BUT_STATA)
 
 
-def _add_piecewise(piecewise: argparse.ArgumentParser) -> None:
-    _add_mediation(piecewise)
-    _add_contrast(piecewise)
-    _add_at(piecewise)
-    _add_fitting(piecewise)
-    piecewise.add_argument("--interval", choices=PIECEWISE_INTERVALS, default="delta", help="see docs/piecewise.md")
-    piecewise.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
-    piecewise.add_argument("--order", choices=ORDERS, help="Sobel, Aroian, Goodman")
-    piecewise.add_argument("--strata", metavar="COLUMN", help="bootstrap within the values of this column")
-    _add_draws(piecewise)
-    piecewise.add_argument("--format", choices=FORMATS, default="text")
+def _add_piecewise(parser: argparse.ArgumentParser) -> None:
+    _add_mediation(parser)
+    _add_contrast(parser)
+    _add_fitting(parser)
+    parser.add_argument("--interval", choices=PIECEWISE_INTERVALS, help="of the effects; see docs/piecewise.md")
+    parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors (default block)")
+    parser.add_argument("--order", choices=ORDERS, help="Sobel, Aroian, Goodman")
+    parser.add_argument("--strata", metavar="COLUMN", help="bootstrap within the values of this column")
+    _add_draws(parser)
+    _add_at(parser)
+    _add_printing(parser, "piecewise")
 
 
-def _add_causal(causal: argparse.ArgumentParser) -> None:
-    _add_mediation(causal)
-    _add_contrast(causal)
-    _add_at(causal)
-    causal.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
-    causal.add_argument("--family-m", choices=FAMILIES, default="linear", help="of the mediator")
-    causal.add_argument("--family-y", choices=FAMILIES, default="linear", help="of the outcome")
-    causal.add_argument("--vcov", choices=VCOV_NAMES, help="kind of standard errors (default: the model's)")
-    causal.add_argument("--cluster", metavar="COLUMN", help="covariance and bootstrap by cluster")
-    causal.add_argument("--of", choices=OF, help="mixed models: all clusters, or these (default)")
-    causal.add_argument("--interval", choices=CAUSAL_INTERVALS, help="see docs/causal.md (default delta)")
-    causal.add_argument("--sensitivity", action="store_true", help="effects by correlation of the errors")
-    causal.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
-    _add_draws(causal)
-    causal.add_argument("--format", choices=("text", "json", "csv"), default="text")
-    _add_out(causal)
+def _add_causal(parser: argparse.ArgumentParser) -> None:
+    _add_mediation(parser)
+    _add_contrast(parser)
+    parser.add_argument("--method", choices=METHODS, default="reml", help="of mixed models")
+    parser.add_argument("--family-m", choices=FAMILIES, default="linear", help="of the mediator")
+    parser.add_argument("--family-y", choices=FAMILIES, default="linear", help="of the outcome")
+    parser.add_argument("--vcov", choices=VCOV_NAMES, help="kind of standard errors (default: the model's)")
+    parser.add_argument("--cluster", metavar="COLUMN", help="covariance and bootstrap by cluster")
+    parser.add_argument("--of", choices=OF, help="mixed models: all clusters, or these (default)")
+    parser.add_argument("--interval", choices=CAUSAL_INTERVALS, help="of the effects; see docs/causal.md")
+    parser.add_argument("--sensitivity", action="store_true", help="effects by correlation of the errors")
+    _add_draws(parser)
+    _add_at(parser)
+    _add_printing(parser, "causal", FORMATS_BUT_STATA)
 
 
 def _add_compare(compared: argparse.ArgumentParser) -> None:
     _add_mediation(compared)
     _add_contrast(compared)
-    compared.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
+    _add_level(compared)
     compared.add_argument("--format", choices=("text", "csv"), default="text")
     compared.add_argument("--plot", type=_file, metavar="FILE", help="forest plot, e.g. compare.png")
     _add_out(compared)
@@ -168,8 +173,15 @@ def _add_at(parser: argparse.ArgumentParser) -> None:
 def _add_fitting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, default="reml")
     parser.add_argument("--covariance", choices=STRUCTURES, default="unstructured", help="of the random effects")
+
+
+def _add_level(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default 0.95)")
-    _add_out(parser)
+
+
+def _add_errors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors (default block)")
+    parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")
 
 
 def _add_draws(parser: argparse.ArgumentParser) -> None:
@@ -179,21 +191,11 @@ def _add_draws(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="workers of a bootstrap")
 
 
-def _add_intervals(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--interval", choices=JOINT_INTERVALS, default="delta", help="see docs/choosing_intervals.md")
-    parser.add_argument("--vcov", choices=ALL_KINDS, help="kind of standard errors")
-    parser.add_argument("--order", choices=ORDERS, help="of the delta method (default second)")
-    parser.add_argument("--ddf", choices=DDF_KINDS, help="degrees of freedom: t instead of z")
-    parser.add_argument("--kind", choices=RESAMPLED, help="how bootstrap replicates are made")
-    parser.add_argument("--within", action="store_true", default=None, help="draw rows within clusters, too")
-    _add_draws(parser)
-    parser.add_argument("--format", choices=("text", "json", "csv"), default="text")
-
-
-def _add_printing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vcov", choices=ALL_KINDS, default="block", help="kind of standard errors")
-    parser.add_argument("--ddf", choices=DDF_KINDS, default="none", help="degrees of freedom: t instead of z")
-    parser.add_argument("--format", choices=FORMATS, default="text")
+def _add_printing(parser: argparse.ArgumentParser, command: str, formats: tuple[str, ...] = FORMATS) -> None:
+    _add_level(parser)
+    parser.add_argument("--format", choices=formats, default="text", help="csv: all tables below each other")
+    parser.add_argument("--table", choices=TABLES[command], help="this one alone")
+    _add_out(parser)
 
 
 def _add_out(parser: argparse.ArgumentParser) -> None:
@@ -212,8 +214,7 @@ def _file(text: str) -> Path:
 
 
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "fit": _add_fit,
-    "effects": _add_effects,
+    "mediate": _add_mediate,
     "piecewise": _add_piecewise,
     "causal": _add_causal,
     "compare": _add_compare,

@@ -12,10 +12,14 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.fit.lmm import Fitted
 
-__all__ = ["SCHEMA", "flat_table", "plain", "records", "to_json"]
+__all__ = ["SCHEMA", "flat_table", "interval_entry", "plain", "records", "to_json"]
 
 #: Name and version of the JSON layout; a change of meaning changes the number.
 SCHEMA = "mlmed.fit/1"
+#: Options that do not change a number.
+WORKING = ("n_jobs", "progress")
+#: Options that documents and headings call otherwise.
+_CALLED = {"method": "ends"}
 
 
 def plain(value: Any) -> Any:
@@ -29,6 +33,21 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a tidy table as plain values."""
     rows = table.reindex(columns=list(COLUMNS)).to_dict("records")
     return [{str(key): plain(value) for key, value in row.items()} for row in rows]
+
+
+def interval_entry(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """How intervals of effects are made, as a document says it: their kind, and the options that were given.
+
+    Examples
+    --------
+    >>> interval_entry({"interval": "bootstrap", "n": 100, "order": None, "n_jobs": 2, "seed": 1})
+    {'interval': 'bootstrap', 'options': {'n': 100, 'seed': 1}}
+    """
+    given = {name: value for name, value in asked.items() if value is not None and name not in WORKING}
+    kind = given.pop("interval", "delta")
+    if "at" in given:
+        given["at"] = {name: plain(value) for name, value in given["at"].items()}
+    return {"interval": kind, "options": {_CALLED.get(name, name): plain(value) for name, value in given.items()}}
 
 
 def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) -> str:

@@ -360,13 +360,10 @@ class MixedResults(Coefficients, Inference):
                     "style='stata' shows Stata's standard errors, which are vcov='block' with normal tests"
                 )
             return render(self._stata_report(level))
-        return self._native_summary(vcov, level, ddf)
+        return native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title="Linear mixed model")
 
     def _stata_report(self, level: float) -> StataReport:
         return stata_report(self.fitted, level=level)
-
-    def _native_summary(self, vcov: str, level: float, ddf: str) -> str:
-        return native_summary(self.fitted, vcov=vcov, level=level, ddf=ddf, title="Linear mixed model")
 
     def sections(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> dict[str, pd.DataFrame]:
         """The tables that are exported, by name: fixef, varcorr, residual, sdcor."""
@@ -374,12 +371,12 @@ class MixedResults(Coefficients, Inference):
         return {**tables, "sdcor": self.sdcor(vcov=vcov, level=level)}
 
     def to_json(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> str:
-        """All tables as JSON (what ``mlmed fit --format json`` prints)."""
+        """All tables as JSON (what ``mlmed mixed --format json`` prints)."""
         tables = self.sections(vcov=vcov, level=level, ddf=ddf)
         return to_json(self.fitted, tables, vcov=vcov, level=check_level(level), ddf=ddf)
 
     def to_table(self, *, vcov: str = "block", level: float = 0.95, ddf: str = "none") -> pd.DataFrame:
-        """All tables below each other (what ``mlmed fit --format csv`` prints)."""
+        """All tables below each other (what ``mlmed mixed --format csv`` prints)."""
         return flat_table(self.sections(vcov=vcov, level=level, ddf=ddf))
 
     def __str__(self) -> str:

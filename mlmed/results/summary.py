@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from mlmed.fit.lmm import Fitted, boundary_text, certified_text, empty_text, starts_text
 from mlmed.intervals.sdcor import headline_correlations
 from mlmed.numerics.certificate import Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
+from mlmed.results.document import interval_entry
 from mlmed.results.tables import sections
 
-__all__ = ["errors_named", "evidence_text", "letter", "native_summary"]
+__all__ = ["effects_text", "errors_named", "evidence_text", "letter", "native_summary"]
 
 
 def native_summary(
@@ -53,6 +56,21 @@ def errors_named(vcov: str, ddf: str) -> str:
 def letter(ddf: str) -> str:
     """What tests are based on."""
     return "z" if ddf == "none" else "t"
+
+
+def effects_text(table: pd.DataFrame, product: str, *, level: float, **asked: Any) -> str:
+    """Effects below a heading that says how their intervals are made; ``asked`` are the options of ``effects``."""
+    interval, given = interval_entry(asked).values()
+    where = "".join(f"; {name} = {value}" for name, value in given.pop("at", {}).items())
+    tests = letter(given.get("ddf", "none")) if interval in ("delta", "profile") else "est/se"
+    if interval == "delta":
+        order = given.get("order", "second")
+        errors = errors_named(given.get("vcov", "block"), given.get("ddf", "none"))
+        how = f"delta method, {order if order == 'unbiased' else f'{order} order'}; {errors} standard errors"
+    else:
+        options = "".join(f", {name} {value}" for name, value in given.items())
+        how = f"{100 * level:g}% intervals: {interval}{options}"
+    return "\n".join([f"Effects ({product}; {how}{where})", render_table(table, statistic=tests)])
 
 
 def _without_tests(table: pd.DataFrame) -> pd.DataFrame:

@@ -55,8 +55,7 @@ M, Y = "m ~ x + w + (1 | id)", "y ~ m + x + (1 | id)"
 BOTH = ("--mediator", M, "--outcome", Y, "--treatment", "x")
 #: What every command needs beside DATA, and what makes an option count that another one switches on.
 NEEDED: dict[str, tuple[str, ...]] = {
-    "fit": BOTH,
-    "effects": BOTH,
+    "mediate": BOTH,
     "piecewise": BOTH,
     "causal": ("--mediator", "m ~ x + w", "--outcome", "y ~ m + x", "--treatment", "x"),
     "compare": ("--mediator", "m ~ x + (1 | id)", "--outcome", Y),

@@ -148,7 +148,15 @@ def test_there_are_at_least_a_hundred_attacks() -> None:
 #: Commands of the command line and what is said there.
 COMMANDS = {
     "mixed": ("mixed", "--formula", "m ~ w + {term} + (1 | id)"),
-    "fit": ("fit", "--mediator", "m ~ x + {term} + (1 | id)", "--outcome", "y ~ m + x + (1 | id)", "--treatment", "x"),
+    "mediate": (
+        "mediate",
+        "--mediator",
+        "m ~ x + {term} + (1 | id)",
+        "--outcome",
+        "y ~ m + x + (1 | id)",
+        "--treatment",
+        "x",
+    ),
     "causal": ("causal", "--mediator", "m ~ x", "--outcome", "y ~ m + x + {term}", "--treatment", "x"),
     "location-scale": ("location-scale", "--location", "m ~ w + (1 | id)", "--scale", "~ {term}"),
     "grams": ("grams", "--formula", "m ~ w + {term} + (1 | id)"),

@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import pytest
 
-from mlmed.cli import main
-from mlmed.cli.commands import COMMANDS
+from mlmed.cli import actions, main
+from mlmed.cli.commands import COMMANDS, function
 from mlmed.cli.stopping import readable
 from tests.hostile.attack import Tally
 from tests.hostile.commands import NEEDED, READING, WORST, lines, options_of, pairs, run, written
@@ -18,9 +22,31 @@ from tests.hostile.commands import NEEDED, READING, WORST, lines, options_of, pa
 
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Rows in a folder of their own, where files with odd names may be written."""
+    """Rows in a folder of their own, where files with odd names may be written; what is the same is computed once."""
     monkeypatch.chdir(tmp_path)
+    texts = {name: remembering(function(name), {"out"}) for name in COMMANDS if name != "grams"}  # which writes itself
+    monkeypatch.setattr("mlmed.cli.function", lambda name: texts.get(name) or function(name))
+    for name in ("read", "_two_equations", "_every_fit"):
+        monkeypatch.setattr(actions, name, remembering(getattr(actions, name), AFTERWARDS))
+    monkeypatch.setitem(matplotlib.rcParams, "savefig.dpi", 20)
     return written(tmp_path)
+
+
+#: Options of what is done with a fit.
+AFTERWARDS = {"out", "plot", "format", "table", "level", "at", *itertools.chain.from_iterable(actions.ASKED.values())}
+
+
+def remembering(call: Callable[..., Any], without: Collection[str]) -> Callable[..., Any]:
+    """A function of a command line that answers once for all options but those; refusals are not kept."""
+    found: dict[str, Any] = {}
+
+    def once(*given: Any) -> Any:
+        key = repr(sorted((name, value) for name, value in vars(given[-1]).items() if name not in without))
+        if key not in found:
+            found[key] = call(*given)
+        return found[key]
+
+    return once
 
 
 def test_every_command_is_attacked_and_answers(data: str) -> None:
@@ -70,6 +96,6 @@ def test_a_long_message_is_cut_in_its_middle() -> None:
 def test_two_dashes_are_no_value(data: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """argparse of Python 3.11 takes them out, and hands on an empty list."""
     with pytest.raises(SystemExit) as ended:
-        main(["effects", data, *NEEDED["effects"], f"{option}=--"])
+        main(["mediate", data, *NEEDED["mediate"], f"{option}=--"])
     assert ended.value.code == 2
     assert f"argument {option}: expected a value; found --" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.cli.run import main
+from mlmed.cli import main
 from mlmed.errors import BoundaryWarning, FormulaError, NotIdentifiedError
 from mlmed.lmm.estimates import loglik_at
 from mlmed.lmm.optimum import optimize

@@ -108,7 +108,7 @@ def test_stata_names(yuan, upper):
     assert max(map(len, text.splitlines())) <= 78
     with pytest.raises(EffectError, match="style must be"):
         yuan.summary("spss")
-    with pytest.raises(EffectError, match="leave out vcov and level"):
+    with pytest.raises(EffectError, match="leave out vcov"):
         yuan.summary("stata", vcov="CR2")
 
 

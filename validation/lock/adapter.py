@@ -22,7 +22,7 @@ import pandas as pd
 import mlmed
 from mlmed.cli import main
 
-__all__ = ["GROUPS", "KEYS", "Asked", "Refused", "ask", "compared", "fit", "load", "run_command", "simulated"]
+__all__ = ["GROUPS", "KEYS", "Asked", "Refused", "ask", "compared", "fit", "known", "load", "run_command", "simulated"]
 
 #: What mlmed raises on purpose.
 Refused = mlmed.errors.MlmedError
@@ -161,8 +161,20 @@ def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
     }
 
 
+def _todays(arguments: Sequence[str]) -> list[str]:
+    """A command line of the store as it is written today: ``fit`` and ``effects`` are ``mediate``.
+
+    JSON of ``piecewise`` and ``causal`` was the rows of the effects, and so was CSV.
+    """
+    command, *rest = arguments
+    rows = command in ("piecewise", "causal") and bool({"json", "csv"} & {*rest}) and "--help" not in rest
+    table = ("--table", "effects") if (command == "effects" and "--help" not in rest) or rows else ()
+    return [{"fit": "mediate", "effects": "mediate"}.get(command, command), *rest, *table]
+
+
 def run_command(arguments: Sequence[str]) -> dict[str, Any]:
     """What a command prints, on both streams, and its exit status."""
+    arguments = _todays(arguments)
     os.environ["COLUMNS"] = "100"  # help texts are as wide as the terminal
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -320,8 +332,15 @@ def _picture(of: Fit, name: str, *args: Any, **options: Any) -> dict[str, Any]:
 
 
 def _document(of: Fit, **options: Any) -> Any:
-    """The JSON document, read."""
-    return json.loads(of.result.to_json(**options))
+    """The JSON document, read; that its effects are those of the delta method was not in it."""
+    return known(json.loads(of.result.to_json(**options)))
+
+
+def known(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without what it did not have: how the effects were asked for."""
+    return {
+        key: value for key, value in document.items() if (key, value) not in (("interval", "delta"), ("options", {}))
+    }
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from validation.lock.adapter import run_command
+from validation.lock.adapter import known, run_command
 
 __all__ = ["COMMANDS"]
 
@@ -91,7 +91,8 @@ def _read(arguments: tuple[str, ...]) -> dict[str, Any]:
     if "--help" in arguments:
         return found
     if found["status"] == 0 and form == "json":
-        found["out"] = json.loads(found["out"])
+        document = json.loads(found["out"])
+        found["out"] = known(document) if isinstance(document, dict) else document
     elif found["status"] == 0 and form in ("csv", "stack"):
         found["out"] = pd.read_csv(io.StringIO(found["out"]))
     return found

@@ -24,6 +24,7 @@ from mlmed.results.causal.effects import CausalEffects
 from mlmed.results.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.results.causal.tables import coefficient_table
 from mlmed.results.causal.text import Shown, document, shown_values, summary_text
+from mlmed.results.document import flat_table, interval_entry
 from mlmed.results.results import MixedResults
 
 if TYPE_CHECKING:
@@ -139,10 +140,21 @@ class CausalResults(CausalEffects):
         table = self._effects_table(interval, options, level=level, at=at, of=of, say_closed=False)
         return summary_text(self, Shown(table, interval or "delta", level, at, of, options))
 
-    def to_json(self, *, level: float = 0.95) -> str:
-        """Effects (delta method) and coefficients as JSON; a number that does not exist is null."""
-        tables = {"effects": self.effects(level=level), "coefficients": self.tidy(level=level)}
-        return json.dumps(document(self, tables, level), indent=2, allow_nan=False)
+    def sections(
+        self, interval: CausalInterval | None = None, *, level: float = 0.95, **options: Any
+    ) -> dict[str, pd.DataFrame]:
+        """Effects and coefficients; further options are those of ``effects``."""
+        return {"effects": self.effects(interval, level=level, **options), "coefficients": self.tidy(level=level)}
+
+    def to_json(self, interval: CausalInterval | None = None, *, level: float = 0.95, **options: Any) -> str:
+        """Effects and coefficients as JSON; a number that does not exist is null."""
+        entry = interval_entry({"interval": interval, **options})
+        found = document(self, self.sections(interval, level=level, **options), level)
+        return json.dumps({**found, **entry}, indent=2, allow_nan=False)
+
+    def to_table(self, interval: CausalInterval | None = None, *, level: float = 0.95, **options: Any) -> pd.DataFrame:
+        """Effects and coefficients below each other (what ``mlmed causal --format csv`` prints)."""
+        return flat_table(self.sections(interval, level=level, **options))
 
     @own_words
     def plot(

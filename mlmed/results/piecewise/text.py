@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from mlmed.effects.delta import Quantity
 from mlmed.options import check_level
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.report.text import render_pairs, render_table
-from mlmed.results.document import plain, records
+from mlmed.results.document import interval_entry, plain, records
 from mlmed.results.piecewise.cluster_ols import ClusterRegression
 from mlmed.results.piecewise.fit import Asked, Fits
 from mlmed.results.piecewise.parts import Part
+from mlmed.results.summary import effects_text
 
 __all__ = ["SCHEMA", "as_json", "native_text", "stata_text"]
 
@@ -47,8 +49,11 @@ def _left_out(fit: Part) -> list[str]:
     return [str(dropped) for dropped in fit.fitted.layout.dropped]
 
 
-def native_text(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: str, level: float) -> str:
-    """Equations, levels, coefficients, effects (or why there are none)."""
+def native_text(
+    asked: Asked, fits: Fits, effects: pd.DataFrame | str, options: Mapping[str, Any], *, level: float
+) -> str:
+    """Equations, levels, coefficients, effects (or why there are none); options are those of the effects."""
+    vcov = _vcov(options)
     m, y, group = asked.mediator.name, asked.outcome.name, ":".join(asked.group)
     title = f"Multilevel mediation, separate equations: {asked.treatment} -> {m} -> {y}"
     parts = {"Mediator": fits.mediator, "Outcome": fits.outcome, "Path c": fits.reduced}
@@ -67,8 +72,12 @@ def native_text(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: 
         lines.append(render_table(table, statistic=letter))
     if isinstance(effects, str):
         return "\n".join([*lines, "", "No effects", textwrap.fill(effects, 92)])
-    heading = f"Effects (indirect = a*b; delta method, second order; {vcov} standard errors)"
-    return "\n".join([*lines, "", heading, render_table(effects)])
+    return "\n".join([*lines, "", effects_text(effects, "indirect = a*b", level=level, **options)])
+
+
+def _vcov(options: Mapping[str, Any]) -> str:
+    given: str | None = options.get("vcov")
+    return "block" if given is None else given
 
 
 def stata_text(fits: Fits, quantities: dict[str, Quantity] | str) -> str:
@@ -104,8 +113,9 @@ def stata_text(fits: Fits, quantities: dict[str, Quantity] | str) -> str:
     )
 
 
-def as_json(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: str, level: float) -> str:
+def as_json(asked: Asked, fits: Fits, effects: pd.DataFrame | str, options: Mapping[str, Any], *, level: float) -> str:
     """All tables as JSON text; a number that does not exist is null and its row's ``note`` says why."""
+    vcov = _vcov(options)
     parts: dict[str, Part] = {"mediator": fits.mediator, "outcome": fits.outcome, "reduced": fits.reduced}
     document: dict[str, Any] = {
         "schema": SCHEMA,
@@ -116,6 +126,7 @@ def as_json(asked: Asked, fits: Fits, effects: pd.DataFrame | str, *, vcov: str,
         "method": asked.method,
         "vcov": vcov,
         "level": check_level(level),
+        **interval_entry({name: value for name, value in options.items() if name != "vcov"}),
         "equations": {name: _equation(fit, vcov, level) for name, fit in parts.items()},
         "effects": [],
     }
