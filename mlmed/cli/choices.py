@@ -26,13 +26,15 @@ class ChoiceParser(argparse.ArgumentParser):
 
     # Not public in argparse: tests/test_near_misses.py watches that it is asked.
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        from mlmed.options import close_to, named, shown
+        from mlmed.options import MEANINGS, close_to, named, shown
 
         if action.choices is None or value in action.choices:
             return
         words = list(action.choices)
         meant = _CALLED.get(value) if isinstance(value, str) and _CALLED.get(value) in words else close_to(value, words)
         hint = f"; did you mean {meant!r}?" if meant else ""
+        _, keyword, others = MEANINGS.get(action.dest, ("", "", ()))
+        hint = f"; write --{keyword} {value}" if value in others else hint
         raise argparse.ArgumentError(action, f"must be one of {named(words)}; found {shown(value)}{hint}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
