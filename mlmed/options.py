@@ -29,6 +29,7 @@ __all__ = [
     "HC_KINDS",
     "INTERVALS",
     "JOINT_INTERVALS",
+    "MEANINGS",
     "METHODS",
     "MOST",
     "MOST_POINTS",
@@ -342,7 +343,10 @@ def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | No
 
 
 #: Keywords that had another meaning once: what they mean, and the one for each of those words.
-MEANINGS = {"level": ("the coverage of an interval", "of", OF), "method": ("the criterion of a fit", "ends", ENDS)}
+MEANINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "level": ("the coverage of an interval", "of", OF),
+    "method": ("the criterion of a fit", "ends", ENDS),
+}
 
 
 def own_words(function: Callable[P, R]) -> Callable[P, R]:

@@ -97,6 +97,10 @@ def test_an_option_in_another_spelling(capsys: pytest.CaptureFixture[str], typed
     assert "did you mean --method?" in refused(capsys, *MIXED, typed, *value)
 
 
+def test_a_word_of_another_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "found 'bca'; write --ends bca" in refused(capsys, *MIXED, "--method", "bca")
+
+
 def test_an_option_of_nothing_is_left_to_argparse(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unrecognized arguments: --frobnicate" in refused(capsys, *MIXED, "--frobnicate")
 

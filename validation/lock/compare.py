@@ -119,7 +119,7 @@ class Renames:
 
     def is_added(self, path: str) -> bool:
         """Whether it is in a column that the store does not have."""
-        return path.rpartition(SEPARATOR)[2].removeprefix(".") in self.added
+        return any(part.removeprefix(".") in self.added for part in path.split(SEPARATOR))
 
     def label(self, old: str) -> str:
         """A term, parameter or effect."""
