@@ -112,7 +112,7 @@ def _same(rows: pd.DataFrame, text: str) -> None:
     for engine, made in ENGINES.items():
         found = _sums(made(rows), text)
         # columns that remember the rows are told by their equation there
-        assert [name.removeprefix("y:") for name in found.layout.columns] == list(expected.layout.columns), engine
+        assert [name.removeprefix("y~") for name in found.layout.columns] == list(expected.layout.columns), engine
         own, other = expected.layout.equations[0], found.layout.equations[0]
         assert (own.fixed, own.levels, own.observed.keys()) == (other.fixed, other.levels, other.observed.keys())
         ours, theirs = _raw(expected), _raw(found)

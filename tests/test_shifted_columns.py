@@ -133,7 +133,7 @@ def test_one_and_several_responses(formulas):
     residual = "unstructured" if len(formulas) > 1 else "diagonal"
     near, far = (mlmed.mixed(formulas, data.assign(x=data["x"] + c), residual=residual) for c in (0.0, SHIFT))
     T = identity(near.params.index)
-    for equation in ("m:", "y:") if len(formulas) > 1 else ("",):
+    for equation in ("m~", "y~") if len(formulas) > 1 else ("",):
         T.loc[f"{equation}Intercept", f"{equation}x"] = -SHIFT
     assert_moved(near, far, T)
 

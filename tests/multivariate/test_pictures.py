@@ -330,5 +330,5 @@ def test_lines_of_text_are_no_longer_than_their_room():
         lines = wrapped(text, width, most=99).split("\n")
         assert max(map(len, lines)) <= width
         assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert wrapped(text, 40).split("\n")[0] == "negative_affect:"
+    assert wrapped(text, 40).split("\n")[0] == "negative_affect~"
     assert wrapped("x" * 50, 10, most=2) == "xxxxxxxxxx\nxxxxxxx..."

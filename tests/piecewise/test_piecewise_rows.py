@@ -72,7 +72,7 @@ def test_moderators(data, m, x):
     found = estimates(fit, at={"w": 2.0})
     p, r = fit.params, fit.reduced.params
     inter = next(name for name in r.index if ":" in name)
-    assert found["a"] == pytest.approx(p[f"{m}:{x}"] + 2 * p[f"{m}:{x}:w"], rel=SAME)
+    assert found["a"] == pytest.approx(p[f"{m}~{x}"] + 2 * p[f"{m}~{x}:w"], rel=SAME)
     assert found["b"] == pytest.approx(p[f"y~{m}"] + 2 * p[f"y~{m}:w"], rel=SAME)
     assert found["c"] == pytest.approx(r[x] + 2 * r[inter], rel=SAME)
     assert "at w = 2" in fit.effects(at={"w": 2.0}).set_index("term").loc["indirect", "note"]

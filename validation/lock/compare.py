@@ -99,6 +99,9 @@ class Renames:
             where: [(re.compile(rule["find"]), rule["replace"]) for rule in patterns if rule["in"] == where]
             for where in ("columns", "labels", "texts")
         }
+        self.places = [
+            (re.compile(translate(one["path"])), one["find"], one["replace"]) for one in rules.get("places", [])
+        ]
         self._whole = _any_of(self.labels)
 
     @staticmethod
@@ -109,7 +112,14 @@ class Renames:
     def path(self, old: str) -> str:
         """A path under new names."""
         case, *parts = old.split(SEPARATOR)
-        return SEPARATOR.join([case, *map(self._part, parts)])
+        new = SEPARATOR.join([case, *map(self._part, parts)])
+        return self.placed(new, new)
+
+    def placed(self, path: str, text: str) -> str:
+        """A path or a text with what is called otherwise in its place, under the new path."""
+        for where, find, replace in self.places:
+            text = text.replace(find, replace) if where.match(path) else text
+        return text
 
     def _part(self, part: str) -> str:
         if part.startswith("[") and part.endswith("]"):
@@ -210,7 +220,7 @@ def _share(old: Number, new: Number) -> float:
 def _renamed(path: str, old: str, renames: Renames) -> str:
     last = path.rpartition(SEPARATOR)[2]
     names = {"rows": "labels", "names": "labels", "columns": "columns"}.get(last, "")
-    return renames.text(old, names=names)
+    return renames.placed(path, renames.text(old, names=names))
 
 
 def _number(path: str, old: Number, new: Number | None, noise: float, tolerances: Tolerances) -> list[Difference]:
