@@ -5,10 +5,7 @@ Each is far above what a model can use and far below what takes seconds, or all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-import pandas as pd
 
 from mlmed.errors import DataError
 
@@ -33,7 +30,6 @@ __all__ = [
     "refuse_effects",
     "refuse_products",
     "refuse_size",
-    "refuse_sizes",
     "rescaled_by",
     "unusual_size",
 ]
@@ -151,17 +147,3 @@ def unusual_size(name: str, size: float) -> DataError | None:
         "standard errors of variances take fourth powers of such numbers, which overflow or vanish; multiply it by "
         f"{rescaled_by(size)}"
     )
-
-
-def refuse_sizes(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
-    """Raise ``DataError`` for the first column of finite numbers of unusual size; ``but`` these, which are ids."""
-    kept = frozenset(but)
-    for name in table.columns:
-        column = table[name]
-        if column.dtype != np.float64 or name in kept:
-            continue
-        values = column.to_numpy()
-        known = values[~np.isnan(values)]
-        error = unusual_size(name, float(np.abs(known).max())) if len(known) else None
-        if error is not None:
-            raise error

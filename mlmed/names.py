@@ -11,6 +11,7 @@ import keyword
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 from formulaic.transforms import TRANSFORMS
 
@@ -68,6 +69,7 @@ def needing_backticks(columns: Iterable[str]) -> list[str]:
     return [c for c in odd if re.search(r"[^\W\d]", c)]
 
 
+@lru_cache(maxsize=4096)
 def safe_name(name: str) -> str:
     """The name of a column inside formulas: itself where that is unambiguous.
 
@@ -101,11 +103,12 @@ def decoded(text: str) -> str:
     return _SAFE.sub(_decoded, text)
 
 
+@lru_cache(maxsize=4096, typed=True)  # a text of another type stays one
 def display_name(text: str) -> str:
     """Names as the user wrote them; whole-number levels without decimals."""
     shown = decoded(text.replace("`", ""))
     shown = re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
-    return text if shown == text else shown  # a text of another type stays one
+    return text if shown == text else shown
 
 
 def quoted_name(text: str) -> str:

@@ -58,11 +58,9 @@ __all__ = [
     "check_names",
     "check_number",
     "check_size",
-    "coded_columns",
     "coding_names",
     "codings_of",
     "depends_on_other_rows",
-    "has_coded_expression",
     "parse_expression",
 ]
 
@@ -562,7 +560,7 @@ def check_call(node: ast.Call, expression: str) -> None:
             f"cannot read {asked}: the function {name}() is unknown; use one of numpy's that docs/formulas.md lists, "
             "I(), C(), center(), scale(), poly() or bs(), or make the column before the fit"
         )
-    for coding in _codings(node):
+    if name == "C" and (coding := arguments_of(node, FUNCTIONS["C"])[1].get("contrasts")) is not None:
         _check_coding(coding, asked)
 
 
@@ -619,34 +617,9 @@ def _check_coding(coding: ast.expr, asked: str) -> None:
         )
 
 
-def _codings(call: ast.Call) -> list[ast.expr]:
-    """The second argument of C(), if there is one."""
-    if not _is_coded(call):
-        return []
-    return [*call.args[1:2], *(word.value for word in call.keywords if word.arg == "contrasts")]
-
-
 def coding_names(tree: ast.AST) -> frozenset[str]:
     """Names in an expression that are codings of a factor, not columns."""
-    return frozenset(
-        coding.id for call in _coded_calls(tree) for coding in _codings(call) if isinstance(coding, ast.Name)
-    )
-
-
-def coded_columns(expression: str) -> frozenset[str]:
-    """Columns that C() makes a factor of as they are; those inside ``C(x > 0)`` stay what they are.
-
-    Examples
-    --------
-    >>> sorted(coded_columns("C(k, Treatment(2))")), sorted(coded_columns("C(age >= 65)"))
-    (['k'], [])
-    """
-    return frozenset(display_name(node.id) for node in _coded(expression) if isinstance(node, ast.Name))
-
-
-def has_coded_expression(expression: str) -> bool:
-    """Whether C() makes a factor of something that is computed, as in ``C(age >= 65)``."""
-    return any(not isinstance(node, ast.Name) for node in _coded(expression))
+    return frozenset(coding.id for _, coding in _coded(tree) if isinstance(coding, ast.Name))
 
 
 def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
@@ -657,25 +630,14 @@ def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
     >>> [(column, ast.unparse(coding)) for column, coding in codings_of("C(g, Treatment('b')) + C(k)")]
     [('g', "Treatment('b')")]
     """
-    calls = list(_coded_calls(ast.parse(expression, mode="eval")))
-    pairs = [(_data(call), coding) for call in calls for coding in _codings(call)]
-    return [(data.id, coding) for data, coding in pairs if isinstance(data, ast.Name)]
+    found = _coded(ast.parse(expression, mode="eval"))
+    return [(data.id, coding) for data, coding in found if isinstance(data, ast.Name)]
 
 
-def _data(call: ast.Call) -> ast.expr | None:
-    """What a C() makes a factor of."""
-    named = [word.value for word in call.keywords if word.arg == "data"]
-    return call.args[0] if call.args else next(iter(named), None)
-
-
-def _coded(expression: str) -> list[ast.expr]:
-    """What every C() in an expression makes a factor of."""
-    return [data for call in _coded_calls(ast.parse(expression, mode="eval")) if (data := _data(call)) is not None]
-
-
-def _coded_calls(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_coded(node))
-
-
-def _is_coded(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Name) and call.func.id == "C"
+def _coded(tree: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+    """What every C() in an expression makes a factor of, and its coding, if it has one."""
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "C":
+            data, words = arguments_of(call, FUNCTIONS["C"])
+            if "contrasts" in words:
+                yield next(iter(data), None), words["contrasts"]

@@ -14,7 +14,7 @@ import pytest
 
 import mlmed
 from mlmed.allowed import METHODS, NUMPY
-from mlmed.data.evaluation import OPERATIONS
+from mlmed.data.operations import OPERATIONS
 from mlmed.errors import FormulaError
 
 dd = pytest.importorskip("dask.dataframe")

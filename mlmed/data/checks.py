@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
-from itertools import pairwise
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,19 @@ import pandas as pd
 from formulaic import Formula
 from formulaic.parser.types import Factor, Term
 
-from mlmed.data.evaluation import looks_at_other_rows, tree_of
+from mlmed.data.evaluation import Plain, reading_of
 from mlmed.data.terms import Encoding
 from mlmed.data.values import is_numeric
 from mlmed.errors import DataError, FormulaError
 from mlmed.limits import refuse_columns, refuse_size
-from mlmed.names import display_name, safe_name
-from mlmed.syntax import coded_columns, codings_of, depends_on_other_rows, has_coded_expression
+from mlmed.names import display_name
+from mlmed.syntax import codings_of, depends_on_other_rows
 from mlmed.text import shorten, typed
 
 __all__ = [
     "computed_levels",
     "depends_on_rows",
+    "expressions_in",
     "least_columns",
     "misfit_of_coding",
     "refuse_levels",
@@ -34,25 +36,39 @@ __all__ = [
     "used_as_number",
 ]
 
-_EQUAL = (ast.Eq, ast.NotEq, ast.In, ast.NotIn)
-#: Methods of a column, and functions of numpy, that compare it; True if they ask for equality.
-_COMPARING = {
-    **dict.fromkeys(("isin", "eq", "ne", "equal", "not_equal"), True),
-    **dict.fromkeys(("lt", "le", "gt", "ge", "between", "less", "less_equal", "greater", "greater_equal"), False),
-}
-#: Calls that take levels.
-_OF_LEVELS = frozenset({"C", "I", "hashed", "where", *(name for name, equal in _COMPARING.items() if equal)})
+#: Columns by name.
+Columns = Mapping[str, pd.Series]
+#: Codings that compare the other levels with one that they may name.
+_TREATMENT = frozenset({"Treatment", "contr.treatment", "contr.SAS"})
+#: Comparisons that need no order.
+_EQUAL = frozenset(
+    {
+        "==",
+        "!=",
+        *(f"{owner}.{name}" for owner in ("np", "") for name in ("isin", "eq", "ne")),
+        "np.equal",
+        "np.not_equal",
+    }
+)
 
 
-def refuse_other_kinds(source: Formula, table: pd.DataFrame, where: str) -> None:
+def expressions_in(terms: Iterable[Term]) -> Iterator[str]:
+    """Factors that are expressions."""
+    return (factor.expr for term in terms for factor in term.factors if factor.eval_method.value == "python")
+
+
+def refuse_other_kinds(source: Formula, table: Columns, where: str) -> None:
     """Refuse comparisons of a column of levels with anything else, and of a column of numbers with text.
+
+    pandas answers them with False everywhere and without a word, so a predictor or a response would be another than
+    meant.
 
     Parameters
     ----------
     source : Formula
         A right-hand side that is about to be learned.
-    table : DataFrame
-        Its columns as formulaic sees them.
+    table : mapping of str to Series
+        Its columns as formulas see them.
     where : str
         The formula, for the message.
 
@@ -62,75 +78,27 @@ def refuse_other_kinds(source: Formula, table: pd.DataFrame, where: str) -> None
         A plain column is compared with a literal that is none of its levels, or of another kind, or with a column of
         another kind; or its levels have no order and are asked for one.
     """
-    for factor in _written(source):
-        tree, shown = ast.parse(factor.expr, mode="eval"), f"{display_name(factor.expr)!r} in {where}"
-        for name, values, equal in _comparisons(tree):
-            if name in table.columns:
-                _check(table[name], values, equal, shown)
-        for left, right in _sides(tree):
-            names = _column(left), _column(right)
-            if all(name in table.columns for name in names):
-                _check_columns(table[names[0]], table[names[1]], shown)
+    for text in expressions_in(source):
+        for key, operands in reading_of(text).compared:
+            shown = f"{display_name(text)!r} in {where}"
+            columns = [table[one.name] for one in operands if isinstance(one, Plain) and one.name in table]
+            values = [one for one in operands if isinstance(one, str | int | float)]
+            for column in columns:
+                _check(column, values, key in _EQUAL, shown)
+            for column, other in permutations(columns, 2):
+                _check_columns(column, other, shown)
 
 
-def used_as_number(source: Formula, table: pd.DataFrame, where: str) -> FormulaError | None:
+def used_as_number(source: Formula, table: Columns, where: str) -> FormulaError | None:
     """The error for a column of levels in arithmetic or in a function of numbers, if the formula has one."""
-    for factor in _written(source):
-        tree = ast.parse(factor.expr, mode="eval")
-        for name in _computed(tree):
-            if name in table.columns and isinstance(table[name].dtype, pd.CategoricalDtype):
+    for text in expressions_in(source):
+        for name in reading_of(text).computed:
+            if name in table and isinstance(table[name].dtype, pd.CategoricalDtype):
                 return FormulaError(
-                    f"{display_name(factor.expr)!r} in {where} computes with {_described(table[name])}, which are no "
+                    f"{display_name(text)!r} in {where} computes with {_described(table[name])}, which are no "
                     f"numbers. {_cure(name)}"
                 )
     return None
-
-
-def _written(source: Formula) -> Iterator[Factor]:
-    """Factors that are expressions of Python."""
-    return (factor for term in source for factor in term.factors if factor.eval_method.value == "python")
-
-
-def _comparisons(tree: ast.AST) -> Iterator[tuple[str, list[Any], bool]]:
-    """Column, the literals that it is compared with, and whether for equality."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Compare):
-            for operator, (left, right) in zip(node.ops, _adjacent(node), strict=True):
-                for column, other in ((left, right), (right, left)):
-                    if name := _column(column):
-                        yield name, _literals(other), isinstance(operator, _EQUAL)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _COMPARING:
-            owner = _column(node.func.value)
-            operands = [*node.args, *(word.value for word in node.keywords)]
-            sides = operands if owner == "np" else [node.func.value, *operands]
-            values = [value for side in sides for value in _literals(side)]
-            yield from ((name, values, _COMPARING[node.func.attr]) for name in filter(None, map(_column, sides)))
-
-
-def _sides(tree: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
-    return (pair for node in ast.walk(tree) if isinstance(node, ast.Compare) for pair in _adjacent(node))
-
-
-def _adjacent(node: ast.Compare) -> Iterator[tuple[ast.expr, ast.expr]]:
-    """What stands on both sides of every sign of a comparison."""
-    return pairwise([node.left, *node.comparators])
-
-
-def _column(node: ast.expr) -> str:
-    """The name of a plain column, also of one in ``I()``; otherwise nothing."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "I" and len(node.args) == 1:
-        return _column(node.args[0])
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _literals(node: ast.expr) -> list[Any]:
-    """Numbers and texts that are written out; nothing for what has to be computed."""
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        return []
-    found = list(value) if isinstance(value, list | tuple | set) else [value]
-    return [one for one in found if isinstance(one, str | int | float)]
 
 
 def _check(column: pd.Series, values: list[Any], equal: bool, shown: str) -> None:
@@ -155,19 +123,13 @@ def _check(column: pd.Series, values: list[Any], equal: bool, shown: str) -> Non
             )
 
 
-def _check_columns(left: pd.Series, right: pd.Series, shown: str) -> None:
-    for column, other in ((left, right), (right, left)):
-        if _is_text(column) and is_numeric(other):
-            raise FormulaError(
-                f"{shown} compares {_described(column)}, with the numbers of the column "
-                f"{display_name(str(other.name))!r}, and no text is a number. {_cure(str(column.name))}"
-            )
-
-
-def _is_text(column: pd.Series) -> bool:
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        return False
-    return all(isinstance(level, str) for level in column.cat.categories)
+def _check_columns(column: pd.Series, other: pd.Series, shown: str) -> None:
+    is_factor = isinstance(column.dtype, pd.CategoricalDtype)
+    if is_factor and is_numeric(other) and all(isinstance(level, str) for level in column.cat.categories):
+        raise FormulaError(
+            f"{shown} compares {_described(column)}, with the numbers of the column "
+            f"{display_name(str(other.name))!r}, and no text is a number. {_cure(str(column.name))}"
+        )
 
 
 def _described(column: pd.Series) -> str:
@@ -183,33 +145,17 @@ def _cure(name: str) -> str:
     )
 
 
-def _computed(tree: ast.AST) -> Iterator[str]:
-    """Names that stand in arithmetic or are given to a function of numbers."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.BinOp):
-            operands = [node.left, node.right]
-        elif isinstance(node, ast.UnaryOp):
-            operands = [node.operand]
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) not in _OF_LEVELS:
-            operands = [*node.args, *(word.value for word in node.keywords)]
-        else:
-            continue
-        yield from filter(None, map(_column, operands))
-
-
-#: Arguments that say how many columns a call makes.
-_SIZES = frozenset({"degree", "df", "levels"})
-
-
-def refuse_wide(formula: Formula, table: pd.DataFrame, where: str, *, dense: bool) -> None:
+def refuse_wide(formula: Formula, table: Columns, n: int, where: str, *, dense: bool) -> None:
     """Refuse formulas whose columns would not fit, before memory is asked for.
 
     Parameters
     ----------
     formula : Formula
         One right-hand side.
-    table : DataFrame
-        Encodable rows.
+    table : mapping of str to Series
+        Encodable columns.
+    n : int
+        Their rows.
     where : str
         What has it, for the message.
     dense : bool
@@ -224,51 +170,39 @@ def refuse_wide(formula: Formula, table: pd.DataFrame, where: str, *, dense: boo
     refuse_columns(width, where)
     if dense:
         refuse_size(
-            8.0 * width * len(table),
-            f"{where}: at least {width} columns of {len(table)} rows",
+            8.0 * width * n,
+            f"{where}: at least {width} columns of {n} rows",
             "use fewer columns: merge the levels of factors, or lower the degrees of splines and polynomials",
         )
 
 
-def least_columns(formula: Formula, table: pd.DataFrame) -> int:
+def least_columns(formula: Formula, table: Columns) -> int:
     """Columns that the terms of a formula make at least, the constant among them: products of those of their factors.
 
     Examples
     --------
-    >>> table = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "g": pd.Categorical(list("abcd"))})
+    >>> table = {"x": pd.Series([1.0, 2.0, 3.0, 4.0]), "g": pd.Series(list("abcd"), dtype="category")}
     >>> [least_columns(Formula(text), table) for text in ("x + g", "C(x):g", "bs(x, df=5):poly(x, 2)")]
     [5, 10, 11]
     """
-    known: dict[str, int] = {}
-    total = 0
-    for term in formula:
-        for factor in term.factors:
-            if factor.expr not in known:
-                known[factor.expr] = _width(factor, table)
-        total += int(np.prod([float(known[factor.expr]) for factor in term.factors], initial=1.0))
-    return total
+    factors = {factor.expr: factor for term in formula for factor in term.factors}
+    width = {text: _width(factor, table) for text, factor in factors.items()}
+    return sum(math.prod(width[factor.expr] for factor in term.factors) for term in formula)
 
 
-def _width(factor: Factor, table: pd.DataFrame) -> int:
+def _width(factor: Factor, table: Columns) -> int:
     """Columns of a factor: those of its levels but one, or what a call is asked for; 1 for anything else."""
     if factor.eval_method.value == "lookup":
-        return _levels(table, factor.expr)
+        return _level_count(table, factor.expr)
     if factor.eval_method.value != "python":
         return 1
-    coded = coded_columns(factor.expr)
-    if coded:
-        return max(_levels(table, safe_name(name), coded=True) for name in coded)
-    tree = ast.parse(factor.expr, mode="eval").body
-    if not isinstance(tree, ast.Call):
-        return 1
-    sizes = [word.value for word in tree.keywords if word.arg in _SIZES] + tree.args[1:2]
-    numbers = [one.value for one in sizes if isinstance(one, ast.Constant) and isinstance(one.value, int)]
-    called = tree.func.id if isinstance(tree.func, ast.Name) else ""
-    return max([1, *numbers]) if called in ("bs", "cs", "cr", "cc", "poly", "hashed") else 1
+    read = reading_of(factor.expr)
+    return max([read.width, *(_level_count(table, name, coded=True) for name in read.factors if name)])
 
 
-def _levels(table: pd.DataFrame, name: str, *, coded: bool = False) -> int:
-    if name not in table.columns:
+def _level_count(table: Columns, name: str, *, coded: bool = False) -> int:
+    """Levels of a column but one."""
+    if name not in table:
         return 1
     column = table[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
@@ -277,7 +211,11 @@ def _levels(table: pd.DataFrame, name: str, *, coded: bool = False) -> int:
 
 
 def refuse_other_rows(terms: Iterable[Term], where: str) -> None:
-    """Refuse a term whose value in a row depends on other rows.
+    """Refuse a term whose value in a row depends on other rows: ``I(w - w.mean())``, ``x.rank()``.
+
+    Such a statistic would be taken again from whatever rows are encoded next (new rows, one row with ``at=``), and the
+    coefficients would mean something else there. ``center()``, ``scale()``, ``poly()`` and splines remember the rows of
+    the fit and stay.
 
     Raises
     ------
@@ -290,20 +228,13 @@ def refuse_other_rows(terms: Iterable[Term], where: str) -> None:
 
 def depends_on_rows(terms: Iterable[Term], where: str) -> FormulaError | None:
     """The error for the first term that takes its values from other rows; None if there is none."""
-    for term in terms:
-        for factor in term.factors:
-            if factor.eval_method.value == "python" and looks_at_other_rows(tree_of(factor.expr)):
-                return depends_on_other_rows(display_name(factor.expr), where)
-    return None
-
-
-#: Codings that compare the other levels with one that they may name.
-_TREATMENT = frozenset({"Treatment", "contr.treatment", "contr.SAS"})
+    found = (text for text in expressions_in(terms) if reading_of(text).looks_at_other_rows)
+    return next((depends_on_other_rows(display_name(text), where) for text in found), None)
 
 
 def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
     """Levels of factors that are computed from columns, as in ``C(age >= 65)``."""
-    return {text: levels for text, levels in encoding.levels.items() if has_coded_expression(text)}
+    return {text: levels for text, levels in encoding.levels.items() if None in reading_of(text).factors}
 
 
 def refuse_levels(encoding: Encoding, where: str) -> None:
@@ -342,10 +273,9 @@ def unknown_level(source: str | Formula | Encoding, where: str) -> FormulaError:
     )
 
 
-def misfit_of_coding(formula: Formula, table: pd.DataFrame, where: str) -> FormulaError | None:
+def misfit_of_coding(formula: Formula, table: Columns, where: str) -> FormulaError | None:
     """The error for a coding of C() that cannot be that of the column's levels; None if there is none."""
-    expressions = {f.expr for term in formula for f in term.factors if f.eval_method.value == "python"}
-    for column, coding in (pair for text in sorted(expressions) for pair in codings_of(text)):
+    for column, coding in (pair for text in sorted({*expressions_in(formula)}) for pair in codings_of(text)):
         if column not in table:
             continue
         levels = _levels_of(table[column])

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, completed, same_on
-from mlmed.data.encoding import encode, learn_equation, response_values, to_encodable
+from mlmed.data.encoding import encode, learn_equation, response_values, side_by_side, to_encodable
 from mlmed.data.evaluation import Memory
 from mlmed.data.frames import normalize, replaced, select_columns
 from mlmed.data.ids import cluster_codes
@@ -36,13 +36,12 @@ from mlmed.data.values import (
     conversion,
     refusal_of_response,
     refusal_of_text,
-    refuse_infinite,
+    refuse_unusual,
     value_counts,
     written_numbers,
 )
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation
-from mlmed.limits import refuse_sizes
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact, shorten
@@ -56,6 +55,7 @@ __all__ = [
     "plain_design",
     "read_columns",
     "refuse_intercept",
+    "rows_left_out",
     "spread_column",
     "two_levels",
 ]
@@ -100,11 +100,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     FormulaError
         If a formula cannot be evaluated on the data.
     """
-    variables = frozenset().union(*(equation.variables for equation in spec.equations))
-    refuse_intercept(variables)
-    table = select_columns(data, variables, keep=spec.group)
-    refuse_infinite(table)
-    refuse_sizes(table, but=spec.group)
+    table = _usual_columns(spec.equations, data, spec.group)
     codes, clusters = cluster_codes(table, spec.group)
     both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
     if both:  # ids that are predictors, too
@@ -112,7 +108,9 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
-    complete = [_complete_rows(equation, table) & known for equation in spec.equations]
+    own = [sorted(equation.variables - equation.group_columns) for equation in spec.equations]
+    missing = {name: np.asarray(pd.isna(table[name].array)) for name in sorted(frozenset().union(*own))}
+    complete = [_complete_rows(equation, missing) & known for equation in spec.equations]
     for equation, rows in zip(spec.equations, complete, strict=True):
         if not rows.any():
             raise DataError(
@@ -120,8 +118,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
                 f"known ({int((~known).sum())} of {len(known)} ids are missing); check the column of ids"
             )
     dropped = tuple(
-        _dropped(equation, table, rows, known)
-        for equation, rows in zip(spec.equations, complete, strict=True)
+        rows_left_out(equation.name, {name: missing[name] for name in names}, rows, known)
+        for equation, names, rows in zip(spec.equations, own, complete, strict=True)
         if not rows.all()
     )
     kept = np.logical_or.reduce(complete)
@@ -132,7 +130,7 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         check_response(equation, table)
         key = rows.tobytes()
         if key not in memories:  # equations with the same rows share what is computed of them
-            memories[key] = Memory(_usable(table, used, rows))
+            memories[key] = Memory(to_encodable(table if rows.all() else table.loc[rows], used))
         equations.append(_design_equation(equation, memories[key], rows[kept], columns))
     refuse_likeness(spec, equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
@@ -147,18 +145,25 @@ def refuse_intercept(variables: frozenset[str]) -> None:
         raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
 
 
-def _complete_rows(equation: Equation, table: pd.DataFrame) -> NDArray[np.bool_]:
+def _usual_columns(equations: Sequence[Equation], data: Any, keep: Sequence[str]) -> pd.DataFrame:
+    variables = frozenset(keep).union(*(equation.variables for equation in equations))
+    refuse_intercept(variables)
+    table = select_columns(data, variables, keep=keep)
+    refuse_unusual(table, but=keep)
+    return table
+
+
+def _complete_rows(equation: Equation, missing: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
     names = sorted(equation.variables - equation.group_columns)
-    missing = {name: pd.isna(table[name].array) for name in names}
     for name in names:
         if missing[name].all():
             raise DataError(
                 f"column {name!r} has only missing values, so equation {equation.name} cannot use it; check how it was "
                 "read, or remove it"
             )
-    rows = ~np.logical_or.reduce(list(missing.values()))
+    rows = ~np.logical_or.reduce([missing[name] for name in names])
     if not rows.any():
-        counts = ", ".join(f"{name}: {int(own.sum())}" for name, own in missing.items() if own.any())
+        counts = ", ".join(f"{name}: {int(missing[name].sum())}" for name in names if missing[name].any())
         raise DataError(
             f"equation {equation.name} has no complete row (missing values by column: {counts}); remove a column that "
             "is mostly missing"
@@ -166,16 +171,23 @@ def _complete_rows(equation: Equation, table: pd.DataFrame) -> NDArray[np.bool_]
     return np.asarray(rows, dtype=np.bool_)
 
 
-def _dropped(equation: Equation, table: pd.DataFrame, rows: NDArray[np.bool_], known: NDArray[np.bool_]) -> Dropped:
-    names = sorted(equation.variables - equation.group_columns)
-    counts = table.loc[known, names].isna().sum()
-    missing = {str(name): int(count) for name, count in counts.items() if count}
-    return Dropped(equation.name, len(table), int(rows.sum()), int((~known).sum()), missing)
+def rows_left_out(
+    name: str, missing: Mapping[str, NDArray[np.bool_]], rows: NDArray[np.bool_], known: NDArray[np.bool_]
+) -> Dropped:
+    """What is said of rows that an equation cannot use.
 
-
-def _usable(table: pd.DataFrame, names: Sequence[str], rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """Some columns of complete rows under safe names, truth values as 0 and 1, categories that do not occur removed."""
-    return to_encodable(table if rows.all() else table.loc[rows], names)
+    Parameters
+    ----------
+    name : str
+        The response.
+    missing : mapping of str to (n,) flags
+        Rows without a value, by column.
+    rows, known : (n,) flags
+        Rows that are used, and those with a cluster id.
+    """
+    counts = {column: int((own & known).sum()) for column, own in missing.items()}
+    found = {column: count for column, count in counts.items() if count}
+    return Dropped(name, len(rows), int(rows.sum()), int((~known).sum()), found)
 
 
 def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray[np.intp], pd.Index]:
@@ -204,14 +216,11 @@ def _design_equation(equation: Equation, memory: Memory, rows: NDArray[np.bool_]
                 placed[name] = columns.place(name, spread_column(column, rows), rows, equation.name)
 
     place([equation.response], [response_values(equation, memory)])
-    sparse = level_count(equation, memory.table) >= MANY_COLUMNS
+    sparse = level_count(equation, memory.columns) >= MANY_COLUMNS
     numbers, layout = learn_equation(equation, memory, sparse=sparse)
     for own, encoding in zip(numbers, layout.encodings, strict=True):
         place(encoding.column_names, own)
-    known = layout.typical, layout.spread, layout.levels
-    return EquationLayout.of(
-        equation.name, layout.encodings, known, layout.observed, response=equation.response, placed=placed
-    )
+    return layout.placed(placed, equation.response)
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
@@ -263,14 +272,9 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     DataError
         Unknown columns, no rows, values that are infinite or of unusual size, two things that would be printed alike.
     """
-    kept, equations = tuple(keep), tuple(equations)
+    equations = tuple(equations)
     refuse_alike((equation, ()) for equation in equations)
-    variables = frozenset(kept).union(*(equation.variables for equation in equations))
-    refuse_intercept(variables)
-    table = select_columns(data, variables, keep=kept)
-    refuse_infinite(table)
-    refuse_sizes(table, but=kept)
-    return table
+    return _usual_columns(equations, data, tuple(keep))
 
 
 def complete_rows(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.bool_]:
@@ -309,7 +313,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     memory = Memory(encodable)
     (fixed, *_), layout = learn_equation(equation, memory, random=False)
     refuse_alike([(equation, layout.encodings)])
-    X = np.stack([np.asarray(column) for column in fixed], axis=1)
+    X = side_by_side(fixed, memory)
     y = _response(equation, table, memory, binary)
     if len(y) and np.all(y == y[0]):
         raise DataError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,35 +42,39 @@ __all__ = [
     "encode",
     "encode_columns",
     "encodings_of",
-    "learn_columns",
-    "learn_encoding",
     "learn_equation",
     "response_encoding",
     "response_values",
+    "side_by_side",
     "stand_in",
     "to_encodable",
+    "typed_rows",
 ]
 
 Array = NDArray[np.float64]
 
 
 def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Columns as formulas see them, under safe names; others stay what they are."""
+    """Columns as formulas see them, under safe names; of those not in ``names`` only the name is another."""
     made = encodable_values(table, names)
-    renamed = {str(name): safe_name(str(name)) for name in table.columns if safe_name(str(name)) != name}
+    renamed = {name: safe for name in map(str, table.columns) if (safe := safe_name(name)) != name}
     return made.rename(columns=renamed) if renamed else made
 
 
 def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Truth values as numbers, factors without levels that no row has."""
+    wanted = table.columns if names is None else frozenset(names)
     changed: dict[str, Any] = {}
-    for name in table.columns if names is None else names:
-        column = table[name]
-        if isinstance(column.dtype, pd.BooleanDtype):
-            changed[name] = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        elif isinstance(column.dtype, pd.CategoricalDtype):
-            changed[name] = column.cat.remove_unused_categories()
+    for name, kind in zip(table.columns, table.dtypes, strict=True):
+        if name in wanted and isinstance(kind, pd.BooleanDtype):
+            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        elif name in wanted and isinstance(kind, pd.CategoricalDtype):
+            changed[name] = table[name].cat.remove_unused_categories()
     return replaced(table, changed) if changed else table
+
+
+def _memory(table: pd.DataFrame | Memory) -> Memory:
+    return table if isinstance(table, Memory) else Memory(table)
 
 
 def encode(
@@ -86,9 +90,14 @@ def encode(
     DataError
         If a factor has a single level when it is learned.
     """
-    columns, encoding = encode_columns(text, table, where=where, finite=finite, sparse=False)
-    n = len(table.table if isinstance(table, Memory) else table)
-    return np.stack([np.asarray(one) for one in columns], axis=1) if columns else np.empty((n, 0)), encoding
+    memory = _memory(table)
+    columns, encoding = encode_columns(text, memory, where=where, finite=finite, sparse=False)
+    return side_by_side(columns, memory), encoding
+
+
+def side_by_side(columns: Sequence[Column], memory: Memory) -> Array:
+    """Columns of all rows as one array, (n, columns)."""
+    return np.stack(list(map(np.asarray, columns)), axis=1) if columns else np.empty((memory.n, 0))
 
 
 def encode_columns(
@@ -100,14 +109,14 @@ def encode_columns(
     sparse: bool = True,
 ) -> tuple[list[Column], Encoding]:
     """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
-    memory = table if isinstance(table, Memory) else Memory(table)
+    memory = _memory(table)
     source = formula_of(text) if isinstance(text, str) else text
+    terms, is_new = (source, True) if isinstance(source, Formula) else (source.formula, False)
     if isinstance(source, Formula):
-        refuse_wide(source, memory.table, where, dense=not sparse)
-        refuse_other_kinds(source, memory.table, where)
+        refuse_wide(source, memory.columns, memory.n, where, dense=not sparse)
+        refuse_other_kinds(source, memory.columns, where)
     else:
         memory.states.update(source.states)
-    terms = source if isinstance(source, Formula) else source.formula
     computes = any(is_expression(factor) for term in terms for factor in term.factors)
     try:
         with np.errstate(all="ignore"), filtering(ignore=RuntimeWarning) if computes else nullcontext():
@@ -116,80 +125,63 @@ def encode_columns(
     except UnknownLevelError as error:
         raise unknown_level(text, where) from error
     except EVALUATION_ERRORS as error:
-        raise _not_evaluated(terms, memory, where, error, is_new=isinstance(source, Formula)) from error
-    if isinstance(source, Formula):
+        raise _not_evaluated(terms, memory, where, error, is_new=is_new) from error
+    if is_new:
         refuse_levels(encoding, where)
-    _refuse_complex(columns, encoding, where)
-    if finite:
-        _refuse_not_finite(columns, encoding, memory.table, where)
+    for name, column in zip(encoding.column_names, columns, strict=True):
+        _refuse_numbers(name, column, memory, where, finite=finite)
     return columns, encoding
 
 
 def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception, *, is_new: bool) -> FormulaError:
     """What is said of a formula that has no value."""
     told = (used_as_number, misfit_of_coding) if is_new else ()
-    named = next(filter(None, (tell(terms, memory.table, where) for tell in told)), None)
+    named = next(filter(None, (tell(terms, memory.columns, where) for tell in told)), None)
     said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
     other = FormulaError(f"cannot evaluate {display_name(str(terms))!r} in {where}: {said}; check the formula")
     return named or depends_on_rows(terms, where) or other
 
 
-def _refuse_complex(columns: list[Column], encoding: Encoding, where: str) -> None:
-    """Double precision would lose the imaginary part silently."""
-    for name, column in zip(encoding.column_names, columns, strict=True):
-        if np.iscomplexobj(column):
-            raise DataError(
-                f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its "
-                "size"
-            )
+def _refuse_numbers(name: str, column: Column, memory: Memory, where: str, *, finite: bool) -> None:
+    """Refuse complex numbers, of which double precision would lose a part silently, and what is not finite."""
+    if np.iscomplexobj(column):
+        raise DataError(
+            f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its size"
+        )
+    if finite and not np.isfinite(column.values if isinstance(column, SparseColumn) else column).all():
+        bad = ~np.isfinite(np.asarray(column))
+        row = memory.table.index[int(np.argmax(bad))]
+        raise FormulaError(
+            f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
+            f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
+        )
 
 
-def _refuse_not_finite(columns: list[Column], encoding: Encoding, table: pd.DataFrame, where: str) -> None:
-    for name, column in zip(encoding.column_names, columns, strict=True):
-        finite = np.isfinite(column.values if isinstance(column, SparseColumn) else column)
-        if not finite.all():
-            bad = ~np.isfinite(np.asarray(column))
-            row = table.index[int(np.argmax(bad))]
-            raise FormulaError(
-                f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
-                f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
-            )
-
-
-def learn_encoding(text: str, table: pd.DataFrame | Memory, *, where: str) -> tuple[Array, Encoding]:
-    """Turn a right-hand side into numbers for the first time: ``encode`` and refuse what depends on other rows.
-
-    Raises
-    ------
-    FormulaError
-        As ``encode``; or a term takes its value in a row from other rows.
-    """
-    refuse_other_rows(formula_of(text), where)
-    return encode(text, table, where=where)
-
-
-def learn_columns(
-    text: str, table: pd.DataFrame | Memory, *, where: str, sparse: bool
-) -> tuple[list[Column], Encoding]:
-    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
-    refuse_other_rows(formula_of(text), where)
-    return encode_columns(text, table, where=where, sparse=sparse)
-
-
-def response_values(equation: Equation, table: pd.DataFrame | Memory) -> Array:
+def response_values(equation: Equation, memory: Memory) -> Array:
     """Numbers of the left-hand side, (n,)."""
-    name, safe = equation.name, equation.response
-    memory = table if isinstance(table, Memory) else Memory(table)
-    if safe in memory.table.columns:
-        values = memory.table[safe].to_numpy(dtype=np.float64)
-    else:
-        found = encode(f"0 + {safe}", memory, where=f"the response of {equation.text!r}")[0]
-        if found.shape[1] != 1:
-            raise FormulaError(
-                f"the response {name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
-            )
-        values = found[:, 0]
-    return values
+    if equation.response in memory.columns:
+        return memory.columns[equation.response].to_numpy(dtype=np.float64)
+    found = encode(f"0 + {equation.response}", memory, where=f"the response of {equation.text!r}")[0]
+    if found.shape[1] != 1:
+        raise FormulaError(
+            f"the response {equation.name!r} makes {found.shape[1]} columns; choose one column or write I(...)"
+        )
+    return found[:, 0]
+
+
+def _learned(
+    equation: Equation, memory: Memory, *, random: bool = True, sparse: bool = False, finite: bool = True
+) -> tuple[list[list[Column]], tuple[Encoding, ...]]:
+    """Columns and encodings of the fixed part and of each random term."""
+    texts = [equation.fixed, *(term.formula for term in equation.random if random)]
+    where, found = repr(equation.text), []
+    for text in texts:
+        refuse_other_rows(formula_of(text), where)
+        found.append(encode_columns(text, memory, where=where, finite=finite, sparse=sparse))
+        check_fixed(equation, found[0][1].column_names)
+    numbers, encodings = [own for own, _ in found], tuple(encoding for _, encoding in found)
+    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
+    return numbers, encodings
 
 
 def learn_equation(
@@ -211,64 +203,48 @@ def learn_equation(
     Raises
     ------
     DataError, FormulaError
-        As ``encode``; or a predictor cannot be used, or an effect is there twice.
+        As ``encode``; or a predictor cannot be used, takes its value in a row from other rows, or is there twice.
     """
-    check_predictors(equation, memory.table)
-    where = repr(equation.text)
-    texts = [equation.fixed, *(term.formula for term in equation.random if random)]
-    learned = []
-    for text in texts:
-        learned.append(learn_columns(text, memory, where=where, sparse=sparse))
-        check_fixed(equation, learned[0][1].column_names)
-    numbers, encodings = [own for own, _ in learned], [encoding for _, encoding in learned]
-    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
-    known = typical_values(equation, memory.table)
-    observed = observed_values(equation, memory.table, known[0])
+    check_predictors(equation, memory.columns)
+    numbers, encodings = _learned(equation, memory, random=random, sparse=sparse)
+    known = typical_values(equation, memory.columns)
+    observed = observed_values(equation, memory.columns, known[0])
     return numbers, EquationLayout.of(equation.name, encodings, known, observed)
 
 
-def stand_in(typical: dict[str, Any], spread: dict[str, float], levels: dict[str, tuple[Any, ...]]) -> pd.DataFrame:
-    """A table whose columns have the given means, sample standard deviations and levels.
-
-    Parameters
-    ----------
-    typical : dict
-        Means of numeric variables (entries of factors are not used).
-    spread : dict
-        Standard deviations of numeric variables.
-    levels : dict
-        Levels of factors.
-    """
-    n = 2 * max([1, *(len(known) for known in levels.values())])
-    half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
+def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -> pd.DataFrame:
+    """Rows of values of variables as formulas see them; ``levels``: those of factors, of text or of numbers."""
     columns: dict[str, Any] = {}
-    for name in sorted({*typical, *levels}):
+    for name, own in values.items():
         known = levels.get(name)
-        if known is None:
-            columns[safe_name(name)] = typical[name] + spread[name] * half
-        else:
-            cycle = [known[k % len(known)] for k in range(n)]
-            is_number = isinstance(known[0], float)
-            columns[safe_name(name)] = np.array(cycle) if is_number else pd.Categorical(cycle, categories=list(known))
-    return pd.DataFrame(columns, index=pd.RangeIndex(n))
+        is_text = known is not None and not isinstance(known[0], float)
+        columns[safe_name(name)] = pd.Categorical(own, list(known or ())) if is_text else np.array(own, np.float64)
+    return pd.DataFrame(columns)
 
 
-def encodings_of(equation: Equation, table: pd.DataFrame) -> tuple[Encoding, ...]:
-    """Those of the fixed part and of each random term, learned from a stand-in table.
+def stand_in(typical: Mapping[str, Any], spread: Mapping[str, float], levels: Mapping[str, Sequence[Any]]) -> Memory:
+    """Rows with the given means and sample standard deviations of numbers, and levels of factors.
 
-    Raises
-    ------
-    FormulaError
-        A term takes its value in a row from other rows.
+    Grams that are pushed down or stored have no rows left to learn an encoding from; these serve as well.
     """
-    texts = [equation.fixed, *(term.formula for term in equation.random)]
-    for text in texts:
-        refuse_other_rows(formula_of(text), repr(equation.text))
-    return tuple(encode_columns(text, table, where=repr(equation.text), finite=False)[1] for text in texts)
+    n = 2 * max([1, *map(len, levels.values())])
+    half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
+    rows = {
+        name: [levels[name][k % len(levels[name])] for k in range(n)]
+        if name in levels
+        else typical[name] + spread[name] * half
+        for name in sorted({*typical, *levels})
+    }
+    return Memory(typed_rows(levels, rows))
 
 
-def response_encoding(equation: Equation, table: pd.DataFrame) -> Encoding | None:
+def encodings_of(equation: Equation, memory: Memory) -> tuple[Encoding, ...]:
+    """Those of the fixed part and of each random term, learned from rows that stand in for others."""
+    return _learned(equation, memory, finite=False)[1]
+
+
+def response_encoding(equation: Equation, memory: Memory) -> Encoding | None:
     """The same of a response that is computed; None if it is a column as it stands."""
     if equation.response_columns == {equation.name}:
         return None
-    return encode_columns(f"0 + {equation.response}", table, where=repr(equation.text), finite=False)[1]
+    return encode_columns(f"0 + {equation.response}", memory, where=repr(equation.text), finite=False)[1]

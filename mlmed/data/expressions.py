@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import operator
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from typing import Any
 
 import narwhals as nw
 
-from mlmed.allowed import FUNCTIONS
-from mlmed.data.evaluation import OPERATIONS, Operation, evaluate, tree_of
+from mlmed.data.evaluation import evaluate, tree_of
+from mlmed.data.operations import OPERATIONS, Operation
 from mlmed.data.terms import Encoding, Piece, TermColumn
 from mlmed.errors import FormulaError
 from mlmed.names import display_name, safe_name
-from mlmed.syntax import arguments_of
 
 __all__ = [
     "Kinds",
@@ -152,10 +150,15 @@ class _Engine:
         return _Value(centred / self.kinds.spread[operand.name] if function == "scale" else centred, "number")
 
     def coded(self, function: str, operand: _Operand, words: dict[str, Any]) -> _Value:
-        is_coded = function == "C"
-        raise self._refuse(
-            "only C(column) is translated" if is_coded else f"the function {function}() is not translated"
-        )
+        if function != "C":
+            raise self._refuse(f"the function {function}() is not translated")
+        return self.factor(operand)
+
+    def factor(self, operand: _Operand) -> _Value:
+        """A column whose levels are known."""
+        if not isinstance(operand, _Value) or operand.name not in self.kinds.levels:
+            raise self._refuse("only C(column) is translated")
+        return operand
 
 
 def _as_number(value: _Value) -> Any:
@@ -173,20 +176,6 @@ def _as_with_nan(made: Any, operands: Sequence[_Operand], *, is_unequal: bool) -
     return made
 
 
-def _factor_expression(text: str, kinds: Kinds) -> Any:
-    """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``.
-
-    Raises
-    ------
-    UntranslatedError
-        If it uses a function that engines do not compute as NumPy does.
-    FormulaError
-        If it has to know the rows, as splines do.
-    """
-    side = _Engine(kinds, text)
-    return side.number(evaluate(tree_of(text), side))
-
-
 def column_expressions(encoding: Encoding, kinds: Kinds) -> dict[str, nw.Expr]:
     """Expression of every column of an encoding except the intercept, by its name."""
     return {column.name: _product(column, encoding, kinds) for column in encoding.columns if column.pieces}
@@ -201,9 +190,20 @@ def _product(column: TermColumn, encoding: Encoding, kinds: Kinds) -> nw.Expr:
 
 
 def _piece(piece: Piece, encoding: Encoding, kinds: Kinds) -> Any:
+    """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``, or what a coding makes of the levels of a column.
+
+    Raises
+    ------
+    UntranslatedError
+        If it uses a function that engines do not compute as NumPy does.
+    FormulaError
+        If it has to know the rows, as splines do.
+    """
+    side = _Engine(kinds, piece.factor)
+    value = evaluate(tree_of(piece.factor), side)
     if not piece.is_level:
-        return _factor_expression(piece.factor, kinds)
-    column, levels = _coded_column(piece.factor, kinds), encoding.levels[piece.factor]
+        return side.number(value)
+    column, levels = side.factor(value).expression, encoding.levels[piece.factor]
     if piece.weights is None:
         return _indicator(column, levels[piece.at])
     weighted = [(level, float(weight)) for level, weight in zip(levels, piece.weights, strict=True) if weight]
@@ -213,18 +213,6 @@ def _piece(piece: Piece, encoding: Encoding, kinds: Kinds) -> Any:
 def _indicator(column: Any, level: Any) -> Any:
     is_level = column == (level if isinstance(level, str) else float(level))
     return nw.when(is_level).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
-
-
-def _coded_column(text: str, kinds: Kinds) -> Any:
-    """The column that is a factor, or that C() makes one of."""
-    node = tree_of(text).body
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
-        node = arguments_of(node, FUNCTIONS["C"])[0][0]
-    name = display_name(node.id) if isinstance(node, ast.Name) else ""
-    if name not in kinds.levels:
-        raise FormulaError(_told(text, "only C(column) is translated"))
-    is_number = isinstance(kinds.levels[name][0], float)
-    return variable_expression(name) if is_number else nw.col(safe_name(name)).cast(nw.String)
 
 
 def is_translated(encoding: Encoding, kinds: Kinds) -> bool:

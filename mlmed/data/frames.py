@@ -111,7 +111,12 @@ def schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
 @engine_rows()
 def column_names(data: Any) -> list[str]:
     """Column names of any dataframe, without reading it."""
-    return [str(name) for name in schema_names(_wrap(data))]
+    return [str(name) for name in (data.columns if _is_plain(data) else schema_names(_wrap(data)))]
+
+
+def _is_plain(data: Any) -> bool:
+    """Whether data are a pandas table with names that nothing has to be asked of."""
+    return isinstance(data, pd.DataFrame) and len(data.columns) > 0 and data.columns.is_unique
 
 
 @engine_rows()
@@ -127,12 +132,13 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         If a column is unknown, the table has no rows, or a column mixes numbers and text.
     """
     wanted, keep = sorted(wanted), frozenset(keep)
-    frame = _wrap(data)
-    present = schema_names(frame)
+    native, present = data, list(data.columns) if _is_plain(data) else []
+    if not present:
+        frame = _wrap(data)
+        native, present = frame.to_native(), schema_names(frame)
     for name in wanted:
         if name not in present:
-            raise unknown_column(name, present, index_names(frame))
-    native = frame.to_native()
+            raise unknown_column(name, present, index_names(_wrap(data)))
     if not isinstance(native, pd.DataFrame):
         eager = _in_memory(frame, wanted or present[:1])
         native = eager.to_native()
@@ -360,7 +366,7 @@ def _is_dictionary(schema: Any, name: str) -> bool:
 
 def unordered(data: Any, names: Iterable[str]) -> list[str]:
     """Those of the named factors that are Categorical in Polars: whatever order they had elsewhere is lost."""
-    frame = nw.from_native(data, pass_through=True)
+    frame = None if isinstance(data, pd.DataFrame) else nw.from_native(data, pass_through=True)
     if not isinstance(frame, nw.DataFrame | nw.LazyFrame) or not frame.implementation.is_polars():
         return []
     schema = frame.collect_schema()
@@ -369,5 +375,5 @@ def unordered(data: Any, names: Iterable[str]) -> list[str]:
 
 def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
     """The data as a lazy frame if an engine other than memory holds them, else None."""
-    frame = nw.from_native(data, pass_through=True)
+    frame = None if isinstance(data, pd.DataFrame) else nw.from_native(data, pass_through=True)
     return frame if isinstance(frame, nw.LazyFrame) else None

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, coo_array, csr_array, vstack
 
+from mlmed.allowed import STATEFUL
 from mlmed.data.checks import computed_levels
 from mlmed.data.columns import (
     MANY_COLUMNS,
@@ -461,12 +462,11 @@ def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> t
 def _refuse_means(grams: Grams) -> None:
     """center() and scale() mean other numbers in every shard."""
     for equation in grams.layout.asked:
-        for name in ("center", "scale", "standardize", "poly", "bs", "cs", "cr", "cc"):
-            if name in called_functions(equation):
-                raise DataError(
-                    f"{name}(...) in {equation.text!r} means other numbers in every shard, so the Grams "
-                    "do not add up; make it a column before (centring is not needed, it is done inside)"
-                )
+        for name in sorted(called_functions(equation) & STATEFUL):
+            raise DataError(
+                f"{name}(...) in {equation.text!r} means other numbers in every shard, so the Grams "
+                "do not add up; make it a column before (centring is not needed, it is done inside)"
+            )
 
 
 def add_grams(left: Grams, right: Grams) -> Grams:

@@ -50,34 +50,32 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
         If ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size at which different
         ids are one float.
     """
-    for name in group:
-        refuse_mixed(table[name])
-        refuse_rounded(table[name])
-    parts = [_factorize(table[name]) for name in group]
-    for name, (_, labels) in zip(group, parts, strict=True):
-        refuse_spellings(pd.Index(labels, name=name))
+    parts = [_factorize(table[name], name) for name in group]
+    for _, labels in parts:
+        refuse_spellings(labels)
     if len(parts) == 1:
         codes, labels = parts[0]
-        return codes, _as_integer(pd.Index(labels, name=group[0]))
+        return codes, _as_integer(labels)
     missing = np.logical_or.reduce([codes < 0 for codes, _ in parts])
     joined = np.zeros(len(table), dtype=np.int64)
     for codes, labels in parts:
         joined = joined * max(len(labels), 1) + codes
     codes, first = _first_appearance(np.where(missing, -1, joined))
-    columns = [pd.Index(labels)[part[first]] for part, labels in parts]
+    columns = [labels[part[first]] for part, labels in parts]
     return codes, pd.MultiIndex.from_arrays(columns, names=list(group))
 
 
-def _factorize(column: pd.Series) -> tuple[NDArray[np.intp], Any]:
+def _factorize(column: pd.Series, name: str) -> tuple[NDArray[np.intp], pd.Index]:
+    refuse_mixed(column)
+    refuse_rounded(column)
     try:
         codes, labels = pd.factorize(column)
     except TypeError as error:
         raise DataError(
             f"the ids in column {column.name!r} cannot be compared ({error}); convert them to numbers or text"
         ) from error
-    if isinstance(labels, pd.CategoricalIndex):
-        labels = pd.Index(labels.to_numpy())
-    return codes, labels
+    is_category = isinstance(labels, pd.CategoricalIndex)
+    return codes, pd.Index(labels.to_numpy() if is_category else labels, name=name)
 
 
 def _first_appearance(keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -114,11 +112,7 @@ def refuse_mixed(column: pd.Series) -> None:
     DataError
         Numbers beside text, or truth values, dates or anything else of another type.
     """
-    known = column.dropna()
-    if isinstance(known.dtype, pd.CategoricalDtype):
-        known = pd.Series(known.cat.categories)
-    if not pd.api.types.is_object_dtype(known.dtype):
-        return
+    known = _free_values(column)
     types = dict.fromkeys(map(type, known))
     kinds: dict[str, type] = {}
     for found in types:
@@ -132,6 +126,13 @@ def refuse_mixed(column: pd.Series) -> None:
         "pandas.read_csv, which otherwise types a long file piece by piece, or convert it with "
         f"data[{column.name!r}].astype(str)"
     )
+
+
+def _free_values(column: pd.Series) -> pd.Series:
+    """Known values of a column, or its categories, that may be of any type; of other columns none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = pd.Series(column.cat.categories)
+    return column.dropna() if pd.api.types.is_object_dtype(column.dtype) else column[:0]
 
 
 def _kind(found: type) -> str:
@@ -193,14 +194,11 @@ def refuse_rounded(column: pd.Series) -> None:
 
 def _floats(column: pd.Series) -> tuple[NDArray[np.float64], int]:
     """The floating-point numbers among the known values, and up to which power of two they are exact."""
-    known = column.dropna()
-    if isinstance(known.dtype, pd.CategoricalDtype):
-        known = pd.Series(known.cat.categories)
-    if pd.api.types.is_float_dtype(known.dtype):
+    levels = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if pd.api.types.is_float_dtype(levels.dtype):
+        known = levels.dropna()
         return known.to_numpy(dtype=np.float64), np.finfo(known.to_numpy().dtype).nmant + 1
-    if not pd.api.types.is_object_dtype(known.dtype):
-        return np.empty(0), 53
-    found = [value for value in known if isinstance(value, float | np.floating)]
+    found = [value for value in _free_values(column) if isinstance(value, float | np.floating)]
     least = min((np.finfo(type(value)).nmant for value in found if isinstance(value, np.floating)), default=52)
     return np.array(found, dtype=np.float64), least + 1
 

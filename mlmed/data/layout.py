@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -128,11 +129,8 @@ class EquationLayout(Compact):
         encodings: Sequence[Encoding],
         known: tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]],
         observed: dict[str, tuple[float, ...]],
-        *,
-        response: str = "",
-        placed: Mapping[str, int] | None = None,
     ) -> EquationLayout:
-        """What is known of an equation.
+        """What is known of an equation whose columns have no positions.
 
         Parameters
         ----------
@@ -144,20 +142,15 @@ class EquationLayout(Compact):
             Of its variables.
         observed : dict
             Values of those that are transformed.
-        response : str
-            The response as its column is called.
-        placed : mapping of str to int, optional
-            Positions of columns by name; without them there are none, as no Grams are made.
         """
         random = [(t, column) for t, encoding in enumerate(encodings[1:]) for column in encoding.column_names]
-        fixed, at = encodings[0].column_names, placed or {}
         return cls(
             name=name,
-            fixed=tuple(map(display_name, fixed)),
+            fixed=tuple(map(display_name, encodings[0].column_names)),
             random=tuple(display_name(column) for _, column in random),
-            fixed_at=tuple(at[column] for column in fixed) if at else (),
-            random_at=tuple(at[column] for _, column in random) if at else (),
-            response_at=at.get(response, 0),
+            fixed_at=(),
+            random_at=(),
+            response_at=0,
             terms=tuple(t for t, _ in random),
             encodings=tuple(encodings),
             typical=known[0],
@@ -165,6 +158,11 @@ class EquationLayout(Compact):
             levels=known[2],
             observed=observed,
         )
+
+    def placed(self, at: Mapping[str, int], response: str) -> EquationLayout:
+        """The same with positions of columns by name; ``response``: how the column of the response is called."""
+        fixed, *random = (tuple(at[name] for name in encoding.column_names) for encoding in self.encodings)
+        return replace(self, fixed_at=fixed, random_at=tuple(chain(*random)), response_at=at[response])
 
     def column_of(self, variable: str) -> int | None:
         """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlmed.allowed import STATEFUL
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, response_encoding, stand_in
-from mlmed.data.evaluation import remembers
+from mlmed.data.evaluation import reading_of
 from mlmed.data.expressions import Kinds, column_expressions, variable_expression
 from mlmed.data.frames import declared_levels, index_names, taken, unknown_column
 from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels, refuse_likeness
@@ -22,8 +22,6 @@ from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
     called_functions,
-    check_fixed,
-    check_random,
     coded_variables,
     refuse_many_levels,
     refuse_rounded_levels,
@@ -124,7 +122,7 @@ class Learned:
         for encoding in (self.response, *self.encodings):
             columns = encoding.columns if encoding is not None else ()
             found |= {
-                column.name: any(remembers(piece.factor) for piece in column.pieces)
+                column.name: any(reading_of(piece.factor).calls for piece in column.pieces)
                 for column in columns
                 if column.pieces
             }
@@ -268,10 +266,8 @@ def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: in
     usable = frame.filter(rows)
     sample = usable.head(SAMPLE)
     kinds = _kinds(equation, usable, sample, most)
-    made = stand_in(dict(kinds.typical), dict(kinds.spread), dict(kinds.levels))
+    made = stand_in(kinds.typical, kinds.spread, kinds.levels)
     response, encodings = response_encoding(equation, made), encodings_of(equation, made)
-    check_fixed(equation, list(encodings[0].column_names))
-    check_random(equation, [display_name(name) for encoding in encodings[1:] for name in encoding.column_names])
     observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
     return Learned(equation, kinds, encodings, response, observed, means)
 
@@ -308,8 +304,8 @@ def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
     spread = {n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own}
     levels = {n: known for n, known in kinds.levels.items() if n in own}
     known = {**typical, **learned.means}, spread, levels
-    return EquationLayout.of(
-        equation.name, learned.encodings, known, learned.observed, response=equation.response, placed=placed
+    return EquationLayout.of(equation.name, learned.encodings, known, learned.observed).placed(
+        placed, equation.response
     )
 
 

@@ -13,12 +13,11 @@ import pandas as pd
 from formulaic.parser.types import Factor, Term
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.data.evaluation import calls_of
+from mlmed.data.evaluation import Reading, reading_of
 from mlmed.data.values import is_numeric, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of, term_variables
-from mlmed.names import safe_name
-from mlmed.syntax import coded_columns
+from mlmed.names import display_name, safe_name
 from mlmed.text import shorten
 
 __all__ = [
@@ -53,7 +52,7 @@ _STRAIGHT = re.compile(r"(?:center|scale|standardize)\(\w+\)")
 
 
 def typical_values(
-    equation: Equation, table: pd.DataFrame
+    equation: Equation, table: Mapping[str, pd.Series]
 ) -> tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]]:
     """Mean or first level of every predictor, its spread, and the levels of factors (also of numbers in C())."""
     typical: dict[str, Any] = {}
@@ -84,7 +83,7 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
 
 
 def observed_values(
-    equation: Equation, table: pd.DataFrame, typical: Mapping[str, Any]
+    equation: Equation, table: Mapping[str, pd.Series], typical: Mapping[str, Any]
 ) -> dict[str, tuple[float, ...]]:
     """Values that the rows have of every number that the formula transforms; call it with encodable, complete rows."""
     names = sorted(transformed_variables(equation) - coded_variables(equation))
@@ -142,21 +141,22 @@ def _is_straight(factor: Factor) -> bool:
 @lru_cache(maxsize=1024)
 def coded_variables(equation: Equation) -> frozenset[str]:
     """Variables that C() makes factors of, as in ``C(k)``; those inside ``C(k > 1)`` are not among them."""
-    texts = [equation.fixed, *(term.formula for term in equation.random)]
-    factors = [factor for text in texts for term in formula_of(text) for factor in term.factors]
-    return frozenset().union(*(coded_columns(f.expr) for f in factors if f.eval_method.value == "python"))
+    return frozenset(display_name(name) for read in _readings(equation) for name in read.factors if name)
 
 
 @lru_cache(maxsize=1024)
 def called_functions(equation: Equation) -> frozenset[str]:
-    """Functions that an equation calls by a bare name, such as ``center``."""
-    texts = [f"0 + {equation.response}", equation.fixed, *(term.formula for term in equation.random)]
-    factors = {factor for text in texts for term in formula_of(text) for factor in term.factors}
-    calls = frozenset().union(*(calls_of(f.expr) for f in factors if f.eval_method.value == "python"))
-    return frozenset(call.split("(", 1)[0] for call in calls)
+    """Functions of an equation that remember the rows of the fit, such as ``center``, and ``hashed``."""
+    return frozenset().union(*(read.functions for read in _readings(equation, equation.response)))
 
 
-def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
+def _readings(equation: Equation, *more: str) -> list[Reading]:
+    texts = (equation.fixed, *(term.formula for term in equation.random), *(f"0 + {text}" for text in more))
+    factors = (factor for text in texts for term in formula_of(text) for factor in term.factors)
+    return [reading_of(factor.expr) for factor in factors if factor.eval_method.value == "python"]
+
+
+def check_predictors(equation: Equation, table: Mapping[str, pd.Series]) -> None:
     """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
     coded = coded_variables(equation)
     for name in sorted(equation.predictors):
@@ -181,7 +181,7 @@ def check_predictors(equation: Equation, table: pd.DataFrame) -> None:
             )
 
 
-def level_count(equation: Equation, table: pd.DataFrame) -> int:
+def level_count(equation: Equation, table: Mapping[str, pd.Series]) -> int:
     """Levels of all factors of an equation together; call it with encodable, complete rows."""
     coded, counts = coded_variables(equation), []
     for name in equation.predictors:

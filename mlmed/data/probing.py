@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.data.encoding import encode, to_encodable
+from mlmed.data.encoding import encode, to_encodable, typed_rows
 from mlmed.data.frames import replaced
 from mlmed.data.layout import EquationLayout
 from mlmed.data.predictors import are_few, transformed_in
@@ -63,14 +63,7 @@ def transforms(layout: EquationLayout, variable: str) -> bool:
 
 def rows_of(layout: EquationLayout, values: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """Rows of values of all variables of an equation as formulaic sees them; others are skipped."""
-    columns: dict[str, Any] = {}
-    for name in layout.typical:
-        known = layout.levels.get(name)
-        if known is not None and not isinstance(known[0], float):
-            columns[safe_name(name)] = pd.Categorical(values[name], categories=list(known))
-        else:
-            columns[safe_name(name)] = np.array(values[name], dtype=np.float64)
-    return pd.DataFrame(columns)
+    return typed_rows(layout.levels, {name: values[name] for name in layout.typical})
 
 
 def columns_at(layout: EquationLayout, table: pd.DataFrame, *, skip: str = "") -> list[Array]:

@@ -394,11 +394,8 @@ def _refuse_other_state(grams: Grams) -> None:
                 f"the state of {display_name(call)} in {equation.text!r} cannot be stored; make it a column first"
             )
     for equation in grams.layout.asked:
-        for name in ("standardize", "poly", "bs", "cs", "cr", "cc", "hashed"):
-            if name in called_functions(equation):
-                raise DataError(
-                    f"the state of {name}(...) in {equation.text!r} cannot be stored; make it a column first"
-                )
+        for name in sorted(called_functions(equation) - {"center", "scale"}):
+            raise DataError(f"the state of {name}(...) in {equation.text!r} cannot be stored; make it a column first")
 
 
 # -- the digest ------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from formulaic.utils.cast import as_columns
 from numpy.typing import NDArray
 
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn
-from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, calls_of
+from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, reading_of
 
 __all__ = [
     "Encoding",
@@ -178,7 +178,9 @@ def learn_terms(formula: Formula, memory: Memory) -> Encoding:
     remembered = {text: known for text, known in levels.items() if found[text].is_remembered}
     states = {}
     if memory.states:
-        calls = frozenset().union(*(calls_of(text) for text, factor in factors.items() if is_expression(factor)))
+        calls = frozenset().union(
+            *(reading_of(text).calls for text, factor in factors.items() if is_expression(factor))
+        )
         states = {call: state for call, state in memory.states.items() if call in calls}
     return Encoding(formula, tuple(parts), remembered, states, names)
 
@@ -279,8 +281,8 @@ def term_columns(encoding: Encoding, memory: Memory, *, sparse: bool = False) ->
     values = {text: _known(_evaluated(factor, memory)) for text, factor in factors.items()}
     codes = {text: _codes(v, _levels(encoding, text, v)) for text, v in values.items() if isinstance(v, Coded)}
     rows = {text: _rows_of_levels(found) for text, found in codes.items()} if sparse else {}
-    made = [_column(column, values, codes, rows, len(memory.table)) for column in encoding.columns]
-    if any(column.shape != (len(memory.table),) for column in made):
+    made = [_column(column, values, codes, rows, memory.n) for column in encoding.columns]
+    if any(column.shape != (memory.n,) for column in made):
         raise ValueError("all input arrays must have the same shape")
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import string
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Integral, Real
@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlmed.errors import DataError
+from mlmed.limits import unusual_size
 from mlmed.text import shorten, shown
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "refusal_of_text",
     "refuse_infinite",
     "refuse_odd_cells",
+    "refuse_unusual",
     "value_counts",
     "written_numbers",
 ]
@@ -242,14 +245,34 @@ def is_numeric(column: pd.Series) -> bool:
 
 def refuse_infinite(table: pd.DataFrame) -> None:
     """Raise ``DataError`` for the first infinite value, naming column, row and value."""
-    for name in table.columns:
-        column = table[name]
-        if column.dtype != np.float64:
-            continue
-        infinite = np.isinf(column.to_numpy())
+    for name, values in _numbers_of(table):
+        infinite = np.isinf(values)
         if infinite.any():
             row = int(np.argmax(infinite))
             raise DataError(
                 f"column {name!r} has {int(infinite.sum())} infinite value(s), the first in row {row} "
-                f"({float(column.iloc[row])}); replace or remove them"
+                f"({float(values[row])}); replace or remove them"
             )
+
+
+def refuse_unusual(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
+    """Raise ``DataError`` for an infinite value, or numbers of unusual size; ``but`` these, which are ids."""
+    sizes = {name: _size_of(values) for name, values in _numbers_of(table)}
+    if np.inf in sizes.values():
+        refuse_infinite(table)
+    for name in sizes.keys() - frozenset(but):
+        if (error := unusual_size(name, sizes[name])) is not None:
+            raise error
+
+
+def _numbers_of(table: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    return ((str(name), column.to_numpy()) for name, column in table.items() if column.dtype == np.float64)
+
+
+def _size_of(values: NDArray[np.float64]) -> float:
+    """The largest absolute value; 0 if none is known."""
+    low, high = float(values.min()), float(values.max())
+    if np.isnan(low):  # only then a copy is needed
+        known = values[~np.isnan(values)]
+        low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    return max(abs(low), abs(high))

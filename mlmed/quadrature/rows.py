@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.columns import Column
-from mlmed.data.design import check_response, complete_rows, read_columns
-from mlmed.data.encoding import learn_equation, response_values, to_encodable
+from mlmed.data.design import check_response, complete_rows, read_columns, rows_left_out
+from mlmed.data.encoding import learn_equation, response_values, side_by_side, to_encodable
 from mlmed.data.evaluation import Memory
 from mlmed.data.frames import column_names, shorten
 from mlmed.data.ids import cluster_codes
@@ -194,8 +192,8 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     rows = complete_rows(table, names) & known
     dropped = None
     if not rows.all():
-        counts = {str(name): int(n) for name, n in table.loc[known, sorted(names)].isna().sum().items() if n}
-        dropped = Dropped(location.name, len(table), int(rows.sum()), int((~known).sum()), counts)
+        missing = {name: table[name].isna().to_numpy() for name in sorted(names)}
+        dropped = rows_left_out(location.name, missing, rows, known)
     if not rows.any():
         raise DataError(f"no row is complete ({dropped}); remove a column that is mostly missing")
     table = table.loc[rows].reset_index(drop=True)
@@ -211,11 +209,7 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
 def _part(equation: Equation, memory: Memory) -> Part:
     (fixed, *random), layout = learn_equation(equation, memory)
     columns = [column for term in random for column in term]
-    return Part(layout.fixed, layout.random, _side_by_side(fixed, memory), _side_by_side(columns, memory), layout)
-
-
-def _side_by_side(columns: Sequence[Column], memory: Memory) -> Array:
-    return np.column_stack([np.empty((len(memory.table), 0)), *columns])
+    return Part(layout.fixed, layout.random, side_by_side(fixed, memory), side_by_side(columns, memory), layout)
 
 
 #: Scale random effects that quadrature is offered for.
