@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mlmed
 from mlmed.cli import main
 from mlmed.cli.commands import COMMANDS
 from mlmed.cli.options import add_options
@@ -154,3 +155,24 @@ def test_a_source_without_a_name(capsys: pytest.CaptureFixture[str], source: str
     assert "is no name of a file or data set" in refused(capsys, "mixed", source, "--formula", FORMULA)
     with pytest.raises(DataError, match="is no name of a file"):
         read_table(source)
+
+
+@pytest.mark.parametrize("kind", ["HC3", "iid", "robust", "cr2", "HC9", 3])
+def test_covariances_are_refused_alike_in_every_mode(kind: object) -> None:
+    """One table of names: what one kind of model has another one tells, and unknown words are listed."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim")
+    pair = "Med ~ X + (1 | group)", "y ~ X + Med + (1 | group)"
+    calls = (
+        lambda: mlmed.mixed(pair[0], data).vcov(kind),
+        lambda: mlmed.mixed(pair[0], data).tidy(vcov=kind),
+        lambda: mlmed.piecewise(*pair, data).effects(vcov=kind),
+        lambda: mlmed.mediate(*pair, data).effects(vcov=kind),
+        lambda: mlmed.causal(*pair, data, vcov=kind),
+    )
+    told = set()
+    for call in calls:
+        with pytest.raises(EffectError) as found:
+            call()
+        told.add(str(found.value))
+    assert len(told) == 1, told
+    assert ("do not depend on each other" in told.pop()) == (kind in ("HC3", "iid"))

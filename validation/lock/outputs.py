@@ -227,7 +227,7 @@ def causal_effects(
 ) -> Iterator[Asked]:
     """Potential outcomes: effects with every interval, over rows or clusters, and the tests of them."""
     held = {} if at is None else {"at": at}
-    for name in ("params", "nobs", "values", "treatment", "interaction", "label", "glance", "tidy", "to_json"):
+    for name in ("params", "nobs", "contrast", "treatment", "interaction", "label", "glance", "tidy", "to_json"):
         yield one(name)
     yield one("effects")
     yield one("effects", level=0.9, **held)
