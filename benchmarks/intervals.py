@@ -46,7 +46,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(found)
 
 
-def own_times(fit: mlmed.MediationResults, replicates: int, many: int) -> dict[str, float]:
+def own_times(fit: mlmed.Results, replicates: int, many: int) -> dict[str, float]:
     """Every interval of the effects table, and bootstraps of each kind."""
     table = {
         "delta": lambda: fit.effects(),

@@ -132,14 +132,14 @@ def one_fit(data: Any) -> tuple[dict[str, float], float]:
 
 def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
     """Seconds of the stages that ``mediate`` goes through, called one by one."""
-    from mlmed.api.mediate import MediationResults
     from mlmed.data.design import build_design
     from mlmed.data.grams import accumulate
-    from mlmed.fit.lmm import Fitted
+    from mlmed.fit.lmm import LmmFit
     from mlmed.formula import parse_equation
     from mlmed.lmm.estimates import to_estimates
     from mlmed.lmm.optimum import optimize
     from mlmed.lmm.working import build_working
+    from mlmed.results.results import Results
     from mlmed.system.model import ModelSpec
 
     clock = [time.perf_counter()]
@@ -152,8 +152,8 @@ def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
     optimum = optimize(working.problem, working.blocks, reml=True)
     clock.append(time.perf_counter())
     estimates = to_estimates(working, optimum, reml=True)
-    fitted = Fitted(spec, design.layout, grams, working, optimum, estimates)
-    results = MediationResults(fitted, "x")
+    fitted = LmmFit(spec, design.layout, grams, working, optimum, estimates)
+    results = Results(fitted, "x")
     results.effects()
     clock.append(time.perf_counter())
     names = ("formulas + design", "Grams", "criterion + optimum", "vcov + effects")

@@ -84,7 +84,7 @@ def one_evaluation(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     from mlmed.lmm.criterion import evaluate
 
     fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(clusters, rows, seed=SEED).data)
-    problem, optimum = fit.fitted.working.problem, fit.fitted.optimum
+    problem, optimum = fit.fit.working.problem, fit.fit.optimum
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -130,7 +130,7 @@ def from_parquet(folder: str, limit_mb: int) -> dict[str, Any]:
     start = time.perf_counter()
     duckdb.sql(f"SELECT id, count(*), {sums} FROM read_parquet('{source}') GROUP BY id").fetchnumpy()
     own = time.perf_counter() - start
-    rows = int(fit.fitted.working.problem.nobs[0])
+    rows = int(fit.fit.working.problem.nobs[0])
     return {
         "clusters": fit.n_clusters, "rows": rows, "seconds": seconds, "duckdb_seconds": own, "peak_mb": peak_mb(),
         "evaluations": fit.optimization.evaluations,

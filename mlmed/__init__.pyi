@@ -9,7 +9,6 @@ from mlmed.api.grams import grams as grams
 from mlmed.api.grams import grams_sql as grams_sql
 from mlmed.api.location_scale import LocationScaleResults as LocationScaleResults
 from mlmed.api.location_scale import location_scale as location_scale
-from mlmed.api.mediate import MediationResults as MediationResults
 from mlmed.api.mediate import mediate as mediate
 from mlmed.api.mixed import mixed as mixed
 from mlmed.api.piecewise import PiecewiseResults as PiecewiseResults
@@ -18,7 +17,7 @@ from mlmed.data.stacking import stack as stack
 from mlmed.replication import replicate as replicate
 from mlmed.results.comparison import Comparison as Comparison
 from mlmed.results.comparison import compare as compare
-from mlmed.results.results import MixedResults as MixedResults
+from mlmed.results.results import Results as Results
 
 __version__: str
 __all__: list[str]

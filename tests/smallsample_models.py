@@ -40,34 +40,34 @@ LINEAR = ("a", "b", "cprime", "direct")
 
 def effects_of(fit):
     """Paths of a mediation as the function that ``satterthwaite_effects`` wants."""
-    paths = find_paths(fit.fitted.layout, treatment=fit.treatment)
+    paths = find_paths(fit.fit.layout, treatment=fit.treatment)
     return lambda estimates: list(effect_quantities(paths, estimates).values())
 
 
 def terms_of(fit):
-    return [quantity.term for quantity in effects_of(fit)(fit.fitted.estimates)]
+    return [quantity.term for quantity in effects_of(fit)(fit.fit.estimates)]
 
 
 def by_effect(fit, **options) -> pd.Series:
     """Satterthwaite's df of every effect."""
-    fitted = fit.fitted
+    fitted = fit.fit
     found = satterthwaite_effects(effects_of(fit), fitted.working, fitted.optimum, reml=fitted.reml, **options)
     assert_explained(found)
     return pd.Series(found.values, index=terms_of(fit))
 
 
 def fixed_parts(fit) -> np.ndarray:
-    return np.array([quantity.gradient[: len(fit.params)] for quantity in effects_of(fit)(fit.fitted.estimates)])
+    return np.array([quantity.gradient[: len(fit.params)] for quantity in effects_of(fit)(fit.fit.estimates)])
 
 
 def jacobian(fit) -> np.ndarray:
-    return natural_jacobian(fit.fitted.working.problem, fit.fitted.working.blocks)
+    return natural_jacobian(fit.fit.working.problem, fit.fit.working.blocks)
 
 
 def corrected(fit) -> kr.KenwardRoger:
     """Kenward-Roger in the user's units."""
-    working, optimum = fit.fitted.working, fit.fitted.optimum
-    found = kr.kenward_roger(working.problem, optimum.L, optimum.sigma2, jacobian(fit), reml=fit.fitted.reml)
+    working, optimum = fit.fit.working, fit.fit.optimum
+    found = kr.kenward_roger(working.problem, optimum.L, optimum.sigma2, jacobian(fit), reml=fit.fit.reml)
     return found.mapped(working.units.X_map)
 
 
@@ -124,7 +124,7 @@ def literal_f(contrasts, found: kr.Moments, W) -> tuple[float, float]:
 
 def numdifftools_df(fit, quantities_at, vcov, order, *, share=4e-3) -> np.ndarray:
     """df from central differences in the natural parameters themselves, steps a share of G's smallest eigenvalue."""
-    fitted = fit.fitted
+    fitted = fit.fit
     working, optimum, J = fitted.working, fitted.optimum, jacobian(fit)
     q = working.problem.n_random
     start = np.linalg.lstsq(J, np.append(optimum.G, optimum.sigma2), rcond=None)[0]

@@ -148,7 +148,7 @@ def test_moves_do_not_depend_on_units(data):
     """Only the sign and the size of a move may differ."""
     for shift, scale in ((0.0, 1.0), (1e6, 1e-3)):
         moved = data.assign(one=shift + scale * data["one"], x=shift + scale * data["x"])
-        fitted = mixed("y ~ x + one + (1 | id)", moved).fitted
+        fitted = mixed("y ~ x + one + (1 | id)", moved).fit
         found = moves_of_one(fitted.working, fitted.optimum, cluster_products(fitted.working, fitted.grams))
         assert found.owners.tolist() == [3]
         touched = (found.moves[:, 0] != 0.0).tolist()
@@ -158,7 +158,7 @@ def test_moves_do_not_depend_on_units(data):
 def test_nearly_collinear_columns_do_not_hide_it(data):
     """What two columns have apart is 1e-10 of their variance, which makes rounding of leverages large."""
     near = data.assign(v=data["x"] + 1e-5 * data["w"])
-    fitted = mixed("y ~ x + v + one + (1 | id)", near).fitted
+    fitted = mixed("y ~ x + v + one + (1 | id)", near).fit
     found = moves_of_one(fitted.working, fitted.optimum, cluster_products(fitted.working, fitted.grams))
     assert found.owners.tolist() == [3]
     assert (found.moves[:, 0] != 0.0).tolist() == [False, False, False, True]

@@ -86,7 +86,7 @@ def test_the_best_optimum_is_found(k):
     found = fitted(hard(k))
     assert found.converged
     assert found.llf == pytest.approx(best_known, abs=SAME)
-    made = found.fitted
+    made = found.fit
     alone = optimize(made.working.problem, made.working.blocks, reml=True)
     assert alone.certificate.converged
     # a search from elsewhere may end where the neutral one did, so the gain is that over one of the optima
@@ -99,7 +99,7 @@ def test_the_best_optimum_is_found(k):
 
 def test_a_sample_with_one_optimum_in_another_basin_is_not_believed(fit):
     """An end of all clusters that does not lie in the basin of the sample's best is searched from there, too."""
-    working, top = fit.fitted.working, fit.fitted.optimum
+    working, top = fit.fit.working, fit.fit.optimum
     alone = optimize(working.problem, working.blocks, reml=True)
     assert best._same_basin(top, top, working.problem, reml=True)
     assert not best._same_basin(top, alone, working.problem, reml=True)
@@ -165,7 +165,7 @@ def test_check_starts_reaches_the_best(k):
 
 
 def test_bootstrap_replicates_start_from_the_other_optimum_too(fit, monkeypatch):
-    other = fit.fitted.optimum.searched.other
+    other = fit.fit.optimum.searched.other
     assert other is not None
     starts = []
     real = best.search_from
@@ -182,8 +182,8 @@ def test_bootstrap_replicates_start_from_the_other_optimum_too(fit, monkeypatch)
 
 def test_a_search_is_left_only_next_to_a_known_optimum(fit):
     """At the optimum itself, not at the other one, not without a short Newton step."""
-    optimum = fit.fitted.optimum
-    problem, blocks = fit.fitted.working.problem, fit.fitted.working.blocks
+    optimum = fit.fit.optimum
+    problem, blocks = fit.fit.working.problem, fit.fit.working.blocks
     alone = optimize(problem, blocks, reml=True)
     assert falls_into(optimum, optimum.L, optimum.sigma2, optimum.evaluation, 0.0)
     assert not falls_into(optimum, optimum.L, optimum.sigma2, optimum.evaluation, np.inf)
@@ -192,12 +192,12 @@ def test_a_search_is_left_only_next_to_a_known_optimum(fit):
 
 
 def test_the_best_of_given_starts(fit):
-    working = fit.fitted.working
+    working = fit.fit.working
     rng = np.random.default_rng(3)
     thetas = [start_theta(working.problem, working.blocks, reml=True)]
     thetas += [wide_theta(working.problem, working.blocks, rng, low_rank=bool(k % 2)) for k in range(20)]
     found = best_from(working.problem, working.blocks, thetas, reml=True)
-    assert found.evaluation.value == pytest.approx(fit.fitted.optimum.evaluation.value, abs=2 * SAME)
+    assert found.evaluation.value == pytest.approx(fit.fit.optimum.evaluation.value, abs=2 * SAME)
     assert found.searched.starts == 21
 
 
@@ -219,11 +219,9 @@ def test_many_clusters_compare_starts_in_a_sample():
     data = mlmed.simulate.bpg(MOST + 100, 4, seed=3).data
     moved = data.assign(id=data["id"].map(dict(enumerate(rng.permutation(MOST + 101)))))
     found, other = fitted(data), fitted(moved)
-    assert found.fitted.optimum.searched.clusters == MOST
-    assert found.fitted.optimum.searched.starts >= 6
-    kept, again = (
-        one.fitted.grams.products[:, :, spread_clusters(one.fitted.grams)].sum(axis=2) for one in (found, other)
-    )
+    assert found.fit.optimum.searched.clusters == MOST
+    assert found.fit.optimum.searched.starts >= 6
+    kept, again = (one.fit.grams.products[:, :, spread_clusters(one.fit.grams)].sum(axis=2) for one in (found, other))
     assert kept == pytest.approx(again, rel=1e-9)
     assert found.llf == pytest.approx(other.llf, abs=ORDER)
     assert "compared in a sample" in found.summary()
@@ -234,7 +232,7 @@ def test_models_under_a_hypothesis_are_searched_as_widely(fit):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
         less = mlmed.mediate(MEDIATOR, "y ~ m + x + (1 + m | id)", hard(778))
-    assert loglik_without(fit.fitted, {4}) == pytest.approx(less.llf, abs=SAME)
+    assert loglik_without(fit.fit, {4}) == pytest.approx(less.llf, abs=SAME)
     assert less.llf < fit.llf
 
 

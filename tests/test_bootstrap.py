@@ -332,7 +332,7 @@ def test_both_levels(dataset, fit):
     """The drawn rows of the drawn clusters, refitted from rows through the front door."""
     found = fit.bootstrap(20, seed=1, within=True)
     assert found.kind == "case (rows, too)"
-    resampler = within_case_resampler(fit.fitted.spec, fit.fitted.grams, design_of(fit.fitted, "this", "leave it"))
+    resampler = within_case_resampler(fit.fit.spec, fit.fit.grams, design_of(fit.fit, "this", "leave it"))
     for k, child in enumerate(np.random.SeedSequence(1).spawn(2)):
         index, rows = resampler.draw_rows(np.random.default_rng(child))
         assert len(np.unique(rows)) < 0.56 * len(rows)  # 1 - exp(-(1 - 1/e)) = 47% is expected; of whole clusters, 63%

@@ -34,7 +34,7 @@ def edge():
     G[4, :] = G[:, 4] = 0.0
     fit = quiet(mlmed.mediate, MEDIATOR, OUTCOME, mlmed.simulate.bpg(30, 8, truth=BPGTruth(G=G), seed=5).data)
     assert fit.is_singular
-    assert not fit.parameter_vcov().reason
+    assert not fit.fit.vcov().reason
     return fit
 
 
@@ -51,7 +51,7 @@ def test_every_row_that_rests_on_the_variances_and_no_other(edge, kind):
     moved = np.abs(own / still - 1.0) > DIFFERENT
     assert moved[:p].all() == (kind in ("joint", "cluster"))
     tidy = edge.tidy(vcov=kind)
-    expected = np.concatenate([moved[:p], np.repeat([True, False], [len(edge.fitted.estimates.tau), 2])])
+    expected = np.concatenate([moved[:p], np.repeat([True, False], [len(edge.fit.estimates.tau), 2])])
     assert flagged(tidy).tolist() == expected.tolist()
     assert flagged(edge.fixef(vcov=kind)).tolist() == expected[:p].tolist()
     rows = edge.effects(vcov=kind).set_index("term")
@@ -91,7 +91,7 @@ def test_fixed_effects_that_do_not_move_with_the_variances():
     noise = within + between[:, None] * np.sqrt(0.8 * (within**2).sum() / 100 / 6)
     fit = quiet(mlmed.mixed, "y ~ x + (1 | id)", pd.DataFrame({"id": codes, "x": x, "y": 0.3 * x + noise.ravel()}))
     assert fit.is_singular
-    assert not fit.parameter_vcov().reason
+    assert not fit.fit.vcov().reason
     for kind in ("joint", "cluster"):
         assert flagged(fit.tidy(vcov=kind)).tolist() == [False, False, True, False]
 
@@ -105,7 +105,7 @@ def test_a_regular_fit_says_nothing():
 
 def test_separate_equations_and_profiles(edge):
     """Both have the errors of the fits that they are made of."""
-    fit = quiet(mlmed.piecewise, MEDIATOR, OUTCOME, edge.fitted.table)
+    fit = quiet(mlmed.piecewise, MEDIATOR, OUTCOME, edge.fit.table)
     assert fit.outcome.is_singular
     assert not fit.mediator.is_singular
     rows = fit.effects(vcov="joint").set_index("term")

@@ -137,7 +137,7 @@ def test_a_correlation_near_one_is_not_taken_for_one():
     data = pd.DataFrame({"id": id_, "x": x, "y": u0[id_] + (1.0 + u1[id_]) * x + 0.02 * rng.normal(size=len(id_))})
     both = mlmed.mixed("y ~ x + (1 + x | id)", data)
     assert both.converged
-    assert both.fitted.optimum.rank == 2
+    assert both.fit.optimum.rank == 2
     G = both.G.to_numpy()
     within = np.array([-1.0, 1.0])
     assert within @ G @ within == pytest.approx(0.0026**2, rel=0.5)  # four standard errors from 0
@@ -160,7 +160,7 @@ def test_effects_that_hardly_differ_are_certified(apart, sd, n_clusters, order):
     other = mlmed.mixed("y ~ x + (0 + z + x | id)", data)  # u0 + u1 x = u0 z + (u1 - u0) x
     assert fit.converged
     assert other.converged
-    assert fit.fitted.optimum.rank == other.fitted.optimum.rank == 2
+    assert fit.fit.optimum.rank == other.fit.optimum.rank == 2
     # 4,000 and more rows whose residual is a millionth of the variance of y
     assert fit.llf == pytest.approx(other.llf, rel=0, abs=1e-3)
 

@@ -20,12 +20,12 @@ def data() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def joint(data: pd.DataFrame) -> mlmed.MediationResults:
+def joint(data: pd.DataFrame) -> mlmed.Results:
     return mlmed.mediate(MEDIATOR, OUTCOME, data)
 
 
 @pytest.fixture(scope="module")
-def everything(data: pd.DataFrame, joint: mlmed.MediationResults) -> Comparison:
+def everything(data: pd.DataFrame, joint: mlmed.Results) -> Comparison:
     """Every school on one data set, with the truth and two published columns."""
     return mlmed.compare(
         joint,
@@ -68,7 +68,7 @@ def test_terms_mean_the_same_in_every_school(everything: Comparison, data: pd.Da
     assert np.isnan(everything.table.loc["cov(Med~X,y~Med)", "piecewise REML"])
 
 
-def test_expressions_and_single_equations(joint: mlmed.MediationResults, data: pd.DataFrame) -> None:
+def test_expressions_and_single_equations(joint: mlmed.Results, data: pd.DataFrame) -> None:
     """A label for an expression; every fit that has the names evaluates it."""
     single = mlmed.mixed(MEDIATOR, data)
     found = mlmed.compare(joint, single, terms={"sd of a_j": "sqrt(var(Med~X))", "indirect": "indirect"})
@@ -79,7 +79,7 @@ def test_expressions_and_single_equations(joint: mlmed.MediationResults, data: p
     assert np.isnan(found.table.loc["indirect", "mixed REML"])
 
 
-def test_differences(everything: Comparison, joint: mlmed.MediationResults) -> None:
+def test_differences(everything: Comparison, joint: mlmed.Results) -> None:
     below = everything.differences().loc["indirect"]
     assert "truth" not in below.index
     assert below["joint REML"] == pytest.approx(joint.effects().set_index("term").loc["indirect", "estimate"] + 0.14)
@@ -97,7 +97,7 @@ def test_truth_of_simulated_data() -> None:
         assert column["direct"] == column["cprime"] == 0.2
 
 
-def test_names_of_columns(joint: mlmed.MediationResults) -> None:
+def test_names_of_columns(joint: mlmed.Results) -> None:
     """The same method twice is numbered; names can be given, and must be different."""
     assert mlmed.compare(joint, joint).sources == ("joint REML (1)", "joint REML (2)")
     assert mlmed.compare(joint, joint, names=["first", "second"]).sources == ("first", "second")
@@ -125,7 +125,7 @@ def test_names_of_columns(joint: mlmed.MediationResults) -> None:
         ({"level": 95}, "level must be a proportion"),
     ],
 )
-def test_what_cannot_be_compared(joint: mlmed.MediationResults, options: dict, message: str) -> None:
+def test_what_cannot_be_compared(joint: mlmed.Results, options: dict, message: str) -> None:
     with pytest.raises(EffectError, match=message):
         mlmed.compare(joint, **options)
 

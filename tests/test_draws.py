@@ -228,7 +228,7 @@ def test_monte_carlo_without_a_covariance_has_reasons():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(25, 4, seed=2).data)
-    assert fit.parameter_vcov().reason
+    assert fit.fit.vcov().reason
     table = fit.effects(interval="monte-carlo", seed=1).set_index("term")
     assert list(table.index) == list(fit.effects()["term"])
     assert np.isfinite(table.loc["a", "conf_low"])  # (X'V^-1 X)^-1 exists

@@ -50,8 +50,8 @@ def test_effects_are_the_paper_s_formulas(fit):
 
 
 def test_gradients_of_every_effect(fit):
-    paths = find_paths(fit.fitted.layout, treatment="x")
-    estimates = fit.fitted.estimates
+    paths = find_paths(fit.fit.layout, treatment="x")
+    estimates = fit.fit.estimates
     at = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
 
     def moved(psi):

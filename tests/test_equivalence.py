@@ -115,7 +115,7 @@ def test_rows_with_only_y_missing_stay_in_the_mediator_equation(data):
     one = mlmed.mixed(MEDIATOR, data)
     two = mlmed.mixed(OUTCOME, holes.dropna())
     assert joint.llf == pytest.approx(one.llf + two.llf, rel=OPTIMUM)
-    assert joint.fitted.working.problem.nobs.tolist() == [480, 411]
+    assert joint.fit.working.problem.nobs.tolist() == [480, 411]
 
 
 def test_an_empty_second_pattern_changes_nothing(data, fit):

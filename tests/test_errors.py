@@ -502,7 +502,7 @@ def test_options_of_a_fit(frame: pd.DataFrame, options: dict[str, Any], parts: t
 @pytest.mark.parametrize(
     "call", ["summary", "stata", "fixef", "varcorr", "effects", "ranef", "tidy", "to_json", "nlcom"]
 )
-def test_levels_are_proportions(fit: mlmed.MediationResults, call: str, level: Any) -> None:
+def test_levels_are_proportions(fit: mlmed.Results, call: str, level: Any) -> None:
     """A level of 95 or of text is refused everywhere with the same words."""
     asked: dict[str, Callable[[], Any]] = {
         "stata": lambda: fit.summary("stata", level=level),
@@ -513,14 +513,14 @@ def test_levels_are_proportions(fit: mlmed.MediationResults, call: str, level: A
 
 
 @pytest.mark.parametrize("level", [0, -0.5, 1.0, float("inf"), "0.95", None, [0.9]])
-def test_odd_levels(fit: mlmed.MediationResults, level: Any) -> None:
+def test_odd_levels(fit: mlmed.Results, level: Any) -> None:
     """Also what is no number at all."""
     with pytest.raises(EffectError, match="level must be a proportion between 0 and 1"):
         fit.summary(level=level)
 
 
 @pytest.fixture(scope="module")
-def fit(frame: pd.DataFrame) -> mlmed.MediationResults:
+def fit(frame: pd.DataFrame) -> mlmed.Results:
     """A regular fit."""
     return mlmed.mediate(MEDIATOR, OUTCOME, frame)
 
@@ -535,21 +535,21 @@ def fit(frame: pd.DataFrame) -> mlmed.MediationResults:
         "log(-a)", "a / (b - b)", "exp(a * 1e6)", "`a", "[a]", "f'{a}'", "(-a)**0.5", "a @ b", "sqrt",
     ],
 )  # fmt: skip
-def test_nlcom_refuses_text(fit: mlmed.MediationResults, text: str) -> None:
+def test_nlcom_refuses_text(fit: mlmed.Results, text: str) -> None:
     """Bad expressions are refused before and after their evaluation; nothing foreign is run."""
     with pytest.raises(EffectError, match=re.escape(text.strip()) if text else "cannot read"):
         fit.nlcom(text)
 
 
 @pytest.mark.parametrize("asked", [None, 5, ["a", "b"], {"q": None}])
-def test_nlcom_refuses_what_is_no_expression(fit: mlmed.MediationResults, asked: Any) -> None:
+def test_nlcom_refuses_what_is_no_expression(fit: mlmed.Results, asked: Any) -> None:
     """Neither text nor a function nor a mapping of them."""
     with pytest.raises(EffectError, match=r"(?i)expression|text|function"):
         fit.nlcom(asked)
 
 
 @pytest.mark.parametrize("function", [lambda p: p["zz"], lambda p: "x", lambda p: None, lambda p: np.ones(2)])
-def test_nlcom_refuses_functions_without_a_number(fit: mlmed.MediationResults, function: Callable[..., Any]) -> None:
+def test_nlcom_refuses_functions_without_a_number(fit: mlmed.Results, function: Callable[..., Any]) -> None:
     """The user's function is named in the error."""
     with pytest.raises(EffectError, match="lambda"):
         fit.nlcom(function)
@@ -568,9 +568,7 @@ def test_nlcom_refuses_functions_without_a_number(fit: mlmed.MediationResults, f
     ],
     ids=label,
 )
-def test_nlcom_near_the_edge_of_a_domain(
-    fit: mlmed.MediationResults, text: str, derivative: Callable[..., float]
-) -> None:
+def test_nlcom_near_the_edge_of_a_domain(fit: mlmed.Results, text: str, derivative: Callable[..., float]) -> None:
     """Steps of the derivative must not leave the domain: the sd of a random slope is a usual question."""
     name = re.search(r"`([^`]+)`|\b(a|cov_ab)\b", text)
     assert name is not None
@@ -600,7 +598,7 @@ def test_nlcom_near_the_edge_of_a_domain(
     ],
     ids=label,
 )
-def test_questions_to_a_fit(fit: mlmed.MediationResults, call: Callable[..., Any], match: str) -> None:
+def test_questions_to_a_fit(fit: mlmed.Results, call: Callable[..., Any], match: str) -> None:
     """Every wrong option is an EffectError that lists the right ones."""
     with pytest.raises(EffectError, match=match):
         call(fit)

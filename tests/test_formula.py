@@ -35,13 +35,13 @@ def data() -> pd.DataFrame:
     )
 
 
-def same_fit(left: mlmed.MixedResults, right: mlmed.MixedResults) -> None:
+def same_fit(left: mlmed.Results, right: mlmed.Results) -> None:
     """Two spellings of one model: same likelihood and fixed effects."""
     assert left.llf == pytest.approx(right.llf, rel=INVARIANT)
     np.testing.assert_allclose(left.params, right.params, rtol=1e-5, atol=1e-7)
 
 
-def effect(fit: mlmed.MediationResults, **options: object) -> pd.Series:
+def effect(fit: mlmed.Results, **options: object) -> pd.Series:
     """Estimates by term."""
     return fit.effects(**options).set_index("term")["estimate"]  # type: ignore[arg-type]
 

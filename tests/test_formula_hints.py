@@ -142,7 +142,7 @@ def test_a_quoted_response_and_cluster(data: pd.DataFrame, name: str, spelling: 
     cluster = mlmed.mixed(f"m ~ x + (1 | {spelling})", data.rename(columns={"id": name}))
     assert response.llf == pytest.approx(expected.llf, rel=SAME)
     assert cluster.llf == pytest.approx(expected.llf, rel=SAME)
-    assert cluster.fitted.group_name == name
+    assert cluster.fit.group_name == name
 
 
 @pytest.mark.parametrize("spelling", ["`a`b`", "Q('a`b')"])

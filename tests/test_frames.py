@@ -29,7 +29,7 @@ def frame() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def reference(frame: pd.DataFrame) -> mlmed.MediationResults:
+def reference(frame: pd.DataFrame) -> mlmed.Results:
     """The fit to plain pandas."""
     return mlmed.mediate(MEDIATOR, OUTCOME, frame)
 
@@ -40,7 +40,7 @@ def factors(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(g=np.random.default_rng(1).choice(list("abc"), len(frame)))
 
 
-def same_fit(left: mlmed.MixedResults, right: mlmed.MixedResults, *, rel: float = INVARIANT) -> None:
+def same_fit(left: mlmed.Results, right: mlmed.Results, *, rel: float = INVARIANT) -> None:
     """Equal likelihood, sizes, and fixed effects by name."""
     assert (left.nobs, left.n_clusters) == (right.nobs, right.n_clusters)
     assert left.llf == pytest.approx(right.llf, rel=rel)
@@ -77,7 +77,7 @@ def _frozen(column: pd.Series) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_every_table_gives_the_same_fit(frame: pd.DataFrame, reference: mlmed.MediationResults, kind: str) -> None:
+def test_every_table_gives_the_same_fit(frame: pd.DataFrame, reference: mlmed.Results, kind: str) -> None:
     """Mediation of the same numbers in another container."""
     same_fit(mlmed.mediate(MEDIATOR, OUTCOME, TABLES[kind](frame)), reference, rel=SAME)
 
@@ -275,7 +275,7 @@ IDS: dict[str, Callable[[pd.Series], Any]] = {
 
 
 @pytest.mark.parametrize("kind", IDS)
-def test_cluster_ids_of_any_type(frame: pd.DataFrame, reference: mlmed.MediationResults, kind: str) -> None:
+def test_cluster_ids_of_any_type(frame: pd.DataFrame, reference: mlmed.Results, kind: str) -> None:
     """40 different ids are 40 clusters: no rounding, no conversion of text to numbers."""
     fit = mlmed.mediate(MEDIATOR, OUTCOME, frame.assign(id=IDS[kind](frame["id"])))
     same_fit(fit, reference)
@@ -432,7 +432,7 @@ def test_two_equations_keep_what_each_can_use(frame: pd.DataFrame, every: dict[s
     X[len(in_m) :, 2:] = np.column_stack([np.ones(len(in_y)), in_y["m"], in_y["x"]])
     response = np.concatenate([in_m["m"], in_y["y"]])
     codes = np.concatenate([in_m["id"], in_y["id"]])
-    residual = np.repeat(fit.fitted.estimates.sigma2, [len(in_m), len(in_y)])
+    residual = np.repeat(fit.fit.estimates.sigma2, [len(in_m), len(in_y)])
     dense = dense_loglik(X, X, response, codes, fit.G.to_numpy(), residual, reml=True)
     assert fit.llf == pytest.approx(dense, rel=DENSE)
 
@@ -460,15 +460,13 @@ def test_a_cluster_without_outcomes_still_counts_for_the_mediator(frame: pd.Data
 
 @pytest.mark.parametrize("kind", ["polars", "polars, lazy", "arrow", "dict of lists", "nullable", "python objects"])
 @pytest.mark.parametrize("of", ["population", "cluster"])
-def test_predictions_from_every_table(
-    reference: mlmed.MediationResults, frame: pd.DataFrame, kind: str, of: str
-) -> None:
+def test_predictions_from_every_table(reference: mlmed.Results, frame: pd.DataFrame, kind: str, of: str) -> None:
     """The values of plain pandas."""
     found = reference.predict(TABLES[kind](frame), of=of)
     np.testing.assert_allclose(found, reference.predict(frame, of=of), rtol=SAME)
 
 
-def test_predictions_with_gaps_keep_the_index(reference: mlmed.MediationResults, frame: pd.DataFrame) -> None:
+def test_predictions_with_gaps_keep_the_index(reference: mlmed.Results, frame: pd.DataFrame) -> None:
     """NaN where a predictor is missing, by equation; the index of the new data."""
     new = frame.assign(m=frame["m"].where(frame.index != 0)).set_index(frame.index + 1000)
     found = reference.predict(new, of="cluster")

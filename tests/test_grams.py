@@ -52,7 +52,7 @@ def round_trip(made: mlmed.Grams, path: Path) -> mlmed.Grams:
     return mlmed.Grams.load(path / "g.parquet")
 
 
-def fitted(data: Any, formulas: list[str] | str = BOTH, **options: Any) -> mlmed.MixedResults:
+def fitted(data: Any, formulas: list[str] | str = BOTH, **options: Any) -> mlmed.Results:
     """Fit, leaving warnings aside."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mlmed.errors.MlmedWarning)
@@ -61,11 +61,11 @@ def fitted(data: Any, formulas: list[str] | str = BOTH, **options: Any) -> mlmed
         return mlmed.mediate(*formulas, data, **options)
 
 
-def same_fit(left: mlmed.MixedResults, right: mlmed.MixedResults, *, rel: float = DENSE, slopes: float = 0.9) -> None:
+def same_fit(left: mlmed.Results, right: mlmed.Results, *, rel: float = DENSE, slopes: float = 0.9) -> None:
     """Equal sizes, names, dropped rows and likelihood, at the optimum and at fixed variances."""
     assert (left.nobs, left.n_clusters) == (right.nobs, right.n_clusters)
     assert list(left.params.index) == list(right.params.index)
-    assert list(map(str, left.fitted.layout.dropped)) == list(map(str, right.fitted.layout.dropped))
+    assert list(map(str, left.fit.layout.dropped)) == list(map(str, right.fit.layout.dropped))
     assert left.llf == pytest.approx(right.llf, rel=rel)
     G = np.diag([0.4 if name.endswith("Intercept") else slopes for name in right.G.index])
     sigma2 = np.full(len(right.sigma2), 0.7)

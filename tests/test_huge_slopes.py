@@ -196,7 +196,7 @@ def test_huge_slopes_are_certified(sd: float) -> None:
     """Every data set; before, 18, 0, 0 and 0 of 20."""
     fits = [mlmed.mediate(MEDIATOR, OUTCOME, steep(seed, sd)) for seed in range(12)]
     assert all(fit.converged and not fit.is_singular for fit in fits)
-    spread = np.sqrt([np.diag(fit.fitted.estimates.G)[[1, 3, 4]] for fit in fits]) / sd
+    spread = np.sqrt([np.diag(fit.fit.estimates.G)[[1, 3, 4]] for fit in fits]) / sd
     assert spread.mean(axis=0) == pytest.approx(np.ones(3), abs=0.15)  # sd of a mean of 12 sds of 40: .03
     assert np.mean([fit.sigma2 for fit in fits]) == pytest.approx(1.0, abs=0.05)
 
@@ -207,9 +207,9 @@ def test_no_other_search_finds_a_better_optimum(sd: float) -> None:
     data = steep(4, sd, clusters=20, rows=8)
     fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
     size = np.array([1.0, sd, 1.0, sd, sd])
-    own = np.linalg.cholesky(fit.fitted.estimates.G) / size[:, None]
+    own = np.linalg.cholesky(fit.fit.estimates.G) / size[:, None]
     dense, lower = DenseDensity(data, size), np.tril_indices(5)
-    near = np.append(own[lower], 0.5 * np.log(fit.fitted.estimates.sigma2))
+    near = np.append(own[lower], 0.5 * np.log(fit.fit.estimates.sigma2))
     rng = np.random.default_rng(0)
     starts = [near + rng.normal(0.0, 0.05, 17), np.append(np.eye(5)[lower], [0.0, 0.0])]
     for start in starts:
@@ -273,13 +273,13 @@ def swept(V: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def steepest() -> mlmed.MediationResults:
+def steepest() -> mlmed.Results:
     return mlmed.mediate(MEDIATOR, OUTCOME, steep(1, 1000.0))
 
 
-def test_scores_sum_to_zero(steepest: mlmed.MediationResults) -> None:
+def test_scores_sum_to_zero(steepest: mlmed.Results) -> None:
     """The terms of single clusters add up to the gradient that the certificate saw."""
-    fitted = steepest.fitted
+    fitted = steepest.fit
     optimum, working, problem = fitted.optimum, fitted.working, fitted.working.problem
     products, basis = cluster_products(working, fitted.grams), psi_basis(problem, working.blocks)
     terms = cluster_terms(problem, products, basis, optimum.L, optimum.sigma2, slice(None), information=True)
@@ -292,23 +292,23 @@ def test_scores_sum_to_zero(steepest: mlmed.MediationResults) -> None:
 
 
 @pytest.mark.parametrize("vcov", ["block", "joint", "cluster", "CR2"])
-def test_standard_errors_are_those_of_known_slopes(steepest: mlmed.MediationResults, vcov: str) -> None:
+def test_standard_errors_are_those_of_known_slopes(steepest: mlmed.Results, vcov: str) -> None:
     """Slopes are known nearly exactly in every cluster: their means have the sd of 40 of them, over the root of 40."""
     table = steepest.effects(vcov=vcov).set_index("term")
-    G = steepest.fitted.estimates.G
+    G = steepest.fit.estimates.G
     expected = np.sqrt(np.diag(G)[[1, 3]] / 40.0)
     # sandwiches differ from the model by their own sampling; the model's is exact but for a thousandth
     assert table.loc[["a", "b"], "std_error"].to_numpy(dtype=float) == pytest.approx(expected, rel=0.02)
 
 
-def test_conditional_modes_are_the_slopes(steepest: mlmed.MediationResults) -> None:
+def test_conditional_modes_are_the_slopes(steepest: mlmed.Results) -> None:
     """Residuals of the rows have the residual sd, though they are differences of numbers a million times as large."""
     assert steepest.resid().std().to_numpy() == pytest.approx([0.9, 0.87], abs=0.08)
     assert steepest.loglik_at(steepest.G, steepest.sigma2) == pytest.approx(steepest.llf, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["case", "within", "parametric", "residual"])
-def test_replicates_are_fitted(steepest: mlmed.MediationResults, kind: str) -> None:
+def test_replicates_are_fitted(steepest: mlmed.Results, kind: str) -> None:
     """All of them certified, with a spread that the model expects."""
     options = {"kind": "case", "within": True} if kind == "within" else {"kind": kind}
     found = steepest.bootstrap(40, seed=1, **options).tidy().set_index("term")
@@ -318,7 +318,7 @@ def test_replicates_are_fitted(steepest: mlmed.MediationResults, kind: str) -> N
     assert ((ratio > 0.6) & (ratio < 1.5)).all()
 
 
-def test_profile_and_degrees_of_freedom(steepest: mlmed.MediationResults) -> None:
+def test_profile_and_degrees_of_freedom(steepest: mlmed.Results) -> None:
     """Profile intervals of means of 40 known slopes are close to t with 39 degrees of freedom."""
     table = steepest.effects(interval="profile").set_index("term")
     width = (table["conf_high"] - table["conf_low"]).loc["b"] / (2.0 * table.loc["b", "std_error"])
@@ -329,7 +329,7 @@ def test_profile_and_degrees_of_freedom(steepest: mlmed.MediationResults) -> Non
         assert df == pytest.approx(39.0, abs=0.1)
 
 
-def test_influence_and_starts(steepest: mlmed.MediationResults) -> None:
+def test_influence_and_starts(steepest: mlmed.Results) -> None:
     """Deleting a cluster moves the mean slope by what is known of its slope; random starts end at the same optimum."""
     step = steepest.influence().tidy()
     exact_one = steepest.influence(refit=True).tidy()
@@ -354,7 +354,7 @@ def test_products_alone_serve_up_to_slopes_of_150() -> None:
     assert theirs.converged
     gap = (ours.tidy()["estimate"] - theirs.tidy()["estimate"]) / ours.tidy()["std_error"]
     assert np.abs(gap.to_numpy(dtype=float)).max() < 1e-4  # 1e-5 measured
-    share = rest_share(theirs.fitted.grams, 1)
+    share = rest_share(theirs.fit.grams, 1)
     assert 1e-10 < share < 1e-9
 
 

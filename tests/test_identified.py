@@ -54,7 +54,7 @@ def test_small_clusters_are_fitted(seed, largest, method):
         fit = mlmed.mixed("y ~ x + (1 + x | id)", data, method=method)
     assert fit.converged
     loglik = dense_criterion(data, method == "reml")
-    L = fit.fitted.working.units.Z_map @ fit.fitted.optimum.L
+    L = fit.fit.working.units.Z_map @ fit.fit.optimum.L
     lower = np.linalg.qr(L.T, mode="r").T
     at = np.array([lower[0, 0], lower[1, 0], lower[1, 1], 0.5 * np.log(fit.sigma2.iloc[0])])
     assert fit.llf == pytest.approx(loglik(at), rel=SAME)
@@ -102,7 +102,7 @@ def test_a_balanced_covariate_changes_nothing_of_that():
     gaps = data[np.random.default_rng(0).uniform(size=len(data)) > 0.2]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        assert mlmed.mediate(*formulas, gaps, treatment="x").fitted.working.empty == ()
+        assert mlmed.mediate(*formulas, gaps, treatment="x").fit.working.empty == ()
 
 
 def test_what_follows_a_fit_to_centred_data():

@@ -68,7 +68,7 @@ def test_location_scale_clusters(scales: tuple[mlmed.LocationScaleResults, mlmed
     np.testing.assert_allclose(odd.ranef()[numbers], plain.ranef()[numbers], rtol=SAME, atol=SAME)
     lines = []
     for fit, name in ((odd, "location(sigma~x)"), (plain, "w")):
-        axes = fit.plot_ranef(name)
+        axes = fit.plot.ranef(name)
         assert "difference from the" in axes.get_ylabel()
         lines.append(axes.lines[0].get_ydata())
     np.testing.assert_allclose(np.asarray(lines[0]), np.asarray(lines[1]), rtol=SAME, atol=SAME)

@@ -41,7 +41,7 @@ def data() -> pd.DataFrame:
     )
 
 
-def estimates(fit: mlmed.MediationResults | mlmed.PiecewiseResults, **options: object) -> pd.DataFrame:
+def estimates(fit: mlmed.Results | mlmed.PiecewiseResults, **options: object) -> pd.DataFrame:
     """Effects by term."""
     return fit.effects(**options).set_index("term")  # type: ignore[arg-type]
 
@@ -359,6 +359,6 @@ def test_kinks_in_an_engine(data: pd.DataFrame) -> None:
 
 def test_columns_halfway(data: pd.DataFrame) -> None:
     """Products of interpolated columns, as products of 0/1 columns at their means."""
-    layout: EquationLayout = mlmed.mixed("m ~ I(treat == 2)*I(g > 1) + (1 | id)", data).fitted.layout.equations[0]
+    layout: EquationLayout = mlmed.mixed("m ~ I(treat == 2)*I(g > 1) + (1 | id)", data).fit.layout.equations[0]
     row = rows_of(layout, {"treat": [1.25], "g": [2.0]})
     np.testing.assert_allclose(columns_at(layout, row)[0], [[1.0, 0.25, 0.4, 0.1]], rtol=1e-12)

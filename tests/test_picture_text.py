@@ -46,18 +46,18 @@ def fits(data: pd.DataFrame) -> dict[str, Any]:
 
 #: Every picture, and a name or level that stands in it; None where nothing of the user's does.
 PICTURES: dict[str, tuple[str, Callable[[Any], Any], str | None]] = {
-    "plot_conditional": ("one", lambda fit: fit.plot_conditional(X, data=True), X),
-    "plot_conditional of a factor": ("one", lambda fit: fit.plot_conditional(ARM), LEVELS[0]),
-    "plot_spaghetti": ("one", lambda fit: fit.plot_spaghetti(X, clusters=3, seed=1), ARM),
-    "plot_ranef": ("one", lambda fit: fit.plot_ranef(), "_$c^7$"),
-    "plot_correlations": ("joint", lambda fit: fit.plot_correlations(), f"{M}~{X}"),
-    "pp_check": ("one", lambda fit: fit.pp_check(3, seed=1), Y),
+    "plot_conditional": ("one", lambda fit: fit.plot.conditional(X, data=True), X),
+    "plot_conditional of a factor": ("one", lambda fit: fit.plot.conditional(ARM), LEVELS[0]),
+    "plot_spaghetti": ("one", lambda fit: fit.plot.spaghetti(X, clusters=3, seed=1), ARM),
+    "plot_ranef": ("one", lambda fit: fit.plot.ranef(), "_$c^7$"),
+    "plot_correlations": ("joint", lambda fit: fit.plot.correlations(), f"{M}~{X}"),
+    "pp_check": ("one", lambda fit: fit.plot.predictive(3, seed=1), Y),
     "influence": ("one", lambda fit: fit.influence().plot(X), X),
     "profile": ("one", lambda fit: fit.profile(X, points=4).plot(), X),
     "bootstrap": ("one", lambda fit: fit.bootstrap(5, seed=1).plot(X), X),
     "compare": ("joint", lambda fit: mlmed.compare(fit, names=["$n^$"]).plot(f"{M}~{X}"), "$n^$"),
     "optimization": ("one", lambda fit: fit.optimization.plot(), None),
-    "plot_ranef of scales": ("scale", lambda fit: fit.plot_ranef(), ID),
+    "plot_ranef of scales": ("scale", lambda fit: fit.plot.ranef(), ID),
     "plot_location_scale": ("scale", lambda fit: fit.plot_location_scale(), None),
     "plot_prediction": ("scale", lambda fit: fit.plot_prediction(X), Y),
     "plot_prediction of a factor": ("scale", lambda fit: fit.plot_prediction(ARM), LEVELS[1]),
@@ -94,7 +94,7 @@ def test_a_dollar_is_a_letter_in_every_picture(fits, name):
 
 def test_the_legend_of_clusters_has_every_name(fits):
     pytest.importorskip("matplotlib").use("Agg")
-    (ax,) = fits["one"].plot_spaghetti(X, clusters=["_$c^3$", "_$c^11$"])
+    (ax,) = fits["one"].plot.spaghetti(X, clusters=["_$c^3$", "_$c^11$"])
     names = [text.get_text().replace(r"\$", "$") for text in ax.get_legend().get_texts()]
     assert names == ["_$c^3$", "_$c^11$", "population"]
 

@@ -58,7 +58,7 @@ def test_the_log_likelihood_drops_by_half_a_chi2_quantile(fit, term):
 
 def _constrained_by_scipy(fit, value):
     """Minimum of -2l over beta, theta with the indirect effect fixed, by a search that is not ours."""
-    fitted = fit.fitted
+    fitted = fit.fit
     problem, blocks, K = fitted.working.problem, fitted.working.blocks, 15
     objective = objective_for(problem, blocks, reml=fitted.reml)
     way = psi_map(fitted.working.units, fitted.estimates.tau_at, fitted.estimates.sigma_at)
@@ -99,7 +99,7 @@ def test_an_independent_constrained_fit_drops_as_far(dataset, method):
 def test_parameters_at_an_end_have_that_likelihood(fit):
     """The variances at the end, put into the criterion with their best fixed effects, cannot be worse."""
     end = fit.profile("cov_ab", points=4).ends[0]
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     p, T = len(estimates.beta), len(estimates.tau)
     G = np.einsum("k,kab->ab", end.psi[p : p + T], estimates.tau_basis)
     assert G[1, 3] == pytest.approx(end.value, rel=1e-12)
@@ -161,7 +161,7 @@ def test_level_and_curve(fit):
 
 
 def test_the_ends_do_not_depend_on_the_first_guess(fit):
-    profiler = profiler_of(fit.fitted, fit.quantity_at("indirect"))
+    profiler = profiler_of(fit.fit, fit.quantity_at("indirect"))
     from dataclasses import replace
 
     expected = find_end(profiler, 1, level=0.95).value
@@ -177,7 +177,7 @@ def shipped():
 
 def test_the_slope_is_that_of_the_drop(shipped):
     """Of both sides, against differences of the profile itself."""
-    profiler = profiler_of(shipped.fitted, shipped.quantity_at("var(X)"))
+    profiler = profiler_of(shipped.fit, shipped.quantity_at("var(X)"))
     for side in (-1.0, 1.0):
         centre = profiler.estimate + side * profiler.unit
         low, at, high = (
@@ -196,7 +196,7 @@ def test_an_end_takes_few_fits(shipped, term, monkeypatch):
         made.append(arguments)
         return pulled_optimum(*arguments, **options)
 
-    profiler = profiler_of(shipped.fitted, shipped.quantity_at(term))
+    profiler = profiler_of(shipped.fit, shipped.quantity_at(term))
     monkeypatch.setattr("mlmed.intervals.profile_search.pulled_optimum", counted)
     for side in (-1, 1):
         made.clear()

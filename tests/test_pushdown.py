@@ -54,7 +54,7 @@ def recorded(call: Callable[[Any], Any], data: Any) -> tuple[Any, list[str]]:
     return result, [text for text in told if not text.startswith("CategoryWarning")]  # Polars' Categorical: no order
 
 
-def same_fit(left: mlmed.MixedResults, right: mlmed.MixedResults, *, rel: float = DENSE, slopes: float = 0.9) -> None:
+def same_fit(left: mlmed.Results, right: mlmed.Results, *, rel: float = DENSE, slopes: float = 0.9) -> None:
     """Equal sizes, names and likelihood, at the optimum and at fixed variances."""
     assert (left.nobs, left.n_clusters) == (right.nobs, right.n_clusters)
     assert list(left.params.index) == list(right.params.index)
@@ -76,12 +76,12 @@ def compare(engine: str, call: Callable[[Any], Any], data: pd.DataFrame, *, slop
     return found, expected
 
 
-def one(text: str, **options: Any) -> Callable[[Any], mlmed.MixedResults]:
+def one(text: str, **options: Any) -> Callable[[Any], mlmed.Results]:
     """Fit one equation."""
     return lambda data: mlmed.mixed(text, data, **options)
 
 
-def both(data: Any) -> mlmed.MediationResults:
+def both(data: Any) -> mlmed.Results:
     """Fit the mediation model."""
     return mlmed.mediate(MEDIATOR, OUTCOME, data)
 
@@ -392,7 +392,7 @@ def test_centred_columns_of_two_equations_with_other_rows(frame: pd.DataFrame, e
     """center(x) means another number in each equation."""
     data = gaps(frame, {"y": 3})
 
-    def call(rows: Any) -> mlmed.MediationResults:
+    def call(rows: Any) -> mlmed.Results:
         return mlmed.mediate("m ~ center(x) + (1 | id)", "y ~ m + center(x) + (1 + center(x) | id)", rows)
 
     (expected, _), (found, _) = recorded(call, data), recorded(call, ENGINES[engine](data))
@@ -408,7 +408,7 @@ def test_moderated_effects_and_new_clusters(frame: pd.DataFrame, engine: str) ->
     """effects(at=...) with numbers and levels, predictions for subsets, unknown clusters and unknown levels."""
     data = frame.assign(id="s" + frame["id"].astype(str))
 
-    def call(rows: Any) -> mlmed.MediationResults:
+    def call(rows: Any) -> mlmed.Results:
         return mlmed.mediate("m ~ x * g + (1 | id)", "y ~ m * w + x + (1 + m | id)", rows, treatment="x")
 
     fit, expected = compare(engine, call, data)
@@ -433,7 +433,7 @@ def test_contrast_of_a_text_treatment(frame: pd.DataFrame, engine: str) -> None:
     """Two levels: the effect of the second against the first."""
     data = frame.assign(arm=np.where(frame["up"], "treated", "control"))
 
-    def call(rows: Any) -> mlmed.MediationResults:
+    def call(rows: Any) -> mlmed.Results:
         return mlmed.mediate("m ~ arm + (1 | id)", "y ~ m + arm + (1 + m | id)", rows)
 
     np.testing.assert_allclose(
@@ -483,7 +483,7 @@ def test_the_first_rows_may_be_missing(ordered: pd.DataFrame, engine: str) -> No
 def test_effects_are_taken_at_the_mean_of_all_rows(ordered: pd.DataFrame, engine: str, mediator: str) -> None:
     """A moderator that is no column of its own still has the mean of all rows, not of the first ones."""
 
-    def call(rows: Any) -> mlmed.MediationResults:
+    def call(rows: Any) -> mlmed.Results:
         return mlmed.mediate(mediator, "y ~ m + x + (1 | id)", rows, treatment="x")
 
     expected, _ = recorded(call, ordered)

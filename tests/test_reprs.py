@@ -15,7 +15,7 @@ from mlmed.text import LONGEST, Compact
 
 #: Letters of a result, whatever the number of rows, with formulas of the length that they have here.
 SHORT = 250
-#: Arrays of the mixed-model engine behind ``fit.fitted``, which are shown as numpy shows them.
+#: Arrays of the mixed-model engine behind ``fit.fit``, which are shown as numpy shows them.
 ENGINE = "mlmed.lmm"
 
 

@@ -20,7 +20,7 @@ from mlmed.data.grams import Grams, accumulate, rebased
 from mlmed.data.layout import Design
 from mlmed.data.rows import row_products, unit_rows
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.fit.lmm import Fitted, fit_model
+from mlmed.fit.lmm import LmmFit, fit_model
 from mlmed.formula import parse_equation
 from mlmed.lmm.estimates import Estimates, loglik_at, to_estimates
 from mlmed.lmm.optimum import optimize
@@ -46,7 +46,7 @@ SIGMAS = 4.5
 SMALLEST_P = 5e-4
 
 
-def fitted(data: pd.DataFrame, formulas: Sequence[str] = BOTH, **options: Any) -> Fitted:
+def fitted(data: pd.DataFrame, formulas: Sequence[str] = BOTH, **options: Any) -> LmmFit:
     """Fit, leaving warnings aside."""
     spec = ModelSpec(tuple(parse_equation(text, data.columns) for text in formulas), **options)
     with warnings.catch_warnings():
@@ -83,7 +83,7 @@ def relabelled(data: pd.DataFrame, ids: Sequence[Any]) -> pd.DataFrame:
     return pd.concat([data[data["id"] == old].assign(id=new) for new, old in enumerate(ids)], ignore_index=True)
 
 
-def same_as_refit(fit: Fitted, problem: Problem, rows: pd.DataFrame, formulas: Sequence[str]) -> None:
+def same_as_refit(fit: LmmFit, problem: Problem, rows: pd.DataFrame, formulas: Sequence[str]) -> None:
     """The criterion at one point, and all estimates."""
     other = fitted(rows, formulas)
     working = replace(fit.working, problem=problem)
@@ -145,7 +145,7 @@ def test_every_cluster_once_is_the_data(frame: pd.DataFrame) -> None:
 # -- rows within cases -----------------------------------------------------------------------------------------
 
 
-def used_rows(data: pd.DataFrame, fit: Fitted) -> pd.DataFrame:
+def used_rows(data: pd.DataFrame, fit: LmmFit) -> pd.DataFrame:
     """Rows that some equation uses, in the order of the design."""
     complete = [data[sorted(equation.variables)].notna().all(axis=1) for equation in fit.spec.equations]
     return data[np.logical_or.reduce(complete)].reset_index(drop=True)
@@ -246,7 +246,7 @@ MODELS: dict[str, tuple[Sequence[str], dict[str, Any], bool]] = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def setting(request: pytest.FixtureRequest, uneven: pd.DataFrame) -> tuple[Fitted, Design, pd.DataFrame]:
+def setting(request: pytest.FixtureRequest, uneven: pd.DataFrame) -> tuple[LmmFit, Design, pd.DataFrame]:
     """A model on clusters of 1 to 10 rows: more columns than rows in the small ones."""
     formulas, options, gaps = MODELS[request.param]
     data = with_gaps(uneven, seed=2) if gaps else uneven
@@ -260,7 +260,7 @@ def draws(make: Callable[[np.random.Generator], np.ndarray], n: int, seed: int) 
     return np.array([make(rng) for _ in range(n)])
 
 
-def test_draws_from_products_have_the_distribution_of_rows(setting: tuple[Fitted, Design, pd.DataFrame]) -> None:
+def test_draws_from_products_have_the_distribution_of_rows(setting: tuple[LmmFit, Design, pd.DataFrame]) -> None:
     """Means of all entries, and whole distributions of some, of the two parametric resamplers and of plain rows."""
     fit, design, data = setting
     point = at_optimum(fit.optimum)
@@ -284,7 +284,7 @@ def test_draws_from_products_have_the_distribution_of_rows(setting: tuple[Fitted
             assert stats.ks_2samp(*statistic).pvalue > SMALLEST_P
 
 
-def joint_statistics(fit: Fitted, *both: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+def joint_statistics(fit: LmmFit, *both: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Entries and functions of several entries of clusters of 1, 2, 3, 4 and 10 rows, for both sets of draws."""
     response = fit.layout.equations[-1].response_at
     first = fit.layout.equations[0].response_at
@@ -432,7 +432,7 @@ def test_points_go_to_working_units_and_back(frame: pd.DataFrame) -> None:
 # -- residuals ---------------------------------------------------------------------------------------------------
 
 
-def test_reflated_residuals_have_the_estimated_variances(setting: tuple[Fitted, Design, pd.DataFrame]) -> None:
+def test_reflated_residuals_have_the_estimated_variances(setting: tuple[LmmFit, Design, pd.DataFrame]) -> None:
     """Covariance of the modes exactly G, standard deviation of the residuals exactly sigma, both centred."""
     fit, design, data = setting
     resampler = residual_resampler(fit.spec, fit.grams, at_optimum(fit.optimum), design, data)
@@ -648,7 +648,7 @@ def test_rows_of_other_data_are_refused(frame: pd.DataFrame, change: str) -> Non
 # -- all of them ---------------------------------------------------------------------------------------------------
 
 
-def every_resampler(fit: Fitted, design: Design, data: pd.DataFrame) -> dict[str, Any]:
+def every_resampler(fit: LmmFit, design: Design, data: pd.DataFrame) -> dict[str, Any]:
     """One of each kind; those of rows encode again where they have to."""
     point = at_optimum(fit.optimum)
     made: dict[str, Any] = {

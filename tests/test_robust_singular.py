@@ -25,7 +25,7 @@ def singular():
     G[4, :] = G[:, 4] = 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(60, 10, truth=BPGTruth(G=G), seed=5).data).fitted
+        return mlmed.mediate(MEDIATOR, OUTCOME, mlmed.simulate.bpg(60, 10, truth=BPGTruth(G=G), seed=5).data).fit
 
 
 @pytest.mark.parametrize("kind", ["CR0", "CR1"])

@@ -31,7 +31,7 @@ def rows(
     return pd.DataFrame({"id": at, "x": x, "m": m + offset, "y": y})
 
 
-def fitted(formula: str, data: pd.DataFrame, **options: str) -> mlmed.results.results.MixedResults:
+def fitted(formula: str, data: pd.DataFrame, **options: str) -> mlmed.results.results.Results:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
         return mlmed.mixed(formula, data, **options)  # type: ignore[arg-type]
@@ -54,8 +54,8 @@ def test_slopes_without_a_random_intercept_are_certified(sd: float, covariance: 
     """What they leave of a response is told from the columns themselves, and not from columns less their means."""
     data = rows(3, sd, mean=0.3)
     fit = fitted("y ~ m + x + (0 + m + x | id)", data, covariance=covariance, method="ml")
-    assert rest_share(fit.fitted.grams, 0) < FEW_DIGITS
-    assert fit.fitted.grams.roots is not None
+    assert rest_share(fit.fit.grams, 0) < FEW_DIGITS
+    assert fit.fit.grams.roots is not None
     assert fit.converged
     G = fit.G.to_numpy()
     assert np.linalg.eigvalsh(G).min() > 0.0

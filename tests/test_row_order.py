@@ -112,7 +112,7 @@ def without_numbers(text: str) -> str:
 def tables_of(fit: Any) -> dict[str, pd.DataFrame]:
     """What has numbers and notes, by name."""
     found = {"effects": fit.effects()} if hasattr(fit, "effects") else {"tidy": fit.tidy()}
-    if isinstance(fit, mlmed.MixedResults):
+    if isinstance(fit, mlmed.Results):
         found |= {"tidy": fit.tidy(), "varcorr": fit.varcorr(), "robust": fit.tidy(vcov="CR2")}
         found |= {"joint": fit.tidy(vcov="joint"), "df": fit.tidy(ddf="satterthwaite")}
     return found
@@ -130,10 +130,10 @@ def decisions(
             return {"refused": without_numbers(f"{type(error).__name__}: {error}"), "text": str(error)}, {}
         tables = tables_of(fit)
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
-    if isinstance(fit, mlmed.MixedResults | mlmed.LocationScaleResults):
+    if isinstance(fit, mlmed.Results | mlmed.LocationScaleResults):
         found |= {"certified": fit.converged, "singular": fit.is_singular}
-    if isinstance(fit, mlmed.MixedResults):
-        found["rank"] = fit.fitted.optimum.rank
+    if isinstance(fit, mlmed.Results):
+        found["rank"] = fit.fit.optimum.rank
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

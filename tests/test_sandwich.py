@@ -11,7 +11,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.percluster import cluster_products, cluster_scores, joint_hessian, psi_basis, scores_at
 from mlmed.lmm.sandwich import sandwich_vcov
@@ -39,15 +39,15 @@ def unbalanced(n_clusters=14, n_rows=9, seed=4):
     return data[data.groupby("id").cumcount() < 1 + data["id"] * 5 % n_rows].reset_index(drop=True)
 
 
-def fitted(data, *formulas, method="reml") -> Fitted:
+def fitted(data, *formulas, method="reml") -> LmmFit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
         if len(formulas) == 1:
-            return mlmed.mixed(formulas[0], data, method=method).fitted
-        return mlmed.mediate(*formulas, data, method=method).fitted
+            return mlmed.mixed(formulas[0], data, method=method).fit
+        return mlmed.mediate(*formulas, data, method=method).fit
 
 
-def robust(fit: Fitted, kind):
+def robust(fit: LmmFit, kind):
     return sandwich_vcov(fit.working, fit.optimum, cluster_products(fit.working, fit.grams), kind, reml=fit.reml)
 
 
@@ -90,7 +90,7 @@ class Rows:
         return value + (np.linalg.slogdet(sum(self.precision(j, psi) for j in J))[1] if reml else 0.0)
 
 
-def rows_of(data, fit: Fitted) -> Rows:
+def rows_of(data, fit: LmmFit) -> Rows:
     """Dense counterpart of the models ONE, PAIR and MEDIATOR with OUTCOME."""
     one, m, x, y = np.ones(len(data)), *(data[name].to_numpy() for name in "mxy")
     codes = np.unique(data["id"], return_inverse=True)[1]
@@ -107,7 +107,7 @@ def _below(top, bottom):
     return np.block([[top, np.zeros((len(top), bottom.shape[1]))], [np.zeros((len(bottom), top.shape[1])), bottom]])
 
 
-def to_user(fit: Fitted):
+def to_user(fit: LmmFit):
     """dpsi / dpsi_w."""
     p, n = len(fit.estimates.beta), len(fit.estimates.tau_map)
     M = np.zeros((p + n, p + n))
@@ -115,7 +115,7 @@ def to_user(fit: Fitted):
     return M
 
 
-def psi_of(fit: Fitted):
+def psi_of(fit: LmmFit):
     return np.concatenate([fit.estimates.beta, fit.estimates.tau, fit.estimates.sigma2])
 
 

@@ -41,7 +41,7 @@ def test_a_predictor_called_group(data: pd.DataFrame) -> None:
     np.testing.assert_allclose(left["estimate"], right["estimate"], rtol=SAME)
     assert left.columns[:2].tolist() == ["response", "group"]
     lines = [
-        [line.get_ydata() for line in one.plot_spaghetti(name, clusters=[1, 2])[0].get_lines()]
+        [line.get_ydata() for line in one.plot.spaghetti(name, clusters=[1, 2])[0].get_lines()]
         for one, name in ((fit, "group"), (renamed, "arm"))
     ]
     np.testing.assert_allclose(np.concatenate(lines[0]), np.concatenate(lines[1]), rtol=SAME)

@@ -235,9 +235,9 @@ def test_a_template_fits_what_mediate_fits():
     first, other = bpg(50, 8, seed=1).data, bpg(35, 6, skewed=True, seed=2).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BoundaryWarning)
-        template = Template(mlmed.mediate(MEDIATOR, OUTCOME, first).fitted)
+        template = Template(mlmed.mediate(MEDIATOR, OUTCOME, first).fit)
         for method in ("reml", "ml"):
-            expected = mlmed.mediate(MEDIATOR, OUTCOME, other, method=method).fitted.estimates
+            expected = mlmed.mediate(MEDIATOR, OUTCOME, other, method=method).fit.estimates
             (fitted,) = template.fits(other, [method])
             assert not isinstance(fitted, Failure), str(fitted)
             assert fitted.estimates.loglik == pytest.approx(expected.loglik, abs=INVARIANT)

@@ -34,7 +34,7 @@ def test_the_boundary_is_exact(singular):
     assert singular.converged
     values = np.linalg.eigvalsh(singular.G.to_numpy())
     assert values[0] == pytest.approx(0.0, abs=1e-14)
-    L = singular.fitted.optimum.L
+    L = singular.fit.optimum.L
     assert (np.abs(L).max(axis=0) == 0.0).any()
     assert singular.optimization.certificate.multiplier >= 0.0
     assert singular.optimization.certificate.newton_decrement < 1e-12
@@ -65,7 +65,7 @@ def test_nan_carries_its_reason():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BoundaryWarning)
             fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
-        if fit.parameter_vcov().reason:
+        if fit.fit.vcov().reason:
             found = fit
             break
     assert found is not None, "no such data set among 60 seeds"
@@ -210,7 +210,7 @@ def test_the_rank_of_a_face_is_kept(path, cov_ab, key, rank):
         warnings.simplefilter("ignore", BoundaryWarning)
         fit = mlmed.mediate(MEDIATOR, OUTCOME, data)
     assert fit.converged
-    assert fit.fitted.optimum.rank == rank == np.linalg.matrix_rank(fit.G, tol=1e-9)
+    assert fit.fit.optimum.rank == rank == np.linalg.matrix_rank(fit.G, tol=1e-9)
 
 
 def test_the_canonical_factor_has_the_columns_it_is_given():

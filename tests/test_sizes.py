@@ -89,7 +89,7 @@ def test_other_sizes_are_answered(ml_sim: pd.DataFrame, column: str, power: int)
         assert other.loc[term].to_numpy(dtype=float) / factor == pytest.approx(
             one.loc[term].to_numpy(dtype=float), rel=RESCALED
         )
-    ratio = np.sqrt(np.diag(fit.fitted.estimates.G) / np.diag(base.fitted.estimates.G)) / list(per.values())
+    ratio = np.sqrt(np.diag(fit.fit.estimates.G) / np.diag(base.fit.estimates.G)) / list(per.values())
     assert ratio == pytest.approx(np.ones(5), rel=RESCALED)
     for table in (fit.tidy(), fit.effects(), fit.sdcor()):
         errors = table["std_error"].dropna().to_numpy(dtype=float)

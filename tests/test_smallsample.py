@@ -39,7 +39,7 @@ from validation.reference_checks import data_of, reference_names
 def test_single_equations_against_lmertest_and_pbkrtest(name, dataset):
     reference = load_json("reference", name)
     fit = mlmed.mixed(reference["formula"], dataset(data_of(name)), method=reference["method"].lower())
-    fitted, each = fit.fitted, np.eye(len(fit.params))
+    fitted, each = fit.fit, np.eye(len(fit.params))
     errors, df = kenward_roger_linear(each, fitted.working, fitted.optimum, reml=fitted.reml)
     ours = {
         "kr_df": df.values,
@@ -53,7 +53,7 @@ def test_single_equations_against_lmertest_and_pbkrtest(name, dataset):
 def test_stacked_equations_against_lmertest_and_pbkrtest(dataset):
     """lme4 1.1-31, lmerTest 3.1-3, pbkrtest 0.5.2 on ``z ~ 0 + sm + ... + (0 + sm + ... | id) + (0 + sm | fid)``."""
     fit = mlmed.mediate(MEDIATOR, OUTCOME, dataset("ml_sim"))
-    fitted, each = fit.fitted, np.eye(5)
+    fitted, each = fit.fit, np.eye(5)
     errors, df = kenward_roger_linear(each, fitted.working, fitted.optimum, reml=True)
     ours = {
         "kr_df": df.values,
@@ -97,7 +97,7 @@ def test_balanced_growth_curves_give_hotelling_s_test():
     assert not fit.is_singular
     found = kr.scaled_f(np.eye(d), corrected(fit))
     assert (found.df, found.scale) == pytest.approx((J - d, (J - d) / (J - 1)), rel=DIFFERENCES)
-    fitted = fit.fitted
+    fitted = fit.fit
     errors, df = kenward_roger_linear(np.eye(2), fitted.working, fitted.optimum, reml=True)
     np.testing.assert_allclose(df.values, J - 1, rtol=DIFFERENCES)
     np.testing.assert_allclose(errors, fit.bse, rtol=DIFFERENCES)  # nothing to adjust in balanced data
@@ -146,8 +146,8 @@ def stacked_design(data):
 )
 def test_sums_and_adjustment_against_dense_matrices(design):
     fit, X, Z, equation, codes = design()
-    working, optimum = fit.fitted.working, fit.fitted.optimum
-    units, basis = working.units, fit.fitted.estimates.tau_basis
+    working, optimum = fit.fit.working, fit.fit.optimum
+    units, basis = working.units, fit.fit.estimates.tau_basis
     scale = units.y_scale[equation][:, None]
     dense = dense_moments(
         X @ units.X_map / scale, Z @ units.Z_map / scale, equation, codes, optimum.G, optimum.sigma2, basis
@@ -157,7 +157,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
         close(getattr(found, name), getattr(dense, name), DENSE)
     close(kr.moved_crossproducts(working.problem, optimum.L, optimum.sigma2, jacobian(fit)), dense.moved, DENSE)
     # in the user's units, where nothing but the estimates is shared
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     user_basis = np.array([(np.outer(*np.eye(len(estimates.G))[[i, j]])) for i, j in estimates.tau_at])
     user_basis = np.array([E if np.array_equal(E, E.T) else E + E.T for E in user_basis])
     dense = dense_moments(X, Z, equation, codes, estimates.G, estimates.sigma2, user_basis)
@@ -181,7 +181,7 @@ def test_chunks_do_not_change_the_sums(monkeypatch):
 
 def test_slopes_of_the_covariance_against_numdifftools():
     fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate.bpg(30, 6, seed=2).data)
-    working, optimum, J = fit.fitted.working, fit.fitted.optimum, jacobian(fit)
+    working, optimum, J = fit.fit.working, fit.fit.optimum, jacobian(fit)
     start = np.linalg.lstsq(J, np.append(optimum.G, optimum.sigma2), rcond=None)[0]
 
     def P_inv(theta):

@@ -71,7 +71,7 @@ def test_other_structures_against_numdifftools(covariance, method):
         variance = Quantity("v", estimates.tau[0], np.eye(n)[3])
         return [*beta, (beta[1] * beta[2]).named("product"), variance]
 
-    fitted = fit.fitted
+    fitted = fit.fit
     found = satterthwaite_effects(quantities, fitted.working, fitted.optimum, reml=fitted.reml, vcov="joint")
     assert_explained(found)
     np.testing.assert_allclose(found.values, numdifftools_df(fit, quantities, "joint", "second"), rtol=NUMDIFFTOOLS)
@@ -81,7 +81,7 @@ def test_other_structures_against_numdifftools(covariance, method):
 
 
 def test_linear_effects_are_the_exact_ones(fit):
-    exact = satterthwaite_linear(fixed_parts(fit), fit.fitted.working, fit.fitted.optimum)
+    exact = satterthwaite_linear(fixed_parts(fit), fit.fit.working, fit.fit.optimum)
     exact = pd.Series(exact.values, index=terms_of(fit))[list(LINEAR)]
     for order in ("first", "second"):
         np.testing.assert_allclose(by_effect(fit, order=order)[list(LINEAR)], exact, rtol=DIFFERENCES)
@@ -129,7 +129,7 @@ def test_singular_fits_give_numbers_or_reasons():
         if not fit.is_singular:
             continue
         singular += 1
-        fitted, contrasts = fit.fitted, fixed_parts(fit)
+        fitted, contrasts = fit.fit, fixed_parts(fit)
         exact = satterthwaite_linear(contrasts, fitted.working, fitted.optimum)
         errors, adjusted = kenward_roger_linear(contrasts, fitted.working, fitted.optimum, reml=True)
         assert_explained(exact)
@@ -157,7 +157,7 @@ def test_singular_fits_give_numbers_or_reasons():
 
 def test_quantities_that_the_model_fixes():
     fit = mlmed.mediate(MEDIATOR, "y ~ m + (1 | id)", mlmed.simulate.bpg(40, 6, seed=1).data)
-    fitted = fit.fitted
+    fitted = fit.fit
     found = satterthwaite_effects(effects_of(fit), fitted.working, fitted.optimum, reml=True)
     assert_explained(found)
     reasons = dict(zip(terms_of(fit), found.reasons, strict=True))
@@ -175,11 +175,11 @@ def test_options_are_checked(fit):
 
 def test_full_likelihood_has_no_kenward_roger():
     fit = mlmed.mixed("y ~ m + x + (1 + m | id)", mlmed.simulate.bpg(30, 6, seed=2).data, method="ml")
-    errors, df = kenward_roger_linear(np.eye(3), fit.fitted.working, fit.fitted.optimum, reml=False)
+    errors, df = kenward_roger_linear(np.eye(3), fit.fit.working, fit.fit.optimum, reml=False)
     assert np.isnan(errors).all()
     assert df.reasons == (kr.ONLY_REML,) * 3
     assert kr.scaled_f(np.eye(3), corrected(fit)).reason == kr.ONLY_REML
-    assert np.isfinite(satterthwaite_linear(np.eye(3), fit.fitted.working, fit.fitted.optimum).values).all()
+    assert np.isfinite(satterthwaite_linear(np.eye(3), fit.fit.working, fit.fit.optimum).values).all()
 
 
 def test_tests_of_several_contrasts_that_do_not_exist(fit):
@@ -197,12 +197,12 @@ def test_residual_df_is_that_of_the_equation():
     data = unbalanced(3, 30, 6)
     with pytest.warns(DroppedRowsWarning):
         both = mlmed.mediate("m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data.assign(y=data["y"].where(data.index > 4)))
-    problem, n = both.fitted.working.problem, len(data)
+    problem, n = both.fit.working.problem, len(data)
     contrasts = np.array([[0.0, 1, 0, 0, 0], [0.0, 0, 0, 1, -1], [0.0, 1, 0, 1, 0], [0.0] * 5])
     overall = (n - 2) + (n - 5 - 3)
     assert residual_df(contrasts, problem).values.tolist() == [n - 2, n - 5 - 3, overall, overall]
     one = mlmed.mixed("y ~ m + x + (1 | id)", data)
-    assert residual_df(np.eye(3), one.fitted.working.problem).values.tolist() == [n - 3] * 3
+    assert residual_df(np.eye(3), one.fit.working.problem).values.tolist() == [n - 3] * 3
     assert infinite_df(2).values.tolist() == [np.inf, np.inf]
     assert infinite_df(2).reasons == ("", "")
 
@@ -212,18 +212,18 @@ def test_residual_df_is_that_of_the_equation():
 
 def test_functions_of_the_user(fit):
     """Derivatives by numdifftools inside, extrapolated differences outside."""
-    paths = find_paths(fit.fitted.layout, treatment="x")
+    paths = find_paths(fit.fit.layout, treatment="x")
 
     def written(estimates):
         return [combine("a*b + cov_ab", effect_quantities(paths, estimates))]
 
-    found = satterthwaite_effects(written, fit.fitted.working, fit.fitted.optimum, reml=True)
+    found = satterthwaite_effects(written, fit.fit.working, fit.fit.optimum, reml=True)
     assert found.values[0] == pytest.approx(by_effect(fit)["indirect"], rel=1e-4)
 
 
 def test_steps_that_leave_the_domain_drop_out(fit):
     """A function that is not defined a little further on is differentiated with shorter steps."""
-    at, effects = fit.fitted.estimates, effects_of(fit)
+    at, effects = fit.fit.estimates, effects_of(fit)
 
     def bounded(estimates, room):
         if np.any(estimates.sigma2 > (1.0 + room) * at.sigma2):
@@ -231,7 +231,7 @@ def test_steps_that_leave_the_domain_drop_out(fit):
         return effects(estimates)[:1]
 
     def df(room):
-        working, optimum = fit.fitted.working, fit.fitted.optimum
+        working, optimum = fit.fit.working, fit.fit.optimum
         return satterthwaite_effects(lambda there: bounded(there, room), working, optimum, reml=True)
 
     assert df(0.03).values[0] == pytest.approx(by_effect(fit)["a"], rel=1e-5)
@@ -255,7 +255,7 @@ def test_slopes_at(both_ways):
 
 def test_a_variance_without_a_slope_has_no_df():
     """A standard error that starts like a square root where the residual variance is: no step agrees with another."""
-    one = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim")).fitted
+    one = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim")).fit
     s2, weight = one.estimates.sigma2[0], np.zeros(len(one.estimates.beta) + len(one.estimates.tau) + 1)
     weight[1] = 1.0
 

@@ -117,7 +117,7 @@ def test_names_are_what_their_modules_have():
     assert inspect.isfunction(mlmed.mediate)
     assert mlmed.mediate.__module__ == "mlmed.api.mediate"
     assert inspect.isfunction(mlmed.replicate)
-    assert inspect.isclass(mlmed.MixedResults)
+    assert inspect.isclass(mlmed.Results)
     assert inspect.ismodule(mlmed.datasets)
     assert inspect.isfunction(mlmed.simulate.bpg)
     with pytest.raises(AttributeError, match="module 'mlmed' has no attribute 'mediator'"):
@@ -146,7 +146,7 @@ def test_the_stub_says_the_same():
 
 def test_help_lists_the_public_functions():
     text = pydoc.plain(pydoc.render_doc(mlmed))
-    for name in ("mediate(", "class MixedResults", "replicate("):
+    for name in ("mediate(", "class Results", "replicate("):
         assert name in text
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import mlmed
 from mlmed.reproduce.pairs import half_unit
 from mlmed.reproduce.tables import published
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from validation.checks import AT_THEIRS, ESTIMATES, NEVER_WORSE, Check, absolute, load_data, load_json, relative
 from validation.comparison_checks import numbers
 
@@ -31,7 +31,7 @@ NODES = 1e-4
 
 
 @cache
-def fit_affect(model: str) -> MixedResults:
+def fit_affect(model: str) -> Results:
     """One of m1, m2, m3 by REML."""
     asked = published("williams")[model]
     formula, residual = asked.get("formulas", asked.get("formula")), asked.get("residual", "diagonal")
@@ -46,7 +46,7 @@ def reference_fit(model: str) -> Iterator[Check]:
     table, theirs, fit = f"affect-{model}, reference", load_json("reference", REFERENCES[model]), fit_affect(model)
     short = theirs["logLik"] - fit.llf
     yield Check(table, "log-likelihood short of theirs", fit.llf, theirs["logLik"], short, NEVER_WORSE)
-    i, j = fit.fitted.estimates.sigma_at.T
+    i, j = fit.fit.estimates.sigma_at.T
     at = fit.loglik_at(np.array(theirs["G"]), np.array(theirs["Sigma"])[i, j])
     yield relative(table, "our criterion at their parameters", at, theirs["logLik"], AT_THEIRS)
     if model == "m1":
@@ -58,8 +58,8 @@ def reference_fit(model: str) -> Iterator[Check]:
         yield relative(table, str(name), float(ours), other, ESTIMATES, size=error)
         yield relative(table, f"SE {name}", float(fit.bse[name]), error, ESTIMATES)
     yield from _covariances(table, "G", fit.G.to_numpy(), np.array(theirs["G"]), list(fit.G.index))
-    responses = [equation.name for equation in fit.fitted.layout.equations]
-    yield from _covariances(table, "Sigma", fit.fitted.estimates.Sigma, np.array(theirs["Sigma"]), responses)
+    responses = [equation.name for equation in fit.fit.layout.equations]
+    yield from _covariances(table, "Sigma", fit.fit.estimates.Sigma, np.array(theirs["Sigma"]), responses)
 
 
 def _covariances(table: str, name: str, ours: np.ndarray, theirs: np.ndarray, labels: list[str]) -> Iterator[Check]:

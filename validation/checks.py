@@ -87,7 +87,7 @@ def load_data(name: str) -> pd.DataFrame:
     return mlmed.datasets.load(name)
 
 
-def fit_mediation(name: str, method: str) -> mlmed.MediationResults:
+def fit_mediation(name: str, method: str) -> mlmed.Results:
     """The Bauer-Preacher-Gil model of one of the two data sets."""
     m, y, x, group = ("m", "y", "x", "id") if name == "ml_sim" else ("Med", "y", "X", "group")
     return mlmed.mediate(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import mlmed
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from mlmed.results.xtmixed import stata_report
 from validation.checks import PUBLISHED, SHORT, Check, absolute, fit_mediation, load_data, load_json, printed
 
@@ -19,11 +19,11 @@ def published_stata(name: str) -> Iterator[Check]:
     """All numbers of one ``xtmixed`` output."""
     asked = load_json("published", name)
     if asked["response"] == "z":
-        results: MixedResults = fit_mediation("ml_sim", asked["method"])
+        results: Results = fit_mediation("ml_sim", asked["method"])
     else:
         results = mlmed.mixed(asked["formula"], load_data("ml_sim"), method=asked["method"])
-    stacked = isinstance(results, mlmed.MediationResults)
-    report = stata_report(results.fitted, mediation=stacked, level=0.95)
+    stacked = isinstance(results, mlmed.Results)
+    report = stata_report(results.fit, mediation=stacked, level=0.95)
     yield printed(name, "log-likelihood", report.llf, asked["loglik"])
     yield printed(name, "Wald chi2", report.wald_chi2, asked["wald"]["chi2"])
     yield printed(name, "LR chi2", report.lr_chi2, asked["lr"]["chi2"])
@@ -36,7 +36,7 @@ def published_stata(name: str) -> Iterator[Check]:
     for row in asked["varcorr"]:
         yield from _row(name, blocks[row["block"], row["term"]], row)
     yield from _row(name, report.residual[0], asked["residual"])
-    if isinstance(results, mlmed.MediationResults):
+    if isinstance(results, mlmed.Results):
         yield from _published_effects(name, results, asked["effects"])
 
 
@@ -45,7 +45,7 @@ def _row(table: str, ours: Any, theirs: dict[str, str]) -> Iterator[Check]:
         yield absolute(table, f"{theirs['term']} {part}", getattr(ours, part), theirs[part], PUBLISHED)
 
 
-def _published_effects(table: str, results: mlmed.MediationResults, asked: dict[str, Any]) -> Iterator[Check]:
+def _published_effects(table: str, results: mlmed.Results, asked: dict[str, Any]) -> Iterator[Check]:
     rows = results.effects().set_index("term")
     for term in ("a", "b", "cprime", "cov_ab"):
         yield absolute(table, term, float(rows.loc[term, "estimate"]), asked[term], PUBLISHED)

@@ -11,7 +11,7 @@ import numpy as np
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from validation.checks import (
     AT_THEIRS,
     ESTIMATES,
@@ -97,7 +97,7 @@ def _own_order(reference: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(row["var1"] for row in reference["varcorr"] if row["grp"] != "Residual"))
 
 
-def _compare(table: str, fit: MixedResults, target: _Target, *, estimates: bool = True) -> Iterator[Check]:
+def _compare(table: str, fit: Results, target: _Target, *, estimates: bool = True) -> Iterator[Check]:
     at_theirs = fit.loglik_at(target.G, target.sigma2)
     yield relative(table, "our criterion at their parameters", at_theirs, target.loglik, AT_THEIRS)
     yield Check(table, "log-likelihood short of theirs", fit.llf, target.loglik, target.loglik - fit.llf, NEVER_WORSE)
@@ -126,7 +126,7 @@ def reference_fit(name: str) -> Iterator[Check]:
     reference = load_json("reference", name)
     data = data_of(name)
     if "bpg" in name:
-        fit: MixedResults = fit_mediation(data, reference["method"].lower())
+        fit: Results = fit_mediation(data, reference["method"].lower())
     else:
         fit = mlmed.mixed(reference["formula"], load_data(data), method=reference["method"].lower())
     yield from _compare(name, fit, _target(reference))
@@ -146,7 +146,7 @@ def data_of(name: str) -> str:
 _DATA_OF = {"ml_sim": "ml_sim", "yuan": "yuan_mackinnon_sim", "gpa": "gpa", "sleepstudy": "sleepstudy"}
 
 
-def _conditional_modes(table: str, fit: MixedResults, rows: list[dict[str, Any]]) -> Iterator[Check]:
+def _conditional_modes(table: str, fit: Results, rows: list[dict[str, Any]]) -> Iterator[Check]:
     ours = fit.ranef()
     ours = ours.assign(effect=ours["effect"].replace("Intercept", "(Intercept)"), group=ours["group"].astype(str))
     indexed = ours.set_index(["effect", "group"])
@@ -178,15 +178,15 @@ def singular_fits(name: str) -> Iterator[Check]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BoundaryWarning)
             if any(row["grp"] == "fid" for row in target["varcorr"]):
-                fit: MixedResults = mlmed.mediate(
+                fit: Results = mlmed.mediate(
                     "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data, method=method
                 )
             else:
                 fit = mlmed.mixed(target["formula"], data, method=method)
-        label = f"{fit.fitted.spec.equations[-1].name} {method}, {len(fit.G)} effects"
+        label = f"{fit.fit.spec.equations[-1].name} {method}, {len(fit.G)} effects"
         for check in _compare(name, fit, _target(target), estimates=False):
             yield replace(check, quantity=f"{label}: {check.quantity}")
-        yield absolute(name, f"{label}: rank of G", float(fit.fitted.optimum.rank), float(target["rank"]), 0.0)
+        yield absolute(name, f"{label}: rank of G", float(fit.fit.optimum.rank), float(target["rank"]), 0.0)
         yield absolute(name, f"{label}: certified", float(fit.converged), 1.0, 0.0)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlmed.effects.catalogue import NoEffects
 from mlmed.fit.lmm import fit_model, known_columns
 from mlmed.formula import parse_equation
 from mlmed.notes import warns
 from mlmed.options import Method, Residual, check_formulas
 from mlmed.results.remarks import table_notes
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from mlmed.system.model import ModelSpec
 
 __all__ = ["mixed"]
@@ -24,7 +25,7 @@ def mixed(
     method: Method = "reml",
     covariance: str | Mapping[str, str] = "unstructured",
     residual: Residual = "diagonal",
-) -> MixedResults:
+) -> Results:
     """Fit a linear mixed model with one cluster variable, for one response or several.
 
     Parameters
@@ -64,4 +65,4 @@ def mixed(
     equations = tuple(parse_equation(text, columns) for text in texts)
     spec = ModelSpec(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
-    return MixedResults(fitted, remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))
+    return Results(fitted, NoEffects(), remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed.api.asked import check_contrast, check_mediator, treatment_of
-from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.mediate import mediate
 from mlmed.effects.delta import COLUMNS
 from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError, FormulaError
@@ -28,7 +28,7 @@ from mlmed.results.piecewise.fit import ask, fit_separately
 from mlmed.results.piecewise.inference import PiecewiseInference
 from mlmed.results.piecewise.parts import names_of
 from mlmed.results.piecewise.text import as_json, native_text, stata_text
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 __all__ = ["PIECEWISE_INTERVALS", "PiecewiseResults", "piecewise"]
 
@@ -70,17 +70,17 @@ class PiecewiseResults(PiecewiseInference):
         return self.fits.levels.copy()
 
     @property
-    def mediator(self) -> MixedResults | ClusterRegression:
+    def mediator(self) -> Results | ClusterRegression:
         """The mediator equation: a mixed model, or least squares on one row per cluster."""
         return self.fits.mediator
 
     @property
-    def outcome(self) -> MixedResults:
+    def outcome(self) -> Results:
         """The outcome equation."""
         return self.fits.outcome
 
     @property
-    def reduced(self) -> MixedResults:
+    def reduced(self) -> Results:
         """The outcome equation without the mediator, on the same rows; its slope of the treatment is c."""
         return self.fits.reduced
 
@@ -112,7 +112,7 @@ class PiecewiseResults(PiecewiseInference):
         names = [labelled(equation, name) for equation, fit in parts.items() for name in fit.params.index]
         return pd.Series(np.concatenate([fit.params for fit in parts.values()]), index=names, name="estimate")
 
-    def joint(self) -> MediationResults:
+    def joint(self) -> Results:
         """The same equations fitted jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
 
         Raises
@@ -129,8 +129,8 @@ class PiecewiseResults(PiecewiseInference):
         if self.data is None:
             raise EffectError("joint() needs the data, but a fit from a pickle has no rows; call mlmed.mediate on them")
         for fit in (self.mediator, self.outcome):
-            if isinstance(fit.fitted.table, pd.DataFrame):
-                design_of(fit.fitted, "joint()", "call mlmed.mediate")
+            if isinstance(fit.fit.table, pd.DataFrame):
+                design_of(fit.fit, "joint()", "call mlmed.mediate")
         return mediate(
             self.asked.mediator.text,
             self.asked.outcome.text,
@@ -144,7 +144,7 @@ class PiecewiseResults(PiecewiseInference):
     # -- tables and text -----------------------------------------------------------------------------------
 
     def tidy(self, *, vcov: str = "block", level: float = 0.95) -> pd.DataFrame:
-        """All estimates of the three fits in the columns of ``MixedResults.tidy``, after ``fit``: which of them."""
+        """All estimates of the three fits in the columns of ``Results.tidy``, after ``fit``: which of them."""
         level = check_level(level)
         parts = {"mediator": self.mediator, "outcome": self.outcome, "reduced": self.reduced}
         tables = [fit.tidy(vcov=vcov, level=level).assign(fit=name) for name, fit in parts.items()]

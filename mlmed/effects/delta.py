@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from mlmed.effects.quantity import Quantity
-from mlmed.fit.names import Kind
+from mlmed.fit.protocol import Kind
 from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
 from mlmed.options import ORDERS, check_level, one_of

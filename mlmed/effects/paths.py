@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
+from mlmed.effects.catalogue import FormSet, IntervalOptions
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place, refuse_unreached
 from mlmed.effects.quantity import Quantity, mean_product
@@ -23,6 +24,7 @@ from mlmed.effects.slopes import (
     slope_note,
 )
 from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
 from mlmed.formula import formula_variables, term_variables
 from mlmed.lmm.estimates import Estimates
 from mlmed.names import display_name, labelled
@@ -34,6 +36,7 @@ __all__ = [
     "EFFECTS",
     "LINEAR",
     "Path",
+    "PathCatalogue",
     "Paths",
     "check_at",
     "effect_quantities",
@@ -45,6 +48,16 @@ __all__ = [
 
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)
+#: Options of each kind of interval, with defaults.
+INTERVALS: IntervalOptions = {
+    "delta": {"vcov": "block", "order": "second", "ddf": "none"},
+    "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
+    "profile": {"vcov": "block"},
+    "bootstrap": {
+        "n": 1000, "kind": "case", "within": False, "ends": "percentile", "seed": None, "n_jobs": None,
+        "progress": False,
+    },
+}  # fmt: skip
 #: The linear forms of psi that effects are made of, and the rows of an effects table, in order.
 LINEAR = ("a", "b", "cprime", "cov_ab")
 EFFECTS = (*LINEAR, "indirect", "direct", "total")
@@ -248,3 +261,53 @@ def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ..
         "part is not recognized, so their covariance is left out (nlcom() can name it)"
     )
     return note, (f"without a covariance of slopes that {', '.join(others)} may have a part in (see cov_ab)",)
+
+
+@dataclass(frozen=True, slots=True)
+class PathCatalogue:
+    """Paths and effects of two equations that are fitted jointly: a, b, cprime, cov_ab, indirect, direct, total.
+
+    Attributes
+    ----------
+    treatment : str
+        The column that plays x.
+    contrast : pair or None
+        Values of the treatment that are compared; None for a unit change.
+    """
+
+    school: ClassVar[str] = "mediate"
+    terms: ClassVar[tuple[str, ...]] = EFFECTS
+
+    treatment: str
+    contrast: tuple[Any, Any] | None = None
+
+    @property
+    def intervals(self) -> IntervalOptions:
+        """What each kind of interval can be told."""
+        return INTERVALS
+
+    def label(self, fit: LmmFit) -> str:
+        """What a comparison calls such a fit."""
+        return fit.label
+
+    def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:
+        """The effects at values of moderators.
+
+        Raises
+        ------
+        EffectError
+            As ``find_paths``.
+        """
+        paths = find_paths(fit.layout, treatment=self.treatment, contrast=self.contrast, at=at)
+        forms = effects_of(paths, fit.estimates)
+        return FormSet(fit, forms, forms.quantities(fit.psi), _Moving(forms))
+
+
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """Effects as a function of estimates."""
+
+    forms: Effects
+
+    def __call__(self, estimates: Estimates) -> dict[str, Quantity]:
+        return self.forms.quantities(estimates.psi)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlmed.fit.names import Kind
+from mlmed.fit.protocol import Kind
 
 __all__ = ["FUNCTIONS", "Quantity", "applied", "chained", "mean_product"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.effects.quantity import Quantity
-from mlmed.fit.names import Kind
+from mlmed.fit.protocol import Kind
 
 __all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities"]
 

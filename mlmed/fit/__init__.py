@@ -1,1 +1,1 @@
-"""Fitted models: the optimum with its names, covariances and notes; the specification and its sufficient statistics."""
+"""LmmFit models: the optimum with its names, covariances and notes; the specification and its sufficient statistics."""

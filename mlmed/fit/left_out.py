@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from mlmed.errors import EffectError, NotIdentifiedError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import regression_loglik
 from mlmed.lmm.working import only_effects
@@ -15,7 +15,7 @@ from mlmed.lmm.working import only_effects
 __all__ = ["loglik_without"]
 
 
-def loglik_without(fitted: Fitted, gone: Collection[int]) -> float:
+def loglik_without(fitted: LmmFit, gone: Collection[int]) -> float:
     """Log-likelihood of the model without the random effects at positions of u, everything else re-estimated.
 
     Raises

@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from mlmed.data.design import build_design
@@ -23,19 +24,23 @@ from mlmed.data.grams import Grams, accumulate, grams_for
 from mlmed.data.layout import Design, Layout
 from mlmed.data.pushdown import pushed_grams
 from mlmed.errors import EffectError
+from mlmed.fit.names import parameters, qualified
+from mlmed.fit.protocol import Parameter
 from mlmed.fit.row_values import fitted_values, residual_values, with_index
+from mlmed.fit.vcov import covariance
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import Estimates, to_estimates
 from mlmed.lmm.optimum import Optimum, Searched
 from mlmed.lmm.ranef import ModeLaw, mode_law
+from mlmed.lmm.vcov import Vcov
 from mlmed.lmm.working import Working, build_working, sample_of
 from mlmed.names import labelled
 from mlmed.notes import Note
-from mlmed.options import OF, one_of, own_words
+from mlmed.options import OF, one_of
 from mlmed.system.model import ModelSpec
 
 __all__ = [
-    "Fitted",
+    "LmmFit",
     "boundary_text",
     "certified_text",
     "design_of",
@@ -56,8 +61,8 @@ BETWEEN = (
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Fitted:
-    """One fitted model, before it is dressed as a result; called, it gives the fitted values of its rows.
+class LmmFit:
+    """One fitted model, before it is dressed as a result.
 
     Attributes
     ----------
@@ -78,6 +83,10 @@ class Fitted:
         only Grams were given, or the fit comes from a pickle.
     """
 
+    kind: ClassVar[str] = "a linear mixed model"
+    #: The covariance of the estimates that is meant where none is named.
+    usual: ClassVar[str] = "block"
+
     spec: ModelSpec
     layout: Layout
     grams: Grams
@@ -86,7 +95,7 @@ class Fitted:
     estimates: Estimates
     table: Any = field(default=None, repr=False, compare=False)
 
-    def __reduce__(self) -> tuple[type[Fitted], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[LmmFit], tuple[Any, ...]]:
         """Pickle everything but the rows."""
         kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
         return type(self), kept
@@ -96,6 +105,55 @@ class Fitted:
         word = "certified" if self.converged else "NOT CERTIFIED"
         counts = f"{self.nobs} observations in {len(self.clusters)} clusters"
         return f"{asked}; {self.spec.method.upper()}, log-likelihood {self.estimates.loglik:.5f}, {word}; {counts}"
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Name, kind and equation of every entry of psi: fixed effects, variances and covariances."""
+        return tuple(parameters(self))
+
+    @property
+    def psi(self) -> NDArray[np.float64]:
+        """All estimates, fixed effects first."""
+        return self.estimates.psi
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood at the optimum (restricted under REML)."""
+        return self.estimates.loglik
+
+    def vcov(self, kind: str = "block") -> Vcov:
+        """Covariance of psi of one kind.
+
+        Raises
+        ------
+        EffectError
+            Unknown kind.
+        """
+        return covariance(self, kind)
+
+    @property
+    def method(self) -> str:
+        """Criterion, ``"reml"`` or ``"ml"``."""
+        return self.spec.method
+
+    @property
+    def label(self) -> str:
+        """What a comparison calls it."""
+        kind = "joint" if len(self.layout.equations) > 1 else "mixed"
+        residual = f", residual {self.spec.residual}" if self.spec.correlated else ""
+        return f"{kind} {self.spec.method.upper()}{residual}"
+
+    @property
+    def G(self) -> pd.DataFrame:
+        """Covariance matrix of the random effects."""
+        names = qualified(self, "random")
+        return pd.DataFrame(self.estimates.G, index=names, columns=names)
+
+    @property
+    def Sigma(self) -> pd.DataFrame:
+        """Covariance matrix of the residuals of a row."""
+        names = [equation.name for equation in self.layout.equations]
+        return pd.DataFrame(self.estimates.Sigma, index=names, columns=names)
 
     @property
     def reml(self) -> bool:
@@ -139,32 +197,15 @@ class Fitted:
         optimum, working = self.optimum, self.working
         return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
 
-    @own_words
-    def __call__(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
-        """Fitted values of the rows of the data: ``fit.fitted()``.
-
-        Parameters
-        ----------
-        of : {"cluster", "population"}
-            X beta + Z u, or X beta.
-
-        Returns
-        -------
-        Series (one equation) or DataFrame (a column per response)
-            With the index of the data; NaN where a row was not used in an equation.
-
-        Raises
-        ------
-        EffectError
-            Unknown ``of``, or the fit has no rows.
-        """
+    def fitted(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
+        """Fitted values of the rows of the data: X beta + Z u, or X beta."""
         one_of(of, OF, "of")
         design = design_of(self, "fitted()", "use predict() with new rows")
         law = self.law() if of == "cluster" else None
         return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
 
     def residuals(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
-        """Responses less the fitted values, in the shape of ``__call__``."""
+        """Responses less the fitted values, in the shape of ``fitted``."""
         one_of(of, OF, "of")
         design = design_of(self, "resid()", "use predict() with new rows")
         law = self.law() if of == "cluster" else None
@@ -208,7 +249,7 @@ class Fitted:
         return -2.0 * self.estimates.loglik + math.log(self.nobs) * self.n_parameters
 
 
-def fit_model(spec: ModelSpec, data: Any) -> Fitted:
+def fit_model(spec: ModelSpec, data: Any) -> LmmFit:
     """Run the whole flow."""
     grams = make_grams(spec, data)  # nothing reads a row from here on
     layout = grams.layout
@@ -218,7 +259,7 @@ def fit_model(spec: ModelSpec, data: Any) -> Fitted:
     sample = partial(sample_of, spec, grams)
     optimum = best_optimum(working.problem, working.blocks, reml=reml, names=names, sample=sample)
     table = None if _stored(data) is not None or lazy_frame(data) is not None else data
-    return Fitted(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
+    return LmmFit(spec, layout, grams, working, optimum, to_estimates(working, optimum, reml=reml), table)
 
 
 def _stored(data: Any) -> Grams | None:
@@ -244,7 +285,7 @@ def make_grams(spec: ModelSpec, data: Any) -> Grams:
     return accumulate(build_design(spec, data)) if frame is None else pushed_grams(spec, frame)
 
 
-def design_of(fitted: Fitted, why: str, remedy: str) -> Design:
+def design_of(fitted: LmmFit, why: str, remedy: str) -> Design:
     """The rows behind a fit, encoded again; ``remedy`` is what to do without them.
 
     Raises
@@ -289,7 +330,7 @@ def empty_text(empty: Sequence[str]) -> str:
     )
 
 
-def boundary_text(fitted: Fitted) -> str:
+def boundary_text(fitted: LmmFit) -> str:
     """Which covariance matrices of a singular fit lack what."""
     optimum, R, found = fitted.optimum, fitted.working.problem.n_strata, []
     if optimum.rank < optimum.size:
@@ -311,6 +352,6 @@ def starts_text(searched: Searched) -> str:
     )
 
 
-def certified_text(fitted: Fitted) -> str:
+def certified_text(fitted: LmmFit) -> str:
     """Whether an optimum is certified."""
     return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"

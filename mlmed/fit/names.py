@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.fit.labels import coefficient_labels, random_labels
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.protocol import Parameter, Solved
 from mlmed.names import labelled
 
 __all__ = [
     "RESIDUAL",
-    "Kind",
-    "Parameter",
     "parameter_names",
     "parameters",
     "psi",
@@ -27,39 +24,18 @@ __all__ = [
     "variance_floor",
 ]
 
-#: What a number is besides a number: "" for a coefficient or a function of several parameters.
-Kind = Literal["", "variance", "covariance", "sd", "correlation"]
 #: An sd below this, where responses and columns have sd 1, is rounding.
 TINY = 1e-10
 RESIDUAL = "Residual"
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One entry of psi.
-
-    Attributes
-    ----------
-    name : str
-        ``m~x``, ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``; without the equation where there is only one.
-    kind : Kind
-        What it is; the name does not say it, as a column may be called ``var(x)``.
-    equation : str
-        The response that it belongs to, or both, ``m, y``.
-    """
-
-    name: str
-    kind: Kind
-    equation: str
-
-
-def _shown(fitted: Fitted, always: bool) -> list[str]:
+def _shown(fitted: Solved, always: bool) -> list[str]:
     """Equations as labels name them: not at all where there is only one."""
     equations = fitted.layout.equations
     return [e.name if always or len(equations) > 1 else "" for e in equations]
 
 
-def _labels(fitted: Fitted, part: str, equations: Sequence[str]) -> list[str]:
+def _labels(fitted: Solved, part: str, equations: Sequence[str]) -> list[str]:
     pairs = zip(equations, fitted.layout.equations, strict=True)
     found = [labelled(equation, name) for equation, own in pairs for name in getattr(own, part)]
     return coefficient_labels(found) if part == "fixed" else random_labels(found, _residuals(equations))
@@ -69,22 +45,22 @@ def _residuals(equations: Sequence[str]) -> list[str]:
     return [labelled(equation, RESIDUAL) for equation in equations]
 
 
-def qualified(fitted: Fitted, part: str, *, always: bool = False) -> list[str]:
+def qualified(fitted: Solved, part: str, *, always: bool = False) -> list[str]:
     """Labels of the ``fixed`` or ``random`` columns, as ``m~x`` when there are several equations, or ``always``."""
     return _labels(fitted, part, _shown(fitted, always))
 
 
-def residual_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+def residual_names(fitted: Solved, *, always: bool = False) -> list[str]:
     """What the residual of each equation is called: ``Residual``, or ``m~Residual`` as ``qualified`` has it."""
     return _residuals(_shown(fitted, always))
 
 
-def parameters(fitted: Fitted, *, always: bool = False, equations: Sequence[str] | None = None) -> list[Parameter]:
+def parameters(fitted: Solved, *, always: bool = False, equations: Sequence[str] | None = None) -> list[Parameter]:
     """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
 
     Parameters
     ----------
-    fitted : Fitted
+    fitted : Solved
         The fit.
     always : bool
         Named by their equation also where there is only one, as several fits share them.
@@ -111,17 +87,17 @@ def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Pa
     return Parameter(f"cov({names[j]},{names[i]})", "covariance", equation)
 
 
-def parameter_names(fitted: Fitted, *, always: bool = False) -> list[str]:
+def parameter_names(fitted: Solved, *, always: bool = False) -> list[str]:
     """Name of every entry of psi; ``always`` as in ``parameters``."""
     return [one.name for one in parameters(fitted, always=always)]
 
 
-def psi(fitted: Fitted) -> NDArray[np.float64]:
+def psi(fitted: Solved) -> NDArray[np.float64]:
     """All estimates in the order of ``parameter_names``."""
     return fitted.estimates.psi
 
 
-def variance_floor(fitted: Fitted) -> NDArray[np.float64]:
+def variance_floor(fitted: Solved) -> NDArray[np.float64]:
     """Variances (q,) of random effects up to which they are 0, as an optimum on the boundary leaves rounding."""
     Z_map = fitted.working.units.Z_map
     return TINY**2 * np.einsum("ab,ab->a", Z_map, Z_map)

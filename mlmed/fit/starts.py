@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Protocol
+from functools import singledispatch
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
-from mlmed.errors import NotIdentifiedError
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import psi
+from mlmed.errors import EffectError, NotIdentifiedError
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.best import candidates_for
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.optimum import optimize
@@ -19,7 +18,7 @@ from mlmed.numerics.certificate import Certificate
 from mlmed.options import check_count, check_jobs, check_seed
 from mlmed.replication import replicate
 
-__all__ = ["End", "fits_from_random_starts", "table_of_starts"]
+__all__ = ["End", "from_random_start", "table_of_starts"]
 
 
 #: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
@@ -50,12 +49,14 @@ def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: in
     return pd.DataFrame(rows)
 
 
-def fits_from_random_starts(fitted: Fitted, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
-    """``table_of_starts`` of a mixed model."""
-    return table_of_starts(partial(_from_random_start, fitted), fitted.estimates.loglik, n, seed=seed, n_jobs=n_jobs)
+@singledispatch
+def from_random_start(fit: Any, rng: np.random.Generator) -> End:
+    """Where a search from a random start ends; each kind of fit that has starts has its own."""
+    raise EffectError(f"{fit.kind} has one optimum, so there are no starts to check")
 
 
-def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float, Certificate, float]:
+@from_random_start.register
+def _(fitted: LmmFit, rng: np.random.Generator) -> End:
     working, reml = fitted.working, fitted.reml
     material = candidates_for(working.problem, working.blocks, fitted.optimum, reml=reml)
     try:
@@ -66,5 +67,5 @@ def _from_random_start(fitted: Fitted, rng: np.random.Generator) -> tuple[float,
     made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(np.diag(parameter_vcov(fitted.estimates).matrix))
-    away = np.abs(np.concatenate([made.beta, made.tau, made.sigma2]) - psi(fitted)) / errors
+    away = np.abs(np.concatenate([made.beta, made.tau, made.sigma2]) - fitted.psi) / errors
     return made.loglik, found.certificate, float(np.nanmax(away))

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.protocol import Solved
 from mlmed.glm.fit import GlmFit
 from mlmed.glm.robust import cluster_vcov, hc_vcov
 from mlmed.lmm.percluster import ClusterProducts, cluster_products
@@ -47,11 +47,11 @@ RESAMPLED = (
 )
 
 
-def _assumed(kind: str, fitted: Fitted) -> Vcov:
+def _assumed(kind: str, fitted: Solved) -> Vcov:
     return _at_the_edge(fitted, kind, parameter_vcov(fitted.estimates, kind))
 
 
-def _sandwich(kind: str, fitted: Fitted) -> Vcov:
+def _sandwich(kind: str, fitted: Solved) -> Vcov:
     """Cluster-robust, without what single clusters alone give."""
     products = cluster_products(fitted.working, fitted.grams)
     found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
@@ -69,7 +69,7 @@ def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
 #: each row (None: every row is one, where CR2 is HC2). None: of linear mixed models there is none, of ordinary
 #: regressions that of the model is meant.
 ESTIMATORS: dict[
-    str, tuple[Callable[[Fitted], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
+    str, tuple[Callable[[Solved], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
 ] = {
     "block": (partial(_assumed, "block"), None),
     "joint": (partial(_assumed, "joint"), None),
@@ -82,7 +82,7 @@ ESTIMATORS: dict[
 }  # fmt: skip
 
 
-def covariance(fitted: Fitted, kind: str) -> Vcov:
+def covariance(fitted: Solved, kind: str) -> Vcov:
     """Covariance of psi in one of its versions.
 
     Raises
@@ -120,7 +120,7 @@ def lost_in_replicates(remedy: str, one: str = "cluster") -> str:
     return RESAMPLED.format(remedy=remedy, one=one)
 
 
-def alone_in(fitted: Fitted, text: str, products: ClusterProducts | None = None) -> Directions:
+def alone_in(fitted: Solved, text: str, products: ClusterProducts | None = None) -> Directions:
     """Directions of the fixed effects that a single cluster alone notices."""
     if products is None:
         products = cluster_products(fitted.working, fitted.grams)
@@ -133,7 +133,7 @@ def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
     return Directions(found.moves, text, tuple(owners))
 
 
-def _at_the_edge(fitted: Fitted, kind: str, V: Vcov) -> Vcov:
+def _at_the_edge(fitted: Solved, kind: str, V: Vcov) -> Vcov:
     """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
 
     These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import COLUMNS, Quantity
+from mlmed.effects.catalogue import EffectSet
+from mlmed.effects.delta import COLUMNS
 from mlmed.effects.draws import draw_interval
 from mlmed.errors import EffectError
-from mlmed.lmm.vcov import Directions, said_along
+from mlmed.fit.resampling import Plan
+from mlmed.lmm.vcov import said_along
 from mlmed.notes import joined
 from mlmed.options import (
     ENDS,
     check_count,
-    check_flag,
-    check_jobs,
     check_level,
     check_list,
     check_seed,
@@ -36,7 +36,7 @@ from mlmed.text import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "Plan", "draws_table", "run_bootstrap", "with_parameters"]
+__all__ = ["BootstrapResults", "draws_table", "run_bootstrap"]
 
 Array = NDArray[np.float64]
 #: What is made of the values of replicates, (n, width), by name.
@@ -77,46 +77,6 @@ def draws_table(
         note = joined(notes.get(term, ""), found.note, more)
         rows.append((term, estimate, *spread, df, test[1], found.low, found.high, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a bootstrap was asked to do.
-
-    Attributes
-    ----------
-    n : int
-        Replicates.
-    kind : str
-        How they are made.
-    within : bool
-        Rows within clusters, too.
-    seed : int or None
-        Seed, required.
-    n_jobs : int or None
-        Workers.
-    progress : bool
-        Show a progress bar.
-    """
-
-    n: int
-    kind: str = "case"
-    within: bool = False
-    seed: int | None = None
-    n_jobs: int | None = None
-    progress: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a number of replicates, a seed or a number of workers."""
-        check_count(self.n, "replicates")
-        check_seed(self.seed, "bootstrap()")
-        check_jobs(self.n_jobs)
-        check_flag(self.progress, "progress")
-
-
-def with_parameters(effects: Columns, names: Sequence[str], psi: Array) -> dict[str, Array]:
-    """Effects of parameter vectors (n, n_psi), and the parameters themselves, by name."""
-    return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
 
 
 def _jackknife(left_out: LeaveOut, columns: Columns, width: int, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
@@ -273,50 +233,26 @@ class BootstrapResults:
         )
 
 
-def run_bootstrap(
-    draw: Callable[[np.random.Generator], Replicate | Failure],
-    left_out: LeaveOut,
-    columns: Columns,
-    width: int,
-    quantities: Mapping[str, Quantity],
-    plan: Plan,
-    *,
-    ids: pd.Index,
-    lost: Sequence[Directions] = (),
-    unspread: Mapping[str, str] = {},
-) -> BootstrapResults:
-    """Run the replicates.
-
-    Parameters
-    ----------
-    draw, left_out : callable, LeaveOut
-        Give a replicate of drawn units, and one without a unit (for the jackknife; the results keep it).
-    columns, width : callable, int
-        From values of replicates, (n, width), to the terms of ``quantities``.
-    quantities, plan : mapping, Plan
-        The estimates of the fit itself, and what was asked.
-    ids : Index
-        Names of the units.
-    lost : sequence of Directions
-        What single units alone notice, so that draws of units do not show how it varies.
-    unspread : mapping
-        Terms whose draws have no variance, and why.
-    """
-    said = {term: said_along(lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
+def run_bootstrap(effects: EffectSet, plan: Plan) -> BootstrapResults:
+    """Run the replicates of a fit, and make effects and parameters of each."""
     n, seed = check_count(plan.n, "replicates"), check_seed(plan.seed, "bootstrap()")
-    found = replicate(draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
+    source, columns, quantities = effects.source(plan), effects.columns, effects.drawn
+    said = {term: said_along(source.lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}
+    found = replicate(source.draw, n, seed=seed, n_jobs=plan.n_jobs, progress=plan.progress)
+    draws = columns(stacked(found, source.width))
     fixed = {term: quantity.note for term, quantity in quantities.items() if quantity.is_fixed}
+    seen = effects.seen(draws)
     return BootstrapResults(
-        draws=pd.DataFrame(columns(stacked(found, width))),
+        draws=pd.DataFrame(draws),
         estimates=pd.Series({term: quantity.estimate for term, quantity in quantities.items()}),
-        kind=f"{plan.kind} (rows, too)" if plan.within else plan.kind,
+        kind=source.kind,
         seed=seed,
         n_singular=sum(one.singular for one in found if isinstance(one, Replicate)),
         failures=dict(Counter(one for one in found if isinstance(one, Failure))),
         fixed=fixed,
-        notes={term: quantity.note for term, quantity in quantities.items() if term not in fixed},
-        _leave_out=partial(_jackknife, left_out, columns, width, ids, plan.n_jobs),
+        notes={term: joined(q.note, seen.get(term, "")) for term, q in quantities.items() if term not in fixed},
+        _leave_out=partial(_jackknife, source.left_out, columns, source.width, source.ids, plan.n_jobs),
         lost={term: why for term, why in said.items() if why},
         variances=frozenset(term for term, quantity in quantities.items() if quantity.kind == "variance"),
-        unspread=dict(unspread),
+        unspread=dict(effects.unspread_replicates),
     )

@@ -11,8 +11,9 @@ from mlmed.effects.delta import delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import Parameter, parameter_names
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.names import parameter_names
+from mlmed.fit.protocol import Parameter
 from mlmed.intervals.profile_search import QuantityAt
 from mlmed.intervals.sdcor import fit_sdcor_quantities
 from mlmed.lmm.estimates import Estimates
@@ -34,13 +35,13 @@ Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
 
 
-def shared_names(fitted: Fitted, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
+def shared_names(fitted: LmmFit, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
     """What is known, also under the names that several fits share: by the equation where there is only one, too."""
     own, shared = ([*parameter_names(fitted, always=a), *_sdcor_names(fitted, always=a)] for a in (False, True))
     return {**known, **{new: known[old].named(new) for new, old in zip(shared, own, strict=True)}}
 
 
-def _sdcor_names(fitted: Fitted, *, always: bool) -> list[str]:
+def _sdcor_names(fitted: LmmFit, *, always: bool) -> list[str]:
     return list(fit_sdcor_quantities(fitted, fitted.estimates, always=always))
 
 
@@ -65,7 +66,6 @@ def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> Q
 
 
 def function_table(
-    fitted: Fitted,
     expression: Expression,
     known: Mapping[str, Quantity],
     V: Vcov,
@@ -77,8 +77,6 @@ def function_table(
 
     Parameters
     ----------
-    fitted : Fitted
-        The fit.
     expression : str, callable or mapping
         One expression, or several by label.
     known : mapping

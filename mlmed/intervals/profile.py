@@ -12,7 +12,7 @@ from scipy.special import ndtr, ndtri
 from mlmed.effects.delta import COLUMNS, Quantity, said_of, std_error
 from mlmed.errors import EffectError
 from mlmed.fit.left_out import loglik_without
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import qualified
 from mlmed.intervals.curve import check_points, curve_points
 from mlmed.intervals.profile_search import End, Profiler, QuantityAt, constrained, find_end, profiler_for
@@ -91,12 +91,12 @@ class ProfileResults:
         return f"ProfileResults({self.term} {self.estimate:.6g}, {shown}{tail})"
 
 
-def profiler_of(fitted: Fitted, quantity_at: QuantityAt) -> Profiler:
+def profiler_of(fitted: LmmFit, quantity_at: QuantityAt) -> Profiler:
     """The profiler of a quantity of a fit."""
     return profiler_for(quantity_at, fitted.estimates, fitted.working, fitted.optimum, reml=fitted.reml)
 
 
-def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, points: int) -> ProfileResults:
+def profile_quantity(fitted: LmmFit, quantity_at: QuantityAt, *, level: float, points: int) -> ProfileResults:
     """Interval and curve of one quantity."""
     check_points(points, level)
     profiler, level = profiler_of(fitted, quantity_at), float(level)
@@ -105,7 +105,7 @@ def profile_quantity(fitted: Fitted, quantity_at: QuantityAt, *, level: float, p
     return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))
 
 
-def _any_correlation(fitted: Fitted, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:
+def _any_correlation(fitted: LmmFit, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:
     """Ends of a correlation that could not be followed there: -1 and 1, if a variance of 0 cannot be excluded.
 
     As the variance of one effect goes to 0 the correlation can have any value, and the model becomes that without the
@@ -130,7 +130,7 @@ def _any_correlation(fitted: Fitted, term: str, ends: tuple[End, End], *, level:
     return low, high
 
 
-def _drop_without(fitted: Fitted, effect: int) -> float:
+def _drop_without(fitted: LmmFit, effect: int) -> float:
     """Drop of -2l without one random effect; infinite, as of no use, if that model cannot be fitted."""
     try:
         return 2.0 * (fitted.estimates.loglik - loglik_without(fitted, {effect}))
@@ -139,13 +139,13 @@ def _drop_without(fitted: Fitted, effect: int) -> float:
 
 
 def profile_table(
-    fitted: Fitted, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Vcov, *, level: float
+    fitted: LmmFit, quantities: dict[str, tuple[Quantity, QuantityAt]], V: Vcov, *, level: float
 ) -> pd.DataFrame:
     """Profile intervals of several quantities; the statistic is the signed root of the LR test of 0.
 
     Parameters
     ----------
-    fitted : Fitted
+    fitted : LmmFit
         The fit.
     quantities : dict of term to (Quantity, function)
         Each at the optimum, and as a function of the estimates.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,9 @@ from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import RESIDUAL, Kind, parameter_names, qualified, residual_names, variance_floor
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.names import RESIDUAL, parameter_names, qualified, residual_names, variance_floor
+from mlmed.fit.protocol import Kind
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
@@ -23,6 +26,7 @@ __all__ = [
     "fit_sdcor_table",
     "headline_correlations",
     "places",
+    "sdcor_of",
 ]
 
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
@@ -31,7 +35,7 @@ Place = tuple[str, int, int]
 PAIRS = ["part", "equation1", "equation2", "term1", "term2"]
 
 
-def _between(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
+def _between(fitted: LmmFit, *, always: bool = False) -> LinearCovariance:
     """G as a function of psi."""
     estimates = fitted.estimates
     p, T, S = len(estimates.beta), len(estimates.tau), len(estimates.sigma2)
@@ -40,7 +44,7 @@ def _between(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
     return LinearCovariance(tuple(qualified(fitted, "random", always=always)), basis, variance_floor(fitted))
 
 
-def _within(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
+def _within(fitted: LmmFit, *, always: bool = False) -> LinearCovariance:
     """Sigma as a function of psi."""
     estimates, names = fitted.estimates, residual_names(fitted, always=always)
     first = len(estimates.beta) + len(estimates.tau)
@@ -48,7 +52,7 @@ def _within(fitted: Fitted, *, always: bool = False) -> LinearCovariance:
 
 
 def fit_sdcor_quantities(
-    fitted: Fitted, estimates: Estimates, *, moving: bool = False, always: bool = False
+    fitted: LmmFit, estimates: Estimates, *, moving: bool = False, always: bool = False
 ) -> dict[str, Quantity]:
     """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit.
 
@@ -60,7 +64,18 @@ def fit_sdcor_quantities(
     }
 
 
-def places(fitted: Fitted, kind: Kind) -> dict[str, Place]:
+@singledispatch
+def sdcor_of(fit: Any) -> dict[str, Quantity]:
+    """``sd()`` and ``cor()`` of the random effects and residuals of a fit, at its estimates; none without them."""
+    return {}
+
+
+@sdcor_of.register
+def _(fit: LmmFit) -> dict[str, Quantity]:
+    return fit_sdcor_quantities(fit, fit.estimates)
+
+
+def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:
     """Where every ``sd`` or ``correlation`` stands, by name."""
     at: list[Place] = []
     for part, matrix in (("random", _between(fitted)), ("residual", _within(fitted))):
@@ -70,7 +85,7 @@ def places(fitted: Fitted, kind: Kind) -> dict[str, Place]:
     return {term: place for (term, q), place in zip(found.items(), at, strict=True) if q.kind == kind}
 
 
-def entry_behind(fitted: Fitted, kind: Kind) -> dict[str, str]:
+def entry_behind(fitted: LmmFit, kind: Kind) -> dict[str, str]:
     """The variance of which an ``sd`` is the root, or the covariance that is 0 with a ``correlation``, by name."""
     estimates = fitted.estimates
     parts = (("random", estimates.tau_at), ("residual", estimates.sigma_at))
@@ -79,7 +94,7 @@ def entry_behind(fitted: Fitted, kind: Kind) -> dict[str, str]:
     return {term: names[place] for term, place in places(fitted, kind).items() if place in names}
 
 
-def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+def fit_sdcor_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     """group, term, estimate, std_error, conf_low, conf_high, note."""
     found, V = fit_sdcor_quantities(fitted, fitted.estimates), covariance(fitted, vcov)
     table = delta_table(list(found.values()), V, level=level)
@@ -88,7 +103,7 @@ def fit_sdcor_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
     return table[["group", "term", *NUMBERS]]
 
 
-def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+def correlations_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     """The correlations with the equations and effects that each is of."""
     table = fit_sdcor_table(fitted, vcov=vcov, level=level)
     kinds = [quantity.kind for quantity in fit_sdcor_quantities(fitted, fitted.estimates).values()]
@@ -104,7 +119,7 @@ def correlations_table(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFra
     return pd.concat([pairs, shown[NUMBERS]], axis=1)
 
 
-def headline_correlations(fitted: Fitted, *, vcov: str, level: float) -> pd.DataFrame:
+def headline_correlations(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     """Of every pair of responses the correlation of their intercepts and that of their residuals.
 
     Returns

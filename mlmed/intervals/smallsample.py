@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import said_of, std_error, wald_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.fit.vcov import covariance
 from mlmed.intervals.degrees import (
     DegreesOfFreedom,
@@ -78,7 +78,7 @@ class ErrorsAndDf:
 
 
 def errors_and_df(
-    fitted: Fitted,
+    fitted: LmmFit,
     quantities: Sequence[Quantity],
     quantities_at: Callable[[Estimates], Sequence[Quantity]],
     *,
@@ -156,7 +156,7 @@ def _of_df(df: float, name: str) -> str:
 
 
 def delta_with_df(
-    fitted: Fitted,
+    fitted: LmmFit,
     quantities: Mapping[str, Quantity],
     quantities_at: Callable[[Estimates], Mapping[str, Quantity]],
     *,

@@ -198,22 +198,23 @@ class Vcov:
         return np.flatnonzero(touched), own
 
 
-def stacked(parts: Sequence[Vcov], unknown: int, apart: str) -> Vcov:
+def stacked(parts: Sequence[Vcov], unknown: int | None, apart: str) -> Vcov:
     """Covariances of fits, one after the other: independent, but for one of which that is not known, and why not.
 
     Parameters
     ----------
     parts : sequence of Vcov
         Those of the fits.
-    unknown : int
-        Number of the fit whose covariances with the others are NaN.
+    unknown : int or None
+        Number of the fit whose covariances with the others are NaN; None where all are independent.
     apart : str
         Why they are.
     """
     ends = np.cumsum([0, *(len(part.matrix) for part in parts)])
     n, places = int(ends[-1]), [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
     matrix = np.zeros((n, n))
-    matrix[places[unknown]] = matrix[:, places[unknown]] = np.nan
+    if unknown is not None:
+        matrix[places[unknown]] = matrix[:, places[unknown]] = np.nan
     whole = matrix.copy()
     blocks = []
     for part, place in zip(parts, places, strict=True):

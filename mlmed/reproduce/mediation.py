@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlmed import datasets
 from mlmed.api.causal import CausalResults, causal
-from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.mediate import mediate
 from mlmed.api.piecewise import PiecewiseResults, piecewise
 from mlmed.fit.names import RESIDUAL
 from mlmed.names import labelled
@@ -19,7 +19,7 @@ from mlmed.report.stata import StataReport, StataRow
 from mlmed.reproduce.pairs import Pair, by_term, drawn_errors, drawn_pairs, mean_error, with_medians
 from mlmed.reproduce.summaries import brms_pairs, lmer_pairs
 from mlmed.reproduce.tables import Compared, Reproduction, published
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from mlmed.results.xtmixed import stata_report
 
 __all__ = ["framing", "stata_bpg", "yuan_mackinnon"]
@@ -52,10 +52,10 @@ def stata_bpg() -> Reproduction:
     )
 
 
-def _output(fit: MixedResults, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
+def _output(fit: Results, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
     """All numbers of one ``xtmixed`` output."""
-    stacked = isinstance(fit, MediationResults)
-    report = stata_report(fit.fitted, mediation=stacked, level=float(asked["level"]) / 100.0)
+    stacked = isinstance(fit, Results)
+    report = stata_report(fit.fit, mediation=stacked, level=float(asked["level"]) / 100.0)
     coefficients = {row.name: row for row in report.coefficients}
     for row in asked["coefficients"]:
         own = coefficients[row["term"]]
@@ -85,7 +85,7 @@ def _whole(report: StataReport, asked: dict[str, Any], ours_by: str) -> Iterator
         yield Pair(term, "", "Stata", printed, ours_by, ours)
 
 
-def _stata_effects(fit: MediationResults, pieces: PiecewiseResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _stata_effects(fit: Results, pieces: PiecewiseResults, asked: dict[str, Any]) -> Iterator[Pair]:
     """Paths and effects as the page computes them: with 1.96, not the quantile of the normal distribution."""
     rows = by_term(fit.effects())
     for term in ("a", "b", "cprime", "cov_ab"):
@@ -106,7 +106,7 @@ def _stata_effects(fit: MediationResults, pieces: PiecewiseResults, asked: dict[
             yield Pair(term, ours_by="separate, ML", ours=row["estimate"])
 
 
-def _stata_notes(pieces: PiecewiseResults, joint: MediationResults) -> tuple[str, ...]:
+def _stata_notes(pieces: PiecewiseResults, joint: Results) -> tuple[str, ...]:
     rows = joint.effects().set_index("term")["estimate"]
     naive = by_term(pieces.effects())["indirect"]["estimate"]
     return (
@@ -292,15 +292,15 @@ OURS = ("estimate", "std_error", "conf_low", "conf_high")
 class _Fits:
     """Everything of ours that is compared: the joint fits and the two separate ones."""
 
-    reml: MediationResults
-    ml: MediationResults
+    reml: Results
+    ml: Results
     pieces: PiecewiseResults
     outcomes: CausalResults
 
     @property
-    def med(self) -> MixedResults:
+    def med(self) -> Results:
         """The separate mediator equation."""
-        assert isinstance(self.pieces.mediator, MixedResults)
+        assert isinstance(self.pieces.mediator, Results)
         return self.pieces.mediator
 
     @property
@@ -389,7 +389,7 @@ def _covariances(fits: _Fits, asked: dict[str, Any]) -> Iterator[Pair]:
                 yield Pair(term, "", "lme4", lme4[i, j], "separate", float(pieces[i, j]))
 
 
-def _correlations(fit: MediationResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _correlations(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     rows = [row for row in asked["brms"]["group_level"] if row["term"].startswith("cor(")]
     own = {short: name for _, short, name in RANDOM}
     position = {name: k for k, name in enumerate(fit.G.index)}
@@ -401,7 +401,7 @@ def _correlations(fit: MediationResults, asked: dict[str, Any]) -> Iterator[Pair
     yield from brms_pairs(rows, fit.nlcom(expressions), ours_by="REML")
 
 
-def _yuan_effects(fit: MediationResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _yuan_effects(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """Stan's generated quantities and brms' hypothesis."""
     expressions = {
         "naive_ind_effect": "a*b",

@@ -25,7 +25,7 @@ from mlmed.reproduce.summaries import (
 )
 from mlmed.reproduce.tables import Compared, Reproduction, published, reference
 from mlmed.results.location_scale.results import LocationScaleResults
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 __all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5", "gpa", "sleepstudy"]
 
@@ -66,7 +66,7 @@ def gpa() -> Reproduction:
     )
 
 
-def _modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
+def _modes(fit: Results, rows: list[dict[str, str]]) -> Iterator[Pair]:
     """The printed conditional means against the conditional modes."""
     table = fit.ranef()
     modes = by_term(table[table["effect"] == "Intercept"].rename(columns={"group": "term"}))
@@ -81,7 +81,7 @@ def _modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
             yield Pair(term, quantity, "brms", row[key], "ours", own[column])
 
 
-def _lme4_modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]:
+def _lme4_modes(fit: Results, rows: list[dict[str, str]]) -> Iterator[Pair]:
     """Conditional modes and conditional standard deviations of lme4."""
     table = fit.ranef()
     own = by_term(table.assign(term=table["effect"] + " " + table["group"].astype(str)))
@@ -91,7 +91,7 @@ def _lme4_modes(fit: MixedResults, rows: list[dict[str, str]]) -> Iterator[Pair]
         yield Pair(term, "SE", "lme4", row["se"], "ours", own[term]["std_error"])
 
 
-def _farthest(fit: MixedResults, rows: list[dict[str, str]]) -> str:
+def _farthest(fit: Results, rows: list[dict[str, str]]) -> str:
     """Say how far ours are from lme4's, at most."""
     pairs = list(_lme4_modes(fit, rows))
     sd = {name: float(np.sqrt(fit.G.loc[name, name])) for name in fit.G.index}
@@ -123,7 +123,7 @@ def sleepstudy() -> Reproduction:
     )
 
 
-def _sleepstudy(fit: MixedResults, asked: dict[str, list[dict[str, str]]]) -> Iterator[Pair]:
+def _sleepstudy(fit: Results, asked: dict[str, list[dict[str, str]]]) -> Iterator[Pair]:
     """Estimates, errors, degrees of freedom and variances of lme4, lmerTest and pbkrtest."""
     plain, adjusted = (by_term(fit.tidy(ddf=ddf)) for ddf in ("satterthwaite", "kenward-roger"))
     names = {lmer_name(name): name for name in fit.params.index}
@@ -200,13 +200,13 @@ def affect_m3() -> Reproduction:
     return _multivariate("affect-m3", "two responses on both lags, six random effects", fit, facts, more)
 
 
-def _two_responses(facts: Mapping[str, Any]) -> MixedResults:
+def _two_responses(facts: Mapping[str, Any]) -> Results:
     data = datasets.load("williams")
     return mixed(facts["formulas"], data, method="reml", residual=facts["residual"])
 
 
 def _multivariate(
-    name: str, title: str, fit: MixedResults, facts: Mapping[str, Any], more: list[Compared] | None = None
+    name: str, title: str, fit: Results, facts: Mapping[str, Any], more: list[Compared] | None = None
 ) -> Reproduction:
     """The page's summary, what else it prints, and nlme."""
     theirs, ours = reference("williams")[name.removeprefix("affect-")], sd_cor(fit)
@@ -228,7 +228,7 @@ def _multivariate(
     )
 
 
-def _others(fit: MixedResults, ours: pd.DataFrame, asked: Mapping[str, Any], by: str) -> Iterator[Pair]:
+def _others(fit: Results, ours: pd.DataFrame, asked: Mapping[str, Any], by: str) -> Iterator[Pair]:
     """Estimates and errors of other software, and its log-likelihood."""
     own = by_term(ours)
     for row in asked["estimates"]:

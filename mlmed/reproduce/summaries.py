@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlmed.names import labelled
 from mlmed.reproduce.pairs import Pair, by_term, mean_error
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 __all__ = [
     "brms_pairs",
@@ -38,9 +38,7 @@ def lmer_name(name: str) -> str:
     return "(Intercept)" if name == "Intercept" else name
 
 
-def lmer_pairs(
-    fit: MixedResults, asked: Mapping[str, Any], data: pd.DataFrame, *, ours_by: str = "ours"
-) -> Iterator[Pair]:
+def lmer_pairs(fit: Results, asked: Mapping[str, Any], data: pd.DataFrame, *, ours_by: str = "ours") -> Iterator[Pair]:
     """Every number of a printed ``summary`` of ``lmer``."""
 
     def pair(term: str, printed: str, ours: float, quantity: str = "") -> Pair:
@@ -64,7 +62,7 @@ def lmer_pairs(
         yield pair(f"scaled residuals, {name}", asked["scaled_residuals"][name], ours)
 
 
-def _random(fit: MixedResults, asked: list[dict[str, Any]], pair: Any) -> Iterator[Pair]:
+def _random(fit: Results, asked: list[dict[str, Any]], pair: Any) -> Iterator[Pair]:
     """Variances, standard deviations and correlations of the random effects."""
     names, G = [lmer_name(name) for name in fit.G.index], fit.G.to_numpy()
     sd, sigma2 = np.sqrt(np.diag(G)), float(fit.sigma2.iloc[0])
@@ -78,9 +76,9 @@ def _random(fit: MixedResults, asked: list[dict[str, Any]], pair: Any) -> Iterat
             yield pair(f"corr {names[j]}, {name}", printed, G[k, j] / (sd[k] * sd[j]))
 
 
-def scaled_residuals(fit: MixedResults, data: pd.DataFrame) -> np.ndarray:
+def scaled_residuals(fit: Results, data: pd.DataFrame) -> np.ndarray:
     """Residuals of the conditional fit over the residual standard deviation, (nobs,)."""
-    response = fit.fitted.layout.equations[0].name
+    response = fit.fit.layout.equations[0].name
     residuals = data[response] - np.asarray(fit.predict(data, of="cluster"))
     return np.asarray(residuals / np.sqrt(fit.sigma2.iloc[0]), dtype=np.float64)
 
@@ -140,7 +138,7 @@ def printed_rows(asked: Mapping[str, Any], responses: Mapping[str, str]) -> list
     return [{**row, "term": our_term(row["term"], responses)} for row in rows]
 
 
-def sd_cor(fit: MixedResults) -> pd.DataFrame:
+def sd_cor(fit: Results) -> pd.DataFrame:
     """Fixed effects, then sds and correlations of random effects and residuals: term, estimate, std_error, ends."""
     return pd.concat([fit.fixef(), fit.sdcor().drop(columns="group")], ignore_index=True)
 

@@ -16,7 +16,7 @@ from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.values import is_numeric
 from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted, design_of
+from mlmed.fit.lmm import LmmFit, design_of
 from mlmed.fit.names import shown_clusters
 from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole
 from mlmed.results.grid import check_held, check_points, refuse_held_jumps
@@ -63,7 +63,7 @@ class Line:
     held: frozenset[str] = frozenset()
 
 
-def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
+def line_along(fitted: LmmFit, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
     """The grid: ``points`` values over the range of a number, the levels of a factor, or the values given.
 
     Raises
@@ -86,7 +86,7 @@ def line_along(fitted: Fitted, variable: str, *, at: Mapping[str, Any] | None, p
     return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers, frozenset(held))
 
 
-def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
+def _equations_with(fitted: LmmFit, variable: str) -> tuple[int, ...]:
     """Those that have the predictor."""
     every = [equation.predictors for equation in fitted.spec.equations]
     check_text(variable, "variable", "a predictor")
@@ -98,7 +98,7 @@ def _equations_with(fitted: Fitted, variable: str) -> tuple[int, ...]:
     return numbers
 
 
-def _spaced(fitted: Fitted, numbers: tuple[int, ...], variable: str, points: int) -> list[Any]:
+def _spaced(fitted: LmmFit, numbers: tuple[int, ...], variable: str, points: int) -> list[Any]:
     """Values over the range of the rows that the equations used; both truth values."""
     if fitted.table is None:
         layout = fitted.layout.equations[numbers[0]]
@@ -113,7 +113,7 @@ def _spaced(fitted: Fitted, numbers: tuple[int, ...], variable: str, points: int
     return list(np.linspace(column.min(), column.max(), points))
 
 
-def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
+def given_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
     """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
 
     The slope of x in the equation of y is then the direct effect. Of predictors in ``own`` every cluster has its own
@@ -131,7 +131,7 @@ def given_note(fitted: Fitted, line: Line, own: Collection[str] = ()) -> str:
     return "; ".join(notes)
 
 
-def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFrame:
+def conditional_table(fitted: LmmFit, line: Line, *, level: float) -> pd.DataFrame:
     """response, the variable, estimate, std_error, conf_low, conf_high: x'beta along a line, one block per response."""
     level = check_level(level)
     blocks = []
@@ -146,7 +146,7 @@ def conditional_table(fitted: Fitted, line: Line, *, level: float) -> pd.DataFra
     return with_limits(pd.concat(blocks, ignore_index=True), level)
 
 
-def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
+def choose_clusters(fitted: LmmFit, clusters: Any, seed: int | None) -> Indices:
     """Positions of all clusters, of a number of them drawn at random, or of those with the given ids, each once.
 
     An id may be given as tables show it: as text, ``"1:0"`` for the combination ``(1, 0)``.
@@ -164,7 +164,7 @@ def choose_clusters(fitted: Fitted, clusters: Any, seed: int | None) -> Indices:
     return _positions(fitted, list(clusters))
 
 
-def _positions(fitted: Fitted, wanted: list[Any]) -> Indices:
+def _positions(fitted: LmmFit, wanted: list[Any]) -> Indices:
     """Where the ids stand, first as they are, then as they are shown."""
     places = {name: k for k, name in enumerate(fitted.clusters)}
     shown = [str(name) for name in shown_clusters(fitted.clusters)]
@@ -185,7 +185,7 @@ def _positions(fitted: Fitted, wanted: list[Any]) -> Indices:
     return np.array(list(dict.fromkeys(found)), dtype=np.intp)
 
 
-def own_values(fitted: Fitted, line: Line) -> pd.DataFrame:
+def own_values(fitted: LmmFit, line: Line) -> pd.DataFrame:
     """Values (J, variables) of the predictors that each cluster has one value of, but for those that the user holds.
 
     Without columns where there are none, or where the fit has no rows to read them from.
@@ -204,7 +204,7 @@ def own_values(fitted: Fitted, line: Line) -> pd.DataFrame:
     return cluster_table(table, design.codes, [name for name in free if levels[name] == 2])
 
 
-def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
+def cluster_lines(fitted: LmmFit, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
     """response, the variable, estimate: X beta + Z u along a line; the index is the id of each chosen cluster.
 
     ``own`` are values (J, variables) that stand in for those of the line; a line of a cluster without one is NaN.
@@ -224,7 +224,7 @@ def cluster_lines(fitted: Fitted, line: Line, chosen: Indices, own: pd.DataFrame
     return pd.concat(blocks)
 
 
-def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
+def observed_points(fitted: LmmFit, line: Line) -> pd.DataFrame:
     """response, the variable, estimate: the values of the rows that an equation used.
 
     Raises
@@ -232,7 +232,7 @@ def observed_points(fitted: Fitted, line: Line) -> pd.DataFrame:
     EffectError
         The fit has no rows.
     """
-    responses = fitted(of="population") + fitted.residuals(of="population")
+    responses = fitted.fitted(of="population") + fitted.residuals(of="population")
     frame = responses.to_frame() if isinstance(responses, pd.Series) else responses
     column = select_columns(fitted.table, {line.variable})[line.variable]
     x = column.astype(np.float64) if is_numeric(column) else column

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
-from mlmed.fit.lmm import Fitted
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
 
-__all__ = ["SCHEMA", "flat_table", "interval_entry", "plain", "records", "to_json"]
+__all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
 
 #: Name and version of the JSON layout; a change of meaning changes the number.
-SCHEMA = "mlmed.fit/1"
+SCHEMA = "mlmed/1"
 #: Options that do not change a number.
 WORKING = ("n_jobs", "progress")
-#: Options that documents and headings call otherwise.
-_CALLED = {"method": "ends"}
 
 
 def plain(value: Any) -> Any:
@@ -47,23 +46,19 @@ def interval_entry(asked: Mapping[str, Any]) -> dict[str, Any]:
     kind = given.pop("interval", "delta")
     if "at" in given:
         given["at"] = {name: plain(value) for name, value in given["at"].items()}
-    return {"interval": kind, "options": {_CALLED.get(name, name): plain(value) for name, value in given.items()}}
+    return {"interval": kind, "options": {name: plain(value) for name, value in given.items()}}
 
 
-def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) -> str:
-    """JSON text; a number that does not exist is null and its row's ``note`` says why.
+@singledispatch
+def document_of(fit: Any) -> dict[str, Any]:
+    """What a document says of a fit beside its tables."""
+    raise EffectError(f"{fit.kind} has no document of its own")
 
-    Parameters
-    ----------
-    fitted : Fitted
-        The fit.
-    sections : mapping of str to DataFrame
-        Tables by name.
-    **extra
-        Further entries of the document.
-    """
+
+@document_of.register
+def _(fitted: LmmFit) -> dict[str, Any]:
     certificate = fitted.optimum.certificate
-    document: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "equations": [equation.text for equation in fitted.spec.equations],
         "method": fitted.spec.method,
@@ -84,10 +79,7 @@ def to_json(fitted: Fitted, sections: Mapping[str, pd.DataFrame], **extra: Any) 
         "n_optima": fitted.optimum.searched.n_optima,
         "optima": fitted.optima,
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
-        **extra,
     }
-    document |= {name: records(table) for name, table in sections.items()}
-    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -9,8 +9,9 @@ import numpy as np
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import known_name
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import Kind, parameter_names, parameters
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.names import parameter_names, parameters
+from mlmed.fit.protocol import Kind
 from mlmed.intervals.functions import QuantitiesAt, parameters_at, quantity_of
 from mlmed.intervals.profile_search import QuantityAt
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities
@@ -28,12 +29,12 @@ RANGES: dict[Kind, tuple[float, float, str]] = {
 WAY_OUT = " That a random effect has no variance can be tested, as 'var(...) = 0'"
 
 
-def test_equation(fitted: Fitted, hypothesis: str, named_at: QuantitiesAt) -> LRTest:
+def test_equation(fitted: LmmFit, hypothesis: str, named_at: QuantitiesAt) -> LRTest:
     """Test one restriction, everything else re-estimated.
 
     Parameters
     ----------
-    fitted : Fitted
+    fitted : LmmFit
         The fit.
     hypothesis : str
         Two expressions, or an expression and a number.
@@ -83,13 +84,13 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _known(fitted: Fitted) -> dict[str, Quantity]:
+def _known(fitted: LmmFit) -> dict[str, Quantity]:
     """Every parameter, standard deviation and correlation by name."""
     shown = fit_sdcor_quantities(fitted, fitted.estimates)
     return {**shown, **parameters_at(parameters(fitted), fitted.estimates)}
 
 
-def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
+def _check_range(fitted: LmmFit, quantity: Quantity, value: float) -> None:
     """Refuse a value that a variance, standard deviation or correlation cannot have."""
     name, kind = quantity.term, quantity.kind
     if kind not in RANGES:
@@ -105,7 +106,7 @@ def _check_range(fitted: Fitted, quantity: Quantity, value: float) -> None:
 
 
 def _as_parameter(
-    fitted: Fitted, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
+    fitted: LmmFit, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
 ) -> tuple[str, float]:
     """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
     name = quantity.term

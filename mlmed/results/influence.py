@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.delta import Quantity, said_of, std_error
+from mlmed.effects.catalogue import EffectSet
+from mlmed.effects.delta import said_of, std_error
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import parameter_names, psi, shown_clusters
-from mlmed.intervals.bootstrap import with_parameters
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.names import shown_clusters
 from mlmed.lmm.influence import one_step_changes, refit_changes
 from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.vcov import Vcov
@@ -105,15 +104,14 @@ class InfluenceResults:
 
 
 def influence_of(
-    fitted: Fitted,
-    quantities: dict[str, Quantity],
-    make: Callable[[Array], dict[str, Array]],
+    fitted: LmmFit,
+    effects: EffectSet,
     V: Vcov,
     *,
     refit: bool | None,
     n_jobs: int | None = None,
 ) -> InfluenceResults:
-    """Leave every cluster out in turn; ``make`` turns parameter vectors into effects."""
+    """Leave every cluster out in turn; effects and parameters of each."""
     n_jobs = check_jobs(n_jobs)
     refit = refit if refit is None else check_flag(refit, "refit")
     if refit is None:  # one Newton step does not exist at a singular optimum
@@ -123,8 +121,7 @@ def influence_of(
         found = refit_changes(fitted.working, fitted.optimum, products, reml=fitted.reml, n_jobs=n_jobs)
     else:
         found = one_step_changes(fitted.working, fitted.optimum, products, reml=fitted.reml)
-    here, names = psi(fitted), parameter_names(fitted)
-    moved = with_parameters(make, names, here + found.changes)
+    quantities, moved = effects.drawn, effects.columns(fitted.psi + found.changes)
     index = pd.Index(shown_clusters(fitted.clusters), name=fitted.group_name)
     changes = pd.DataFrame({term: values - quantities[term].estimate for term, values in moved.items()}, index=index)
     errors = {term: std_error(quantities[term], V) for term in moved}

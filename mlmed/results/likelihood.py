@@ -12,7 +12,7 @@ from mlmed.data.grams import total_gram
 from mlmed.effects.lrt import NO_DIFFERENCE, lr_statistic, mixture_p
 from mlmed.errors import EffectError
 from mlmed.fit.left_out import loglik_without
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import parameter_names, qualified
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import QuantityAt, constrained
@@ -72,7 +72,7 @@ def _mixture_note(df: int) -> str:
     return note + CONSERVATIVE_NOTE.format(covariances=df - 1) if df > 2 else note
 
 
-def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, value: float) -> LRTest:
+def test_constraint(fitted: LmmFit, hypothesis: str, quantity_at: QuantityAt, value: float) -> LRTest:
     """Test that one quantity has a value, everything else re-estimated."""
     profiler = profiler_of(fitted, quantity_at)
     at = constrained(profiler, value)
@@ -83,7 +83,7 @@ def test_constraint(fitted: Fitted, hypothesis: str, quantity_at: QuantityAt, va
     return LRTest(hypothesis, chi2, 1, float(chdtrc(1, chi2)), fitted.estimates.loglik - 0.5 * at.drop, note)
 
 
-def variance_in(fitted: Fitted, name: str) -> int | None:
+def variance_in(fitted: LmmFit, name: str) -> int | None:
     """Position in u of the random effect whose variance a name is; None for anything else."""
     names = parameter_names(fitted)[len(fitted.estimates.beta) :][: len(fitted.estimates.tau)]
     if name not in names:
@@ -92,7 +92,7 @@ def variance_in(fitted: Fitted, name: str) -> int | None:
     return int(i) if i == j else None
 
 
-def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
+def test_variance(fitted: LmmFit, hypothesis: str, effect: int) -> LRTest:
     """Test that a random effect has variance 0: the fit without it (Self & Liang 1987, Stram & Lee 1994)."""
     block = next(block for block in fitted.working.blocks if effect in block.index)
     if block.structure == "exchangeable" and len(block.index) > 1:
@@ -104,7 +104,7 @@ def test_variance(fitted: Fitted, hypothesis: str, effect: int) -> LRTest:
     return LRTest(hypothesis, chi2, df, mixture_p(chi2, df), llf, _mixture_note(df))
 
 
-def compare_fits(first: Fitted, second: Fitted) -> pd.DataFrame:
+def compare_fits(first: LmmFit, second: LmmFit) -> pd.DataFrame:
     """Two fits side by side, with the likelihood-ratio test where one is nested in the other.
 
     Returns
@@ -128,7 +128,7 @@ def compare_fits(first: Fitted, second: Fitted) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _formula(fitted: Fitted) -> str:
+def _formula(fitted: LmmFit) -> str:
     """The formulas, and what of the covariance structures is not the default."""
     text = "; ".join(equation.text for equation in fitted.spec.equations)
     asked = fitted.spec.covariance
@@ -137,7 +137,7 @@ def _formula(fitted: Fitted) -> str:
     return f"{text} ({', '.join(notes)})" if notes else text
 
 
-def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
+def _refuse_incomparable(first: LmmFit, second: LmmFit) -> None:
     for fitted in (first, second):
         if not fitted.converged:
             raise EffectError(f"the fit of {_formula(fitted)} is not certified, so it cannot be compared")
@@ -157,7 +157,7 @@ def _refuse_incomparable(first: Fitted, second: Fitted) -> None:
         )
 
 
-def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float, float]]:
+def _moments(fitted: LmmFit) -> dict[tuple[int, str], tuple[float, float, float, float]]:
     """Rows, mean, sd and correlation with the response (0 for a constant) of every column of every equation."""
     found = {}
     for number, equation in enumerate(fitted.layout.equations):
@@ -173,7 +173,7 @@ def _moments(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float,
     return found | _pairs_of_responses(fitted)
 
 
-def _pairs_of_responses(fitted: Fitted) -> dict[tuple[int, str], tuple[float, float, float, float]]:
+def _pairs_of_responses(fitted: LmmFit) -> dict[tuple[int, str], tuple[float, float, float, float]]:
     """Rows that have two responses and their correlation there: whose value stands beside whose."""
     grams, equations, found = fitted.grams, fitted.layout.equations, {}
     for r, first in enumerate(equations):
@@ -194,11 +194,11 @@ def _same(ours: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
     return bool(n == 0.0 and mean <= close and spread <= close and correlation <= SAME_COLUMN)
 
 
-def _shown(fitted: Fitted) -> str:
+def _shown(fitted: LmmFit) -> str:
     return ", ".join(f"{e.name} ({fitted.grams.nobs(r)} rows)" for r, e in enumerate(fitted.layout.equations))
 
 
-def _covariances_nested(small: Fitted, large: Fitted) -> bool:
+def _covariances_nested(small: LmmFit, large: LmmFit) -> bool:
     """Whether every covariance matrix of the smaller model is one of the larger: the spans of their E_k (eq. 14)."""
     names = [qualified(fitted, "random") for fitted in (small, large)]
     same_clusters = small.spec.group == large.spec.group and small.clusters.sort_values().equals(
@@ -215,7 +215,7 @@ def _covariances_nested(small: Fitted, large: Fitted) -> bool:
     return bool(np.linalg.matrix_rank(both) == np.linalg.matrix_rank(span))
 
 
-def _nested_test(small: Fitted, large: Fitted) -> tuple[float, float, float, str]:
+def _nested_test(small: LmmFit, large: LmmFit) -> tuple[float, float, float, str]:
     """chi2, df, p and note; NaN and the reason where the fits are not nested."""
     df = large.n_parameters - small.n_parameters
     if df == 0:

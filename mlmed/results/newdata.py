@@ -14,7 +14,7 @@ from mlmed.data.ids import cluster_codes
 from mlmed.data.probing import encode_as_fitted, known_clusters
 from mlmed.data.values import refuse_infinite
 from mlmed.errors import DataError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 
 __all__ = ["NewRows", "given_responses", "own_effects", "read_rows"]
 
@@ -41,14 +41,14 @@ class NewRows:
     at: NDArray[np.intp]
 
 
-def own_effects(fitted: Fitted, number: int) -> tuple[slice, slice]:
+def own_effects(fitted: LmmFit, number: int) -> tuple[slice, slice]:
     """Which fixed and which random effects of the model belong to an equation."""
     before, own = fitted.layout.equations[:number], fitted.layout.equations[number]
     p, q = sum(len(e.fixed) for e in before), sum(len(e.random) for e in before)
     return slice(p, p + len(own.fixed)), slice(q, q + len(own.random))
 
 
-def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool, between: bool = False) -> NewRows:
+def read_rows(fitted: LmmFit, number: int, newdata: Any, *, clusters: bool, between: bool = False) -> NewRows:
     """Encode new rows as the rows of the fit were; ``clusters``: also find theirs; ``between``: they hold means.
 
     Raises
@@ -74,14 +74,14 @@ def read_rows(fitted: Fitted, number: int, newdata: Any, *, clusters: bool, betw
     return NewRows(complete, X, np.concatenate(Z, axis=1), at)
 
 
-def given_responses(fitted: Fitted, number: int) -> list[str]:
+def given_responses(fitted: LmmFit, number: int) -> list[str]:
     """Predictors of an equation that other equations have as their response, in the order of those equations."""
     equations = fitted.spec.equations
     own = equations[number].predictors
     return [name for equation in equations for name in sorted(equation.response_columns & own)]
 
 
-def _need_given_responses(fitted: Fitted, number: int, newdata: Any) -> None:
+def _need_given_responses(fitted: LmmFit, number: int, newdata: Any) -> None:
     """Say why the column of a mediator is needed, where it is missing."""
     missing = [name for name in given_responses(fitted, number) if name not in column_names(newdata)]
     if missing:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.intervals.sdcor import correlations_table
 from mlmed.options import check_flag, check_list
 from mlmed.report.curve_plots import plot_curves, plot_lines
@@ -32,7 +32,7 @@ __all__ = ["conditional_plot", "correlations_plot", "ranef_plot", "spaghetti_plo
 
 
 def conditional_plot(
-    fitted: Fitted,
+    fitted: LmmFit,
     variable: str,
     *,
     at: Mapping[str, Any] | None,
@@ -48,7 +48,7 @@ def conditional_plot(
 
 
 def spaghetti_plot(
-    fitted: Fitted,
+    fitted: LmmFit,
     variable: str,
     *,
     clusters: int | Sequence[Any] | None,
@@ -66,7 +66,7 @@ def spaghetti_plot(
     return plot_lines(lines, population, variable=variable, group=fitted.group_name, note=note)
 
 
-def ranef_plot(fitted: Fitted, effect: str | Sequence[str] | None, *, level: float) -> list[Axes]:
+def ranef_plot(fitted: LmmFit, effect: str | Sequence[str] | None, *, level: float) -> list[Axes]:
     """Draw conditional modes by rank with their intervals, a panel per effect."""
     table = ranef_table(fitted, level=level)
     known = list(dict.fromkeys(table["effect"]))
@@ -81,7 +81,7 @@ def ranef_plot(fitted: Fitted, effect: str | Sequence[str] | None, *, level: flo
     return plot_caterpillar(pd.concat(parts), level=level)
 
 
-def correlations_plot(fitted: Fitted, *, vcov: str, level: float) -> Axes:
+def correlations_plot(fitted: LmmFit, *, vcov: str, level: float) -> Axes:
     """Draw correlations between clusters and within."""
     table = correlations_table(fitted, vcov=vcov, level=level)
     if not len(table):

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import OF, PREDICTION_INTERVALS, check_level, one_of
 from mlmed.results.newdata import NewRows, own_effects, read_rows
 
-__all__ = ["predict", "prediction_table", "row_means", "row_variances", "with_limits"]
+__all__ = ["prediction_table", "predictions", "row_means", "row_variances", "with_limits"]
 
 Array = NDArray[np.float64]
 
 
-def predict(fitted: Fitted, newdata: Any, *, of: str) -> pd.DataFrame | pd.Series:
+def predictions(fitted: LmmFit, newdata: Any, *, of: str) -> pd.DataFrame | pd.Series:
     """X beta, plus Z u for ``of="cluster"``; one column per equation."""
     law = _law_for(fitted, of)
     columns = {}
@@ -33,7 +33,7 @@ def predict(fitted: Fitted, newdata: Any, *, of: str) -> pd.DataFrame | pd.Serie
     return out if len(columns) > 1 else out.iloc[:, 0]
 
 
-def prediction_table(fitted: Fitted, newdata: Any, *, of: str, interval: str, level: float) -> pd.DataFrame:
+def prediction_table(fitted: LmmFit, newdata: Any, *, of: str, interval: str, level: float) -> pd.DataFrame:
     """row, response, estimate, std_error, conf_low, conf_high; one block of rows per response."""
     one_of(interval, PREDICTION_INTERVALS, "interval")
     level = check_level(level)
@@ -60,12 +60,12 @@ def _index_of(newdata: Any) -> pd.Index | None:
     return newdata.index if isinstance(newdata, pd.DataFrame | pd.Series) else None
 
 
-def _law_for(fitted: Fitted, of: str) -> ModeLaw | None:
+def _law_for(fitted: LmmFit, of: str) -> ModeLaw | None:
     one_of(of, OF, "of")
     return fitted.law() if of == "cluster" else None
 
 
-def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
+def row_means(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
     """Expected responses, (n,); the population's where the cluster is unknown."""
     fixed, random = own_effects(fitted, number)
     found: Array = rows.X @ fitted.estimates.beta[fixed]
@@ -75,7 +75,7 @@ def row_means(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None) -
     return found
 
 
-def row_variances(fitted: Fitted, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
+def row_variances(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
     """Variances of the error of ``row_means``, (n,); ``new_row``: as a prediction of a response and not of its mean.
 
     A row of a new cluster differs from the population by its own z'u, at ``of="cluster"`` always, in the population

@@ -18,7 +18,7 @@ from mlmed.effects.predictive import (
     response_statistics,
     shown_values,
 )
-from mlmed.fit.lmm import Fitted, design_of
+from mlmed.fit.lmm import LmmFit, design_of
 from mlmed.lmm.rowwise import ResponseSampler, cluster_law, population_law, residual_root, row_model
 from mlmed.lmm.simulation import at_optimum
 from mlmed.options import (
@@ -42,14 +42,14 @@ Array = NDArray[np.float64]
 TITLES = {"population": "new clusters", "cluster": "the clusters of the data"}
 
 
-def simulated(fitted: Fitted, n: int, *, seed: int | None, of: str) -> pd.DataFrame:
+def simulated(fitted: LmmFit, n: int, *, seed: int | None, of: str) -> pd.DataFrame:
     """New responses for the rows that were fitted, from the model at its estimates."""
     n, seed = check_count(n, "sets of responses"), check_seed(seed, "simulate()")
     sampler = _sampler(fitted, of, "simulate()")
     return _frame(fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
 
-def check_table(fitted: Fitted, n: int, *, seed: int | None, of: str, level: float) -> pd.DataFrame:
+def check_table(fitted: LmmFit, n: int, *, seed: int | None, of: str, level: float) -> pd.DataFrame:
     """Statistics of the data beside those of simulated sets."""
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
     level = check_level(level)
@@ -60,7 +60,7 @@ def check_table(fitted: Fitted, n: int, *, seed: int | None, of: str, level: flo
     return comparison(observed, replicate(task, n, seed=seed), notes, level=level)
 
 
-def check_plot(fitted: Fitted, n: int, *, seed: int | None, density: Density, of: str) -> list[Axes]:
+def check_plot(fitted: LmmFit, n: int, *, seed: int | None, density: Density, of: str) -> list[Axes]:
     """Densities of the observed responses over those of simulated sets."""
     one_of(density, DENSITIES, "density")
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
@@ -89,7 +89,7 @@ class _Summary:
         return response_statistics(self.sampler.draw(rng), self.responses)
 
 
-def _sampler(fitted: Fitted, of: str, what: str) -> ResponseSampler:
+def _sampler(fitted: LmmFit, of: str, what: str) -> ResponseSampler:
     """The model with its rows, and the law of the random effects."""
     one_of(of, OF, "of")
     design = design_of(fitted, what, "use bootstrap(kind='parametric'), which refits sets drawn as cross-products")
@@ -101,12 +101,12 @@ def _sampler(fitted: Fitted, of: str, what: str) -> ResponseSampler:
     return ResponseSampler(model, law, root, grams.shift[at], grams.scale[at], design.at)
 
 
-def _responses(fitted: Fitted, sampler: ResponseSampler) -> tuple[ResponseClusters, ...]:
+def _responses(fitted: LmmFit, sampler: ResponseSampler) -> tuple[ResponseClusters, ...]:
     names = [equation.name for equation in fitted.layout.equations]
     return response_clusters(names, sampler.observed, sampler.codes)
 
 
-def _frame(fitted: Fitted, at: NDArray[np.intp], sets: list[Array]) -> pd.DataFrame:
+def _frame(fitted: LmmFit, at: NDArray[np.intp], sets: list[Array]) -> pd.DataFrame:
     """Sets (R, N) on the rows ``at`` of the user's table."""
     names = [equation.name for equation in fitted.layout.equations]
     values = np.full((fitted.layout.total, len(sets) * len(names)), np.nan)

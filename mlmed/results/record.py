@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.report.optimization import Optimization
+from mlmed.results.abilities import Held
 
-__all__ = ["optimization_record"]
+__all__ = ["optimization"]
 
 
-def optimization_record(fitted: Fitted) -> Optimization:
-    """History and certificate of a fit."""
+def optimization(self: Held) -> Optimization:
+    """History of the optimization and the certificate of the optimum."""
+    fitted: LmmFit = self.fit
     steps, certificate = fitted.optimum.steps, fitted.optimum.certificate
     shift = fitted.working.units.criterion_shift(fitted.working.problem.nobs, reml=fitted.reml)
     return Optimization(

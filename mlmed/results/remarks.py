@@ -14,7 +14,7 @@ from mlmed.data.ids import doubtful_ids
 from mlmed.data.layout import EquationLayout
 from mlmed.data.values import MARKS
 from mlmed.effects.paths import Paths
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.formula import Equation, term_variables
 from mlmed.lmm.checks import COLLINEAR, within_share
 from mlmed.names import display_name
@@ -25,12 +25,12 @@ from mlmed.text import display_level
 __all__ = ["mediation_notes", "table_notes", "two_valued"]
 
 
-def mediation_notes(fitted: Fitted, treatment: str, paths: Paths | None) -> list[Note]:
+def mediation_notes(fitted: LmmFit, treatment: str, paths: Paths | None) -> list[Note]:
     """Notes on a joint mediation model; all from cross-products, so also where there are no rows.
 
     Parameters
     ----------
-    fitted : Fitted
+    fitted : LmmFit
         Mediator first.
     treatment : str
         The column that plays x.
@@ -76,7 +76,7 @@ def two_valued(role: str, name: str, values: tuple[float, float]) -> Note:
     )
 
 
-def _is_split(fitted: Fitted, paths: Paths) -> bool:
+def _is_split(fitted: LmmFit, paths: Paths) -> bool:
     """Whether unlabelled terms that stand alone are why the slopes of a and b do not covary."""
     plain = [sum(t.label is None and t.correlated for t in equation.random) for equation in fitted.spec.equations]
     if max(plain) < 2 or not (paths.a.random.any() and paths.b.random.any()):

@@ -6,40 +6,44 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.fit.lmm import Fitted, boundary_text, certified_text, empty_text, starts_text
+from mlmed.fit.lmm import LmmFit, boundary_text, certified_text, empty_text, starts_text
 from mlmed.intervals.sdcor import headline_correlations
 from mlmed.numerics.certificate import Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
 from mlmed.results.document import interval_entry
-from mlmed.results.tables import sections
+from mlmed.results.tables import fixed_table, variance_table
 
 __all__ = ["effects_text", "errors_named", "evidence_text", "letter", "native_summary"]
 
 
 def native_summary(
-    fitted: Fitted, *, vcov: str, level: float, title: str, ddf: str = "none", correlations: bool = True
+    fitted: LmmFit, *, vcov: str, level: float, title: str, ddf: str = "none", correlations: bool = True
 ) -> str:
     """Header, fixed effects, variances, residual variances, and, if asked for, correlations of responses."""
-    tables = sections(fitted, vcov=vcov, level=level, ddf=ddf)
+    fixed, variances = (
+        fixed_table(fitted, vcov=vcov, level=level, ddf=ddf),
+        variance_table(fitted, vcov=vcov, level=level),
+    )
+    n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
         title,
         "=" * len(title),
         render_pairs(header(fitted)),
         "",
         f"Fixed effects ({100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors)",
-        render_table(tables["fixef"], statistic=letter(ddf)),
+        render_table(fixed, statistic=letter(ddf)),
         "",
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
-        render_table(_without_tests(tables["varcorr"])),
+        render_table(_without_tests(variances.iloc[:n_tau])),
         "",
         "Residual variances and covariances" if fitted.spec.correlated else "Residual variances",
-        render_table(_without_tests(tables["residual"])),
+        render_table(_without_tests(variances.iloc[n_tau:])),
         *(_correlations(fitted, vcov=vcov, level=level) if correlations else []),
     ]
     return "\n".join(lines)
 
 
-def _correlations(fitted: Fitted, *, vcov: str, level: float) -> list[str]:
+def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:
     """How several responses go together; nothing where the model has no such correlation."""
     table = headline_correlations(fitted, vcov=vcov, level=level)
     if not len(table):
@@ -77,7 +81,7 @@ def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["group", "statistic", "df", "p_value"])
 
 
-def header(fitted: Fitted) -> list[tuple[str, str]]:
+def header(fitted: LmmFit) -> list[tuple[str, str]]:
     """Name and value of everything above the tables."""
     equations, nobs = fitted.layout.equations, fitted.working.problem.nobs
     rows = fitted.grams.rows_per_cluster
@@ -104,7 +108,7 @@ def header(fitted: Fitted) -> list[tuple[str, str]]:
     return pairs
 
 
-def _optimum_line(fitted: Fitted) -> str:
+def _optimum_line(fitted: LmmFit) -> str:
     certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
     evidence = f"{certified_text(fitted)}: {evidence_text(certificate)}"
     return f"{evidence}; {len(steps)} evaluations; {starts_text(searched)}"

@@ -1,52 +1,208 @@
-"""Tidy tables of a fitted model; every one has the columns of ``mlmed.effects.delta.COLUMNS``."""
+"""Tables of estimates; every one has the columns of ``mlmed.effects.delta.COLUMNS``."""
 
 from __future__ import annotations
+
+from functools import singledispatch
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.delta import COLUMNS, delta_table
+from mlmed.effects.catalogue import NoEffects, parameter_quantities
+from mlmed.effects.delta import COLUMNS, delta_table, wald_table
 from mlmed.effects.quantity import Quantity
-from mlmed.fit.lmm import Fitted
-from mlmed.fit.names import (
-    RESIDUAL,
-    parameters,
-    qualified,
-    shown_clusters,
-    variance_floor,
-)
-from mlmed.fit.vcov import covariance
-from mlmed.intervals.functions import parameters_at
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.names import RESIDUAL, parameter_names, parameters, qualified, shown_clusters, variance_floor
+from mlmed.intervals.functions import function_table, parameters_at
+from mlmed.intervals.sdcor import correlations_table, fit_sdcor_table
 from mlmed.intervals.smallsample import errors_and_df
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.ranef import conditional_modes
 from mlmed.options import check_level
+from mlmed.results.abilities import Held, only
+from mlmed.results.comparison_rows import missing_effects
+from mlmed.results.inference import effects, effects_reason, kind_of, quantities
 
-__all__ = ["fixef_table", "glance_table", "ranef_table", "sections", "tidy_table", "varcorr_table"]
+__all__ = [
+    "combined",
+    "comparable",
+    "correlations",
+    "effects_section",
+    "fixef",
+    "glance",
+    "ranef_table",
+    "sdcor",
+    "tidy",
+    "varcorr",
+]
 
 
-def fixef_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
-    """Fixed effects."""
-    p, own = len(fitted.estimates.beta), parameters(fitted)
+def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
+    """Fixed effects: term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
+
+    ``ddf`` as in ``tidy``; it says whose degrees of freedom ``df`` are.
+    """
+    return fixed_table(self.fit, vcov=kind_of(self.fit, vcov), level=level, ddf="none" if ddf is None else ddf)
+
+
+def varcorr(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    """Variances and covariances of the random effects, and residual variances.
+
+    Variances have intervals on the log scale, covariances plain ones (as Stata prints them). ``sdcorr`` is
+    the standard deviation or the correlation.
+    """
+    return variance_table(self.fit, vcov=kind_of(self.fit, vcov), level=level)
+
+
+def sdcor(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    """Standard deviations and correlations of random effects and residuals, as brms prints them.
+
+    Errors are first-order; intervals of sds are formed on the log scale, those of correlations by Fisher's z.
+    ``block`` and ``joint`` agree here, as they differ in the fixed effects only. On the boundary there is no error,
+    and no correlation with an effect whose variance is 0: NaN, and the reason in ``note``.
+
+    Returns
+    -------
+    DataFrame
+        group, term (``sd(m~x)``, ``cor(m~Intercept,y~Intercept)``, ``sd(m~Residual)``), estimate, std_error,
+        conf_low, conf_high, note. ``nlcom``, ``profile`` and ``test`` know the terms, too.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed(["Med ~ X + (1 |c| group)", "y ~ X + (1 |c| group)"], df)
+    >>> fit.sdcor().set_index("term")["estimate"].round(3).tail(3).to_dict()
+    {'cor(Med~Intercept,y~Intercept)': -0.136, 'sd(Med~Residual)': 1.774, 'sd(y~Residual)': 1.673}
+    """
+    return root_table(self.fit, vcov=kind_of(self.fit, vcov), level=level)
+
+
+@only(LmmFit)
+def correlations(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.DataFrame:
+    """The correlations of ``sdcor``, between clusters (random effects) and within (residuals of a row).
+
+    Returns
+    -------
+    DataFrame
+        part (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
+        conf_high, note; without rows where the model has no correlation.
+    """
+    return correlations_table(self.fit, vcov=kind_of(self.fit, vcov), level=level)
+
+
+def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
+    """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ...
+
+    Parameters
+    ----------
+    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
+        Covariance of the estimates; see docs/standard_errors.md.
+    level : float
+        Coverage of the intervals, a proportion.
+    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
+        Degrees of freedom of the fixed effects: t instead of z. ``kenward-roger`` also adjusts the standard
+        errors (REML only).
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.tidy(ddf="kenward-roger").set_index("term").loc["X", ["std_error", "df"]]
+    >>> table.astype(float).round(4).to_dict()
+    {'std_error': 0.1139, 'df': 48.9993}
+    """
+    fixed = fixef(self, vcov=vcov, level=level, ddf=ddf).assign(effect="fixed", group="")
+    random = varcorr(self, vcov=vcov, level=level).assign(effect="ran_pars")
+    table = pd.concat([fixed, random], ignore_index=True)
+    place = {one.name: k for k, one in enumerate(self.fit.parameters)}
+    table = table.iloc[np.argsort([place[term] for term in table["term"]])].reset_index(drop=True)
+    table["equation"] = [one.equation for one in self.fit.parameters]
+    return table[["effect", "equation", "group", *COLUMNS]]
+
+
+def glance(self: Held) -> pd.DataFrame:
+    """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
+    return pd.DataFrame([about(self.fit)])
+
+
+def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
+    """Effects (without numbers where there are none), then all estimates, under the names that all fits share."""
+    table = tidy(self, level=level)[list(COLUMNS)].assign(term=shared_terms(self.fit))
+    if isinstance(self.catalogue, NoEffects):
+        return table
+    reason = effects_reason(self)
+    shown = missing_effects(reason, self.catalogue.terms) if reason else effects(self, level=level)
+    return pd.concat([shown, table], ignore_index=True)
+
+
+def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFrame:
+    """``nlcom`` with the names of ``comparable``."""
+    known = quantities(self)
+    shared = dict(zip(shared_terms(self.fit), [one.name for one in self.fit.parameters], strict=True))
+    known |= {new: known[old].named(new) for new, old in shared.items()}
+    return function_table(expression, known, self.fit.vcov(self.fit.usual), level=level)
+
+
+@singledispatch
+def fixed_table(fit: Any, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
+    """Fixed effects, with t tests where the fit has degrees of freedom for them.
+
+    Raises
+    ------
+    EffectError
+        Degrees of freedom that only a mixed model has.
+    """
+    if ddf != "none":
+        raise EffectError(f"ddf={ddf!r} is for linear mixed models; this is {fit.kind}")
+    listed = [quantity for quantity in parameter_quantities(fit).values() if not quantity.kind]
+    return delta_table(listed, fit.vcov(vcov), level=level, df=fit.df)
+
+
+@fixed_table.register
+def _(fit: LmmFit, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
+    p, own = len(fit.estimates.beta), parameters(fit)
 
     def slopes(estimates: Estimates) -> list[Quantity]:
         return list(parameters_at(own, estimates).values())[:p]
 
-    found = errors_and_df(fitted, slopes(fitted.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
-    return found.table(slopes(fitted.estimates), level=level)
+    found = errors_and_df(fit, slopes(fit.estimates), slopes, vcov=vcov, order="second", ddf=ddf)
+    return found.table(slopes(fit.estimates), level=level)
 
 
-def varcorr_table(fitted: Fitted, *, level: float, vcov: str = "block") -> pd.DataFrame:
+@singledispatch
+def variance_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
+    """Variances and covariances, with their ``group``."""
+    listed = [quantity for quantity in parameter_quantities(fit).values() if quantity.kind]
+    table = delta_table(listed, fit.vcov(vcov), level=level)
+    table.insert(0, "group", fit.group_name)
+    return table
+
+
+@variance_table.register
+def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     """Variances and covariances of the random effects, then residual variances, with ``sdcorr``."""
-    estimates, group = fitted.estimates, fitted.group_name
-    entries = list(parameters_at(parameters(fitted), estimates).values())[len(estimates.beta) :]
-    table = delta_table(entries, covariance(fitted, vcov), level=level)
+    estimates = fit.estimates
+    entries = list(parameter_quantities(fit).values())[len(estimates.beta) :]
+    table = delta_table(entries, fit.vcov(vcov), level=level)
     residual = sd_and_correlation(estimates.Sigma, estimates.sigma_at)
-    table.insert(0, "group", [group] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
+    table.insert(0, "group", [fit.group_name] * len(estimates.tau) + [RESIDUAL] * len(estimates.sigma2))
     table.insert(3, "sdcorr", [*sd_and_correlation(estimates.G, estimates.tau_at), *residual])
     return table
+
+
+@singledispatch
+def root_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
+    """Standard deviations and correlations."""
+    raise EffectError(f"{fit.kind} has no random effects")
+
+
+@root_table.register
+def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
+    return fit_sdcor_table(fit, vcov=vcov, level=level)
 
 
 def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> list[float]:
@@ -58,16 +214,49 @@ def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> lis
     ]
 
 
-def tidy_table(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
-    """All estimates in broom.mixed's columns."""
-    fixed = fixef_table(fitted, vcov=vcov, level=level, ddf=ddf).assign(effect="fixed", group="")
-    random = varcorr_table(fitted, vcov=vcov, level=level).drop(columns="sdcorr").assign(effect="ran_pars")
-    table = pd.concat([fixed, random], ignore_index=True)
-    table["equation"] = [one.equation for one in parameters(fitted)]
-    return table[["effect", "equation", "group", *COLUMNS]]
+@singledispatch
+def shared_terms(fit: Any) -> list[str]:
+    """Names of the parameters that all fits share: by their equation, also where there is only one."""
+    return [one.name for one in fit.parameters]
 
 
-def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
+@shared_terms.register
+def _(fit: LmmFit) -> list[str]:
+    return parameter_names(fit, always=True)
+
+
+def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
+    """The effects, or no rows where the model defines none and nobody asks for them."""
+    given = {name: value for name, value in options.items() if value is not None}
+    if effects_reason(self) and given.keys() <= {"vcov", "ddf"}:  # which other tables use
+        return wald_table([], np.empty(0), np.empty(0))
+    return effects(self, level=level, **given)
+
+
+@singledispatch
+def about(fit: Any) -> dict[str, Any]:
+    """What there is to say of a fit as a whole."""
+    n = len(fit.psi)
+    return {
+        "method": fit.method,
+        "nobs": fit.nobs,
+        "n_clusters": len(fit.clusters),
+        "llf": fit.llf,
+        "aic": -2.0 * fit.llf + 2.0 * n,
+        "bic": -2.0 * fit.llf + float(np.log(fit.nobs)) * n,
+        "converged": fit.converged,
+        "is_singular": fit.is_singular,
+    }
+
+
+@about.register
+def _(fit: LmmFit) -> dict[str, Any]:
+    found: dict[str, Any] = about.dispatch(object)(fit)
+    found["gradient_norm"] = fit.optimum.certificate.gradient_norm
+    return {**found, "n_starts": fit.optimum.searched.starts, "n_optima": fit.optimum.searched.n_optima}
+
+
+def ranef_table(fitted: LmmFit, *, level: float) -> pd.DataFrame:
     """Conditional modes with their standard deviations and shrinkage, one row per effect and cluster."""
     level = check_level(level)
     optimum, working = fitted.optimum, fitted.working
@@ -91,32 +280,3 @@ def ranef_table(fitted: Fitted, *, level: float) -> pd.DataFrame:
             "shrinkage": shrinkage.ravel(),
         }
     )
-
-
-def glance_table(fitted: Fitted) -> pd.DataFrame:
-    """One row about the fit as a whole."""
-    row = {
-        "method": fitted.spec.method,
-        "nobs": fitted.nobs,
-        "n_clusters": len(fitted.clusters),
-        "llf": fitted.estimates.loglik,
-        "aic": fitted.aic,
-        "bic": fitted.bic,
-        "converged": fitted.converged,
-        "is_singular": fitted.is_singular,
-        "gradient_norm": fitted.optimum.certificate.gradient_norm,
-        "n_starts": fitted.optimum.searched.starts,
-        "n_optima": fitted.optimum.searched.n_optima,
-    }
-    return pd.DataFrame([row])
-
-
-def sections(fitted: Fitted, *, vcov: str, level: float, ddf: str = "none") -> dict[str, pd.DataFrame]:
-    """The tables every fit has, by the name they are exported under."""
-    varcorr = varcorr_table(fitted, vcov=vcov, level=level)
-    n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
-    return {
-        "fixef": fixef_table(fitted, vcov=vcov, level=level, ddf=ddf),
-        "varcorr": varcorr.iloc[:n_tau],
-        "residual": varcorr.iloc[n_tau:],
-    }

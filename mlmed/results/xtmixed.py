@@ -10,17 +10,17 @@ from scipy.special import chdtrc
 from mlmed.data.layout import INTERCEPT
 from mlmed.effects.delta import wald_table
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import Fitted, certified_text, starts_text
+from mlmed.fit.lmm import LmmFit, certified_text, starts_text
 from mlmed.lmm.estimates import regression_loglik
 from mlmed.lmm.vcov import parameter_vcov
 from mlmed.report.stata import StataBlock, StataEffect, StataGroup, StataReport, StataRow
-from mlmed.results.tables import fixef_table, varcorr_table
+from mlmed.results.tables import fixed_table, variance_table
 
 __all__ = ["stata_report"]
 
 
 def stata_report(
-    fitted: Fitted,
+    fitted: LmmFit,
     *,
     level: float,
     mediation: bool = False,
@@ -42,7 +42,7 @@ def stata_report(
             f"has the responses {names}. The native summary has them; varcorr() has Stata's variance scale"
         )
     fixed, random = _fixed_names(fitted), _random_names(fitted)
-    table = fixef_table(fitted, vcov="block", level=level)
+    table = fixed_table(fitted, vcov="block", level=level)
     constants = _constants(fitted, "fixed")
     order = _constant_last(constants)
     coefficients = tuple(_row(fixed[k], table.iloc[k]) for k in order)
@@ -72,7 +72,7 @@ def stata_report(
     )
 
 
-def _optimum_note(fitted: Fitted) -> str:
+def _optimum_note(fitted: LmmFit) -> str:
     """What the native summary says in its line "Optimum", and Stata does not."""
     searched = fitted.optimum.searched
     return f"Note: the optimum is {certified_text(fitted)}; it is {starts_text(searched)}."
@@ -85,18 +85,18 @@ def _lr_p(df: int, chi2: float) -> float:
     return float(chdtrc(df, chi2))
 
 
-def _stata_name(equation: int, column: str, fitted: Fitted) -> str:
+def _stata_name(equation: int, column: str, fitted: LmmFit) -> str:
     """Column names of the stacked data: sm, smx, sy, sym, syx; ``_cons`` in a single equation."""
     if len(fitted.layout.equations) == 1:
         return "_cons" if column == INTERCEPT else column
     return ("sm", "sy")[equation] + ("" if column == INTERCEPT else column)
 
 
-def _fixed_names(fitted: Fitted) -> list[str]:
+def _fixed_names(fitted: LmmFit) -> list[str]:
     return [_stata_name(e, name, fitted) for e, own in enumerate(fitted.layout.equations) for name in own.fixed]
 
 
-def _random_names(fitted: Fitted) -> list[str]:
+def _random_names(fitted: LmmFit) -> list[str]:
     return [_stata_name(e, name, fitted) for e, own in enumerate(fitted.layout.equations) for name in own.random]
 
 
@@ -104,7 +104,7 @@ def _constant_last(is_constant: list[bool]) -> list[int]:
     return sorted(range(len(is_constant)), key=lambda k: is_constant[k])
 
 
-def _constants(fitted: Fitted, part: str) -> list[bool]:
+def _constants(fitted: LmmFit, part: str) -> list[bool]:
     """Which of the ``fixed`` or ``random`` columns are the constant of a single equation; stacked models have none."""
     equations = fitted.layout.equations
     return [len(equations) == 1 and name == INTERCEPT for e in equations for name in getattr(e, part)]
@@ -127,7 +127,7 @@ def _variance_row(kind: str, of: tuple[str, ...], row: pd.Series) -> StataRow:
     return StataRow(name, row["estimate"], row["std_error"], None, None, row["conf_low"], row["conf_high"], kind, of)
 
 
-def _wald(fitted: Fitted, constants: list[bool]) -> tuple[int, float]:
+def _wald(fitted: LmmFit, constants: list[bool]) -> tuple[int, float]:
     """Joint test of all coefficients but the constant; stacked models have no constant."""
     tested = np.flatnonzero(~np.array(constants))
     if not len(tested):
@@ -136,7 +136,7 @@ def _wald(fitted: Fitted, constants: list[bool]) -> tuple[int, float]:
     return len(tested), float(beta @ np.linalg.solve(V, beta))
 
 
-def _groups(fitted: Fitted) -> tuple[StataGroup, ...]:
+def _groups(fitted: LmmFit) -> tuple[StataGroup, ...]:
     grams = fitted.grams
     equations = np.array([sum(pattern) for pattern in grams.patterns])
     counts = grams.counts.round().astype(int)
@@ -157,8 +157,8 @@ def _groups(fitted: Fitted) -> tuple[StataGroup, ...]:
     )
 
 
-def _blocks(fitted: Fitted, names: list[str], level: float) -> tuple[StataBlock, ...]:
-    table = varcorr_table(fitted, level=level)
+def _blocks(fitted: LmmFit, names: list[str], level: float) -> tuple[StataBlock, ...]:
+    table = variance_table(fitted, vcov="block", level=level)
     at = {tuple(sorted(pair)): k for k, pair in enumerate(map(tuple, fitted.estimates.tau_at))}
     blocks, constants = [], _constants(fitted, "random")
     for block in fitted.working.blocks:
@@ -179,11 +179,11 @@ def _blocks(fitted: Fitted, names: list[str], level: float) -> tuple[StataBlock,
     return tuple(blocks)
 
 
-def _single_residual(fitted: Fitted, level: float) -> tuple[StataRow, ...]:
-    return (_variance_row("var", ("Residual",), varcorr_table(fitted, level=level).iloc[-1]),)
+def _single_residual(fitted: LmmFit, level: float) -> tuple[StataRow, ...]:
+    return (_variance_row("var", ("Residual",), variance_table(fitted, vcov="block", level=level).iloc[-1]),)
 
 
-def _residuals(fitted: Fitted, level: float) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
+def _residuals(fitted: LmmFit, level: float) -> tuple[tuple[StataRow, ...], tuple[StataBlock, ...], tuple[str, ...]]:
     """Stata's form of two residual variances: var(Residual) is y's, ``fid: var(sm)`` is m's minus y's."""
     estimates = fitted.estimates
     V = parameter_vcov(estimates).matrix[-2:, -2:]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 import pandas as pd
 
-from mlmed.api.mediate import MediationResults, mediate
+from mlmed.api.mediate import mediate
 from mlmed.api.piecewise import PiecewiseResults, piecewise
+from mlmed.effects.paths import INTERVALS, PathCatalogue
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
-from mlmed.intervals import table as intervals
-from mlmed.intervals.options import check_options
+from mlmed.intervals.values import interval_of
 from mlmed.lmm.resample import not_certified
 from mlmed.options import (
     Design,
@@ -31,8 +31,8 @@ from mlmed.options import (
 )
 from mlmed.replication import Failure, replicate
 from mlmed.report.text import as_html, render_pairs, render_table
-from mlmed.results.piecewise import intervals as piecewise_intervals
-from mlmed.results.results import MixedResults
+from mlmed.results.piecewise.intervals import OPTIONS
+from mlmed.results.results import Results
 from mlmed.simulate.performance import missing, plain, plot_power, why_missing, with_error
 from mlmed.simulate.population import BPGTruth, Population, Source, whole
 from mlmed.simulate.trials import Analysis, Outcome, Template, Trial, failed, outcome_of, summarized
@@ -64,13 +64,14 @@ PIECEWISE_TERMS = ("a", "b", "cprime", "indirect", "direct", "total")
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
     """Arguments of ``effects`` without the seed, checked; ``vcov`` is ``joint`` where one is used and none given."""
     level = check_level(level)
-    mode = intervals if design == "1-1-1" else piecewise_intervals
-    uses = mode.OPTIONS[one_of(interval, mode.OPTIONS, "interval")]
+    known = INTERVALS if design == "1-1-1" else OPTIONS
+    uses = known[one_of(interval, known, "interval")]
     if draws is not None and uses and "n" not in uses:
         raise EffectError(f"interval={shown(interval)} draws nothing; leave out draws=")
     kind = "joint" if vcov is None and "vcov" in uses else vcov
-    checked = check_options(mode.OPTIONS, interval, {"vcov": kind, "n": draws, "seed": 0 if "seed" in uses else None})
-    kept: dict[str, Any] = {name: checked[name] for name in ("vcov", "n") if name in checked}
+    given = {"vcov": kind, "n": draws, "seed": 0 if "seed" in uses else None}
+    asked = interval_of(interval, given, known)
+    kept: dict[str, Any] = {name: getattr(asked, name) for name in ("vcov", "n") if name in uses}
     return {"interval": interval, "level": level, **kept}
 
 
@@ -83,7 +84,7 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
         return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
     fit = unwrap(mediate)(*formulas, data, treatment="x", method=method)
     terms = tuple(fit.effects(**tried)["term"])
-    return JointAnalysis(Template(fit.fitted), terms, options)
+    return JointAnalysis(Template(fit.fit), terms, options)
 
 
 def _seed(options: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
@@ -114,7 +115,7 @@ class JointAnalysis:
         fitted = self.template.fit(data)
         if isinstance(fitted, Failure):
             return failed(len(self.terms), fitted)
-        table = MediationResults(fitted, "x").effects(**self.options, **_seed(self.options, rng))
+        table = Results(fitted, PathCatalogue("x")).effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=fitted.is_singular)
 
 
@@ -148,14 +149,14 @@ class PiecewiseAnalysis:
         mixed = _mixed_fits(fit)
         for one in mixed:
             if not one.converged:
-                return failed(len(self.terms), not_certified(one.fitted.optimum))
+                return failed(len(self.terms), not_certified(one.fit.optimum))
         table = fit.effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
 
 
-def _mixed_fits(fit: PiecewiseResults) -> list[MixedResults]:
+def _mixed_fits(fit: PiecewiseResults) -> list[Results]:
     """The fits that effects rest on and that have a criterion."""
-    return [one for one in (fit.mediator, fit.outcome) if isinstance(one, MixedResults)]
+    return [one for one in (fit.mediator, fit.outcome) if isinstance(one, Results)]
 
 
 #: Columns of the table.

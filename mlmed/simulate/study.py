@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from mlmed.effects.delta import Quantity, std_error
 from mlmed.effects.paths import Paths, effect_quantities, find_paths
 from mlmed.errors import DataError, EffectError
-from mlmed.fit.lmm import Fitted, fit_model
+from mlmed.fit.lmm import LmmFit, fit_model
 from mlmed.fit.vcov import covariance
 from mlmed.formula import parse_equation
 from mlmed.options import check_count, check_jobs, check_level, check_number, check_seed, one_of, several
@@ -110,7 +110,7 @@ class Comparison:
         return Outcome(values, (None,), (reason if np.isnan(error) else "",))
 
 
-def separate_product(mediator: Fitted, outcome: Fitted) -> tuple[Quantity, Array, str]:
+def separate_product(mediator: LmmFit, outcome: LmmFit) -> tuple[Quantity, Array, str]:
     """a*b of two fits, with the covariance (2, 2) of a and b, who are taken to be independent, as Sobel does."""
     values, variances, reasons = [], [], []
     for fitted, name in ((mediator, "x"), (outcome, "m")):
@@ -123,14 +123,14 @@ def separate_product(mediator: Fitted, outcome: Fitted) -> tuple[Quantity, Array
     return (a * b).named("a*b"), np.diag(variances), next(filter(None, reasons), "")
 
 
-def joint_product(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:
+def joint_product(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
     """a*b of the joint fit, its covariance left out."""
     found = effect_quantities(paths, fitted.estimates)
     V = covariance(fitted, "joint")
     return (found["a"] * found["b"]).named("a*b"), V.matrix, V.reason
 
 
-def joint_indirect(fitted: Fitted, paths: Paths) -> tuple[Quantity, Array, str]:
+def joint_indirect(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
     """a*b + cov_ab of the joint fit."""
     V = covariance(fitted, "joint")
     return effect_quantities(paths, fitted.estimates)["indirect"], V.matrix, V.reason

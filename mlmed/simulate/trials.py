@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mlmed.data.grams import Grams, accumulate
 from mlmed.data.layout import Design
 from mlmed.errors import DataError, FormulaError, NotIdentifiedError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.resample import not_certified
@@ -39,7 +39,7 @@ class Template:
 
     Attributes
     ----------
-    example : Fitted
+    example : LmmFit
         The fit; only its specification and layout are used.
 
     Raises
@@ -48,7 +48,7 @@ class Template:
         If the model has other columns than those and the constant, which would have to be encoded anew.
     """
 
-    example: Fitted
+    example: LmmFit
 
     def __post_init__(self) -> None:
         """Refuse columns that are computed from others."""
@@ -60,10 +60,10 @@ class Template:
                 "not one of them; use these columns as they are"
             )
 
-    def fits(self, data: pd.DataFrame, methods: Sequence[Method]) -> list[Fitted | Failure]:
+    def fits(self, data: pd.DataFrame, methods: Sequence[Method]) -> list[LmmFit | Failure]:
         """What ``mediate`` or ``mixed`` makes of a data set, by each method: a certified fit, or why there is none.
 
-        Nothing warns; ``Fitted`` has no table.
+        Nothing warns; ``LmmFit`` has no table.
         """
         layout = self.example.layout
         codes, clusters = pd.factorize(data["id"])
@@ -76,11 +76,11 @@ class Template:
             return [Failure.of(error)] * len(methods)
         return [self._optimized(working, grams, method) for method in methods]
 
-    def fit(self, data: pd.DataFrame) -> Fitted | Failure:
+    def fit(self, data: pd.DataFrame) -> LmmFit | Failure:
         """The same by the method of the example."""
         return self.fits(data, [self.example.spec.method])[0]
 
-    def _optimized(self, working: Working, grams: Grams, method: Method) -> Fitted | Failure:
+    def _optimized(self, working: Working, grams: Grams, method: Method) -> LmmFit | Failure:
         reml = method == "reml"
         try:
             sample = partial(sample_of, self.example.spec, grams)
@@ -91,7 +91,7 @@ class Template:
             return not_certified(optimum)
         spec = replace(self.example.spec, method=method)
         estimates = to_estimates(working, optimum, reml=reml)
-        return Fitted(spec, self.example.layout, grams, working, optimum, estimates)
+        return LmmFit(spec, self.example.layout, grams, working, optimum, estimates)
 
 
 #: What is kept of every term.

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 import mlmed
-from mlmed.results.results import MixedResults
+from mlmed.effects.catalogue import NoEffects
+from mlmed.results.results import Results
 
 #: Two responses of the same rows, all four random effects correlated.
 TWO = ["m ~ x + (1 + x |c| id)", "y ~ x + w + (1 + w |c| id)"]
@@ -35,9 +36,9 @@ def without_variance_of_m(data: pd.DataFrame) -> pd.DataFrame:
     return data.assign(m=data["m"] - data["id"].map(means["m"]) + data["id"].map(small))
 
 
-def with_residual_covariance(fit: MixedResults, value: float, error: float) -> MixedResults:
+def with_residual_covariance(fit: Results, value: float, error: float) -> Results:
     """The fit as it would be if its residuals had a covariance, with a standard error of its own."""
-    estimates, fitted = fit.fitted.estimates, fit.fitted
+    estimates, fitted = fit.fit.estimates, fit.fit
     n = len(estimates.hessian)
     hessian, tau_map = np.zeros((n + 1, n + 1)), np.eye(n + 1)
     hessian[:n, :n], tau_map[:n, :n], hessian[n, n] = estimates.hessian, estimates.tau_map, 2.0 / error**2
@@ -50,14 +51,14 @@ def with_residual_covariance(fit: MixedResults, value: float, error: float) -> M
         beta_gradient=np.column_stack([estimates.beta_gradient, np.zeros(len(estimates.beta))]),
     )
     spec = replace(fitted.spec, residual="unstructured")
-    return MixedResults(replace(fitted, estimates=changed, spec=spec))
+    return Results(replace(fitted, estimates=changed, spec=spec), NoEffects())
 
 
 class Dense:
     """The model of ``TWO`` as one vector of all observed responses, nothing exploited."""
 
-    def __init__(self, fit: MixedResults, data: pd.DataFrame) -> None:
-        estimates = fit.fitted.estimates
+    def __init__(self, fit: Results, data: pd.DataFrame) -> None:
+        estimates = fit.fit.estimates
         self.G, self.Sigma = estimates.G, estimates.Sigma
         self.ids = np.concatenate([data["id"], data["id"]])
         X, Z = self.columns(data)

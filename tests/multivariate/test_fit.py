@@ -37,7 +37,7 @@ def test_no_better_point_nearby(data, method):
     """The optimum against the dense density at it and at 50 points around it."""
     fit = mlmed.mixed(TWO, data, residual="unstructured", method=method)
     dense = made(data, *TWO, method=method)[1]
-    G, Sigma = fit.fitted.estimates.G, fit.fitted.estimates.Sigma
+    G, Sigma = fit.fit.estimates.G, fit.fit.estimates.Sigma
     assert fit.converged
     assert fit.llf == pytest.approx(dense.loglik(G, Sigma, reml=method == "reml"), rel=SAME)
     rng = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_regressions_with_the_same_predictors_are_least_squares(data):
     formulas = ["y0 ~ x + (1 | id)", "y1 ~ x + (1 | id)"]
     with pytest.warns(BoundaryWarning):
         fit = mlmed.mixed(formulas, plain, residual="unstructured")
-    assert fit.fitted.optimum.rank == 0
+    assert fit.fit.optimum.rank == 0
     X = np.column_stack([np.ones(len(plain)), plain["x"]])
     for k in range(2):
         beta = np.linalg.lstsq(X, plain[f"y{k}"], rcond=None)[0]
@@ -106,7 +106,7 @@ def test_units_and_order_do_not_matter(missing):
     shift = data["y0"].notna().sum() * np.log(1e5) + data["y1"].notna().sum() * np.log(1e-6)
     shift -= 2 * np.log(1e5) + 3 * np.log(1e-6)  # REML: coefficients of the two equations change units, too
     assert other.llf + shift == pytest.approx(base.llf, rel=INVARIANT)
-    own, moved = (fit.fitted.estimates.Sigma for fit in (base, other))
+    own, moved = (fit.fit.estimates.Sigma for fit in (base, other))
     scale = np.array([1e5, 1e-6])
     assert moved[::-1, ::-1] / np.outer(scale, scale) == pytest.approx(own, rel=1e-6)
     correlation = own[0, 1] / np.sqrt(own[0, 0] * own[1, 1])
@@ -121,7 +121,7 @@ def test_rows_with_one_response_count(data):
     with pytest.warns(mlmed.errors.DroppedRowsWarning, match="y1"):
         fit = mlmed.mixed(TWO, gaps, residual="unstructured")
     dense = made(gaps, *TWO)[1]
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     assert fit.nobs == int(gaps[["y0", "y1"]].notna().to_numpy().sum())
     assert fit.llf == pytest.approx(dense.loglik(estimates.G, estimates.Sigma, reml=True), rel=SAME)
     assert fit.converged
@@ -151,7 +151,7 @@ def test_four_responses():
     formulas = [f"y{r} ~ x + (1 |c| id)" for r in range(4)]
     fit = mlmed.mixed(formulas, data, residual="unstructured")
     assert fit.converged
-    assert fit.fitted.estimates.Sigma.shape == (4, 4)
+    assert fit.fit.estimates.Sigma.shape == (4, 4)
     assert fit.df_model == 8 + 10 + 10
     assert "cov(y0~Residual,y3~Residual)" in fit.names
 
@@ -202,13 +202,13 @@ def test_singular_exchangeable_blocks_are_singular():
             ["y0 ~ x + (1 |c| id)", "y1 ~ x + (1 |c| id)"], data, covariance="exchangeable", residual="unstructured"
         )
     assert fit.is_singular
-    assert fit.fitted.optimum.rank == 1
+    assert fit.fit.optimum.rank == 1
 
 
 def test_loglik_at_takes_the_matrix_or_its_entries(fit):
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     assert fit.loglik_at(estimates.G, estimates.Sigma) == pytest.approx(fit.llf, rel=SAME)
-    assert loglik_at(fit.fitted.working, estimates.G, estimates.sigma2, reml=True) == pytest.approx(fit.llf, rel=SAME)
+    assert loglik_at(fit.fit.working, estimates.G, estimates.sigma2, reml=True) == pytest.approx(fit.llf, rel=SAME)
     with pytest.raises(mlmed.errors.EffectError, match="must be positive"):
         fit.loglik_at(estimates.G, np.array([[1.0, 2.0], [2.0, 1.0]]))
     with pytest.raises(mlmed.errors.EffectError, match="must be symmetric"):
@@ -230,7 +230,7 @@ def test_williams_m3_from_five_starts(dataset):
     williams = dataset("williams")
     right = "NA_lag + PA_lag + (1 + NA_lag + PA_lag |c| id)"
     fit = mlmed.mixed([f"NA.std ~ {right}", f"PA.std ~ {right}"], williams, residual="unstructured")
-    certificate = fit.fitted.optimum.certificate
+    certificate = fit.fit.optimum.certificate
     assert certificate.gradient_norm < 1e-6
     assert certificate.newton_decrement < 1e-12
     table = fit.check_starts(5, seed=1)
@@ -255,8 +255,8 @@ def test_command_line(data, tmp_path, capsys):
 
 
 def test_a_fit_shows_itself_in_one_line(fit):
-    assert repr(fit).startswith("<MixedResults: y0 ~ x + (1 + x |c| id); y1")
-    assert "certified" in repr(fit.fitted)
+    assert repr(fit).startswith("<Results: y0 ~ x + (1 + x |c| id); y1")
+    assert "certified" in repr(fit.fit)
     assert len(repr(fit)) < 300
 
 

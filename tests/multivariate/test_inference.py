@@ -39,7 +39,7 @@ def setting(request):
 
 
 def _dense_parts(fit, dense: Dense):
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     V = dense.V(estimates.G, estimates.Sigma)
     Vi = np.linalg.inv(V)
     r = dense.y - dense.X @ estimates.beta
@@ -58,7 +58,7 @@ def test_conditional_modes_against_dense_regression(setting):
     """E(u_j | y) = G Z'V^-1 r and Var(u_j | y) = G - G Z'V^-1 Z G."""
     fit, _, dense = setting
     _, Vi, r = _dense_parts(fit, dense)
-    G = fit.fitted.estimates.G
+    G = fit.fit.estimates.G
     table = fit.ranef()
     J = fit.n_clusters
     value, se = (table[name].to_numpy().reshape(-1, J) for name in ("estimate", "std_error"))
@@ -73,7 +73,7 @@ def test_conditional_modes_against_dense_regression(setting):
 def test_scores_sum_to_the_gradient(setting):
     """Scores of clusters add up to zero at the optimum; away from it, to the numerical derivative of F."""
     fit, _, dense = setting
-    fitted = fit.fitted
+    fitted = fit.fit
     working, optimum = fitted.working, fitted.optimum
     products = cluster_products(working, fitted.grams)
     scores = cluster_scores(working, optimum, products, reml=True).scores
@@ -101,7 +101,7 @@ def test_cr0_and_cr2_against_dense_sandwich(setting):
     fit, _, dense = setting
     V, Vi, r = _dense_parts(fit, dense)
     P_inv = np.linalg.inv(dense.X.T @ Vi @ dense.X)
-    residual = dense.V(np.zeros((dense.Z.shape[1],) * 2), fit.fitted.estimates.Sigma)
+    residual = dense.V(np.zeros((dense.Z.shape[1],) * 2), fit.fit.estimates.Sigma)
     white = np.linalg.inv(np.linalg.cholesky(residual))
     scores, adjusted = [], []
     for j in range(fit.n_clusters):
@@ -116,7 +116,7 @@ def test_cr0_and_cr2_against_dense_sandwich(setting):
     p = len(fit.params)
     for kind, rows in (("CR0", scores), ("CR2", adjusted)):
         expected = P_inv @ np.array(rows).T @ np.array(rows) @ P_inv
-        found = fit.parameter_vcov(kind).matrix[:p, :p]
+        found = fit.fit.vcov(kind).matrix[:p, :p]
         assert found == pytest.approx(expected, rel=1e-7, abs=1e-9 * np.abs(expected).max()), kind
 
 
@@ -141,7 +141,7 @@ def test_leaving_out_a_cluster_is_the_fit_without_it(setting):
 def test_all_clusters_once_is_the_problem(setting):
     """The case resampler at the identity gives the problem itself back, crossed products included."""
     fit, _, _ = setting
-    fitted = fit.fitted
+    fitted = fit.fit
     same = case_resampler(fitted.spec, fitted.grams).at(np.arange(fit.n_clusters))
     cross, expected = same.cross, fitted.working.problem.cross
     for name in ("A", "B", "C", "nobs"):
@@ -183,7 +183,7 @@ def _covariances(problem) -> np.ndarray:
 def test_replicates_have_the_moments_of_the_model(setting, kind):
     """Mean of the cross-products over replicates: X beta and V, residual covariances included."""
     fit, data, dense = setting
-    fitted = fit.fitted
+    fitted = fit.fit
     point = at_optimum(fitted.optimum)
     if kind == "parametric":
         resampler = parametric_resampler(fitted.spec, fitted.grams, point)
@@ -215,8 +215,8 @@ def test_simulated_rows_have_correlated_residuals(setting):
     complete = fit.simulate(1, seed=1).notna().all(axis=1)
     a, b = (sets.xs(name, axis=1, level="response")[complete].to_numpy() for name in ("y0", "y1"))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    dense = made(fit.fitted.table, *FORMULAS)[1]
-    V = dense.V(fit.fitted.estimates.G, fit.fitted.estimates.Sigma)
+    dense = made(fit.fit.table, *FORMULAS)[1]
+    V = dense.V(fit.fit.estimates.G, fit.fit.estimates.Sigma)
     used = fit.simulate(1, seed=1).notna().any(axis=1)
     place = (np.cumsum(used) - 1)[complete]  # rows of the dense model are those that some equation uses
     both = [[np.flatnonzero((dense.row == k) & (dense.equation == r))[0] for k in place] for r in range(2)]
@@ -227,9 +227,9 @@ def test_simulated_rows_have_correlated_residuals(setting):
 
 def test_cluster_products_add_up(setting):
     fit, _, _ = setting
-    products = cluster_products(fit.fitted.working, fit.fitted.grams)
+    products = cluster_products(fit.fit.working, fit.fit.grams)
     assert isinstance(products, ClusterProducts)
-    assert products.cross.C.sum(axis=1) == pytest.approx(fit.fitted.working.problem.cross.C, rel=SAME, abs=SAME)
+    assert products.cross.C.sum(axis=1) == pytest.approx(fit.fit.working.problem.cross.C, rel=SAME, abs=SAME)
 
 
 @pytest.mark.filterwarnings("ignore::mlmed.errors.BoundaryWarning")

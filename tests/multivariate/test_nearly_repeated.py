@@ -44,16 +44,16 @@ def test_a_small_part_is_certified(seed, sd, loglik, order):
     other = mlmed.mixed(DIFFERENCE, data, residual="unstructured")
     assert fit.converged
     assert other.converged
-    certificate = fit.fitted.optimum.certificate
+    certificate = fit.fit.optimum.certificate
     assert certificate.gradient_norm < MAX_GRADIENT
     assert certificate.newton_decrement < MAX_DECREMENT
     assert fit.llf == pytest.approx(other.llf, rel=0, abs=loglik)
     to_difference = np.array([[1.0, 0.0], [-1.0, 1.0]])
-    expected = other.fitted.estimates.Sigma
+    expected = other.fit.estimates.Sigma
     scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
     # entries of Sigma near 1 hold a variance of 1e-5 to ten digits less five
     assert to_difference @ fit.Sigma.to_numpy() @ to_difference.T / scale == pytest.approx(expected / scale, abs=1e-5)
-    assert len(fit.fitted.optimum.steps) < 60
+    assert len(fit.fit.optimum.steps) < 60
 
 
 @pytest.mark.parametrize("vcov", ["block", "joint"])
@@ -62,7 +62,7 @@ def test_standard_errors_of_a_small_part(sd, vcov):
     """The error of the variance of z - y0, from the covariance of all estimates, and of the difference of slopes."""
     data = nearly_repeated(2, sd)
     fit, other = (mlmed.mixed(formulas, data, residual="unstructured") for formulas in (FORMULAS, DIFFERENCE))
-    V = fit.parameter_vcov(vcov).matrix
+    V = fit.fit.vcov(vcov).matrix
     weights = np.zeros((2, len(fit.names)))
     weights[0, [fit.names.index(name) for name in ("var(y0~Residual)", "var(z~Residual)")]] = 1.0
     weights[0, fit.names.index("cov(y0~Residual,z~Residual)")] = -2.0

@@ -60,9 +60,9 @@ def test_errors_are_those_of_the_joint_normal(fit, data, of, interval):
 
 def test_one_equation_of_a_known_cluster(one):
     """Random intercept and slope: the error of x'beta + z'u against the posterior of the cluster's own line."""
-    estimates, law = one.fitted.estimates, one.fitted.law()
+    estimates, law = one.fit.estimates, one.fit.law()
     x = np.array([1.0, 0.7])
-    at = int(one.fitted.clusters.get_loc(3))
+    at = int(one.fit.clusters.get_loc(3))
     lever = x - law.slide[at].T @ x
     variance = lever @ estimates.P_inv @ lever + x @ law.covariances[at] @ x
     row = one.predict({"x": [0.7], "id": [3]}, of="cluster", interval="confidence").iloc[0]
@@ -130,7 +130,7 @@ def test_fitted_values_need_the_rows_that_were_fitted(one):
     with pytest.raises(EffectError, match="population, cluster"):
         one.fitted(of="rows")
     data = two_responses(5, holes=False)
-    for call in (one.fitted, one.resid, partial(one.predict, data)):
+    for call in (one.fit, one.resid, partial(one.predict, data)):
         with pytest.raises(EffectError, match="write of='cluster'"):
             call(level="cluster")
     changed = mlmed.mixed("y ~ x + (1 | id)", data)
@@ -151,7 +151,7 @@ def test_conditional_effects_are_predictions_on_a_grid(fit, data):
     table = fit.conditional_effects("x", points=5)
     assert list(table.columns) == ["response", "x", "estimate", "std_error", "conf_low", "conf_high"]
     grid = np.linspace(data["x"].min(), data["x"].max(), 5)
-    held = fit.fitted.layout.equations[1].typical["w"]
+    held = fit.fit.layout.equations[1].typical["w"]
     assert held == pytest.approx(data.loc[data["y"].notna(), "w"].mean(), rel=SAME)
     expected = fit.predict(pd.DataFrame({"x": grid, "w": held}), interval="confidence")
     for name in ("response", "estimate", "std_error", "conf_low", "conf_high"):

@@ -16,7 +16,7 @@ import mlmed
 from mlmed.errors import BoundaryWarning, EffectError, NotIdentifiedError
 from mlmed.lmm.objective import objective_for
 from mlmed.lmm.optimum import MIN_MULTIPLIER
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from tests.multivariate.dense import made
 from tests.tolerances import SAME
 
@@ -44,7 +44,7 @@ def pairs(seed: int, clusters: int = 40, rows: int = 6, complete: int = 0) -> pd
 
 
 @cache
-def fitted(method: str = "reml") -> MixedResults:
+def fitted(method: str = "reml") -> Results:
     with pytest.warns(BoundaryWarning, match="the residual covariance has rank 2 of 3"):
         return mlmed.mixed(FORMULAS, pairs(0), residual="unstructured", method=method)
 
@@ -52,7 +52,7 @@ def fitted(method: str = "reml") -> MixedResults:
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_the_boundary_is_reached_and_certified(method):
     fit = fitted(method)
-    optimum = fit.fitted.optimum
+    optimum = fit.fit.optimum
     assert fit.converged
     assert fit.is_singular
     assert optimum.residual_lost == 1
@@ -89,9 +89,9 @@ def test_a_dense_search_finds_no_better_point(method):
 
 def test_derivatives_on_the_face():
     """Gradient and Hessian in the linear coordinates of a singular Sigma."""
-    working = fitted().fitted.working
+    working = fitted().fit.working
     whole = objective_for(working.problem, working.blocks, reml=True)
-    optimum = fitted().fitted.optimum
+    optimum = fitted().fit.optimum
     lifted = whole.problem.residual.lifted(whole.problem.residual.root(optimum.sigma2))
     entries = [optimum.L[i, j] for j in range(3) for i in range(j, 3)]
     theta = np.concatenate([entries, whole.chart.coordinates(lifted)])
@@ -113,7 +113,7 @@ def test_any_order_of_rows_ends_there(order):
     with pytest.warns(BoundaryWarning):
         fit = mlmed.mixed(FORMULAS, data, residual="unstructured")
     assert fit.converged
-    assert fit.fitted.optimum.residual_lost == 1
+    assert fit.fit.optimum.residual_lost == 1
     assert fit.llf == pytest.approx(fitted().llf, rel=SAME)
     assert fit.Sigma.to_numpy() == pytest.approx(fitted().Sigma.to_numpy(), abs=1e-7)  # root of the rounding of -2l
 

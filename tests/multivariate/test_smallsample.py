@@ -121,7 +121,7 @@ def test_sums_against_dense_matrices(formulas, missing, singular):
 def test_kenward_roger_table_against_dense_matrices(formulas, missing):
     """What ``tidy`` prints, from the paper's formulas in the user's units at the estimates."""
     fit, dense = fitted(formulas, missing)
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     expected = dense_moments(dense, estimates.G, estimates.Sigma, *bases(estimates))
     adjusted, W = literal_adjustment(expected)
     table = fixed_rows(fit.tidy(ddf="kenward-roger"))
@@ -138,7 +138,7 @@ def test_satterthwaite_table_against_numdifftools(formulas, missing):
     """2 v^2 / (g'V g) with v and g from the dense (X'V^-1 X)^-1, V the printed covariance of the variances."""
     fit, dense = fitted(formulas, missing, J=30, seed=3)
     assert not fit.is_singular
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     E, D = bases(estimates)
 
     def variances(psi):
@@ -147,7 +147,7 @@ def test_satterthwaite_table_against_numdifftools(formulas, missing):
 
     start = np.append(estimates.tau, estimates.sigma2)
     slopes = nd.Jacobian(variances, step=2e-3, order=4)(start)
-    V = fit.parameter_vcov("block").matrix[-len(start) :, -len(start) :]
+    V = fit.fit.vcov("block").matrix[-len(start) :, -len(start) :]
     expected = 2.0 * variances(start) ** 2 / np.einsum("nk,kl,nl->n", slopes, V, slopes)
     np.testing.assert_allclose(fixed_rows(fit.tidy(ddf="satterthwaite"))["df"], expected, rtol=NUMDIFFTOOLS)
 
@@ -166,7 +166,7 @@ def test_satterthwaite_of_functions_against_numdifftools(near):
         data = data.assign(y0=u[:, 0] + u[:, 1] * data["x"] + e[:, 0], y1=u[:, 2] + e[:, 1])
     fit = mlmed.mixed(list(TWO), data, residual="unstructured")
     assert not fit.is_singular
-    Sigma = fit.fitted.estimates.Sigma
+    Sigma = fit.fit.estimates.Sigma
     assert (Sigma[0, 1] / np.sqrt(Sigma[0, 0] * Sigma[1, 1]) > 0.98) == near
 
     def quantities(estimates):
@@ -174,7 +174,7 @@ def test_satterthwaite_of_functions_against_numdifftools(near):
         linear = [Quantity(str(k), psi[k], np.eye(len(psi))[k]) for k in (1, 3, len(psi) - 2, len(psi) - 1)]
         return [*linear, (linear[0] * linear[1]).named("product"), (linear[0] * linear[3]).named("with the covariance")]
 
-    engine = fit.fitted
+    engine = fit.fit
     for vcov in ("block", "joint"):
         found = satterthwaite_effects(quantities, engine.working, engine.optimum, reml=True, vcov=vcov)
         assert_explained(found)
@@ -284,7 +284,7 @@ def test_units_and_order_of_responses_do_not_matter(missing):
 
 def test_chunks_do_not_change_the_sums(monkeypatch):
     fit, _ = fitted(THREE, 0.2, J=40)
-    working, optimum = fit.fitted.working, fit.fitted.optimum
+    working, optimum = fit.fit.working, fit.fit.optimum
     whole = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))
     monkeypatch.setattr(kr, "chunks", lambda problem: chunks(problem, 7))
     pieces = kr.moments(working.problem, optimum.L, optimum.sigma2, jacobian(fit))

@@ -67,7 +67,7 @@ def test_derivatives():
 def test_table_is_that_of_the_covariance_matrix(data, covariance):
     """Every structure: values from G and Sigma; errors by the delta method with numdifftools; no missing pair."""
     fit = mlmed.mixed(TWO, data, covariance=covariance)
-    estimates, table = fit.fitted.estimates, fit.sdcor().set_index("term")
+    estimates, table = fit.fit.estimates, fit.sdcor().set_index("term")
     p, T = len(estimates.beta), len(estimates.tau)
     np.testing.assert_allclose(np.tensordot(estimates.tau, estimates.tau_basis, 1), estimates.G, rtol=SAME, atol=SAME)
     names = list(fit.G.index)
@@ -101,7 +101,7 @@ def test_intervals(fit, correlated):
         spread = Z95 * row["std_error"] / (1.0 - row["estimate"] ** 2)
         assert np.arctanh(row["conf_low"]) == pytest.approx(np.arctanh(row["estimate"]) - spread, rel=SAME)
         assert np.arctanh(row["conf_high"]) == pytest.approx(np.arctanh(row["estimate"]) + spread, rel=SAME)
-    s1, s2 = correlated.fitted.estimates.sigma2[:2]
+    s1, s2 = correlated.fit.estimates.sigma2[:2]
     assert table.loc["cor(m~Residual,y~Residual)", "estimate"] == pytest.approx(0.2 / np.sqrt(s1 * s2), rel=SAME)
     error = np.sqrt(fit.vcov().loc["var(m~Residual)", "var(m~Residual)"])
     assert table.loc["sd(m~Residual)", "std_error"] == pytest.approx(error / (2 * np.sqrt(s1)), rel=SAME)
@@ -277,7 +277,7 @@ def test_brms_and_lme4_gpa(dataset):
 
 def test_summary_shows_between_and_within(fit, correlated, data):
     heading = "Correlations of responses: intercepts"
-    table = headline_correlations(correlated.fitted, vcov="block", level=0.95)
+    table = headline_correlations(correlated.fit, vcov="block", level=0.95)
     assert table["correlation"].tolist() == ["between id: m, y", "within: m, y"]
     assert table["estimate"].tolist() == correlated.correlations()["estimate"].iloc[[1, 6]].tolist()
     text = fit.summary()

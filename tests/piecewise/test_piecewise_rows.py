@@ -68,7 +68,7 @@ def test_moderators(data, m, x):
     random = "+ (1 | id)"
     first = f"{m} ~ {x}*w" + ("" if m == "q" else f" {random}")
     fit = piecewise(first, f"y ~ {m}*w + {x}*w {random}", data, treatment=x)
-    assert fit.reduced.fitted.spec.equations[0].text == f"y ~ 1 + w + {x} + {x}:w + (1 | id)"
+    assert fit.reduced.fit.spec.equations[0].text == f"y ~ 1 + w + {x} + {x}:w + (1 | id)"
     found = estimates(fit, at={"w": 2.0})
     p, r = fit.params, fit.reduced.params
     inter = next(name for name in r.index if ":" in name)
@@ -161,7 +161,7 @@ def test_interaction_of_treatment_and_mediator_has_no_single_effect(data):
     document = json.loads(fit.to_json())
     assert document["effects"] == []
     assert "depends on x" in document["effects_reason"]
-    assert fit.reduced.fitted.spec.equations[0].text == "y ~ 1 + x + (1 | id)"
+    assert fit.reduced.fit.spec.equations[0].text == "y ~ 1 + x + (1 | id)"
     assert fit.nlcom("`m~x` * `y~m`").loc[0, "std_error"] > 0
     assert "indirect" not in fit.bootstrap(3, seed=1).draws
 
@@ -174,7 +174,7 @@ def test_structures_and_labels(data):
         same = piecewise("m ~ x + (1 + x | id)", OUTCOME, data, covariance="diagonal")
     assert fit.mediator.G.iloc[0, 1] == 0.0
     assert fit.outcome.G.iloc[0, 1] == 0.0
-    assert fit.reduced.fitted.spec.equations[0].text == "y ~ 1 + x + (1 || id)"
+    assert fit.reduced.fit.spec.equations[0].text == "y ~ 1 + x + (1 || id)"
     assert same.mediator.llf == pytest.approx(fit.mediator.llf, rel=SAME)
 
 
@@ -185,7 +185,7 @@ def test_odd_names_and_ids(data):
     fit = piecewise("`m one` ~ x + (1 | `school id`)", "y ~ `m one` + x + (1 + `m one` | `school id`)", odd)
     plain = piecewise("m ~ x + (1 | id)", "y ~ m + x + (1 + m | id)", data)
     np.testing.assert_allclose(estimates(fit), estimates(plain), rtol=1e-8)
-    assert fit.reduced.fitted.spec.equations[0].text == "y ~ 1 + x + (1 | school id)"
+    assert fit.reduced.fit.spec.equations[0].text == "y ~ 1 + x + (1 | school id)"
     combined = piecewise("q ~ z", "y ~ q + z + (1 | half:id)", odd.assign(id=data["id"]))
     np.testing.assert_allclose(estimates(combined), estimates(piecewise(UPPER, LOWER, data)), rtol=1e-8)
     assert combined.bootstrap(3, seed=1, strata="z").n_failed == 0

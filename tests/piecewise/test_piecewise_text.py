@@ -137,7 +137,7 @@ def test_export(fit, upper):
         tidy = one.tidy()
         assert list(tidy["fit"].unique()) == ["mediator", "outcome", "reduced"]
         assert list(tidy.columns[1:]) == list(fit.outcome.tidy().columns)
-    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fitted, always=True)[:4], "y~Intercept"]
+    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fit, always=True)[:4], "y~Intercept"]
 
 
 def test_comparable(fit, upper):

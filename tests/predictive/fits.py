@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 import mlmed
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 TWO = ("m ~ x + w + (1 + x |c| id)", "y ~ x + (1 |c| id)")
 
 
-def quietly(make: Any, *args: Any, **options: Any) -> MixedResults:
+def quietly(make: Any, *args: Any, **options: Any) -> Results:
     """Fit, leaving warnings aside."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mlmed.errors.MlmedWarning)
@@ -38,9 +38,9 @@ def with_gaps(data: pd.DataFrame) -> pd.DataFrame:
     return data.assign(y=data["y"].where(k % 5 != 0), w=data["w"].where(k % 7 != 0), id=data["id"].where(k % 31 != 0))
 
 
-def with_values(fit: MixedResults, *, G: np.ndarray | None = None, Sigma: np.ndarray | None = None) -> MixedResults:
+def with_values(fit: Results, *, G: np.ndarray | None = None, Sigma: np.ndarray | None = None) -> Results:
     """The fit with other variances (user's units) to draw from; Sigma may have covariances."""
-    fitted = fit.fitted
+    fitted = fit.fit
     optimum, estimates = fitted.optimum, fitted.estimates
     if Sigma is not None:
         R = len(Sigma)
@@ -53,11 +53,11 @@ def with_values(fit: MixedResults, *, G: np.ndarray | None = None, Sigma: np.nda
     return replace(fit, fitted=replace(fitted, optimum=optimum, estimates=estimates))
 
 
-def implied(fit: MixedResults, rows: pd.DataFrame, Z: Sequence[np.ndarray], Var: np.ndarray) -> np.ndarray:
+def implied(fit: Results, rows: pd.DataFrame, Z: Sequence[np.ndarray], Var: np.ndarray) -> np.ndarray:
     """Covariance of the responses of one cluster, all of the first, then all of the second: Z Var Z' + Sigma by row."""
     design = np.zeros((len(rows) * len(Z), sum(part.shape[1] for part in Z)))
     first = 0
     for r, part in enumerate(Z):
         design[r * len(rows) : (r + 1) * len(rows), first : first + part.shape[1]] = part
         first += part.shape[1]
-    return design @ Var @ design.T + np.kron(fit.fitted.estimates.Sigma, np.eye(len(rows)))
+    return design @ Var @ design.T + np.kron(fit.fit.estimates.Sigma, np.eye(len(rows)))

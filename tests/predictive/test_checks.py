@@ -162,7 +162,7 @@ def test_panels_show_the_data_over_the_sets(pyplot, density: str) -> None:
     """A panel per response; n thin lines and a thick one, which is the kernel density of the data."""
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mediate, "m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)
-    axes = fit.pp_check(7, seed=1, density=density)
+    axes = fit.plot.predictive(7, seed=1, density=density)
     assert len(axes) == 2
     groups = data.groupby("id")
     for ax, name in zip(axes, ("m", "y"), strict=True):
@@ -187,7 +187,7 @@ def test_sets_of_the_picture_are_those_of_simulate(pyplot) -> None:
     """The first thin line is the density of the first set with that seed."""
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
-    first = fit.pp_check(3, seed=2, of="cluster")[0].lines[0]
+    first = fit.plot.predictive(3, seed=2, of="cluster")[0].lines[0]
     values = fit.simulate(seed=2, of="cluster")["y"]
     np.testing.assert_allclose(first.get_ydata(), stats.gaussian_kde(values)(first.get_xdata()), rtol=1e-9)
 
@@ -205,10 +205,10 @@ def test_what_has_no_picture_is_refused(pyplot) -> None:
     data = frame().reset_index(drop=True)
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
     with pytest.raises(EffectError, match="density must be one of value, cluster-mean, cluster-sd; found 'hist'"):
-        fit.pp_check(5, seed=1, density="hist")
+        fit.plot.predictive(5, seed=1, density="hist")
     few = quietly(mlmed.mixed, "y ~ x + (1 | id)", data[(data["id"] <= 2) | ~data["id"].duplicated()])
     with pytest.raises(EffectError, match="2 values of the sd of y in a cluster"):
-        few.pp_check(5, seed=1, density="cluster-sd")
+        few.plot.predictive(5, seed=1, density="cluster-sd")
 
 
 def test_six_responses_stand_in_two_rows(pyplot) -> None:
@@ -217,7 +217,7 @@ def test_six_responses_stand_in_two_rows(pyplot) -> None:
     data = frame().reset_index(drop=True)
     data = data.assign(**{f"r{k}": data["y"] + rng.normal(size=len(data)) for k in range(6)})
     fit = quietly(mlmed.mixed, [f"r{k} ~ x + (1 | id)" for k in range(6)], data)
-    axes = fit.pp_check(3, seed=1)
+    axes = fit.plot.predictive(3, seed=1)
     assert isinstance(axes, list)
     assert [ax.get_xlabel() for ax in axes] == [f"r{k}" for k in range(6)]
     assert axes[0].figure.get_figwidth() < 14.0

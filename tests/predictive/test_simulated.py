@@ -11,7 +11,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import DataError, EffectError, FormulaError
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from tests.predictive.fits import TWO, frame, implied, quietly, with_gaps, with_values
 from tests.tolerances import SAME
 
@@ -24,9 +24,9 @@ DRAWS = 4000
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 
 
-def correlated(fit: MixedResults) -> MixedResults:
+def correlated(fit: Results) -> Results:
     """Residuals of a row with a correlation of -.7."""
-    sd = np.sqrt(fit.fitted.estimates.sigma2)
+    sd = np.sqrt(fit.fit.estimates.sigma2)
     return with_values(fit, Sigma=np.outer(sd, sd) * np.array([[1.0, -0.7], [-0.7, 1.0]]))
 
 
@@ -39,7 +39,7 @@ def same_moments(values: np.ndarray, mean: np.ndarray, V: np.ndarray) -> None:
     assert np.abs((centred.T @ centred / n - V) / error).max() < SIGMAS
 
 
-def by_cluster(fit: MixedResults, data: pd.DataFrame, cluster: int, level: str) -> np.ndarray:
+def by_cluster(fit: Results, data: pd.DataFrame, cluster: int, level: str) -> np.ndarray:
     """Draws of one cluster, (DRAWS, rows of the first response, then of the second, ...)."""
     sets = fit.simulate(DRAWS, seed=1, of=level)
     rows = np.flatnonzero((data["id"] == cluster).to_numpy())
@@ -57,7 +57,7 @@ def test_new_clusters_have_the_moments_of_the_model(sigma: str, gaps: bool) -> N
     fit = correlated(fit) if sigma == "unstructured" else fit
     rows = data[data["id"] == 7]
     x = rows["x"].to_numpy()
-    V = implied(fit, rows, [np.column_stack([np.ones_like(x), x]), np.ones((len(x), 1))], fit.fitted.estimates.G)
+    V = implied(fit, rows, [np.column_stack([np.ones_like(x), x]), np.ones((len(x), 1))], fit.fit.estimates.G)
     mean = fit.predict(rows)[["m", "y"]].to_numpy().T.ravel()
     draws = by_cluster(fit, data, 7, "population")
     known = rows[["m", "y"]].notna().to_numpy() & np.column_stack([rows["w"].notna(), np.ones(len(rows), bool)])
@@ -71,9 +71,9 @@ def test_clusters_of_the_data_keep_their_law() -> None:
     """Mean X beta + Z E(u|y), covariance Z Var(u|y) Z' + Sigma, from dense matrices."""
     data = frame()
     fit = quietly(mlmed.mixed, "m ~ x + (1 + x | id)", data)
-    rows, G = data[data["id"] == 7], fit.fitted.estimates.G
+    rows, G = data[data["id"] == 7], fit.fit.estimates.G
     Z = np.column_stack([np.ones(len(rows)), rows["x"]])
-    V = Z @ G @ Z.T + fit.fitted.estimates.Sigma * np.eye(len(rows))
+    V = Z @ G @ Z.T + fit.fit.estimates.Sigma * np.eye(len(rows))
     gain = G @ Z.T @ np.linalg.inv(V)
     mean = fit.predict(rows).to_numpy() + Z @ gain @ (rows["m"] - fit.predict(rows)).to_numpy()
     np.testing.assert_allclose(mean, fit.predict(rows, of="cluster"), rtol=UNITS)
@@ -95,7 +95,7 @@ def test_the_outcome_follows_the_simulated_mediator(formulas: Sequence[str], of:
     """Without random effects and outcome residuals, y is the prediction at the simulated m, whatever is made of m."""
     data = frame()
     fit = quietly(mlmed.mediate, *formulas, data, treatment="x")
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     exact = with_values(fit, G=np.zeros_like(estimates.G), Sigma=np.diag([estimates.sigma2[0], 0.0]))
     sets = exact.simulate(2, seed=1, of=of)
     for draw in (0, 1):
@@ -111,7 +111,7 @@ def test_the_mean_outcome_has_the_covariance_of_the_slopes() -> None:
     data = frame()
     fit = quietly(mlmed.mediate, MEDIATOR, OUTCOME, data)
     sets = fit.simulate(DRAWS, seed=2).xs("y", axis=1, level="response").to_numpy()
-    x, G, beta = data["x"].to_numpy(), fit.fitted.estimates.G, fit.params
+    x, G, beta = data["x"].to_numpy(), fit.fit.estimates.G, fit.params
     slope = fit.G.columns.get_loc("y~m")
     mean = beta["y~Intercept"] + beta["y~x"] * x + beta["y~m"] * (beta["m~Intercept"] + beta["m~x"] * x)
     extra = G[slope, fit.G.columns.get_loc("m~Intercept")] + x * G[slope, fit.G.columns.get_loc("m~x")]
@@ -124,7 +124,7 @@ def test_a_mediator_outside_its_equation_stays_as_observed() -> None:
     """Where w is missing, m is not simulated, and y follows the observed m."""
     data = with_gaps(frame())
     fit = quietly(mlmed.mediate, "m ~ x + w + (1 | id)", "y ~ m + x + (1 | id)", data, treatment="x")
-    estimates = fit.fitted.estimates
+    estimates = fit.fit.estimates
     exact = with_values(fit, G=np.zeros_like(estimates.G), Sigma=np.diag([estimates.sigma2[0], 0.0]))
     found = exact.simulate(seed=1)
     rows = (data["w"].isna() & data["y"].notna() & data["id"].notna()).to_numpy()

@@ -12,19 +12,19 @@ import pandas as pd
 from scipy.special import ndtri
 
 import mlmed
-from mlmed.api.mediate import MediationResults
 from mlmed.data.grams import accumulate
 from mlmed.data.layout import Design
 from mlmed.effects.delta import std_error
 from mlmed.effects.draws import draw_interval
 from mlmed.errors import MlmedWarning
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import psi
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import find_end
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.optimum import optimize
 from mlmed.lmm.working import build_working
+from mlmed.results.results import Results
 
 __all__ = ["TERMS", "fit", "study_of"]
 
@@ -38,15 +38,15 @@ Found = dict[str, np.ndarray]
 
 
 @lru_cache(maxsize=1)
-def _template() -> Fitted:
+def _template() -> LmmFit:
     """A fit whose specification and layout all others share (reading formulas costs more than fitting)."""
     data = mlmed.simulate.bpg(50, 8, seed=1).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
-        return mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data).fitted
+        return mlmed.mediate("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data).fit
 
 
-def fit(data: pd.DataFrame) -> MediationResults:
+def fit(data: pd.DataFrame) -> Results:
     """What ``mlmed.mediate`` gives for these data."""
     made = _template()
     codes, clusters = pd.factorize(data["id"])
@@ -58,25 +58,25 @@ def fit(data: pd.DataFrame) -> MediationResults:
     working = build_working(made.spec, made.layout, grams)
     optimum = optimize(working.problem, working.blocks, reml=True)
     estimates = to_estimates(working, optimum, reml=True)
-    return MediationResults(Fitted(made.spec, made.layout, grams, working, optimum, estimates, data), "x")
+    return Results(LmmFit(made.spec, made.layout, grams, working, optimum, estimates, data), "x")
 
 
-def _delta(results: MediationResults, rng: np.random.Generator) -> Found:
+def _delta(results: Results, rng: np.random.Generator) -> Found:
     quantities, found = results.effect_quantities(), {}
     for kind in ("block", "joint"):
-        V = results.parameter_vcov(kind)
+        V = results.fit.vcov(kind)
         errors = np.array([std_error(quantities[term], V) for term in TERMS])
         estimates = np.array([quantities[term].estimate for term in TERMS])
         found[f"delta, {kind}"] = np.column_stack([estimates - Z * errors, estimates + Z * errors, errors])
-        draws = results.effect_functions().monte_carlo(psi(results.fitted), V, n=MONTE_CARLO_DRAWS, rng=rng)
+        draws = results.effect_functions().monte_carlo(psi(results.fit), V, n=MONTE_CARLO_DRAWS, rng=rng)
         rows = [draw_interval(draws[term], quantities[term].estimate, level=LEVEL) for term in TERMS]
         found[f"monte-carlo, {kind}"] = np.array([(row.low, row.high, row.std_error) for row in rows])
     return found
 
 
-def _profile(results: MediationResults, rng: np.random.Generator) -> Found:
+def _profile(results: Results, rng: np.random.Generator) -> Found:
     rows = np.full((len(TERMS), 3), np.nan)
-    profiler = profiler_of(results.fitted, results.quantity_at("indirect"))
+    profiler = profiler_of(results.fit, results.quantity_at("indirect"))
     rows[TERMS.index("indirect"), :2] = [find_end(profiler, side, level=LEVEL).value for side in (-1, 1)]
     return {"profile": rows}
 
@@ -86,15 +86,15 @@ def _rows(table: pd.DataFrame) -> np.ndarray:
     return chosen.to_numpy(dtype=float)
 
 
-def _more(results: MediationResults, rng: np.random.Generator) -> Found:
+def _more(results: Results, rng: np.random.Generator) -> Found:
     return {
         "delta, joint, satterthwaite": _rows(results.effects(vcov="joint", ddf="satterthwaite")),
         "delta, cluster": _rows(results.effects(vcov="cluster")),
     }
 
 
-def _bootstrap(kind: str) -> Callable[[MediationResults, np.random.Generator], Found]:
-    def intervals(results: MediationResults, rng: np.random.Generator) -> Found:
+def _bootstrap(kind: str) -> Callable[[Results, np.random.Generator], Found]:
+    def intervals(results: Results, rng: np.random.Generator) -> Found:
         boot = results.bootstrap(BOOTSTRAP_DRAWS, kind=kind, seed=int(rng.integers(2**31)))
         methods = (*BOOTSTRAP_METHODS, "bca") if kind == "case" else BOOTSTRAP_METHODS  # the jackknife leaves out cases
         return {f"bootstrap, {kind}, {method}": _rows(boot.tidy(ends=method, terms=list(TERMS))) for method in methods}
@@ -102,7 +102,7 @@ def _bootstrap(kind: str) -> Callable[[MediationResults, np.random.Generator], F
     return intervals
 
 
-STUDIES: dict[str, Callable[[MediationResults, np.random.Generator], Found]] = {
+STUDIES: dict[str, Callable[[Results, np.random.Generator], Found]] = {
     "normal-theory": _delta,
     "profile": _profile,
     "small-sample": _more,

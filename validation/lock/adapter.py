@@ -287,11 +287,11 @@ def _sums(of: Fit) -> dict[str, Any]:
 
 #: Pictures by the lock's word: what draws them today.
 PICTURES: dict[str, Callable[..., Any]] = {
-    "conditional": lambda fit, *args, **options: fit.plot_conditional(*args, **options),
-    "correlations": lambda fit, **options: fit.plot_correlations(**options),
-    "ranef": lambda fit, *args, **options: fit.plot_ranef(*args, **options),
-    "spaghetti": lambda fit, *args, **options: fit.plot_spaghetti(*args, **options),
-    "predictive": lambda fit, *args, kind="value", **options: fit.pp_check(*args, density=kind, **options),
+    "conditional": lambda fit, *args, **options: fit.plot.conditional(*args, **options),
+    "correlations": lambda fit, **options: fit.plot.correlations(**options),
+    "ranef": lambda fit, *args, **options: fit.plot.ranef(*args, **options),
+    "spaghetti": lambda fit, *args, **options: fit.plot.spaghetti(*args, **options),
+    "predictive": lambda fit, *args, kind="value", **options: fit.plot.predictive(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
     "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
     "influence": lambda fit, term: fit.influence().plot(term),

@@ -40,7 +40,7 @@ PIECES = HERE / "pieces"
 SETS, PIECE, STARTS, BEATEN = 300, 25, 10, 1e-6
 
 
-def fitted(asked: Asked) -> mlmed.results.results.MixedResults:
+def fitted(asked: Asked) -> mlmed.results.results.Results:
     """The fit that a user gets."""
     if asked.several:
         texts = ["m ~ x + (1 + x |i| id)", "y ~ x + (1 + x |i| id)"]

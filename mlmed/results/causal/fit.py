@@ -17,7 +17,7 @@ from mlmed.data.ids import cluster_codes
 from mlmed.data.layout import Dropped, EquationLayout
 from mlmed.data.levels import levels_of
 from mlmed.errors import DataError
-from mlmed.fit.lmm import Fitted, fit_model
+from mlmed.fit.lmm import LmmFit, fit_model
 from mlmed.fit.vcov import alone_in, covariance, lost_along, named, plain_covariance, too_few
 from mlmed.formula import Equation
 from mlmed.glm.family import BINARY
@@ -106,7 +106,7 @@ class EquationFit(Compact):
     ----------
     family : str
         Of its response.
-    fit : GlmFit or Fitted
+    fit : GlmFit or LmmFit
         An ordinary regression, or a mixed model of our engine.
     covariance : Vcov
         Covariance of the fixed effects, as it was asked for.
@@ -117,7 +117,7 @@ class EquationFit(Compact):
     """
 
     family: str
-    fit: GlmFit | Fitted
+    fit: GlmFit | LmmFit
     covariance: Vcov
     design: PlainDesign
     coding: tuple[Any, Any] | None = None
@@ -140,17 +140,17 @@ class EquationFit(Compact):
     @property
     def is_mixed(self) -> bool:
         """Whether it has random effects."""
-        return isinstance(self.fit, Fitted)
+        return isinstance(self.fit, LmmFit)
 
     @property
     def notes(self) -> tuple[Note, ...]:
         """What to know of the fit."""
-        return self.fit.notes if isinstance(self.fit, Fitted) else ()
+        return self.fit.notes if isinstance(self.fit, LmmFit) else ()
 
     @property
     def beta(self) -> Array:
         """Fixed effects, (p,)."""
-        return self.fit.estimates.beta if isinstance(self.fit, Fitted) else self.fit.beta
+        return self.fit.estimates.beta if isinstance(self.fit, LmmFit) else self.fit.beta
 
     @property
     def vcov(self) -> Array:
@@ -160,23 +160,23 @@ class EquationFit(Compact):
     @property
     def sigma(self) -> float:
         """Residual standard deviation; NaN for families other than linear."""
-        sigma2 = self.fit.estimates.sigma2[0] if isinstance(self.fit, Fitted) else self.fit.sigma2
+        sigma2 = self.fit.estimates.sigma2[0] if isinstance(self.fit, LmmFit) else self.fit.sigma2
         return float(np.sqrt(sigma2))
 
     @property
     def llf(self) -> float:
         """Maximized log-likelihood (restricted for REML)."""
-        return self.fit.estimates.loglik if isinstance(self.fit, Fitted) else self.fit.loglik
+        return self.fit.estimates.loglik if isinstance(self.fit, LmmFit) else self.fit.loglik
 
     @property
     def layout(self) -> EquationLayout:
         """Encodings of the fixed part and, in a mixed model, of the random terms."""
-        return self.fit.layout.equations[0] if isinstance(self.fit, Fitted) else self.design.layout
+        return self.fit.layout.equations[0] if isinstance(self.fit, LmmFit) else self.design.layout
 
     @cached_property
     def law(self) -> ModeLaw | None:
         """Random effects of every cluster given the data; None in an ordinary regression."""
-        if not isinstance(self.fit, Fitted):
+        if not isinstance(self.fit, LmmFit):
             return None
         return self.fit.law()
 
@@ -239,7 +239,7 @@ def _coding(equation: Equation, table: pd.DataFrame) -> tuple[Any, Any] | None:
     return two_levels(table[name]) if is_factor else None
 
 
-def _mixed_vcov(fitted: Fitted, errors: Errors) -> Vcov:
+def _mixed_vcov(fitted: LmmFit, errors: Errors) -> Vcov:
     p = len(fitted.estimates.beta)
     V = leading(covariance(fitted, errors.vcov), p)
     if not errors.cluster:
@@ -259,9 +259,9 @@ def _plain_vcov(fit: GlmFit, rows: SharedRows, errors: Errors) -> Vcov:
     return plain_covariance(fit, errors.vcov, lambda: alone_of(fit, grouping, text), codes=codes, note=note)
 
 
-def alone_of(fit: GlmFit | Fitted, grouping: Grouping | None, text: str) -> Directions:
+def alone_of(fit: GlmFit | LmmFit, grouping: Grouping | None, text: str) -> Directions:
     """Directions of the fixed effects that a single cluster, or without clusters a row, alone notices."""
-    if isinstance(fit, Fitted):
+    if isinstance(fit, LmmFit):
         return alone_in(fit, text)
     found = moves_of_one(fit, None if grouping is None else grouping.codes)
     if grouping is None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.delta import COLUMNS, Quantity, delta_table
 from mlmed.effects.nlcom import combine
 from mlmed.effects.potential import CONTRASTS
 from mlmed.effects.uncertainty import Contrasts
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.names import labelled
 from mlmed.options import CausalInterval, Of, own_words
 from mlmed.report.causal_plots import plot_effects
@@ -25,7 +26,7 @@ from mlmed.results.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.results.causal.tables import coefficient_table
 from mlmed.results.causal.text import Shown, document, shown_values, summary_text
 from mlmed.results.document import flat_table, interval_entry
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ class CausalResults(CausalEffects):
     def glance(self) -> pd.DataFrame:
         """One row: families, nobs, n_clusters, log-likelihoods, vcov, interaction, convergence."""
         grouping = self.chain.grouping
-        mixed = [one.fit for one in (self.mediator, self.outcome) if isinstance(one.fit, Fitted)]
+        mixed = [one.fit for one in (self.mediator, self.outcome) if isinstance(one.fit, LmmFit)]
         row = {
             "family_m": self.mediator.family,
             "family_y": self.outcome.family,
@@ -109,8 +110,8 @@ class CausalResults(CausalEffects):
         effects = delta_table([known[term] for term in SHARED], found.vcov, order="first", level=level)
         parts = [effects, self.tidy(level=level)[list(COLUMNS)]]
         for equation in (self.mediator, self.outcome):
-            if isinstance(equation.fit, Fitted):
-                parts.append(MixedResults(equation.fit).comparable(level=level).iloc[len(equation.beta) :])
+            if isinstance(equation.fit, LmmFit):
+                parts.append(Results(equation.fit, NoEffects()).comparable(level=level).iloc[len(equation.beta) :])
         return pd.concat(parts, ignore_index=True)
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from mlmed.effects.average import Setting
 from mlmed.effects.potential import Counterfactual
 from mlmed.effects.uncertainty import Law, compared
 from mlmed.errors import FormulaError
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import OF, RANEF_DRAWS, one_of
 from mlmed.results.causal.fit import EquationFit, Grouping
@@ -170,7 +170,7 @@ class Chain(Compact):
     def _noise(self, Z: Array) -> Array:
         """Spread of the mediator around its linear predictor; ``Z`` as ``Prepared.averaged_out``."""
         fit, sigma = self.mediator.fit, self.mediator.sigma
-        if not isinstance(fit, Fitted) or not Z.shape[1]:
+        if not isinstance(fit, LmmFit) or not Z.shape[1]:
             return np.full((2, 1), sigma)
         return np.sqrt(np.einsum("tna,ab,tnb->tn", Z, fit.estimates.G, Z, optimize=True) + sigma**2)
 
@@ -182,7 +182,7 @@ class Chain(Compact):
 
     def _in_order(self, equation: EquationFit, law: ModeLaw) -> ModeLaw:
         """Clusters as the rows number them."""
-        assert isinstance(equation.fit, Fitted)
+        assert isinstance(equation.fit, LmmFit)
         assert self.grouping is not None
         at = equation.fit.clusters.get_indexer(self.grouping.clusters)
         return ModeLaw(law.modes[at], law.root[at], law.slide[at])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.fit.lmm import Fitted
+from mlmed.fit.lmm import LmmFit
 from mlmed.glm.family import BINARY
 from mlmed.intervals.options import check_options
 from mlmed.options import check_level
@@ -70,7 +70,7 @@ def how_exact(mediator: str, outcome: str) -> str:
 
 
 def _equation(equation: EquationFit) -> str:
-    if isinstance(equation.fit, Fitted):
+    if isinstance(equation.fit, LmmFit):
         words = f"linear mixed, {equation.fit.spec.method.upper()}"
         if equation.fit.is_singular:
             words += ", boundary (singular) fit, see docs/singular.md"

@@ -14,7 +14,8 @@ from mlmed.effects.delta import COLUMNS, delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.sdcor import linear_covariance, sdcor_quantities
 from mlmed.fit.labels import location_labels
-from mlmed.fit.names import Kind, shown_clusters
+from mlmed.fit.names import shown_clusters
+from mlmed.fit.protocol import Kind
 from mlmed.lmm.vcov import Vcov
 from mlmed.names import labelled
 from mlmed.numerics.certificate import NODE_CHANGE

@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from mlmed.data.frames import select_columns
 from mlmed.data.ids import cluster_codes, refuse_rounded
 from mlmed.data.levels import cluster_table, levels_of
+from mlmed.effects.catalogue import with_parameters
 from mlmed.effects.delta import Quantity
 from mlmed.effects.separate import QUOTIENTS
 from mlmed.errors import DataError, EffectError
 from mlmed.fit.vcov import alone_in, lost_in_replicates
 from mlmed.glm.fit import Regression
-from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap, with_parameters
+from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap
 from mlmed.lmm.resample import CaseRefit, Refit, case_resampler
 from mlmed.lmm.vcov import Directions
 from mlmed.notes import joined
 from mlmed.options import check_text
 from mlmed.replication import Failure, Replicate, Resampled
 from mlmed.results.piecewise.cluster_ols import ClusterRegression
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 __all__ = ["bootstrap_separately", "lost_of", "refit_of", "strata_of"]
 
@@ -67,7 +68,7 @@ class PiecewiseRefit:
 
 
 def refit_of(
-    fits: tuple[MixedResults | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
+    fits: tuple[Results | ClusterRegression, ...], names: tuple[str, ...], clusters: pd.Index, strata: Any
 ) -> Resampled:
     """The clusters, with what refits three equations, called ``names``; ``strata`` from ``strata_of``."""
     equations: list[CaseRefit | Regression] = []
@@ -78,7 +79,7 @@ def refit_of(
             equations.append(Regression("linear", name, own.names, y, own.X, own.beta, f"{name}, "))
             places.append(fit.clusters.get_indexer(clusters))
         else:
-            fitted = fit.fitted
+            fitted = fit.fit
             refit = Refit.of(fitted.working, fitted.optimum, reml=fitted.reml)
             equations.append(CaseRefit(f"{name}, ", case_resampler(fitted.spec, fitted.grams), refit))
             places.append(fitted.clusters.get_indexer(clusters))
@@ -88,10 +89,10 @@ def refit_of(
     return Resampled(PiecewiseRefit(tuple(equations), tuple(places)), tuple(group for group in groups if len(group)))
 
 
-def lost_of(fits: tuple[MixedResults | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
+def lost_of(fits: tuple[Results | ClusterRegression, ...], parts: tuple[slice, ...]) -> tuple[Directions, ...]:
     """Directions of the parameters of three equations, one after the other, that single clusters alone notice."""
     text = lost_in_replicates("use another interval, with vcov='block'")
-    own = [fit.alone_in(text) if isinstance(fit, ClusterRegression) else alone_in(fit.fitted, text) for fit in fits]
+    own = [fit.alone_in(text) if isinstance(fit, ClusterRegression) else alone_in(fit.fit, text) for fit in fits]
     return tuple(one.below(parts[-1].stop, part.start) for one, part in zip(own, parts, strict=True))
 
 

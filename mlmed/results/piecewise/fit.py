@@ -14,6 +14,7 @@ from mlmed.data.design import complete_rows, read_columns
 from mlmed.data.grams import Grams, two_values
 from mlmed.data.ids import cluster_codes
 from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
+from mlmed.effects.catalogue import NoEffects
 from mlmed.errors import DataError, FormulaError
 from mlmed.fit.lmm import fit_model
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
@@ -23,7 +24,7 @@ from mlmed.options import Method
 from mlmed.results.piecewise.cluster_ols import ClusterRegression, fit_clusters
 from mlmed.results.piecewise.parts import Part, layout_of
 from mlmed.results.remarks import table_notes, two_valued
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
@@ -79,9 +80,9 @@ class Fits(Compact):
         ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``.
     levels : DataFrame
         variable, role, level.
-    mediator : MixedResults or ClusterRegression
+    mediator : Results or ClusterRegression
         The latter for a mediator of level 2.
-    outcome, reduced : MixedResults
+    outcome, reduced : Results
         With and without the mediator.
     clusters : Index of length J
         Every cluster of the data, in order of appearance.
@@ -91,9 +92,9 @@ class Fits(Compact):
 
     design: str
     levels: pd.DataFrame
-    mediator: MixedResults | ClusterRegression
-    outcome: MixedResults
-    reduced: MixedResults
+    mediator: Results | ClusterRegression
+    outcome: Results
+    reduced: Results
     clusters: pd.Index
     notes: tuple[Note, ...] = ()
 
@@ -224,9 +225,9 @@ def fit_separately(asked: Asked, data: Any) -> Fits:
     if not first.random and design != "2-2-1":
         ModelSpec((first,), asked.method)  # says what a random term is for
     mediator = _fit_mediator(asked, design, data, (table, codes, clusters))
-    outcome = MixedResults(fit_model(asked.spec(second), data))
+    outcome = Results(fit_model(asked.spec(second), data), NoEffects())
     rows = complete_rows(table, second.variables)
-    reduced = MixedResults(fit_model(asked.spec(third), data if rows.all() else table[rows]))
+    reduced = Results(fit_model(asked.spec(third), data if rows.all() else table[rows]), NoEffects())
     own = _notes(asked, mediator, outcome, reduced)
     seen = table_notes(data, (first, second), map(layout_of, (mediator, outcome)), clusters)
     return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters, (*own, *seen))
@@ -238,8 +239,8 @@ def _two_values(fit: Part, role: str) -> Note | None:
         name, seen = fit.design.equation.name, np.unique(fit.design.y)
         values = (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
     else:
-        equation = fit.fitted.layout.equations[0]
-        name, values = equation.name, two_values(fit.fitted.grams, 0, equation.response_at)
+        equation = fit.fit.layout.equations[0]
+        name, values = equation.name, two_values(fit.fit.grams, 0, equation.response_at)
     return None if values is None else two_valued(role, name, values)
 
 
@@ -256,10 +257,10 @@ def _roles(asked: Asked) -> Roles:
 
 def _fit_mediator(
     asked: Asked, design: str, data: Any, rows: tuple[pd.DataFrame, NDArray[np.intp], pd.Index]
-) -> MixedResults | ClusterRegression:
+) -> Results | ClusterRegression:
     equation = asked.mediator
     if design != "2-2-1":
-        return MixedResults(fit_model(asked.spec(equation), data))
+        return Results(fit_model(asked.spec(equation), data), NoEffects())
     group = ":".join(asked.group)
     slopes = [term for term in equation.random if _kept(term.formula, frozenset()) != "1"]
     if slopes:
@@ -271,7 +272,7 @@ def _fit_mediator(
     return fit_clusters(equation, *rows, group_name=group)
 
 
-def _notes(asked: Asked, mediator: Part, outcome: MixedResults, reduced: MixedResults) -> tuple[Note, ...]:
+def _notes(asked: Asked, mediator: Part, outcome: Results, reduced: Results) -> tuple[Note, ...]:
     """Notes of the three fits, each with its equation and none twice, rows left out first; then of their responses."""
     m, y = asked.mediator.name, asked.outcome.name
     parts = ((mediator, m), (outcome, y), (reduced, f"{y} without {m}"))
@@ -285,6 +286,6 @@ def _own_notes(fit: Part, name: str) -> list[Note]:
     """Notes of one fit; what does not name its equation is given it."""
     if isinstance(fit, ClusterRegression):
         return list(fit.notes)
-    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.fitted.layout.dropped]
+    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.fit.layout.dropped]
     others = [note for note in fit.notes if note.code != "rows-left-out"]
     return [*dropped, *(note.about(f"equation {name}") if note.code in OF_AN_OPTIMUM else note for note in others)]

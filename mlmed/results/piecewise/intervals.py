@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mlmed.effects.delta import COLUMNS, delta_table, std_error
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.separate import QUOTIENTS, Slopes
+from mlmed.intervals.bootstrap import draws_table
 from mlmed.intervals.product_normal import product_normal
-from mlmed.intervals.table import monte_carlo_table
 from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
 
@@ -114,3 +114,22 @@ def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
     """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
     rows = [delta_table([indirect.named(test)], V, order=order, level=level) for test, order in TESTS.items()]
     return pd.concat(rows, ignore_index=True)
+
+
+def monte_carlo_table(
+    quantities: Mapping[str, Quantity],
+    draws: Mapping[str, Array],
+    V: Vcov,
+    *,
+    level: float,
+    unspread: Mapping[str, str] = {},
+) -> pd.DataFrame:
+    """Quantiles of draws of effects; a row without them says why. ``unspread`` as in ``draws_table``."""
+    estimates = pd.Series({term: quantity.estimate for term, quantity in quantities.items()})
+    missing = {
+        term: joined(quantity.note, "" if quantity.is_fixed else V.reason_for(quantity.gradient, quantity.hessian))
+        for term, quantity in quantities.items()
+        if quantity.is_fixed or np.isnan(draws[term]).any()
+    }
+    notes = {term: joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in quantities.items()}
+    return draws_table(pd.DataFrame(draws), estimates, level=level, notes=notes, missing=missing, unspread=unspread)

@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 from mlmed.data.encoding import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.fit.labels import coefficient_labels
-from mlmed.fit.names import Kind, parameters, psi
+from mlmed.fit.names import parameters, psi
+from mlmed.fit.protocol import Kind
 from mlmed.names import labelled
 from mlmed.results.piecewise.cluster_ols import ClusterRegression
-from mlmed.results.results import MixedResults
+from mlmed.results.results import Results
 
 __all__ = ["Part", "kinds_of", "layout_of", "names_of", "parts_of", "psi_of"]
 
 Array = NDArray[np.float64]
-Part = MixedResults | ClusterRegression
+Part = Results | ClusterRegression
 
 
 def psi_of(fit: Part) -> Array:
     """All estimates of a fit, fixed effects first."""
-    return fit.fit.beta if isinstance(fit, ClusterRegression) else psi(fit.fitted)
+    return fit.fit.beta if isinstance(fit, ClusterRegression) else psi(fit.fit)
 
 
 def parts_of(fits: Sequence[Part]) -> tuple[slice, ...]:
@@ -38,20 +39,20 @@ def names_of(fit: Part, equation: str) -> list[str]:
     """Names of these estimates: ``m~x``, ``var(m~x)``, ``cov(m~x,m~Intercept)``, ``var(m~Residual)``."""
     if isinstance(fit, ClusterRegression):
         return coefficient_labels(labelled(equation, name) for name in fit.design.names)
-    return [one.name for one in parameters(fit.fitted, equations=[equation])]
+    return [one.name for one in parameters(fit.fit, equations=[equation])]
 
 
 def kinds_of(fit: Part) -> list[Kind]:
     """What each of these estimates is."""
     if isinstance(fit, ClusterRegression):
         return [""] * len(fit.design.names)
-    return [one.kind for one in parameters(fit.fitted)]
+    return [one.kind for one in parameters(fit.fit)]
 
 
 def layout_of(fit: Part) -> EquationLayout:
     """Columns and encodings of the equation; that of clusters gets a random intercept, which no path uses."""
     if not isinstance(fit, ClusterRegression):
-        return fit.fitted.layout.equations[0]
+        return fit.fit.layout.equations[0]
     layout = fit.design.layout
     intercept = encode("1", fit.design.table, where="a random intercept")[1]
     return replace(layout, random=(INTERCEPT,), encodings=(*layout.encodings, intercept))

@@ -28,7 +28,7 @@ ROLES = {"treatment": "iv", "mediator": "mv", "outcome": "dv"}
 
 
 def _formula(fit: Part) -> str:
-    return fit.formula if isinstance(fit, ClusterRegression) else fit.fitted.spec.equations[0].text
+    return fit.formula if isinstance(fit, ClusterRegression) else fit.fit.spec.equations[0].text
 
 
 def _how(fit: Part) -> str:
@@ -46,7 +46,7 @@ def _how(fit: Part) -> str:
 def _left_out(fit: Part) -> list[str]:
     if isinstance(fit, ClusterRegression):
         return [fit.left_out] if fit.left_out else []
-    return [str(dropped) for dropped in fit.fitted.layout.dropped]
+    return [str(dropped) for dropped in fit.fit.layout.dropped]
 
 
 def native_text(

@@ -1,0 +1,211 @@
+"""What makes effects from a fit: a catalogue, asked at one place, gives the effects that every interval is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlmed.effects.forms import Effects
+from mlmed.effects.quantity import Quantity
+from mlmed.errors import EffectError
+from mlmed.fit.protocol import Fit
+from mlmed.fit.resampling import Plan, Source, source_of
+from mlmed.lmm.estimates import Estimates
+from mlmed.lmm.vcov import Vcov
+
+__all__ = [
+    "Catalogue",
+    "EffectSet",
+    "FormSet",
+    "IntervalOptions",
+    "NoEffects",
+    "parameter_quantities",
+    "with_parameters",
+]
+
+Array = NDArray[np.float64]
+#: Name of an interval -> what it can be told, with defaults.
+IntervalOptions = Mapping[str, Mapping[str, Any]]
+
+
+class EffectSet(Protocol):
+    """Effects at one place: values and derivatives, their covariance, and what draws of parameters make of them."""
+
+    @property
+    def quantities(self) -> Mapping[str, Quantity]:
+        """The effects at the estimates, as functions of the coordinates that ``vcov`` belongs to."""
+
+    def vcov(self, kind: str) -> Vcov:
+        """Covariance of one kind of these coordinates."""
+
+    def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> Mapping[str, Array]:
+        """Effects (n,) of parameters that are drawn from their normal distribution."""
+
+    @property
+    def unspread(self) -> Mapping[str, str]:
+        """Effects whose Monte Carlo draws have no variance, and why."""
+
+    def cautions(self, V: Vcov) -> Mapping[str, str]:
+        """What to say beside normal intervals, by term."""
+
+    # -- bootstrap -----------------------------------------------------------------------------------------
+
+    def source(self, plan: Plan) -> Source:
+        """What makes replicates of the fit."""
+
+    @property
+    def columns(self) -> Callable[[Array], Mapping[str, Array]]:
+        """From replicates (d, width) to the terms of ``drawn``, (d,) each; a function that holds no fit."""
+
+    @property
+    def drawn(self) -> Mapping[str, Quantity]:
+        """The effects, and the parameters that are drawn with them."""
+
+    @property
+    def unspread_replicates(self) -> Mapping[str, str]:
+        """Effects whose replicates have no variance, and why."""
+
+    def seen(self, draws: Mapping[str, Array]) -> Mapping[str, str]:
+        """What to say of replicates, by term."""
+
+
+class Catalogue(Protocol):
+    """What effects a kind of model has, and which intervals they can have."""
+
+    @property
+    def school(self) -> str:
+        """The function that makes such results, as users call it."""
+
+    @property
+    def intervals(self) -> IntervalOptions:
+        """What each kind of interval can be told, with defaults; everything else is refused."""
+
+    def label(self, fit: Any) -> str:
+        """What a comparison calls such a fit."""
+
+    def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
+        """The effects of a fit, at values of moderators.
+
+        Raises
+        ------
+        EffectError
+            The model defines no effects, or none at these values.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class NoEffects:
+    """The catalogue of models without a treatment and a mediator."""
+
+    school: str = "mixed"
+    intervals: IntervalOptions = field(default_factory=dict)
+
+    def label(self, fit: Any) -> str:
+        """What the fit calls itself."""
+        return str(fit.label)
+
+    def effects(self, fit: Fit, at: Mapping[str, Any] | None = None) -> EffectSet:
+        """Refuse.
+
+        Raises
+        ------
+        EffectError
+            Always.
+        """
+        raise EffectError("a model without treatment and mediator has no effects; fit it with mlmed.mediate")
+
+
+def parameter_quantities(fit: Fit) -> dict[str, Quantity]:
+    """Every entry of psi by name."""
+    psi = fit.psi
+    unit = np.eye(len(psi))
+    return {one.name: Quantity(one.name, float(psi[k]), unit[k], kind=one.kind) for k, one in enumerate(fit.parameters)}
+
+
+def with_parameters(
+    effects: Callable[[Array], Mapping[str, Array]], names: Sequence[str], psi: Array
+) -> dict[str, Array]:
+    """Effects of parameter vectors (n, n_psi), and the parameters themselves, by name."""
+    return {**effects(psi), **dict(zip(names, psi.T, strict=True))}
+
+
+def _none(V: Vcov) -> Mapping[str, str]:
+    return {}
+
+
+def _no_effects(psi: Array) -> dict[str, Array]:
+    return {}
+
+
+def _unseen(draws: Mapping[str, Array]) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FormSet:
+    """Effects that are functions of linear forms of psi.
+
+    Attributes
+    ----------
+    fit : Fit
+        Has psi and its covariances.
+    forms : Effects or None
+        The functions; None where the model defines no effects.
+    quantities : mapping of str to Quantity
+        The effects at psi.
+    moving : callable or None
+        The effects as a function of a mixed model's estimates; None where the fit is not one.
+    unspread, caution, look
+        ``unspread``, ``cautions`` and ``seen`` of ``EffectSet``.
+    """
+
+    fit: Fit
+    forms: Effects | None = None
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    moving: Callable[[Estimates], dict[str, Quantity]] | None = None
+    unspread: Mapping[str, str] = field(default_factory=dict)
+    caution: Callable[[Vcov], Mapping[str, str]] = _none
+    look: Callable[[Mapping[str, Array]], Mapping[str, str]] = _unseen
+
+    def vcov(self, kind: str) -> Vcov:
+        """Covariance of psi."""
+        return self.fit.vcov(kind)
+
+    def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> dict[str, Array]:
+        """Draws of the forms from their joint normal distribution, and the effects of each (eq. 43)."""
+        if self.forms is None:
+            return {}
+        return self.forms.monte_carlo(self.fit.psi, V, n=n, rng=np.random.default_rng(seed))
+
+    def cautions(self, V: Vcov) -> Mapping[str, str]:
+        """What to say beside normal intervals."""
+        return self.caution(V)
+
+    def source(self, plan: Plan) -> Source:
+        """What makes replicates of the fit."""
+        return source_of(self.fit, plan)
+
+    @property
+    def columns(self) -> Callable[[Array], dict[str, Array]]:
+        """Effects and parameters of many parameter vectors."""
+        names = [one.name for one in self.fit.parameters]
+        return partial(with_parameters, _no_effects if self.forms is None else self.forms.draws, names)
+
+    @property
+    def drawn(self) -> dict[str, Quantity]:
+        """Effects and parameters at psi."""
+        return {**self.quantities, **parameter_quantities(self.fit)}
+
+    @property
+    def unspread_replicates(self) -> Mapping[str, str]:
+        """None: their spread is shown, with what is ``seen``."""
+        return {}
+
+    def seen(self, draws: Mapping[str, Array]) -> Mapping[str, str]:
+        """What to say of replicates."""
+        return self.look(draws)

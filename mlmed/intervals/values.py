@@ -1,0 +1,290 @@
+"""Kinds of intervals as values: each is told its own options and makes the table of effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlmed.effects.catalogue import EffectSet, FormSet, IntervalOptions
+from mlmed.effects.delta import COLUMNS, delta_table
+from mlmed.effects.quantity import Quantity
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.resampling import Plan
+from mlmed.intervals.bootstrap import draws_table, run_bootstrap
+from mlmed.intervals.functions import quantity_of
+from mlmed.intervals.product_normal import product_normal
+from mlmed.intervals.profile import profile_table
+from mlmed.intervals.smallsample import delta_with_df
+from mlmed.lmm.vcov import Vcov
+from mlmed.notes import joined
+from mlmed.options import (
+    DDF_KINDS,
+    ENDS,
+    ORDERS,
+    check_count,
+    check_flag,
+    check_jobs,
+    check_seed,
+    one_of,
+    shown,
+)
+
+__all__ = ["KINDS", "Bootstrap", "Delta", "Interval", "MonteCarlo", "Product", "Profile", "interval_of"]
+
+#: Effects that hold a product, and how many of the forms a, b, cprime are in it.
+PRODUCTS = {"indirect": 2, "total": 3}
+NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"
+
+
+class Interval(Protocol):
+    """A kind of interval with its options."""
+
+    name: ClassVar[str]
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """The effects with intervals of this kind: term, estimate, std_error, statistic, ..., note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delta:
+    """Normal theory: the delta method (docs/math.md, eq. 28 to 31).
+
+    Attributes
+    ----------
+    vcov : str
+        Covariance of the estimates.
+    order : {"second", "first", "unbiased"}
+        ``second`` has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is without, ``unbiased``
+        subtracts it (Aroian, Sobel and Goodman).
+    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
+        t instead of z, with these degrees of freedom; linear mixed models only.
+    """
+
+    name: ClassVar[str] = "delta"
+    vcov: str = "block"
+    order: str = "second"
+    ddf: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuse words that mean nothing."""
+        one_of(self.order, ORDERS, "order")
+        one_of(self.ddf, DDF_KINDS, "ddf")
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """The effects with their delta-method errors."""
+        if isinstance(effects, FormSet) and isinstance(effects.fit, LmmFit) and effects.moving is not None:
+            given = {"vcov": self.vcov, "order": self.order, "ddf": self.ddf}
+            return delta_with_df(effects.fit, effects.quantities, effects.moving, level=level, **given)
+        V = effects.vcov(self.vcov)
+        listed = list(effects.quantities.values())
+        return delta_table(listed, V, order=self.order, level=level, more=effects.cautions(V))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MonteCarlo:
+    """Quantiles of effects of parameters that are drawn from their normal distribution (eq. 43).
+
+    Attributes
+    ----------
+    vcov : str
+        Covariance of the estimates.
+    n : int
+        Draws.
+    seed : int
+        Required.
+    """
+
+    name: ClassVar[str] = "monte-carlo"
+    vcov: str = "block"
+    n: int = 20_000
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no seed and no number of draws."""
+        check_seed(self.seed, f"interval={self.name!r}")
+        check_count(self.n, "draws")
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """Quantiles of draws of effects; a row without them says why."""
+        assert self.seed is not None
+        V, known = effects.vcov(self.vcov), effects.quantities
+        draws = effects.monte_carlo(V, n=self.n, seed=self.seed)
+        missing = {
+            term: joined(q.note, "" if q.is_fixed else V.reason_for(q.gradient, q.hessian))
+            for term, q in known.items()
+            if q.is_fixed or np.isnan(draws[term]).any()
+        }
+        return draws_table(
+            pd.DataFrame(draws),
+            pd.Series({term: quantity.estimate for term, quantity in known.items()}),
+            level=level,
+            notes={term: joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in known.items()},
+            missing=missing,
+            unspread=effects.unspread,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """The exact distribution of a product of normal variables, for a b and a b + c' (eq. 65).
+
+    Attributes
+    ----------
+    vcov : str
+        Covariance of the estimates.
+    """
+
+    name: ClassVar[str] = "product"
+    vcov: str = "block"
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """Normal intervals, those of products replaced by exact ones; quotients have none."""
+        assert isinstance(effects, FormSet)
+        assert effects.forms is not None
+        V = effects.vcov(self.vcov)
+        table = Delta(vcov=self.vcov).table(effects, level=level)
+        forms = effects.forms
+        mean, covariance = forms.values(effects.fit.psi)[:3], forms.covariance(V)[:3, :3]
+        out, numbers = table.set_index("term"), list(COLUMNS[2:-1])
+        for term, k in PRODUCTS.items():
+            if np.isfinite(out["std_error"][term]):
+                found = product_normal(mean[:k], covariance[:k, :k])
+                statistic = effects.quantities[term].estimate / found.sd
+                out.loc[term, numbers] = [found.sd, statistic, found.p_value(), *found.interval(level)]
+        for term in effects.unspread:
+            if not effects.quantities[term].is_fixed:
+                out.loc[term, numbers] = np.nan
+                out.loc[term, "note"] = joined(effects.quantities[term].note, NO_PRODUCT)
+        return out.reset_index()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Profile likelihood: everything else is estimated again at each value (eq. 37).
+
+    Attributes
+    ----------
+    vcov : str
+        For the standard errors that stand beside the intervals.
+    """
+
+    name: ClassVar[str] = "profile"
+    vcov: str = "block"
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """Ends where the likelihood ratio is at its quantile; the statistic is the signed root of the test of 0."""
+        assert isinstance(effects, FormSet)
+        assert isinstance(effects.fit, LmmFit)
+        assert effects.moving is not None
+        fit, moving = effects.fit, effects.moving
+        asked: dict[str, tuple[Quantity, Any]] = {
+            term: (effect, quantity_of(term, moving, fit.estimates)) for term, effect in effects.quantities.items()
+        }
+        return profile_table(fit, asked, effects.vcov(self.vcov), level=level)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bootstrap:
+    """Replicates of the data, fitted again.
+
+    Attributes
+    ----------
+    n : int
+        Replicates.
+    kind : {"case", "parametric", "residual"}
+        How they are made.
+    within : bool
+        Cases: rows within drawn clusters, too.
+    strata : str or None
+        A column within whose values clusters are drawn.
+    ends : {"percentile", "bc", "bca", "basic", "normal"}
+        How an interval is made of draws.
+    seed : int
+        Required.
+    n_jobs : int or None
+        Workers.
+    progress : bool
+        Show a progress bar.
+    """
+
+    name: ClassVar[str] = "bootstrap"
+    n: int = 1000
+    kind: str = "case"
+    within: bool = False
+    strata: str | None = None
+    ends: str = "percentile"
+    seed: int | None = None
+    n_jobs: int | None = None
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Look at everything before replicates are drawn."""
+        check_seed(self.seed, f"interval={self.name!r}")
+        check_count(self.n, "replicates")
+        one_of(self.ends, ENDS, "ends")
+        check_jobs(self.n_jobs)
+        check_flag(self.within, "within")
+        check_flag(self.progress, "progress")
+
+    @property
+    def plan(self) -> Plan:
+        """What makes the replicates."""
+        return Plan(self.n, self.kind, self.within, self.strata, self.seed, self.n_jobs, self.progress)
+
+    def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
+        """Intervals of draws of the effects."""
+        boot = run_bootstrap(effects, self.plan)
+        return boot.tidy(ends=self.ends, level=level, terms=list(effects.quantities))
+
+
+KINDS: dict[str, type[Delta | MonteCarlo | Product | Profile | Bootstrap]] = {
+    kind.name: kind for kind in (Delta, MonteCarlo, Product, Profile, Bootstrap)
+}
+
+
+def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOptions) -> Interval:
+    """A kind of interval from its name and options, or the value that a user made.
+
+    Parameters
+    ----------
+    interval : str or Interval
+        What was asked for.
+    given : mapping
+        Options by name; None where nothing was said.
+    allowed : mapping
+        From a catalogue: kind of interval -> option -> default; other options are refused, not ignored.
+
+    Raises
+    ------
+    EffectError
+        An unknown interval, an option that it does not use, or options beside a value that has its own.
+    """
+    asked = {name: value for name, value in given.items() if value is not None}
+    if isinstance(interval, Delta | MonteCarlo | Product | Profile | Bootstrap):
+        own = {f.name: getattr(interval, f.name) for f in fields(interval)}
+        if asked:
+            raise EffectError(
+                f"interval={interval!r} has its own options; give {', '.join(asked)} to it, as in "
+                f"{type(interval).__name__}({next(iter(asked))}=...)"
+            )
+        usual = {f.name: f.default for f in fields(interval)}
+        asked, interval = {name: value for name, value in own.items() if value != usual[name]}, interval.name
+    one_of(interval, allowed, "interval")
+    idle = [name for name in asked if name not in allowed[interval]]
+    if idle:
+        users = [kind for kind, options in allowed.items() if idle[0] in options]
+        belongs = f"belongs to {' and '.join(f'interval={kind!r}' for kind in users)}" if users else "is unknown here"
+        raise EffectError(f"interval={shown(interval)} does not use {', '.join(idle)}; {idle[0]} {belongs}")
+    return KINDS[interval](**{**allowed[interval], **asked})
+
+
+def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
+    """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
+    tests = {"sobel": "first", "aroian": "second", "goodman": "unbiased"}
+    rows = [delta_table([indirect.named(test)], V, order=order, level=level) for test, order in tests.items()]
+    return pd.concat(rows, ignore_index=True)

@@ -1,0 +1,63 @@
+"""What only some fits can do: refused for others in words, and not listed among their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+from mlmed.errors import EffectError
+
+__all__ = ["Held", "can", "only"]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Held(Protocol):
+    """A fit and its catalogue, as the functions that results are made of see them."""
+
+    @property
+    def fit(self) -> Any:
+        """The fitted model."""
+
+    @property
+    def catalogue(self) -> Any:
+        """What effects it has."""
+
+
+def only(*kinds: Any) -> Callable[[Method], Method]:
+    """Refuse a method for fits of other kinds.
+
+    Parameters
+    ----------
+    *kinds : type
+        Classes of fits that have it.
+    """
+
+    def limited(function: Method) -> Method:
+        @wraps(function)
+        def method(self: Held, *args: Any, **options: Any) -> Any:
+            if not isinstance(self.fit, kinds):
+                has = " or ".join(kind.kind for kind in kinds)
+                raise EffectError(
+                    f"{function.__name__} belongs to {has}; this is {self.fit.kind}"
+                    f"{_remedy(self.fit, function.__name__)}"
+                )
+            return function(self, *args, **options)
+
+        method.__dict__["kinds"] = kinds
+        return method  # type: ignore[return-value]
+
+    return limited
+
+
+def _remedy(fit: Any, name: str) -> str:
+    parts: Mapping[str, Any] = getattr(fit, "components", {})
+    return f"; its parts have their own, as in fit.{next(iter(parts))}.{name}" if parts else ""
+
+
+def can(attribute: Any, fit: Any) -> bool:
+    """Whether a fit has what an attribute of its results' class gives."""
+    function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
+    kinds = getattr(function, "kinds", None)
+    return kinds is None or isinstance(fit, kinds)

@@ -1,0 +1,138 @@
+"""A fit as text, as one document, or as one flat table."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import Any
+
+import pandas as pd
+
+from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.paths import PathCatalogue
+from mlmed.errors import EffectError
+from mlmed.options import STYLES, check_level, one_of, refuse_given
+from mlmed.report.stata import render
+from mlmed.report.text import format_number
+from mlmed.results.abilities import Held
+from mlmed.results.document import document_of, flat_table, interval_entry, records
+from mlmed.results.inference import effects, effects_reason, kind_of
+from mlmed.results.summary import effects_text, native_summary
+from mlmed.results.tables import effects_section, fixef, sdcor, varcorr
+from mlmed.results.xtmixed import stata_report
+
+__all__ = ["sections", "summary", "to_json", "to_table"]
+
+#: Effects whose errors of another kind stand below the summary.
+SHOWN_ERRORS = ("a", "b", "cprime", "indirect", "total")
+
+
+def sections(
+    self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
+) -> dict[str, pd.DataFrame]:
+    """The tables that are exported, by name: fixef, varcorr, residual, sdcor, and effects where a model is for them.
+
+    Further options are those of ``effects()``; its table has no rows where the model defines no effects.
+    """
+    residual = varcorr(self, vcov=vcov, level=level)
+    n_tau = len(self.fit.estimates.tau)  # clusters may be called Residual, too
+    found = {
+        "fixef": fixef(self, vcov=vcov, level=level, ddf=ddf),
+        "varcorr": residual.iloc[:n_tau],
+        "residual": residual.iloc[n_tau:],
+        "sdcor": sdcor(self, vcov=vcov, level=level),
+    }
+    if isinstance(self.catalogue, NoEffects):
+        refuse_given("a model without effects has no intervals of them", options)
+        return found
+    return {**found, "effects": effects_section(self, level=level, vcov=vcov, ddf=ddf, **options)}
+
+
+def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
+    """All tables as JSON (``--format json``); a number that does not exist is null and its row's ``note`` says why.
+
+    Further options are those of ``effects()``.
+    """
+    tables = sections(self, vcov=vcov, level=level, ddf=ddf, **options)
+    found = {
+        **document_of(self.fit),
+        "school": self.catalogue.school,
+        "level": check_level(level),
+        "vcov": kind_of(self.fit, vcov),
+        "ddf": "none" if ddf is None else ddf,
+    }
+    if not isinstance(self.catalogue, NoEffects):
+        found |= {"treatment": self.catalogue.treatment, **interval_entry(options)}
+        reason = effects_reason(self)
+        found |= {"effects_reason": reason} if reason else {}
+    found |= {name: records(table) for name, table in tables.items()}
+    return json.dumps(found, indent=2, allow_nan=False)
+
+
+def to_table(
+    self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
+) -> pd.DataFrame:
+    """All tables below each other (``--format csv``), told apart by the column ``section``."""
+    return flat_table(sections(self, vcov=vcov, level=level, ddf=ddf, **options))
+
+
+def summary(
+    self: Held,
+    style: str = "text",
+    *,
+    vcov: str | None = None,
+    level: float = 0.95,
+    ddf: str | None = None,
+    **options: Any,
+) -> str:
+    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``.
+
+    Further options are those of ``effects()``.
+
+    Raises
+    ------
+    EffectError
+        Unknown style, options that the Stata layout or the interval does not use, or the Stata layout for responses
+        that are not mediator and outcome.
+    """
+    own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
+    if one_of(style, STYLES, "style") == "stata":
+        refuse_given("style='stata' shows Stata's intervals", options)
+        if own != {"vcov": "block", "ddf": "none"}:
+            raise EffectError("style='stata' shows Stata's standard errors, which are vcov='block' with normal tests")
+        return render(_stata(self, level))
+    if isinstance(self.catalogue, NoEffects):
+        refuse_given("a model without effects has no intervals of them", options)
+        return native_summary(self.fit, level=level, title="Linear mixed model", **own)
+    first, second = self.fit.layout.equations
+    title = f"Multilevel mediation: {self.catalogue.treatment} -> {first.name} -> {second.name}"
+    head = native_summary(self.fit, level=level, title=title, correlations=False, **own)
+    asked = {"vcov": vcov, "ddf": ddf, **options}
+    table = effects_section(self, level=level, **asked)
+    if not len(table):
+        return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])
+    lines = [head, "", effects_text(table, "indirect = a*b + cov_ab", level=level, **asked)]
+    if options.get("interval") in (None, "delta"):
+        lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
+    return "\n".join(lines)
+
+
+def _stata(self: Held, level: float) -> Any:
+    if not isinstance(self.catalogue, PathCatalogue):
+        return stata_report(self.fit, level=level)
+    reason = effects_reason(self)
+    if reason:
+        return stata_report(self.fit, level=level, mediation=True, notes=(f"No effects: {reason}",))
+    return stata_report(self.fit, level=level, mediation=True, effects=effects(self, level=level))
+
+
+def _other_errors(self: Held, kind: str, options: dict[str, Any]) -> str:
+    """The errors of another kind, and the terms that have none."""
+    table = effects(self, vcov=kind, order=options.get("order"), at=options.get("at"))
+    other = table.set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
+    known, without = other.dropna(), other.index[other.isna()]
+    if not len(known):
+        return f'vcov="{kind}" has no standard errors here; the notes of effects(vcov="{kind}") say why'
+    shown = ", ".join(f"{term} {format_number(error, 5)}" for term, error in known.items())
+    none = f"; none of {', '.join(without)}" if len(without) else ""
+    return f'vcov="{kind}" has standard errors {shown}{none} (docs/standard_errors.md)'

@@ -1,0 +1,264 @@
+"""Values of clusters and rows: random effects, fitted values, predictions, new data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
+from mlmed.options import shown
+from mlmed.results.abilities import Held, only
+from mlmed.results.curves import conditional_table, line_along
+from mlmed.results.prediction import prediction_table, predictions
+from mlmed.results.predictive import check_table, simulated
+from mlmed.results.tables import ranef_table
+
+__all__ = ["conditional_effects", "fitted", "predict", "predictive_check", "ranef", "resid", "simulate"]
+
+
+def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
+    """Conditional modes: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
+
+    One row per effect and cluster. ``std_error`` is the conditional standard deviation given the estimates, as
+    lme4's ``condsd``. ``shrinkage`` is std_error^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (it
+    has the population's value); 1 - shrinkage is the reliability. With a random intercept only, a mode is
+    (1 - shrinkage) times the mean residual of the cluster. NaN where the variance is 0.
+    """
+    return ranef_table(self.fit, level=level)
+
+
+def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
+    """Fitted values of the rows of the data.
+
+    Parameters
+    ----------
+    of : {"cluster", "population"}
+        X beta + Z u, or X beta.
+
+    Returns
+    -------
+    Series (one equation) or DataFrame (a column per response)
+        With the index of the data; NaN where a row was not used in an equation.
+
+    Raises
+    ------
+    EffectError
+        Unknown word, or the fit has no rows.
+    """
+    return self.fit.fitted(of=of)
+
+
+@only(LmmFit)
+def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
+    """Responses less ``fitted(of=of)``, with the index of the data.
+
+    Parameters
+    ----------
+    of : {"cluster", "population"}
+        Residuals within clusters, or differences from the population's mean.
+
+    Returns
+    -------
+    Series (one equation) or DataFrame (a column per response)
+        NaN where a row was not used in an equation.
+
+    Raises
+    ------
+    EffectError
+        Unknown ``of``, or the fit has no rows.
+    """
+    return self.fit.residuals(of=of)
+
+
+def predict(
+    self: Held, newdata: Any, *, of: str = "population", interval: str | None = None, level: float | None = None
+) -> pd.DataFrame | pd.Series:
+    """Predicted responses for new rows.
+
+    Standard errors take the variances as known, as those of ``fixef()`` do; intervals are normal. A response that
+    is a predictor of another one (the mediator m of y) is taken from ``newdata``: y is predicted given m, so its
+    change with x is the direct effect.
+
+    Parameters
+    ----------
+    newdata : dataframe
+        Columns of the right-hand sides (for ``of="cluster"`` also the cluster variable).
+    of : {"population", "cluster"}
+        ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
+        data get the population value, and the variance of a cluster of which nothing is known. To see which
+        are known, compare with ``ranef()["group"]``.
+    interval : {"confidence", "prediction"}, optional
+        For the expected response (of the population or of the cluster), or for a single new response: this adds the
+        residual variance, and in the population that of the random effects.
+    level : float, optional
+        Coverage of the interval, a proportion; .95 if not given. Without an interval it is refused.
+
+    Returns
+    -------
+    Series (one equation) or DataFrame (a column per response)
+        NaN where a predictor is missing. With ``interval`` a tidy table: row (the label in newdata), response,
+        estimate, std_error, conf_low, conf_high; one block of rows per response.
+
+    Raises
+    ------
+    DataError
+        A column is missing, has another type than in the fit, or holds what the fit cannot know: a new level, a
+        value beyond the ends of a spline. Or no cluster is known, and their ids are of another type.
+    EffectError
+        Unknown ``of`` or interval, or a level without an interval.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", df)
+    >>> new = {"X": [0.0], "group": [1]}
+    >>> fit.predict(new, of="cluster", interval="confidence").round(3).values.tolist()
+    [[0, 'Med', 2.166, 0.173, 1.828, 2.504]]
+    """
+    if interval is not None:
+        share = 0.95 if level is None else level
+        return prediction_table(self.fit, newdata, of=of, interval=interval, level=share)
+    if level is not None:
+        raise EffectError(
+            f"level={shown(level)} is that of an interval, and none was asked for; give interval='confidence' or "
+            "'prediction' as well, or leave level out"
+        )
+    return predictions(self.fit, newdata, of=of)
+
+
+@only(LmmFit)
+def conditional_effects(
+    self: Held,
+    variable: str,
+    *,
+    at: Mapping[str, Any] | None = None,
+    level: float = 0.95,
+    points: int | Sequence[Any] = 50,
+) -> pd.DataFrame:
+    """Expected responses of the population along one predictor, all others held.
+
+    A response that is a predictor of another one (the mediator m of y) is held, too: along x, the line of y given
+    m has the slope of the direct effect. ``effects()`` of ``mlmed.mediate`` has the total one.
+
+    Parameters
+    ----------
+    variable : str
+        The predictor. Responses whose equations do not have it are left out.
+    at : mapping, optional
+        The value at which each of other predictors is held; by default its mean or first level.
+    level : float
+        Coverage of the intervals, a proportion.
+    points : int or sequence
+        Number of values over the range of the rows that were used (a fit without rows: mean plus and minus two
+        sds), or the values themselves. A factor has its levels, a true/false predictor both values.
+
+    Returns
+    -------
+    DataFrame
+        response, the predictor, estimate, std_error, conf_low, conf_high; one block of rows per response.
+
+    Raises
+    ------
+    EffectError
+        No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.conditional_effects("X", points=[-1, 1])[["X", "estimate"]].round(3).values.tolist()
+    [[-1.0, 1.805], [1.0, 2.232]]
+    """
+    return conditional_table(self.fit, line_along(self.fit, variable, at=at, points=points), level=level)
+
+
+@only(LmmFit)
+def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "population") -> pd.DataFrame:
+    """New responses for the rows that were fitted, from the model at its estimates.
+
+    Random effects, then the residuals of each row (all responses together), are drawn from their normal
+    distributions. Predictors stay as they are, lagged responses too; only a response that is itself a predictor
+    of a later equation (the mediator) is simulated first, and what is computed from it (``m:x``, ``np.log(m)``)
+    follows. The estimates are taken as known: their uncertainty is not part of the draws.
+
+    Parameters
+    ----------
+    n : int
+        Sets of responses.
+    seed : int
+        Required. Set k is the same whatever n is.
+    of : {"population", "cluster"}
+        ``population``: new clusters, with random effects from N(0, G). ``cluster``: the clusters of the data,
+        with random effects from their law given the data and the estimates (modes and covariances as in
+        ``ranef()``), which is what ``posterior_predict`` of brms does. Use it with lagged responses, which say
+        what cluster a row is from: new effects would contradict them.
+
+    Returns
+    -------
+    DataFrame
+        The rows of the data in their order (a pandas index is kept). Columns are the responses; for n > 1 they
+        are (draw, response), so that ``out[3]`` is set 3. NaN on rows that do not belong to an equation.
+
+    Raises
+    ------
+    EffectError
+        No seed, an unknown ``of``, or a fit that has no rows (stored Grams, an engine, a pickle).
+    DataError, FormulaError
+        If a predictor cannot follow a simulated response.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", df)
+    >>> fit.simulate(3, seed=1)[2].shape
+    (1000, 1)
+    >>> again = mlmed.mixed("Med ~ X + (1 + X | group)", df.assign(**fit.simulate(seed=1)))
+    >>> again.nobs
+    1000
+    """
+    return simulated(self.fit, n, seed=seed, of=of)
+
+
+@only(LmmFit)
+def predictive_check(
+    self: Held, n: int = 200, *, seed: int | None = None, of: str = "population", level: float = 0.95
+) -> pd.DataFrame:
+    """Statistics of the data beside those of simulated sets.
+
+    Parameters
+    ----------
+    n : int
+        Simulated sets.
+    seed, of
+        As in ``simulate``.
+    level : float
+        Share of the simulated values between ``conf_low`` and ``conf_high``.
+
+    Returns
+    -------
+    DataFrame
+        response (or a pair of them), statistic, observed, simulated (mean), conf_low, conf_high, tail_share, note.
+        ``tail_share`` is the two-sided share of simulated values as far out as the observed one, at least
+        2 / (n + 1).
+
+    Notes
+    -----
+    For each response: mean, sd, skewness, min, max, sd of the cluster means, sd of the logarithms of the clusters'
+    sds (large where some clusters vary more than others); for two responses their correlation over rows and
+    within clusters. Estimates were fitted to the same data, so statistics that the model has a parameter for
+    fit nearly by construction: a tail share there is larger than a p value would be.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.predictive_check(100, seed=1).set_index("statistic")
+    >>> bool(table.loc["sd", "conf_low"] < table.loc["sd", "observed"] < table.loc["sd", "conf_high"])
+    True
+    """
+    return check_table(self.fit, n, seed=seed, of=of, level=level)
