@@ -1,4 +1,4 @@
-"""A school of its own needs one file: a catalogue. It has every interval, tables, text, JSON and pictures for nothing."""
+"""A school of its own needs one file, a catalogue: intervals, tables, text, JSON and pictures are there already."""
 
 import json
 from dataclasses import dataclass
