@@ -19,7 +19,7 @@ from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate, rebased
 from mlmed.data.layout import Design
 from mlmed.data.rows import row_products, unit_rows
-from mlmed.errors import DataError, EffectError, FormulaError
+from mlmed.errors import DataError, FormulaError
 from mlmed.fit.lmm import Fitted, fit_model
 from mlmed.formula import parse_equation
 from mlmed.lmm.estimates import Estimates, loglik_at, to_estimates
@@ -27,10 +27,11 @@ from mlmed.lmm.optimum import optimize
 from mlmed.lmm.problem import Problem
 from mlmed.lmm.resample import case_resampler, within_case_resampler
 from mlmed.lmm.rowwise import reflated_modes, residual_resampler, row_parametric_resampler
-from mlmed.lmm.simulation import WorkingPoint, at_optimum, parametric_resampler, working_point
+from mlmed.lmm.simulation import WorkingPoint, at_optimum, parametric_resampler
 from mlmed.lmm.working import assemble, assembly_for, build_working, cluster_cross
 from mlmed.system.model import ModelSpec
 from tests.models import MEDIATOR, OUTCOME, random_point, with_factors
+from tests.oracles import working_point
 from tests.tolerances import SAME
 
 BOTH = (MEDIATOR, OUTCOME)
@@ -420,13 +421,6 @@ def test_points_go_to_working_units_and_back(frame: pd.DataFrame) -> None:
     np.testing.assert_allclose(point.beta, expected.beta, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(point.L @ point.L.T, expected.L @ expected.L.T, rtol=1e-8, atol=1e-8)
     np.testing.assert_allclose(point.sigma2, expected.sigma2, rtol=SAME)
-    for beta, G, sigma2 in (
-        (own.beta[:2], own.G, own.sigma2),
-        (own.beta, -own.G, own.sigma2),
-        (own.beta, own.G, -own.sigma2),
-    ):
-        with pytest.raises(EffectError, match="G"):
-            working_point(units, beta, G, sigma2)
 
 
 # -- residuals ---------------------------------------------------------------------------------------------------

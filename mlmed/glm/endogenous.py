@@ -18,7 +18,7 @@ from scipy.special import erfcx, log_ndtr
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
-__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair", "pair_loglik"]
+__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair"]
 
 Array = NDArray[np.float64]
 
@@ -224,14 +224,6 @@ def _system(first: Margin, second: Margin, rho: float) -> _System:
         raise EffectError(f"a correlation of errors lies between -1 and 1, both excluded; found {rho:g}")
     signs = 2.0 * second.y - 1.0 if second.family == "probit" else None
     return _System(block_of(first), block_of(second), signs, rho)
-
-
-def pair_loglik(
-    first: Margin, second: Margin, rho: float, *, coefficients: tuple[Array, Array], scales: Array
-) -> float:
-    """Log-likelihood at any parameters; ``coefficients`` and ``scales`` as in ``PairFit``."""
-    system = _system(first, second, rho)
-    return system.loglik(_to_theta(system, coefficients, scales))
 
 
 def _to_theta(system: _System, coefficients: tuple[Array, Array], scales: Array) -> Array:

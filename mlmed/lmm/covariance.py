@@ -31,6 +31,7 @@ __all__ = [
     "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
+    "square",
     "whitened_block",
 ]
 
@@ -63,6 +64,12 @@ class Block:
         one_of(self.structure, STRUCTURES, "covariance", error=FormulaError)
 
 
+@lru_cache(maxsize=256)
+def square(index: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    """What takes the rows and columns ``index`` of a matrix."""
+    return np.ix_(index, index)
+
+
 def _unit(q: int, a: int, b: int) -> Array:
     out = np.zeros((q, q))
     out[a, b] = 1.0
@@ -78,7 +85,7 @@ def _constant(matrices: list[Array], q: int) -> Array:
 
 def _projectors(q: int, index: tuple[int, ...]) -> tuple[Array, Array]:
     """Averaging and centring matrices of a block: the eigenspaces of an exchangeable covariance."""
-    rows = np.ix_(index, index)
+    rows = square(index)
     mean, centre = np.zeros((q, q)), np.zeros((q, q))
     mean[rows] = 1.0 / len(index)
     centre[rows] = np.eye(len(index)) - 1.0 / len(index)
@@ -139,7 +146,7 @@ def natural_basis(block: Block, q: int) -> Array:
         basis = [variances]
         if block.structure == "exchangeable" and len(index) > 1:
             ones = np.zeros((q, q))
-            ones[np.ix_(index, index)] = 1.0
+            ones[square(index)] = 1.0
             basis.append(ones - variances)
     return _constant(basis, q)
 
@@ -182,12 +189,11 @@ def pivoted_order(G: Array, index: tuple[int, ...], *, tol: float) -> tuple[tupl
 
     Pivots are relative to the diagonal entry, so the answer does not depend on units.
     """
-    at = list(index)
-    part = G[np.ix_(at, at)]
+    part = G[square(index)]
     variances = part.diagonal().tolist()
     scale = np.sqrt(np.maximum(variances, np.finfo(float).tiny))
     rest = part / (scale[:, None] * scale)
-    left = list(range(len(at)))
+    left = list(range(len(index)))
     chosen: list[int] = []
     rank = 0
     while left:
@@ -206,8 +212,8 @@ def factor_coordinates(block: Block, G: Array) -> Array:
 
     ``G`` must have the block's structure and be positive semidefinite.
     """
-    index = list(block.index)
-    part = G[np.ix_(index, index)]
+    index = block.index
+    part = G[square(index)]
     if block.structure == "unstructured":
         L = psd_cholesky(part, tol=ROUNDING)
         return np.concatenate([L[j:, j] for j in range(len(index))])
@@ -241,7 +247,7 @@ def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> Array:
     """
     L = np.zeros_like(factor)
     for block in blocks:
-        at = np.ix_(block.index, block.index)
+        at = square(block.index)
         own = factor[at]
         if block.structure == "unstructured":
             columns = own[:, np.abs(own).max(axis=0) > 0.0]
@@ -261,8 +267,8 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
 
     Entries outside the block are zero.
     """
-    index = list(block.index)
-    part = G[np.ix_(index, index)]
+    index = block.index
+    part = G[square(index)]
     size = len(index)
     if block.structure == "unstructured":
         values, vectors = np.linalg.eigh(0.5 * (part + part.T))
@@ -276,7 +282,7 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
         rest = max((float(np.trace(part)) - total) / (size - 1), floor)
         part = np.full((size, size), (max(total, floor) - rest) / size) + rest * np.eye(size)
     out = np.zeros_like(G)
-    out[np.ix_(index, index)] = part
+    out[square(index)] = part
     return out
 
 
@@ -338,7 +344,7 @@ def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, A
     A A' is the inverse of the block's part of the metric: a variance of 1 in these units is what the data leave
     uncertain of one cluster. Where responses hardly differ, so do the units of their random effects.
     """
-    at = np.ix_(block.index, block.index)
+    at = square(block.index)
     size = np.sqrt(np.maximum(metric[at].diagonal(), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(metric[at] / np.outer(size, size))
     # only units: where rounding leaves a direction without information, it takes that of the smallest that is seen

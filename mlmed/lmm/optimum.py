@@ -21,6 +21,7 @@ from mlmed.lmm.covariance import (
     factor_coordinates,
     pivoted_order,
     psd_cholesky,
+    square,
     whitened_block,
 )
 from mlmed.lmm.objective import Objective, ThetaEvaluation, objective_for
@@ -39,7 +40,7 @@ from mlmed.numerics.certificate import (
     first_reason,
     scaled_curvature,
 )
-from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, evaluated, last_step, newton
+from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, decrement_at, evaluated, last_step, newton
 
 __all__ = [
     "Face",
@@ -91,7 +92,7 @@ def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
     """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
     rank = 0
     for block in blocks:
-        own = L[np.ix_(block.index, block.index)]
+        own = L[square(block.index)]
         size = float(np.abs(own).max())
         if block.structure == "unstructured" or size == 0.0:
             rank += int((np.abs(own).max(axis=0) > 0.0).sum())
@@ -109,7 +110,7 @@ def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
             whole, own = whitened_block(block, factor, metric)
             W = own @ own.T
             order, k = pivoted_order(W, tuple(range(len(W))), tol=SUSPECT)
-            L = psd_cholesky(W[np.ix_(order, order)])
+            L = psd_cholesky(W[square(order)])
             at = tuple(block.index[i] for i in order)
             bases.append(whole @ factor_basis(block, q, order=at, rank=k))
             coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
@@ -124,9 +125,7 @@ def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
     return Face(np.concatenate(bases), np.concatenate(coordinates), int(rank))
 
 
-def on_face(
-    objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation) -> _Reached | None:
     """Optimize on the face next to theta; None where G is safely interior or the criterion objects.
 
     Returns
@@ -144,29 +143,30 @@ def on_face(
     face = find_face(blocks, L, natural.spread / objective.problem.n_clusters)
     if face.rank == sum(len(block.index) for block in blocks):
         return None
-    restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
-    end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
-    rounding = NewtonSettings().noise * natural.size
-    return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
+    return _kept(replace(objective, basis=face.basis), start, point)
 
 
 def on_residual_face(
     objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+) -> _Reached | None:
     """The same for Sigma, which may be singular if no row has all responses; returns as ``on_face``."""
     if objective.problem.cross is None:
         return None
     chart, part = objective.chart.on_face(objective.residual_root(theta), tol=SUSPECT)
     if chart.rank == objective.problem.n_strata:
         return None
-    restricted = replace(objective, chart=chart)
     start = np.concatenate([theta[: objective.n_factor], part, objective.free_part(theta)])
     try:
-        end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
+        return _kept(replace(objective, chart=chart), start, point)
     except np.linalg.LinAlgError:  # rows have all the responses of the face: Sigma is small there, not singular
         return None
-    rounding = NewtonSettings().noise * point.natural.size
+
+
+def _kept(restricted: Objective, start: Array, point: ThetaEvaluation) -> _Reached | None:
+    """The optimum of a criterion that is restricted to a face; None where it is worse than ``point``."""
+    end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
+    rounding = NewtonSettings().noise * point.size
     return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
 
 
@@ -215,7 +215,7 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
 
 def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
     """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
-    q, at = len(factor), np.ix_(block.index, block.index)
+    q, at = len(factor), square(block.index)
     if block.structure != "unstructured":
         theta = factor_coordinates(block, factor @ factor.T)
         return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
@@ -230,8 +230,10 @@ def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[A
     return [direction]
 
 
-#: Whether the end of a search is known: factor of G, residual parameters, evaluation and Newton decrement at a step.
-Known = Callable[[Array, Array, Evaluation, float], bool]
+#: Where a search ended: criterion, its coordinates, the evaluation there, all evaluations.
+_Reached = tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]
+#: Whether the end of a search is known: criterion, coordinates, evaluation and Newton decrement at a step.
+Known = Callable[[Objective, Array, ThetaEvaluation, float], bool]
 
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
 #: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
@@ -417,7 +419,7 @@ def _search(
     theta: Array,
     settings: NewtonSettings,
     known: Known | None = None,
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+) -> _Reached | None:
     """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
 
     Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
@@ -428,18 +430,22 @@ def _search(
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
     natural, ended = objective.evaluation(theta, objective.factor(theta)), False
+    if known is not None:
+        point = objective.in_chart(theta, natural)
+        if known(objective, theta, point, decrement_at(point)):
+            return None
     while True:
         objective, theta = objective.recharted(blocks, theta, natural.spread)
         point = objective.in_chart(theta, natural)
         if ended or objective.is_lost(theta):
             return objective, theta, point, record
-        leave = None if known is None else _leaving(objective, known)
+        leave = None if known is None else _Leave(objective, known)
         theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, leave=leave, point=point)
+        if leave is not None and leave.was_known:
+            return None
         natural = point.natural
         record += steps[1:] if record else steps
         last = record[-1]
-        if leave is not None and last.accepted and leave(theta, point, last.decrement):
-            return None
         # a leg that ends with a step that was too long goes on with a shorter one
         radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
         leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
@@ -447,13 +453,17 @@ def _search(
         ended = stationary or len(steps) == 1 or radius <= SHORTEST or len(record) > settings.max_steps
 
 
-def _leaving(objective: Objective, known: Known) -> Callable[[Array, ThetaEvaluation, float], bool]:
-    """``known`` as a function of the coordinates of ``objective``."""
+@dataclass(slots=True)
+class _Leave:
+    """``known`` in the coordinates of a criterion, and its last answer."""
 
-    def leave(theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
-        return known(objective.factor(theta), objective.sigma2(theta), point.natural, decrement)
+    objective: Objective
+    known: Known
+    was_known: bool = False
 
-    return leave
+    def __call__(self, theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
+        self.was_known = self.known(self.objective, theta, point, decrement)
+        return self.was_known
 
 
 def _finish(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,11 +39,16 @@ FLOOR, WARM_FLOOR = 0.05, 0.01
 
 def natural_jacobian(problem: Problem, blocks: tuple[Block, ...]) -> Array:
     """d(vec G, sigma2)/d(tau, sigma2), (q*q + S, n_tau + S): the constant matrices E_k of eq. 14."""
-    q, S = problem.n_random, problem.residual.size
+    return _natural_jacobian(blocks, problem.n_random, problem.residual.size)
+
+
+@lru_cache
+def _natural_jacobian(blocks: tuple[Block, ...], q: int, S: int) -> Array:
     basis = np.concatenate([natural_basis(block, q) for block in blocks])
     J = np.zeros((q * q + S, len(basis) + S))
     J[: q * q, : len(basis)] = basis.reshape(len(basis), q * q).T
     J[q * q :, len(basis) :] = np.eye(S)
+    J.flags.writeable = False
     return J
 
 
