@@ -19,14 +19,13 @@ from scipy.special import betainc, chdtrc
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.lmm.clusters import chunks, factor_clusters, inverted
-from mlmed.lmm.covariance import ROUNDING, Block, factor_coordinates, inside_cone, psd_cholesky
+from mlmed.lmm.covariance import ROUNDING, Block, psd_cholesky
 from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.lmm.optimum import Optimum, Searched, coordinates, optimize, search_from
 from mlmed.lmm.problem import Evaluation, Problem
 from mlmed.lmm.roots import rooted
-from mlmed.lmm.sigma import ResidualChart
-from mlmed.lmm.start import FLOOR, neutral_guess, regression_guess, scored_theta, wide_theta
+from mlmed.lmm.start import FLOOR, moved_inside, neutral_guess, regression_guess, scored_theta, theta_of, wide_theta
 from mlmed.numerics.newton import NewtonSettings
 
 __all__ = ["Candidates", "best_from", "best_optimum", "candidates_for", "falls_into"]
@@ -152,12 +151,9 @@ class Candidates:
 
     def _theta(self, G: Array, sigma2: Array) -> Array:
         """Coordinates of G, moved inside the cone, and Sigma."""
-        unit = np.sqrt(np.outer(self.level, self.level))
-        inside = [inside_cone(block, G / unit, floor=LEAST) * unit for block in self.blocks]
-        factor = [factor_coordinates(block, own) for block, own in zip(self.blocks, inside, strict=True)]
         structure = self.problem.residual
         root = structure.lifted(structure.root(sigma2))
-        return np.append(np.concatenate(factor), ResidualChart(structure).coordinates(root))
+        return theta_of(structure, self.blocks, moved_inside(self.blocks, G, self.level, LEAST), root)
 
 
 def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum, *, reml: bool) -> Candidates:

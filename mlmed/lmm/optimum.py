@@ -14,20 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.lmm.covariance import (
-    Block,
-    canonical_factor,
-    factor_basis,
-    factor_coordinates,
-    pivoted_order,
-    psd_cholesky,
-    square,
-    whitened_block,
-)
+from mlmed.lmm.covariance import SUSPECT, Block, canonical_factor, factor_rank, find_face, missing_directions
 from mlmed.lmm.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.sigma import ResidualChart, symmetric_slope
-from mlmed.lmm.start import start_theta
+from mlmed.lmm.start import start_theta, theta_of
 from mlmed.numerics.certificate import (
     CURVATURE,
     DECREMENT,
@@ -43,13 +34,11 @@ from mlmed.numerics.certificate import (
 from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, decrement_at, evaluated, last_step, newton
 
 __all__ = [
-    "Face",
     "Known",
     "Optimum",
     "Searched",
     "certify",
     "coordinates",
-    "factor_rank",
     "minimize",
     "multiplier",
     "on_face",
@@ -61,68 +50,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: A pivot of G below this share of its variance may be zero; the criterion decides.
-SUSPECT = 1e-5
-#: Share of the largest sd below which that of a direction is the rounding error of zero.
-GONE = 1e-6
 #: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.
 AGREES = 4e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A face of the cone: which columns of the factor are left in each block.
-
-    Attributes
-    ----------
-    basis : (K, q, q) array
-        Matrices Lambda_k that remain.
-    theta : (K,) array
-        Coordinates of the point on the face.
-    rank : int
-        Rank of G there.
-    """
-
-    basis: Array
-    theta: Array
-    rank: int
-
-
-def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
-    """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
-    rank = 0
-    for block in blocks:
-        own = L[square(block.index)]
-        size = float(np.abs(own).max())
-        if block.structure == "unstructured" or size == 0.0:
-            rank += int((np.abs(own).max(axis=0) > 0.0).sum())
-        else:  # a symmetric root: no column vanishes where a direction does
-            rank += int(np.linalg.matrix_rank(own, tol=GONE * size))
-    return rank
-
-
-def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
-    """The face that G lies on or close to; arguments and units as in ``pivoted_chart``."""
-    q = len(factor)
-    bases, coordinates, rank = [], [], 0
-    for block in blocks:
-        if block.structure == "unstructured":
-            whole, own = whitened_block(block, factor, metric)
-            W = own @ own.T
-            order, k = pivoted_order(W, tuple(range(len(W))), tol=SUSPECT)
-            L = psd_cholesky(W[square(order)])
-            at = tuple(block.index[i] for i in order)
-            bases.append(whole @ factor_basis(block, q, order=at, rank=k))
-            coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
-            rank += k
-            continue
-        basis = factor_basis(block, q)
-        theta = factor_coordinates(block, factor @ factor.T)
-        keep = theta**2 > SUSPECT * max(float((theta**2).max()), SUSPECT)
-        bases.append(basis[keep])
-        coordinates.append(theta[keep])
-        rank += sum(np.linalg.matrix_rank(matrix) for matrix in basis[keep])
-    return Face(np.concatenate(bases), np.concatenate(coordinates), int(rank))
 
 
 def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation) -> _Reached | None:
@@ -205,29 +134,12 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
     slope, curvature = at.gradient[: q * q].reshape(q, q), at.information[: q * q, : q * q]
     lowest, step = np.inf, np.zeros((q, q))
     for block in blocks:
-        for direction in _missing(block, factor, slope, at.spread / problem.n_clusters):
+        for direction in missing_directions(block, factor, slope, at.spread / problem.n_clusters):
             size = float(np.sqrt(direction.ravel() @ curvature @ direction.ravel()))
             found = float((slope * direction).sum()) / size
             if found < lowest:
                 lowest, step = found, max(-found, 0.0) / size * direction
     return lowest, step
-
-
-def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
-    """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
-    q, at = len(factor), square(block.index)
-    if block.structure != "unstructured":
-        theta = factor_coordinates(block, factor @ factor.T)
-        return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
-    rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
-    if rank == len(block.index):
-        return []
-    whole, own = whitened_block(block, factor, metric)
-    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
-    ahead = null @ np.linalg.eigh(null.T @ slope[at] @ null)[1][:, :1]
-    direction = np.zeros((q, q))
-    direction[at] = ahead @ ahead.T
-    return [direction]
 
 
 #: Where a search ended: criterion, its coordinates, the evaluation there, all evaluations.
@@ -491,16 +403,11 @@ def _finish(
     return L, theta, found, record
 
 
-def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
-    """Coordinates of the factor of G."""
-    return np.concatenate([factor_coordinates(block, G) for block in blocks])
-
-
 def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
     """Theta of a covariance matrix and residual parameters; a singular Sigma is moved inside the cone."""
     structure = problem.residual
     root = structure.lifted(structure.root(sigma2))
-    return np.append(_factor_part(blocks, G), ResidualChart(structure).coordinates(root))
+    return theta_of(structure, blocks, G, root)
 
 
 def certify(point: ThetaEvaluation, lowest: float, *, residual: float = 1.0) -> Certificate:
