@@ -12,13 +12,15 @@ from mlmed.lmm.kenward_roger import KenwardRoger, contrast_df
 from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.percluster import ClusterProducts, scores_at
 from mlmed.lmm.problem import Evaluation
+from mlmed.lmm.rowwise import ResidualResampler, RowParametricResampler
 from mlmed.lmm.sigma import ResidualStructure
-from mlmed.lmm.simulation import WorkingPoint
+from mlmed.lmm.simulation import ParametricResampler, WorkingPoint
 from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.vcov import POSITIVE
 from mlmed.lmm.working import Units, Working
 
 Array = NDArray[np.float64]
+Rng = np.random.Generator
 TOO_FEW = "the approximating F distribution has no mean: too few clusters for a test of so many contrasts"
 DEPENDENT = "the contrasts are linearly dependent"
 
@@ -133,3 +135,10 @@ def working_point(units: Units, beta: ArrayLike, G: ArrayLike, sigma2: ArrayLike
     L = np.asarray(np.linalg.solve(units.Z_map, root), dtype=np.float64)
     beta_w = np.asarray(np.linalg.solve(units.X_map, values - units.offset), dtype=np.float64)
     return WorkingPoint(beta_w, L, residual / units.sigma_scale(structure.at))
+
+
+def drawn_products(resampler: ParametricResampler | RowParametricResampler | ResidualResampler, rng: Rng) -> Array:
+    """One replicate of a resampler as its products, (P, K * (K + 1) / 2, J)."""
+    if isinstance(resampler, ParametricResampler):
+        return resampler.squared(resampler.filled(rng))
+    return resampler.model.squared(resampler.model.columns(*resampler.draw_parts(rng)))

@@ -238,7 +238,6 @@ def optimize(
     *,
     reml: bool,
     theta: Array | None = None,
-    settings: NewtonSettings | None = None,
     names: tuple[str, ...] | None = None,
 ) -> Optimum:
     """Minimize -2l over the covariance structures from one start and certify the result.
@@ -253,17 +252,15 @@ def optimize(
         Restricted or full likelihood.
     theta : array, optional
         Start values; by default one scoring step from a neutral guess.
-    settings : NewtonSettings, optional
-        Tolerances of the search.
     names : tuple of str, optional
         Names of the random effects, for error messages.
     """
     objective = objective_for(problem, blocks, reml=reml)
     start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
-    return minimize(objective, blocks, start, settings or NewtonSettings())
+    return minimize(objective, blocks, start)
 
 
-def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, settings: NewtonSettings) -> Optimum:
+def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array) -> Optimum:
     """Minimize a criterion over the cone of G and certify the result.
 
     Parameters
@@ -274,10 +271,8 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
         Covariance structure of every random effect.
     start : (n,) array
         Start values.
-    settings : NewtonSettings
-        Tolerances of the search.
     """
-    found = search_from(objective, blocks, start, settings)
+    found = search_from(objective, blocks, start, NewtonSettings())
     assert found is not None  # nothing is known that it could be left for
     return found
 

@@ -216,15 +216,11 @@ class ParametricResampler:
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate, as its Problem, with roots where the model needs them."""
-        filled = self._filled(rng)
+        filled = self.filled(rng)
         roots = None if self.assembly.roots is None else self._roots(filled)
-        return assemble(self.assembly, self._products(filled), roots)
+        return assemble(self.assembly, self.squared(filled), roots)
 
-    def draw_products(self, rng: np.random.Generator) -> Array:
-        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
-        return self._products(self._filled(rng))
-
-    def _filled(self, rng: np.random.Generator) -> list[Array]:
+    def filled(self, rng: np.random.Generator) -> list[Array]:
         """Pseudo-rows of every pattern, (K, D, J)."""
         u = self.root @ rng.standard_normal((self.root.shape[1], self.products.shape[2]))
         return [pseudo.fill(self.steps, u, rng) for pseudo in self.pseudo]
@@ -239,7 +235,8 @@ class ParametricResampler:
             codes.append(np.concatenate([np.tile(np.arange(J), T.shape[1]) for T in own]))
         return simulated_roots(self.assembly.equations, self.layout, columns, codes, J)
 
-    def _products(self, filled: list[Array]) -> Array:
+    def squared(self, filled: list[Array]) -> Array:
+        """Products (P, K * (K + 1) / 2, J) of such pseudo-rows."""
         out = self.products.copy()
         for pseudo, T in zip(self.pseudo, filled, strict=True):
             used = T[pseudo.columns]

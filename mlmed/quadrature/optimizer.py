@@ -187,15 +187,13 @@ class Optimum(Compact):
     evaluations: int
 
 
-def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m: int | None = None) -> Optimum:
+def optimize(problem: Problem, start: Array, *, m: int | None = None) -> Optimum:
     """Maximize the log-likelihood, choose the number of nodes and certify the result.
 
     Parameters
     ----------
     start : (n,) array
         Start values in working units.
-    hessian : (n, n) array, optional
-        Of -l at an optimum that was found before (other starts).
     m : int, optional
         Nodes per dimension; by default the smallest number of the ladder for which doubling moves the log-likelihood
         by less than ``NODES_TOLERANCE``.
@@ -204,7 +202,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     zero = centres_at_zero(problem.J, d)
     near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE, COARSE_RISE))
     count, theta, centres = near.evaluations, near.theta, near.centres
-    hessian = near.hessian if hessian is None else hessian
+    hessian: Array | None = near.hessian
     ladder = LADDER[d] if m is None else (m,)
     chosen, retry, leave = _choose(problem, theta, centres, ladder), True, MOST_SADDLES
     while True:

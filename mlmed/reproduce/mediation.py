@@ -43,44 +43,44 @@ def stata_bpg() -> Reproduction:
         "1-1-1 mediation by the stacked model in Stata",
         asked["source"],
         (
-            *(Compared(title, tuple(_output(fit, own, "ours"))) for title, fit, own in fits),
+            *(Compared(title, tuple(_output(fit, own))) for title, fit, own in fits),
             Compared("Effects of the stacked model", tuple(_stata_effects(joint, pieces, asked["effects"]))),
         ),
         _stata_notes(pieces, joint),
     )
 
 
-def _output(fit: MixedResults, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
+def _output(fit: MixedResults, asked: dict[str, Any]) -> Iterator[Pair]:
     """All numbers of one ``xtmixed`` output."""
     stacked = isinstance(fit, MediationResults)
     report = stata_report(fit.fitted, mediation=stacked, level=float(asked["level"]) / 100.0)
     coefficients = {row.name: row for row in report.coefficients}
     for row in asked["coefficients"]:
         own = coefficients[row["term"]]
-        yield from _stata_row(row, own, ours_by)
-        yield Pair(row["term"], "z", "Stata", row["z"], ours_by, float(own.statistic or 0.0))
+        yield from _stata_row(row, own)
+        yield Pair(row["term"], "z", "Stata", row["z"], "ours", float(own.statistic or 0.0))
     variances = {(block.title, row.name): row for block in report.blocks for row in block.rows}
     many = len(report.blocks) > 1
     for row in asked["varcorr"]:
         shown = f"{row['block'].partition(':')[0]}: {row['term']}" if many else row["term"]
-        yield from _stata_row({**row, "term": shown}, variances[row["block"], row["term"]], ours_by)
-    yield from _stata_row(asked["residual"], report.residual[0], ours_by)
-    yield from _whole(report, asked, ours_by)
+        yield from _stata_row({**row, "term": shown}, variances[row["block"], row["term"]])
+    yield from _stata_row(asked["residual"], report.residual[0])
+    yield from _whole(report, asked)
 
 
-def _stata_row(printed: dict[str, str], own: StataRow, ours_by: str) -> Iterator[Pair]:
+def _stata_row(printed: dict[str, str], own: StataRow) -> Iterator[Pair]:
     for quantity, key in PARTS:
-        yield Pair(printed["term"], quantity, "Stata", printed[key], ours_by, float(getattr(own, key)))
+        yield Pair(printed["term"], quantity, "Stata", printed[key], "ours", float(getattr(own, key)))
 
 
-def _whole(report: StataReport, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
+def _whole(report: StataReport, asked: dict[str, Any]) -> Iterator[Pair]:
     """Numbers of the fit as a whole."""
     for term, printed, ours in (
         ("log-likelihood", asked["loglik"], report.loglik),
         (f"Wald chi2({asked['wald']['df']})", asked["wald"]["chi2"], report.wald_chi2),
         (f"LR chi2({asked['lr']['df']})", asked["lr"]["chi2"], report.lr_chi2),
     ):
-        yield Pair(term, "", "Stata", printed, ours_by, ours)
+        yield Pair(term, "", "Stata", printed, "ours", ours)
 
 
 def _stata_effects(fit: MediationResults, pieces: PiecewiseResults, asked: dict[str, Any]) -> Iterator[Pair]:

@@ -37,13 +37,11 @@ def lmer_name(name: str) -> str:
     return "(Intercept)" if name == "Intercept" else name
 
 
-def lmer_pairs(
-    fit: MixedResults, asked: Mapping[str, Any], data: pd.DataFrame, *, ours_by: str = "ours"
-) -> Iterator[Pair]:
+def lmer_pairs(fit: MixedResults, asked: Mapping[str, Any], data: pd.DataFrame) -> Iterator[Pair]:
     """Every number of a printed ``summary`` of ``lmer``."""
 
     def pair(term: str, printed: str, ours: float, quantity: str = "") -> Pair:
-        return Pair(term, quantity, "lme4", printed, ours_by, float(ours))
+        return Pair(term, quantity, "lme4", printed, "ours", float(ours))
 
     fixed = {lmer_name(name): row for name, row in by_term(fit.fixef()).items()}
     for row in asked["fixed_effects"]:
