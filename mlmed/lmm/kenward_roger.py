@@ -30,6 +30,13 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
+ROUNDED = (
+    "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
+    "its digits; use ddf='satterthwaite', or model the difference of the two responses"
+)
+#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
+LOST_DIGITS = 3e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,15 +284,6 @@ def moments(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | N
         twice=np.einsum("kyij,yl->klij", half, J),
         trace=J.T @ at.information @ J,
     )
-
-
-ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
-ROUNDED = (
-    "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
-    "its digits; use ddf='satterthwaite', or model the difference of the two responses"
-)
-#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
-LOST_DIGITS = 3e-4
 
 
 @dataclass(frozen=True, slots=True)

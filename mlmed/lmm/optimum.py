@@ -52,6 +52,19 @@ Array = NDArray[np.float64]
 
 #: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.
 AGREES = 4e-9
+#: Whether the end of a search is known: criterion, coordinates, evaluation and Newton decrement at a step.
+Known = Callable[[Objective, Array, ThetaEvaluation, float], bool]
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
+#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
+#: Gradient that needs no improvement.
+SMALL_GRADIENT = 1e-9
+#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
+MIN_CURVATURE = 1e-6
+#: Residual variance, of a response with variance 1, that explains why a search did not end.
+VANISHING = 1e-6
+#: Newton steps before the coordinates take the units of the data anew.
+LEG = 5
 
 
 def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation) -> _Reached | None:
@@ -144,20 +157,6 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
 
 #: Where a search ended: criterion, its coordinates, the evaluation there, all evaluations.
 _Reached = tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]
-#: Whether the end of a search is known: criterion, coordinates, evaluation and Newton decrement at a step.
-Known = Callable[[Objective, Array, ThetaEvaluation, float], bool]
-
-#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
-#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
-MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
-#: Gradient that needs no improvement.
-SMALL_GRADIENT = 1e-9
-#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
-MIN_CURVATURE = 1e-6
-#: Residual variance, of a response with variance 1, that explains why a search did not end.
-VANISHING = 1e-6
-#: Newton steps before the coordinates take the units of the data anew.
-LEG = 5
 
 
 @dataclass(frozen=True, slots=True)

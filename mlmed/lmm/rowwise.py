@@ -47,6 +47,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
+SPANNED = 1e-10
 
 
 def row_noise(root: Array, members: Sequence[Indices], n_rows: int, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -149,10 +151,6 @@ def _by_pattern(members: Sequence[Indices]) -> list[tuple[tuple[int, ...], tuple
         rows, equations = np.flatnonzero((used == pattern).all(axis=1)), np.flatnonzero(pattern)
         found.append((tuple(map(int, equations)), tuple(place[rows, r] for r in equations)))
     return found
-
-
-#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
-SPANNED = 1e-10
 
 
 @dataclass(frozen=True, slots=True)

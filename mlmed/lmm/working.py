@@ -59,6 +59,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Clusters up to which every start is tried on all of them, and that a sample has.
+MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,10 +339,6 @@ def _units(assembly: Assembly, grams: Grams) -> Units:
         units.offset[maps.fixed] = maps.offset
         units.Z_map[maps.random, maps.random] = maps.Z_back
     return units
-
-
-#: Clusters up to which every start is tried on all of them, and that a sample has.
-MOST = 500
 
 
 def spread_clusters(grams: Grams) -> NDArray[np.intp]:

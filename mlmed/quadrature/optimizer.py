@@ -62,6 +62,26 @@ NODES_TOLERANCE = 1e-4
 MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
 #: Largest Newton step, in posterior sds, that may be left from the centre of a cluster's nodes to its mode.
 MAX_OFF_CENTRE = 0.1
+#: Nodes per dimension to choose from, by the number of dimensions.
+LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
+#: Nodes per dimension on the way to the neighbourhood of the optimum.
+COARSE = {0: 1, 1: 5, 2: 3}
+#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
+#: tried in turn, the last one alone where the search came to rest.
+NEARLY_SINGULAR = (0.3, 0.02)
+#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
+#: rest, and the most that is allowed where a Newton step still promises something.
+FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
+#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
+SMALL_SD = 0.02
+#: The coarse search ends where a step rises by less.
+COARSE_RISE = 0.01
+#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
+BELOW = 1e-9
+#: Saddle points that are left, one after the other.
+MOST_SADDLES = 5
+#: Newton steps with coarse and with all nodes.
+MOST_COARSE, MOST_FINE = 60, 30
 
 
 def certify(
@@ -129,28 +149,6 @@ def _reason(found: Certificate, clusters: int) -> str:
             ),
         ]
     )
-
-
-#: Nodes per dimension to choose from, by the number of dimensions.
-LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
-#: Nodes per dimension on the way to the neighbourhood of the optimum.
-COARSE = {0: 1, 1: 5, 2: 3}
-#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
-#: tried in turn, the last one alone where the search came to rest.
-NEARLY_SINGULAR = (0.3, 0.02)
-#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
-#: rest, and the most that is allowed where a Newton step still promises something.
-FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
-#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
-SMALL_SD = 0.02
-#: The coarse search ends where a step rises by less.
-COARSE_RISE = 0.01
-#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
-BELOW = 1e-9
-#: Saddle points that are left, one after the other.
-MOST_SADDLES = 5
-#: Newton steps with coarse and with all nodes.
-MOST_COARSE, MOST_FINE = 60, 30
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -45,6 +45,10 @@ Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.
 SCALE = "sigma:"
+#: Scale random effects that quadrature is offered for.
+MOST_DIMENSIONS = 2
+#: A residual below this share of the cluster's largest value is the rounding error of zero.
+EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -251,12 +255,6 @@ def _part(equation: Equation, table: pd.DataFrame) -> Part:
         observed=observed_values(equation, encodable, typical),
     )
     return Part(layout.fixed, layout.random, fixed, random, layout)
-
-
-#: Scale random effects that quadrature is offered for.
-MOST_DIMENSIONS = 2
-#: A residual below this share of the cluster's largest value is the rounding error of zero.
-EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,39 @@ __all__ = ["framing", "stata_bpg", "yuan_mackinnon"]
 
 STATA = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 PARTS = (("", "estimate"), ("SE", "std_error"), ("low", "conf_low"), ("high", "conf_high"))
+#: R's names of the effects, and ours.
+OF_MEDIATION = {
+    "ACME (control)": "acme_control",
+    "ACME (treated)": "acme_treated",
+    "ADE (control)": "ade_control",
+    "ADE (treated)": "ade_treated",
+    "Total Effect": "total",
+    "Prop. Mediated (control)": "prop_mediated_control",
+    "Prop. Mediated (treated)": "prop_mediated_treated",
+    "ACME (average)": "acme",
+    "ADE (average)": "ade",
+    "Prop. Mediated (average)": "prop_mediated",
+    "ACME(1) - ACME(0)": "acme_treated - acme_control",
+}
+#: Our draws; draws that Monte Carlo errors are estimated from; draws of the sensitivity analysis; seeds.
+DRAWS, ERROR_DRAWS, SENSITIVITY_DRAWS = 20_000, 5_000, 1_000
+FRAMING_SEED, YUAN_SEED = 20250828, 8675309
+At = Callable[[float, int], pd.DataFrame]
+YUAN = "Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)"
+#: Random effects: the page's name, brms' name, ours in the joint fit.
+RANDOM = (
+    ("alpha_Med", "Med_Intercept", "Med:Intercept"),
+    ("beta_Med", "Med_X", "Med:X"),
+    ("alpha_Main", "y_Intercept", "y:Intercept"),
+    ("beta1_Main", "y_X", "y:X"),
+    ("beta2_Main", "y_Med", "y:Med"),
+)
+#: Residuals: the page's name, Stan's, brms', ours.
+RESIDUALS = (("sigma_Med", "sigmaMed", "sigma_Med", "Med"), ("sigma_y", "sigma_y", "sigma_y", "y"))
+#: Names in R mediation, and ours.
+AVERAGES = {"ACME": "acme", "ADE": "ade", "Total Effect": "total", "Prop. Mediated": "prop_mediated"}
+BAYES = (("", "mean"), ("SE", "sd"), ("low", "2.5%"), ("high", "97.5%"))
+OURS = ("estimate", "std_error", "conf_low", "conf_high")
 
 
 def stata_bpg() -> Reproduction:
@@ -114,26 +147,6 @@ def _stata_notes(pieces: PiecewiseResults, joint: MediationResults) -> tuple[str
         f"a*b = {rows['a'] * rows['b']:.5f} and cov_ab = {rows['cov_ab']:.5f}, so the indirect effect is "
         f"{rows['indirect']:.5f}: a*b alone leaves out {1.0 - naive / rows['indirect']:.0%} of it.",
     )
-
-
-#: R's names of the effects, and ours.
-OF_MEDIATION = {
-    "ACME (control)": "acme_control",
-    "ACME (treated)": "acme_treated",
-    "ADE (control)": "ade_control",
-    "ADE (treated)": "ade_treated",
-    "Total Effect": "total",
-    "Prop. Mediated (control)": "prop_mediated_control",
-    "Prop. Mediated (treated)": "prop_mediated_treated",
-    "ACME (average)": "acme",
-    "ADE (average)": "ade",
-    "Prop. Mediated (average)": "prop_mediated",
-    "ACME(1) - ACME(0)": "acme_treated - acme_control",
-}
-#: Our draws; draws that Monte Carlo errors are estimated from; draws of the sensitivity analysis; seeds.
-DRAWS, ERROR_DRAWS, SENSITIVITY_DRAWS = 20_000, 5_000, 1_000
-FRAMING_SEED, YUAN_SEED = 20250828, 8675309
-At = Callable[[float, int], pd.DataFrame]
 
 
 def framing() -> Reproduction:
@@ -267,23 +280,6 @@ def _framing_notes(plain: CausalResults) -> tuple[str, ...]:
         "curve reaches zero later. R prints the point of its grid with the smallest effect, not the zero of the curve.",
         "The data of the page's product method were simulated without a seed and cannot be made again.",
     )
-
-
-YUAN = "Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)"
-#: Random effects: the page's name, brms' name, ours in the joint fit.
-RANDOM = (
-    ("alpha_Med", "Med_Intercept", "Med:Intercept"),
-    ("beta_Med", "Med_X", "Med:X"),
-    ("alpha_Main", "y_Intercept", "y:Intercept"),
-    ("beta1_Main", "y_X", "y:X"),
-    ("beta2_Main", "y_Med", "y:Med"),
-)
-#: Residuals: the page's name, Stan's, brms', ours.
-RESIDUALS = (("sigma_Med", "sigmaMed", "sigma_Med", "Med"), ("sigma_y", "sigma_y", "sigma_y", "y"))
-#: Names in R mediation, and ours.
-AVERAGES = {"ACME": "acme", "ADE": "ade", "Total Effect": "total", "Prop. Mediated": "prop_mediated"}
-BAYES = (("", "mean"), ("SE", "sd"), ("low", "2.5%"), ("high", "97.5%"))
-OURS = ("estimate", "std_error", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True, slots=True)

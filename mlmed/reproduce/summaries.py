@@ -30,6 +30,11 @@ __all__ = [
 #: (quantity, key) of the columns that brms prints.
 BRMS = (("", "estimate"), ("SE", "est_error"), ("low", "conf_low"), ("high", "conf_high"))
 OURS = {"estimate": "estimate", "est_error": "std_error", "conf_low": "conf_low", "conf_high": "conf_high"}
+NAN = float("nan")
+#: Blocks of a printed summary, in the order of the page.
+BLOCKS = ("multilevel", "regression", "distributional", "residual_correlations")
+#: (quantity, key) of what brms prints about its chains.
+CHAINS = (("R-hat", "Rhat"), ("ESS", "bulk_ess"))
 
 
 def lmer_name(name: str) -> str:
@@ -94,13 +99,6 @@ def brms_pairs(rows: list[dict[str, str]], ours: pd.DataFrame, *, ours_by: str =
         for quantity, key in BRMS:
             mc_error = error if not quantity else float("nan")
             yield Pair(row["term"], quantity, "brms", row[key], ours_by, found[OURS[key]], mc_error)
-
-
-NAN = float("nan")
-#: Blocks of a printed summary, in the order of the page.
-BLOCKS = ("multilevel", "regression", "distributional", "residual_correlations")
-#: (quantity, key) of what brms prints about its chains.
-CHAINS = (("R-hat", "Rhat"), ("ESS", "bulk_ess"))
 
 
 def our_term(term: str, responses: Mapping[str, str]) -> str:
