@@ -36,6 +36,10 @@ Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.
 SCALE = "sigma"
+#: Scale random effects that quadrature is offered for.
+MOST_DIMENSIONS = 2
+#: A residual below this share of the cluster's largest value is the rounding error of zero.
+EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -210,12 +214,6 @@ def _part(equation: Equation, memory: Memory) -> Part:
     (fixed, *random), layout = learn_equation(equation, memory)
     columns = [column for term in random for column in term]
     return Part(layout.fixed, layout.random, side_by_side(fixed, memory), side_by_side(columns, memory), layout)
-
-
-#: Scale random effects that quadrature is offered for.
-MOST_DIMENSIONS = 2
-#: A residual below this share of the cluster's largest value is the rounding error of zero.
-EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
