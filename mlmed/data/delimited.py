@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.frames import unknown_column
+from mlmed.data.frames import refuse_unknown
 from mlmed.data.ids import whole_number
 from mlmed.errors import DataError
 from mlmed.text import shorten
@@ -127,9 +127,7 @@ def read_delimited(
         text = replace(text, decimal=",")
         table = text.table()
     names = _stripped([str(name) for name in table.columns])
-    for name in as_text:
-        if name not in names:
-            raise unknown_column(name, names)
+    refuse_unknown(as_text, names)
     return _with_exact_numbers(table.set_axis(names, axis="columns"), text, as_text)
 
 

@@ -24,13 +24,12 @@ from mlmed.data.checks import (
 from mlmed.data.columns import Column, SparseColumn
 from mlmed.data.evaluation import EVALUATION_ERRORS, Memory
 from mlmed.data.frames import replaced
-from mlmed.data.layout import EquationLayout
+from mlmed.data.layout import EquationLayout, Known
 from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
     check_random,
-    observed_values,
-    typical_values,
+    known_of,
 )
 from mlmed.data.terms import Encoding, UnknownLevelError, is_expression, learn_terms, term_columns
 from mlmed.errors import DataError, FormulaError, filtering
@@ -207,9 +206,7 @@ def learn_equation(
     """
     check_predictors(equation, memory.columns)
     numbers, encodings = _learned(equation, memory, random=random, sparse=sparse)
-    known = typical_values(equation, memory.columns)
-    observed = observed_values(equation, memory.columns, known[0])
-    return numbers, EquationLayout.of(equation.name, encodings, known, observed)
+    return numbers, EquationLayout.of(equation.name, encodings, known_of(equation, memory.columns))
 
 
 def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -> pd.DataFrame:
@@ -222,20 +219,16 @@ def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -
     return pd.DataFrame(columns)
 
 
-def stand_in(typical: Mapping[str, Any], spread: Mapping[str, float], levels: Mapping[str, Sequence[Any]]) -> Memory:
+def stand_in(known: Known) -> Memory:
     """Rows with the given means and sample standard deviations of numbers, and levels of factors.
 
     Grams that are pushed down or stored have no rows left to learn an encoding from; these serve as well.
     """
-    n = 2 * max([1, *map(len, levels.values())])
+    n = 2 * max([1, *map(len, known.levels.values())])
     half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
-    rows = {
-        name: [levels[name][k % len(levels[name])] for k in range(n)]
-        if name in levels
-        else typical[name] + spread[name] * half
-        for name in sorted({*typical, *levels})
-    }
-    return Memory(typed_rows(levels, rows))
+    rows = {name: known.typical[name] + spread * half for name, spread in known.spread.items()}
+    rows |= {name: [levels[k % len(levels)] for k in range(n)] for name, levels in known.levels.items()}
+    return Memory(typed_rows(known.levels, rows))
 
 
 def encodings_of(equation: Equation, memory: Memory) -> tuple[Encoding, ...]:

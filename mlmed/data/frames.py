@@ -30,6 +30,7 @@ __all__ = [
     "index_names",
     "lazy_frame",
     "normalize",
+    "refuse_unknown",
     "replaced",
     "schema_names",
     "select_columns",
@@ -136,9 +137,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     if not present:
         frame = _wrap(data)
         native, present = frame.to_native(), schema_names(frame)
-    for name in wanted:
-        if name not in present:
-            raise unknown_column(name, present, index_names(_wrap(data)))
+    refuse_unknown(wanted, present, data)
     if not isinstance(native, pd.DataFrame):
         eager = _in_memory(frame, wanted or present[:1])
         native = eager.to_native()
@@ -212,12 +211,19 @@ def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     return made
 
 
-def index_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[str]:
+def index_names(data: Any) -> list[str]:
     """Names of the index of a pandas or Dask frame; other tables have none."""
-    native = frame.to_native()
+    native: Any = nw.to_native(data, pass_through=True)
     if isinstance(native, pd.DataFrame):
         return [str(name) for name in native.index.names if name is not None]
-    return [str(native.index.name)] if frame.implementation.is_dask() else []
+    return [str(native.index.name)] if type(native).__module__.startswith("dask") else []
+
+
+def refuse_unknown(wanted: Iterable[str], present: list[Any], data: Any = None) -> None:
+    """Refuse names that are none of the columns; ``data``: the table, if it may have an index."""
+    for name in wanted:
+        if name not in present:
+            raise unknown_column(name, present, index_names(data))
 
 
 def unknown_column(name: str, present: list[Any], index: Iterable[str] = ()) -> DataError:

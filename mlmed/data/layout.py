@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ __all__ = [
     "Design",
     "Dropped",
     "EquationLayout",
+    "Known",
     "Layout",
     "Part",
     "column_labels",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 INTERCEPT = "Intercept"
+T = TypeVar("T")
 Array = NDArray[np.float64]
 
 
@@ -81,25 +83,13 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EquationLayout(Compact):
-    """Where one equation finds its columns, and how it encodes new data.
+class Known(Compact):
+    """What is known of the variables of an equation, over the rows that it uses.
 
     Attributes
     ----------
-    name : str
-        The response.
-    fixed, random : tuple of str
-        Column labels of X_r and Z_r (all random terms side by side).
-    fixed_at, random_at : tuple of int
-        Their positions among ``Layout.columns``.
-    response_at : int
-        Position of y_r.
-    terms : tuple of int
-        The random term each column of Z_r belongs to.
-    encodings : tuple
-        formulaic's specs of the fixed part and of each random term.
     typical : dict
-        Mean of every numeric variable, first level of every other one, over the rows used.
+        Mean of every numeric variable, first level of every other one.
     spread : dict
         Standard deviation of every numeric variable.
     levels : dict of str to tuple
@@ -109,54 +99,60 @@ class EquationLayout(Compact):
         many, with the smallest, the largest and the neighbours of the mean.
     """
 
-    name: str
-    fixed: tuple[str, ...]
-    random: tuple[str, ...]
-    fixed_at: tuple[int, ...]
-    random_at: tuple[int, ...]
-    response_at: int
-    terms: tuple[int, ...]
-    encodings: tuple[Encoding, ...]
     typical: dict[str, Any]
     spread: dict[str, float]
     levels: dict[str, tuple[Any, ...]]
     observed: dict[str, tuple[float, ...]]
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        encodings: Sequence[Encoding],
-        known: tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]],
-        observed: dict[str, tuple[float, ...]],
-    ) -> EquationLayout:
-        """What is known of an equation whose columns have no positions.
+    def only(self, names: frozenset[str]) -> Known:
+        """What is known of some of the variables."""
 
-        Parameters
-        ----------
-        name : str
-            The response as it is shown.
-        encodings : sequence of Encoding
-            Of the fixed part and of each random term.
-        known : (typical, spread, levels)
-            Of its variables.
-        observed : dict
-            Values of those that are transformed.
-        """
+        def own(part: dict[str, T]) -> dict[str, T]:
+            return {name: part[name] for name in sorted(part.keys() & names)}
+
+        return Known(own(self.typical), own(self.spread), own(self.levels), own(self.observed))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EquationLayout(Known):
+    """Where one equation finds its columns, what is known of its variables, and how it encodes new data.
+
+    Attributes
+    ----------
+    name : str
+        The response.
+    fixed, random : tuple of str
+        Column labels of X_r and Z_r (all random terms side by side).
+    terms : tuple of int
+        The random term each column of Z_r belongs to.
+    encodings : tuple
+        Of the fixed part and of each random term.
+    fixed_at, random_at : tuple of int
+        Positions of the columns among ``Layout.columns``; none where no Grams are made.
+    response_at : int
+        Position of y_r.
+    """
+
+    name: str
+    fixed: tuple[str, ...]
+    random: tuple[str, ...]
+    terms: tuple[int, ...]
+    encodings: tuple[Encoding, ...]
+    fixed_at: tuple[int, ...] = ()
+    random_at: tuple[int, ...] = ()
+    response_at: int = 0
+
+    @classmethod
+    def of(cls, name: str, encodings: Sequence[Encoding], known: Known) -> EquationLayout:
+        """What is known of an equation, ``name`` as it is shown, whose columns have no positions."""
         random = [(t, column) for t, encoding in enumerate(encodings[1:]) for column in encoding.column_names]
         return cls(
+            *(known.typical, known.spread, known.levels, known.observed),
             name=name,
             fixed=tuple(map(display_name, encodings[0].column_names)),
             random=tuple(display_name(column) for _, column in random),
-            fixed_at=(),
-            random_at=(),
-            response_at=0,
             terms=tuple(t for t, _ in random),
             encodings=tuple(encodings),
-            typical=known[0],
-            spread=known[1],
-            levels=known[2],
-            observed=observed,
         )
 
     def placed(self, at: Mapping[str, int], response: str) -> EquationLayout:

@@ -33,13 +33,12 @@ from mlmed.data.planning import (
     SAMPLE,
     Learned,
     Plan,
+    as_count,
     bad_column,
     complete_rows,
     count_rows,
-    layout_of,
     learn_equations,
     one_row,
-    place_columns,
     plan_sums,
     safe_frame,
 )
@@ -124,7 +123,7 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     """The error for a sum that is not finite, with the column that spoiled it."""
     for k, column in enumerate(plan.columns, start=1):
         for r in np.flatnonzero(plan.layout.used[:, k]):
-            spoiled = nw.when(column.is_null() | ~column.is_finite()).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+            spoiled = as_count(column.is_null() | ~column.is_finite())
             if one_row(frame.filter(plan.complete[r]), n=spoiled)["n"]:
                 return bad_column(plan.layout.columns[k], plan.layout.equations[r].name)
     return DataError("the rows have no finite sums; check missing values and cluster ids")
@@ -207,9 +206,7 @@ def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
         A column cannot be computed from some of the rows at a time either.
     """
     many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
-    translated = [
-        is_translated(e, own.kinds) for own in learned for e in (own.response, *own.encodings) if e is not None
-    ]
+    translated = [is_translated(part, own.known) for own in learned for part in own.parts]
     return (many or not all(translated)) and streams(frame)
 
 
@@ -314,7 +311,7 @@ class _Reading:
         starts = np.cumsum([0, *(len(encoding.column_names) for encoding in own.encodings[1:])])
         places = [layout.fixed_at, *(layout.random_at[a:b] for a, b in itertools.pairwise(starts))]
         for encoding, at in zip(own.encodings, places, strict=True):
-            sparse = bool(own.kinds.levels)
+            sparse = bool(own.known.levels)
             columns, _ = encode_columns(encoding, part, where=where, finite=False, sparse=sparse)
             yield from ((k, spread_column(c, rows)) for k, c in zip(at, columns, strict=True) if k)
 
@@ -329,7 +326,7 @@ def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
     """Rows as formulaic sees them, factors with the levels of all rows."""
     made = encodable_values(table)
     factors = {}
-    for name, levels in own.kinds.levels.items():
+    for name, levels in own.known.levels.items():
         if isinstance(levels[0], str):
             column = table[safe_name(name)].astype(object)
             factors[safe_name(name)] = pd.Categorical(column.map(str), categories=list(levels))
@@ -405,7 +402,7 @@ def _layout(spec: ModelSpec, learned: tuple[Learned, ...]) -> Layout:
     names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
     equations = []
     for own in learned:
-        equations.append(layout_of(own, place_columns(own, names)))
+        equations.append(own.layout(names))
     refuse_likeness(spec, equations)
     return Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
 

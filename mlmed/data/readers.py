@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mlmed.data.delimited import Spellings, read_delimited
-from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, engine_rows, first_line, unknown_column
+from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, engine_rows, first_line, refuse_unknown
 from mlmed.errors import CategoryWarning, DataError, IdWarning, LabelWarning, warn
 from mlmed.text import shorten
 
@@ -483,10 +483,7 @@ def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[st
     if codes is True:
         return table, Labels({}, {})
     kept = (codes,) if isinstance(codes, str) else tuple(codes or ())
-    present = column_names(table)
-    for name in kept:
-        if name not in present:
-            raise unknown_column(name, present)
+    refuse_unknown(kept, column_names(table))
     complete = {name: own for name, own in labels.complete.items() if name not in kept}
     partial = {name: own for name, own in labels.partial.items() if name not in kept}
     made = {name: pd.Categorical(table[name].map(own), list(own.values())) for name, own in complete.items()}
