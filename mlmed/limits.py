@@ -9,31 +9,6 @@ import numpy as np
 
 from mlmed.errors import DataError
 
-__all__ = [
-    "LARGEST",
-    "LARGEST_BYTES",
-    "MAX_BASIS",
-    "MAX_CHARACTERS",
-    "MAX_DEPTH",
-    "MAX_EXPRESSION",
-    "MAX_INTEGER",
-    "MAX_NAME",
-    "MAX_NESTED",
-    "MAX_NUMBER",
-    "MAX_ORDER",
-    "MAX_POWER",
-    "MAX_PRODUCTS",
-    "MAX_TERMS",
-    "MAX_TOKENS",
-    "SMALLEST",
-    "refuse_columns",
-    "refuse_effects",
-    "refuse_products",
-    "refuse_size",
-    "rescaled_by",
-    "unusual_size",
-]
-
 #: Letters of a formula: 1,000 terms of 50 letters. Formulaic reads letter by letter.
 MAX_CHARACTERS = 50_000
 #: Letters of a name; formulaic's time grows with the square.
@@ -70,11 +45,6 @@ MATRICES, MATRICES_BY_PAIR = 14, 4
 
 def refuse_size(needed: float, what: str, remedy: str) -> None:
     """Refuse what needs too many bytes.
-
-    Raises
-    ------
-    DataError
-        More than ``LARGEST_BYTES``.
 
     Examples
     --------

@@ -14,20 +14,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import coo_array, csr_array
 
-__all__ = [
-    "MANY_COLUMNS",
-    "MOSTLY_ZERO",
-    "Column",
-    "Entries",
-    "SparseColumn",
-    "block_products",
-    "completed",
-    "joined",
-    "pair_at",
-    "same_on",
-    "sparse_products",
-]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -39,21 +25,11 @@ MOSTLY_ZERO = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseColumn:
-    """A column without its zeros; NumPy takes it for an array.
+    """A column without its zeros; NumPy takes it for an array."""
 
-    Attributes
-    ----------
-    at : (m,) int array
-        Rows that are not zero, ascending.
-    values : (m,) array
-        Their values.
-    size : int
-        Rows of the column.
-    """
-
-    at: Indices
-    values: Array
-    size: int
+    at: Indices  #: (m,): Rows that are not zero, ascending.
+    values: Array  #: (m,): Their values.
+    size: int  #: Rows of the column.
 
     @property
     def shape(self) -> tuple[int]:
@@ -150,19 +126,12 @@ def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Arra
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What differs from zero in some sparse columns.
+    """What differs from zero in some sparse columns."""
 
-    Attributes
-    ----------
-    row, column : (m,) int arrays
-        Where it stands: row among those that are summed, column by its position.
-    value : (m,) array
-        The value.
-    """
-
+    #: (m,): Where it stands: row among those that are summed, column by its position.
     row: Indices
     column: Indices
-    value: Array
+    value: Array  #: (m,): The value.
 
 
 def joined(parts: Sequence[Entries]) -> Entries:

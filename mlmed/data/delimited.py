@@ -21,12 +21,6 @@ from mlmed.data.ids import whole_number
 from mlmed.errors import DataError
 from mlmed.text import shorten
 
-__all__ = [
-    "Spellings",
-    "checked_header",
-    "read_delimited",
-]
-
 SEPARATORS = (",", ";", "\t", "|")
 #: Lines that are looked at to find the separator.
 LINES = 50
@@ -68,21 +62,11 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Spellings:
-    """A column of numbers of which some are written in several ways.
+    """A column of numbers of which some are written in several ways."""
 
-    Attributes
-    ----------
-    texts : Series of n values
-        As they are written.
-    pair : tuple of str
-        Two texts that are one number, such as 1.1 and 1.10.
-    rows : float
-        Rows for each text, on average.
-    """
-
-    texts: pd.Series
-    pair: tuple[str, str]
-    rows: float
+    texts: pd.Series  #: As they are written.
+    pair: tuple[str, str]  #: Two texts that are one number, such as 1.1 and 1.10.
+    rows: float  #: Rows for each text, on average.
 
 
 def read_delimited(

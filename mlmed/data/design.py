@@ -46,20 +46,6 @@ from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact, shorten
 
-__all__ = [
-    "PlainDesign",
-    "build_design",
-    "check_response",
-    "complete_rows",
-    "encode_each",
-    "plain_design",
-    "read_columns",
-    "refuse_intercept",
-    "rows_left_out",
-    "spread_column",
-    "two_levels",
-]
-
 Array = NDArray[np.float64]
 
 
@@ -236,27 +222,13 @@ def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PlainDesign(Compact):
-    """Numbers of one equation on its rows.
+    """Numbers of one equation on its rows."""
 
-    Attributes
-    ----------
-    equation : Equation
-        What was asked; its random terms play no part here.
-    layout : EquationLayout
-        Names, encodings, typical values and levels.
-    y : (n,) array
-        Response; for one with two levels 0 and 1.
-    X : (n, p) array
-        Fixed-effects columns.
-    table : DataFrame of n rows
-        The predictors as formulaic sees them, for encoding them again at other values.
-    """
-
-    equation: Equation
-    layout: EquationLayout
-    y: Array
-    X: Array
-    table: pd.DataFrame
+    equation: Equation  #: What was asked; its random terms play no part here.
+    layout: EquationLayout  #: Names, encodings, typical values and levels.
+    y: Array  #: (n,): Response; for one with two levels 0 and 1.
+    X: Array  #: (n, p): Fixed-effects columns.
+    table: pd.DataFrame  #: The predictors as formulaic sees them, for encoding them again at other values.
 
     @property
     def names(self) -> tuple[str, ...]:

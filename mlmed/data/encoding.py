@@ -36,20 +36,6 @@ from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
 from mlmed.names import display_name, safe_name
 
-__all__ = [
-    "encodable_values",
-    "encode",
-    "encode_columns",
-    "encodings_of",
-    "learn_equation",
-    "response_encoding",
-    "response_values",
-    "side_by_side",
-    "stand_in",
-    "to_encodable",
-    "typed_rows",
-]
-
 Array = NDArray[np.float64]
 
 

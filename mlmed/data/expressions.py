@@ -17,13 +17,6 @@ from mlmed.data.terms import Encoding, Piece, TermColumn
 from mlmed.errors import FormulaError
 from mlmed.names import display_name, safe_name
 
-__all__ = [
-    "UntranslatedError",
-    "column_expressions",
-    "is_translated",
-    "variable_expression",
-]
-
 
 class UntranslatedError(FormulaError):
     """A function that engines do not compute as NumPy does: their rows have to be fetched."""
@@ -43,21 +36,11 @@ def _told(text: str, why: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An expression of an engine.
+    """An expression of an engine."""
 
-    Attributes
-    ----------
-    expression : Expr
-        Double precision, truth values or text.
-    kind : {"number", "truth", "text"}
-        Which of these.
-    name : str
-        The column, if it is one as it stands.
-    """
-
-    expression: Any
-    kind: str
-    name: str = ""
+    expression: Any  #: Double precision, truth values or text.
+    kind: str  #: {"number", "truth", "text"}: Which of these.
+    name: str = ""  #: The column, if it is one as it stands.
 
 
 _Operand = _Value | float | str

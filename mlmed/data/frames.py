@@ -21,23 +21,6 @@ from mlmed.errors import DataError
 from mlmed.habits import hint_for_name
 from mlmed.text import shorten
 
-__all__ = [
-    "arrow_levels",
-    "column_names",
-    "declared_levels",
-    "engine_rows",
-    "first_line",
-    "index_names",
-    "lazy_frame",
-    "normalize",
-    "refuse_unknown",
-    "replaced",
-    "schema_names",
-    "select_columns",
-    "taken",
-    "unordered",
-]
-
 #: Errors of the engines, by the module that has them; looked up in those that have been loaded.
 ERRORS = {
     "duckdb": "Error",

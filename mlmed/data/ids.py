@@ -18,21 +18,6 @@ from mlmed.data.values import is_numeric
 from mlmed.errors import DataError
 from mlmed.names import safe_name
 
-__all__ = [
-    "Passes",
-    "case_twins",
-    "cluster_codes",
-    "doubtful_ids",
-    "lookalikes",
-    "numbering_passes",
-    "refuse_infinite_ids",
-    "refuse_mixed",
-    "refuse_rounded",
-    "refuse_spellings",
-    "reused_ids",
-    "whole_number",
-]
-
 
 def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[np.intp], pd.Index]:
     """Number the clusters in order of appearance.
@@ -145,13 +130,7 @@ def _kind(found: type) -> str:
 
 
 def refuse_spellings(ids: pd.Index) -> None:
-    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats.
-
-    Raises
-    ------
-    DataError
-        If there are any.
-    """
+    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats."""
     if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
         return
     texts = pd.Series([value for value in ids if isinstance(value, str)], dtype=object)
@@ -249,21 +228,11 @@ def case_twins(ids: pd.Index) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Runs of rows with one id, in the order of the rows; ids are counted up again and again.
+    """Runs of rows with one id, in the order of the rows; ids are counted up again and again."""
 
-    Attributes
-    ----------
-    starts : (R,) int array
-        First row of each run.
-    ids : (R,) int array
-        Its id.
-    number : (R,) int array
-        The pass that it belongs to, from 0.
-    """
-
-    starts: Codes
-    ids: NDArray[np.int64]
-    number: Codes
+    starts: Codes  #: (R,): First row of each run.
+    ids: NDArray[np.int64]  #: (R,): Its id.
+    number: Codes  #: (R,): The pass that it belongs to, from 0.
 
 
 def numbering_passes(ids: pd.Series) -> Passes | None:
@@ -417,21 +386,12 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
 
 @dataclass(frozen=True, slots=True)
 class _TwoWay:
-    """A column's analysis of variance by ids and passes, over the means of the runs.
+    """A column's analysis of variance by ids and passes, over the means of the runs."""
 
-    Attributes
-    ----------
-    persists : bool
-        Whether ids differ beyond chance, passes apart.
-    varies : bool
-        Whether the runs of one id differ, passes apart, by more than the rows within runs let expect.
-    constant : bool
-        Whether the rows of a run have one value.
-    """
-
-    persists: bool = False
+    persists: bool = False  #: Whether ids differ beyond chance, passes apart.
+    #: Whether the runs of one id differ, passes apart, by more than the rows within runs let expect.
     varies: bool = False
-    constant: bool = False
+    constant: bool = False  #: Whether the rows of a run have one value.
 
     def differs(self, is_used: bool) -> bool:
         """Whether the column speaks against one cluster for all runs of an id.

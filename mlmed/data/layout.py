@@ -19,19 +19,6 @@ from mlmed.names import display_name, quoted_name, safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
-__all__ = [
-    "INTERCEPT",
-    "Design",
-    "Dropped",
-    "EquationLayout",
-    "Known",
-    "Layout",
-    "Part",
-    "column_labels",
-    "refuse_alike",
-    "refuse_likeness",
-]
-
 INTERCEPT = "Intercept"
 T = TypeVar("T")
 Array = NDArray[np.float64]
@@ -51,25 +38,14 @@ def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows an equation could not use.
+    """Rows an equation could not use."""
 
-    Attributes
-    ----------
-    equation : str
-        The response.
-    total, used : int
-        Rows in the table, rows in the equation.
-    missing_cluster : int
-        Rows without a cluster id.
-    missing : dict of str to int
-        Missing values by column, among rows with a cluster id.
-    """
-
-    equation: str
+    equation: str  #: The response.
+    #: Rows in the table, rows in the equation.
     total: int
     used: int
-    missing_cluster: int
-    missing: dict[str, int]
+    missing_cluster: int  #: Rows without a cluster id.
+    missing: dict[str, int]  #: Missing values by column, among rows with a cluster id.
 
     def __str__(self) -> str:
         """One sentence."""
@@ -84,24 +60,13 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Known(Compact):
-    """What is known of the variables of an equation, over the rows that it uses.
+    """What is known of the variables of an equation, over the rows that it uses."""
 
-    Attributes
-    ----------
-    typical : dict
-        Mean of every numeric variable, first level of every other one.
-    spread : dict
-        Standard deviation of every numeric variable.
-    levels : dict of str to tuple
-        Levels of factors: text, or numbers inside C().
-    observed : dict of str to tuple
-        Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
-        many, with the smallest, the largest and the neighbours of the mean.
-    """
-
-    typical: dict[str, Any]
-    spread: dict[str, float]
-    levels: dict[str, tuple[Any, ...]]
+    typical: dict[str, Any]  #: Mean of every numeric variable, first level of every other one.
+    spread: dict[str, float]  #: Standard deviation of every numeric variable.
+    levels: dict[str, tuple[Any, ...]]  #: Levels of factors: text, or numbers inside C().
+    #: Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
+    #: many, with the smallest, the largest and the neighbours of the mean.
     observed: dict[str, tuple[float, ...]]
 
     def only(self, names: frozenset[str]) -> Known:
@@ -115,32 +80,18 @@ class Known(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EquationLayout(Known):
-    """Where one equation finds its columns, what is known of its variables, and how it encodes new data.
+    """Where one equation finds its columns, what is known of its variables, and how it encodes new data."""
 
-    Attributes
-    ----------
-    name : str
-        The response.
-    fixed, random : tuple of str
-        Column labels of X_r and Z_r (all random terms side by side).
-    terms : tuple of int
-        The random term each column of Z_r belongs to.
-    encodings : tuple
-        Of the fixed part and of each random term.
-    fixed_at, random_at : tuple of int
-        Positions of the columns among ``Layout.columns``; none where no Grams are made.
-    response_at : int
-        Position of y_r.
-    """
-
-    name: str
+    name: str  #: The response.
+    #: Column labels of X_r and Z_r (all random terms side by side).
     fixed: tuple[str, ...]
     random: tuple[str, ...]
-    terms: tuple[int, ...]
-    encodings: tuple[Encoding, ...]
+    terms: tuple[int, ...]  #: The random term each column of Z_r belongs to.
+    encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
+    #: Positions of the columns among ``Layout.columns``; none where no Grams are made.
     fixed_at: tuple[int, ...] = ()
     random_at: tuple[int, ...] = ()
-    response_at: int = 0
+    response_at: int = 0  #: Position of y_r.
 
     @classmethod
     def of(cls, name: str, encodings: Sequence[Encoding], known: Known) -> EquationLayout:
@@ -169,27 +120,13 @@ class EquationLayout(Known):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Layout(Compact):
-    """What is known of the columns once the rows are gone.
+    """What is known of the columns once the rows are gone."""
 
-    Attributes
-    ----------
-    asked : tuple of Equation
-        The equations as they were asked for.
-    columns : tuple of str
-        Distinct columns of all equations, the constant first.
-    equations : tuple of EquationLayout
-        One per response.
-    dropped : tuple of Dropped
-        Equations that lost rows.
-    total : int
-        Rows of the table.
-    """
-
-    asked: tuple[Equation, ...]
-    columns: tuple[str, ...]
-    equations: tuple[EquationLayout, ...]
-    dropped: tuple[Dropped, ...]
-    total: int
+    asked: tuple[Equation, ...]  #: The equations as they were asked for.
+    columns: tuple[str, ...]  #: Distinct columns of all equations, the constant first.
+    equations: tuple[EquationLayout, ...]  #: One per response.
+    dropped: tuple[Dropped, ...]  #: Equations that lost rows.
+    total: int  #: Rows of the table.
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -202,31 +139,16 @@ class Layout(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Design(Compact):
-    """Numbers of all equations on the rows that at least one of them uses.
+    """Numbers of all equations on the rows that at least one of them uses."""
 
-    Attributes
-    ----------
-    layout : Layout
-        Names and positions.
-    values : tuple of (N,) arrays
-        The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no equation
-        that uses the column is complete.
-    members : (R, N) bool array
-        Rows that each equation uses.
-    codes : (N,) int array
-        Cluster of each row.
-    clusters : Index
-        Cluster ids.
-    at : (N,) int array
-        Position of each row in the table.
-    """
-
-    layout: Layout
+    layout: Layout  #: Names and positions.
+    #: (N,): The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no
+    #: equation that uses the column is complete.
     values: tuple[Column, ...]
-    members: NDArray[np.bool_]
-    codes: NDArray[np.intp]
-    clusters: pd.Index
-    at: NDArray[np.intp]
+    members: NDArray[np.bool_]  #: (R, N): Rows that each equation uses.
+    codes: NDArray[np.intp]  #: (N,): Cluster of each row.
+    clusters: pd.Index  #: Cluster ids.
+    at: NDArray[np.intp]  #: (N,): Position of each row in the table.
 
 
 #: An equation and the encodings of its fixed part and of each of its random terms.
@@ -242,11 +164,6 @@ def refuse_alike(parts: Iterable[Part]) -> None:
     ----------
     parts : iterable of (Equation, sequence of formulaic specs)
         Without specs only the terms of the formula are looked at, not their levels.
-
-    Raises
-    ------
-    DataError
-        If there are any; both are named as they are written in a formula.
     """
     known: dict[str, _Meaning] = {}
     for equation, encodings in parts:
@@ -266,11 +183,6 @@ def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> Non
         The equations as they were asked.
     equations : sequence of EquationLayout
         What was learned of each, in their order.
-
-    Raises
-    ------
-    DataError
-        If there are any.
     """
     refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
     for part in ("fixed", "random"):

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from mlmed.errors import DataError
 from mlmed.text import shorten
 
-__all__ = ["Roles", "check_design", "cluster_table", "levels_of", "refuse_constant"]
-
 Codes = NDArray[np.intp]
 #: A variable whose variation within clusters is below this share of all is constant there, as it is for the engine.
 NO_WITHIN = 1e-11
@@ -70,29 +68,17 @@ def cluster_table(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> pd
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Who is what in a mediation question.
+    """Who is what in a mediation question."""
 
-    Attributes
-    ----------
-    treatment, mediator, outcome : str
-        As they are shown.
-    columns : mapping of str to tuple of str
-        The columns behind ``mediator`` and ``outcome``; more than one if the response is computed.
-    covariates : tuple of str
-        All other predictors of any equation.
-    upstream : tuple of str
-        Those of them that stand in the mediator equation.
-    group : str
-        The cluster variable.
-    """
-
+    #: As they are shown.
     treatment: str
     mediator: str
     outcome: str
+    #: The columns behind ``mediator`` and ``outcome``; more than one if the response is computed.
     columns: Mapping[str, tuple[str, ...]]
-    covariates: tuple[str, ...]
-    upstream: tuple[str, ...]
-    group: str
+    covariates: tuple[str, ...]  #: All other predictors of any equation.
+    upstream: tuple[str, ...]  #: Those of them that stand in the mediator equation.
+    group: str  #: The cluster variable.
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -119,13 +105,7 @@ class Roles:
 
 
 def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
-    """Refuse a column that has one value: it would pass for a variable of the clusters.
-
-    Raises
-    ------
-    DataError
-        If there is one.
-    """
+    """Refuse a column that has one value: it would pass for a variable of the clusters."""
     for name, role in roles.listed:
         values = table[name].dropna().unique()
         if len(values) < 2:

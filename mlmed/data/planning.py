@@ -38,23 +38,6 @@ from mlmed.names import display_name, safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import shorten
 
-__all__ = [
-    "MOST_LEVELS",
-    "MOST_TEXTS",
-    "SAMPLE",
-    "Learned",
-    "Plan",
-    "as_count",
-    "bad_column",
-    "complete_rows",
-    "count_rows",
-    "learn_equations",
-    "mean_and_sd",
-    "one_row",
-    "plan_sums",
-    "safe_frame",
-]
-
 Array = NDArray[np.float64]
 #: Levels of a factor whose products are summed by the engine; levels of any factor that are not worth a second look.
 MOST_LEVELS = 200
@@ -66,47 +49,24 @@ SAMPLE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the summing scan needs.
+    """Everything the summing scan needs."""
 
-    Attributes
-    ----------
-    layout : Layout
-        Names, positions, encodings.
-    columns : tuple of Expr
-        Expression of every distinct column but the constant.
-    complete : tuple of Expr
-        Which rows each equation can use.
-    shift, scale : (K,) arrays
-        Moments of the distinct columns.
-    """
-
-    layout: Layout
-    columns: tuple[nw.Expr, ...]
-    complete: tuple[nw.Expr, ...]
+    layout: Layout  #: Names, positions, encodings.
+    columns: tuple[nw.Expr, ...]  #: Expression of every distinct column but the constant.
+    complete: tuple[nw.Expr, ...]  #: Which rows each equation can use.
+    #: (K,): Moments of the distinct columns.
     shift: Array
     scale: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is known of an equation before its columns are computed.
+    """What is known of an equation before its columns are computed."""
 
-    Attributes
-    ----------
-    equation : Equation
-        What was asked.
-    known : Known
-        Levels and moments of its variables, those of the response among them.
-    encodings : tuple
-        Of the fixed part and of each random term.
-    response : Encoding, optional
-        Of a response that is computed.
-    """
-
-    equation: Equation
-    known: Known
-    encodings: tuple[Encoding, ...]
-    response: Encoding | None
+    equation: Equation  #: What was asked.
+    known: Known  #: Levels and moments of its variables, those of the response among them.
+    encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
+    response: Encoding | None  #: Of a response that is computed.
 
     @property
     def parts(self) -> tuple[Encoding, ...]:
@@ -121,13 +81,7 @@ class Learned:
         return {self.equation.response: False} | own
 
     def expressions(self) -> dict[str, nw.Expr]:
-        """The same as an engine computes them.
-
-        Raises
-        ------
-        FormulaError
-            It does not.
-        """
+        """The same as an engine computes them."""
         found = {} if self.response is not None else {self.equation.response: variable_expression(self.equation.name)}
         for part in self.parts:
             found |= column_expressions(part, self.known)

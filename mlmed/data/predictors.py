@@ -21,25 +21,6 @@ from mlmed.formula import Equation, formula_of, term_variables
 from mlmed.names import display_name, safe_name
 from mlmed.text import shorten
 
-__all__ = [
-    "MOST_VALUES",
-    "are_few",
-    "called_functions",
-    "check_fixed",
-    "check_predictors",
-    "check_random",
-    "coded_variables",
-    "known_of",
-    "level_count",
-    "refuse_many_levels",
-    "refuse_rounded_levels",
-    "refuse_written",
-    "snapped",
-    "some_values",
-    "transformed_in",
-    "transformed_variables",
-]
-
 Array = NDArray[np.float64]
 
 #: Most levels of a factor made of numbers, C(k), whose values are remembered.

@@ -25,22 +25,6 @@ from mlmed.formula import term_variables
 from mlmed.names import display_name, safe_name
 from mlmed.text import display_level, shorten
 
-__all__ = [
-    "as_fitted",
-    "columns_at",
-    "encode_as_fitted",
-    "gathered",
-    "is_straight",
-    "is_unknown",
-    "jump_around",
-    "known_clusters",
-    "pooled",
-    "reads",
-    "rows_of",
-    "spread_rows",
-    "transforms",
-]
-
 Array = NDArray[np.float64]
 
 #: Columns may differ from a straight line by this share of their size.

@@ -48,14 +48,6 @@ from mlmed.limits import LARGEST
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 
-__all__ = [
-    "is_streamed",
-    "pushed_grams",
-    "streamed_grams",
-    "streams",
-    "sums_query",
-]
-
 #: Columns of a query that is written out.
 MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
@@ -243,24 +235,12 @@ def _of_ibis(native: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reading:
-    """How rows become a design.
+    """How rows become a design."""
 
-    Attributes
-    ----------
-    spec : ModelSpec
-        The equations.
-    learned : tuple of Learned
-        What is known of each.
-    layout : Layout
-        Names and positions of the columns.
-    clusters : Index
-        Ids of all clusters.
-    """
-
-    spec: ModelSpec
-    learned: tuple[Learned, ...]
-    layout: Layout
-    clusters: pd.Index
+    spec: ModelSpec  #: The equations.
+    learned: tuple[Learned, ...]  #: What is known of each.
+    layout: Layout  #: Names and positions of the columns.
+    clusters: pd.Index  #: Ids of all clusters.
 
     def design(self, batch: nw.DataFrame[Any]) -> Design:
         """The rows of a batch, all of which some equation uses."""

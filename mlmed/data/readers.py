@@ -24,21 +24,6 @@ from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, en
 from mlmed.errors import CategoryWarning, DataError, IdWarning, LabelWarning, warn
 from mlmed.text import shorten
 
-__all__ = [
-    "Labels",
-    "ReadOptions",
-    "check_source",
-    "file_status",
-    "is_grams",
-    "labelled",
-    "labels_message",
-    "open_parquet",
-    "read_labelled",
-    "read_table",
-    "with_category_order",
-    "with_levels",
-]
-
 
 class _Read(NamedTuple):
     """A table, code -> label by column, and numbers of delimited text that are written in several ways."""
@@ -57,24 +42,12 @@ _UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.err
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Options that only some kinds of files have.
+    """Options that only some kinds of files have."""
 
-    Attributes
-    ----------
-    encoding : str or None
-        Delimited text; None for the one that the file says.
-    missing : tuple of str
-        Delimited text: values that are missing.
-    codes : bool or collection of str
-        Stata and SPSS: columns that stay numbers; True for all.
-    as_text : tuple of str
-        Delimited text: columns that stay as they are written.
-    """
-
-    encoding: str | None = None
-    missing: tuple[str, ...] = ()
-    codes: bool | Collection[str] = False
-    as_text: tuple[str, ...] = ()
+    encoding: str | None = None  #: Delimited text; None for the one that the file says.
+    missing: tuple[str, ...] = ()  #: Delimited text: values that are missing.
+    codes: bool | Collection[str] = False  #: Stata and SPSS: columns that stay numbers; True for all.
+    as_text: tuple[str, ...] = ()  #: Delimited text: columns that stay as they are written.
 
     def refuse(self, source: object, suffix: str = "") -> None:
         """Raise if an option is not for files of this extension, or for other data."""
@@ -189,13 +162,7 @@ def read_labelled(
 
 
 def check_source(source: str | os.PathLike[str]) -> None:
-    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects.
-
-    Raises
-    ------
-    DataError
-        With the text as it was given.
-    """
+    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects."""
     text = os.fspath(source)
     if not text.strip():
         raise DataError(f"{text!r} is no name of a file or data set; name one")
@@ -416,18 +383,11 @@ def open_parquet(source: str) -> Any | None:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of the values that occur, by column.
+    """Labels of the values that occur, by column."""
 
-    Attributes
-    ----------
-    complete : dict of str to dict
-        Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
-    partial : dict of str to dict
-        Code -> label where some value has none, or two have the same: numbers.
-    """
-
+    #: Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
     complete: dict[str, dict[Any, str]]
-    partial: dict[str, dict[Any, str]]
+    partial: dict[str, dict[Any, str]]  #: Code -> label where some value has none, or two have the same: numbers.
 
 
 def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> Labels:

@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 
 from mlmed.data.layout import Design, Layout
 
-__all__ = [
-    "NO_DIGITS",
-    "ClusterRoots",
-    "cross_roots",
-    "equation_columns",
-    "left_within",
-    "root_maps",
-    "roots_from_rows",
-    "triangular_roots",
-]
-
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
@@ -40,18 +29,10 @@ DEPENDENT_SQUARE = 1e-13
 
 @dataclass(frozen=True, slots=True)
 class ClusterRoots:
-    """Triangular roots of all equations.
+    """Triangular roots of all equations."""
 
-    Attributes
-    ----------
-    tables : tuple of R (J, k_r, k_r) arrays
-        Upper-triangular roots of the columns of ``equation_columns``.
-    of_rows : bool
-        Whether they were made from rows; those of cross-products have lost what these have lost.
-    """
-
-    tables: tuple[Array, ...]
-    of_rows: bool
+    tables: tuple[Array, ...]  #: (J, k_r, k_r): Upper-triangular roots of the columns of ``equation_columns``.
+    of_rows: bool  #: Whether they were made from rows; those of cross-products have lost what these have lost.
 
 
 def equation_columns(layout: Layout, equation: int) -> list[int]:

@@ -32,15 +32,6 @@ from mlmed.formula import Equation, formula_of, parse_equation, term_variables
 from mlmed.names import display_name
 from mlmed.text import shown
 
-__all__ = [
-    "METADATA",
-    "SCHEMA",
-    "checked_equations",
-    "load_grams",
-    "read_document",
-    "save_grams",
-]
-
 #: Name and version of the stored layout.
 SCHEMA = "mlmed.grams/2"
 #: Sizes that no formula, name or level of a model has.

@@ -19,21 +19,6 @@ from mlmed.errors import DataError
 from mlmed.limits import unusual_size
 from mlmed.text import shorten, shown
 
-__all__ = [
-    "MARKS",
-    "NUMBER",
-    "WrittenNumbers",
-    "conversion",
-    "is_numeric",
-    "refusal_of_response",
-    "refusal_of_text",
-    "refuse_infinite",
-    "refuse_odd_cells",
-    "refuse_unusual",
-    "value_counts",
-    "written_numbers",
-]
-
 #: Bits of a whole number that a float can hold.
 MOST_BITS = 1024
 
@@ -124,18 +109,10 @@ MISSING = MARKS | {"", "na", "n/a", "nan", "none", "null", "(null)", "missing", 
 
 @dataclass(frozen=True, slots=True)
 class WrittenNumbers:
-    """A column of text that was meant to hold numbers.
+    """A column of text that was meant to hold numbers."""
 
-    Attributes
-    ----------
-    numbers : tuple of str
-        Different values that convert.
-    others : tuple of str
-        Those that do not.
-    """
-
-    numbers: tuple[str, ...]
-    others: tuple[str, ...]
+    numbers: tuple[str, ...]  #: Different values that convert.
+    others: tuple[str, ...]  #: Those that do not.
 
 
 def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
