@@ -49,17 +49,20 @@ def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.
 def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Truth values as numbers, factors without levels that no row has."""
     wanted = table.columns if names is None else frozenset(names)
-    changed: dict[str, Any] = {}
-    for name, kind in zip(table.columns, table.dtypes, strict=True):
-        if name in wanted and isinstance(kind, pd.BooleanDtype):
-            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        elif name in wanted and isinstance(kind, pd.CategoricalDtype):
-            changed[name] = table[name].cat.remove_unused_categories()
+    columns = {str(name): column for name, column in table.items() if name in wanted}
+    changed = {name: made for name, column in columns.items() if (made := encodable(column)) is not column}
     return replaced(table, changed) if changed else table
 
 
+def encodable(column: pd.Series) -> pd.Series:
+    """The same of one column."""
+    if isinstance(column.dtype, pd.BooleanDtype):
+        return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index, name=column.name)
+    return column.cat.remove_unused_categories() if isinstance(column.dtype, pd.CategoricalDtype) else column
+
+
 def _memory(table: pd.DataFrame | Memory) -> Memory:
-    return table if isinstance(table, Memory) else Memory(table)
+    return table if isinstance(table, Memory) else Memory.of(table)
 
 
 def encode(
@@ -135,7 +138,7 @@ def _refuse_numbers(name: str, column: Column, memory: Memory, where: str, *, fi
         )
     if finite and not np.isfinite(column.values if isinstance(column, SparseColumn) else column).all():
         bad = ~np.isfinite(np.asarray(column))
-        row = memory.table.index[int(np.argmax(bad))]
+        row = memory.index[int(np.argmax(bad))]
         raise FormulaError(
             f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
             f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
@@ -214,7 +217,7 @@ def stand_in(known: Known) -> Memory:
     half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
     rows = {name: known.typical[name] + spread * half for name, spread in known.spread.items()}
     rows |= {name: [levels[k % len(levels)] for k in range(n)] for name, levels in known.levels.items()}
-    return Memory(typed_rows(known.levels, rows))
+    return Memory.of(typed_rows(known.levels, rows))
 
 
 def encodings_of(equation: Equation, memory: Memory) -> tuple[Encoding, ...]:

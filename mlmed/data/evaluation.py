@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from formulaic.transforms import TRANSFORMS, ContrastsRegistry
 from formulaic.transforms.contrasts import Contrasts, CustomContrasts, TreatmentContrasts
+from numpy.typing import NDArray
 
 from mlmed.allowed import CODINGS, CONTRASTS, FUNCTIONS, MATRICES, METHODS, NUMPY, STATEFUL, Number, numbers_of
 from mlmed.data.operations import OPERATIONS
@@ -242,20 +243,21 @@ def reading_of(expression: str) -> Reading:
 class Memory:
     """Columns of a table under safe names, and what expressions make of them; each is computed once."""
 
-    table: pd.DataFrame  #: Numbers as float64, levels as ``category``.
-    #: What functions such as ``center()`` remember, by their call; new ones are learned from the table.
+    columns: Mapping[str, pd.Series]  #: Numbers as float64, levels as ``category``.
+    index: pd.Index | NDArray[np.intp]  #: Labels of the rows.
+    #: What functions such as ``center()`` remember, by their call; new ones are learned from the columns.
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
-    columns: dict[str, pd.Series] = field(init=False)  #: Its columns.
     _found: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Take the table apart, which pandas does slowly, once."""
-        self.columns = {str(name): column for name, column in self.table.items()}
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Memory:
+        """The columns of a table with safe names."""
+        return cls({str(name): column for name, column in table.items()}, table.index)
 
     @property
     def n(self) -> int:
         """Rows."""
-        return len(self.table)
+        return len(self.index)
 
     def value(self, text: str, *, is_column: bool) -> Any:
         """A column, or an expression."""

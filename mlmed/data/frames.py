@@ -103,7 +103,6 @@ def _is_plain(data: Any) -> bool:
     return isinstance(data, pd.DataFrame) and len(data.columns) > 0 and data.columns.is_unique
 
 
-@engine_rows()
 def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> pd.DataFrame:
     """Take the wanted columns as a pandas frame with a fresh index.
 
@@ -115,6 +114,16 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     DataError
         If a column is unknown, the table has no rows, or a column mixes numbers and text.
     """
+    wanted = frozenset(wanted)
+    if wanted:
+        return pd.DataFrame(selected_columns(data, wanted, keep=keep))
+    frame = _wrap(data)
+    return pd.DataFrame(index=pd.RangeIndex(len(_in_memory(frame, schema_names(frame)[:1]))))
+
+
+@engine_rows()
+def selected_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> dict[str, pd.Series]:
+    """The same as columns; numbers are those of the table itself and not to be changed."""
     wanted, keep = sorted(wanted), frozenset(keep)
     native, present = data, list(data.columns) if _is_plain(data) else []
     if not present:
@@ -122,7 +131,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         native, present = frame.to_native(), schema_names(frame)
     refuse_unknown(wanted, present, data)
     if not isinstance(native, pd.DataFrame):
-        eager = _in_memory(frame, wanted or present[:1])
+        eager = _in_memory(frame, wanted)
         native = eager.to_native()
     if isinstance(native, pd.DataFrame):
         columns = {name: native[name] for name in wanted}
@@ -132,8 +141,9 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         refuse_odd_cells(column, name)
     if not len(native):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    made = {name: (column if name in keep else normalize(column)).array for name, column in columns.items()}
-    return pd.DataFrame(made, index=pd.RangeIndex(len(native)))
+    index = pd.RangeIndex(len(native))
+    made = ((name, column if name in keep else normalize(column)) for name, column in columns.items())
+    return {name: pd.Series(column.array, index=index, name=name, copy=False) for name, column in made}
 
 
 def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any]) -> nw.DataFrame[Any]:
@@ -259,6 +269,8 @@ def _to_pandas(series: nw.Series[Any], levels: Sequence[Any] | None) -> pd.Serie
 def normalize(column: pd.Series) -> pd.Series:
     """Numbers as float64, truth values as pandas' ``boolean``, text and categories as ``category``."""
     kind = column.dtype
+    if kind == np.float64:
+        return column
     if pd.api.types.is_complex_dtype(kind):
         raise _complex(column, f"is complex (type {kind})")
     if pd.api.types.is_bool_dtype(kind):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any
@@ -19,7 +19,9 @@ from mlmed.errors import DataError
 from mlmed.names import safe_name
 
 
-def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[np.intp], pd.Index]:
+def cluster_codes(
+    table: Mapping[str, pd.Series] | pd.DataFrame, group: tuple[str, ...]
+) -> tuple[NDArray[np.intp], pd.Index]:
     """Number the clusters in order of appearance.
 
     Returns
@@ -42,7 +44,7 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
         codes, labels = parts[0]
         return codes, _as_integer(labels)
     missing = np.logical_or.reduce([codes < 0 for codes, _ in parts])
-    joined = np.zeros(len(table), dtype=np.int64)
+    joined = np.zeros(len(missing), dtype=np.int64)
     for codes, labels in parts:
         joined = joined * max(len(labels), 1) + codes
     codes, first = _first_appearance(np.where(missing, -1, joined))
@@ -113,11 +115,10 @@ def refuse_mixed(column: pd.Series) -> None:
     )
 
 
-def _free_values(column: pd.Series) -> pd.Series:
+def _free_values(column: pd.Series) -> list[Any]:
     """Known values of a column, or its categories, that may be of any type; of other columns none."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = pd.Series(column.cat.categories)
-    return column.dropna() if pd.api.types.is_object_dtype(column.dtype) else column[:0]
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return list(values.dropna()) if pd.api.types.is_object_dtype(values.dtype) else []
 
 
 def _kind(found: type) -> str:
@@ -355,7 +356,7 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
     has_term : bool
         Whether a random term names the ids.
     """
-    ids = select_columns(data, [name], keep=[name])[name]
+    ids = data[name] if isinstance(data, pd.DataFrame) else select_columns(data, [name], keep=[name])[name]
     known = np.asarray(ids.notna())
     found = numbering_passes(ids[known])
     if found is None:

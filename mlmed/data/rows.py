@@ -299,8 +299,8 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
     table = select_columns(data, frozenset().union(*(e.variables for e in spec.equations)), keep=spec.group)
     if len(table) != grams.layout.total:
         raise DataError(
-            f"the table has {len(table)} rows, that of the design {grams.layout.total}: they are not of the same data; pass "
-            "the table that the design was built from"
+            f"the table has {len(table)} rows, that of the design {grams.layout.total}: they are not of the same data; "
+            "pass the table that the design was built from"
         )
     return tuple(_recode(spec, grams, rows, table.iloc[rows.at], own) if own else None for own in derived)
 

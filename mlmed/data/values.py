@@ -220,7 +220,7 @@ def is_numeric(column: pd.Series) -> bool:
     return bool(pd.api.types.is_numeric_dtype(column.dtype)) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
-def refuse_infinite(table: pd.DataFrame) -> None:
+def refuse_infinite(table: Mapping[str, pd.Series] | pd.DataFrame) -> None:
     """Raise ``DataError`` for the first infinite value, naming column, row and value."""
     for name, values in _numbers_of(table):
         infinite = np.isinf(values)
@@ -232,7 +232,7 @@ def refuse_infinite(table: pd.DataFrame) -> None:
             )
 
 
-def refuse_unusual(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
+def refuse_unusual(table: Mapping[str, pd.Series] | pd.DataFrame, *, but: Iterable[str] = ()) -> None:
     """Raise ``DataError`` for an infinite value, or numbers of unusual size; ``but`` these, which are ids."""
     sizes = {name: _size_of(values) for name, values in _numbers_of(table)}
     if np.inf in sizes.values():
@@ -242,7 +242,7 @@ def refuse_unusual(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
             raise error
 
 
-def _numbers_of(table: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def _numbers_of(table: Mapping[str, pd.Series] | pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64]]]:
     return ((str(name), column.to_numpy()) for name, column in table.items() if column.dtype == np.float64)
 
 
