@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -110,6 +110,12 @@ class EquationLayout(Known):
         """The same with positions of columns by name; ``response``: how the column of the response is called."""
         fixed, *random = (tuple(at[name] for name in encoding.column_names) for encoding in self.encodings)
         return replace(self, fixed_at=fixed, random_at=tuple(chain(*random)), response_at=at[response])
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Positions of the columns of each encoding."""
+        at = iter((*self.fixed_at, *self.random_at))
+        return [tuple(islice(at, len(encoding.column_names))) for encoding in self.encodings]
 
     def column_of(self, variable: str) -> int | None:
         """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""

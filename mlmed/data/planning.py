@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +98,14 @@ class Learned:
         return EquationLayout.of(self.equation.name, self.encodings, known).placed(placed, self.equation.response)
 
 
+def laid_out(spec: ModelSpec, learned: Sequence[Learned]) -> tuple[Layout, list[str]]:
+    """Names and positions of the columns of all equations, and the distinct columns by the names of their encodings."""
+    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
+    equations = tuple(own.layout(names) for own in learned)
+    refuse_likeness(spec, equations)
+    return Layout(spec.equations, column_labels(names), equations, (), 0), [name for _, name in names]
+
+
 def _present(name: str, schema: Any) -> nw.Expr:
     """Neither null nor NaN."""
     column = nw.col(safe_name(name))
@@ -149,19 +158,17 @@ def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MO
 
 def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...] | None = None) -> Plan:
     """Everything the summing scan needs, from a sample of rows and the levels of factors."""
-    complete = complete_rows(spec, frame)
-    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
-    expressions, equations = [], []
+    complete, learned = complete_rows(spec, frame), learned or learn_equations(spec, frame)
+    layout, names = laid_out(spec, learned)
+    expressions: list[nw.Expr] = []
     moments = [(0.0, 1.0)]
-    for own, rows in zip(learned or learn_equations(spec, frame), complete, strict=True):
-        usable, found, known = frame.filter(rows), own.expressions(), len(names)
-        sizes = _moments(own.equation, usable, found)
-        equations.append(own.layout(names))
-        for _, name in list(names)[known:]:
-            expressions.append(found[name])
-            moments.append(sizes[name])
-    refuse_likeness(spec, equations)
-    layout = Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
+    for own, equation, rows in zip(learned, layout.equations, complete, strict=True):
+        found = own.expressions()
+        sizes = _moments(own.equation, frame.filter(rows), found)
+        places = {equation.response_at, *equation.fixed_at, *equation.random_at}
+        for at in sorted(at for at in places if at > len(expressions)):
+            expressions.append(found[names[at]])
+            moments.append(sizes[names[at]])
     shift, scale = np.array(moments).T
     return Plan(layout, tuple(expressions), complete, shift, scale)
 
@@ -175,7 +182,12 @@ def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float
 
 def as_count(condition: nw.Expr) -> nw.Expr:
     """In how many rows something holds."""
-    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+    return flag(condition).sum()
+
+
+def flag(condition: nw.Expr) -> nw.Expr:
+    """Whether something holds, as a number."""
+    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0))
 
 
 def count_rows(

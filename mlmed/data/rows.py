@@ -211,20 +211,10 @@ def refuse_cluster_means(grams: Grams) -> None:
 
 def _predictors(equation: EquationLayout) -> Iterator[tuple[int, int, int, frozenset[str]]]:
     """Encoding, column in it, Gram column, and variables of every predictor."""
-    first = 0
-    for number, encoding in enumerate(equation.encodings):
-        width = len(encoding.column_names)
-        places = equation.fixed_at if number == 0 else equation.random_at[first : first + width]
-        first += width if number else 0
-        for column, variables in _column_variables(encoding):
-            yield number, column, places[column], variables
-
-
-def _column_variables(encoding: Encoding) -> Iterator[tuple[int, frozenset[str]]]:
-    for term, span in encoding.term_slices.items():
-        variables = term_variables(term)
-        for column in range(span.start, span.stop):
-            yield column, variables
+    for number, (encoding, at) in enumerate(zip(equation.encodings, equation.places, strict=True)):
+        for term, span in encoding.term_slices.items():
+            for column in range(span.start, span.stop):
+                yield number, column, at[column], term_variables(term)
 
 
 @dataclass(frozen=True, slots=True)
