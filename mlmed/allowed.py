@@ -189,12 +189,7 @@ _SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.USub: operator.neg, ast
 def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
     """Values of the nodes that are numbers whatever the data are, by the identity of the node.
 
-    Parameters
-    ----------
-    tree : syntax tree
-        Of bounded depth.
-    text : str
-        The expression, for messages.
+    ``tree``: of bounded depth; ``text``: the expression, for messages.
 
     Raises
     ------

@@ -77,12 +77,8 @@ class Equation:
 def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """Read one two-sided formula.
 
-    Parameters
-    ----------
-    text : str
-        For example ``"y ~ m + x + (1 + m + x | id)"``.
-    columns : iterable of str
-        Column names of the data, so that names such as ``NA.std`` need no backticks.
+    ``text``: for example ``"y ~ m + x + (1 + m + x | id)"``; ``columns``: column names of the data, so that names
+    such as ``NA.std`` need no backticks.
 
     Raises
     ------

@@ -72,14 +72,8 @@ def refuse_products(columns: int, patterns: int, clusters: int) -> None:
 def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
     """Refuse fixed effects whose matrices do not fit while a model is fitted.
 
-    Parameters
-    ----------
-    columns : int
-        Fixed effects.
-    owner : str
-        What has them.
-    random : int
-        Random effects per cluster: derivatives by their covariances are matrices of that size, too.
+    ``columns``: fixed effects; ``owner``: what has them; ``random``: random effects per cluster: derivatives by their
+    covariances are matrices of that size, too.
     """
     refuse_size(
         8.0 * (MATRICES + MATRICES_BY_PAIR * random**2) * columns**2,

@@ -122,12 +122,7 @@ class _Asked:
 def check_size(text: str, instead: str = "make the inner part a column before the fit") -> None:
     """Refuse a formula that is too long to be read at once, or has brackets inside brackets inside brackets.
 
-    Parameters
-    ----------
-    text : str
-        The formula, or an expression.
-    instead : str
-        What is to be done about brackets.
+    ``text``: the formula, or an expression; ``instead``: what is to be done about brackets.
 
     Raises
     ------
@@ -189,12 +184,8 @@ def _has_comment(expression: str) -> bool:
 def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
 
-    Parameters
-    ----------
-    expression : str
-        In Python's syntax.
-    text, instead : str
-        How it is called in messages, and what they say is to be done.
+    ``expression``: in Python's syntax; ``text``, ``instead``: how it is called in messages, and what they say is to
+    be done.
 
     Raises
     ------
@@ -234,12 +225,8 @@ def check_expression(expression: str, whole: str = "") -> ast.Expression:
 
     Pure: nothing is evaluated, no data are read.
 
-    Parameters
-    ----------
-    expression : str
-        For example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``).
-    whole : str
-        The formula that it stands in, for messages.
+    ``expression``: for example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``); ``whole``: the
+    formula that it stands in, for messages.
 
     Returns
     -------

@@ -49,15 +49,6 @@ def refuse_other_kinds(source: Formula, table: Columns, where: str) -> None:
     pandas answers them with False everywhere and without a word, so a predictor or a response would be another than
     meant.
 
-    Parameters
-    ----------
-    source : Formula
-        A right-hand side that is about to be learned.
-    table : mapping of str to Series
-        Its columns as formulas see them.
-    where : str
-        The formula, for the message.
-
     Raises
     ------
     FormulaError
@@ -134,18 +125,7 @@ def _cure(name: str) -> str:
 def refuse_wide(formula: Formula, table: Columns, n: int, where: str, *, dense: bool) -> None:
     """Refuse formulas whose columns would not fit, before memory is asked for.
 
-    Parameters
-    ----------
-    formula : Formula
-        One right-hand side.
-    table : mapping of str to Series
-        Encodable columns.
-    n : int
-        Their rows.
-    where : str
-        What has it, for the message.
-    dense : bool
-        Whether columns will be made with their zeros.
+    ``dense``: whether columns will be made with their zeros.
     """
     width = least_columns(formula, table)
     refuse_columns(width, where)

@@ -95,14 +95,7 @@ def pair_at(i: Indices | int, j: Indices | int) -> Indices:
 def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Array:
     """Sums of products of d whole columns by cluster, (d * (d + 1) / 2, J): one matrix product a cluster.
 
-    Parameters
-    ----------
-    columns : mapping of position to (n,) array
-        Ascending positions.
-    codes : (n,) int array
-        Cluster of every row.
-    J : int
-        Clusters.
+    ``columns``: (n,) arrays by ascending positions; ``codes`` (n,): cluster of every row; ``J``: clusters.
     """
     d = len(columns)
     order = np.argsort(codes, kind="stable")
@@ -147,16 +140,8 @@ def sparse_products(
 ) -> csr_array:
     """Sums of all products by cluster where some columns are sparse; ``shape``: products and clusters.
 
-    Parameters
-    ----------
-    whole : mapping of position to (n,) array
-        Columns that are not sparse.
-    entries : Entries
-        The sparse ones.
-    codes : (n,) int array
-        Cluster of every row.
-    J : int
-        Clusters.
+    ``whole``: (n,) columns that are not sparse, by position; ``entries``: the sparse ones; ``codes`` (n,): cluster of
+    every row; ``J``: clusters.
     """
     parts = [_of_whole(whole, codes, J), *_of_entries(entries, codes)]
     cell, inverse = np.unique(entries.column * np.intp(J) + codes[entries.row], return_inverse=True)

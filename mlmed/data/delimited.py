@@ -74,18 +74,10 @@ def read_delimited(
 ) -> tuple[pd.DataFrame, dict[str, Spellings]]:
     """Read a table of delimited text.
 
-    Parameters
-    ----------
-    file : Path
-        Compressed if its name ends in ``.gz``.
-    usual : str
-        The separator that its extension promises; another one is taken if only that splits the lines evenly.
-    encoding : str or None
-        By default what the mark at the start of the file says, or UTF-8.
-    missing : sequence of str
-        Values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas knows.
-    as_text : sequence of str
-        Columns that stay as they are written.
+    ``file``: compressed if its name ends in ``.gz``; ``usual``: the separator that its extension promises; another
+    one is taken if only that splits the lines evenly; ``encoding``: by default what the mark at the start of the file
+    says, or UTF-8; ``missing``: values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas
+    knows; ``as_text``: columns that stay as they are written.
 
     Returns
     -------
@@ -256,16 +248,8 @@ def checked_header(content: str, separator: str, file: Path, *, skipped: int = 0
     Without this check pandas takes the first column as row names where lines have one field more than the header, which
     shifts all columns, fills short lines up with missing values, and renames the second of two equal names.
 
-    Parameters
-    ----------
-    content : str
-        The text.
-    separator : str
-        What stands between two fields.
-    file : Path
-        For messages.
-    skipped : int
-        Lines of the file before the text.
+    ``content``: the text; ``separator``: what stands between two fields; ``file``: for messages; ``skipped``: lines
+    of the file before the text.
 
     Raises
     ------

@@ -162,14 +162,8 @@ def rows_left_out(
 ) -> Dropped:
     """What is said of rows that an equation cannot use.
 
-    Parameters
-    ----------
-    name : str
-        The response.
-    missing : mapping of str to (n,) flags
-        Rows without a value, by column.
-    rows, known : (n,) flags
-        Rows that are used, and those with a cluster id.
+    ``name``: the response; ``missing`` (n,): rows without a value, by column; ``rows``, ``known`` (n,): rows that are
+    used, and those with a cluster id.
     """
     counts = {column: int((own & known).sum()) for column, own in missing.items()}
     found = {column: count for column, count in counts.items() if count}
@@ -267,14 +261,8 @@ def two_levels(column: pd.Series) -> tuple[Any, Any] | None:
 def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = False) -> PlainDesign:
     """Encode one equation on a table whose rows are complete.
 
-    Parameters
-    ----------
-    equation : Equation
-        Its random terms are left out.
-    table : DataFrame
-        From ``read_columns``, complete rows only.
-    binary : bool
-        Whether a response with two levels that are not numbers may be coded as 0 and 1.
+    ``equation``: its random terms are left out; ``table``: from ``read_columns``, complete rows only; ``binary``:
+    whether a response with two levels that are not numbers may be coded as 0 and 1.
 
     Raises
     ------
@@ -319,17 +307,9 @@ def encode_each(
 ) -> Array:
     """Columns of several encodings side by side, (cases, n, p), once per set of values.
 
-    Parameters
-    ----------
-    encodings : sequence of formulaic specs
-        Of ``layout.encodings``; without any, p is 0.
-    layout : EquationLayout
-        Of the fitted equation.
-    table : DataFrame
-        ``PlainDesign.table`` of the rows.
-    cases : sequence of mapping
-        Variable -> value in every row; variables that the equation does not use are skipped. A factor takes one of its
-        levels.
+    ``encodings``: of ``layout.encodings``; without any, p is 0; ``layout``: of the fitted equation; ``table``:
+    ``PlainDesign.table`` of the rows; ``cases``: variable -> value in every row; variables that the equation does not
+    use are skipped. A factor takes one of its levels.
 
     Raises
     ------

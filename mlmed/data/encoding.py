@@ -177,16 +177,8 @@ def learn_equation(
 ) -> tuple[list[list[Column]], EquationLayout]:
     """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
 
-    Parameters
-    ----------
-    equation : Equation
-        What was asked.
-    memory : Memory
-        Its complete rows.
-    random : bool
-        Whether the random terms are encoded.
-    sparse : bool
-        Whether columns that are mostly zero come without their zeros.
+    ``equation``: what was asked; ``memory``: its complete rows; ``random``: whether the random terms are encoded;
+    ``sparse``: whether columns that are mostly zero come without their zeros.
 
     Raises
     ------

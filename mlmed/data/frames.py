@@ -159,13 +159,6 @@ def taken(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: Mapping[Any, Any]
 
     DuckDB and Spark would read ``a.b`` as a part of ``a`` and Spark ``ID`` as ``id``, Dask ``self`` as an argument,
     Polars ``*`` and ``^x$`` as patterns.
-
-    Parameters
-    ----------
-    frame : DataFrame or LazyFrame
-        Any table.
-    names : mapping of old to new name
-        The columns, all of them present.
     """
     native: Any = frame.to_native()
     engine = frame.implementation

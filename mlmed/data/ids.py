@@ -243,10 +243,7 @@ def numbering_passes(ids: pd.Series) -> Passes | None:
     if there are at least two passes, every pass has most of the numbers from the lowest of all to its own highest,
     and runs have at least two rows on average (a diary sorted by day has runs of one row).
 
-    Parameters
-    ----------
-    ids : Series of n values
-        None missing; numbers, or texts that write whole numbers.
+    ``ids``: none missing; numbers, or texts that write whole numbers.
     """
     values = ids.to_numpy()
     if not len(values):
@@ -296,16 +293,9 @@ OTHER_CLUSTERS = 0.001
 def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: bool) -> list[str]:
     """Sentences about ids that look alike or seem to be used again in every upper group; usually none.
 
-    Parameters
-    ----------
-    data : dataframe
-        The user's table; rows in an engine or behind Grams have no order, so only their ids are looked at.
-    ids : Index
-        The different ids; a MultiIndex for combined ids, which name their upper group.
-    asked : set of str
-        Columns that are used.
-    has_term : bool
-        Whether a random term names the ids, so that it can name a combination of columns.
+    ``data``: the user's table; rows in an engine or behind Grams have no order, so only their ids are looked at;
+    ``ids``: the different ids; a MultiIndex for combined ids, which name their upper group; ``asked``: columns that
+    are used; ``has_term``: whether a random term names the ids, so that it can name a combination of columns.
     """
     found = [_alike(ids.get_level_values(k)) for k in range(ids.nlevels)]
     in_memory = not isinstance(getattr(data, "arrays", data), Grams) and lazy_frame(data) is None
@@ -345,16 +335,8 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
     column the runs of one id differ more than the rows within a run do, as pupils 1 of two schools do, who are
     strangers; where there is no such difference nothing is wrong with one cluster for both.
 
-    Parameters
-    ----------
-    data : dataframe in memory
-        Its rows are in an order.
-    name : str
-        The cluster variable.
-    asked : set of str
-        Columns that the model uses.
-    has_term : bool
-        Whether a random term names the ids.
+    ``data``: its rows are in an order; ``name``: the cluster variable; ``asked``: columns that the model uses;
+    ``has_term``: whether a random term names the ids.
     """
     ids = data[name] if isinstance(data, pd.DataFrame) else select_columns(data, [name], keep=[name])[name]
     known = np.asarray(ids.notna())

@@ -166,10 +166,7 @@ _Meaning = tuple[frozenset[str], str]
 def refuse_alike(parts: Iterable[Part]) -> None:
     """Refuse two different columns, variables or responses of a model that have the same label.
 
-    Parameters
-    ----------
-    parts : iterable of (Equation, sequence of formulaic specs)
-        Without specs only the terms of the formula are looked at, not their levels.
+    Without encodings only the terms of the formula are looked at, not their levels.
     """
     known: dict[str, _Meaning] = {}
     for equation, encodings in parts:
@@ -181,15 +178,7 @@ def refuse_alike(parts: Iterable[Part]) -> None:
 
 
 def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> None:
-    """Refuse columns of one model that have the same label, and coefficients that have the same name.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The equations as they were asked.
-    equations : sequence of EquationLayout
-        What was learned of each, in their order.
-    """
+    """Refuse columns of one model that have the same label, and coefficients that have the same name."""
     refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
     for part in ("fixed", "random"):
         _refuse_same_labels((own.name, getattr(own, part)) for own in equations)

@@ -20,12 +20,8 @@ NO_WITHIN = 1e-11
 def levels_of(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> dict[str, int]:
     """Level of every named column: 2 if it is constant within every cluster, missing values ignored, else 1.
 
-    Parameters
-    ----------
-    table : DataFrame of n rows
-        Numbers as float64; anything else is compared by value.
-    codes : (n,) int array
-        Cluster of each row, 0 to J - 1; rows with -1 are left out.
+    ``table``: numbers as float64; anything else is compared by value; ``codes`` (n,): cluster of each row, 0 to J -
+    1; rows with -1 are left out.
 
     Examples
     --------
@@ -55,12 +51,7 @@ def _is_constant_within(column: pd.Series, codes: Codes) -> bool:
 def cluster_table(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> pd.DataFrame:
     """One row per cluster, in the order of their codes: the first value of each column that is not missing.
 
-    Parameters
-    ----------
-    table : DataFrame of n rows
-        Columns of level 2.
-    codes : (n,) int array
-        Cluster of each row, 0 to J - 1; rows with -1 are left out.
+    ``table``: columns of level 2; ``codes`` (n,): cluster of each row, 0 to J - 1; rows with -1 are left out.
     """
     known = codes >= 0
     return table.loc[known, list(names)].groupby(codes[known], sort=True).first().reset_index(drop=True)

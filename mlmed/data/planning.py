@@ -139,14 +139,7 @@ def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, .
 def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
     """What is known of every equation before a column is computed.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-        The equations.
-    frame : LazyFrame
-        As ``safe_frame`` makes it.
-    most : int
-        Levels that a factor may have.
+    ``spec``: the equations; ``frame``: as ``safe_frame`` makes it; ``most``: levels that a factor may have.
     """
     found, complete = [], complete_rows(spec, frame)
     for equation, rows in zip(spec.equations, complete, strict=True):

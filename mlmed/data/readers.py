@@ -395,13 +395,6 @@ def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> La
 
     A label that only repeats its code ("2" for 2) is none, and labels of values that do not occur (codes of missing
     values) play no part.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the codes.
-    labels : mapping of str to mapping
-        Column -> code -> label.
     """
     complete: dict[str, dict[Any, str]] = {}
     partial: dict[str, dict[Any, str]] = {}
@@ -426,14 +419,8 @@ def _repeats(label: Any, code: float) -> bool:
 def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[str]) -> tuple[pd.DataFrame, Labels]:
     """Labelled columns as categories, the first code first, and the labels that were used or could not be.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With the codes; not modified.
-    labels : Labels
-        Of its columns.
-    codes : bool or collection of str
-        Columns that stay the numbers they are; True for all.
+    ``table``: with the codes; not modified; ``labels``: of its columns; ``codes``: columns that stay the numbers they
+    are; True for all.
 
     Raises
     ------
@@ -475,14 +462,8 @@ def _shown(own: Mapping[Any, str]) -> str:
 def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any:
     """A relation of Parquet files in which pandas' categories are DuckDB's ENUM, not text or numbers.
 
-    Parameters
-    ----------
-    relation : DuckDB relation
-        The files as DuckDB reads them.
-    source : str
-        Path or pattern of the files, for the schema and the dictionaries that DuckDB does not look at.
-    names : iterable of str
-        Columns that are used.
+    ``relation``: the files as DuckDB reads them; ``source``: path or pattern of the files, for the schema and the
+    dictionaries that DuckDB does not look at; ``names``: columns that are used.
 
     Raises
     ------

@@ -106,16 +106,8 @@ def row_products(
 ) -> Array:
     """Sums of products by pattern and cluster, (P, K * (K + 1) / 2, J), as in Grams.
 
-    Parameters
-    ----------
-    rows : Rows
-        Their order and cells.
-    values : sequence of K (N,) arrays
-        The columns, in the order of ``rows``.
-    base : (P, K * (K + 1) / 2, J) array, optional
-        Products that are known already; not modified.
-    changed : set of int, optional
-        Columns that differ from those of ``base``.
+    ``values``: K (N,) columns in the order of ``rows``; ``base``: products that are known already, not modified;
+    ``changed``: columns that differ from those of ``base``.
     """
     P, J = rows.shape
     K = len(values)
@@ -266,16 +258,7 @@ class Recode:
 def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
     """What each equation has to encode again; None where nothing is derived.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model.
-    grams : Grams
-        Its cross-products.
-    rows : Rows
-        Its rows.
-    data : dataframe or None
-        The table that the design was built from; needed if a column is derived.
+    ``data``: the table that the design was built from, needed if a column is derived.
 
     Raises
     ------

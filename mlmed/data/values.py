@@ -122,11 +122,6 @@ def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
     not just codes: some value does not convert, some is not a whole number, or two are the same number. Codes, whole
     numbers each written in one way ("1", "2", "3"), are levels.
 
-    Parameters
-    ----------
-    values : iterable
-        Different values of a column.
-
     Examples
     --------
     >>> written_numbers(["12", "7.5", "."])
@@ -159,16 +154,8 @@ def value_counts(column: pd.Series) -> dict[Any, int]:
 def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int], *, more: bool = False) -> str:
     """What was found in column ``name`` and what to do.
 
-    Parameters
-    ----------
-    found : WrittenNumbers
-        What the values are.
-    name : str
-        The column.
-    counts : mapping
-        In how many rows every value is.
-    more : bool
-        Whether these are not all values.
+    ``found``: what the values are; ``name``: the column; ``counts``: in how many rows every value is; ``more``:
+    whether these are not all values.
     """
     total = f"{'more than ' if more else ''}{len(counts)} different values"
     if not found.others:
