@@ -581,7 +581,7 @@ def test_columns_made_of_the_mediator_need_rows(frame: pd.DataFrame, outcome: st
     for make in (row_parametric_resampler, residual_resampler):
         with pytest.raises(DataError, match="pass the table of the fit"):
             make(fit.spec, fit.grams, point, design)
-        with pytest.raises(DataError, match="usable rows"):
+        with pytest.raises(DataError, match="rows, that of the design"):
             make(fit.spec, fit.grams, point, design, frame[:-1])
         drawn = make(fit.spec, fit.grams, point, design, frame).draw(np.random.default_rng(1))
         assert optimize(drawn, fit.working.blocks, reml=True).certificate.converged

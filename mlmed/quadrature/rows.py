@@ -203,7 +203,7 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     table = table.loc[rows].reset_index(drop=True)
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
-    memory = Memory(to_encodable(table, sorted(names)))
+    memory = Memory.of(to_encodable(table, sorted(names)))
     first, second = _part(location, memory), _part(scale, memory)
     y = response_values(location, memory)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
