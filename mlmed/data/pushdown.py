@@ -152,7 +152,7 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     wide = frame.with_columns(**flags).filter(nw.any_horizontal(*map(nw.col, flags), ignore_nulls=False))
     pattern = nw.lit(0)
     for r, known in enumerate(flags):
-        pattern = pattern + flag(nw.col(known)) * (1 << r)
+        pattern = pattern + flag(nw.col(known), 1 << r)
     columns = {}
     for k, expression in enumerate(plan.columns, start=1):
         standard = (expression - float(plan.shift[k])) / float(plan.scale[k])
