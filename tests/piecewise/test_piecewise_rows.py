@@ -123,7 +123,7 @@ def test_factor_treatments(data):
         fit = piecewise(*formulas, data, contrast=("hi", "lo"))
         m = fit.asked.mediator.name
         found = estimates(fit)
-        assert found["a"] == pytest.approx(fit.params[f"{m}:g[T.lo]"] - fit.params[f"{m}:g[T.hi]"], rel=SAME)
+        assert found["a"] == pytest.approx(fit.params[f"{m}~g[T.lo]"] - fit.params[f"{m}~g[T.hi]"], rel=SAME)
         assert found["c"] == pytest.approx(fit.reduced.params["g[T.lo]"] - fit.reduced.params["g[T.hi]"], rel=SAME)
 
 
