@@ -130,10 +130,9 @@ def decisions(
             return {"refused": without_numbers(f"{type(error).__name__}: {error}"), "text": str(error)}, {}
         tables = tables_of(fit)
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
-    if isinstance(fit, mlmed.Results | mlmed.LocationScaleResults):
-        found |= {"certified": fit.converged, "singular": fit.is_singular}
     if isinstance(fit, mlmed.Results):
-        found["rank"] = fit.fit.optimum.rank
+        found |= {"certified": fit.converged, "singular": fit.is_singular}
+        found["rank"] = getattr(fit.fit.optimum, "rank", None)
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

@@ -21,6 +21,8 @@ import pandas as pd
 
 import mlmed
 from mlmed.cli import main
+from mlmed.fit.quadrature import QuadratureFit
+from mlmed.results import scale_pictures
 
 __all__ = ["GROUPS", "KEYS", "Asked", "Refused", "ask", "compared", "fit", "known", "load", "run_command", "simulated"]
 
@@ -289,7 +291,11 @@ def _sums(of: Fit) -> dict[str, Any]:
 PICTURES: dict[str, Callable[..., Any]] = {
     "conditional": lambda fit, *args, **options: fit.plot.conditional(*args, **options),
     "correlations": lambda fit, **options: fit.plot.correlations(**options),
-    "ranef": lambda fit, *args, **options: fit.plot.ranef(*args, **options),
+    "ranef": lambda fit, *args, **options: (
+        scale_pictures.plot_ranef(fit.fit, *args, **options)
+        if isinstance(getattr(fit, "fit", None), QuadratureFit)
+        else fit.plot.ranef(*args, **options)
+    ),
     "spaghetti": lambda fit, *args, **options: fit.plot.spaghetti(*args, **options),
     "predictive": lambda fit, *args, kind="value", **options: fit.plot.predictive(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
@@ -298,8 +304,8 @@ PICTURES: dict[str, Callable[..., Any]] = {
     "optimization": lambda fit: fit.optimization.plot(),
     "effects": lambda fit, **options: fit.plot(**options),
     "sensitivity": lambda fit: fit.sensitivity().plot(),
-    "location-scale": lambda fit: fit.plot_location_scale(),
-    "prediction": lambda fit, *args, **options: fit.plot_prediction(*args, **options),
+    "location-scale": lambda fit: scale_pictures.plot_location_scale(fit.fit),
+    "prediction": lambda fit, *args, **options: scale_pictures.plot_prediction(fit.fit, *args, **options),
 }
 
 
@@ -344,6 +350,7 @@ def known(document: dict[str, Any]) -> dict[str, Any]:
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
+    "nodes": lambda of: of.result.fit.nodes,
     "to_json": _document,
     "correlations": lambda of, **options: of.result.correlations(**options).rename(columns={"part": "level"}),
     "picture": _picture,
