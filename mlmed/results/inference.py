@@ -114,7 +114,9 @@ def effects(
     """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
 
     Of a location-scale model: scale effects on the sd scale, the residual sd where scale predictors are 0 and factors
-    per unit, with intervals that are made on the log scale. An option that the asked interval does not use is refused. docs/choosing_intervals.md says which to use.
+    per unit, with intervals that are made on the log scale.
+
+    An option that the asked interval does not use is refused. docs/choosing_intervals.md says which to use.
 
     Parameters
     ----------

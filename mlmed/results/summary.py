@@ -50,7 +50,7 @@ def native_summary(
 def scale_summary(
     fit: QuadratureFit, effects: pd.DataFrame, *, vcov: str, level: float, asked: Mapping[str, Any], ddf: str = "none"
 ) -> str:
-    """Header, fixed effects, scale effects on the sd scale, random effects; ``asked`` are the options of ``effects``."""
+    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
     fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
     p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
     interval, given = interval_entry(asked).values()
