@@ -68,7 +68,8 @@ class ScaleCatalogue:
         """
         if at:
             raise EffectError(
-                "scale effects are per unit and where scale predictors are 0; they are taken at no other place, so leave out at="
+                "scale effects are per unit, or where scale predictors are 0; they are taken at no other place, so "
+                "leave out at="
             )
         names, p = fit.names("fixed")[1], fit.problem.p
         notes = [SD if own == INTERCEPT else FACTOR for own in fit.rows.scale.fixed_names]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlmed.data.design import complete_rows
 from mlmed.data.frames import normalize, select_columns
 from mlmed.data.levels import cluster_table, levels_of
+from mlmed.data.values import is_numeric
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit, design_of
 from mlmed.fit.names import shown_clusters
