@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.catalogue import FormSet, IntervalOptions
+from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
 from mlmed.effects.forms import Effects
 from mlmed.effects.quantity import Quantity, chained
 from mlmed.errors import EffectError
@@ -20,10 +20,6 @@ from mlmed.notes import joined
 __all__ = ["ScaleCatalogue", "scale_effects"]
 
 T = TypeVar("T", Quantity, NDArray[np.float64])
-INTERVALS: IntervalOptions = {
-    "delta": {"vcov": "joint"},
-    "monte-carlo": {"vcov": "joint", "n": 20_000, "seed": None},
-}
 FACTOR, SD = "factor of the residual sd per unit", "residual sd where scale predictors are 0"
 TOO_LARGE = "too large for a number: see the coefficient"
 
@@ -43,20 +39,20 @@ def _exp(value: T) -> T:
     return chained(found, (value,), (slope,), ((slope,),))
 
 
-@dataclass(frozen=True, slots=True)
-class ScaleCatalogue:
+@dataclass(frozen=True)
+class ScaleCatalogue(Catalogue):
     """Scale effects on the sd scale: the residual sd where scale predictors are 0, and factors per unit."""
 
     school: ClassVar[str] = "location_scale"
+    #: All are made on the log scale.
+    intervals: ClassVar[IntervalOptions] = {
+        "delta": {"vcov": "joint"},
+        "monte-carlo": {"vcov": "joint", "n": 20_000, "seed": None},
+    }
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told; all are made on the log scale."""
-        return INTERVALS
-
-    def label(self, fit: QuadratureFit) -> str:
-        """What a comparison calls such a fit."""
-        return fit.label
+    def title(self, fit: QuadratureFit) -> str:
+        """What a summary calls such a fit."""
+        return "Mixed-effects location-scale model"
 
     def effects(self, fit: QuadratureFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects of a fit.

@@ -69,9 +69,7 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
         "ddf": "none" if ddf is None else ddf,
     }
     if not isinstance(self.catalogue, NoEffects):
-        treatment = getattr(self.catalogue, "treatment", None)
-        found |= {} if treatment is None else {"treatment": treatment}
-        found |= interval_entry(options)
+        found |= {**self.catalogue.entries, **interval_entry(options)}
         reason = effects_reason(self)
         found |= {"effects_reason": reason} if reason else {}
     found |= {name: records(table) for name, table in tables.items()}
@@ -108,8 +106,8 @@ def summary(
     if isinstance(self.catalogue, ScaleCatalogue):
         if one_of(style, STYLES, "style") == "stata":
             raise EffectError("style='stata' is the layout of xtmixed, which has no location-scale models")
-        table = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options)
-        return scale_summary(self.fit, table, level=level, asked={"vcov": vcov, **options}, **own)
+        table, title = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options), self.catalogue.title(self.fit)
+        return scale_summary(self.fit, table, title=title, level=level, asked={"vcov": vcov, **options}, **own)
     if one_of(style, STYLES, "style") == "stata":
         refuse_given("style='stata' shows Stata's intervals", options)
         if own != {"vcov": "block", "ddf": "none"}:
@@ -117,16 +115,18 @@ def summary(
         return render(_stata(self, level))
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
-        return native_summary(self.fit, level=level, title="Linear mixed model", **own)
-    first, second = self.fit.layout.equations
-    title = f"Multilevel mediation: {self.catalogue.treatment} -> {first.name} -> {second.name}"
-    head = native_summary(self.fit, level=level, title=title, correlations=False, **own)
+        return native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), **own)
+    head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
     asked = {"vcov": vcov, "ddf": ddf, **options}
     table = effects_section(self, level=level, **asked)
     if not len(table):
         return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])
-    lines = [head, "", effects_text(table, "indirect = a*b + cov_ab", level=level, **asked)]
-    if options.get("interval") in (None, "delta"):
+    lines = [
+        head,
+        "",
+        effects_text(table, self.catalogue.meaning, self.catalogue.intervals["delta"], level=level, **asked),
+    ]
+    if options.get("interval") in (None, "delta") and isinstance(self.catalogue, PathCatalogue):
         lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
     return "\n".join(lines)
 
