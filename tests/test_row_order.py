@@ -18,6 +18,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import MlmedError, MlmedWarning
+from mlmed.fit.lmm import LmmFit
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.dense import simulated
@@ -111,10 +112,14 @@ def without_numbers(text: str) -> str:
 
 def tables_of(fit: Any) -> dict[str, pd.DataFrame]:
     """What has numbers and notes, by name."""
-    found = {"effects": fit.effects()} if hasattr(fit, "effects") else {"tidy": fit.tidy()}
-    if isinstance(fit, mlmed.Results):
-        found |= {"tidy": fit.tidy(), "varcorr": fit.varcorr(), "robust": fit.tidy(vcov="CR2")}
-        found |= {"joint": fit.tidy(vcov="joint"), "df": fit.tidy(ddf="satterthwaite")}
+    if not isinstance(fit, mlmed.Results):
+        return {"effects": fit.effects()}
+    found = {"tidy": fit.tidy(), "varcorr": fit.varcorr()}
+    if fit.catalogue.school != "mixed":
+        found["effects"] = fit.effects()
+    if isinstance(fit.fit, LmmFit):
+        found |= {"robust": fit.tidy(vcov="CR2"), "joint": fit.tidy(vcov="joint")}
+        found["df"] = fit.tidy(ddf="satterthwaite")
     return found
 
 
