@@ -107,6 +107,11 @@ class QuadratureFit(Compact):
         return location_labels(own, SCALE), [labelled(SCALE, name) for name in scale]
 
     @property
+    def random_names(self) -> list[str]:
+        """Labels of all random effects, location first."""
+        return [name for part in self.names("random") for name in part]
+
+    @property
     def parameters(self) -> tuple[Parameter, ...]:
         """Name, kind and equation of every entry of psi."""
         return tuple(self.named())
@@ -184,8 +189,7 @@ class QuadratureFit(Compact):
     @property
     def G(self) -> pd.DataFrame:
         """Covariance matrix of the random effects, location first."""
-        names = [name for part in self.names("random") for name in part]
-        return pd.DataFrame(self.estimates.G, index=names, columns=names)
+        return pd.DataFrame(self.estimates.G, index=self.random_names, columns=self.random_names)
 
     @cached_property
     def posterior(self) -> ClusterEffects:

@@ -80,7 +80,9 @@ def _(fit: LmmFit) -> dict[str, Quantity]:
 @sdcor_of.register
 def _(fit: QuadratureFit) -> dict[str, Quantity]:
     at = np.array(fit.estimates.cov_at, dtype=np.intp).reshape(-1, 2)
-    return sdcor_quantities(linear_covariance(list(fit.G), at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi)
+    return sdcor_quantities(
+        linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
+    )
 
 
 def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:

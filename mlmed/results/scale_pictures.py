@@ -90,8 +90,8 @@ def plot_ranef(fit: QuadratureFit, effect: str | None = None, *, level: float = 
     EffectError
         Unknown effect.
     """
-    first = next(name for part in reversed(fit.names("random")) for name in part)
-    chosen = chosen_effect(fit, first if effect is None else effect)
+    first = fit.problem.structure.q if fit.problem.structure.d else 0
+    chosen = chosen_effect(fit, fit.random_names[first] if effect is None else effect)
     table = cluster_table(fit, chosen, level=level)
     return plot_ranked(table, group=fit.group_name, label=chosen.label, centre=chosen.centre, level=level)
 
@@ -156,7 +156,7 @@ def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
     EffectError
         There is none of this name.
     """
-    names, q = list(fit.G), fit.problem.structure.q
+    names, q = fit.random_names, fit.problem.structure.q
     if check_text(name, "an effect", "a random effect") not in names:
         raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
     at = names.index(name)
@@ -199,7 +199,7 @@ def scatter_data(fit: QuadratureFit, location: str | None, scale: str | None) ->
     EffectError
         An effect is unknown, or one of the two parts has none.
     """
-    names, q, d = list(fit.G), fit.problem.structure.q, fit.problem.structure.d
+    names, q, d = fit.random_names, fit.problem.structure.q, fit.problem.structure.d
     if not (q and d):
         missing = "the scale" if q else "the location"
         raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot.ranef()")

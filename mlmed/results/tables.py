@@ -317,7 +317,7 @@ def _(fit: LmmFit, *, level: float) -> pd.DataFrame:
 @ranef_table.register
 def _(fit: QuadratureFit, *, level: float) -> pd.DataFrame:
     """Posterior means."""
-    return effects_by_cluster(fit, list(fit.G), fit.posterior.mean.T, fit.posterior.sd.T, level=level)
+    return effects_by_cluster(fit, fit.random_names, fit.posterior.mean.T, fit.posterior.sd.T, level=level)
 
 
 def effects_by_cluster(
