@@ -14,6 +14,7 @@ import pytest
 import mlmed
 from mlmed.errors import EffectError
 from mlmed.reproduce.tables import Compared, Pair, Reproduction
+from mlmed.results.scale_pictures import plot_location_scale, plot_prediction, plot_ranef
 
 X, M, Y, ID, ARM = "$x^$", "$m_1$", "pay in $ a^ $", "$i^$", "arm & $"
 LEVELS = "$a^$ <low>", "_$b_1$"
@@ -57,10 +58,10 @@ PICTURES: dict[str, tuple[str, Callable[[Any], Any], str | None]] = {
     "bootstrap": ("one", lambda fit: fit.bootstrap(5, seed=1).plot(X), X),
     "compare": ("joint", lambda fit: mlmed.compare(fit, names=["$n^$"]).plot(f"{M}~{X}"), "$n^$"),
     "optimization": ("one", lambda fit: fit.optimization.plot(), None),
-    "plot_ranef of scales": ("scale", lambda fit: fit.plot.ranef(), ID),
-    "plot_location_scale": ("scale", lambda fit: fit.plot_location_scale(), None),
-    "plot_prediction": ("scale", lambda fit: fit.plot_prediction(X), Y),
-    "plot_prediction of a factor": ("scale", lambda fit: fit.plot_prediction(ARM), LEVELS[1]),
+    "plot_ranef of scales": ("scale", lambda fit: plot_ranef(fit.fit), ID),
+    "plot_location_scale": ("scale", lambda fit: plot_location_scale(fit.fit), None),
+    "plot_prediction": ("scale", lambda fit: plot_prediction(fit.fit, X), Y),
+    "plot_prediction of a factor": ("scale", lambda fit: plot_prediction(fit.fit, ARM), LEVELS[1]),
     "causal": ("causal", lambda fit: fit.plot(), LEVELS[0]),
     "sensitivity": ("causal", lambda fit: fit.sensitivity([0.0, 0.3]).plot(), None),
     "sensitivity in R2": ("causal", lambda fit: fit.sensitivity([0.0, 0.3]).plot("r2"), None),

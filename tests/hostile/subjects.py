@@ -135,7 +135,6 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
         "conditional_effects": {"variable": "x"},
         "plot_conditional": {"variable": "x", "points": 3},
         "plot_spaghetti": {"variable": "x", "clusters": 2, "seed": 1, "points": 3},
-        "plot_prediction": {"variable": "x", "points": 3},
         "nlcom": {"expression": "a * b" if mode == "piecewise" else "_b"},
         "combined": {"expression": "_b"},
         "compare": {"other": fit},
@@ -155,8 +154,8 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
     base = {**asked.get(name, {}), **(FEW if name in drawn else {})}
     if name == "simulate":
         base["n"] = 2
-    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal")):
-        kinds = {"mediate": ("monte-carlo", "bootstrap"), "piecewise": ("monte-carlo", "product", "bootstrap")}
+    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal", "loc")):
+        kinds = {"location_scale": ("monte-carlo",), "piecewise": ("monte-carlo", "product", "bootstrap")}
         more = kinds.get(mode, ("monte-carlo", "bootstrap"))
         return [base, *({"interval": one, **(FEW if one != "product" else {})} for one in more)]
     return [base]

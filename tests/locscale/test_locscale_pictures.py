@@ -10,6 +10,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import EffectError
+from mlmed.results.scale_pictures import plot_location_scale, plot_prediction, plot_ranef
 from tests.locscale_models import simulated
 
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -27,7 +28,7 @@ def data() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(data: pd.DataFrame) -> mlmed.LocationScaleResults:
+def fit(data: pd.DataFrame) -> mlmed.Results:
     return mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + kind + (1 |c| g)", data)
 
 
@@ -36,9 +37,9 @@ def drawn(ax: object) -> np.ndarray:
     return next(line.get_xydata() for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()))  # type: ignore[attr-defined]
 
 
-def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -> None:
+def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.Results) -> None:
     """exp(sigma~Intercept + t), from the steadiest cluster on; intervals as of predictions at scale predictors of 0."""
-    ax = fit.plot_ranef()
+    ax = plot_ranef(fit.fit)
     new = pd.DataFrame({"x": 0.0, "w": 0.0, "kind": "a", "g": range(40)})
     expected = fit.predict(new, of="cluster").sort_values("sd")
     np.testing.assert_allclose(drawn(ax)[:, 1], expected["sd"], rtol=1e-10)
@@ -48,17 +49,17 @@ def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -
     assert "40 clusters, 95% intervals" in ax.get_title()
 
 
-def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> None:
-    ax = fit.plot_ranef("Intercept", level=0.8)
+def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.Results) -> None:
+    ax = plot_ranef(fit.fit, "Intercept", level=0.8)
     ranef = fit.ranef().query("effect == 'Intercept'")
     np.testing.assert_allclose(drawn(ax)[:, 1], np.sort(ranef["estimate"]))
     assert "80%" in ax.get_title()
     with pytest.raises(EffectError, match=r"no random effect 'x'; there are Intercept, sigma~Intercept"):
-        fit.plot_ranef("x")
+        plot_ranef(fit.fit, "x")
 
 
-def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:
-    ax = fit.plot_location_scale()
+def test_scatter_has_the_correlation_of_the_model(fit: mlmed.Results, data: pd.DataFrame) -> None:
+    ax = plot_location_scale(fit.fit)
     row = fit.sdcor().set_index("term").loc["cor(Intercept,sigma~Intercept)"]
     assert ax.get_title().startswith(f"cor(Intercept,sigma~Intercept) = {row['estimate']:.2f} ({row['conf_low']:.2f}")
     assert len(drawn(ax)) == 40
@@ -68,34 +69,34 @@ def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResult
     np.testing.assert_allclose(np.log(y) - slope * x, fit.params["sigma~Intercept"], rtol=1e-8)  # not of the mean sd
     assert ax.lines[1].get_label() == "median by the model"
     apart = mlmed.location_scale("y ~ x + (1 | g)", "~ w + (1 | g)", data)
-    ax = apart.plot_location_scale()
+    ax = plot_location_scale(apart.fit)
     assert "independent" in ax.get_title()
     assert len(ax.lines) == 1
     only = mlmed.location_scale("y ~ x + (1 | g)", "~ w", data)
     with pytest.raises(EffectError, match=r"the scale has no random effects"):
-        only.plot_location_scale()
+        plot_location_scale(only.fit)
     sds = mlmed.location_scale("y ~ x", "~ w + (1 | g)", data)
-    assert len(drawn(sds.plot_ranef())) == 40
+    assert len(drawn(plot_ranef(sds.fit))) == 40
     with pytest.raises(EffectError, match=r"the location has no random effects"):
-        sds.plot_location_scale()
+        plot_location_scale(sds.fit)
     with pytest.raises(EffectError, match=r"scale= one of the scale; found"):
-        fit.plot_location_scale("sigma~Intercept")
+        plot_location_scale(fit.fit, "sigma~Intercept")
 
 
-def test_predictions_along_a_predictor(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:
+def test_predictions_along_a_predictor(fit: mlmed.Results, data: pd.DataFrame) -> None:
     """Others at their means and first levels, or at=."""
-    left, right = fit.plot_prediction("w", at={"x": 1.0}, points=5)
+    left, right = plot_prediction(fit.fit, "w", at={"x": 1.0}, points=5)
     grid = np.linspace(data["w"].min(), data["w"].max(), 5)
     expected = fit.predict({"w": grid, "x": np.ones(5), "kind": ["a"] * 5})
     np.testing.assert_allclose(left.lines[0].get_xydata(), np.column_stack([grid, expected["estimate"]]))
     np.testing.assert_allclose(right.lines[0].get_ydata(), expected["sd"])
-    wide = fit.plot_prediction("x", interval="prediction")[0]
+    wide = plot_prediction(fit.fit, "x", interval="prediction")[0]
     assert "95% prediction interval" in wide.get_title()
-    factor = fit.plot_prediction("kind")[1]
+    factor = plot_prediction(fit.fit, "kind")[1]
     assert [label.get_text() for label in factor.get_xticklabels()] == ["a", "b"]
     with pytest.raises(EffectError, match=r"neither formula has the predictor 'y'; there are kind, w, x"):
-        fit.plot_prediction("y")
+        plot_prediction(fit.fit, "y")
     with pytest.raises(EffectError, match=r"at= names 'z', which is not another predictor; there are kind, w"):
-        fit.plot_prediction("x", at={"z": 1.0})
-    with pytest.raises(EffectError, match=r"a whole number from 2; found 1"):
-        fit.plot_prediction("x", points=1)
+        plot_prediction(fit.fit, "x", at={"z": 1.0})
+    with pytest.raises(EffectError, match=r"points is a number of points, at least 2"):
+        plot_prediction(fit.fit, "x", points=1)

@@ -1,0 +1,239 @@
+"""Pictures of location-scale models, and the tables that they are made from; each returns the axes it drew on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.layout import INTERCEPT
+from mlmed.errors import EffectError
+from mlmed.fit.names import shown_clusters
+from mlmed.fit.quadrature import QuadratureFit
+from mlmed.intervals.sdcor import sdcor_of
+from mlmed.options import check_level, check_text
+from mlmed.quadrature.posterior import NewColumns
+from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
+from mlmed.results.grid import rows_along, spaced
+from mlmed.results.prediction import scale_predictions, scale_values
+from mlmed.results.tables import ranef_table, root_table
+from mlmed.text import listed, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["cluster_table", "line_along", "plot_location_scale", "plot_prediction", "plot_ranef", "scatter_data"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A random effect and how it is shown.
+
+    Attributes
+    ----------
+    name : str
+        As in ``ranef()``.
+    at : int
+        Its position among the random effects (u, t).
+    label : str
+        What the numbers are.
+    centre : float
+        The population's value.
+    """
+
+    name: str
+    at: int
+    label: str
+    centre: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """What ``plot_location_scale`` draws.
+
+    Attributes
+    ----------
+    table, line : DataFrame
+        location, sd: of the clusters, and along the line of the model; the line is empty where there is no correlation.
+    labels : (str, str)
+        Of the axes.
+    title : str
+        The correlation with its interval.
+    """
+
+    table: pd.DataFrame
+    line: pd.DataFrame
+    labels: tuple[str, str]
+    title: str
+
+
+def plot_ranef(fit: QuadratureFit, effect: str | None = None, *, level: float = 0.95) -> Axes:
+    """Clusters ranked by one of their effects, with intervals.
+
+    Parameters
+    ----------
+    effect : str, optional
+        Named as in ``ranef()``; by default the scale's first, otherwise the location's. Effects of the location are
+        differences from the population. Those of the scale are shown on the sd scale, with the fixed effect:
+        ``sigma~Intercept`` is the residual sd of a cluster, a slope its factor per unit.
+    level : float
+        Coverage of the intervals, a proportion.
+
+    Raises
+    ------
+    EffectError
+        Unknown effect.
+    """
+    first = fit.problem.structure.q if fit.problem.structure.d else 0
+    chosen = chosen_effect(fit, fit.random_names[first] if effect is None else effect)
+    table = cluster_table(fit, chosen, level=level)
+    return plot_ranked(table, group=fit.group_name, label=chosen.label, centre=chosen.centre, level=level)
+
+
+def plot_location_scale(fit: QuadratureFit, location: str | None = None, scale: str | None = None) -> Axes:
+    """Clusters' location effect against their residual sd, and the line that the model draws through them.
+
+    Parameters
+    ----------
+    location, scale : str, optional
+        Random effects, named as in ``ranef()``; by default the first of each.
+
+    Raises
+    ------
+    EffectError
+        Unknown effect, or the location or the scale has none.
+    """
+    data = scatter_data(fit, location, scale)
+    return plot_scatter(data.table, data.line, labels=data.labels, title=data.title)
+
+
+def plot_prediction(
+    fit: QuadratureFit,
+    variable: str,
+    *,
+    at: Mapping[str, Any] | None = None,
+    interval: str = "confidence",
+    level: float = 0.95,
+    points: Any = 100,
+) -> list[Axes]:
+    """Expected response and residual sd of the population over one predictor, with intervals; two panels.
+
+    Parameters
+    ----------
+    variable : str
+        A predictor of either formula.
+    at : mapping, optional
+        Values at which other predictors are held; by default their mean or first level.
+    interval : {"confidence", "prediction"}
+        Of the response, as in ``predict``.
+    level : float
+        Coverage of the intervals, a proportion.
+    points : int or sequence
+        Number of values over the range of a number, or the values; a factor has its levels.
+
+    Raises
+    ------
+    EffectError
+        Neither formula has the predictor.
+    """
+    level, line = check_level(level), line_along(fit, variable, at=at, points=points)
+    table = scale_predictions(fit, line, of="population", interval=interval, level=level, between=True)
+    response = fit.rows.equations[0].name
+    return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)
+
+
+def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
+    """An effect by its name.
+
+    Raises
+    ------
+    EffectError
+        There is none of this name.
+    """
+    names, q = fit.random_names, fit.problem.structure.q
+    if check_text(name, "an effect", "a random effect") not in names:
+        raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
+    at = names.index(name)
+    if at < q:
+        return Chosen(name, at, f"{name}, difference from the population", 0.0)
+    own = fit.rows.scale.random_names[at - q]
+    centre = float(np.exp(_fixed_part(fit, own) @ fit.estimates.tau))
+    where = " where scale predictors are 0" if len(fit.rows.scale.fixed_names) > 1 else ""
+    label = f"residual sd{where}" if own == INTERCEPT else f"factor of the residual sd per unit of {own}"
+    return Chosen(name, at, label, centre)
+
+
+def _fixed_part(fit: QuadratureFit, name: str) -> Array:
+    """1 at the fixed effect of the scale with this name, (k,); all 0 where there is none."""
+    return np.array([float(fixed == name) for fixed in fit.rows.scale.fixed_names])
+
+
+def cluster_table(fit: QuadratureFit, chosen: Chosen, *, level: float) -> pd.DataFrame:
+    """group, estimate, conf_low, conf_high: location effects as in ``ranef``, scale effects as sds or factors."""
+    level = check_level(level)
+    J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
+    if chosen.at < q:
+        own = ranef_table(fit, level=level).iloc[chosen.at * J : (chosen.at + 1) * J]
+        return own[["group", "estimate", "conf_low", "conf_high"]].reset_index(drop=True)
+    W = np.tile(_fixed_part(fit, fit.rows.scale.random_names[chosen.at - q]), (J, 1))
+    V = np.tile(np.eye(d)[chosen.at - q], (J, 1))
+    found = scale_values(
+        fit, NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J)), level=level
+    )
+    shown = found[["sd", "sd_conf_low", "sd_conf_high"]].set_axis(["estimate", "conf_low", "conf_high"], axis=1)
+    shown.insert(0, "group", shown_clusters(fit.clusters))
+    return shown
+
+
+def scatter_data(fit: QuadratureFit, location: str | None, scale: str | None) -> Scatter:
+    """Location effect and sd of every cluster, with the regression line that G implies.
+
+    Raises
+    ------
+    EffectError
+        An effect is unknown, or one of the two parts has none.
+    """
+    names, q, d = fit.random_names, fit.problem.structure.q, fit.problem.structure.d
+    if not (q and d):
+        missing = "the scale" if q else "the location"
+        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot.ranef()")
+    x = chosen_effect(fit, names[0] if location is None else location)
+    y = chosen_effect(fit, names[q] if scale is None else scale)
+    if x.at >= q or y.at < q:
+        raise EffectError(
+            f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"
+        )
+    table = pd.DataFrame({"location": fit.posterior.mean[:, x.at]})
+    table["sd"] = cluster_table(fit, y, level=0.95)["estimate"]
+    G, term = fit.estimates.G, f"cor({x.name},{y.name})"
+    line = pd.DataFrame({"location": [], "sd": []}, dtype=float)
+    if term not in sdcor_of(fit):
+        return Scatter(table, line, (x.label, y.label), "independent: the terms have no label in common")
+    if G[x.at, x.at] > 0.0:
+        grid = np.linspace(table["location"].min(), table["location"].max(), 100)
+        line = pd.DataFrame({"location": grid, "sd": y.centre * np.exp(G[y.at, x.at] / G[x.at, x.at] * grid)})
+    row = root_table(fit, vcov=fit.usual, level=0.95).set_index("term").loc[term]
+    limits = "" if np.isnan(row["conf_low"]) else f" ({row['conf_low']:.2f} to {row['conf_high']:.2f})"
+    return Scatter(table, line, (x.label, y.label), f"{term} = {row['estimate']:.2f}{limits}")
+
+
+def line_along(fit: QuadratureFit, variable: str, *, at: Mapping[str, Any] | None, points: Any) -> pd.DataFrame:
+    """Rows that differ in one predictor, over its range or its levels; all others typical, or as ``at`` has them.
+
+    Raises
+    ------
+    EffectError
+        Neither formula has the predictor, or ``at`` names something that is none or holds it at no single value.
+    """
+    layouts = fit.rows.scale.layout, fit.rows.location.layout
+    known = {name for layout in layouts for name in layout.typical}
+    if check_text(variable, "variable", "a predictor") not in known:
+        raise EffectError(f"neither formula has the predictor {variable!r}; there are {listed(known)}")
+    table = fit.rows.table
+    return rows_along(layouts, variable, at=at, points=points, between=lambda n: spaced(table[variable], n))[0]
