@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,6 +197,8 @@ class Fit(Compact):
     optimum, estimates : Optimum, Estimates
         The optimum in working and in user's units.
     """
+
+    kind: ClassVar[str] = "a location-scale model"
 
     rows: Rows
     problem: Problem
