@@ -54,7 +54,7 @@ DARK, GREY, FAINT = "0.4", "0.6", "0.8"
 #: Letters to an inch in the default font, in its sizes "medium" and "small".
 MEDIUM, SMALL = 13.0, 15.0
 #: Inches that ticks, labels and titles take of the width and height of a panel; fewest letters of a line.
-BESIDE, FEWEST = (0.7, 1.0), 12
+BESIDE, FEWEST = (0.7, 1.3), 12
 #: Between the parts of a name.
 NAMES = f"{OF_EQUATION}:"
 #: After what a line may end, the best first.
