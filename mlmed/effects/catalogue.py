@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,20 +75,22 @@ class EffectSet(Protocol):
         """What to say of replicates, by term."""
 
 
-class Catalogue(Protocol):
-    """What effects a kind of model has, and which intervals they can have."""
+class Catalogue(ABC):
+    """What effects a kind of model has, and which intervals they can have.
 
-    @property
-    def school(self) -> str:
-        """The function that makes such results, as users call it."""
+    A school of its own is one of these: give it ``school``, ``terms``, ``intervals`` and ``effects``.
+    """
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told, with defaults; everything else is refused."""
+    #: The function that makes such results, as users call it.
+    school: ClassVar[str]
+    #: Rows of the table of effects, in order.
+    terms: ClassVar[tuple[str, ...]] = ()
+    #: What stands behind the heading of that table; for example ``indirect = a*b + cov_ab``.
+    meaning: ClassVar[str] = ""
+    #: What each kind of interval can be told, with defaults; everything else is refused.
+    intervals: ClassVar[IntervalOptions] = {}
 
-    def label(self, fit: Any) -> str:
-        """What a comparison calls such a fit."""
-
+    @abstractmethod
     def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
         """The effects of a fit, at values of moderators.
 
@@ -97,19 +100,27 @@ class Catalogue(Protocol):
             The model defines no effects, or none at these values.
         """
 
-
-@dataclass(frozen=True, slots=True)
-class NoEffects:
-    """The catalogue of models without a treatment and a mediator."""
-
-    school: str = "mixed"
-    intervals: IntervalOptions = field(default_factory=dict)
-
     def label(self, fit: Any) -> str:
-        """What the fit calls itself."""
+        """What a comparison calls such a fit."""
         return str(fit.label)
 
-    def effects(self, fit: Fit, at: Mapping[str, Any] | None = None) -> EffectSet:
+    def title(self, fit: Any) -> str:
+        """What a summary calls such a fit."""
+        return f"{self.school.capitalize()}: {fit.label}"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question, such as the treatment."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NoEffects(Catalogue):
+    """The catalogue of models without a treatment and a mediator."""
+
+    school: ClassVar[str] = "mixed"
+
+    def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
         """Refuse.
 
         Raises
@@ -118,6 +129,10 @@ class NoEffects:
             Always.
         """
         raise EffectError("a model without treatment and mediator has no effects; fit it with mlmed.mediate")
+
+    def title(self, fit: Any) -> str:
+        """What a summary calls such a fit."""
+        return "Linear mixed model"
 
 
 def parameter_quantities(fit: Fit) -> dict[str, Quantity]:

@@ -62,7 +62,7 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
         "ddf": "none" if ddf is None else ddf,
     }
     if not isinstance(self.catalogue, NoEffects):
-        found |= {"treatment": self.catalogue.treatment, **interval_entry(options)}
+        found |= {**self.catalogue.entries, **interval_entry(options)}
         reason = effects_reason(self)
         found |= {"effects_reason": reason} if reason else {}
     found |= {name: records(table) for name, table in tables.items()}
@@ -103,16 +103,18 @@ def summary(
         return render(_stata(self, level))
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
-        return native_summary(self.fit, level=level, title="Linear mixed model", **own)
-    first, second = self.fit.layout.equations
-    title = f"Multilevel mediation: {self.catalogue.treatment} -> {first.name} -> {second.name}"
-    head = native_summary(self.fit, level=level, title=title, correlations=False, **own)
+        return native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), **own)
+    head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
     asked = {"vcov": vcov, "ddf": ddf, **options}
     table = effects_section(self, level=level, **asked)
     if not len(table):
         return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])
-    lines = [head, "", effects_text(table, "indirect = a*b + cov_ab", level=level, **asked)]
-    if options.get("interval") in (None, "delta"):
+    lines = [
+        head,
+        "",
+        effects_text(table, self.catalogue.meaning, self.catalogue.intervals["delta"], level=level, **asked),
+    ]
+    if options.get("interval") in (None, "delta") and isinstance(self.catalogue, PathCatalogue):
         lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
     return "\n".join(lines)
 

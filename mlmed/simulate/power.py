@@ -60,6 +60,16 @@ FORMULAS = {
 }
 #: Effects of separate fits that the truth has values of.
 PIECEWISE_TERMS = ("a", "b", "cprime", "indirect", "direct", "total")
+#: Columns of the table.
+COLUMNS = (
+    "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
+    "power_mcse", "power_of_all", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing",
+    "n_singular", "note",
+)  # fmt: skip
+FOOT = (
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Power and coverage: of the\n"
+    "intervals that exist (power_of_all: of all data sets)."
+)
 
 
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
@@ -160,14 +170,6 @@ def _mixed_fits(fit: PiecewiseResults) -> list[Results]:
     return [one for one in (fit.mediator, fit.outcome) if isinstance(one, Results)]
 
 
-#: Columns of the table.
-COLUMNS = (
-    "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
-    "power_mcse", "power_of_all", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing",
-    "n_singular", "note",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class PowerResults:
     """Power and coverage by design and effect.
@@ -252,12 +254,6 @@ class PowerResults:
 
     def _repr_html_(self) -> str:
         return as_html(str(self))
-
-
-FOOT = (
-    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Power and coverage: of the\n"
-    "intervals that exist (power_of_all: of all data sets)."
-)
 
 
 def power(
