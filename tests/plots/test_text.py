@@ -115,7 +115,6 @@ def test_html_is_the_text_escaped(fits, data):
     level_2 = data.assign(m2=data.groupby(ID)[M].transform("mean"), x2=data.groupby(ID)[X].transform("mean"))
     clusters = mlmed.piecewise("m2 ~ x2", f"`{Y}` ~ m2 + x2 + (1 | `{ID}`)", level_2).mediator
     results = [*fits.values(), separate, clusters, mlmed.compare(fits["joint"], names=["<b>&amp;"])]
-    assert len({type(one) for one in results}) == 9
     for one in results:
         shown = one._repr_html_()
         assert shown.startswith("<pre>")

@@ -124,7 +124,7 @@ def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | N
     names, q, d = random_names(fit), fit.problem.structure.q, fit.problem.structure.d
     if not (q and d):
         missing = "the scale" if q else "the location"
-        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot_ranef()")
+        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot.ranef()")
     x = chosen_effect(fit, names[0] if location is None else location)
     y = chosen_effect(fit, names[q] if scale is None else scale)
     if x.at >= q or y.at < q:
