@@ -227,7 +227,7 @@ class BootstrapResults:
             raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")
         title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {ends} interval"
         shown = {"estimate": row.estimate, "low": row.conf_low, "high": row.conf_high}
-        return plot_draws(self.draws[name], **shown, title=f"{title}\n{self.notes.get(name, '')}", ax=ax)
+        return plot_draws(self.draws[name], **shown, title=f"{title}\n{row.note}", ax=ax)
 
     def __repr__(self) -> str:
         return (

@@ -54,7 +54,7 @@ DARK, GREY, FAINT = "0.4", "0.6", "0.8"
 #: Letters to an inch in the default font, in its sizes "medium" and "small".
 MEDIUM, SMALL = 13.0, 15.0
 #: Inches that ticks, labels and titles take of the width and height of a panel; fewest letters of a line.
-BESIDE, FEWEST = (0.7, 1.3), 12
+BESIDE, FEWEST = (0.95, 1.3), 12
 #: Between the parts of a name.
 NAMES = f"{OF_EQUATION}:"
 #: After what a line may end, the best first.
@@ -246,8 +246,9 @@ def _inches(ax: Axes) -> tuple[float, float]:
     if spec is None or ax.figure.get_layout_engine() is None:
         return width, height
     grid = spec.get_gridspec()
-    shares = figure.width / grid.ncols, figure.height / grid.nrows
-    return max(width, shares[0] / ax.figure.dpi - BESIDE[0]), max(height, shares[1] / ax.figure.dpi - BESIDE[1])
+    shares = figure.width / grid.ncols / ax.figure.dpi, figure.height / grid.nrows / ax.figure.dpi
+    label = LINE * ax.get_ylabel().count("\n")
+    return max(width - label, shares[0] - BESIDE[0] - label), max(height, shares[1] - BESIDE[1])
 
 
 def caption_lines(text: str, room: int) -> str:
@@ -262,7 +263,7 @@ def titled(ax: Axes, text: str) -> None:
 
 def legend_in(ax: Axes, **options: Any) -> None:
     """A legend without a frame."""
-    ax.legend(frameon=False, fontsize="small", **options)
+    ax.legend(**{"frameon": False, "fontsize": "small", **options})
 
 
 def style_of(k: int) -> dict[str, Any]:

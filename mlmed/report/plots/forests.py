@@ -155,7 +155,7 @@ def plot_caterpillars(
         if one in panels.leftmost:
             one.set_ylabel(literal(wrapped(group if named else f"{group}, by rank", along(one))))
     plain = not any(one.label for one in effects)
-    what = "difference from the population" if plain else f"{J} clusters, line: population"
+    what = "difference from population" if plain else f"{J} clusters, line: population"
     panels.caption(f"{what}, {intervals_of(level)}")
     return panels.axes
 

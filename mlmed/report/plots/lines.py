@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -136,7 +136,8 @@ def _name_lines(panels: Panels, title: str, names: list[str]) -> None:
     whose name starts with an underscore.
     """
     title, labels = wrapped(title, NARROW), [wrapped(name, NARROW, most=2) for name in names]
-    ax, place = panels.axes[panels.columns - 1], {}
+    ax = panels.axes[panels.columns - 1]
+    place: dict[str, Any] = {"frameon": True, "framealpha": 0.8, "edgecolor": "none"}
     if panels.own:
         wider = max(longest_line(labels) / SMALL + 0.5, longest_line([title]) / MEDIUM)
         panels.figure.set_figwidth(panels.figure.get_figwidth() + wider)
