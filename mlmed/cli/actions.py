@@ -40,7 +40,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "piecewise": ("interval", "vcov", "order", "n", "strata", "ends", "seed", "jobs"),
     "causal": ("interval", "of", "n", "ends", "seed", "jobs"),
     "mixed": ("vcov", "ddf"),
-    "location-scale": (),
+    "location-scale": ("interval", "n", "seed"),
 }
 
 

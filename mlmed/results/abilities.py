@@ -30,15 +30,15 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
 
     Parameters
     ----------
-    *kinds : type
-        Classes of fits that have it.
+    *kinds : type or single-dispatch function
+        Classes of fits that have it, or a function that has an own version for each of these.
     """
 
     def limited(function: Method) -> Method:
         @wraps(function)
         def method(self: Held, *args: Any, **options: Any) -> Any:
-            if not isinstance(self.fit, kinds):
-                has = " or ".join(kind.kind for kind in kinds)
+            if not isinstance(self.fit, _classes(kinds)):
+                has = " or ".join(kind.kind for kind in _classes(kinds))
                 raise EffectError(
                     f"{function.__name__} belongs to {has}; this is {self.fit.kind}"
                     f"{_remedy(self.fit, function.__name__)}"
@@ -51,6 +51,11 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
     return limited
 
 
+def _classes(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Classes, also those that functions are registered for by now."""
+    return tuple(one for kind in kinds for one in getattr(kind, "registry", (kind,)) if one is not object)
+
+
 def _remedy(fit: Any, name: str) -> str:
     parts: Mapping[str, Any] = getattr(fit, "components", {})
     return f"; its parts have their own, as in fit.{next(iter(parts))}.{name}" if parts else ""
@@ -60,4 +65,4 @@ def can(attribute: Any, fit: Any) -> bool:
     """Whether a fit has what an attribute of its results' class gives."""
     function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
     kinds = getattr(function, "kinds", None)
-    return kinds is None or isinstance(fit, kinds)
+    return kinds is None or isinstance(fit, _classes(kinds))

@@ -12,6 +12,8 @@ import pandas as pd
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.quadrature import QuadratureFit
+from mlmed.results.tables import about
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
 
@@ -80,6 +82,13 @@ def _(fitted: LmmFit) -> dict[str, Any]:
         "optima": fitted.optima,
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
     }
+
+
+@document_of.register
+def _(fit: QuadratureFit) -> dict[str, Any]:
+    found = {name: plain(value) for name, value in about(fit).items()}
+    dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
+    return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

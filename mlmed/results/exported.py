@@ -10,14 +10,16 @@ import pandas as pd
 
 from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.paths import PathCatalogue
+from mlmed.effects.scale import ScaleCatalogue
 from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
 from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
-from mlmed.results.summary import effects_text, native_summary
+from mlmed.results.summary import effects_text, native_summary, scale_summary
 from mlmed.results.tables import effects_section, fixef, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
 
@@ -34,18 +36,23 @@ def sections(
 
     Further options are those of ``effects()``; its table has no rows where the model defines no effects.
     """
-    residual = varcorr(self, vcov=vcov, level=level)
-    n_tau = len(self.fit.estimates.tau)  # clusters may be called Residual, too
     found = {
         "fixef": fixef(self, vcov=vcov, level=level, ddf=ddf),
-        "varcorr": residual.iloc[:n_tau],
-        "residual": residual.iloc[n_tau:],
+        **_variances(self, varcorr(self, vcov=vcov, level=level)),
         "sdcor": sdcor(self, vcov=vcov, level=level),
     }
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
         return found
     return {**found, "effects": effects_section(self, level=level, vcov=vcov, ddf=ddf, **options)}
+
+
+def _variances(self: Held, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Those of random effects, and of residuals where these are parameters."""
+    if not isinstance(self.fit, LmmFit):
+        return {"varcorr": table}
+    n_tau = len(self.fit.estimates.tau)  # clusters may be called Residual, too
+    return {"varcorr": table.iloc[:n_tau], "residual": table.iloc[n_tau:]}
 
 
 def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
@@ -96,6 +103,11 @@ def summary(
         that are not mediator and outcome.
     """
     own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
+    if isinstance(self.catalogue, ScaleCatalogue):
+        if one_of(style, STYLES, "style") == "stata":
+            raise EffectError("style='stata' is the layout of xtmixed, which has no location-scale models")
+        table, title = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options), self.catalogue.title(self.fit)
+        return scale_summary(self.fit, table, title=title, level=level, asked={"vcov": vcov, **options}, **own)
     if one_of(style, STYLES, "style") == "stata":
         refuse_given("style='stata' shows Stata's intervals", options)
         if own != {"vcov": "block", "ddf": "none"}:

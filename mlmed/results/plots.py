@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
 from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.intervals.sdcor import correlations_table
 from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
-from mlmed.quadrature.fit import Fit as QuadratureFit
 from mlmed.report.plots.axes import intervals_of, new_panels
 from mlmed.report.plots.diagnostics import plot_scatter
 from mlmed.report.plots.distributions import plot_densities, plot_residuals
@@ -30,6 +31,7 @@ from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlati
 from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
 from mlmed.results import inference
 from mlmed.results.abilities import can, only
+from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
 from mlmed.results.curves import (
     choose_clusters,
     cluster_lines,
@@ -39,10 +41,7 @@ from mlmed.results.curves import (
     observed_points,
     own_values,
 )
-from mlmed.results.location_scale.clusters import chosen_effect, cluster_table, default_effect, scatter_data
-from mlmed.results.location_scale.newdata import line_along as scale_line_along
-from mlmed.results.location_scale.prediction import predict_table
-from mlmed.results.location_scale.tables import random_names
+from mlmed.results.prediction import scale_predictions
 from mlmed.results.predictive import densities
 from mlmed.results.record import optimization
 from mlmed.results.tables import ranef_table
@@ -164,9 +163,14 @@ class Plots:
         drawn = f"{options['n']:,} draws" if "n" in options else ""
         how = "" if interval is None else str(interval)
         first = ", ".join(filter(None, [self._contrast(), intervals_of(level, how, drawn)]))
-        held = self._held(options.get("at"), {term for line in lines for term in line[1:]})
-        label = "effect on the expected outcome" if twofold else "estimate"
-        return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, ax=ax)
+        at, drawn_terms = options.get("at"), {term for line in lines for term in line[1:]}
+        known = self._quantities(at)
+        kinds = {known[term].kind for term in drawn_terms if term in known}
+        label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
+        if kinds & {"sd", "factor"}:
+            label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
+        held = _places([known[term] for term in drawn_terms if term in known]) or (f"at {assigned(at)}" if at else "")
+        return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
 
     def _contrast(self) -> str:
         """Treatment, and the values of it that are compared."""
@@ -174,12 +178,9 @@ class Plots:
         contrast = getattr(owner, "contrast", None)
         return "" if contrast is None else f"{owner.treatment}: {' to '.join(map(display_level, contrast))}"
 
-    def _held(self, at: Mapping[str, Any] | None, terms: set[str]) -> str:
-        """Where the effects are taken, by what they say of themselves, or by what was asked for."""
-        known = {} if isinstance(self.catalogue, NoEffects) else self.catalogue.effects(self.fit, at).quantities
-        notes = {known[term].note for term in terms if term in known and not known[term].is_fixed} - {""}
-        said = sorted(note for note in notes if not any(note in other for other in notes - {note}))
-        return "; ".join(said) or (f"at {assigned(at)}" if at else "")
+    def _quantities(self, at: Mapping[str, Any] | None) -> Mapping[str, Quantity]:
+        """The effects, which say where they are taken."""
+        return {} if isinstance(self.catalogue, NoEffects) else self.catalogue.effects(self.fit, at).quantities
 
     @own_words
     def bootstrap(
@@ -348,7 +349,7 @@ class Plots:
         at: Mapping[str, Any] | None = None,
         interval: str = "confidence",
         level: float = 0.95,
-        points: int = 100,
+        points: int | Sequence[Any] = 100,
         ax: Sequence[Axes] | None = None,
     ) -> list[Axes]:
         """Expected response and residual sd of the population over one predictor, with intervals; two panels.
@@ -363,8 +364,8 @@ class Plots:
             Of the response, as in ``predict``.
         level : float
             Coverage of the intervals, a proportion.
-        points : int
-            Values over the range of a number; a factor has its levels.
+        points : int or sequence
+            Number of values over the range of a number, or the values; a factor has its levels.
         ax : sequence of 2 Axes, optional
             Where to draw.
 
@@ -374,8 +375,8 @@ class Plots:
             Neither formula has the predictor.
         """
         fit, level = self.fit, check_level(level)
-        line = scale_line_along(fit.rows, variable, at=at, points=points)
-        table = predict_table(fit, fit.law(), line, of="population", interval=interval, level=level, between=True)
+        line = scale_line(fit, variable, at=at, points=points)
+        table = scale_predictions(fit, line, of="population", interval=interval, level=level, between=True)
         others = {str(name): line[name].iloc[0] for name in line if name != variable}
         note = f"at {assigned(others, 3)}" if others else ""
         labels = {"variable": variable, "response": fit.rows.equations[0].name, "interval": interval}
@@ -418,7 +419,7 @@ class Plots:
             what = f"no random effect {shown(unknown[0])}" if unknown else "no random effect was named"
             raise EffectError(f"{what}; there are {shorten(list(found), 20)}")
         drawn = [found[name] for name in dict.fromkeys(asked)]
-        return plot_caterpillars(drawn, group=_group(self.fit), level=level, ax=ax)
+        return plot_caterpillars(drawn, group=self.fit.group_name, level=level, ax=ax)
 
     @only(LmmFit)
     def correlations(self, *, vcov: str | None = None, level: float = 0.95, ax: Axes | None = None) -> Axes:
@@ -453,7 +454,7 @@ class Plots:
         EffectError
             Unknown effect, or the location or the scale has none.
         """
-        data = scatter_data(self.fit, self.fit.law(), location, scale)
+        data = scatter_data(self.fit, location, scale)
         return plot_scatter(data.table, data.line, labels=data.labels, title=data.title, ax=ax)
 
     # -- rows ----------------------------------------------------------------------------------------------
@@ -524,23 +525,18 @@ def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
+def _places(effects: Sequence[Quantity]) -> str:
+    """Where effects are taken, each place once; what is fixed is taken nowhere."""
+    notes = {one.note for one in effects if not one.is_fixed} - {""}
+    return "; ".join(sorted(note for note in notes if not any(note in other for other in notes - {note})))
+
+
 def _by_response(found: pd.Series | pd.DataFrame) -> dict[str, Array]:
     frame = found.to_frame() if isinstance(found, pd.Series) else found
     return {str(name): frame[name].dropna().to_numpy(dtype=np.float64) for name in frame}
 
 
 # -- what kinds of fits have -----------------------------------------------------------------------------------------
-
-
-@singledispatch
-def _group(fit: Any) -> str:
-    """What the clusters are called."""
-    return str(fit.group_name)
-
-
-@_group.register
-def _(fit: QuadratureFit) -> str:
-    return ":".join(fit.rows.group)
 
 
 @singledispatch
@@ -557,8 +553,8 @@ def _(fit: LmmFit, level: float) -> list[Ranked]:
 
 @_ranked.register
 def _(fit: QuadratureFit, level: float) -> list[Ranked]:
-    law, effects = fit.law(), [chosen_effect(fit, name) for name in random_names(fit)]
-    return [Ranked(one.name, cluster_table(fit, law, one, level=level), one.label, one.centre) for one in effects]
+    effects = [chosen_effect(fit, name) for name in fit.random_names]
+    return [Ranked(one.name, cluster_table(fit, one, level=level), one.label, one.centre) for one in effects]
 
 
 @singledispatch
@@ -576,8 +572,9 @@ def _(fit: LmmFit) -> list[str]:
 
 @_leading.register
 def _(fit: QuadratureFit) -> list[str]:
-    names, first = random_names(fit), default_effect(fit)
-    return [first, *(name for name in names if name != first)]
+    """Those of the scale before those of the location."""
+    names, q = fit.random_names, fit.problem.structure.q
+    return names[q:] + names[:q]
 
 
 def _has_both(fit: QuadratureFit) -> bool:

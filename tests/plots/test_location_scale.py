@@ -19,7 +19,7 @@ def data() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(data: pd.DataFrame) -> mlmed.LocationScaleResults:
+def fit(data: pd.DataFrame) -> mlmed.Results:
     return mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + kind + (1 |c| g)", data)
 
 
@@ -28,7 +28,7 @@ def drawn(ax: object) -> np.ndarray:
     return next(line.get_xydata() for line in ax.lines if line.get_marker() == "o" and len(line.get_xdata()))  # type: ignore[attr-defined]
 
 
-def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -> None:
+def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.Results) -> None:
     """exp(sigma~Intercept + t), from the steadiest cluster on; intervals as of predictions at scale predictors of 0."""
     ax = fit.plot.ranef()[1]
     new = pd.DataFrame({"x": 0.0, "w": 0.0, "kind": "a", "g": range(40)})
@@ -41,7 +41,7 @@ def test_ranked_sds_are_those_of_the_clusters(fit: mlmed.LocationScaleResults) -
     assert ax.figure.get_suptitle() == "40 clusters, line: population, 95% intervals"
 
 
-def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> None:
+def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.Results) -> None:
     (ax,) = fit.plot.ranef("Intercept", level=0.8)
     ranef = fit.ranef().query("effect == 'Intercept'")
     np.testing.assert_allclose(drawn(ax)[:, 0], np.sort(ranef["estimate"]))
@@ -50,7 +50,7 @@ def test_ranked_location_effects_are_those_of_ranef(fit: mlmed.LocationScaleResu
         fit.plot.ranef("x")
 
 
-def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:
+def test_scatter_has_the_correlation_of_the_model(fit: mlmed.Results, data: pd.DataFrame) -> None:
     ax = fit.plot.location_scale()
     row = fit.sdcor().set_index("term").loc["cor(Intercept,sigma~Intercept)"]
     assert ax.get_title().startswith(f"cor(Intercept,sigma~Intercept) = {row['estimate']:.2f} ({row['conf_low']:.2f}")
@@ -75,7 +75,7 @@ def test_scatter_has_the_correlation_of_the_model(fit: mlmed.LocationScaleResult
         fit.plot.location_scale("sigma~Intercept")
 
 
-def test_predictions_along_a_predictor(fit: mlmed.LocationScaleResults, data: pd.DataFrame) -> None:
+def test_predictions_along_a_predictor(fit: mlmed.Results, data: pd.DataFrame) -> None:
     """Others at their means and first levels, or at=."""
     left, right = fit.plot.prediction("w", at={"x": 1.0}, points=5)
     grid = np.linspace(data["w"].min(), data["w"].max(), 5)
@@ -91,5 +91,5 @@ def test_predictions_along_a_predictor(fit: mlmed.LocationScaleResults, data: pd
         fit.plot.prediction("y")
     with pytest.raises(EffectError, match=r"at= names 'z', which is not another predictor; there are kind, w"):
         fit.plot.prediction("x", at={"z": 1.0})
-    with pytest.raises(EffectError, match=r"a whole number from 2; found 1"):
+    with pytest.raises(EffectError, match=r"points is a number of points, at least 2"):
         fit.plot.prediction("x", points=1)

@@ -198,5 +198,7 @@ def test_a_page_has_what_the_fit_has(fits: dict[str, Any]) -> None:
     summed = mlmed.mixed(TWO, mlmed.grams(TWO, data))
     assert [ax.get_title().split("\n")[-1] for ax in summed.plot()] == ["m~x", "y~w"]
     scale = fits["scale"].plot(level=0.8)
-    assert len(scale) == 3
+    assert [ax.get_title().split("\n")[-1] for ax in scale[1:3]] == ["sigma~Intercept", "Intercept"]
+    assert len(scale) == 4
     assert "80% intervals" in scale[0].get_title()
+    assert scale[0].get_xlabel() == "residual sd, or factor of it per unit (line: 1)"

@@ -142,6 +142,8 @@ def simulated(n_clusters: int, cluster_size: int, **options: Any) -> pd.DataFram
 def ask(of: Fit, asked: Asked) -> Any:
     """What a fit answers, as tables, numbers, texts and dictionaries of them."""
     options = _named(of.school, asked.what, asked.options or {})
+    if of.school == "location-scale" and asked.what in SCALE:
+        return SCALE[asked.what](of.result, **options)
     if asked.what in SPECIAL:
         return SPECIAL[asked.what](of, *asked.args, **options)
     found = getattr(of.result, NAMES.get(asked.what, asked.what))
@@ -350,12 +352,15 @@ def _document(of: Fit, **options: Any) -> Any:
 
 def known(document: dict[str, Any]) -> dict[str, Any]:
     """A document without what it did not have: how the effects were asked for."""
+    if document.get("school") == "location_scale":
+        document = _scale_document(document)
     return {
         key: value for key, value in document.items() if (key, value) not in (("interval", "delta"), ("options", {}))
     }
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
+    "nodes": lambda of: of.result.fit.nodes,
     "to_json": _document,
     "correlations": lambda of, **options: of.result.correlations(**options).rename(columns={"part": "level"}),
     "picture": _picture,
@@ -370,6 +375,50 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "joint": _joint,
     "versus": _versus,
     "sums": _sums,
+}
+
+
+# -- location-scale models, whose tables had a layout of their own --------------------------------------------------
+
+
+def _scale_sdcor(fit: Any, **options: Any) -> pd.DataFrame:
+    """With the tests of correlations, which functions of parameters have."""
+    return fit.nlcom({term: f"`{term}`" for term in fit.sdcor()["term"]}, **options)
+
+
+def _scale_tidy(fit: Any, **options: Any) -> pd.DataFrame:
+    """Sds and correlations in the place of variances and covariances."""
+    fixed, random = fit.fixef(**options).assign(effect="fixed", group=""), _scale_sdcor(fit, **options)
+    table = pd.concat([fixed, random.assign(effect="ran_pars", group=fit.group_name)], ignore_index=True)
+    return table[["effect", "group", *fixed.columns[:-2]]]
+
+
+def _scale_table(fit: Any) -> pd.DataFrame:
+    parts = {
+        "fixef": fit.fixef(),
+        "scale_effects": fit.effects(),
+        "sdcor": _scale_sdcor(fit),
+        "varcorr": fit.varcorr().drop(columns="group"),
+    }
+    found = pd.concat([table.assign(section=name) for name, table in parts.items()], ignore_index=True)
+    kept = found.columns.drop("section")
+    there = fit.to_table().set_index(["section", "term"]).rename(index={"effects": "scale_effects"})
+    assert there.index.symmetric_difference(pd.MultiIndex.from_frame(found[["section", "term"]])).empty
+    return found[["section", *kept]]
+
+
+def _scale_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Without what it did not have, and without the tests that ``sdcor`` has no more."""
+    sdcor = [{k: v for k, v in row.items() if k not in ("statistic", "df", "p_value")} for row in document["sdcor"]]
+    own = {"scale_effects" if key == "effects" else key: value for key, value in (document | {"sdcor": sdcor}).items()}
+    return {key: value for key, value in own.items() if key not in ("equations", "school", "vcov", "ddf")}
+
+
+SCALE: dict[str, Callable[..., Any]] = {
+    "sdcor": _scale_sdcor,
+    "tidy": _scale_tidy,
+    "to_table": _scale_table,
+    "varcorr": lambda fit: fit.varcorr().drop(columns="group"),
 }
 
 

@@ -54,6 +54,7 @@ def plot_effects(
     lines: Sequence[tuple[str, str, str]],
     title: str,
     label: str = "effect",
+    null: float = 0.0,
     ax: Axes | None = None,
 ) -> Axes:
     """One line per effect from the top, with its interval as a bar; grey where there is no interval.
@@ -67,6 +68,8 @@ def plot_effects(
         then, and the control group is open beside them, but where both are the same.
     title, label : str
         The caption, and what the numbers are.
+    null : float
+        Where there is no effect; a line.
     ax : Axes, optional
         Where to draw.
     """
@@ -79,7 +82,7 @@ def plot_effects(
         _mark(ax, rows[treated], position + APART * both)
         if both:
             _mark(ax, rows[control], position - APART, face="white")
-    ax.axvline(0.0, color=GREY, lw=0.8)
+    ax.axvline(null, color=GREY, lw=0.8)
     ax.set_yticks(range(len(lines)), [literal(name) for name, *_ in reversed(lines)])
     ax.set_ylim(-0.5, len(lines) - 0.5)
     if twofold:
