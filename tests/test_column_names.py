@@ -11,7 +11,6 @@ import mlmed
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
 from mlmed.report.text import render_table
-from mlmed.results.scale_pictures import plot_prediction
 from tests.tolerances import SAME
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlmed.errors.MlmedWarning", "ignore::DeprecationWarning")
@@ -67,8 +66,8 @@ def test_a_predictor_called_like_a_column_of_predict_is_drawn(data, name, column
     pytest.importorskip("matplotlib").use("Agg")
     formulas = f"y ~ {column} + (1 | id)", f"~ {column}"
     table, others = renamed(data, formulas, column, name)
-    here = plot_prediction(mlmed.location_scale(*others, table).fit, name, points=4)
-    there = plot_prediction(mlmed.location_scale(*formulas, data).fit, column, points=4)
+    here = mlmed.location_scale(*others, table).plot.prediction(name, points=4)
+    there = mlmed.location_scale(*formulas, data).plot.prediction(column, points=4)
     for ours, theirs in zip(here, there, strict=True):
         assert ours.get_xlabel() == name
         (mine,), (other,) = ours.lines, theirs.lines

@@ -10,7 +10,6 @@ import pytest
 
 import mlmed
 from mlmed.errors import EffectError
-from mlmed.results.scale_pictures import plot_ranef
 
 #: The same arithmetic under other names of the columns.
 SAME = 1e-12
@@ -69,9 +68,9 @@ def test_location_scale_clusters(scales: tuple[mlmed.Results, mlmed.Results]) ->
     np.testing.assert_allclose(odd.ranef()[numbers], plain.ranef()[numbers], rtol=SAME, atol=SAME)
     lines = []
     for fit, name in ((odd, "location(sigma~x)"), (plain, "w")):
-        axes = plot_ranef(fit.fit, name)
-        assert "difference from the" in axes.get_ylabel()
-        lines.append(axes.lines[0].get_ydata())
+        (axes,) = fit.plot.ranef(name)
+        assert "difference from the" in " ".join(axes.get_xlabel().split())
+        lines.append(axes.lines[0].get_xdata())
     np.testing.assert_allclose(np.asarray(lines[0]), np.asarray(lines[1]), rtol=SAME, atol=SAME)
 
 

@@ -28,7 +28,7 @@ __all__ = [
     "choose_clusters",
     "cluster_lines",
     "conditional_table",
-    "given_note",
+    "held_note",
     "line_along",
     "observed_points",
     "own_values",
@@ -106,21 +106,24 @@ def _spaced(fitted: LmmFit, numbers: tuple[int, ...], variable: str, points: int
     return spaced(normalize(table[variable])[used], points)
 
 
-def given_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
-    """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
+def held_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
+    """Where everything else is held along a line: ``at w = 0.1, arm = tx; y given m = 2``; empty where nothing is.
 
-    The slope of x in the equation of y is then the direct effect. Of predictors in ``own`` every cluster has its own
-    value, and it is said where the population stands.
+    Of predictors in ``own`` every cluster has its own value, and it is said where the population stands. A response
+    that is a predictor (the mediator m of y) is said apart: the slope of x in the equation of y is the direct effect.
     """
-    notes = []
+    mediators = {number: given_responses(fitted, number) for number in line.numbers}
+    responses = {line.variable, *own}.union(*mediators.values())
+    values = {str(name): line.rows[name].iloc[0] for name in line.rows if name != line.variable}
+    others = {name: value for name, value in values.items() if name not in responses}
+    notes = [f"at {assigned(others, 3)}"] if others else []
     if len(own):
-        values = assigned({name: line.rows[name].iloc[0] for name in sorted(own)}, 3)
-        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {values}")
-    for number in line.numbers:
-        held = [name for name in given_responses(fitted, number) if name != line.variable and name not in own]
+        population = assigned({name: values[name] for name in sorted(own)}, 3)
+        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {population}")
+    for number, found in mediators.items():
+        held = {name: float(values[name]) for name in found if name != line.variable and name not in own}
         if held:
-            values = assigned({name: float(line.rows[name].iloc[0]) for name in held}, 3)
-            notes.append(f"{fitted.layout.equations[number].name} given {values}")
+            notes.append(f"{fitted.layout.equations[number].name} given {assigned(held, 3)}")
     return "; ".join(notes)
 
 

@@ -21,8 +21,6 @@ import pandas as pd
 
 import mlmed
 from mlmed.cli import main
-from mlmed.fit.quadrature import QuadratureFit
-from mlmed.results import scale_pictures
 
 __all__ = ["GROUPS", "KEYS", "Asked", "Refused", "ask", "compared", "fit", "known", "load", "run_command", "simulated"]
 
@@ -160,7 +158,7 @@ def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
         "table": found.table,
         "std_errors": found.std_errors,
         "differences": found.differences(found.sources[0]),
-        "picture": drawn(found.plot()),
+        "picture": drawn(found.plot()[0].figure),
         "text": str(found),
     }
 
@@ -289,25 +287,33 @@ def _sums(of: Fit) -> dict[str, Any]:
     return {"equations": list(of.result.equations), "n_clusters": of.result.n_clusters, "text": repr(of.result)}
 
 
+def _ranked(fit: Any) -> Any:
+    """Caterpillars; in the store those of a location-scale model lie, one effect alone, with ranks from 1."""
+    axes = fit.plot.ranef()
+    if "location_scale" not in dir(fit.plot):
+        return axes
+    ax = next((one for one in axes if one.get_title().startswith("sigma~")), axes[0])
+    for line in ax.lines:
+        x, y = map(np.asarray, line.get_data())
+        line.set_data(y + (len(y) > 2), x)
+    return ax
+
+
 #: Pictures by the lock's word: what draws them today.
 PICTURES: dict[str, Callable[..., Any]] = {
     "conditional": lambda fit, *args, **options: fit.plot.conditional(*args, **options),
     "correlations": lambda fit, **options: fit.plot.correlations(**options),
-    "ranef": lambda fit, *args, **options: (
-        scale_pictures.plot_ranef(fit.fit, *args, **options)
-        if isinstance(getattr(fit, "fit", None), QuadratureFit)
-        else fit.plot.ranef(*args, **options)
-    ),
+    "ranef": lambda fit: _ranked(fit),
     "spaghetti": lambda fit, *args, **options: fit.plot.spaghetti(*args, **options),
     "predictive": lambda fit, *args, kind="value", **options: fit.plot.predictive(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
     "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
     "influence": lambda fit, term: fit.influence().plot(term),
     "optimization": lambda fit: fit.optimization.plot(),
-    "effects": lambda fit, **options: fit.plot(**options),
+    "effects": lambda fit, **options: fit.plot.effects(**options),
     "sensitivity": lambda fit: fit.sensitivity().plot(),
-    "location-scale": lambda fit: scale_pictures.plot_location_scale(fit.fit),
-    "prediction": lambda fit, *args, **options: scale_pictures.plot_prediction(fit.fit, *args, **options),
+    "location-scale": lambda fit: fit.plot.location_scale(),
+    "prediction": lambda fit, *args, **options: fit.plot.prediction(*args, **options),
 }
 
 

@@ -1,10 +1,10 @@
-"""Pictures of location-scale models, and the tables that they are made from; each returns the axes it drew on."""
+"""What pictures of location-scale models show: clusters on the scale of the response or its sd, a line of new rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,16 +17,12 @@ from mlmed.fit.quadrature import QuadratureFit
 from mlmed.intervals.sdcor import sdcor_of
 from mlmed.options import check_level, check_text
 from mlmed.quadrature.posterior import NewColumns
-from mlmed.report.locscale_plots import plot_along, plot_ranked, plot_scatter
 from mlmed.results.grid import rows_along, spaced
-from mlmed.results.prediction import scale_predictions, scale_values
+from mlmed.results.prediction import scale_values
 from mlmed.results.tables import ranef_table, root_table
 from mlmed.text import listed, shorten
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["cluster_table", "line_along", "plot_location_scale", "plot_prediction", "plot_ranef", "scatter_data"]
+__all__ = ["chosen_effect", "cluster_table", "scale_line", "scatter_data"]
 
 Array = NDArray[np.float64]
 
@@ -55,7 +51,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """What ``plot_location_scale`` draws.
+    """What ``plot_scatter`` draws.
 
     Attributes
     ----------
@@ -71,81 +67,6 @@ class Scatter:
     line: pd.DataFrame
     labels: tuple[str, str]
     title: str
-
-
-def plot_ranef(fit: QuadratureFit, effect: str | None = None, *, level: float = 0.95) -> Axes:
-    """Clusters ranked by one of their effects, with intervals.
-
-    Parameters
-    ----------
-    effect : str, optional
-        Named as in ``ranef()``; by default the scale's first, otherwise the location's. Effects of the location are
-        differences from the population. Those of the scale are shown on the sd scale, with the fixed effect:
-        ``sigma~Intercept`` is the residual sd of a cluster, a slope its factor per unit.
-    level : float
-        Coverage of the intervals, a proportion.
-
-    Raises
-    ------
-    EffectError
-        Unknown effect.
-    """
-    first = fit.problem.structure.q if fit.problem.structure.d else 0
-    chosen = chosen_effect(fit, fit.random_names[first] if effect is None else effect)
-    table = cluster_table(fit, chosen, level=level)
-    return plot_ranked(table, group=fit.group_name, label=chosen.label, centre=chosen.centre, level=level)
-
-
-def plot_location_scale(fit: QuadratureFit, location: str | None = None, scale: str | None = None) -> Axes:
-    """Clusters' location effect against their residual sd, and the line that the model draws through them.
-
-    Parameters
-    ----------
-    location, scale : str, optional
-        Random effects, named as in ``ranef()``; by default the first of each.
-
-    Raises
-    ------
-    EffectError
-        Unknown effect, or the location or the scale has none.
-    """
-    data = scatter_data(fit, location, scale)
-    return plot_scatter(data.table, data.line, labels=data.labels, title=data.title)
-
-
-def plot_prediction(
-    fit: QuadratureFit,
-    variable: str,
-    *,
-    at: Mapping[str, Any] | None = None,
-    interval: str = "confidence",
-    level: float = 0.95,
-    points: Any = 100,
-) -> list[Axes]:
-    """Expected response and residual sd of the population over one predictor, with intervals; two panels.
-
-    Parameters
-    ----------
-    variable : str
-        A predictor of either formula.
-    at : mapping, optional
-        Values at which other predictors are held; by default their mean or first level.
-    interval : {"confidence", "prediction"}
-        Of the response, as in ``predict``.
-    level : float
-        Coverage of the intervals, a proportion.
-    points : int or sequence
-        Number of values over the range of a number, or the values; a factor has its levels.
-
-    Raises
-    ------
-    EffectError
-        Neither formula has the predictor.
-    """
-    level, line = check_level(level), line_along(fit, variable, at=at, points=points)
-    table = scale_predictions(fit, line, of="population", interval=interval, level=level, between=True)
-    response = fit.rows.equations[0].name
-    return plot_along(table, line[variable], variable=variable, response=response, interval=interval, level=level)
 
 
 def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
@@ -223,7 +144,7 @@ def scatter_data(fit: QuadratureFit, location: str | None, scale: str | None) ->
     return Scatter(table, line, (x.label, y.label), f"{term} = {row['estimate']:.2f}{limits}")
 
 
-def line_along(fit: QuadratureFit, variable: str, *, at: Mapping[str, Any] | None, points: Any) -> pd.DataFrame:
+def scale_line(fit: QuadratureFit, variable: str, *, at: Mapping[str, Any] | None, points: Any) -> pd.DataFrame:
     """Rows that differ in one predictor, over its range or its levels; all others typical, or as ``at`` has them.
 
     Raises
