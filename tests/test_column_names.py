@@ -66,8 +66,8 @@ def test_a_predictor_called_like_a_column_of_predict_is_drawn(data, name, column
     pytest.importorskip("matplotlib").use("Agg")
     formulas = f"y ~ {column} + (1 | id)", f"~ {column}"
     table, others = renamed(data, formulas, column, name)
-    here = mlmed.location_scale(*others, table).plot_prediction(name, points=4)
-    there = mlmed.location_scale(*formulas, data).plot_prediction(column, points=4)
+    here = mlmed.location_scale(*others, table).plot.prediction(name, points=4)
+    there = mlmed.location_scale(*formulas, data).plot.prediction(column, points=4)
     for ours, theirs in zip(here, there, strict=True):
         assert ours.get_xlabel() == name
         (mine,), (other,) = ours.lines, theirs.lines

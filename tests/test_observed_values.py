@@ -290,7 +290,7 @@ def test_steps_in_other_modes(scale: pd.DataFrame) -> None:
     """Two regressions, and the curve of a location-scale model."""
     paths = mlmed.piecewise("m ~ x*I(k == 2) + (1 | id)", OUTCOME.format("x"), scale, treatment="x")
     spread = mlmed.location_scale("m ~ x + I(k == 2) + (1 | id)", "~ x", scale)
-    for ask in (lambda: paths.effects(at={"k": 9}), lambda: spread.plot_prediction("x", at={"k": 9})):
+    for ask in (lambda: paths.effects(at={"k": 9}), lambda: spread.plot.prediction("x", at={"k": 9})):
         with pytest.raises(EffectError, match="at gives k the value 9, but k has 0, 1, 2 and 3"):
             ask()
 

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 
 import mlmed
-from mlmed.effects.catalogue import NoEffects
 from mlmed.errors import MlmedError, MlmedWarning
 from mlmed.fit.lmm import LmmFit
 from mlmed.simulate import BPGTruth
@@ -113,11 +112,14 @@ def without_numbers(text: str) -> str:
 
 def tables_of(fit: Any) -> dict[str, pd.DataFrame]:
     """What has numbers and notes, by name."""
-    alone = not hasattr(fit, "effects") or isinstance(getattr(fit, "catalogue", None), NoEffects)
-    found = {"tidy": fit.tidy()} if alone else {"effects": fit.effects()}
-    if isinstance(fit, mlmed.Results):
-        found |= {"tidy": fit.tidy(), "varcorr": fit.varcorr(), "robust": fit.tidy(vcov="CR2")}
-        found |= {"joint": fit.tidy(vcov="joint"), "df": fit.tidy(ddf="satterthwaite")}
+    if not isinstance(fit, mlmed.Results):
+        return {"effects": fit.effects()}
+    found = {"tidy": fit.tidy(), "varcorr": fit.varcorr()}
+    if fit.catalogue.school != "mixed":
+        found["effects"] = fit.effects()
+    if isinstance(fit.fit, LmmFit):
+        found |= {"robust": fit.tidy(vcov="CR2"), "joint": fit.tidy(vcov="joint")}
+        found["df"] = fit.tidy(ddf="satterthwaite")
     return found
 
 
@@ -133,10 +135,9 @@ def decisions(
             return {"refused": without_numbers(f"{type(error).__name__}: {error}"), "text": str(error)}, {}
         tables = tables_of(fit)
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
-    if isinstance(fit, mlmed.Results | mlmed.LocationScaleResults):
+    if isinstance(fit, mlmed.Results):
         found |= {"certified": fit.converged, "singular": fit.is_singular}
-    if isinstance(fit, mlmed.Results) and isinstance(fit.fit, LmmFit):
-        found["rank"] = fit.fit.optimum.rank
+        found["rank"] = getattr(getattr(fit.fit, "optimum", None), "rank", None)
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

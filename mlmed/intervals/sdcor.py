@@ -16,11 +16,13 @@ from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_cova
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, Called, parameter_names, qualified, residual_names, variance_floor
 from mlmed.fit.protocol import Kind
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
 __all__ = [
+    "NUMBERS",
     "correlations_table",
     "entry_behind",
     "fit_sdcor_quantities",
@@ -85,6 +87,14 @@ def _(fit: SystemFit) -> dict[str, Quantity]:
         own = fit_sdcor_quantities(one, one.estimates, called=[prefix]) if isinstance(one, LmmFit) else {}
         found |= {term: quantity.among(width, part) for term, quantity in own.items()}
     return found
+
+
+@sdcor_of.register
+def _(fit: QuadratureFit) -> dict[str, Quantity]:
+    at = np.array(fit.estimates.cov_at, dtype=np.intp).reshape(-1, 2)
+    return sdcor_quantities(
+        linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
+    )
 
 
 def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:

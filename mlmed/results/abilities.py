@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from mlmed.errors import EffectError
 
-__all__ = ["Held", "can", "never", "only"]
+__all__ = ["Held", "can", "only"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -30,35 +30,34 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
 
     Parameters
     ----------
-    *kinds : type
-        Classes of fits, or of catalogues, that have it.
+    *kinds : type or single-dispatch function
+        Classes of fits, or of catalogues, that have it, or a function that has an own version for each of these.
     """
-    has = " or ".join(getattr(kind, "kind", "") or f"mlmed.{kind.school}" for kind in kinds)
-    return _limited(lambda held: _is_of(held, kinds), f"belongs to {has}")
 
-
-def never(*kinds: Any) -> Callable[[Method], Method]:
-    """Refuse a method for fits of these kinds."""
-    return _limited(lambda held: not _is_of(held, kinds), "is of fits with random effects")
-
-
-def _limited(has: Callable[[Held], bool], where: str) -> Callable[[Method], Method]:
     def limited(function: Method) -> Method:
         @wraps(function)
         def method(self: Held, *args: Any, **options: Any) -> Any:
-            if not has(self):
-                remedy = _remedy(self.fit, function.__name__)
-                raise EffectError(f"{function.__name__} {where}; this is {self.fit.kind}{remedy}")
+            if not _has(self, kinds):
+                has = " or ".join(getattr(kind, "kind", "") or f"mlmed.{kind.school}" for kind in _classes(kinds))
+                raise EffectError(
+                    f"{function.__name__} belongs to {has}; this is {self.fit.kind}"
+                    f"{_remedy(self.fit, function.__name__)}"
+                )
             return function(self, *args, **options)
 
-        method.__dict__["has"] = has
+        method.__dict__["kinds"] = kinds
         return method  # type: ignore[return-value]
 
     return limited
 
 
-def _is_of(held: Held, kinds: tuple[Any, ...]) -> bool:
-    return isinstance(held.fit, kinds) or isinstance(held.catalogue, kinds)
+def _has(held: Held, kinds: tuple[Any, ...]) -> bool:
+    return isinstance(held.fit, _classes(kinds)) or isinstance(held.catalogue, _classes(kinds))
+
+
+def _classes(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Classes, also those that functions are registered for by now."""
+    return tuple(one for kind in kinds for one in getattr(kind, "registry", (kind,)) if one is not object)
 
 
 def _remedy(fit: Any, name: str) -> str:
@@ -69,5 +68,5 @@ def _remedy(fit: Any, name: str) -> str:
 def can(attribute: Any, held: Held) -> bool:
     """Whether results have what an attribute of their class gives."""
     function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
-    has: Callable[[Held], bool] | None = getattr(function, "has", None)
-    return has is None or has(held)
+    kinds = getattr(function, "kinds", None)
+    return kinds is None or _has(held, kinds)

@@ -14,7 +14,9 @@ from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit, equation_of
+from mlmed.results.tables import about
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
 
@@ -106,16 +108,16 @@ def _(fit: PlainFit) -> dict[str, Any]:
 
 
 def _of_whole(fit: Fit) -> dict[str, Any]:
-    return {
-        "method": fit.method,
-        "nobs": fit.nobs,
-        "n_clusters": len(fit.clusters),
-        "cluster": fit.group_name,
-        "llf": plain(fit.llf),
-        "converged": fit.converged,
-        "is_singular": fit.is_singular,
-        "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],
-    }
+    found = {name: plain(value) for name, value in about(fit).items()}
+    dropped = [note.text for note in fit.notes if note.code == "rows-left-out"]
+    return {**found, "cluster": fit.group_name, "dropped": dropped}
+
+
+@document_of.register
+def _(fit: QuadratureFit) -> dict[str, Any]:
+    found = {name: plain(value) for name, value in about(fit).items()}
+    dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
+    return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -14,12 +14,13 @@ from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit
 from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
 from mlmed.results import exported, inference, rows, separate, tables
-from mlmed.results.abilities import can, never, only
+from mlmed.results.abilities import can, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
 
@@ -200,18 +201,19 @@ class Results:
         return self.vcov(which="fixed")
 
     @property
-    @never(SystemFit, PlainFit)
+    @only(LmmFit, QuadratureFit)
     def G(self) -> pd.DataFrame:
         """Covariance matrix of the random effects."""
         return self.fit.G
 
     @property
-    @never(SystemFit)
+    @only(LmmFit, PlainFit)
     def Sigma(self) -> pd.DataFrame:
         """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
 
     @property
+    @only(LmmFit, PlainFit)
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")

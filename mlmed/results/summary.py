@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit, boundary_text, certified_text, empty_text, starts_text
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.intervals.sdcor import headline_correlations
-from mlmed.numerics.certificate import Certificate
+from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
 from mlmed.results.document import interval_entry
-from mlmed.results.tables import fixed_table, variance_table
+from mlmed.results.tables import about, fixed_table, root_table, variance_table
 
-__all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary"]
-
-#: What the equation without the mediator is called.
-TITLES = {"reduced": "Path c"}
+__all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary", "scale_summary"]
 
 
 @singledispatch
@@ -52,7 +52,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     )
     n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
-        *headed(title or "Linear mixed model", header(fitted)),
+        *titled(title or "Linear mixed model", fitted),
         "",
         f"Fixed effects ({intervals_named(vcov, level, ddf)})",
         render_table(fixed, statistic=letter(ddf)),
@@ -69,34 +69,19 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
 
 @native_summary.register
 def _(fit: SystemFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
-    pairs = []
-    if fit.levels is not None:
-        text = f"{fit.design} (levels of treatment, mediator, outcome; clusters: {fit.group_name})"
-        pairs.append(("Design", text))
-    names = {role: TITLES.get(role, role.capitalize()) for role in fit.components}
-    for role, one in fit.components.items():
-        pairs += [(names[role], equation_of(one).text), ("", how_fitted(one))]
-    left_out = [note.text for one in fit.components.values() for note in one.notes if note.code == "rows-left-out"]
-    pairs += [("Left out", text) for text in dict.fromkeys(left_out)]
-    lines = headed(title or "Equations that are fitted apart", pairs)
+    lines = titled(title or "Equations that are fitted apart", fit)
     lines += [] if fit.levels is None else ["", "Levels", render_table(fit.levels)]
     for role, one in fit.components.items():
-        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})"]
+        lines += ["", f"{_role(role)}: fixed effects ({intervals_named(vcov, level, ddf)})"]
         lines.append(_coefficients(one, vcov=vcov, level=level, ddf=ddf))
     return "\n".join(lines)
 
 
 @native_summary.register
 def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
-    rows = ("Clusters", f"{fit.nobs} ({fit.unit_name}; each counts once)") if fit.unit_name else ("Rows", str(fit.nobs))
-    pairs = [("Equation", fit.equation.text), rows]
-    if fit.family == "linear":
-        text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
-        pairs.append(("Residual", text))
-    pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
     own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
     heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
-    return "\n".join([*headed(title or own, pairs), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
+    return "\n".join([*titled(title or own, fit), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
 
 
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
@@ -106,9 +91,9 @@ def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
     return render_table(table, statistic=letter(ddf))
 
 
-def headed(title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The first lines of a summary."""
-    return [title, "=" * len(title), render_pairs(pairs)]
+def _role(name: str) -> str:
+    """What a component is called."""
+    return "Path c" if name == "reduced" else name.capitalize()
 
 
 def intervals_named(vcov: str, level: float, ddf: str) -> str:
@@ -128,6 +113,44 @@ def how_fitted(fit: LmmFit | PlainFit) -> str:
     if fit.is_singular:
         words += ", boundary (singular) fit"
     return words if fit.converged else f"{words}, NOT CERTIFIED (see docs/convergence.md)"
+
+
+def scale_summary(
+    fit: QuadratureFit,
+    effects: pd.DataFrame,
+    *,
+    title: str,
+    vcov: str,
+    level: float,
+    ddf: str,
+    asked: Mapping[str, Any],
+) -> str:
+    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
+    fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
+    p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
+    interval, given = interval_entry(asked).values()
+    drawn = "" if interval == "delta" else f" ({', '.join([interval, *(f'{k} {v}' for k, v in given.items())])})"
+    lines = [
+        *titled(title, fit),
+        "",
+        f"Location: fixed effects ({percent})",
+        render_table(fixed.iloc[:p]),
+        "",
+        "Scale: fixed effects on the log residual sd",
+        render_table(fixed.iloc[p:]),
+        "",
+        f"Scale effects on the sd scale{drawn}",
+        render_table(effects.drop(columns=["statistic", "p_value"])),
+        "",
+        f"Random effects by {fit.group_name}: standard deviations and correlations",
+        render_table(root_table(fit, vcov=vcov, level=level).drop(columns="group")),
+    ]
+    return "\n".join(lines)
+
+
+def titled(title: str, fit: Any) -> list[str]:
+    """What stands above the tables of every summary."""
+    return [title, "=" * len(title), render_pairs(header(fit))]
 
 
 def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:
@@ -171,16 +194,21 @@ def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["group", "statistic", "df", "p_value"])
 
 
-def header(fitted: LmmFit) -> list[tuple[str, str]]:
-    """Name and value of everything above the tables."""
+@singledispatch
+def header(fit: Any) -> list[tuple[str, str]]:
+    """Name and value of everything above the tables; each kind of fit has its own."""
+    raise EffectError(f"{fit.kind} has no summary of its own")
+
+
+@header.register
+def _(fitted: LmmFit) -> list[tuple[str, str]]:
     equations, nobs = fitted.layout.equations, fitted.working.problem.nobs
     rows = fitted.grams.rows_per_cluster
     pairs = [("Equations" if len(equations) > 1 else "Equation", fitted.spec.equations[0].text)]
     pairs += [("", equation.text) for equation in fitted.spec.equations[1:]]
     by_equation = ", ".join(f"{e.name} {n}" for e, n in zip(equations, nobs, strict=True))
     pairs.append(("Observations", f"{fitted.nobs} ({by_equation})" if len(equations) > 1 else str(fitted.nobs)))
-    spread = f"{rows.min()} to {rows.max()} rows, mean {rows.mean():.1f}"
-    pairs.append(("Clusters", f"{len(rows)} ({fitted.group_name}; {spread})"))
+    pairs.append(("Clusters", f"{len(rows)} ({fitted.group_name}; {_spread(rows)})"))
     label = "REML; log restricted-likelihood" if fitted.reml else "ML; log-likelihood"
     criteria = f"AIC {fitted.aic:.2f}, BIC {fitted.bic:.2f}"
     pairs.append(("Method", f"{label} {fitted.estimates.loglik:.5f}, {criteria}"))
@@ -202,6 +230,70 @@ def _optimum_line(fitted: LmmFit) -> str:
     certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
     evidence = f"{certified_text(fitted)}: {evidence_text(certificate)}"
     return f"{evidence}; {len(steps)} evaluations; {starts_text(searched)}"
+
+
+@header.register
+def _(fit: QuadratureFit) -> list[tuple[str, str]]:
+    first, second = fit.rows.equations
+    sizes, row = np.bincount(fit.rows.codes), about(fit)
+    spread = _spread(sizes)
+    if fit.rows.scale.random_names and sizes.min() == 1:
+        spread += f"; {int((sizes == 1).sum())} with 1 row, which says nothing of its own residual sd"
+    certificate = fit.optimum.certificate
+    word = "certified" if fit.converged else f"NOT CERTIFIED: {certificate.complaint}"
+    pairs = [
+        ("Location", first.text),
+        ("Scale", f"~ {second.right}"),
+        ("Observations", str(fit.nobs)),
+        ("Clusters", f"{len(sizes)} ({fit.group_name}; {spread})"),
+        ("Method", f"ML; log-likelihood {fit.llf:.5f}, AIC {row['aic']:.2f}, BIC {row['bic']:.2f}"),
+        ("Quadrature", _quadrature(fit)),
+        ("Optimum", f"{word}; {evidence_text(certificate)}; {fit.optimum.evaluations} evaluations"),
+    ]
+    if fit.is_singular:
+        rank = f"{fit.estimates.rank} of {len(fit.estimates.G)}"
+        pairs.append(("Boundary", f"boundary (singular) fit: G has rank {rank}; see docs/singular.md"))
+    if fit.rows.dropped is not None:
+        pairs.append(("Left out", str(fit.rows.dropped)))
+    return pairs
+
+
+@header.register
+def _(fit: SystemFit) -> list[tuple[str, str]]:
+    pairs, left_out = [], dict.fromkeys(text for one in fit.components.values() for text in _left_out(one))
+    if fit.levels is not None:
+        text = f"{fit.design} (levels of treatment, mediator, outcome; clusters: {fit.group_name})"
+        pairs.append(("Design", text))
+    for role, one in fit.components.items():
+        pairs += [(_role(role), equation_of(one).text), ("", how_fitted(one))]
+    return [*pairs, *(("Left out", text) for text in left_out)]
+
+
+@header.register
+def _(fit: PlainFit) -> list[tuple[str, str]]:
+    rows = ("Clusters", f"{fit.nobs} ({fit.unit_name}; each counts once)") if fit.unit_name else ("Rows", str(fit.nobs))
+    pairs = [("Equation", fit.equation.text), rows]
+    if fit.family == "linear":
+        text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
+        pairs.append(("Residual", text))
+    return [*pairs, *(("Left out", text) for text in _left_out(fit))]
+
+
+def _left_out(fit: Any) -> list[str]:
+    return [note.text for note in fit.notes if note.code == "rows-left-out"]
+
+
+def _spread(rows: NDArray[np.integer]) -> str:
+    return f"{rows.min()} to {rows.max()} rows, mean {rows.mean():.1f}"
+
+
+def _quadrature(fit: QuadratureFit) -> str:
+    d = fit.problem.structure.d
+    if d == 0:
+        return "none needed: no scale random effects, the likelihood is exact"
+    change = abs(fit.optimum.certificate.value(NODE_CHANGE))
+    grid = f"{fit.nodes} adaptive nodes" if d == 1 else f"{fit.nodes} x {fit.nodes} adaptive nodes"
+    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.1e}"
 
 
 def evidence_text(certificate: Certificate) -> str:

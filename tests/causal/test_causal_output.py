@@ -192,10 +192,10 @@ def test_plot(mixed):
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    ax = fitted("linear", "probit").plot("monte-carlo", n=100, seed=1)
+    ax = fitted("linear", "probit").plot.effects("monte-carlo", n=100, seed=1)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Total effect", "ADE", "ACME"]
     assert {text.get_text() for text in ax.get_legend().get_texts()} == {"treated", "control"}
-    assert mixed.plot().get_legend() is None
+    assert mixed.plot.effects().get_legend() is None
     plt.close("all")
 
 

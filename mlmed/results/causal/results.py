@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,17 +19,14 @@ from mlmed.effects.uncertainty import Contrasts
 from mlmed.fit.lmm import LmmFit
 from mlmed.names import labelled
 from mlmed.options import CausalInterval, Of, own_words
-from mlmed.report.causal_plots import plot_effects
 from mlmed.report.text import as_html
 from mlmed.results.causal.effects import CausalEffects
 from mlmed.results.causal.sensitivity import SensitivityResults, sensitivity_of
 from mlmed.results.causal.tables import coefficient_table
-from mlmed.results.causal.text import Shown, document, shown_values, summary_text
+from mlmed.results.causal.text import Shown, document, summary_text
 from mlmed.results.document import flat_table, interval_entry
+from mlmed.results.plots import Plots
 from mlmed.results.results import Results
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 __all__ = ["CausalResults"]
 
@@ -157,21 +154,10 @@ class CausalResults(CausalEffects):
         """Effects and coefficients below each other (what ``mlmed causal --format csv`` prints)."""
         return flat_table(self.sections(interval, level=level, **options))
 
-    @own_words
-    def plot(
-        self,
-        interval: CausalInterval | None = None,
-        *,
-        level: float = 0.95,
-        **options: Any,
-    ) -> Axes:
-        """ACME, ADE and total effect with their intervals, control and treated side by side (extra ``plots``).
-
-        All options are those of ``effects``.
-        """
-        table = self.effects(interval, level=level, **options)
-        values = " to ".join(shown_values(self.contrast))
-        return plot_effects(table, title=f"{self.treatment}: {values}, {100 * level:g}% intervals")
+    @property
+    def plot(self) -> Plots:
+        """Pictures (extra ``plots``): ``fit.plot.effects()``."""
+        return Plots(self)
 
     def __repr__(self) -> str:
         chain = f"{self.treatment} -> {self.mediator.name} -> {self.outcome.name}"
