@@ -131,8 +131,8 @@ class NoEffects(Catalogue):
         raise EffectError("a model without treatment and mediator has no effects; fit it with mlmed.mediate")
 
     def title(self, fit: Any) -> str:
-        """What a summary calls such a fit."""
-        return "Linear mixed model"
+        """None: the fit has its own."""
+        return ""
 
 
 def parameter_quantities(fit: Fit) -> dict[str, Quantity]:

@@ -11,8 +11,11 @@ import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
@@ -89,6 +92,39 @@ def _(fit: QuadratureFit) -> dict[str, Any]:
     found = {name: plain(value) for name, value in about(fit).items()}
     dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
     return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
+
+
+@document_of.register
+def _(fit: SystemFit) -> dict[str, Any]:
+    levels = {} if fit.levels is None else {"design": fit.design, "levels": fit.levels.to_dict("records")}
+    return {
+        "schema": SCHEMA,
+        "equations": [equation_of(one).text for one in fit.components.values()],
+        **_of_whole(fit),
+        **levels,
+        "components": {
+            role: {"equation": equation_of(one).text, "prefix": prefix, "kind": one.kind, **_of_whole(one)}
+            for (role, one), prefix in zip(fit.components.items(), fit.prefixes, strict=True)
+        },
+    }
+
+
+@document_of.register
+def _(fit: PlainFit) -> dict[str, Any]:
+    return {"schema": SCHEMA, "equations": [fit.equation.text], "family": fit.family, **_of_whole(fit)}
+
+
+def _of_whole(fit: Fit) -> dict[str, Any]:
+    return {
+        "method": fit.method,
+        "nobs": fit.nobs,
+        "n_clusters": len(fit.clusters),
+        "cluster": fit.group_name,
+        "llf": plain(fit.llf),
+        "converged": fit.converged,
+        "is_singular": fit.is_singular,
+        "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],
+    }
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

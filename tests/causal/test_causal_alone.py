@@ -69,7 +69,9 @@ def test_effects_of_a_treatment_of_one_cluster(data, name):
     assert groups[INFERENCE].isna().all().all()
     assert groups["note"].str.contains("without cluster 3 \\(id\\)").all()
     tidy = fit.tidy().set_index("term")
-    assert tidy.index[tidy["std_error"].isna()].tolist() == [term for term in tidy.index if term.endswith(("~one", ":one"))]
+    assert tidy.index[tidy["std_error"].isna()].tolist() == [
+        term for term in tidy.index if term.endswith(("~one", ":one"))
+    ]
     assert json.loads(fit.to_json())["effects"][0]["std_error"] is None
     assert "without cluster 3 (id)" in " ".join(fit.summary().split())
     plain = ask(first, second, data, treatment="one", **options).effects()  # model-based errors exist
