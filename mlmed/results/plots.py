@@ -7,7 +7,7 @@ caption says what is held at which value, how much intervals cover, and how many
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.resampling import source_of
 from mlmed.intervals.sdcor import correlations_table
+from mlmed.notes import joined
 from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
 from mlmed.report.plots.axes import intervals_of, new_panels
 from mlmed.report.plots.diagnostics import plot_scatter
@@ -85,7 +87,7 @@ class Plots:
     @property
     def catalogue(self) -> Any:
         """What effects it has."""
-        return getattr(self.results, "catalogue", NoEffects())  # location_scale and causal have none yet
+        return getattr(self.results, "catalogue", NoEffects())  # causal has none yet
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
@@ -160,16 +162,15 @@ class Plots:
         there = [str(term) for term in table["term"]]
         twofold = terms is None and {term for line in TWOFOLD for term in line[1:] if term} <= set(there)
         lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
-        drawn = f"{options['n']:,} draws" if "n" in options else ""
-        how = "" if interval is None else str(interval)
-        first = ", ".join(filter(None, [self._contrast(), intervals_of(level, how, drawn)]))
+        first = ", ".join(filter(None, [self._contrast(), intervals_of(level, *self._made_by(interval, options))]))
         at, drawn_terms = options.get("at"), {term for line in lines for term in line[1:]}
         known = self._quantities(at)
         kinds = {known[term].kind for term in drawn_terms if term in known}
         label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
         if kinds & {"sd", "factor"}:
             label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
-        held = _places([known[term] for term in drawn_terms if term in known]) or (f"at {assigned(at)}" if at else "")
+        places = _places([known[term] for term in drawn_terms if term in known])
+        held = joined(f"at {assigned(at)}" if at and (twofold or not places) else "", places)
         return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
 
     def _contrast(self) -> str:
@@ -178,11 +179,21 @@ class Plots:
         contrast = getattr(owner, "contrast", None)
         return "" if contrast is None else f"{owner.treatment}: {' to '.join(map(display_level, contrast))}"
 
+    def _made_by(self, interval: Any, options: Mapping[str, Any]) -> Iterator[str]:
+        """How intervals are made, and of how many draws."""
+        if interval is not None:
+            name = str(getattr(interval, "name", interval))
+            usual = self.catalogue.intervals.get(name, {}).get("n")
+            n = getattr(interval, "n", options.get("n", usual))
+            yield name
+            yield "" if n is None else f"{n:,} draws"
+
     def _quantities(self, at: Mapping[str, Any] | None) -> Mapping[str, Quantity]:
         """The effects, which say where they are taken."""
         return {} if isinstance(self.catalogue, NoEffects) else self.catalogue.effects(self.fit, at).quantities
 
     @own_words
+    @only(source_of)
     def bootstrap(
         self,
         term: str | None = None,
@@ -213,7 +224,8 @@ class Plots:
         EffectError
             Unknown term, or whatever ``bootstrap`` refuses.
         """
-        return self.results.bootstrap(n, seed=seed, **options).plot(term, ends=ends, level=level, ax=ax)
+        found = inference.bootstrap(self, n, seed=seed, **options)
+        return found.plot(term, ends=ends, level=level, ax=ax)
 
     @only(LmmFit)
     def profile(

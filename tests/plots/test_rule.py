@@ -143,6 +143,8 @@ def test_captions_say_what_is_held(fits: dict[str, Any]) -> None:
     assert paths.plot.effects("monte-carlo", n=200, seed=1, at=at, level=0.9).get_title() == (
         "90% intervals, monte-carlo, 200 draws\nat w = 1.5"
     )
+    usual = paths.plot.effects("monte-carlo", seed=1).get_title().split("\n")[0]
+    assert usual == "95% intervals, monte-carlo, 20,000 draws"
     assert paths.plot.effects(terms="a").get_title() == "95% intervals"  # x -> m has no moderator
     assert "at w = 1.5" in paths.plot.profile("indirect", points=4, at=at).get_title()
     assert "at w" not in paths.plot.profile("a", points=4, at=at).get_title()
