@@ -278,7 +278,11 @@ def test_moderators_of_effects_that_do_not_exist(dataset):
     data["q"] = np.arange(len(data)) % 3
     fit = mlmed.mediate("m ~ x + (1 | id)", "y ~ m*x + q + (1 | id)", data)
     assert fit.effects_reason
-    for call in (lambda at: fit.bootstrap(5, seed=1, at=at), lambda at: fit.influence(at=at), fit.quantities):
+    for call in (
+        lambda at: fit.bootstrap(5, seed=1, at=at),
+        lambda at: fit.influence(at=at),
+        lambda at: fit.nlcom("a*b", at=at),
+    ):
         with pytest.raises(EffectError, match=r"the model defines none: .*depends on x"):
             call({"q": 1})
     assert list(fit.bootstrap(2, seed=1).draws.columns) == fit.names

@@ -13,12 +13,14 @@ from scipy.optimize import minimize
 
 import mlmed
 from mlmed.errors import BoundaryWarning, EffectError
+from mlmed.intervals.functions import quantity_of
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import find_end
 from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.objective import objective_for
 from mlmed.lmm.optimum import coordinates
 from mlmed.lmm.pull import psi_map, pulled_optimum
+from mlmed.results.inference import moving
 from tests.models import MEDIATOR, OUTCOME
 
 #: Drop of the log-likelihood at an end of a 95% interval.
@@ -161,7 +163,7 @@ def test_level_and_curve(fit):
 
 
 def test_the_ends_do_not_depend_on_the_first_guess(fit):
-    profiler = profiler_of(fit.fit, fit.quantity_at("indirect"))
+    profiler = profiler_of(fit.fit, quantity_of("indirect", moving(fit), fit.fit.estimates))
     from dataclasses import replace
 
     expected = find_end(profiler, 1, level=0.95).value
@@ -177,7 +179,7 @@ def shipped():
 
 def test_the_slope_is_that_of_the_drop(shipped):
     """Of both sides, against differences of the profile itself."""
-    profiler = profiler_of(shipped.fit, shipped.quantity_at("var(X)"))
+    profiler = profiler_of(shipped.fit, quantity_of("var(X)", moving(shipped), shipped.fit.estimates))
     for side in (-1.0, 1.0):
         centre = profiler.estimate + side * profiler.unit
         low, at, high = (
@@ -196,7 +198,7 @@ def test_an_end_takes_few_fits(shipped, term, monkeypatch):
         made.append(arguments)
         return pulled_optimum(*arguments, **options)
 
-    profiler = profiler_of(shipped.fit, shipped.quantity_at(term))
+    profiler = profiler_of(shipped.fit, quantity_of(term, moving(shipped), shipped.fit.estimates))
     monkeypatch.setattr("mlmed.intervals.profile_search.pulled_optimum", counted)
     for side in (-1, 1):
         made.clear()

@@ -212,6 +212,7 @@ class Results:
 
     # -- effects and what else follows -----------------------------------------------------------------------
 
+    effects_reason = cached_property(inference.effects_reason)
     effects = inference.effects
     nlcom = inference.nlcom
     profile = inference.profile

@@ -19,11 +19,13 @@ from mlmed.effects.draws import draw_interval
 from mlmed.errors import MlmedWarning
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import psi
+from mlmed.intervals.functions import quantity_of
 from mlmed.intervals.profile import profiler_of
 from mlmed.intervals.profile_search import find_end
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.optimum import optimize
 from mlmed.lmm.working import build_working
+from mlmed.results.inference import moving
 from mlmed.results.results import Results
 
 __all__ = ["TERMS", "fit", "study_of"]
@@ -62,13 +64,16 @@ def fit(data: pd.DataFrame) -> Results:
 
 
 def _delta(results: Results, rng: np.random.Generator) -> Found:
-    quantities, found = results.effect_quantities(), {}
+    known = results.catalogue.effects(results.fit)
+    quantities, found = known.quantities, {}
     for kind in ("block", "joint"):
         V = results.fit.vcov(kind)
         errors = np.array([std_error(quantities[term], V) for term in TERMS])
         estimates = np.array([quantities[term].estimate for term in TERMS])
         found[f"delta, {kind}"] = np.column_stack([estimates - Z * errors, estimates + Z * errors, errors])
-        draws = results.effect_functions().monte_carlo(psi(results.fit), V, n=MONTE_CARLO_DRAWS, rng=rng)
+        draws = results.catalogue.effects(results.fit).forms.monte_carlo(
+            psi(results.fit), V, n=MONTE_CARLO_DRAWS, rng=rng
+        )
         rows = [draw_interval(draws[term], quantities[term].estimate, level=LEVEL) for term in TERMS]
         found[f"monte-carlo, {kind}"] = np.array([(row.low, row.high, row.std_error) for row in rows])
     return found
@@ -76,7 +81,7 @@ def _delta(results: Results, rng: np.random.Generator) -> Found:
 
 def _profile(results: Results, rng: np.random.Generator) -> Found:
     rows = np.full((len(TERMS), 3), np.nan)
-    profiler = profiler_of(results.fit, results.quantity_at("indirect"))
+    profiler = profiler_of(results.fit, quantity_of("indirect", moving(results), results.fit.estimates))
     rows[TERMS.index("indirect"), :2] = [find_end(profiler, side, level=LEVEL).value for side in (-1, 1)]
     return {"profile": rows}
 
@@ -120,7 +125,7 @@ def study_of(name: str, data: pd.DataFrame, rng: np.random.Generator) -> dict[st
         results = fit(data)
         fitted = time.perf_counter()
         found = STUDIES[name](results, rng)
-    quantities = results.effect_quantities()
+    quantities = results.catalogue.effects(results.fit).quantities
     return {
         "estimates": np.array([quantities[term].estimate for term in TERMS]),
         "singular": results.is_singular,
