@@ -15,7 +15,7 @@ from mlmed.effects.average import ClusterSlopes
 from mlmed.effects.catalogue import IntervalOptions
 from mlmed.effects.delta import said_of, std_error
 from mlmed.effects.moderators import refuse_unreached
-from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, Counterfactual, all_effects, contrast_effects
+from mlmed.effects.potential import CONTRASTS, RATIOS, Counterfactual, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.redrawn import source_of_chain
 from mlmed.effects.setting import Chain, Question, Rows
@@ -23,7 +23,7 @@ from mlmed.effects.slopes import as_number
 from mlmed.effects.uncertainty import Contrasts, Law, contrast_covariance, draw_contrasts, slopes_at
 from mlmed.errors import EffectError
 from mlmed.fit.resampling import Plan, Source
-from mlmed.fit.system import SystemFit
+from mlmed.fit.same_rows import SameRowsFit
 from mlmed.lmm.vcov import Vcov
 from mlmed.names import labelled
 from mlmed.notes import joined
@@ -296,17 +296,17 @@ class CounterfactualCatalogue:
         """What each kind of interval can be told."""
         return INTERVALS
 
-    def label(self, fit: SystemFit) -> str:
+    def label(self, fit: SameRowsFit) -> str:
         """What a comparison calls such a fit."""
         return "potential outcomes"
 
-    def chain(self, fit: SystemFit) -> Chain:
+    def chain(self, fit: SameRowsFit) -> Chain:
         """Both fits, the treatment and the two values of it."""
         return Chain.of(fit, self.treatment, self.contrast)
 
     def effects(
         self,
-        fit: SystemFit,
+        fit: SameRowsFit,
         at: Mapping[str, Any] | None = None,
         *,
         of: str | None = None,

@@ -19,7 +19,8 @@ from mlmed.effects.uncertainty import Law, compared
 from mlmed.errors import FormulaError
 from mlmed.fit.glm import Grouping, PlainFit
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.system import Component, SystemFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
+from mlmed.fit.system import Component, equation_of
 from mlmed.fit.vcov import lost_along, too_few
 from mlmed.formula import Equation
 from mlmed.lmm.ranef import ModeLaw
@@ -79,12 +80,12 @@ class Part(Compact):
     @property
     def family(self) -> str:
         """Of its response."""
-        return self.fit.family if isinstance(self.fit, PlainFit) else "linear"
+        return family_of(self.fit)
 
     @property
     def equation(self) -> Equation:
         """What was asked."""
-        return self.fit.equation if isinstance(self.fit, PlainFit) else self.fit.spec.equations[0]
+        return equation_of(self.fit)
 
     @property
     def name(self) -> str:
@@ -187,7 +188,7 @@ class Chain(Compact):
     grouping: Grouping | None
 
     @classmethod
-    def of(cls, fit: SystemFit, treatment: str, contrast: tuple[Any, Any]) -> Chain:
+    def of(cls, fit: SameRowsFit, treatment: str, contrast: tuple[Any, Any]) -> Chain:
         """The chain of two fitted equations with the same rows."""
         assert fit.rows is not None
         mediator, outcome = (_part(fit.components[role], fit.rows.table) for role in ("mediator", "outcome"))

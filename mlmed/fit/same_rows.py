@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from mlmed.data.levels import levels_of
 from mlmed.errors import DataError
 from mlmed.fit.glm import Grouping, PlainFit
 from mlmed.fit.lmm import LmmFit, fit_model
+from mlmed.fit.system import Component, SystemFit, equation_of
 from mlmed.formula import Equation
 from mlmed.glm.family import BINARY
 from mlmed.glm.fit import fit_glm
@@ -23,7 +24,7 @@ from mlmed.notes import Note
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
-__all__ = ["SharedRows", "fit_on", "level_notes", "shared_rows"]
+__all__ = ["SameRowsFit", "SharedRows", "family_of", "fit_on", "level_notes", "shared_rows"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -44,8 +45,61 @@ class SharedRows(Compact):
     dropped: Dropped | None
     grouping: Grouping | None
 
-    def __len__(self) -> int:
-        return len(self.table)
+
+@dataclass(frozen=True, repr=False)
+class SameRowsFit(SystemFit):
+    """Mediator and outcome, fitted apart on the same rows.
+
+    Attributes
+    ----------
+    usual : str
+        The covariance that is meant where none is named.
+    rows : SharedRows
+        The rows.
+    """
+
+    kind: ClassVar[str] = "a pair of equations that are fitted apart on the same rows"
+
+    usual: str = "block"
+    rows: SharedRows | None = None
+
+    @classmethod
+    def of(cls, mediator: Component, outcome: Component, rows: SharedRows, usual: str) -> SameRowsFit:
+        """Two fits as one."""
+        names, own = (equation_of(mediator).name, equation_of(outcome).name), rows.grouping
+        clusters = pd.RangeIndex(len(rows.table)) if own is None else own.clusters
+        parts = {"mediator": mediator, "outcome": outcome}
+        group = () if own is None else (own.name,)
+        return cls(parts, names, names, clusters, group, usual=usual, rows=rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the rows, too: effects are averages over them."""
+        return type(self), tuple(getattr(self, one.name) for one in fields(self))
+
+    def __repr__(self) -> str:
+        asked = "; ".join(equation_of(fit).text for fit in self.components.values())
+        families = " and ".join(family_of(fit) for fit in self.components.values())
+        mixed = ", mixed" if any(isinstance(fit, LmmFit) for fit in self.components.values()) else ""
+        return f"{asked}; {families}{mixed}; {self.nobs} rows"
+
+    @property
+    def nobs(self) -> int:
+        """Rows, the same in both equations."""
+        assert self.rows is not None
+        return len(self.rows.table)
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Rows left out, then the notes of the fits."""
+        assert self.rows is not None
+        dropped = self.rows.dropped
+        own = () if dropped is None else (Note("rows-left-out", str(dropped)),)
+        return *own, *(note for fit in self.components.values() for note in fit.notes)
+
+
+def family_of(fit: Component) -> str:
+    """Of the response of one of several fits."""
+    return fit.family if isinstance(fit, PlainFit) else "linear"
 
 
 def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None) -> SharedRows:
