@@ -277,6 +277,8 @@ class PathCatalogue:
 
     school: ClassVar[str] = "mediate"
     terms: ClassVar[tuple[str, ...]] = EFFECTS
+    order: ClassVar[str] = "second"
+    questions: ClassVar[tuple[str, ...]] = ()
 
     treatment: str
     contrast: tuple[Any, Any] | None = None
