@@ -11,7 +11,6 @@ from mlmed.api.location_scale import LocationScaleResults as LocationScaleResult
 from mlmed.api.location_scale import location_scale as location_scale
 from mlmed.api.mediate import mediate as mediate
 from mlmed.api.mixed import mixed as mixed
-from mlmed.api.piecewise import PiecewiseResults as PiecewiseResults
 from mlmed.api.piecewise import piecewise as piecewise
 from mlmed.data.stacking import stack as stack
 from mlmed.replication import replicate as replicate

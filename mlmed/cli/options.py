@@ -30,7 +30,7 @@ FORMATS_BUT_STATA = ("text", "json", "csv")
 #: What ``--table`` of each command names.
 TABLES: dict[str, tuple[str, ...]] = {
     "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
-    "piecewise": ("mediator", "outcome", "reduced", "effects"),
+    "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "causal": ("effects", "coefficients"),
     "mixed": ("fixef", "varcorr", "residual", "sdcor"),
     "location-scale": ("fixef", "scale_effects", "sdcor", "varcorr"),

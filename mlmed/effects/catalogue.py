@@ -107,6 +107,9 @@ class Catalogue(Protocol):
     def label(self, fit: Any) -> str:
         """What a comparison calls such a fit."""
 
+    def title(self, fit: Any) -> str:
+        """The first line of a summary."""
+
     def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
         """The effects of a fit, at values of moderators.
 
@@ -130,6 +133,10 @@ class NoEffects:
     def label(self, fit: Any) -> str:
         """What the fit calls itself."""
         return str(fit.label)
+
+    def title(self, fit: Any) -> str:
+        """None: the fit has its own."""
+        return ""
 
     def effects(self, fit: Fit, at: Mapping[str, Any] | None = None) -> EffectSet:
         """Refuse.

@@ -276,6 +276,7 @@ class PathCatalogue:
     """
 
     school: ClassVar[str] = "mediate"
+    rule: ClassVar[str] = "indirect = a*b + cov_ab"
     terms: ClassVar[tuple[str, ...]] = EFFECTS
     order: ClassVar[str] = "second"
     questions: ClassVar[tuple[str, ...]] = ()
@@ -291,6 +292,11 @@ class PathCatalogue:
     def label(self, fit: LmmFit) -> str:
         """What a comparison calls such a fit."""
         return fit.label
+
+    def title(self, fit: LmmFit) -> str:
+        """The first line of a summary."""
+        first, second = fit.layout.equations
+        return f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
 
     def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators.

@@ -133,6 +133,11 @@ class PlainFit(Compact):
         return self.regression.nobs
 
     @property
+    def n_parameters(self) -> int:
+        """Coefficients, and the residual variance of least squares."""
+        return len(self.psi) + (self.family == "linear")
+
+    @property
     def clusters(self) -> pd.Index:
         """Ids of what is independent: clusters of rows, or the rows."""
         return self.units if self.grouping is None else self.grouping.clusters

@@ -152,7 +152,7 @@ class Product:
             if np.isfinite(out["std_error"][term]):
                 found = product_normal(mean[:k], covariance[:k, :k])
                 statistic = effects.quantities[term].estimate / found.sd
-                out.loc[term, numbers] = [found.sd, statistic, found.p_value(), *found.interval(level)]
+                out.loc[term, numbers] = [found.sd, statistic, np.nan, found.p_value(), *found.interval(level)]
         for term in effects.unspread:
             if not effects.quantities[term].is_fixed:
                 out.loc[term, numbers] = np.nan

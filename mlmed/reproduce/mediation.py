@@ -12,7 +12,7 @@ import pandas as pd
 from mlmed import datasets
 from mlmed.api.causal import CausalResults, causal
 from mlmed.api.mediate import mediate
-from mlmed.api.piecewise import PiecewiseResults, piecewise
+from mlmed.api.piecewise import piecewise
 from mlmed.fit.names import RESIDUAL
 from mlmed.names import labelled
 from mlmed.report.stata import StataReport, StataRow
@@ -85,7 +85,7 @@ def _whole(report: StataReport, asked: dict[str, Any], ours_by: str) -> Iterator
         yield Pair(term, "", "Stata", printed, ours_by, ours)
 
 
-def _stata_effects(fit: Results, pieces: PiecewiseResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _stata_effects(fit: Results, pieces: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """Paths and effects as the page computes them: with 1.96, not the quantile of the normal distribution."""
     rows = by_term(fit.effects())
     for term in ("a", "b", "cprime", "cov_ab"):
@@ -106,7 +106,7 @@ def _stata_effects(fit: Results, pieces: PiecewiseResults, asked: dict[str, Any]
             yield Pair(term, ours_by="separate, ML", ours=row["estimate"])
 
 
-def _stata_notes(pieces: PiecewiseResults, joint: Results) -> tuple[str, ...]:
+def _stata_notes(pieces: Results, joint: Results) -> tuple[str, ...]:
     rows = joint.effects().set_index("term")["estimate"]
     naive = by_term(pieces.effects())["indirect"]["estimate"]
     return (
@@ -294,13 +294,12 @@ class _Fits:
 
     reml: Results
     ml: Results
-    pieces: PiecewiseResults
+    pieces: Results
     outcomes: CausalResults
 
     @property
     def med(self) -> Results:
         """The separate mediator equation."""
-        assert isinstance(self.pieces.mediator, Results)
         return self.pieces.mediator
 
     @property

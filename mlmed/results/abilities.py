@@ -26,19 +26,19 @@ class Held(Protocol):
 
 
 def only(*kinds: Any) -> Callable[[Method], Method]:
-    """Refuse a method for fits of other kinds.
+    """Refuse a method for fits, and catalogues, of other kinds.
 
     Parameters
     ----------
     *kinds : type
-        Classes of fits that have it.
+        Classes of fits, or of catalogues, that have it.
     """
 
     def limited(function: Method) -> Method:
         @wraps(function)
         def method(self: Held, *args: Any, **options: Any) -> Any:
-            if not isinstance(self.fit, kinds):
-                has = " or ".join(kind.kind for kind in kinds)
+            if not _is_of(self, kinds):
+                has = " or ".join(getattr(kind, "kind", "") or f"mlmed.{kind.school}" for kind in kinds)
                 raise EffectError(
                     f"{function.__name__} belongs to {has}; this is {self.fit.kind}"
                     f"{_remedy(self.fit, function.__name__)}"
@@ -51,13 +51,17 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
     return limited
 
 
+def _is_of(held: Held, kinds: tuple[Any, ...]) -> bool:
+    return isinstance(held.fit, kinds) or isinstance(held.catalogue, kinds)
+
+
 def _remedy(fit: Any, name: str) -> str:
     parts: Mapping[str, Any] = getattr(fit, "components", {})
     return f"; its parts have their own, as in fit.{next(iter(parts))}.{name}" if parts else ""
 
 
-def can(attribute: Any, fit: Any) -> bool:
-    """Whether a fit has what an attribute of its results' class gives."""
+def can(attribute: Any, held: Held) -> bool:
+    """Whether results have what an attribute of their class gives."""
     function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
     kinds = getattr(function, "kinds", None)
-    return kinds is None or isinstance(fit, kinds)
+    return kinds is None or _is_of(held, kinds)

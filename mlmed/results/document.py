@@ -11,7 +11,10 @@ import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.protocol import Fit
+from mlmed.fit.system import SystemFit, equation_of
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
 
@@ -79,6 +82,39 @@ def _(fitted: LmmFit) -> dict[str, Any]:
         "n_optima": fitted.optimum.searched.n_optima,
         "optima": fitted.optima,
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
+    }
+
+
+@document_of.register
+def _(fit: SystemFit) -> dict[str, Any]:
+    levels = {} if fit.levels is None else {"design": fit.design, "levels": fit.levels.to_dict("records")}
+    return {
+        "schema": SCHEMA,
+        "equations": [equation_of(one).text for one in fit.components.values()],
+        **_of_whole(fit),
+        **levels,
+        "components": {
+            role: {"equation": equation_of(one).text, "prefix": prefix, "kind": one.kind, **_of_whole(one)}
+            for (role, one), prefix in zip(fit.components.items(), fit.prefixes, strict=True)
+        },
+    }
+
+
+@document_of.register
+def _(fit: PlainFit) -> dict[str, Any]:
+    return {"schema": SCHEMA, "equations": [fit.equation.text], "family": fit.family, **_of_whole(fit)}
+
+
+def _of_whole(fit: Fit) -> dict[str, Any]:
+    return {
+        "method": fit.method,
+        "nobs": fit.nobs,
+        "n_clusters": len(fit.clusters),
+        "cluster": fit.group_name,
+        "llf": plain(fit.llf),
+        "converged": fit.converged,
+        "is_singular": fit.is_singular,
+        "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],
     }
 
 

@@ -6,19 +6,23 @@ import json
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.paths import PathCatalogue
+from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
 from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
+from mlmed.results.separate import ml_mediation
 from mlmed.results.summary import effects_text, native_summary
-from mlmed.results.tables import effects_section, fixef, sdcor, varcorr
+from mlmed.results.tables import effects_section, fixef, residual_rows, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
 
 __all__ = ["sections", "summary", "to_json", "to_table"]
@@ -34,14 +38,11 @@ def sections(
 
     Further options are those of ``effects()``; its table has no rows where the model defines no effects.
     """
-    residual = varcorr(self, vcov=vcov, level=level)
-    n_tau = len(self.fit.estimates.tau)  # clusters may be called Residual, too
-    found = {
-        "fixef": fixef(self, vcov=vcov, level=level, ddf=ddf),
-        "varcorr": residual.iloc[:n_tau],
-        "residual": residual.iloc[n_tau:],
-        "sdcor": sdcor(self, vcov=vcov, level=level),
-    }
+    found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
+    if len(of_rows):
+        variances = varcorr(self, vcov=vcov, level=level)
+        found |= {"varcorr": variances[~of_rows], "residual": variances[of_rows]}
+        found["sdcor"] = sdcor(self, vcov=vcov, level=level)
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
         return found
@@ -85,7 +86,7 @@ def summary(
     ddf: str | None = None,
     **options: Any,
 ) -> str:
-    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``.
+    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``, or of UCLA's ``ml_mediation``.
 
     Further options are those of ``effects()``.
 
@@ -97,22 +98,27 @@ def summary(
     """
     own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
     if one_of(style, STYLES, "style") == "stata":
+        if isinstance(self.catalogue, SeparateCatalogue):
+            given = {"vcov": vcov, "ddf": ddf, **options, "level": None if level == 0.95 else level}
+            refuse_given("style='stata' shows estimates only", given)
+            reason = effects_reason(self)
+            return f"No effects\n{textwrap.fill(reason, 78)}" if reason else ml_mediation(self)
         refuse_given("style='stata' shows Stata's intervals", options)
+        if not isinstance(self.fit, LmmFit):
+            raise EffectError(f"style='stata' is the layout of linear mixed models; this is {self.fit.kind}")
         if own != {"vcov": "block", "ddf": "none"}:
             raise EffectError("style='stata' shows Stata's standard errors, which are vcov='block' with normal tests")
         return render(_stata(self, level))
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
-        return native_summary(self.fit, level=level, title="Linear mixed model", **own)
-    first, second = self.fit.layout.equations
-    title = f"Multilevel mediation: {self.catalogue.treatment} -> {first.name} -> {second.name}"
-    head = native_summary(self.fit, level=level, title=title, correlations=False, **own)
+        return native_summary(self.fit, level=level, **own)
+    head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
     asked = {"vcov": vcov, "ddf": ddf, **options}
     table = effects_section(self, level=level, **asked)
     if not len(table):
         return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])
-    lines = [head, "", effects_text(table, "indirect = a*b + cov_ab", level=level, **asked)]
-    if options.get("interval") in (None, "delta"):
+    lines = [head, "", effects_text(table, self.catalogue.rule, level=level, **asked)]
+    if isinstance(self.catalogue, PathCatalogue) and options.get("interval") in (None, "delta"):
         lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
     return "\n".join(lines)
 

@@ -31,6 +31,7 @@ from mlmed.results.influence import InfluenceResults, influence_of
 from mlmed.results.likelihood import LRTest, compare_fits
 
 __all__ = [
+    "asked_of",
     "bootstrap",
     "check_starts",
     "compare",
@@ -85,9 +86,17 @@ def effects_reason(self: Held) -> str:
     return ""
 
 
+def asked_of(self: Held, what: str) -> Any:
+    """The treatment or the contrast of a catalogue that has them."""
+    if not hasattr(self.catalogue, what):
+        raise EffectError(f"a fit of mlmed.{self.catalogue.school} has no {what}")
+    return getattr(self.catalogue, what)
+
+
 def quantities(self: Held, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
     """Everything that can be named at the estimates: effects, parameters, ``sd()`` and ``cor()``."""
-    return {**effect_set(self, at).named, **sdcor_of(self.fit)}
+    defined = {term: q for term, q in effect_set(self, at).named.items() if np.isfinite(q.estimate)}
+    return {**defined, **sdcor_of(self.fit)}
 
 
 def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:

@@ -43,7 +43,7 @@ class Plots:
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
-        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self.fit)]
+        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
 
     @only(LmmFit)
     def conditional(

@@ -14,7 +14,7 @@ from mlmed.fit.lmm import LmmFit
 from mlmed.notes import Note
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import exported, inference, rows, tables
+from mlmed.results import exported, inference, rows, separate, tables
 from mlmed.results.abilities import can, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
@@ -47,7 +47,7 @@ class Results:
 
     def __dir__(self) -> list[str]:
         """Names of what this fit has."""
-        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self.fit)]
+        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
 
     # -- the fit -------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Results:
     @property
     def df_model(self) -> int:
         """Parameters: fixed effects, variances and covariances."""
-        return len(self.fit.psi)
+        return self.fit.n_parameters
 
     @property
     def aic(self) -> float:
@@ -136,6 +136,27 @@ class Results:
     def label(self) -> str:
         """What a comparison calls this fit."""
         return self.catalogue.label(self.fit)
+
+    @property
+    def treatment(self) -> str:
+        """The column that plays x.
+
+        Raises
+        ------
+        EffectError
+            The fit has no treatment.
+        """
+        return inference.asked_of(self, "treatment")
+
+    @property
+    def contrast(self) -> tuple[Any, Any] | None:
+        """Values of the treatment that are compared; None for a unit change."""
+        return inference.asked_of(self, "contrast")
+
+    @property
+    def effects_reason(self) -> str:
+        """Why the model defines no effects (a curve, an interaction of treatment and mediator); usually empty."""
+        return inference.effects_reason(self)
 
     # -- estimates -----------------------------------------------------------------------------------------
 
@@ -220,6 +241,16 @@ class Results:
     compare = inference.compare
     influence = inference.influence
     bootstrap = inference.bootstrap
+
+    # -- equations that are fitted apart ---------------------------------------------------------------------
+
+    mediator = cached_property(separate.mediator)
+    outcome = cached_property(separate.outcome)
+    reduced = cached_property(separate.reduced)
+    design = property(separate.design)
+    levels = property(separate.levels)
+    joint = separate.joint
+    sobel = separate.sobel
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 

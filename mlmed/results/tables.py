@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
 from typing import Any
 
@@ -16,8 +17,9 @@ from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, parameter_names, parameters, qualified, shown_clusters, variance_floor
+from mlmed.fit.system import Component, SystemFit
 from mlmed.intervals.functions import function_table, parameters_at
-from mlmed.intervals.sdcor import correlations_table, fit_sdcor_table
+from mlmed.intervals.sdcor import correlations_table, fit_sdcor_quantities, fit_sdcor_table, system_sdcor_table
 from mlmed.intervals.smallsample import errors_and_df
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.ranef import conditional_modes
@@ -34,6 +36,7 @@ __all__ = [
     "fixef",
     "glance",
     "ranef_table",
+    "residual_rows",
     "sdcor",
     "tidy",
     "varcorr",
@@ -131,7 +134,8 @@ def glance(self: Held) -> pd.DataFrame:
 
 def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     """Effects (without numbers where there are none), then all estimates, under the names that all fits share."""
-    table = tidy(self, level=level)[list(COLUMNS)].assign(term=shared_terms(self.fit))
+    shared, table = shared_terms(self.fit), tidy(self, level=level)[list(COLUMNS)]
+    table = table[table["term"].isin(shared)].replace({"term": shared}).reset_index(drop=True)
     if isinstance(self.catalogue, NoEffects):
         return table
     reason = effects_reason(self)
@@ -142,8 +146,7 @@ def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
 def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFrame:
     """``nlcom`` with the names of ``comparable``."""
     known = quantities(self)
-    shared = dict(zip(shared_terms(self.fit), [one.name for one in self.fit.parameters], strict=True))
-    known |= {new: known[old].named(new) for new, old in shared.items()}
+    known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items()}
     return function_table(expression, known, self.fit.vcov(self.fit.usual), level=level)
 
 
@@ -160,6 +163,22 @@ def fixed_table(fit: Any, *, vcov: str, level: float, ddf: str = "none") -> pd.D
         raise EffectError(f"ddf={ddf!r} is for linear mixed models; this is {fit.kind}")
     listed = [quantity for quantity in parameter_quantities(fit).values() if not quantity.kind]
     return delta_table(listed, fit.vcov(vcov), level=level, df=fit.df)
+
+
+@fixed_table.register
+def _(fit: SystemFit, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
+    return _below(fit, lambda one: fixed_table(one, vcov=vcov, level=level, ddf=ddf))
+
+
+def _below(fit: SystemFit, table_of: Callable[[Component], pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the components below each other, under the names of the system."""
+    tables = []
+    for component, part in zip(fit.components.values(), fit.parts, strict=True):
+        names = dict(zip([one.name for one in component.parameters], fit.parameters[part], strict=True))
+        table = table_of(component)
+        if len(table):
+            tables.append(table.assign(term=[names[term].name for term in table["term"]]))
+    return pd.concat(tables, ignore_index=True)
 
 
 @fixed_table.register
@@ -180,6 +199,11 @@ def variance_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
     table = delta_table(listed, fit.vcov(vcov), level=level)
     table.insert(0, "group", fit.group_name)
     return table
+
+
+@variance_table.register
+def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    return _below(fit, lambda one: variance_table(one, vcov=vcov, level=level))
 
 
 @variance_table.register
@@ -205,6 +229,27 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     return fit_sdcor_table(fit, vcov=vcov, level=level)
 
 
+@root_table.register
+def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    return system_sdcor_table(fit, vcov=vcov, level=level)
+
+
+@singledispatch
+def residual_rows(fit: Any) -> list[bool]:
+    """Which rows of ``varcorr`` are of residuals."""
+    return [False for one in fit.parameters if one.kind]
+
+
+@residual_rows.register
+def _(fit: LmmFit) -> list[bool]:
+    return [False] * len(fit.estimates.tau) + [True] * len(fit.estimates.sigma2)  # clusters may be called Residual, too
+
+
+@residual_rows.register
+def _(fit: SystemFit) -> list[bool]:
+    return [one for component in fit.components.values() for one in residual_rows(component)]
+
+
 def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> list[float]:
     """Standard deviations and correlations of a covariance matrix at the entries ``at``, (n, 2); NaN beside a 0."""
     sd = np.sqrt(np.diag(matrix))
@@ -215,14 +260,25 @@ def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> lis
 
 
 @singledispatch
-def shared_terms(fit: Any) -> list[str]:
-    """Names of the parameters that all fits share: by their equation, also where there is only one."""
-    return [one.name for one in fit.parameters]
+def shared_terms(fit: Any) -> dict[str, str]:
+    """Names of the parameters that several fits share: by their equation, also where there is only one."""
+    return {one.name: one.name for one in fit.parameters}
 
 
 @shared_terms.register
-def _(fit: LmmFit) -> list[str]:
-    return parameter_names(fit, always=True)
+def _(fit: LmmFit) -> dict[str, str]:
+    own, shared = (
+        [*parameter_names(fit, called=called), *fit_sdcor_quantities(fit, fit.estimates, called=called)]
+        for called in (False, True)
+    )
+    return dict(zip(own, shared, strict=True))
+
+
+@shared_terms.register
+def _(fit: SystemFit) -> dict[str, str]:
+    """Those of equations that describe a response once more have no others to stand beside."""
+    own, once = zip(fit.components.values(), fit.parts, strict=True), list(map(id, fit.once))
+    return {one.name: one.name for component, part in own if id(component) in once for one in fit.parameters[part]}
 
 
 def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
@@ -236,7 +292,7 @@ def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame
 @singledispatch
 def about(fit: Any) -> dict[str, Any]:
     """What there is to say of a fit as a whole."""
-    n = len(fit.psi)
+    n = fit.n_parameters
     return {
         "method": fit.method,
         "nobs": fit.nobs,

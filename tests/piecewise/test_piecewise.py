@@ -13,11 +13,12 @@ from statsmodels.regression.linear_model import OLS
 import mlmed
 from mlmed.api.piecewise import piecewise
 from mlmed.effects.delta import COLUMNS
-from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
+from mlmed.effects.separate import EFFECTS
 from mlmed.errors import (
     BoundaryWarning,
     EffectError,
 )
+from mlmed.fit.separate import UNKNOWN_COVARIANCE
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, REPEATED, UPPER, estimates, make
 from tests.test_validation import _assert_all
 from tests.tolerances import DERIVATIVE, OPTIMUM, SAME

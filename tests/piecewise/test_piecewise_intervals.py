@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from mlmed.api.piecewise import piecewise
-from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
+from mlmed.effects.separate import EFFECTS
 from mlmed.errors import (
     BoundaryWarning,
     DroppedRowsWarning,
 )
+from mlmed.fit.separate import UNKNOWN_COVARIANCE
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, SAME_REPLICATE, UPPER, estimates, make
 from tests.tolerances import SAME
 
