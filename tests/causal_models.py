@@ -11,7 +11,7 @@ from scipy.stats import poisson
 from mlmed.api.causal import causal
 from mlmed.glm.family import BINARY, mean_of
 from mlmed.options import FAMILIES
-from mlmed.results.causal.results import CausalResults
+from mlmed.results.results import Results
 
 #: Integrals over the mediator are promised to this.
 INTEGRAL = 1e-10
@@ -38,7 +38,7 @@ def simulated(family_m: str = "linear", family_y: str = "linear", *, n: int = 30
     return pd.DataFrame({"x": x, "w": w, "m": m, "y": y, "g": np.arange(n) % 15})
 
 
-def fitted(family_m: str = "linear", family_y: str = "linear", *, outcome: str = YM, **options: Any) -> CausalResults:
+def fitted(family_m: str = "linear", family_y: str = "linear", *, outcome: str = YM, **options: Any) -> Results:
     data = simulated(family_m, family_y)
     return causal(XM, outcome, data, treatment="x", family_m=family_m, family_y=family_y, **options)
 

@@ -176,6 +176,8 @@ class SeparateCatalogue:
 
     school: ClassVar[str] = "piecewise"
     rule: ClassVar[str] = "indirect = a*b"
+    order: ClassVar[str] = "second"
+    questions: ClassVar[tuple[str, ...]] = ()
     #: Effects that other schools have, too; separate equations have no covariance of a and b.
     terms: ClassVar[tuple[str, ...]] = ("a", "b", "cprime", "indirect", "direct", "total")
 

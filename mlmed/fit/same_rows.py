@@ -52,15 +52,12 @@ class SameRowsFit(SystemFit):
 
     Attributes
     ----------
-    usual : str
-        The covariance that is meant where none is named.
     rows : SharedRows
         The rows.
     """
 
     kind: ClassVar[str] = "a pair of equations that are fitted apart on the same rows"
 
-    usual: str = "block"
     rows: SharedRows | None = None
 
     @classmethod

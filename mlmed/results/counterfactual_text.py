@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 from mlmed.effects.counterfactual import CounterfactualSet
@@ -14,25 +15,40 @@ from mlmed.glm.family import BINARY
 from mlmed.intervals.values import Bootstrap, Delta, Interval, MonteCarlo
 from mlmed.options import ROBUST_KINDS
 from mlmed.report.text import format_number, render_pairs, render_table
+from mlmed.results.abilities import Held
+from mlmed.results.document import plain
+from mlmed.results.inference import effects, interval_and_effects, kind_of
 
-__all__ = ["counterfactual_text", "how_exact", "shown_values"]
+__all__ = ["counterfactual_facts", "counterfactual_text", "how_exact", "shown_values"]
 
 #: Rows that say everything where control and treated cannot differ.
 AVERAGES = ("acme", "ade", "total", "prop_mediated")
 
 
+def counterfactual_facts(found: CounterfactualSet) -> dict[str, Any]:
+    """What a document says of the question beside its tables."""
+    return {
+        "contrast": [plain(value) for value in found.chain.contrast],
+        "interaction": found.interaction,
+        "computed": how_exact(found.chain.mediator.family, found.chain.outcome.family),
+    }
+
+
 def counterfactual_text(
-    fit: SameRowsFit, asked: Interval, found: CounterfactualSet, *, vcov: str, level: float, at: Mapping[str, Any] | None
+    self: Held, *, level: float, interval: Any = None, at: Mapping[str, Any] | None = None, **options: Any
 ) -> str:
     """Header and table; one row an effect where treatment and mediator do not interact and all is linear."""
-    chain = found.chain
+    signature(effects).bind(self, **options)  # refuses what is no option
+    asked, found = interval_and_effects(self, interval, at, options)
+    assert isinstance(found, CounterfactualSet)
+    fit, chain = self.fit, found.chain
     names = chain.treatment, chain.mediator.name, chain.outcome.name
     title = f"Causal mediation: {' -> '.join(names)}"
     table, closing = asked.table(replace(found, say_closed=False), level=level), ""  # the header says it
     if chain.outcome.family == "linear" and not found.interaction:
         table = table.set_index("term").loc[list(AVERAGES)].reset_index()
         closing = f"Control and treated have the same effects: no interaction of {names[0]} and {names[1]}."
-    pairs = _header(fit, found, vcov)
+    pairs = _header(fit, found, kind_of(fit, options.get("vcov")))
     pairs += [("At", ", ".join(f"{name} = {value}" for name, value in at.items()))] if at else []
     pairs += [("Effects", _averages(found)), ("Intervals", _interval(asked, found, level))]
     lines = [title, "=" * len(title), render_pairs(pairs), "", render_table(table)]

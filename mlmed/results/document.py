@@ -14,6 +14,7 @@ from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
+from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
@@ -98,6 +99,14 @@ def _(fit: SystemFit) -> dict[str, Any]:
             for (role, one), prefix in zip(fit.components.items(), fit.prefixes, strict=True)
         },
     }
+
+
+@document_of.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    found: dict[str, Any] = document_of.dispatch(SystemFit)(fit)
+    for one, own in zip(fit.components.values(), found["components"].values(), strict=True):
+        own["family"] = family_of(one)
+    return {**found, "n_clusters": len(fit.clusters) if fit.group else None}
 
 
 @document_of.register

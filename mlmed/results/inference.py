@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from mlmed.effects.catalogue import EffectSet, FormSet
+from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.nlcom import known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -96,7 +97,8 @@ def asked_of(self: Held, what: str) -> Any:
 def quantities(self: Held, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
     """Everything that can be named at the estimates: effects, parameters, ``sd()`` and ``cor()``."""
     defined = {term: q for term, q in effect_set(self, at).named.items() if np.isfinite(q.estimate)}
-    return {**defined, **sdcor_of(self.fit)}
+    of_psi = not isinstance(self.catalogue, CounterfactualCatalogue)  # which has contrasts and coefficients
+    return {**defined, **(sdcor_of(self.fit) if of_psi else {})}
 
 
 def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:

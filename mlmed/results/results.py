@@ -14,7 +14,7 @@ from mlmed.fit.lmm import LmmFit
 from mlmed.notes import Note
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import exported, inference, rows, separate, tables
+from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
 from mlmed.results.abilities import can, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
@@ -251,6 +251,13 @@ class Results:
     levels = property(separate.levels)
     joint = separate.joint
     sobel = separate.sobel
+
+    # -- effects between potential outcomes ------------------------------------------------------------------
+
+    groups = counterfactual.groups
+    test_interaction = counterfactual.test_interaction
+    test_moderation = counterfactual.test_moderation
+    sensitivity = rho.sensitivity
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 
