@@ -21,7 +21,7 @@ from mlmed.text import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NOTHING", "TERMS", "SensitivityResults", "check_rho"]
+__all__ = ["NOTHING", "TERMS", "SensitivityResults", "check_rho", "root_of"]
 
 Array = NDArray[np.float64]
 TERMS = {
@@ -130,7 +130,7 @@ class SensitivityResults:
         for k, term in enumerate(self.terms):
             mine = self.rows(term)
             nearest = float(mine["rho"].iloc[int(mine["estimate"].abs().argmin())])
-            rho, note = _root_of(self._effects, k, at, curves[:, k])
+            rho, note = root_of(self._effects, k, at, curves[:, k])
             rows.append((term, rho, rho**2, rho**2 * share, nearest, nearest**2, nearest**2 * share, note))
         on_grid = ["rho_on_grid", "R2_star_on_grid", "R2_tilde_on_grid"]
         return pd.DataFrame(rows, columns=["term", "rho", "R2_star", "R2_tilde", *on_grid, "note"])
@@ -211,7 +211,7 @@ class SensitivityResults:
         return f"SensitivityResults({asked}; formula {self.formula!r}, interval {self.interval!r}; zero at: {found})"
 
 
-def _root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Array) -> tuple[float, str]:
+def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Array) -> tuple[float, str]:
     """The zero of a curve nearest to rho = 0, between points (k,) at which it is known; NaN and why, if none.
 
     Parameters
