@@ -107,7 +107,7 @@ def _likelihood(table: str, fit: Any, reference: dict[str, Any]) -> Iterator[Che
 
 
 def _effects(table: str, fit: Results, model: dict[str, Any]) -> Iterator[Check]:
-    x, m = model["treatment"], fit.mediator.fit.equation.name
+    x, m = model["treatment"], fit.fit.prefixes[0]
     first, second, third = (model[part] for part in ("mediator", "outcome", "reduced"))
     a, b, cprime, c = first["fixef"][x], second["fixef"][m], second["fixef"][x], third["fixef"][x]
     Va, Vb = first["se"][x] ** 2, second["se"][m] ** 2

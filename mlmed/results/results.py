@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.system import SystemFit
 from mlmed.notes import Note
 from mlmed.options import check_level
 from mlmed.report.text import as_html
 from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
-from mlmed.results.abilities import can, only
+from mlmed.results.abilities import can, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
 
@@ -201,11 +203,13 @@ class Results:
         return self.vcov(which="fixed")
 
     @property
+    @never(SystemFit, PlainFit)
     def G(self) -> pd.DataFrame:
         """Covariance matrix of the random effects."""
         return self.fit.G
 
     @property
+    @never(SystemFit)
     def Sigma(self) -> pd.DataFrame:
         """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma

@@ -8,9 +8,11 @@ from typing import Any
 import pandas as pd
 
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.system import SystemFit
 from mlmed.options import shown
-from mlmed.results.abilities import Held, only
+from mlmed.results.abilities import Held, never, only
 from mlmed.results.curves import conditional_table, line_along
 from mlmed.results.prediction import prediction_table, predictions
 from mlmed.results.predictive import check_table, simulated
@@ -19,6 +21,7 @@ from mlmed.results.tables import ranef_table
 __all__ = ["conditional_effects", "fitted", "predict", "predictive_check", "ranef", "resid", "simulate"]
 
 
+@never(SystemFit, PlainFit)
 def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     """Conditional modes: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
 
@@ -30,6 +33,7 @@ def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     return ranef_table(self.fit, level=level)
 
 
+@never(SystemFit, PlainFit)
 def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     """Fitted values of the rows of the data.
 
@@ -73,6 +77,7 @@ def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     return self.fit.residuals(of=of)
 
 
+@never(SystemFit, PlainFit)
 def predict(
     self: Held, newdata: Any, *, of: str = "population", interval: str | None = None, level: float | None = None
 ) -> pd.DataFrame | pd.Series:

@@ -122,7 +122,7 @@ def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str |
     """
     fixed = fixef(self, vcov=vcov, level=level, ddf=ddf).assign(effect="fixed", group="")
     random = varcorr(self, vcov=vcov, level=level).assign(effect="ran_pars")
-    table = pd.concat([fixed, random], ignore_index=True)
+    table = pd.concat([part for part in (fixed, random) if len(part)], ignore_index=True)
     place = {one.name: k for k, one in enumerate(self.fit.parameters)}
     table = table.iloc[np.argsort([place[term] for term in table["term"]])].reset_index(drop=True)
     table["equation"] = [one.equation for one in self.fit.parameters]
