@@ -182,9 +182,9 @@ def _every_fit(options: argparse.Namespace) -> list[Comparable]:
     return [*(mlmed.mediate(*asked, data, method=method, **chosen) for method in BOTH), *separate, averaged]
 
 
-def _unlike_a_unit(values: tuple[Any, Any]) -> bool:
+def _unlike_a_unit(values: tuple[Any, Any] | None) -> bool:
     """Whether two numbers are compared that are no unit apart."""
-    return all(isinstance(value, float) for value in values) and values[1] - values[0] != 1.0
+    return values is not None and all(isinstance(one, float) for one in values) and values[1] - values[0] != 1.0
 
 
 # -- tables ----------------------------------------------------------------------------------------------------

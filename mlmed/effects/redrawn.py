@@ -150,8 +150,8 @@ def source_of_chain(chain: Chain, rows: Rows, laws: tuple[Law, Law], slopes: Clu
     grouping, order = chain.grouping, rows.order
     codes = np.arange(len(order)) if grouping is None else grouping.codes[order]
     ids = pd.RangeIndex(len(order)) if grouping is None else grouping.clusters
-    refits = (_refit(chain, rows, part) for part in chain.parts)
-    cases = Resampled(ChainRefit(rows.setting, *refits, codes), (np.arange(len(ids)),))
+    first, second = (_refit(chain, rows, part) for part in chain.parts)
+    cases = Resampled(ChainRefit(rows.setting, first, second, codes), (np.arange(len(ids)),))
     kind, lost = "row" if grouping is None else "cluster", _lost(chain, laws, slopes)
     return Source(cases, cases, len(CONTRASTS), ids, kind, lost)
 

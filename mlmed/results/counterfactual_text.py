@@ -73,7 +73,8 @@ def _header(fit: SameRowsFit, found: CounterfactualSet, vcov: str) -> list[tuple
     within, few = "", ""
     if grouping is not None and vcov in ROBUST_KINDS:  # a sandwich is a sum over clusters, so they limit its rank
         J, p = len(grouping.clusters), max(len(part.beta) for part in chain.parts)
-        within, few = f" within {grouping.name}", "" if J > p else f" ({J} clusters for {p} coefficients: do not trust them)"
+        within = f" within {grouping.name}"
+        few = f" ({J} clusters for {p} coefficients: do not trust them)" if J <= p else ""
     pairs.append(("vcov", f"{vcov}{within}, of the coefficients{few}"))
     return pairs
 
