@@ -7,63 +7,26 @@ import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from formulaic.transforms import ContrastsRegistry
 
 from mlmed.errors import FormulaError
 from mlmed.limits import MAX_INTEGER, MAX_NUMBER, MAX_POWER
 from mlmed.text import shown
 
-__all__ = [
-    "A_FLAG",
-    "A_LIST",
-    "A_NUMBER",
-    "A_TEXT",
-    "A_WHOLE",
-    "CODINGS",
-    "CONSTANTS",
-    "CONTEXT",
-    "CONTRASTS",
-    "FUNCTIONS",
-    "LITERALS",
-    "MATRICES",
-    "METHODS",
-    "NOTHING",
-    "NUMPY",
-    "OTHER_ROWS",
-    "STATEFUL",
-    "Number",
-    "Takes",
-    "is_kind",
-    "numbers_of",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Takes:
-    """Arguments of a function or method.
+    """Arguments of a function or method."""
 
-    Attributes
-    ----------
-    data : int
-        How many arguments may be expressions of columns; they come first and have no names.
-    words : tuple of str
-        Names of those that are literals (numbers, text, lists of these), in their order; by position or by name.
-    first : str
-        The name by which the first argument may be given; empty if it has none.
-    least : int
-        How many arguments there are at least.
-    most : int or None
-        How many there are at most where the words name some of the data; None for data and words together.
-    """
-
-    data: int
+    data: int  #: How many arguments may be expressions of columns; they come first and have no names.
+    #: Names of those that are literals (numbers, text, lists of these), in their order; by position or by name.
     words: tuple[str, ...] = ()
-    first: str = ""
-    least: int = 1
+    first: str = ""  #: The name by which the first argument may be given; empty if it has none.
+    least: int = 1  #: How many arguments there are at least.
+    #: How many there are at most where the words name some of the data; None for data and words together.
     most: int | None = None
 
     @property
@@ -213,16 +176,6 @@ OTHER_ROWS = frozenset(
 )  # fmt: skip
 
 
-def _context() -> Mapping[str, Any]:
-    """What the names mean to Python, in front of formulaic's own table: tests evaluate the same formulas with it."""
-    names = {*NUMPY, *CONSTANTS, *MATRICES}
-    contrasts = SimpleNamespace(**{name: getattr(ContrastsRegistry, name) for name in CONTRASTS})
-    numpy = SimpleNamespace(**{name: getattr(np, name) for name in sorted(names)})
-    return MappingProxyType({"np": numpy, "contr": contrasts, "abs": abs, "round": round})
-
-
-CONTEXT = _context()
-
 Number = int | float
 
 _ARITHMETIC: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -236,12 +189,7 @@ _SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.USub: operator.neg, ast
 def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
     """Values of the nodes that are numbers whatever the data are, by the identity of the node.
 
-    Parameters
-    ----------
-    tree : syntax tree
-        Of bounded depth.
-    text : str
-        The expression, for messages.
+    ``tree``: of bounded depth; ``text``: the expression, for messages.
 
     Raises
     ------

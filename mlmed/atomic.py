@@ -13,8 +13,6 @@ from typing import IO
 
 from mlmed.errors import DataError
 
-__all__ = ["check_target", "replacing", "write_text"]
-
 _Path = str | os.PathLike[str]
 #: Names of descriptors that are open already, once links are followed; in /proc those of this process.
 _DESCRIPTOR = r"/(?:dev|proc/{process})/fd/(\d+)"

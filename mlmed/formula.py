@@ -23,51 +23,25 @@ from mlmed.syntax import check_expression, check_names, check_size, coding_names
 from mlmed.text import shown
 from mlmed.tokens import is_token, refuse_duplicates, refuse_explosion, refuse_squares, said_by_formulaic, tokens_of
 
-__all__ = ["Equation", "RandomTerm", "formula_of", "formula_variables", "parse_equation", "term_variables"]
-
 
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
-    """One parenthesis ``(formula | label | group)``.
+    """One parenthesis ``(formula | label | group)``."""
 
-    Attributes
-    ----------
-    formula : str
-        Right-hand side of the effects that vary, e.g. ``"1 + x"`` (safe names, see ``mlmed.names``).
-    group : tuple of str
-        Columns whose combination names the cluster; one for ``id``, two for ``g:h``.
-    label : str or None
-        brms' correlation label, None if not given.
-    correlated : bool
-        False for the double bar.
-    """
-
-    formula: str
-    group: tuple[str, ...]
-    label: str | None
-    correlated: bool
+    formula: str  #: Right-hand side of the effects that vary, e.g. ``"1 + x"`` (safe names, see ``mlmed.names``).
+    group: tuple[str, ...]  #: Columns whose combination names the cluster; one for ``id``, two for ``g:h``.
+    label: str | None  #: brms' correlation label, None if not given.
+    correlated: bool  #: False for the double bar.
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """One response and what it depends on.
+    """One response and what it depends on."""
 
-    Attributes
-    ----------
-    text : str
-        The formula as it was typed.
-    response : str
-        Left-hand side (safe names).
-    fixed : str
-        Right-hand side without the random terms (safe names).
-    random : tuple of RandomTerm
-        The random terms, in order.
-    """
-
-    text: str
-    response: str
-    fixed: str
-    random: tuple[RandomTerm, ...]
+    text: str  #: The formula as it was typed.
+    response: str  #: Left-hand side (safe names).
+    fixed: str  #: Right-hand side without the random terms (safe names).
+    random: tuple[RandomTerm, ...]  #: The random terms, in order.
 
     @property
     def name(self) -> str:
@@ -103,12 +77,8 @@ class Equation:
 def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """Read one two-sided formula.
 
-    Parameters
-    ----------
-    text : str
-        For example ``"y ~ m + x + (1 + m + x | id)"``.
-    columns : iterable of str
-        Column names of the data, so that names such as ``NA.std`` need no backticks.
+    ``text``: for example ``"y ~ m + x + (1 + m + x | id)"``; ``columns``: column names of the data, so that names
+    such as ``NA.std`` need no backticks.
 
     Raises
     ------

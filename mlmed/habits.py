@@ -8,8 +8,6 @@ from collections.abc import Collection
 from mlmed.allowed import CONSTANTS, NUMPY
 from mlmed.names import FUNCTIONS
 
-__all__ = ["CALLS", "MODULES", "hint_for_attribute", "hint_for_module", "hint_for_name", "hint_for_text"]
-
 _FACTOR = "write C(g)"
 _BEFORE = "make the column before the fit"
 _NUMBERS = "columns of numbers are numbers already; write the column alone"

@@ -9,31 +9,6 @@ import numpy as np
 
 from mlmed.errors import DataError
 
-__all__ = [
-    "LARGEST",
-    "LARGEST_BYTES",
-    "MAX_BASIS",
-    "MAX_CHARACTERS",
-    "MAX_DEPTH",
-    "MAX_EXPRESSION",
-    "MAX_INTEGER",
-    "MAX_NAME",
-    "MAX_NESTED",
-    "MAX_NUMBER",
-    "MAX_ORDER",
-    "MAX_POWER",
-    "MAX_PRODUCTS",
-    "MAX_TERMS",
-    "MAX_TOKENS",
-    "SMALLEST",
-    "refuse_columns",
-    "refuse_effects",
-    "refuse_products",
-    "refuse_size",
-    "rescaled_by",
-    "unusual_size",
-]
-
 #: Letters of a formula: 1,000 terms of 50 letters. Formulaic reads letter by letter.
 MAX_CHARACTERS = 50_000
 #: Letters of a name; formulaic's time grows with the square.
@@ -71,11 +46,6 @@ MATRICES, MATRICES_BY_PAIR = 14, 4
 def refuse_size(needed: float, what: str, remedy: str) -> None:
     """Refuse what needs too many bytes.
 
-    Raises
-    ------
-    DataError
-        More than ``LARGEST_BYTES``.
-
     Examples
     --------
     >>> refuse_size(1e9, "a small table", "nothing")
@@ -102,14 +72,8 @@ def refuse_products(columns: int, patterns: int, clusters: int) -> None:
 def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
     """Refuse fixed effects whose matrices do not fit while a model is fitted.
 
-    Parameters
-    ----------
-    columns : int
-        Fixed effects.
-    owner : str
-        What has them.
-    random : int
-        Random effects per cluster: derivatives by their covariances are matrices of that size, too.
+    ``columns``: fixed effects; ``owner``: what has them; ``random``: random effects per cluster: derivatives by their
+    covariances are matrices of that size, too.
     """
     refuse_size(
         8.0 * (MATRICES + MATRICES_BY_PAIR * random**2) * columns**2,

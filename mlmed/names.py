@@ -15,19 +15,6 @@ from functools import lru_cache
 
 from formulaic.transforms import TRANSFORMS
 
-__all__ = [
-    "FUNCTIONS",
-    "OF_EQUATION",
-    "decoded",
-    "display_name",
-    "encode_quoted",
-    "labelled",
-    "needing_backticks",
-    "quote_columns",
-    "quoted_name",
-    "safe_name",
-]
-
 #: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.syntax``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 

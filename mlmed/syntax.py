@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn
 
-from formulaic.transforms import ContrastsRegistry
-
 from mlmed.allowed import (
     CODINGS,
     CONTRASTS,
@@ -48,21 +46,6 @@ from mlmed.limits import (
 from mlmed.names import FUNCTIONS as RESERVED
 from mlmed.names import display_name
 from mlmed.text import cut, shown
-
-__all__ = [
-    "arguments_of",
-    "check_call",
-    "check_column",
-    "check_expression",
-    "check_logic",
-    "check_names",
-    "check_number",
-    "check_size",
-    "coding_names",
-    "codings_of",
-    "depends_on_other_rows",
-    "parse_expression",
-]
 
 _ARITHMETIC = (
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr,
@@ -117,19 +100,12 @@ def depends_on_other_rows(shown: str, where: str) -> FormulaError:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An expression while it is checked.
+    """An expression while it is checked."""
 
-    Attributes
-    ----------
-    shown, whole : str
-        The expression and its formula, for messages.
-    numbers : dict
-        Values of the nodes, by identity, that are numbers whatever the data are.
-    """
-
+    #: The expression and its formula, for messages.
     shown: str
     whole: str
-    numbers: dict[int, Number]
+    numbers: dict[int, Number]  #: Values of the nodes, by identity, that are numbers whatever the data are.
 
     def refuse(self, found: str, instead: str = _TOLD) -> NoReturn:
         raise FormulaError(f"cannot use {shown(self.shown)}: {found}; {instead}")
@@ -146,12 +122,7 @@ class _Asked:
 def check_size(text: str, instead: str = "make the inner part a column before the fit") -> None:
     """Refuse a formula that is too long to be read at once, or has brackets inside brackets inside brackets.
 
-    Parameters
-    ----------
-    text : str
-        The formula, or an expression.
-    instead : str
-        What is to be done about brackets.
+    ``text``: the formula, or an expression; ``instead``: what is to be done about brackets.
 
     Raises
     ------
@@ -174,13 +145,7 @@ def check_size(text: str, instead: str = "make the inner part a column before th
 
 
 def check_names(text: str) -> None:
-    """Refuse a formula, as it was typed, with a name that is longer than any that is meant.
-
-    Raises
-    ------
-    FormulaError
-        A name or a run of signs has more than ``MAX_NAME`` letters.
-    """
+    """Refuse a formula, as it was typed, with a name that is longer than any that is meant."""
     if long := _LONG.search(text):
         raise FormulaError(
             f"cannot read {shown(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
@@ -219,12 +184,8 @@ def _has_comment(expression: str) -> bool:
 def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
 
-    Parameters
-    ----------
-    expression : str
-        In Python's syntax.
-    text, instead : str
-        How it is called in messages, and what they say is to be done.
+    ``expression``: in Python's syntax; ``text``, ``instead``: how it is called in messages, and what they say is to
+    be done.
 
     Raises
     ------
@@ -264,22 +225,13 @@ def check_expression(expression: str, whole: str = "") -> ast.Expression:
 
     Pure: nothing is evaluated, no data are read.
 
-    Parameters
-    ----------
-    expression : str
-        For example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``).
-    whole : str
-        The formula that it stands in, for messages.
+    ``expression``: for example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``); ``whole``: the
+    formula that it stands in, for messages.
 
     Returns
     -------
     ast.Expression
         Its syntax tree.
-
-    Raises
-    ------
-    FormulaError
-        What was found, what is allowed, what to do.
 
     Examples
     --------
@@ -541,11 +493,6 @@ def check_call(node: ast.Call, expression: str) -> None:
     """Refuse a call of a plain name (``f(x)``) that is unknown or cannot be meant.
 
     The same of a method that is given a type or a function of Python, ``x.astype(float)``.
-
-    Raises
-    ------
-    FormulaError
-        With what to write instead.
     """
     asked = shown(display_name(expression))
     if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
@@ -573,13 +520,7 @@ def _check_arguments(node: ast.Call, asked: str) -> None:
 
 
 def check_logic(tree: ast.AST, expression: str) -> None:
-    """Refuse ``and``, ``or`` and ``not``, which are for single values.
-
-    Raises
-    ------
-    FormulaError
-        With what to write instead.
-    """
+    """Refuse ``and``, ``or`` and ``not``, which are for single values."""
     words = [
         "not" if isinstance(node, ast.Not) else "and" if isinstance(node, ast.And) else "or"
         for node in ast.walk(tree)
@@ -594,7 +535,7 @@ def check_logic(tree: ast.AST, expression: str) -> None:
 
 
 def _check_coding(coding: ast.expr, asked: str) -> None:
-    known = sorted(name for name in vars(ContrastsRegistry) if not name.startswith("_"))
+    known = sorted(CONTRASTS)
     called = coding.func if isinstance(coding, ast.Call) else coding
     found = ""
     if isinstance(coding, ast.Name) and coding.id not in _BARE:
@@ -630,7 +571,7 @@ def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
     >>> [(column, ast.unparse(coding)) for column, coding in codings_of("C(g, Treatment('b')) + C(k)")]
     [('g', "Treatment('b')")]
     """
-    found = _coded(ast.parse(expression, mode="eval"))
+    found = _coded(check_expression(expression))
     return [(data.id, coding) for data, coding in found if isinstance(data, ast.Name)]
 
 

@@ -7,19 +7,6 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = [
-    "LETTERS",
-    "Compact",
-    "assigned",
-    "brief",
-    "cut",
-    "display_level",
-    "listed",
-    "shorten",
-    "shown",
-    "typed",
-]
-
 #: Letters of a value in a message; more than these are not read.
 LETTERS = 120
 #: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).

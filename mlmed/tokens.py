@@ -20,8 +20,6 @@ from mlmed.names import decoded, display_name, quoted_name
 from mlmed.syntax import check_column, check_expression, check_number
 from mlmed.text import shown
 
-__all__ = ["is_token", "refuse_duplicates", "refuse_explosion", "refuse_squares", "said_by_formulaic", "tokens_of"]
-
 _POWERS = ("**", "^")
 #: Products beyond are not counted any more.
 COUNTED = 10**9

@@ -18,8 +18,9 @@ import mlmed
 from mlmed.errors import BoundaryWarning, MlmedWarning
 from mlmed.fit.left_out import loglik_without
 from mlmed.lmm import best, working
-from mlmed.lmm.best import best_from, falls_into
-from mlmed.lmm.optimum import optimize
+from mlmed.lmm.best import _Ends, best_from, falls_into
+from mlmed.lmm.objective import objective_for
+from mlmed.lmm.optimum import coordinates, optimize
 from mlmed.lmm.start import start_theta, wide_theta
 from mlmed.lmm.working import MOST, spread_clusters
 from validation.optima.kinds import simulated
@@ -181,14 +182,19 @@ def test_bootstrap_replicates_start_from_the_other_optimum_too(fit, monkeypatch)
 
 
 def test_a_search_is_left_only_next_to_a_known_optimum(fit):
-    """At the optimum itself, not at the other one, not without a short Newton step."""
+    """At the optimum itself, not at the other one; not without a short Newton step."""
     optimum = fit.fit.optimum
     problem, blocks = fit.fit.working.problem, fit.fit.working.blocks
     alone = optimize(problem, blocks, reml=True)
-    assert falls_into(optimum, optimum.L, optimum.sigma2, optimum.evaluation, 0.0)
-    assert not falls_into(optimum, optimum.L, optimum.sigma2, optimum.evaluation, np.inf)
-    assert not falls_into(optimum, alone.L, alone.sigma2, alone.evaluation, 0.0)
-    assert not falls_into(alone, optimum.L, optimum.sigma2, optimum.evaluation, 0.0)
+    assert falls_into(optimum, optimum.L, optimum.sigma2, optimum.evaluation)
+    assert not falls_into(optimum, alone.L, alone.sigma2, alone.evaluation)
+    assert not falls_into(alone, optimum.L, optimum.sigma2, optimum.evaluation)
+    objective = objective_for(problem, blocks, reml=True)
+    theta = coordinates(problem, blocks, optimum.G, optimum.sigma2)
+    at = objective.in_chart(theta, optimum.evaluation)
+    ends = _Ends(problem, blocks, True, [optimum])
+    assert ends._known(objective, theta, at, 0.5)
+    assert not ends._known(objective, theta, at, np.inf)
 
 
 def test_the_best_of_given_starts(fit):

@@ -152,4 +152,4 @@ def test_errors_of_engines_are_named_in_one_place():
     root = Path(mlmed.__file__).parent
     names = r"duckdb\.Error|PolarsError|PySparkException|NarwhalsError|IbisError|Py4JError"
     found = {p.relative_to(root).as_posix() for p in root.rglob("*.py") if re.search(names, p.read_text())}
-    assert found == {"data/engines.py", "data/readers.py"}
+    assert found == {"data/frames.py", "data/readers.py"}

@@ -9,10 +9,11 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning
-from mlmed.lmm.percluster import cluster_products, cluster_scores
+from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.sandwich import sandwich_vcov
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
+from tests.oracles import cluster_scores
 
 #: The same sums in two orders.
 LITERAL = 1e-10

@@ -13,12 +13,13 @@ import mlmed
 from mlmed.errors import BoundaryWarning, EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.lmm.criterion import evaluate
-from mlmed.lmm.percluster import cluster_products, cluster_scores, joint_hessian, psi_basis, scores_at
+from mlmed.lmm.percluster import cluster_products, psi_basis, scores_at
 from mlmed.lmm.sandwich import sandwich_vcov
 from mlmed.lmm.start import natural_jacobian
 from mlmed.options import ROBUST_KINDS
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME, random_point, working
+from tests.oracles import cluster_scores, joint_hessian
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME
 from validation.checks import load_json
 

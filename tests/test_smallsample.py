@@ -16,6 +16,7 @@ from mlmed.lmm import kenward_roger as kr
 from mlmed.lmm.clusters import chunks
 from mlmed.lmm.criterion import evaluate
 from tests.models import MEDIATOR, OUTCOME, stacked_matrices
+from tests.oracles import scaled_f
 from tests.smallsample_models import (
     DENSE,
     DIFFERENCES,
@@ -67,7 +68,7 @@ def test_stacked_equations_against_lmertest_and_pbkrtest(dataset):
     }
     for key, tolerance in STACKED_REFERENCE.items():
         np.testing.assert_allclose(ours[key], theirs[key], rtol=tolerance, err_msg=key)
-    together = kr.scaled_f(each[[1, 3, 4]], corrected(fit))
+    together = scaled_f(each[[1, 3, 4]], corrected(fit))
     assert together.df == pytest.approx(87.384343745370, rel=STACKED_REFERENCE["kr_df"])
     assert together.scale == pytest.approx(0.978425464385, rel=STACKED_REFERENCE["kr_df"])
 
@@ -82,7 +83,7 @@ def test_stacked_equations_against_lmertest_and_pbkrtest(dataset):
 )
 def test_several_contrasts_against_pbkrtest(contrasts, df, scale, dataset):
     """pbkrtest 0.5.2, KRmodcomp."""
-    found = kr.scaled_f(contrasts, corrected(mlmed.mixed("y ~ m + x + (1 + m + x | id)", dataset("ml_sim"))))
+    found = scaled_f(contrasts, corrected(mlmed.mixed("y ~ m + x + (1 + m + x | id)", dataset("ml_sim"))))
     assert found.df == pytest.approx(df, rel=REFERENCE["kr_df"])
     assert found.scale == pytest.approx(scale, rel=REFERENCE["kr_df"])
 
@@ -95,7 +96,7 @@ def test_balanced_growth_curves_give_hotelling_s_test():
     y = 2 + t + rng.normal(size=J)[codes] * 2 + rng.normal(size=J)[codes] * t + rng.normal(size=6 * J)
     fit = mlmed.mixed("y ~ t + (1 + t | id)", pd.DataFrame({"id": codes, "t": t, "y": y}))
     assert not fit.is_singular
-    found = kr.scaled_f(np.eye(d), corrected(fit))
+    found = scaled_f(np.eye(d), corrected(fit))
     assert (found.df, found.scale) == pytest.approx((J - d, (J - d) / (J - 1)), rel=DIFFERENCES)
     fitted = fit.fit
     errors, df = kenward_roger_linear(np.eye(2), fitted.working, fitted.optimum, reml=True)
@@ -167,7 +168,7 @@ def test_sums_and_adjustment_against_dense_matrices(design):
     np.testing.assert_allclose(ours.adjusted / np.outer(size, size), adjusted / np.outer(size, size), atol=1e-8)
     for contrasts in (np.eye(len(X.T))[[1]], np.eye(len(X.T))[1:], np.eye(len(X.T))[:2] + 0.3):
         literal = literal_f(contrasts, dense, W)
-        both = kr.scaled_f(contrasts, ours)
+        both = scaled_f(contrasts, ours)
         assert (both.scale, both.df) == pytest.approx(literal, rel=1e-7)
 
 

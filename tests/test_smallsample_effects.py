@@ -26,6 +26,7 @@ from mlmed.intervals.degrees import (
 from mlmed.lmm import kenward_roger as kr
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
+from tests.oracles import DEPENDENT, TOO_FEW, scaled_f
 from tests.smallsample_models import (
     DIFFERENCES,
     INVARIANT,
@@ -97,7 +98,7 @@ def test_units_do_not_matter(fit):
     slopes = np.eye(5)[[1, 3, 4]]
     ours, theirs = corrected(fit), corrected(moved)
     for contrasts in (slopes, slopes[:1], slopes[1:]):
-        one, two = kr.scaled_f(contrasts, ours), kr.scaled_f(contrasts, theirs)
+        one, two = scaled_f(contrasts, ours), scaled_f(contrasts, theirs)
         assert (two.scale, two.df) == pytest.approx((one.scale, one.df), rel=INVARIANT)
     # units cancel in the ratio of adjusted to plain
     np.testing.assert_allclose(
@@ -178,17 +179,17 @@ def test_full_likelihood_has_no_kenward_roger():
     errors, df = kenward_roger_linear(np.eye(3), fit.fit.working, fit.fit.optimum, reml=False)
     assert np.isnan(errors).all()
     assert df.reasons == (kr.ONLY_REML,) * 3
-    assert kr.scaled_f(np.eye(3), corrected(fit)).reason == kr.ONLY_REML
+    assert scaled_f(np.eye(3), corrected(fit)).reason == kr.ONLY_REML
     assert np.isfinite(satterthwaite_linear(np.eye(3), fit.fit.working, fit.fit.optimum).values).all()
 
 
 def test_tests_of_several_contrasts_that_do_not_exist(fit):
     found = corrected(fit)
-    assert kr.scaled_f(np.array([[0.0, 1, 0, 0, 0], [0.0, 2, 0, 0, 0]]), found).reason == kr.DEPENDENT
-    assert kr.scaled_f(np.zeros((1, 5)), found).reason == kr.DEPENDENT
+    assert scaled_f(np.array([[0.0, 1, 0, 0, 0], [0.0, 2, 0, 0, 0]]), found).reason == DEPENDENT
+    assert scaled_f(np.zeros((1, 5)), found).reason == DEPENDENT
     few = replace(found, W=40.0 * found.W)  # as if a fortieth of the clusters were there
-    assert kr.scaled_f(np.eye(5), few).reason == kr.TOO_FEW
-    assert kr.scaled_f(np.eye(5)[:1], few).df == pytest.approx(kr.scaled_f(np.eye(5)[:1], found).df / 40.0)
+    assert scaled_f(np.eye(5), few).reason == TOO_FEW
+    assert scaled_f(np.eye(5)[:1], few).df == pytest.approx(scaled_f(np.eye(5)[:1], found).df / 40.0)
     unknown = replace(found, W=np.full_like(found.W, np.nan))
     assert np.isnan(kr.contrast_df(np.eye(5), unknown.plain, unknown.slopes, unknown.W)).all()
 

@@ -17,11 +17,11 @@ import pytest
 from formulaic import Formula
 
 import mlmed
-from mlmed.allowed import CONTEXT
 from mlmed.data.encoding import encode, encode_columns
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import formula_variables
 from mlmed.names import safe_name
+from tests.formula_context import CONTEXT
 
 ROWS = 240
 #: Products are multiplied in another order.

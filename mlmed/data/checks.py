@@ -22,20 +22,6 @@ from mlmed.names import display_name
 from mlmed.syntax import codings_of, depends_on_other_rows
 from mlmed.text import shorten, typed
 
-__all__ = [
-    "computed_levels",
-    "depends_on_rows",
-    "expressions_in",
-    "least_columns",
-    "misfit_of_coding",
-    "refuse_levels",
-    "refuse_other_kinds",
-    "refuse_other_rows",
-    "refuse_wide",
-    "unknown_level",
-    "used_as_number",
-]
-
 #: Columns by name.
 Columns = Mapping[str, pd.Series]
 #: Codings that compare the other levels with one that they may name.
@@ -62,15 +48,6 @@ def refuse_other_kinds(source: Formula, table: Columns, where: str) -> None:
 
     pandas answers them with False everywhere and without a word, so a predictor or a response would be another than
     meant.
-
-    Parameters
-    ----------
-    source : Formula
-        A right-hand side that is about to be learned.
-    table : mapping of str to Series
-        Its columns as formulas see them.
-    where : str
-        The formula, for the message.
 
     Raises
     ------
@@ -148,23 +125,7 @@ def _cure(name: str) -> str:
 def refuse_wide(formula: Formula, table: Columns, n: int, where: str, *, dense: bool) -> None:
     """Refuse formulas whose columns would not fit, before memory is asked for.
 
-    Parameters
-    ----------
-    formula : Formula
-        One right-hand side.
-    table : mapping of str to Series
-        Encodable columns.
-    n : int
-        Their rows.
-    where : str
-        What has it, for the message.
-    dense : bool
-        Whether columns will be made with their zeros.
-
-    Raises
-    ------
-    DataError
-        With the number of columns and the memory that they need.
+    ``dense``: whether columns will be made with their zeros.
     """
     width = least_columns(formula, table)
     refuse_columns(width, where)
@@ -216,11 +177,6 @@ def refuse_other_rows(terms: Iterable[Term], where: str) -> None:
     Such a statistic would be taken again from whatever rows are encoded next (new rows, one row with ``at=``), and the
     coefficients would mean something else there. ``center()``, ``scale()``, ``poly()`` and splines remember the rows of
     the fit and stay.
-
-    Raises
-    ------
-    FormulaError
-        There is one; ``where`` says in which formula.
     """
     if (told := depends_on_rows(terms, where)) is not None:
         raise told

@@ -14,20 +14,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.sparse import coo_array, csr_array
 
-__all__ = [
-    "MANY_COLUMNS",
-    "MOSTLY_ZERO",
-    "Column",
-    "Entries",
-    "SparseColumn",
-    "block_products",
-    "completed",
-    "joined",
-    "pair_at",
-    "same_on",
-    "sparse_products",
-]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
@@ -39,21 +25,11 @@ MOSTLY_ZERO = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseColumn:
-    """A column without its zeros; NumPy takes it for an array.
+    """A column without its zeros; NumPy takes it for an array."""
 
-    Attributes
-    ----------
-    at : (m,) int array
-        Rows that are not zero, ascending.
-    values : (m,) array
-        Their values.
-    size : int
-        Rows of the column.
-    """
-
-    at: Indices
-    values: Array
-    size: int
+    at: Indices  #: (m,): Rows that are not zero, ascending.
+    values: Array  #: (m,): Their values.
+    size: int  #: Rows of the column.
 
     @property
     def shape(self) -> tuple[int]:
@@ -119,14 +95,7 @@ def pair_at(i: Indices | int, j: Indices | int) -> Indices:
 def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Array:
     """Sums of products of d whole columns by cluster, (d * (d + 1) / 2, J): one matrix product a cluster.
 
-    Parameters
-    ----------
-    columns : mapping of position to (n,) array
-        Ascending positions.
-    codes : (n,) int array
-        Cluster of every row.
-    J : int
-        Clusters.
+    ``columns``: (n,) arrays by ascending positions; ``codes`` (n,): cluster of every row; ``J``: clusters.
     """
     d = len(columns)
     order = np.argsort(codes, kind="stable")
@@ -150,19 +119,12 @@ def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Arra
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What differs from zero in some sparse columns.
+    """What differs from zero in some sparse columns."""
 
-    Attributes
-    ----------
-    row, column : (m,) int arrays
-        Where it stands: row among those that are summed, column by its position.
-    value : (m,) array
-        The value.
-    """
-
+    #: (m,): Where it stands: row among those that are summed, column by its position.
     row: Indices
     column: Indices
-    value: Array
+    value: Array  #: (m,): The value.
 
 
 def joined(parts: Sequence[Entries]) -> Entries:
@@ -178,16 +140,8 @@ def sparse_products(
 ) -> csr_array:
     """Sums of all products by cluster where some columns are sparse; ``shape``: products and clusters.
 
-    Parameters
-    ----------
-    whole : mapping of position to (n,) array
-        Columns that are not sparse.
-    entries : Entries
-        The sparse ones.
-    codes : (n,) int array
-        Cluster of every row.
-    J : int
-        Clusters.
+    ``whole``: (n,) columns that are not sparse, by position; ``entries``: the sparse ones; ``codes`` (n,): cluster of
+    every row; ``J``: clusters.
     """
     parts = [_of_whole(whole, codes, J), *_of_entries(entries, codes)]
     cell, inverse = np.unique(entries.column * np.intp(J) + codes[entries.row], return_inverse=True)

@@ -16,16 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.data.frames import unknown_column
+from mlmed.data.frames import refuse_unknown
 from mlmed.data.ids import whole_number
 from mlmed.errors import DataError
 from mlmed.text import shorten
-
-__all__ = [
-    "Spellings",
-    "checked_header",
-    "read_delimited",
-]
 
 SEPARATORS = (",", ";", "\t", "|")
 #: Lines that are looked at to find the separator.
@@ -68,21 +62,11 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Spellings:
-    """A column of numbers of which some are written in several ways.
+    """A column of numbers of which some are written in several ways."""
 
-    Attributes
-    ----------
-    texts : Series of n values
-        As they are written.
-    pair : tuple of str
-        Two texts that are one number, such as 1.1 and 1.10.
-    rows : float
-        Rows for each text, on average.
-    """
-
-    texts: pd.Series
-    pair: tuple[str, str]
-    rows: float
+    texts: pd.Series  #: As they are written.
+    pair: tuple[str, str]  #: Two texts that are one number, such as 1.1 and 1.10.
+    rows: float  #: Rows for each text, on average.
 
 
 def read_delimited(
@@ -90,18 +74,10 @@ def read_delimited(
 ) -> tuple[pd.DataFrame, dict[str, Spellings]]:
     """Read a table of delimited text.
 
-    Parameters
-    ----------
-    file : Path
-        Compressed if its name ends in ``.gz``.
-    usual : str
-        The separator that its extension promises; another one is taken if only that splits the lines evenly.
-    encoding : str or None
-        By default what the mark at the start of the file says, or UTF-8.
-    missing : sequence of str
-        Values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas knows.
-    as_text : sequence of str
-        Columns that stay as they are written.
+    ``file``: compressed if its name ends in ``.gz``; ``usual``: the separator that its extension promises; another
+    one is taken if only that splits the lines evenly; ``encoding``: by default what the mark at the start of the file
+    says, or UTF-8; ``missing``: values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas
+    knows; ``as_text``: columns that stay as they are written.
 
     Returns
     -------
@@ -127,9 +103,7 @@ def read_delimited(
         text = replace(text, decimal=",")
         table = text.table()
     names = _stripped([str(name) for name in table.columns])
-    for name in as_text:
-        if name not in names:
-            raise unknown_column(name, names)
+    refuse_unknown(as_text, names)
     return _with_exact_numbers(table.set_axis(names, axis="columns"), text, as_text)
 
 
@@ -274,16 +248,8 @@ def checked_header(content: str, separator: str, file: Path, *, skipped: int = 0
     Without this check pandas takes the first column as row names where lines have one field more than the header, which
     shifts all columns, fills short lines up with missing values, and renames the second of two equal names.
 
-    Parameters
-    ----------
-    content : str
-        The text.
-    separator : str
-        What stands between two fields.
-    file : Path
-        For messages.
-    skipped : int
-        Lines of the file before the text.
+    ``content``: the text; ``separator``: what stands between two fields; ``file``: for messages; ``skipped``: lines
+    of the file before the text.
 
     Raises
     ------

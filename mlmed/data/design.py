@@ -14,9 +14,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.columns import MANY_COLUMNS, Column, SparseColumn, completed, same_on
-from mlmed.data.encoding import encode, learn_equation, response_values, side_by_side, to_encodable
+from mlmed.data.encoding import encodable, encode, learn_equation, response_values, side_by_side, to_encodable
 from mlmed.data.evaluation import Memory
-from mlmed.data.frames import normalize, replaced, select_columns
+from mlmed.data.frames import normalize, replaced, selected_columns
 from mlmed.data.ids import cluster_codes
 from mlmed.data.layout import (
     INTERCEPT,
@@ -45,20 +45,6 @@ from mlmed.formula import Equation
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact, shorten
-
-__all__ = [
-    "PlainDesign",
-    "build_design",
-    "check_response",
-    "complete_rows",
-    "encode_each",
-    "plain_design",
-    "read_columns",
-    "refuse_intercept",
-    "rows_left_out",
-    "spread_column",
-    "two_levels",
-]
 
 Array = NDArray[np.float64]
 
@@ -102,9 +88,8 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
     """
     table = _usual_columns(spec.equations, data, spec.group)
     codes, clusters = cluster_codes(table, spec.group)
-    both = [name for name in spec.group if any(name in equation.predictors for equation in spec.equations)]
-    if both:  # ids that are predictors, too
-        table = replaced(table, {name: normalize(table[name]) for name in both})
+    both = frozenset(spec.group) & frozenset().union(*(equation.predictors for equation in spec.equations))
+    table |= {name: normalize(table[name]) for name in both}  # ids that are predictors, too
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
@@ -130,11 +115,12 @@ def build_design(spec: ModelSpec, data: Any) -> Design:
         check_response(equation, table)
         key = rows.tobytes()
         if key not in memories:  # equations with the same rows share what is computed of them
-            memories[key] = Memory(to_encodable(table if rows.all() else table.loc[rows], used))
+            own_rows = (table[name] if rows.all() else table[name][rows] for name in used)
+            memories[key] = Memory({safe_name(str(one.name)): encodable(one) for one in own_rows}, np.flatnonzero(rows))
         equations.append(_design_equation(equation, memories[key], rows[kept], columns))
     refuse_likeness(spec, equations)
     codes, clusters = _used_clusters(codes[kept], clusters)
-    layout = Layout(spec.equations, column_labels(columns.names), tuple(equations), dropped, len(table))
+    layout = Layout(spec.equations, column_labels(columns.names), tuple(equations), dropped, len(known))
     members = np.stack(complete)[:, kept]
     return Design(layout, tuple(columns.values), members, codes, clusters, np.flatnonzero(kept))
 
@@ -145,12 +131,12 @@ def refuse_intercept(variables: frozenset[str]) -> None:
         raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
 
 
-def _usual_columns(equations: Sequence[Equation], data: Any, keep: Sequence[str]) -> pd.DataFrame:
+def _usual_columns(equations: Sequence[Equation], data: Any, keep: Sequence[str]) -> dict[str, pd.Series]:
     variables = frozenset(keep).union(*(equation.variables for equation in equations))
     refuse_intercept(variables)
-    table = select_columns(data, variables, keep=keep)
-    refuse_unusual(table, but=keep)
-    return table
+    columns = selected_columns(data, variables, keep=keep)
+    refuse_unusual(columns, but=keep)
+    return columns
 
 
 def _complete_rows(equation: Equation, missing: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
@@ -176,14 +162,8 @@ def rows_left_out(
 ) -> Dropped:
     """What is said of rows that an equation cannot use.
 
-    Parameters
-    ----------
-    name : str
-        The response.
-    missing : mapping of str to (n,) flags
-        Rows without a value, by column.
-    rows, known : (n,) flags
-        Rows that are used, and those with a cluster id.
+    ``name``: the response; ``missing`` (n,): rows without a value, by column; ``rows``, ``known`` (n,): rows that are
+    used, and those with a cluster id.
     """
     counts = {column: int((own & known).sum()) for column, own in missing.items()}
     found = {column: count for column, count in counts.items() if count}
@@ -197,7 +177,7 @@ def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray
     return (np.cumsum(used) - 1)[codes], clusters[used]
 
 
-def check_response(equation: Equation, table: pd.DataFrame) -> None:
+def check_response(equation: Equation, table: Mapping[str, pd.Series] | pd.DataFrame) -> None:
     """Refuse a response that is not numeric, and one that is computed from text that holds numbers."""
     for name in sorted(equation.response_columns):
         column = table[name]
@@ -236,27 +216,13 @@ def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class PlainDesign(Compact):
-    """Numbers of one equation on its rows.
+    """Numbers of one equation on its rows."""
 
-    Attributes
-    ----------
-    equation : Equation
-        What was asked; its random terms play no part here.
-    layout : EquationLayout
-        Names, encodings, typical values and levels.
-    y : (n,) array
-        Response; for one with two levels 0 and 1.
-    X : (n, p) array
-        Fixed-effects columns.
-    table : DataFrame of n rows
-        The predictors as formulaic sees them, for encoding them again at other values.
-    """
-
-    equation: Equation
-    layout: EquationLayout
-    y: Array
-    X: Array
-    table: pd.DataFrame
+    equation: Equation  #: What was asked; its random terms play no part here.
+    layout: EquationLayout  #: Names, encodings, typical values and levels.
+    y: Array  #: (n,): Response; for one with two levels 0 and 1.
+    X: Array  #: (n, p): Fixed-effects columns.
+    table: pd.DataFrame  #: The predictors as formulaic sees them, for encoding them again at other values.
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -274,7 +240,7 @@ def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str
     """
     equations = tuple(equations)
     refuse_alike((equation, ()) for equation in equations)
-    return _usual_columns(equations, data, tuple(keep))
+    return pd.DataFrame(_usual_columns(equations, data, tuple(keep)))
 
 
 def complete_rows(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.bool_]:
@@ -295,14 +261,8 @@ def two_levels(column: pd.Series) -> tuple[Any, Any] | None:
 def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = False) -> PlainDesign:
     """Encode one equation on a table whose rows are complete.
 
-    Parameters
-    ----------
-    equation : Equation
-        Its random terms are left out.
-    table : DataFrame
-        From ``read_columns``, complete rows only.
-    binary : bool
-        Whether a response with two levels that are not numbers may be coded as 0 and 1.
+    ``equation``: its random terms are left out; ``table``: from ``read_columns``, complete rows only; ``binary``:
+    whether a response with two levels that are not numbers may be coded as 0 and 1.
 
     Raises
     ------
@@ -310,7 +270,7 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
         A response that is not numeric, predictors that cannot be used, formulas that cannot be evaluated.
     """
     encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
-    memory = Memory(encodable)
+    memory = Memory.of(encodable)
     (fixed, *_), layout = learn_equation(equation, memory, random=False)
     refuse_alike([(equation, layout.encodings)])
     X = side_by_side(fixed, memory)
@@ -347,17 +307,9 @@ def encode_each(
 ) -> Array:
     """Columns of several encodings side by side, (cases, n, p), once per set of values.
 
-    Parameters
-    ----------
-    encodings : sequence of formulaic specs
-        Of ``layout.encodings``; without any, p is 0.
-    layout : EquationLayout
-        Of the fitted equation.
-    table : DataFrame
-        ``PlainDesign.table`` of the rows.
-    cases : sequence of mapping
-        Variable -> value in every row; variables that the equation does not use are skipped. A factor takes one of its
-        levels.
+    ``encodings``: of ``layout.encodings``; without any, p is 0; ``layout``: of the fitted equation; ``table``:
+    ``PlainDesign.table`` of the rows; ``cases``: variable -> value in every row; variables that the equation does not
+    use are skipped. A factor takes one of its levels.
 
     Raises
     ------

@@ -24,32 +24,17 @@ from mlmed.data.checks import (
 from mlmed.data.columns import Column, SparseColumn
 from mlmed.data.evaluation import EVALUATION_ERRORS, Memory
 from mlmed.data.frames import replaced
-from mlmed.data.layout import EquationLayout
+from mlmed.data.layout import EquationLayout, Known
 from mlmed.data.predictors import (
     check_fixed,
     check_predictors,
     check_random,
-    observed_values,
-    typical_values,
+    known_of,
 )
 from mlmed.data.terms import Encoding, UnknownLevelError, is_expression, learn_terms, term_columns
 from mlmed.errors import DataError, FormulaError, filtering
 from mlmed.formula import Equation, formula_of
 from mlmed.names import display_name, safe_name
-
-__all__ = [
-    "encodable_values",
-    "encode",
-    "encode_columns",
-    "encodings_of",
-    "learn_equation",
-    "response_encoding",
-    "response_values",
-    "side_by_side",
-    "stand_in",
-    "to_encodable",
-    "typed_rows",
-]
 
 Array = NDArray[np.float64]
 
@@ -64,17 +49,20 @@ def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.
 def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
     """Truth values as numbers, factors without levels that no row has."""
     wanted = table.columns if names is None else frozenset(names)
-    changed: dict[str, Any] = {}
-    for name, kind in zip(table.columns, table.dtypes, strict=True):
-        if name in wanted and isinstance(kind, pd.BooleanDtype):
-            changed[name] = table[name].to_numpy(dtype=np.float64, na_value=np.nan)
-        elif name in wanted and isinstance(kind, pd.CategoricalDtype):
-            changed[name] = table[name].cat.remove_unused_categories()
+    columns = {str(name): column for name, column in table.items() if name in wanted}
+    changed = {name: made for name, column in columns.items() if (made := encodable(column)) is not column}
     return replaced(table, changed) if changed else table
 
 
+def encodable(column: pd.Series) -> pd.Series:
+    """The same of one column."""
+    if isinstance(column.dtype, pd.BooleanDtype):
+        return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index, name=column.name)
+    return column.cat.remove_unused_categories() if isinstance(column.dtype, pd.CategoricalDtype) else column
+
+
 def _memory(table: pd.DataFrame | Memory) -> Memory:
-    return table if isinstance(table, Memory) else Memory(table)
+    return table if isinstance(table, Memory) else Memory.of(table)
 
 
 def encode(
@@ -150,7 +138,7 @@ def _refuse_numbers(name: str, column: Column, memory: Memory, where: str, *, fi
         )
     if finite and not np.isfinite(column.values if isinstance(column, SparseColumn) else column).all():
         bad = ~np.isfinite(np.asarray(column))
-        row = memory.table.index[int(np.argmax(bad))]
+        row = memory.index[int(np.argmax(bad))]
         raise FormulaError(
             f"{display_name(name)} in {where} is not a finite number in {int(bad.sum())} row(s), the first being "
             f"row {row}; check the transformation (for example the logarithm of a number that is not positive)"
@@ -189,16 +177,8 @@ def learn_equation(
 ) -> tuple[list[list[Column]], EquationLayout]:
     """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
 
-    Parameters
-    ----------
-    equation : Equation
-        What was asked.
-    memory : Memory
-        Its complete rows.
-    random : bool
-        Whether the random terms are encoded.
-    sparse : bool
-        Whether columns that are mostly zero come without their zeros.
+    ``equation``: what was asked; ``memory``: its complete rows; ``random``: whether the random terms are encoded;
+    ``sparse``: whether columns that are mostly zero come without their zeros.
 
     Raises
     ------
@@ -207,9 +187,7 @@ def learn_equation(
     """
     check_predictors(equation, memory.columns)
     numbers, encodings = _learned(equation, memory, random=random, sparse=sparse)
-    known = typical_values(equation, memory.columns)
-    observed = observed_values(equation, memory.columns, known[0])
-    return numbers, EquationLayout.of(equation.name, encodings, known, observed)
+    return numbers, EquationLayout.of(equation.name, encodings, known_of(equation, memory.columns))
 
 
 def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -> pd.DataFrame:
@@ -222,20 +200,16 @@ def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -
     return pd.DataFrame(columns)
 
 
-def stand_in(typical: Mapping[str, Any], spread: Mapping[str, float], levels: Mapping[str, Sequence[Any]]) -> Memory:
+def stand_in(known: Known) -> Memory:
     """Rows with the given means and sample standard deviations of numbers, and levels of factors.
 
     Grams that are pushed down or stored have no rows left to learn an encoding from; these serve as well.
     """
-    n = 2 * max([1, *map(len, levels.values())])
+    n = 2 * max([1, *map(len, known.levels.values())])
     half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
-    rows = {
-        name: [levels[name][k % len(levels[name])] for k in range(n)]
-        if name in levels
-        else typical[name] + spread[name] * half
-        for name in sorted({*typical, *levels})
-    }
-    return Memory(typed_rows(levels, rows))
+    rows = {name: known.typical[name] + spread * half for name, spread in known.spread.items()}
+    rows |= {name: [levels[k % len(levels)] for k in range(n)] for name, levels in known.levels.items()}
+    return Memory.of(typed_rows(known.levels, rows))
 
 
 def encodings_of(equation: Equation, memory: Memory) -> tuple[Encoding, ...]:

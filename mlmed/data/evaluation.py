@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,26 +17,13 @@ import numpy as np
 import pandas as pd
 from formulaic.transforms import TRANSFORMS, ContrastsRegistry
 from formulaic.transforms.contrasts import Contrasts, CustomContrasts, TreatmentContrasts
+from numpy.typing import NDArray
 
 from mlmed.allowed import CODINGS, CONTRASTS, FUNCTIONS, MATRICES, METHODS, NUMPY, STATEFUL, Number, numbers_of
 from mlmed.data.operations import OPERATIONS
 from mlmed.names import FUNCTIONS as RESERVED
 from mlmed.names import display_name
 from mlmed.syntax import arguments_of, check_expression
-
-__all__ = [
-    "EVALUATION_ERRORS",
-    "Coded",
-    "Memory",
-    "Plain",
-    "Reading",
-    "Side",
-    "Tree",
-    "evaluate",
-    "reading_of",
-    "tree_of",
-]
-
 
 #: What expressions of users raise inside NumPy, pandas and formulaic's splines and contrasts.
 EVALUATION_ERRORS = (
@@ -58,21 +45,11 @@ _SIGNS: dict[type[ast.AST], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A checked expression.
+    """A checked expression."""
 
-    Attributes
-    ----------
-    text : str
-        As formulaic writes it, with safe names.
-    body : ast.expr
-        Its syntax tree.
-    numbers : dict
-        Values of the nodes, by identity, that are numbers whatever the data are.
-    """
-
-    text: str
-    body: ast.expr
-    numbers: dict[int, Number]
+    text: str  #: As formulaic writes it, with safe names.
+    body: ast.expr  #: Its syntax tree.
+    numbers: dict[int, Number]  #: Values of the nodes, by identity, that are numbers whatever the data are.
 
 
 @lru_cache(maxsize=4096)
@@ -106,27 +83,13 @@ class Side(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coded:
-    """A factor.
+    """A factor."""
 
-    Attributes
-    ----------
-    values : array or Series of n
-        What has levels.
-    contrasts : Contrasts
-        How they become columns.
-    levels : tuple, optional
-        All of them, if they were named.
-    spans_intercept : bool
-        Whether indicators of all levels add up to the constant.
-    is_remembered : bool
-        Whether the levels are those of the rows of the fit.
-    """
-
-    values: Any
-    contrasts: Contrasts
-    levels: tuple[Any, ...] | None = None
-    spans_intercept: bool = True
-    is_remembered: bool = True
+    values: Any  #: What has levels.
+    contrasts: Contrasts  #: How they become columns.
+    levels: tuple[Any, ...] | None = None  #: All of them, if they were named.
+    spans_intercept: bool = True  #: Whether indicators of all levels add up to the constant.
+    is_remembered: bool = True  #: Whether the levels are those of the rows of the fit.
 
 
 def evaluate(tree: Tree, side: Side) -> Any:
@@ -221,33 +184,20 @@ class Plain:
 
 @dataclass(slots=True, eq=False)
 class Reading:
-    """What an expression asks of its columns: a side on which nothing is computed, and what is computed is None.
+    """What an expression asks of its columns: a side on which nothing is computed, and what is computed is None."""
 
-    Attributes
-    ----------
-    factors : list of (str or None)
-        Columns that C() makes factors of as they are; None for levels that are computed, as in ``C(x > 0)``.
-    compared : list of (str, list)
-        Comparisons: the operation, and its columns and literals.
-    computed : list of str
-        Columns that stand in arithmetic or are given to a function of numbers.
-    calls : set of str
-        Calls of functions that remember the rows of the fit, such as ``center(x)``.
-    functions : set of str
-        Those functions, and ``hashed``.
-    looks_at_other_rows : bool
-        Whether the value of a row depends on other rows than those that are remembered.
-    width : int
-        Columns that a basis has at least.
-    """
-
+    #: Columns that C() makes factors of as they are; None for levels that are computed, as in ``C(x > 0)``.
     factors: list[str | None] = field(default_factory=list)
+    #: (str, list): Comparisons: the operation, and its columns and literals.
     compared: list[tuple[str, list[Any]]] = field(default_factory=list)
+    #: Columns that stand in arithmetic or are given to a function of numbers.
     computed: list[str] = field(default_factory=list)
+    #: Calls of functions that remember the rows of the fit, such as ``center(x)``.
     calls: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)
+    functions: set[str] = field(default_factory=set)  #: Those functions, and ``hashed``.
+    #: Whether the value of a row depends on other rows than those that are remembered.
     looks_at_other_rows: bool = False
-    width: int = 1
+    width: int = 1  #: Columns that a basis has at least.
 
     def column(self, name: str) -> Plain:
         """A column as it stands."""
@@ -291,31 +241,23 @@ def reading_of(expression: str) -> Reading:
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Columns of a table under safe names, and what expressions make of them; each is computed once.
+    """Columns of a table under safe names, and what expressions make of them; each is computed once."""
 
-    Attributes
-    ----------
-    table : DataFrame of n rows
-        Numbers as float64, levels as ``category``.
-    states : dict
-        What functions such as ``center()`` remember, by their call; new ones are learned from the table.
-    columns : dict
-        Its columns.
-    """
-
-    table: pd.DataFrame
+    columns: Mapping[str, pd.Series]  #: Numbers as float64, levels as ``category``.
+    index: pd.Index | NDArray[np.intp]  #: Labels of the rows.
+    #: What functions such as ``center()`` remember, by their call; new ones are learned from the columns.
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
-    columns: dict[str, pd.Series] = field(init=False)
     _found: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Take the table apart, which pandas does slowly, once."""
-        self.columns = {str(name): column for name, column in self.table.items()}
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Memory:
+        """The columns of a table with safe names."""
+        return cls({str(name): column for name, column in table.items()}, table.index)
 
     @property
     def n(self) -> int:
         """Rows."""
-        return len(self.table)
+        return len(self.index)
 
     def value(self, text: str, *, is_column: bool) -> Any:
         """A column, or an expression."""

@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
 
 from mlmed.data.evaluation import evaluate, tree_of
+from mlmed.data.layout import Known
 from mlmed.data.operations import OPERATIONS, Operation
 from mlmed.data.terms import Encoding, Piece, TermColumn
 from mlmed.errors import FormulaError
 from mlmed.names import display_name, safe_name
-
-__all__ = [
-    "Kinds",
-    "UntranslatedError",
-    "column_expressions",
-    "is_translated",
-    "variable_expression",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Kinds:
-    """What is known of the variables before their columns are made.
-
-    Attributes
-    ----------
-    typical : dict
-        Means of numeric variables over the rows of the equation.
-    spread : dict
-        Their standard deviations.
-    levels : dict
-        Levels of factors.
-    """
-
-    typical: Mapping[str, Any]
-    spread: Mapping[str, float]
-    levels: Mapping[str, tuple[Any, ...]]
 
 
 class UntranslatedError(FormulaError):
@@ -62,21 +36,11 @@ def _told(text: str, why: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """An expression of an engine.
+    """An expression of an engine."""
 
-    Attributes
-    ----------
-    expression : Expr
-        Double precision, truth values or text.
-    kind : {"number", "truth", "text"}
-        Which of these.
-    name : str
-        The column, if it is one as it stands.
-    """
-
-    expression: Any
-    kind: str
-    name: str = ""
+    expression: Any  #: Double precision, truth values or text.
+    kind: str  #: {"number", "truth", "text"}: Which of these.
+    name: str = ""  #: The column, if it is one as it stands.
 
 
 _Operand = _Value | float | str
@@ -86,7 +50,7 @@ _Operand = _Value | float | str
 class _Engine:
     """The side of an engine: what is known of its columns, and the term that is translated, for messages."""
 
-    kinds: Kinds
+    known: Known
     text: str
 
     def _refuse(self, why: str) -> FormulaError:
@@ -94,7 +58,7 @@ class _Engine:
 
     def column(self, name: str) -> _Value:
         shown = display_name(name)
-        if shown in self.kinds.levels and isinstance(self.kinds.levels[shown][0], str):
+        if shown in self.known.levels and isinstance(self.known.levels[shown][0], str):
             return _Value(nw.col(name).cast(nw.String), "text", shown)
         return _Value(variable_expression(shown), "number", shown)
 
@@ -144,10 +108,10 @@ class _Engine:
     def remembered(self, call: str, function: str, operand: _Operand, words: dict[str, Any]) -> _Value:
         if function not in ("center", "scale") or words:
             raise self._refuse(f"the function {function}() is not translated")
-        if not isinstance(operand, _Value) or operand.name not in self.kinds.spread:
+        if not isinstance(operand, _Value) or operand.name not in self.known.spread:
             raise self._refuse(f"{function}() is translated for a plain column only")
-        centred = operand.expression - float(self.kinds.typical[operand.name])
-        return _Value(centred / self.kinds.spread[operand.name] if function == "scale" else centred, "number")
+        centred = operand.expression - float(self.known.typical[operand.name])
+        return _Value(centred / self.known.spread[operand.name] if function == "scale" else centred, "number")
 
     def coded(self, function: str, operand: _Operand, words: dict[str, Any]) -> _Value:
         if function != "C":
@@ -156,7 +120,7 @@ class _Engine:
 
     def factor(self, operand: _Operand) -> _Value:
         """A column whose levels are known."""
-        if not isinstance(operand, _Value) or operand.name not in self.kinds.levels:
+        if not isinstance(operand, _Value) or operand.name not in self.known.levels:
             raise self._refuse("only C(column) is translated")
         return operand
 
@@ -176,20 +140,20 @@ def _as_with_nan(made: Any, operands: Sequence[_Operand], *, is_unequal: bool) -
     return made
 
 
-def column_expressions(encoding: Encoding, kinds: Kinds) -> dict[str, nw.Expr]:
+def column_expressions(encoding: Encoding, known: Known) -> dict[str, nw.Expr]:
     """Expression of every column of an encoding except the intercept, by its name."""
-    return {column.name: _product(column, encoding, kinds) for column in encoding.columns if column.pieces}
+    return {column.name: _product(column, encoding, known) for column in encoding.columns if column.pieces}
 
 
-def _product(column: TermColumn, encoding: Encoding, kinds: Kinds) -> nw.Expr:
+def _product(column: TermColumn, encoding: Encoding, known: Known) -> nw.Expr:
     made: Any = None
     for piece in column.pieces:
-        one = _piece(piece, encoding, kinds)
+        one = _piece(piece, encoding, known)
         made = one if made is None else made * one
     return made if column.scale == 1 else made * float(column.scale)
 
 
-def _piece(piece: Piece, encoding: Encoding, kinds: Kinds) -> Any:
+def _piece(piece: Piece, encoding: Encoding, known: Known) -> Any:
     """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``, or what a coding makes of the levels of a column.
 
     Raises
@@ -199,7 +163,7 @@ def _piece(piece: Piece, encoding: Encoding, kinds: Kinds) -> Any:
     FormulaError
         If it has to know the rows, as splines do.
     """
-    side = _Engine(kinds, piece.factor)
+    side = _Engine(known, piece.factor)
     value = evaluate(tree_of(piece.factor), side)
     if not piece.is_level:
         return side.number(value)
@@ -215,7 +179,7 @@ def _indicator(column: Any, level: Any) -> Any:
     return nw.when(is_level).then(nw.lit(1.0)).otherwise(nw.lit(0.0))
 
 
-def is_translated(encoding: Encoding, kinds: Kinds) -> bool:
+def is_translated(encoding: Encoding, known: Known) -> bool:
     """Whether an engine computes every column; otherwise its rows have to be fetched.
 
     Raises
@@ -227,7 +191,7 @@ def is_translated(encoding: Encoding, kinds: Kinds) -> bool:
     found = True
     for piece in {piece.factor: piece for column in encoding.columns for piece in column.pieces}.values():
         try:
-            _piece(piece, encoding, kinds)
+            _piece(piece, encoding, known)
         except UntranslatedError:
             found = False
     return found

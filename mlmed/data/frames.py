@@ -21,22 +21,6 @@ from mlmed.errors import DataError
 from mlmed.habits import hint_for_name
 from mlmed.text import shorten
 
-__all__ = [
-    "arrow_levels",
-    "column_names",
-    "declared_levels",
-    "engine_rows",
-    "first_line",
-    "index_names",
-    "lazy_frame",
-    "normalize",
-    "replaced",
-    "schema_names",
-    "select_columns",
-    "taken",
-    "unordered",
-]
-
 #: Errors of the engines, by the module that has them; looked up in those that have been loaded.
 ERRORS = {
     "duckdb": "Error",
@@ -119,7 +103,6 @@ def _is_plain(data: Any) -> bool:
     return isinstance(data, pd.DataFrame) and len(data.columns) > 0 and data.columns.is_unique
 
 
-@engine_rows()
 def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> pd.DataFrame:
     """Take the wanted columns as a pandas frame with a fresh index.
 
@@ -131,16 +114,24 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
     DataError
         If a column is unknown, the table has no rows, or a column mixes numbers and text.
     """
+    wanted = frozenset(wanted)
+    if wanted:
+        return pd.DataFrame(selected_columns(data, wanted, keep=keep))
+    frame = _wrap(data)
+    return pd.DataFrame(index=pd.RangeIndex(len(_in_memory(frame, schema_names(frame)[:1]))))
+
+
+@engine_rows()
+def selected_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> dict[str, pd.Series]:
+    """The same as columns; numbers are those of the table itself and not to be changed."""
     wanted, keep = sorted(wanted), frozenset(keep)
     native, present = data, list(data.columns) if _is_plain(data) else []
     if not present:
         frame = _wrap(data)
         native, present = frame.to_native(), schema_names(frame)
-    for name in wanted:
-        if name not in present:
-            raise unknown_column(name, present, index_names(_wrap(data)))
+    refuse_unknown(wanted, present, data)
     if not isinstance(native, pd.DataFrame):
-        eager = _in_memory(frame, wanted or present[:1])
+        eager = _in_memory(frame, wanted)
         native = eager.to_native()
     if isinstance(native, pd.DataFrame):
         columns = {name: native[name] for name in wanted}
@@ -150,8 +141,9 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
         refuse_odd_cells(column, name)
     if not len(native):
         raise DataError("the data have no rows; check the file or the filter that made them")
-    made = {name: (column if name in keep else normalize(column)).array for name, column in columns.items()}
-    return pd.DataFrame(made, index=pd.RangeIndex(len(native)))
+    index = pd.RangeIndex(len(native))
+    made = ((name, column if name in keep else normalize(column)) for name, column in columns.items())
+    return {name: pd.Series(column.array, index=index, name=name, copy=False) for name, column in made}
 
 
 def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any]) -> nw.DataFrame[Any]:
@@ -167,13 +159,6 @@ def taken(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: Mapping[Any, Any]
 
     DuckDB and Spark would read ``a.b`` as a part of ``a`` and Spark ``ID`` as ``id``, Dask ``self`` as an argument,
     Polars ``*`` and ``^x$`` as patterns.
-
-    Parameters
-    ----------
-    frame : DataFrame or LazyFrame
-        Any table.
-    names : mapping of old to new name
-        The columns, all of them present.
     """
     native: Any = frame.to_native()
     engine = frame.implementation
@@ -212,12 +197,19 @@ def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     return made
 
 
-def index_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[str]:
+def index_names(data: Any) -> list[str]:
     """Names of the index of a pandas or Dask frame; other tables have none."""
-    native = frame.to_native()
+    native: Any = nw.to_native(data, pass_through=True)
     if isinstance(native, pd.DataFrame):
         return [str(name) for name in native.index.names if name is not None]
-    return [str(native.index.name)] if frame.implementation.is_dask() else []
+    return [str(native.index.name)] if type(native).__module__.startswith("dask") else []
+
+
+def refuse_unknown(wanted: Iterable[str], present: list[Any], data: Any = None) -> None:
+    """Refuse names that are none of the columns; ``data``: the table, if it may have an index."""
+    for name in wanted:
+        if name not in present:
+            raise unknown_column(name, present, index_names(data))
 
 
 def unknown_column(name: str, present: list[Any], index: Iterable[str] = ()) -> DataError:
@@ -270,6 +262,8 @@ def _to_pandas(series: nw.Series[Any], levels: Sequence[Any] | None) -> pd.Serie
 def normalize(column: pd.Series) -> pd.Series:
     """Numbers as float64, truth values as pandas' ``boolean``, text and categories as ``category``."""
     kind = column.dtype
+    if kind == np.float64:
+        return column
     if pd.api.types.is_complex_dtype(kind):
         raise _complex(column, f"is complex (type {kind})")
     if pd.api.types.is_bool_dtype(kind):

@@ -42,22 +42,6 @@ from mlmed.limits import refuse_products, unusual_size
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
-__all__ = [
-    "Grams",
-    "accumulate",
-    "add_grams",
-    "column_sums",
-    "grams_for",
-    "pattern_sums",
-    "product_roots",
-    "rebased",
-    "rest_share",
-    "standardized",
-    "total_gram",
-    "two_values",
-    "unpacked",
-]
-
 Array = NDArray[np.float64]
 
 #: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
@@ -71,31 +55,18 @@ CLUSTERS = 16_384
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Grams(Compact):
-    """Cross-products per cluster and pattern of usable equations.
+    """Cross-products per cluster and pattern of usable equations."""
 
-    Attributes
-    ----------
-    layout : Layout
-        Names and encodings of the K distinct columns; the constant first.
-    shift, scale : (K,) arrays
-        Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
-    patterns : tuple of tuple of bool
-        Which equations a row of the pattern belongs to.
-    sums : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
-        Sums of products, lower triangle row by row; the first is the number of rows. Sparse where there are many
-        columns, most of them indicators; these have the shift 0.
-    clusters : Index of length J
-        Cluster ids.
-    roots : ClusterRoots or None
-        Triangular roots of the rows of every equation, where the products have lost digits of them.
-    """
-
-    layout: Layout
+    layout: Layout  #: Names and encodings of the K distinct columns; the constant first.
+    #: (K,): Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
     shift: Array
     scale: Array
-    patterns: tuple[tuple[bool, ...], ...]
+    patterns: tuple[tuple[bool, ...], ...]  #: Which equations a row of the pattern belongs to.
+    #: (P, K * (K + 1): Sums of products, lower triangle row by row; the first is the number of rows. Sparse where
+    #: there are many columns, most of them indicators; these have the shift 0.
     sums: Array | csr_array
-    clusters: pd.Index
+    clusters: pd.Index  #: Cluster ids.
+    #: Triangular roots of the rows of every equation, where the products have lost digits of them.
     roots: ClusterRoots | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any
@@ -18,23 +18,10 @@ from mlmed.data.values import is_numeric
 from mlmed.errors import DataError
 from mlmed.names import safe_name
 
-__all__ = [
-    "Passes",
-    "case_twins",
-    "cluster_codes",
-    "doubtful_ids",
-    "lookalikes",
-    "numbering_passes",
-    "refuse_infinite_ids",
-    "refuse_mixed",
-    "refuse_rounded",
-    "refuse_spellings",
-    "reused_ids",
-    "whole_number",
-]
 
-
-def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[np.intp], pd.Index]:
+def cluster_codes(
+    table: Mapping[str, pd.Series] | pd.DataFrame, group: tuple[str, ...]
+) -> tuple[NDArray[np.intp], pd.Index]:
     """Number the clusters in order of appearance.
 
     Returns
@@ -57,7 +44,7 @@ def cluster_codes(table: pd.DataFrame, group: tuple[str, ...]) -> tuple[NDArray[
         codes, labels = parts[0]
         return codes, _as_integer(labels)
     missing = np.logical_or.reduce([codes < 0 for codes, _ in parts])
-    joined = np.zeros(len(table), dtype=np.int64)
+    joined = np.zeros(len(missing), dtype=np.int64)
     for codes, labels in parts:
         joined = joined * max(len(labels), 1) + codes
     codes, first = _first_appearance(np.where(missing, -1, joined))
@@ -128,11 +115,10 @@ def refuse_mixed(column: pd.Series) -> None:
     )
 
 
-def _free_values(column: pd.Series) -> pd.Series:
+def _free_values(column: pd.Series) -> list[Any]:
     """Known values of a column, or its categories, that may be of any type; of other columns none."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = pd.Series(column.cat.categories)
-    return column.dropna() if pd.api.types.is_object_dtype(column.dtype) else column[:0]
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    return list(values.dropna()) if pd.api.types.is_object_dtype(values.dtype) else []
 
 
 def _kind(found: type) -> str:
@@ -145,13 +131,7 @@ def _kind(found: type) -> str:
 
 
 def refuse_spellings(ids: pd.Index) -> None:
-    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats.
-
-    Raises
-    ------
-    DataError
-        If there are any.
-    """
+    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats."""
     if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
         return
     texts = pd.Series([value for value in ids if isinstance(value, str)], dtype=object)
@@ -249,21 +229,11 @@ def case_twins(ids: pd.Index) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Runs of rows with one id, in the order of the rows; ids are counted up again and again.
+    """Runs of rows with one id, in the order of the rows; ids are counted up again and again."""
 
-    Attributes
-    ----------
-    starts : (R,) int array
-        First row of each run.
-    ids : (R,) int array
-        Its id.
-    number : (R,) int array
-        The pass that it belongs to, from 0.
-    """
-
-    starts: Codes
-    ids: NDArray[np.int64]
-    number: Codes
+    starts: Codes  #: (R,): First row of each run.
+    ids: NDArray[np.int64]  #: (R,): Its id.
+    number: Codes  #: (R,): The pass that it belongs to, from 0.
 
 
 def numbering_passes(ids: pd.Series) -> Passes | None:
@@ -273,10 +243,7 @@ def numbering_passes(ids: pd.Series) -> Passes | None:
     if there are at least two passes, every pass has most of the numbers from the lowest of all to its own highest,
     and runs have at least two rows on average (a diary sorted by day has runs of one row).
 
-    Parameters
-    ----------
-    ids : Series of n values
-        None missing; numbers, or texts that write whole numbers.
+    ``ids``: none missing; numbers, or texts that write whole numbers.
     """
     values = ids.to_numpy()
     if not len(values):
@@ -326,16 +293,9 @@ OTHER_CLUSTERS = 0.001
 def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: bool) -> list[str]:
     """Sentences about ids that look alike or seem to be used again in every upper group; usually none.
 
-    Parameters
-    ----------
-    data : dataframe
-        The user's table; rows in an engine or behind Grams have no order, so only their ids are looked at.
-    ids : Index
-        The different ids; a MultiIndex for combined ids, which name their upper group.
-    asked : set of str
-        Columns that are used.
-    has_term : bool
-        Whether a random term names the ids, so that it can name a combination of columns.
+    ``data``: the user's table; rows in an engine or behind Grams have no order, so only their ids are looked at;
+    ``ids``: the different ids; a MultiIndex for combined ids, which name their upper group; ``asked``: columns that
+    are used; ``has_term``: whether a random term names the ids, so that it can name a combination of columns.
     """
     found = [_alike(ids.get_level_values(k)) for k in range(ids.nlevels)]
     in_memory = not isinstance(getattr(data, "arrays", data), Grams) and lazy_frame(data) is None
@@ -375,18 +335,10 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
     column the runs of one id differ more than the rows within a run do, as pupils 1 of two schools do, who are
     strangers; where there is no such difference nothing is wrong with one cluster for both.
 
-    Parameters
-    ----------
-    data : dataframe in memory
-        Its rows are in an order.
-    name : str
-        The cluster variable.
-    asked : set of str
-        Columns that the model uses.
-    has_term : bool
-        Whether a random term names the ids.
+    ``data``: its rows are in an order; ``name``: the cluster variable; ``asked``: columns that the model uses;
+    ``has_term``: whether a random term names the ids.
     """
-    ids = select_columns(data, [name], keep=[name])[name]
+    ids = data[name] if isinstance(data, pd.DataFrame) else select_columns(data, [name], keep=[name])[name]
     known = np.asarray(ids.notna())
     found = numbering_passes(ids[known])
     if found is None:
@@ -417,21 +369,12 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
 
 @dataclass(frozen=True, slots=True)
 class _TwoWay:
-    """A column's analysis of variance by ids and passes, over the means of the runs.
+    """A column's analysis of variance by ids and passes, over the means of the runs."""
 
-    Attributes
-    ----------
-    persists : bool
-        Whether ids differ beyond chance, passes apart.
-    varies : bool
-        Whether the runs of one id differ, passes apart, by more than the rows within runs let expect.
-    constant : bool
-        Whether the rows of a run have one value.
-    """
-
-    persists: bool = False
+    persists: bool = False  #: Whether ids differ beyond chance, passes apart.
+    #: Whether the runs of one id differ, passes apart, by more than the rows within runs let expect.
     varies: bool = False
-    constant: bool = False
+    constant: bool = False  #: Whether the rows of a run have one value.
 
     def differs(self, is_used: bool) -> bool:
         """Whether the column speaks against one cluster for all runs of an id.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,19 +19,8 @@ from mlmed.names import display_name, labelled, quoted_name, safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
-__all__ = [
-    "INTERCEPT",
-    "Design",
-    "Dropped",
-    "EquationLayout",
-    "Layout",
-    "Part",
-    "column_labels",
-    "refuse_alike",
-    "refuse_likeness",
-]
-
 INTERCEPT = "Intercept"
+T = TypeVar("T")
 Array = NDArray[np.float64]
 
 
@@ -49,25 +38,14 @@ def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows an equation could not use.
+    """Rows an equation could not use."""
 
-    Attributes
-    ----------
-    equation : str
-        The response.
-    total, used : int
-        Rows in the table, rows in the equation.
-    missing_cluster : int
-        Rows without a cluster id.
-    missing : dict of str to int
-        Missing values by column, among rows with a cluster id.
-    """
-
-    equation: str
+    equation: str  #: The response.
+    #: Rows in the table, rows in the equation.
     total: int
     used: int
-    missing_cluster: int
-    missing: dict[str, int]
+    missing_cluster: int  #: Rows without a cluster id.
+    missing: dict[str, int]  #: Missing values by column, among rows with a cluster id.
 
     def __str__(self) -> str:
         """One sentence."""
@@ -81,88 +59,63 @@ class Dropped:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EquationLayout(Compact):
-    """Where one equation finds its columns, and how it encodes new data.
+class Known(Compact):
+    """What is known of the variables of an equation, over the rows that it uses."""
 
-    Attributes
-    ----------
-    name : str
-        The response.
-    fixed, random : tuple of str
-        Column labels of X_r and Z_r (all random terms side by side).
-    fixed_at, random_at : tuple of int
-        Their positions among ``Layout.columns``.
-    response_at : int
-        Position of y_r.
-    terms : tuple of int
-        The random term each column of Z_r belongs to.
-    encodings : tuple
-        formulaic's specs of the fixed part and of each random term.
-    typical : dict
-        Mean of every numeric variable, first level of every other one, over the rows used.
-    spread : dict
-        Standard deviation of every numeric variable.
-    levels : dict of str to tuple
-        Levels of factors: text, or numbers inside C().
-    observed : dict of str to tuple
-        Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
-        many, with the smallest, the largest and the neighbours of the mean.
-    """
-
-    name: str
-    fixed: tuple[str, ...]
-    random: tuple[str, ...]
-    fixed_at: tuple[int, ...]
-    random_at: tuple[int, ...]
-    response_at: int
-    terms: tuple[int, ...]
-    encodings: tuple[Encoding, ...]
-    typical: dict[str, Any]
-    spread: dict[str, float]
-    levels: dict[str, tuple[Any, ...]]
+    typical: dict[str, Any]  #: Mean of every numeric variable, first level of every other one.
+    spread: dict[str, float]  #: Standard deviation of every numeric variable.
+    levels: dict[str, tuple[Any, ...]]  #: Levels of factors: text, or numbers inside C().
+    #: Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
+    #: many, with the smallest, the largest and the neighbours of the mean.
     observed: dict[str, tuple[float, ...]]
 
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        encodings: Sequence[Encoding],
-        known: tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]],
-        observed: dict[str, tuple[float, ...]],
-    ) -> EquationLayout:
-        """What is known of an equation whose columns have no positions.
+    def only(self, names: frozenset[str]) -> Known:
+        """What is known of some of the variables."""
 
-        Parameters
-        ----------
-        name : str
-            The response as it is shown.
-        encodings : sequence of Encoding
-            Of the fixed part and of each random term.
-        known : (typical, spread, levels)
-            Of its variables.
-        observed : dict
-            Values of those that are transformed.
-        """
+        def own(part: dict[str, T]) -> dict[str, T]:
+            return {name: part[name] for name in sorted(part.keys() & names)}
+
+        return Known(own(self.typical), own(self.spread), own(self.levels), own(self.observed))
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class EquationLayout(Known):
+    """Where one equation finds its columns, what is known of its variables, and how it encodes new data."""
+
+    name: str  #: The response.
+    #: Column labels of X_r and Z_r (all random terms side by side).
+    fixed: tuple[str, ...]
+    random: tuple[str, ...]
+    terms: tuple[int, ...]  #: The random term each column of Z_r belongs to.
+    encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
+    #: Positions of the columns among ``Layout.columns``; none where no Grams are made.
+    fixed_at: tuple[int, ...] = ()
+    random_at: tuple[int, ...] = ()
+    response_at: int = 0  #: Position of y_r.
+
+    @classmethod
+    def of(cls, name: str, encodings: Sequence[Encoding], known: Known) -> EquationLayout:
+        """What is known of an equation, ``name`` as it is shown, whose columns have no positions."""
         random = [(t, column) for t, encoding in enumerate(encodings[1:]) for column in encoding.column_names]
         return cls(
+            *(known.typical, known.spread, known.levels, known.observed),
             name=name,
             fixed=tuple(map(display_name, encodings[0].column_names)),
             random=tuple(display_name(column) for _, column in random),
-            fixed_at=(),
-            random_at=(),
-            response_at=0,
             terms=tuple(t for t, _ in random),
             encodings=tuple(encodings),
-            typical=known[0],
-            spread=known[1],
-            levels=known[2],
-            observed=observed,
         )
 
     def placed(self, at: Mapping[str, int], response: str) -> EquationLayout:
         """The same with positions of columns by name; ``response``: how the column of the response is called."""
         fixed, *random = (tuple(at[name] for name in encoding.column_names) for encoding in self.encodings)
         return replace(self, fixed_at=fixed, random_at=tuple(chain(*random)), response_at=at[response])
+
+    @property
+    def places(self) -> list[tuple[int, ...]]:
+        """Positions of the columns of each encoding."""
+        at = iter((*self.fixed_at, *self.random_at))
+        return [tuple(islice(at, len(encoding.column_names))) for encoding in self.encodings]
 
     def column_of(self, variable: str) -> int | None:
         """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""
@@ -173,27 +126,13 @@ class EquationLayout(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Layout(Compact):
-    """What is known of the columns once the rows are gone.
+    """What is known of the columns once the rows are gone."""
 
-    Attributes
-    ----------
-    asked : tuple of Equation
-        The equations as they were asked for.
-    columns : tuple of str
-        Distinct columns of all equations, the constant first.
-    equations : tuple of EquationLayout
-        One per response.
-    dropped : tuple of Dropped
-        Equations that lost rows.
-    total : int
-        Rows of the table.
-    """
-
-    asked: tuple[Equation, ...]
-    columns: tuple[str, ...]
-    equations: tuple[EquationLayout, ...]
-    dropped: tuple[Dropped, ...]
-    total: int
+    asked: tuple[Equation, ...]  #: The equations as they were asked for.
+    columns: tuple[str, ...]  #: Distinct columns of all equations, the constant first.
+    equations: tuple[EquationLayout, ...]  #: One per response.
+    dropped: tuple[Dropped, ...]  #: Equations that lost rows.
+    total: int  #: Rows of the table.
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -206,31 +145,16 @@ class Layout(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Design(Compact):
-    """Numbers of all equations on the rows that at least one of them uses.
+    """Numbers of all equations on the rows that at least one of them uses."""
 
-    Attributes
-    ----------
-    layout : Layout
-        Names and positions.
-    values : tuple of (N,) arrays
-        The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no equation
-        that uses the column is complete.
-    members : (R, N) bool array
-        Rows that each equation uses.
-    codes : (N,) int array
-        Cluster of each row.
-    clusters : Index
-        Cluster ids.
-    at : (N,) int array
-        Position of each row in the table.
-    """
-
-    layout: Layout
+    layout: Layout  #: Names and positions.
+    #: (N,): The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no
+    #: equation that uses the column is complete.
     values: tuple[Column, ...]
-    members: NDArray[np.bool_]
-    codes: NDArray[np.intp]
-    clusters: pd.Index
-    at: NDArray[np.intp]
+    members: NDArray[np.bool_]  #: (R, N): Rows that each equation uses.
+    codes: NDArray[np.intp]  #: (N,): Cluster of each row.
+    clusters: pd.Index  #: Cluster ids.
+    at: NDArray[np.intp]  #: (N,): Position of each row in the table.
 
 
 #: An equation and the encodings of its fixed part and of each of its random terms.
@@ -242,15 +166,7 @@ _Meaning = tuple[frozenset[str], str]
 def refuse_alike(parts: Iterable[Part]) -> None:
     """Refuse two different columns, variables or responses of a model that have the same label.
 
-    Parameters
-    ----------
-    parts : iterable of (Equation, sequence of formulaic specs)
-        Without specs only the terms of the formula are looked at, not their levels.
-
-    Raises
-    ------
-    DataError
-        If there are any; both are named as they are written in a formula.
+    Without encodings only the terms of the formula are looked at, not their levels.
     """
     known: dict[str, _Meaning] = {}
     for equation, encodings in parts:
@@ -262,20 +178,7 @@ def refuse_alike(parts: Iterable[Part]) -> None:
 
 
 def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> None:
-    """Refuse columns of one model that have the same label, and coefficients that have the same name.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-        The equations as they were asked.
-    equations : sequence of EquationLayout
-        What was learned of each, in their order.
-
-    Raises
-    ------
-    DataError
-        If there are any.
-    """
+    """Refuse columns of one model that have the same label, and coefficients that have the same name."""
     refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
     for part in ("fixed", "random"):
         _refuse_same_labels((own.name, getattr(own, part)) for own in equations)

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from mlmed.errors import DataError
 from mlmed.text import shorten
 
-__all__ = ["Roles", "check_design", "cluster_table", "levels_of", "refuse_constant"]
-
 Codes = NDArray[np.intp]
 #: A variable whose variation within clusters is below this share of all is constant there, as it is for the engine.
 NO_WITHIN = 1e-11
@@ -22,12 +20,8 @@ NO_WITHIN = 1e-11
 def levels_of(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> dict[str, int]:
     """Level of every named column: 2 if it is constant within every cluster, missing values ignored, else 1.
 
-    Parameters
-    ----------
-    table : DataFrame of n rows
-        Numbers as float64; anything else is compared by value.
-    codes : (n,) int array
-        Cluster of each row, 0 to J - 1; rows with -1 are left out.
+    ``table``: numbers as float64; anything else is compared by value; ``codes`` (n,): cluster of each row, 0 to J -
+    1; rows with -1 are left out.
 
     Examples
     --------
@@ -57,12 +51,7 @@ def _is_constant_within(column: pd.Series, codes: Codes) -> bool:
 def cluster_table(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> pd.DataFrame:
     """One row per cluster, in the order of their codes: the first value of each column that is not missing.
 
-    Parameters
-    ----------
-    table : DataFrame of n rows
-        Columns of level 2.
-    codes : (n,) int array
-        Cluster of each row, 0 to J - 1; rows with -1 are left out.
+    ``table``: columns of level 2; ``codes`` (n,): cluster of each row, 0 to J - 1; rows with -1 are left out.
     """
     known = codes >= 0
     return table.loc[known, list(names)].groupby(codes[known], sort=True).first().reset_index(drop=True)
@@ -70,29 +59,17 @@ def cluster_table(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> pd
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Who is what in a mediation question.
+    """Who is what in a mediation question."""
 
-    Attributes
-    ----------
-    treatment, mediator, outcome : str
-        As they are shown.
-    columns : mapping of str to tuple of str
-        The columns behind ``mediator`` and ``outcome``; more than one if the response is computed.
-    covariates : tuple of str
-        All other predictors of any equation.
-    upstream : tuple of str
-        Those of them that stand in the mediator equation.
-    group : str
-        The cluster variable.
-    """
-
+    #: As they are shown.
     treatment: str
     mediator: str
     outcome: str
+    #: The columns behind ``mediator`` and ``outcome``; more than one if the response is computed.
     columns: Mapping[str, tuple[str, ...]]
-    covariates: tuple[str, ...]
-    upstream: tuple[str, ...]
-    group: str
+    covariates: tuple[str, ...]  #: All other predictors of any equation.
+    upstream: tuple[str, ...]  #: Those of them that stand in the mediator equation.
+    group: str  #: The cluster variable.
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -119,13 +96,7 @@ class Roles:
 
 
 def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
-    """Refuse a column that has one value: it would pass for a variable of the clusters.
-
-    Raises
-    ------
-    DataError
-        If there is one.
-    """
+    """Refuse a column that has one value: it would pass for a variable of the clusters."""
     for name, role in roles.listed:
         values = table[name].dropna().unique()
         if len(values) < 2:

@@ -18,32 +18,19 @@ import pandas as pd
 
 from mlmed.allowed import METHODS, NUMPY
 
-__all__ = ["OPERATIONS", "Operation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Two meanings of one operation.
+    """Two meanings of one operation."""
 
-    Attributes
-    ----------
-    memory : callable
-        Of arrays and numbers; columns of levels come as pandas Series.
-    engine : callable, optional
-        Of expressions of double precision, and of what ``takes`` says; None where engines differ or have none.
-    takes : {"numbers", "truths", "alike", "choice"}
-        What an engine is given: numbers, truth values, two numbers or two texts, or a truth value and two numbers.
-    is_truth : bool
-        Whether it gives truth values.
-    is_rowwise : bool
-        Whether the value of a row depends on this row only.
-    """
-
-    memory: Callable[..., Any]
+    memory: Callable[..., Any]  #: Of arrays and numbers; columns of levels come as pandas Series.
+    #: Of expressions of double precision, and of what ``takes`` says; None where engines differ or have none.
     engine: Callable[..., Any] | None = None
+    #: {"numbers", "truths", "alike", "choice"}: What an engine is given: numbers, truth values, two numbers or two
+    #: texts, or a truth value and two numbers.
     takes: str = "numbers"
-    is_truth: bool = False
-    is_rowwise: bool = True
+    is_truth: bool = False  #: Whether it gives truth values.
+    is_rowwise: bool = True  #: Whether the value of a row depends on this row only.
 
 
 def _as_number(condition: Any) -> Any:

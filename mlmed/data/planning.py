@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from mlmed.allowed import STATEFUL
 from mlmed.data.design import refuse_intercept
 from mlmed.data.encoding import encodings_of, response_encoding, stand_in
 from mlmed.data.evaluation import reading_of
-from mlmed.data.expressions import Kinds, column_expressions, variable_expression
-from mlmed.data.frames import declared_levels, index_names, taken, unknown_column
-from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Layout, column_labels, refuse_likeness
+from mlmed.data.expressions import column_expressions, variable_expression
+from mlmed.data.frames import declared_levels, refuse_unknown, taken
+from mlmed.data.layout import INTERCEPT, Dropped, EquationLayout, Known, Layout, column_labels, refuse_likeness
 from mlmed.data.predictors import (
     MOST_VALUES,
     are_few,
@@ -25,6 +25,7 @@ from mlmed.data.predictors import (
     coded_variables,
     refuse_many_levels,
     refuse_rounded_levels,
+    refuse_written,
     snapped,
     some_values,
     transformed_variables,
@@ -38,24 +39,6 @@ from mlmed.names import display_name, safe_name
 from mlmed.system.model import ModelSpec
 from mlmed.text import shorten
 
-__all__ = [
-    "MOST_LEVELS",
-    "MOST_TEXTS",
-    "SAMPLE",
-    "Learned",
-    "Plan",
-    "bad_column",
-    "complete_rows",
-    "count_rows",
-    "layout_of",
-    "learn_equations",
-    "mean_and_sd",
-    "one_row",
-    "place_columns",
-    "plan_sums",
-    "safe_frame",
-]
-
 Array = NDArray[np.float64]
 #: Levels of a factor whose products are summed by the engine; levels of any factor that are not worth a second look.
 MOST_LEVELS = 200
@@ -67,79 +50,60 @@ SAMPLE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything the summing scan needs.
+    """Everything the summing scan needs."""
 
-    Attributes
-    ----------
-    layout : Layout
-        Names, positions, encodings.
-    columns : tuple of Expr
-        Expression of every distinct column but the constant.
-    complete : tuple of Expr
-        Which rows each equation can use.
-    shift, scale : (K,) arrays
-        Moments of the distinct columns.
-    """
-
-    layout: Layout
-    columns: tuple[nw.Expr, ...]
-    complete: tuple[nw.Expr, ...]
+    layout: Layout  #: Names, positions, encodings.
+    columns: tuple[nw.Expr, ...]  #: Expression of every distinct column but the constant.
+    complete: tuple[nw.Expr, ...]  #: Which rows each equation can use.
+    #: (K,): Moments of the distinct columns.
     shift: Array
     scale: Array
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is known of an equation before its columns are computed.
+    """What is known of an equation before its columns are computed."""
 
-    Attributes
-    ----------
-    equation : Equation
-        What was asked.
-    kinds : Kinds
-        Levels and moments of its variables.
-    encodings : tuple
-        Of the fixed part and of each random term.
-    response : Encoding, optional
-        Of a response that is computed.
-    observed : dict
-        Values of transformed variables.
-    means : dict
-        Their means over all rows.
-    """
+    equation: Equation  #: What was asked.
+    known: Known  #: Levels and moments of its variables, those of the response among them.
+    encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
+    response: Encoding | None  #: Of a response that is computed.
 
-    equation: Equation
-    kinds: Kinds
-    encodings: tuple[Encoding, ...]
-    response: Encoding | None
-    observed: dict[str, tuple[float, ...]]
-    means: dict[str, float]
+    @property
+    def parts(self) -> tuple[Encoding, ...]:
+        """Encodings of a response that is computed, of the fixed part and of each random term."""
+        return self.encodings if self.response is None else (self.response, *self.encodings)
 
     @property
     def columns(self) -> dict[str, bool]:
         """Every column but the constant, the response first, and whether it means other numbers for other rows."""
-        found = {self.equation.response: False}
-        for encoding in (self.response, *self.encodings):
-            columns = encoding.columns if encoding is not None else ()
-            found |= {
-                column.name: any(reading_of(piece.factor).calls for piece in column.pieces)
-                for column in columns
-                if column.pieces
-            }
-        return found
+        columns = [column for part in self.parts for column in part.columns if column.pieces]
+        own = {column.name: any(reading_of(piece.factor).calls for piece in column.pieces) for column in columns}
+        return {self.equation.response: False} | own
 
     def expressions(self) -> dict[str, nw.Expr]:
-        """The same as an engine computes them.
-
-        Raises
-        ------
-        FormulaError
-            It does not.
-        """
+        """The same as an engine computes them."""
         found = {} if self.response is not None else {self.equation.response: variable_expression(self.equation.name)}
-        for encoding in (self.response, *self.encodings):
-            found |= {} if encoding is None else column_expressions(encoding, self.kinds)
+        for part in self.parts:
+            found |= column_expressions(part, self.known)
         return found
+
+    def layout(self, names: dict[tuple[str, str], int]) -> EquationLayout:
+        """Where the equation finds its columns among the distinct ones, which new ones are appended to."""
+        placed = {INTERCEPT: 0}
+        for name, is_own in self.columns.items():
+            # a centred column means other numbers in an equation with other rows, so it is not shared
+            placed[name] = names.setdefault((self.equation.name if is_own else "", name), len(names))
+        known = self.known.only(self.equation.predictors)
+        return EquationLayout.of(self.equation.name, self.encodings, known).placed(placed, self.equation.response)
+
+
+def laid_out(spec: ModelSpec, learned: Sequence[Learned]) -> tuple[Layout, list[str]]:
+    """Names and positions of the columns of all equations, and the distinct columns by the names of their encodings."""
+    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
+    equations = tuple(own.layout(names) for own in learned)
+    refuse_likeness(spec, equations)
+    return Layout(spec.equations, column_labels(names), equations, (), 0), [name for _, name in names]
 
 
 def _present(name: str, schema: Any) -> nw.Expr:
@@ -153,9 +117,7 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     present = list(frame.collect_schema().names())
     wanted = sorted(frozenset().union(*(e.variables for e in spec.equations)))
     refuse_intercept(frozenset(wanted))
-    for name in wanted:
-        if name not in present:
-            raise unknown_column(name, present, index_names(frame))
+    refuse_unknown(wanted, present, frame)
     made: nw.LazyFrame[Any] = taken(frame, {name: safe_name(name) for name in wanted})
     return made
 
@@ -177,14 +139,7 @@ def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, .
 def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
     """What is known of every equation before a column is computed.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-        The equations.
-    frame : LazyFrame
-        As ``safe_frame`` makes it.
-    most : int
-        Levels that a factor may have.
+    ``spec``: the equations; ``frame``: as ``safe_frame`` makes it; ``most``: levels that a factor may have.
     """
     found, complete = [], complete_rows(spec, frame)
     for equation, rows in zip(spec.equations, complete, strict=True):
@@ -196,19 +151,19 @@ def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MO
 
 def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...] | None = None) -> Plan:
     """Everything the summing scan needs, from a sample of rows and the levels of factors."""
-    complete = complete_rows(spec, frame)
-    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
-    expressions, equations = [], []
-    shift, scale = [0.0], [1.0]
-    for own, rows in zip(learned or learn_equations(spec, frame), complete, strict=True):
-        equation, columns, moments = _plan_equation(own, frame, rows, names)
-        equations.append(equation)
-        expressions += columns
-        shift += [mean for mean, _ in moments]
-        scale += [sd for _, sd in moments]
-    refuse_likeness(spec, equations)
-    layout = Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
-    return Plan(layout, tuple(expressions), complete, np.array(shift), np.array(scale))
+    complete, learned = complete_rows(spec, frame), learned or learn_equations(spec, frame)
+    layout, names = laid_out(spec, learned)
+    expressions: list[nw.Expr] = []
+    moments = [(0.0, 1.0)]
+    for own, equation, rows in zip(learned, layout.equations, complete, strict=True):
+        found = own.expressions()
+        sizes = _moments(own.equation, frame.filter(rows), found)
+        places = {equation.response_at, *equation.fixed_at, *equation.random_at}
+        for at in sorted(at for at in places if at > len(expressions)):
+            expressions.append(found[names[at]])
+            moments.append(sizes[names[at]])
+    shift, scale = np.array(moments).T
+    return Plan(layout, tuple(expressions), complete, shift, scale)
 
 
 def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float]:
@@ -218,8 +173,14 @@ def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float
     return {str(name): float("nan") if pd.isna(value) else float(value) for name, value in row.items()}
 
 
-def _as_count(condition: nw.Expr) -> nw.Expr:
-    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+def as_count(condition: nw.Expr) -> nw.Expr:
+    """In how many rows something holds."""
+    return flag(condition).sum()
+
+
+def flag(condition: nw.Expr) -> nw.Expr:
+    """Whether something holds, as a number."""
+    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0))
 
 
 def count_rows(
@@ -228,14 +189,14 @@ def count_rows(
     """Rows each equation can use, missing values by column; raises where nothing can be used."""
     schema = frame.collect_schema()
     known = nw.all_horizontal(*(_present(g, schema) for g in spec.group), ignore_nulls=False)
-    asked = {"total": nw.len(), "known": _as_count(known)}
+    asked = {"total": nw.len(), "known": as_count(known)}
     variables = sorted(frozenset().union(*(e.variables - e.group_columns for e in spec.equations)))
     for r, rows in enumerate(complete):
-        asked[f"used{r}"] = _as_count(rows)
+        asked[f"used{r}"] = as_count(rows)
     for v, name in enumerate(variables):
-        asked[f"missing{v}"] = _as_count(known & ~_present(name, schema))
+        asked[f"missing{v}"] = as_count(known & ~_present(name, schema))
         if schema[safe_name(name)].is_float():
-            asked[f"infinite{v}"] = _as_count(_present(name, schema) & ~nw.col(safe_name(name)).is_finite())
+            asked[f"infinite{v}"] = as_count(_present(name, schema) & ~nw.col(safe_name(name)).is_finite())
     found = one_row(frame, **asked)
     total = int(np.nan_to_num(found["total"]))
     if total and not found["known"]:
@@ -263,64 +224,21 @@ def count_rows(
 
 def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: int) -> Learned:
     _check_response(equation, frame)
-    usable = frame.filter(rows)
-    sample = usable.head(SAMPLE)
-    kinds = _kinds(equation, usable, sample, most)
-    made = stand_in(kinds.typical, kinds.spread, kinds.levels)
-    response, encodings = response_encoding(equation, made), encodings_of(equation, made)
-    observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & set(kinds.spread)))
-    return Learned(equation, kinds, encodings, response, observed, means)
+    known = _known(equation, frame.filter(rows), most)
+    made = stand_in(known)
+    return Learned(equation, known, encodings_of(equation, made), response_encoding(equation, made))
 
 
-def _plan_equation(
-    learned: Learned, frame: nw.LazyFrame[Any], rows: nw.Expr, names: dict[tuple[str, str], int]
-) -> tuple[EquationLayout, list[nw.Expr], list[tuple[float, float]]]:
-    """Layout and expressions of one equation; new distinct columns are appended to ``names``."""
-    equation = learned.equation
-    usable = frame.filter(rows)
-    found = learned.expressions()
-    moments = _moments(equation, usable, usable.head(SAMPLE), found)
-    known = len(names)
-    placed = place_columns(learned, names)
-    new = [name for name in found if placed[name] >= known]
-    return layout_of(learned, placed), [found[name] for name in new], [moments[name] for name in new]
-
-
-def place_columns(learned: Learned, names: dict[tuple[str, str], int]) -> dict[str, int]:
-    """Positions of the columns of an equation among the distinct ones, which new ones are appended to."""
-    placed = {INTERCEPT: 0}
-    for name, is_own in learned.columns.items():
-        # a centred column means other numbers in an equation with other rows, so it is not shared
-        placed[name] = names.setdefault((learned.equation.name if is_own else "", name), len(names))
-    return placed
-
-
-def layout_of(learned: Learned, placed: Mapping[str, int]) -> EquationLayout:
-    """Where an equation finds its columns."""
-    equation, kinds = learned.equation, learned.kinds
-    own = equation.predictors
-    typical = {n: kinds.levels[n][0] if n in kinds.levels else kinds.typical[n] for n in sorted(own)}
-    # a single row has no standard deviation; in memory it is 0, too
-    spread = {n: 0.0 if np.isnan(sd) else sd for n, sd in kinds.spread.items() if n in own}
-    levels = {n: known for n, known in kinds.levels.items() if n in own}
-    known = {**typical, **learned.means}, spread, levels
-    return EquationLayout.of(equation.name, learned.encodings, known, learned.observed).placed(
-        placed, equation.response
-    )
-
-
-def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], most: int) -> Kinds:
-    """Levels of factors over all rows; moments of numbers over the sample, or all rows where they are subtracted."""
-    schema = usable.collect_schema()
-    coded = coded_variables(equation)
+def _known(equation: Equation, usable: nw.LazyFrame[Any], most: int) -> Known:
+    """Levels of factors over all rows; moments of numbers over a sample, or all rows where they are subtracted."""
+    schema, coded, sample = usable.collect_schema(), coded_variables(equation), usable.head(SAMPLE)
     numeric, levels = [], {}
     for name in sorted(equation.predictors | formula_variables(equation.response)):
         kind = schema[safe_name(name)]
         if isinstance(kind, nw.String | nw.Categorical | nw.Enum):
             counts = _text_counts(usable, name)
-            if name not in coded and (numbers := written_numbers(counts)) is not None:
-                said = refusal_of_text(numbers, name, counts, more=len(counts) > MOST_TEXTS)
-                raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
+            if name not in coded:
+                refuse_written(name, counts, counts, more=len(counts) > MOST_TEXTS)
             levels[name] = _checked_levels(usable, name, tuple(counts), str, kind, most)
         elif not (kind.is_numeric() or isinstance(kind, nw.Boolean)):
             raise DataError(
@@ -328,24 +246,23 @@ def _kinds(equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[A
             )
         elif name in coded:
             values = usable.select(variable_expression(name).alias("level")).unique().head(MOST_TEXTS + 1)
-            known = sorted(map(float, values.collect().to_pandas()["level"]))
-            levels[name] = _checked_levels(usable, name, tuple(known), float, kind, most)
+            found = sorted(map(float, values.collect().to_pandas()["level"]))
+            levels[name] = _checked_levels(usable, name, tuple(found), float, kind, most)
             refuse_rounded_levels(name, max(map(abs, levels[name])))
         else:
             numeric.append(name)
     subtracted = called_functions(equation) & STATEFUL
-    asked = {f"m{k}": variable_expression(name).mean() for k, name in enumerate(numeric)}
-    asked |= {f"s{k}": variable_expression(name).std() for k, name in enumerate(numeric)}
-    found = one_row(usable if subtracted else sample, **asked) if asked else {}
-    for k, name in enumerate(numeric):
-        if not np.isfinite(found[f"m{k}"]):
-            number = one_row(usable, n=_as_count(~variable_expression(name).is_finite()))["n"]
+    moments = mean_and_sd(usable if subtracted else sample, list(map(variable_expression, numeric)))
+    for name, (mean, _) in zip(numeric, moments, strict=True):
+        if not np.isfinite(mean):
+            number = one_row(usable, n=as_count(~variable_expression(name).is_finite()))["n"]
             raise infinite_column(name, int(number)) if number else bad_column(name, equation.name)
-    return Kinds(
-        {name: found[f"m{k}"] for k, name in enumerate(numeric)},
-        {name: found[f"s{k}"] for k, name in enumerate(numeric)},
-        levels,
-    )
+    observed, means = _observed(usable, sample, sorted(transformed_variables(equation) & {*numeric}))
+    typical = {name: mean for name, (mean, _) in zip(numeric, moments, strict=True)} | means
+    typical |= {name: known[0] for name, known in levels.items()}
+    # a single row has no standard deviation; in memory it is 0, too
+    spread = {name: 0.0 if np.isnan(sd) else sd for name, (_, sd) in zip(numeric, moments, strict=True)}
+    return Known(typical, spread, levels, observed)
 
 
 def _text_counts(rows: nw.LazyFrame[Any], name: str) -> dict[str, int]:
@@ -425,11 +342,11 @@ def _check_response(equation: Equation, frame: nw.LazyFrame[Any]) -> None:
 
 
 def _moments(
-    equation: Equation, usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], found: dict[str, nw.Expr]
+    equation: Equation, usable: nw.LazyFrame[Any], found: dict[str, nw.Expr]
 ) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of every column in the sample, or in all rows if it does not vary there."""
     names = list(found)
-    out = mean_and_sd(sample, [found[name] for name in names])
+    out = mean_and_sd(usable.head(SAMPLE), [found[name] for name in names])
     flat = [k for k, (mean, sd) in enumerate(out) if not sd > 1e-12 * abs(mean)]
     if flat:
         for k, pair in zip(flat, mean_and_sd(usable, [found[names[k]] for k in flat]), strict=True):
@@ -453,6 +370,8 @@ def _bad_size(rows: nw.LazyFrame[Any], column: nw.Expr, shown: str) -> DataError
 
 def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[float, float]]:
     """Mean and standard deviation of each column over some rows."""
+    if not columns:
+        return []
     wide = rows.select(**{f"v{k}": column for k, column in enumerate(columns)})
     asked: dict[str, nw.Expr] = {}
     for k in range(len(columns)):

@@ -14,30 +14,12 @@ from formulaic.parser.types import Factor, Term
 from numpy.typing import ArrayLike, NDArray
 
 from mlmed.data.evaluation import Reading, reading_of
+from mlmed.data.layout import Known
 from mlmed.data.values import is_numeric, refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation, formula_of, term_variables
 from mlmed.names import display_name, safe_name
 from mlmed.text import shorten
-
-__all__ = [
-    "MOST_VALUES",
-    "are_few",
-    "called_functions",
-    "check_fixed",
-    "check_predictors",
-    "check_random",
-    "coded_variables",
-    "level_count",
-    "observed_values",
-    "refuse_many_levels",
-    "refuse_rounded_levels",
-    "snapped",
-    "some_values",
-    "transformed_in",
-    "transformed_variables",
-    "typical_values",
-]
 
 Array = NDArray[np.float64]
 
@@ -51,13 +33,12 @@ ROUNDED = 1e-12
 _STRAIGHT = re.compile(r"(?:center|scale|standardize)\(\w+\)")
 
 
-def typical_values(
-    equation: Equation, table: Mapping[str, pd.Series]
-) -> tuple[dict[str, Any], dict[str, float], dict[str, tuple[Any, ...]]]:
-    """Mean or first level of every predictor, its spread, and the levels of factors (also of numbers in C())."""
+def known_of(equation: Equation, table: Mapping[str, pd.Series]) -> Known:
+    """What the predictors of an equation have in complete rows, encodable and under safe names."""
     typical: dict[str, Any] = {}
     spread: dict[str, float] = {}
     levels: dict[str, tuple[Any, ...]] = {}
+    observed: dict[str, tuple[float, ...]] = {}
     coded, transformed = coded_variables(equation), transformed_variables(equation)
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]
@@ -71,8 +52,9 @@ def typical_values(
             typical[name], spread[name] = _mean_and_sd(numbers)
             if name in transformed:
                 typical[name] = snapped(typical[name], numbers)
+                observed[name] = some_values(numbers, typical[name])
         typical.setdefault(name, levels.get(name, (None,))[0])
-    return typical, spread, levels
+    return Known(typical, spread, levels, observed)
 
 
 def _mean_and_sd(values: Array) -> tuple[float, float]:
@@ -80,15 +62,6 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
     centred = values - mean
     with np.errstate(over="ignore"):
         return mean, float(np.sqrt(centred @ centred / max(len(values) - 1, 1)))
-
-
-def observed_values(
-    equation: Equation, table: Mapping[str, pd.Series], typical: Mapping[str, Any]
-) -> dict[str, tuple[float, ...]]:
-    """Values that the rows have of every number that the formula transforms; call it with encodable, complete rows."""
-    names = sorted(transformed_variables(equation) - coded_variables(equation))
-    numbers = [name for name in names if is_numeric(table[safe_name(name)])]
-    return {name: some_values(table[safe_name(name)].to_numpy(dtype=np.float64), typical[name]) for name in numbers}
 
 
 def some_values(values: Array, mean: float) -> tuple[float, ...]:
@@ -163,9 +136,8 @@ def check_predictors(equation: Equation, table: Mapping[str, pd.Series]) -> None
         column = table[safe_name(name)]
         if isinstance(column.dtype, pd.CategoricalDtype):
             levels = column.cat.categories
-            if name not in coded and (found := written_numbers(levels)) is not None:
-                said = refusal_of_text(found, name, value_counts(column))
-                raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
+            if name not in coded:
+                refuse_written(name, levels, value_counts(column))
             if len(levels) == 1:
                 raise DataError(
                     f"the predictor {name!r} is constant ({levels[0]}) in equation {equation.name}; remove it"
@@ -179,6 +151,13 @@ def check_predictors(equation: Equation, table: Mapping[str, pd.Series]) -> None
                 f"column {name!r} has the type {column.dtype} (first value {str(column.iloc[0])!r}), which is neither "
                 "numbers nor text; convert it to numbers"
             )
+
+
+def refuse_written(name: str, levels: Iterable[Any], counts: Mapping[Any, int], *, more: bool = False) -> None:
+    """Refuse a factor of numbers that were read as text; ``more``: there are other levels, too."""
+    if (found := written_numbers(levels)) is not None:
+        said = refusal_of_text(found, name, counts, more=more)
+        raise DataError(f"the predictor {said}, or write C({name}) if it is a factor on purpose")
 
 
 def level_count(equation: Equation, table: Mapping[str, pd.Series]) -> int:

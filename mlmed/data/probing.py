@@ -25,22 +25,6 @@ from mlmed.formula import term_variables
 from mlmed.names import display_name, safe_name
 from mlmed.text import display_level, shorten
 
-__all__ = [
-    "as_fitted",
-    "columns_at",
-    "encode_as_fitted",
-    "gathered",
-    "is_straight",
-    "is_unknown",
-    "jump_around",
-    "known_clusters",
-    "pooled",
-    "reads",
-    "rows_of",
-    "spread_rows",
-    "transforms",
-]
-
 Array = NDArray[np.float64]
 
 #: Columns may differ from a straight line by this share of their size.
@@ -69,14 +53,8 @@ def rows_of(layout: EquationLayout, values: Mapping[str, Sequence[Any]]) -> pd.D
 def columns_at(layout: EquationLayout, table: pd.DataFrame, *, skip: str = "") -> list[Array]:
     """Columns of the fixed part and of each random term at rows of values, (n, columns) each.
 
-    Parameters
-    ----------
-    layout : EquationLayout
-        Of the fitted equation.
-    table : DataFrame of n rows
-        Its variables as formulaic sees them. A variable with two values is interpolated between them.
-    skip : str
-        A variable that is not interpolated.
+    ``layout``: of the fitted equation; ``table``: its variables as formulaic sees them. A variable with two values is
+    interpolated between them; ``skip``: a variable that is not interpolated.
 
     Raises
     ------
@@ -142,12 +120,8 @@ def jump_around(layout: EquationLayout, row: pd.DataFrame, name: str) -> tuple[f
 
     Nothing is known at a value that no row has then. With two values columns are interpolated, and known.
 
-    Parameters
-    ----------
-    row : DataFrame of one row
-        Variables as formulaic sees them.
-    name : str
-        A variable that is held at a value which no row need have, its mean.
+    ``row``: variables as formulaic sees them; ``name``: a variable that is held at a value which no row need have,
+    its mean.
     """
     values, at = np.array(layout.observed.get(name, ())), float(row[safe_name(name)].iloc[0])
     if len(values) < 3 or at in values or not values[0] < at < values[-1]:
@@ -248,18 +222,9 @@ def encode_as_fitted(
 ) -> list[NDArray[np.float64]]:
     """Complete new rows in the columns of the fixed part and of each random term, (n, columns) each.
 
-    Parameters
-    ----------
-    equation : EquationLayout
-        Of the fit.
-    table : DataFrame of n rows
-        New rows.
-    wanted : set of str
-        Predictors of the equation.
-    where : str
-        For messages.
-    between : bool
-        Whether rows hold means: a transformed variable that has two values is then interpolated between them.
+    ``equation``: of the fit; ``table``: new rows; ``wanted``: predictors of the equation; ``where``: for messages;
+    ``between``: whether rows hold means: a transformed variable that has two values is then interpolated between
+    them.
 
     Raises
     ------

@@ -7,8 +7,7 @@ the products of many columns is too long for engines: then rows come in batches 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,25 +20,27 @@ from scipy.sparse import csr_array, vstack
 
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn, completed
 from mlmed.data.design import spread_column
-from mlmed.data.encoding import encodable_values, encode_columns
+from mlmed.data.encoding import encodable, encode_columns
+from mlmed.data.evaluation import Memory
 from mlmed.data.expressions import is_translated
-from mlmed.data.frames import engine_rows, normalize, replaced, select_columns
+from mlmed.data.frames import engine_rows, normalize, selected_columns
 from mlmed.data.grams import Grams, pattern_sums, standardized
 from mlmed.data.ids import cluster_codes, refuse_infinite_ids
-from mlmed.data.layout import INTERCEPT, Design, Layout, column_labels, refuse_likeness
+from mlmed.data.layout import Design, EquationLayout, Layout
 from mlmed.data.planning import (
     MOST_LEVELS,
     MOST_TEXTS,
     SAMPLE,
     Learned,
     Plan,
+    as_count,
     bad_column,
     complete_rows,
     count_rows,
-    layout_of,
+    flag,
+    laid_out,
     learn_equations,
     one_row,
-    place_columns,
     plan_sums,
     safe_frame,
 )
@@ -48,14 +49,6 @@ from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.limits import LARGEST
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "is_streamed",
-    "pushed_grams",
-    "streamed_grams",
-    "streams",
-    "sums_query",
-]
 
 #: Columns of a query that is written out.
 MOST_QUERIED = 64
@@ -124,7 +117,7 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
     """The error for a sum that is not finite, with the column that spoiled it."""
     for k, column in enumerate(plan.columns, start=1):
         for r in np.flatnonzero(plan.layout.used[:, k]):
-            spoiled = nw.when(column.is_null() | ~column.is_finite()).then(nw.lit(1)).otherwise(nw.lit(0)).sum()
+            spoiled = as_count(column.is_null() | ~column.is_finite())
             if one_row(frame.filter(plan.complete[r]), n=spoiled)["n"]:
                 return bad_column(plan.layout.columns[k], plan.layout.equations[r].name)
     return DataError("the rows have no finite sums; check missing values and cluster ids")
@@ -153,8 +146,8 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     flags = {f"mlmed_ok{r}": complete for r, complete in enumerate(plan.complete)}
     wide = frame.with_columns(**flags).filter(nw.any_horizontal(*map(nw.col, flags), ignore_nulls=False))
     pattern = nw.lit(0)
-    for r, flag in enumerate(flags):
-        pattern = pattern + nw.when(nw.col(flag)).then(nw.lit(1 << r)).otherwise(nw.lit(0))
+    for r, known in enumerate(flags):
+        pattern = pattern + flag(nw.col(known)) * (1 << r)
     columns = {}
     for k, expression in enumerate(plan.columns, start=1):
         standard = (expression - float(plan.shift[k])) / float(plan.scale[k])
@@ -168,7 +161,7 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     bad = nw.lit(0)
     for name, column in columns.items():
         if "(" in plan.layout.columns[int(name.removeprefix(_COLUMN))]:
-            bad = bad + nw.when(column.is_null() | ~column.is_finite()).then(nw.lit(1)).otherwise(nw.lit(0))
+            bad = bad + flag(column.is_null() | ~column.is_finite())
     wide = wide.with_columns(pattern.alias(_PATTERN), bad.alias(_BAD), **columns)
     products = {}
     for i in range(1, len(plan.layout.columns)):
@@ -207,9 +200,7 @@ def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
         A column cannot be computed from some of the rows at a time either.
     """
     many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
-    translated = [
-        is_translated(e, own.kinds) for own in learned for e in (own.response, *own.encodings) if e is not None
-    ]
+    translated = [is_translated(part, own.known) for own in learned for part in own.parts]
     return (many or not all(translated)) and streams(frame)
 
 
@@ -246,48 +237,30 @@ def _of_ibis(native: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reading:
-    """How rows become a design.
+    """How rows become a design."""
 
-    Attributes
-    ----------
-    spec : ModelSpec
-        The equations.
-    learned : tuple of Learned
-        What is known of each.
-    layout : Layout
-        Names and positions of the columns.
-    clusters : Index
-        Ids of all clusters.
-    """
-
-    spec: ModelSpec
-    learned: tuple[Learned, ...]
-    layout: Layout
-    clusters: pd.Index
+    spec: ModelSpec  #: The equations.
+    learned: tuple[Learned, ...]  #: What is known of each.
+    layout: Layout  #: Names and positions of the columns.
+    clusters: pd.Index  #: Ids of all clusters.
 
     def design(self, batch: nw.DataFrame[Any]) -> Design:
         """The rows of a batch, all of which some equation uses."""
-        variables = sorted({safe_name(name) for equation in self.spec.equations for name in equation.variables})
-        table = self._table(batch, variables)
+        wanted = {safe_name(name) for own in self.learned for name in own.equation.variables}
+        predictors = {safe_name(name) for own in self.learned for name in own.equation.predictors}
+        group = frozenset(map(safe_name, self.spec.group))
+        table = selected_columns(batch, wanted, keep=group)
+        table |= {name: normalize(table[name]) for name in group & predictors}
         codes = self._codes(batch)
         members = np.stack([self._complete(own, table) & (codes >= 0) for own in self.learned])
-        values: list[Column | None] = [None] * len(self.layout.columns)
-        rows = [np.zeros(len(table), dtype=bool)] * len(values)
-        for r, own in enumerate(self.learned):
-            for at, column in self._columns(r, own, table, members[r]):
-                known = values[at]
-                values[at] = column if known is None else completed(known, column, rows[at])
-                rows[at] = rows[at] | members[r]
-        values[0] = np.ones(len(table))
-        nothing = np.zeros(len(table))
-        columns = tuple(nothing if column is None else column for column in values)
-        return Design(self.layout, columns, members, codes, self.clusters, np.arange(len(table)))
-
-    def _table(self, batch: nw.DataFrame[Any], variables: Sequence[str]) -> pd.DataFrame:
-        group = [safe_name(name) for name in self.spec.group]
-        table = select_columns(batch, variables, keep=group)
-        predictors = {safe_name(name) for equation in self.spec.equations for name in equation.predictors}
-        return replaced(table, {name: normalize(table[name]) for name in group if name in predictors})
+        n, K = len(codes), len(self.layout.columns)
+        values: list[Column] = [np.ones(n), *(np.zeros(n) for _ in range(1, K))]
+        rows = [np.zeros(n, dtype=bool)] * K
+        for own, layout, mine in zip(self.learned, self.layout.equations, members, strict=True):
+            for at, column in _columns(own, layout, table, mine):
+                values[at] = completed(values[at], column, rows[at]) if rows[at].any() else column
+                rows[at] = rows[at] | mine
+        return Design(self.layout, tuple(values), members, codes, self.clusters, np.arange(n))
 
     def _codes(self, batch: nw.DataFrame[Any]) -> NDArray[np.intp]:
         group = tuple(map(safe_name, self.spec.group))
@@ -298,42 +271,31 @@ class _Reading:
             raise DataError("the engine gave other rows when it was asked again; give it a table that does not change")
         return found
 
-    def _complete(self, own: Learned, table: pd.DataFrame) -> NDArray[np.bool_]:
-        names = [safe_name(name) for name in own.equation.variables - own.equation.group_columns]
-        return np.asarray(table[names].notna().to_numpy().all(axis=1))
-
-    def _columns(
-        self, r: int, own: Learned, table: pd.DataFrame, rows: NDArray[np.bool_]
-    ) -> Iterator[tuple[int, Column]]:
-        """Positions and columns of one equation on the rows of the batch."""
-        if not rows.any():
-            return
-        layout, where = self.layout.equations[r], repr(own.equation.text)
-        part = _with_levels(own, table if rows.all() else table.loc[rows].reset_index(drop=True))
-        yield layout.response_at, spread_column(_response(own, part, where), rows)
-        starts = np.cumsum([0, *(len(encoding.column_names) for encoding in own.encodings[1:])])
-        places = [layout.fixed_at, *(layout.random_at[a:b] for a, b in itertools.pairwise(starts))]
-        for encoding, at in zip(own.encodings, places, strict=True):
-            sparse = bool(own.kinds.levels)
-            columns, _ = encode_columns(encoding, part, where=where, finite=False, sparse=sparse)
-            yield from ((k, spread_column(c, rows)) for k, c in zip(at, columns, strict=True) if k)
+    def _complete(self, own: Learned, table: Mapping[str, pd.Series]) -> NDArray[np.bool_]:
+        names = map(safe_name, own.equation.variables - own.equation.group_columns)
+        return np.logical_and.reduce([table[name].notna().to_numpy() for name in names])
 
 
-def _response(own: Learned, table: pd.DataFrame, where: str) -> Column:
-    if own.response is None:
-        return table[own.equation.response].to_numpy(dtype=np.float64)
-    return encode_columns(own.response, table, where=where, finite=False, sparse=False)[0][0]
-
-
-def _with_levels(own: Learned, table: pd.DataFrame) -> pd.DataFrame:
-    """Rows as formulaic sees them, factors with the levels of all rows."""
-    made = encodable_values(table)
-    factors = {}
-    for name, levels in own.kinds.levels.items():
+def _columns(
+    own: Learned, layout: EquationLayout, table: Mapping[str, pd.Series], rows: NDArray[np.bool_]
+) -> Iterator[tuple[int, Column]]:
+    """Positions and columns of one equation but the constant, on the rows of a batch; factors have all levels."""
+    if not rows.any():
+        return
+    columns = {name: encodable(column if rows.all() else column[rows]) for name, column in table.items()}
+    for shown, levels in own.known.levels.items():
         if isinstance(levels[0], str):
-            column = table[safe_name(name)].astype(object)
-            factors[safe_name(name)] = pd.Categorical(column.map(str), categories=list(levels))
-    return replaced(made, factors)
+            texts = columns[safe_name(shown)].astype(object).map(str)
+            columns[safe_name(shown)] = pd.Series(pd.Categorical(texts, list(levels)), texts.index)
+    memory, where = Memory(columns, np.flatnonzero(rows)), repr(own.equation.text)
+    if own.response is None:
+        yield layout.response_at, spread_column(columns[own.equation.response].to_numpy(dtype=np.float64), rows)
+    else:
+        response, _ = encode_columns(own.response, memory, where=where, finite=False, sparse=False)
+        yield layout.response_at, spread_column(response[0], rows)
+    for encoding, at in zip(own.encodings, layout.places, strict=True):
+        found, _ = encode_columns(encoding, memory, where=where, finite=False, sparse=bool(own.known.levels))
+        yield from ((k, spread_column(column, rows)) for k, column in zip(at, found, strict=True) if k)
 
 
 def _with_sparse(design: Design, sparse: frozenset[int]) -> Design:
@@ -358,7 +320,7 @@ def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Lea
         As ``pushed_grams``.
     """
     usable = frame.filter(nw.any_horizontal(*complete_rows(spec, frame), ignore_nulls=False))
-    reading = _Reading(spec, learned, _layout(spec, learned), _clusters(spec, usable))
+    reading = _Reading(spec, learned, laid_out(spec, learned)[0], _clusters(spec, usable))
     with closing(_batches(usable)) as batches:  # an engine answers nothing else before it is closed
         found = _summed(reading, batches)
     if isinstance(found, MlmedError):
@@ -401,15 +363,6 @@ def _of_pattern(sums: Array | csr_array, number: int, patterns: int) -> Array | 
     return sums[number * n : (number + 1) * n]
 
 
-def _layout(spec: ModelSpec, learned: tuple[Learned, ...]) -> Layout:
-    names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
-    equations = []
-    for own in learned:
-        equations.append(layout_of(own, place_columns(own, names)))
-    refuse_likeness(spec, equations)
-    return Layout(spec.equations, column_labels(names), tuple(equations), (), 0)
-
-
 def _clusters(spec: ModelSpec, usable: nw.LazyFrame[Any]) -> pd.Index:
     """All ids, sorted."""
     group = [safe_name(name) for name in spec.group]
@@ -420,13 +373,13 @@ def _clusters(spec: ModelSpec, usable: nw.LazyFrame[Any]) -> pd.Index:
 
 def _indicators(learned: tuple[Learned, ...], layout: Layout) -> frozenset[int]:
     """Positions of the columns of terms with factors."""
-    found: set[int] = set()
-    for own, equation in zip(learned, layout.equations, strict=True):
-        places = iter((*equation.fixed_at, *equation.random_at))
-        for encoding in own.encodings:
-            flags = [any(piece.is_level for piece in column.pieces) for column in encoding.columns]
-            found |= {at for at, flag in zip(places, flags, strict=False) if flag}
-    return frozenset(found)
+    return frozenset(
+        at
+        for own, equation in zip(learned, layout.equations, strict=True)
+        for encoding, places in zip(own.encodings, equation.places, strict=True)
+        for column, at in zip(encoding.columns, places, strict=True)
+        if any(piece.is_level for piece in column.pieces)
+    )
 
 
 def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:

@@ -20,24 +20,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mlmed.data.delimited import Spellings, read_delimited
-from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, engine_rows, first_line, unknown_column
+from mlmed.data.frames import _is_dictionary, _was_categorical, column_names, engine_rows, first_line, refuse_unknown
 from mlmed.errors import CategoryWarning, DataError, IdWarning, LabelWarning, warn
 from mlmed.text import shorten
-
-__all__ = [
-    "Labels",
-    "ReadOptions",
-    "check_source",
-    "file_status",
-    "is_grams",
-    "labelled",
-    "labels_message",
-    "open_parquet",
-    "read_labelled",
-    "read_table",
-    "with_category_order",
-    "with_levels",
-]
 
 
 class _Read(NamedTuple):
@@ -57,24 +42,12 @@ _UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.err
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Options that only some kinds of files have.
+    """Options that only some kinds of files have."""
 
-    Attributes
-    ----------
-    encoding : str or None
-        Delimited text; None for the one that the file says.
-    missing : tuple of str
-        Delimited text: values that are missing.
-    codes : bool or collection of str
-        Stata and SPSS: columns that stay numbers; True for all.
-    as_text : tuple of str
-        Delimited text: columns that stay as they are written.
-    """
-
-    encoding: str | None = None
-    missing: tuple[str, ...] = ()
-    codes: bool | Collection[str] = False
-    as_text: tuple[str, ...] = ()
+    encoding: str | None = None  #: Delimited text; None for the one that the file says.
+    missing: tuple[str, ...] = ()  #: Delimited text: values that are missing.
+    codes: bool | Collection[str] = False  #: Stata and SPSS: columns that stay numbers; True for all.
+    as_text: tuple[str, ...] = ()  #: Delimited text: columns that stay as they are written.
 
     def refuse(self, source: object, suffix: str = "") -> None:
         """Raise if an option is not for files of this extension, or for other data."""
@@ -189,13 +162,7 @@ def read_labelled(
 
 
 def check_source(source: str | os.PathLike[str]) -> None:
-    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects.
-
-    Raises
-    ------
-    DataError
-        With the text as it was given.
-    """
+    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects."""
     text = os.fspath(source)
     if not text.strip():
         raise DataError(f"{text!r} is no name of a file or data set; name one")
@@ -416,18 +383,11 @@ def open_parquet(source: str) -> Any | None:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of the values that occur, by column.
+    """Labels of the values that occur, by column."""
 
-    Attributes
-    ----------
-    complete : dict of str to dict
-        Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
-    partial : dict of str to dict
-        Code -> label where some value has none, or two have the same: numbers.
-    """
-
+    #: Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
     complete: dict[str, dict[Any, str]]
-    partial: dict[str, dict[Any, str]]
+    partial: dict[str, dict[Any, str]]  #: Code -> label where some value has none, or two have the same: numbers.
 
 
 def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> Labels:
@@ -435,13 +395,6 @@ def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> La
 
     A label that only repeats its code ("2" for 2) is none, and labels of values that do not occur (codes of missing
     values) play no part.
-
-    Parameters
-    ----------
-    table : DataFrame
-        With the codes.
-    labels : mapping of str to mapping
-        Column -> code -> label.
     """
     complete: dict[str, dict[Any, str]] = {}
     partial: dict[str, dict[Any, str]] = {}
@@ -466,14 +419,8 @@ def _repeats(label: Any, code: float) -> bool:
 def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[str]) -> tuple[pd.DataFrame, Labels]:
     """Labelled columns as categories, the first code first, and the labels that were used or could not be.
 
-    Parameters
-    ----------
-    table : DataFrame
-        With the codes; not modified.
-    labels : Labels
-        Of its columns.
-    codes : bool or collection of str
-        Columns that stay the numbers they are; True for all.
+    ``table``: with the codes; not modified; ``labels``: of its columns; ``codes``: columns that stay the numbers they
+    are; True for all.
 
     Raises
     ------
@@ -483,10 +430,7 @@ def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[st
     if codes is True:
         return table, Labels({}, {})
     kept = (codes,) if isinstance(codes, str) else tuple(codes or ())
-    present = column_names(table)
-    for name in kept:
-        if name not in present:
-            raise unknown_column(name, present)
+    refuse_unknown(kept, column_names(table))
     complete = {name: own for name, own in labels.complete.items() if name not in kept}
     partial = {name: own for name, own in labels.partial.items() if name not in kept}
     made = {name: pd.Categorical(table[name].map(own), list(own.values())) for name, own in complete.items()}
@@ -518,14 +462,8 @@ def _shown(own: Mapping[Any, str]) -> str:
 def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any:
     """A relation of Parquet files in which pandas' categories are DuckDB's ENUM, not text or numbers.
 
-    Parameters
-    ----------
-    relation : DuckDB relation
-        The files as DuckDB reads them.
-    source : str
-        Path or pattern of the files, for the schema and the dictionaries that DuckDB does not look at.
-    names : iterable of str
-        Columns that are used.
+    ``relation``: the files as DuckDB reads them; ``source``: path or pattern of the files, for the schema and the
+    dictionaries that DuckDB does not look at; ``names``: columns that are used.
 
     Raises
     ------

@@ -15,17 +15,6 @@ from numpy.typing import NDArray
 
 from mlmed.data.layout import Design, Layout
 
-__all__ = [
-    "NO_DIGITS",
-    "ClusterRoots",
-    "cross_roots",
-    "equation_columns",
-    "left_within",
-    "root_maps",
-    "roots_from_rows",
-    "triangular_roots",
-]
-
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
@@ -40,18 +29,10 @@ DEPENDENT_SQUARE = 1e-13
 
 @dataclass(frozen=True, slots=True)
 class ClusterRoots:
-    """Triangular roots of all equations.
+    """Triangular roots of all equations."""
 
-    Attributes
-    ----------
-    tables : tuple of R (J, k_r, k_r) arrays
-        Upper-triangular roots of the columns of ``equation_columns``.
-    of_rows : bool
-        Whether they were made from rows; those of cross-products have lost what these have lost.
-    """
-
-    tables: tuple[Array, ...]
-    of_rows: bool
+    tables: tuple[Array, ...]  #: (J, k_r, k_r): Upper-triangular roots of the columns of ``equation_columns``.
+    of_rows: bool  #: Whether they were made from rows; those of cross-products have lost what these have lost.
 
 
 def equation_columns(layout: Layout, equation: int) -> list[int]:
@@ -67,14 +48,7 @@ def triangular_roots(columns: Sequence[Array], codes: Codes, n_clusters: int) ->
     Modified Gram-Schmidt, twice, which is as good as Householder's method. A column that others of its cluster make up
     has a row of zeros.
 
-    Parameters
-    ----------
-    columns : sequence of k (N,) arrays
-        The columns.
-    codes : (N,) int array
-        Cluster of every row, 0 to J - 1.
-    n_clusters : int
-        J.
+    ``columns``: k (N,) arrays; ``codes`` (N,): cluster of every row, 0 to J - 1; ``n_clusters``: J.
     """
 
     def summed(products: Array) -> Array:
@@ -126,12 +100,7 @@ def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
 def left_within(parts: Iterable[Array], steps: int) -> float:
     """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together.
 
-    Parameters
-    ----------
-    parts : iterable of (k, k, j) arrays
-        Cross-products of the columns, of some clusters each; changed.
-    steps : int
-        Columns that are left out cluster by cluster.
+    ``parts`` (k, k, j): cross-products of some clusters each, which are changed.
     """
     total, whole = 0.0, np.zeros((1, 1))
     for products in parts:

@@ -17,25 +17,12 @@ from numpy.typing import NDArray
 from mlmed.data.encoding import encode, to_encodable
 from mlmed.data.frames import replaced, select_columns
 from mlmed.data.grams import Grams, column_sums
-from mlmed.data.ids import cluster_codes
 from mlmed.data.layout import Design, EquationLayout, Layout
 from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "Derived",
-    "Recode",
-    "Rows",
-    "derived_columns",
-    "recodes",
-    "refuse_cluster_means",
-    "refuse_derived",
-    "row_products",
-    "unit_rows",
-]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -46,33 +33,17 @@ SAME_DATA = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of all equations, ordered by pattern and cluster.
+    """Rows of all equations, ordered by pattern and cluster."""
 
-    Attributes
-    ----------
-    values : tuple of K (N,) arrays
-        The columns in the units of the Grams; 0 where no equation of the row uses the column.
-    codes : (N,) int array
-        Cluster of each row, a position in ``Grams.clusters``.
-    pattern : (N,) int array
-        Position in ``Grams.patterns``.
-    order : (N,) int array
-        Position of each row in the Design.
-    cells : (S,) int array
-        ``pattern * J + cluster`` of every combination that has rows, ascending.
-    starts : (S,) int array
-        First row of each.
-    shape : (int, int)
-        Patterns and clusters, (P, J).
-    """
-
+    #: (N,): The columns in the units of the Grams; 0 where no equation of the row uses the column.
     values: tuple[Array, ...]
-    codes: Indices
-    pattern: Indices
-    order: Indices
-    cells: Indices
-    starts: Indices
-    shape: tuple[int, int]
+    codes: Indices  #: (N,): Cluster of each row, a position in ``Grams.clusters``.
+    pattern: Indices  #: (N,): Position in ``Grams.patterns``.
+    order: Indices  #: (N,): Position of each row in the Design.
+    at: Indices  #: (N,): Position of each row in the table.
+    cells: Indices  #: (S,): ``pattern * J + cluster`` of every combination that has rows, ascending.
+    starts: Indices  #: (S,): First row of each.
+    shape: tuple[int, int]  #: (int, int): Patterns and clusters, (P, J).
 
 
 def unit_rows(design: Design, grams: Grams) -> Rows:
@@ -94,7 +65,7 @@ def unit_rows(design: Design, grams: Grams) -> Rows:
     for k, raw in enumerate(design.values):
         column = (raw[order] - grams.shift[k]) / grams.scale[k]
         values.append(column if used[:, k].all() else np.where(used[pattern, k], column, 0.0))
-    rows = Rows(tuple(values), codes, pattern, order, key[starts], starts, (P, J))
+    rows = Rows(tuple(values), codes, pattern, order, design.at[order], key[starts], starts, (P, J))
     gap = np.abs(row_products(rows, values) - known).max(axis=1)
     if np.any(gap > SAME_DATA * np.maximum(known[:, 0], 1.0)):
         raise _other_data("the sums of products differ")
@@ -135,16 +106,8 @@ def row_products(
 ) -> Array:
     """Sums of products by pattern and cluster, (P, K * (K + 1) / 2, J), as in Grams.
 
-    Parameters
-    ----------
-    rows : Rows
-        Their order and cells.
-    values : sequence of K (N,) arrays
-        The columns, in the order of ``rows``.
-    base : (P, K * (K + 1) / 2, J) array, optional
-        Products that are known already; not modified.
-    changed : set of int, optional
-        Columns that differ from those of ``base``.
+    ``values``: K (N,) columns in the order of ``rows``; ``base``: products that are known already, not modified;
+    ``changed``: columns that differ from those of ``base``.
     """
     P, J = rows.shape
     K = len(values)
@@ -163,27 +126,13 @@ SAME_MEANS = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A column computed from responses of earlier equations.
+    """A column computed from responses of earlier equations."""
 
-    Attributes
-    ----------
-    equation : int
-        The equation whose predictor it is.
-    encoding : int
-        Its encoding there: 0 for the fixed part, k for random term k - 1.
-    column : int
-        Its position in that encoding.
-    at : int
-        Its position among the Gram columns.
-    variables : tuple of str
-        The response variables it reads.
-    """
-
-    equation: int
-    encoding: int
-    column: int
-    at: int
-    variables: tuple[str, ...]
+    equation: int  #: The equation whose predictor it is.
+    encoding: int  #: Its encoding there: 0 for the fixed part, k for random term k - 1.
+    column: int  #: Its position in that encoding.
+    at: int  #: Its position among the Gram columns.
+    variables: tuple[str, ...]  #: The response variables it reads.
 
 
 def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
@@ -217,13 +166,7 @@ def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
 
 
 def refuse_derived(layout: Layout) -> None:
-    """Refuse what cannot be simulated from cross-products.
-
-    Raises
-    ------
-    DataError
-        If a predictor is computed from the response of another equation.
-    """
+    """Refuse what cannot be simulated from cross-products."""
     for column in (column for own in derived_columns(layout) for column in own):
         raise DataError(
             f"the predictor {layout.columns[column.at]!r} of equation {layout.equations[column.equation].name} is "
@@ -234,13 +177,7 @@ def refuse_derived(layout: Layout) -> None:
 
 
 def refuse_cluster_means(grams: Grams) -> None:
-    """Refuse a predictor that holds the cluster means of an earlier response: nothing says that it must follow.
-
-    Raises
-    ------
-    DataError
-        If there is one.
-    """
+    """Refuse a predictor that holds the cluster means of an earlier response: nothing says that it must follow."""
     layout = grams.layout
     for s, equation in enumerate(layout.equations):
         rows = column_sums(grams, s, 0)
@@ -266,69 +203,32 @@ def refuse_cluster_means(grams: Grams) -> None:
 
 def _predictors(equation: EquationLayout) -> Iterator[tuple[int, int, int, frozenset[str]]]:
     """Encoding, column in it, Gram column, and variables of every predictor."""
-    first = 0
-    for number, encoding in enumerate(equation.encodings):
-        width = len(encoding.column_names)
-        places = equation.fixed_at if number == 0 else equation.random_at[first : first + width]
-        first += width if number else 0
-        for column, variables in _column_variables(encoding):
-            yield number, column, places[column], variables
-
-
-def _column_variables(encoding: Encoding) -> Iterator[tuple[int, frozenset[str]]]:
-    for term, span in encoding.term_slices.items():
-        variables = term_variables(term)
-        for column in range(span.start, span.stop):
-            yield column, variables
+    for number, (encoding, at) in enumerate(zip(equation.encodings, equation.places, strict=True)):
+        for term, span in encoding.term_slices.items():
+            for column in range(span.start, span.stop):
+                yield number, column, at[column], term_variables(term)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A variable that is simulated.
+    """A variable that is simulated."""
 
-    Attributes
-    ----------
-    column : str
-        Its (safe) name in the table of an equation.
-    at : int
-        The Gram column that holds it: the response of an earlier equation.
-    rows : (n,) bool array
-        Rows of the table on which it is simulated; on the others it stays as observed.
-    """
-
-    column: str
-    at: int
-    rows: NDArray[np.bool_]
+    column: str  #: Its (safe) name in the table of an equation.
+    at: int  #: The Gram column that holds it: the response of an earlier equation.
+    rows: NDArray[np.bool_]  #: (n,): Rows of the table on which it is simulated; on the others it stays as observed.
 
 
 @dataclass(frozen=True, slots=True)
 class Recode:
-    """How one equation gets its derived columns back.
+    """How one equation gets its derived columns back."""
 
-    Attributes
-    ----------
-    name : str
-        The equation.
-    table : DataFrame
-        Its predictors on its n rows, in the order of ``Rows``.
-    rows : (n,) int array
-        Positions of these rows among all.
-    sources : tuple of Source
-        Variables that are simulated.
-    columns : tuple of Derived
-        Columns to rebuild.
-    encodings : dict of int to Encoding
-        The specs that they belong to.
-    shift, scale : (K,) arrays
-        Units of the Gram columns.
-    """
-
-    name: str
-    table: pd.DataFrame
-    rows: Indices
-    sources: tuple[Source, ...]
-    columns: tuple[Derived, ...]
-    encodings: dict[int, Encoding]
+    name: str  #: The equation.
+    table: pd.DataFrame  #: Its predictors on its n rows, in the order of ``Rows``.
+    rows: Indices  #: (n,): Positions of these rows among all.
+    sources: tuple[Source, ...]  #: Variables that are simulated.
+    columns: tuple[Derived, ...]  #: Columns to rebuild.
+    encodings: dict[int, Encoding]  #: The specs that they belong to.
+    #: (K,): Units of the Gram columns.
     shift: Array
     scale: Array
 
@@ -358,16 +258,7 @@ class Recode:
 def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
     """What each equation has to encode again; None where nothing is derived.
 
-    Parameters
-    ----------
-    spec : ModelSpec
-        The model.
-    grams : Grams
-        Its cross-products.
-    rows : Rows
-        Its rows.
-    data : dataframe or None
-        The table that the design was built from; needed if a column is derived.
+    ``data``: the table that the design was built from, needed if a column is derived.
 
     Raises
     ------
@@ -379,22 +270,12 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
         return (None,) * len(derived)
     _refuse_unknown(grams.layout, derived, data)
     table = select_columns(data, frozenset().union(*(e.variables for e in spec.equations)), keep=spec.group)
-    kept = _used_rows(spec, table)
-    if len(kept) != len(rows.order):
+    if len(table) != grams.layout.total:
         raise DataError(
-            f"the table has {len(kept)} usable rows, the design {len(rows.order)}: they are not of the same data; pass "
-            "the table that the design was built from"
+            f"the table has {len(table)} rows, that of the design {grams.layout.total}: they are not of the same data; "
+            "pass the table that the design was built from"
         )
-    return tuple(_recode(spec, grams, rows, table.iloc[kept[rows.order]], own) if own else None for own in derived)
-
-
-def _used_rows(spec: ModelSpec, data: Any) -> Indices:
-    """Positions in a table of the rows that some equation uses: those of its design, in the same order."""
-    names = [sorted(equation.variables - equation.group_columns) for equation in spec.equations]
-    table = select_columns(data, {*spec.group}.union(*names), keep=spec.group)
-    known = cluster_codes(table, spec.group)[0] >= 0
-    complete = [~table[own].isna().to_numpy().any(axis=1) for own in names]
-    return np.flatnonzero(np.logical_or.reduce(complete) & known)
+    return tuple(_recode(spec, grams, rows, table.iloc[rows.at], own) if own else None for own in derived)
 
 
 def _refuse_unknown(layout: Layout, derived: tuple[tuple[Derived, ...], ...], data: Any) -> None:

@@ -19,8 +19,6 @@ from mlmed.data.values import refusal_of_text, value_counts, written_numbers
 from mlmed.errors import DataError, IdWarning, warn
 from mlmed.options import STACK_ORDERS, StackOrder, check_list, check_text, one_of
 
-__all__ = ["stack"]
-
 
 def stack(
     data: Any,

@@ -25,21 +25,12 @@ from mlmed.data.checks import computed_levels
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.grams import Grams, unpacked
 from mlmed.data.ids import cluster_codes
-from mlmed.data.layout import Dropped, EquationLayout, Layout
+from mlmed.data.layout import Dropped, EquationLayout, Known, Layout
 from mlmed.data.predictors import called_functions, coded_variables
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import Equation, formula_of, parse_equation, term_variables
 from mlmed.names import display_name
 from mlmed.text import shown
-
-__all__ = [
-    "METADATA",
-    "SCHEMA",
-    "checked_equations",
-    "load_grams",
-    "read_document",
-    "save_grams",
-]
 
 #: Name and version of the stored layout.
 SCHEMA = "mlmed.grams/2"
@@ -517,11 +508,9 @@ def _check_table(document: dict[str, Any], table: Any) -> None:
 
 
 def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
-    levels = {name: tuple(known) for name, known in plain["levels"].items()}
-    encodings = encodings_of(equation, stand_in(plain["typical"], plain["spread"], levels))
-    known = plain["typical"], plain["spread"], levels
-    observed = {name: tuple(values) for name, values in plain["observed"].items()}
-    made = EquationLayout.of(plain["name"], encodings, known, observed)
+    levels, observed = ({name: tuple(own) for name, own in plain[key].items()} for key in ("levels", "observed"))
+    known = Known(plain["typical"], plain["spread"], levels, observed)
+    made = EquationLayout.of(plain["name"], encodings_of(equation, stand_in(known)), known)
     if any(list(getattr(made, key)) != plain[key] for key in ("fixed", "random", "terms")):
         raise DataError(f"the columns of equation {equation.name} are not those that its formula and its levels give")
     fixed_at, random_at = tuple(plain["fixed_at"]), tuple(plain["random_at"])

@@ -25,18 +25,6 @@ from numpy.typing import NDArray
 from mlmed.data.columns import MOSTLY_ZERO, Column, SparseColumn
 from mlmed.data.evaluation import EVALUATION_ERRORS, Coded, Memory, reading_of
 
-__all__ = [
-    "Encoding",
-    "FactorError",
-    "Part",
-    "Piece",
-    "TermColumn",
-    "UnknownLevelError",
-    "is_expression",
-    "learn_terms",
-    "term_columns",
-]
-
 Array = NDArray[np.float64]
 
 INTERCEPT = "Intercept"
@@ -52,24 +40,13 @@ class FactorError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """One column of a factor.
+    """One column of a factor."""
 
-    Attributes
-    ----------
-    factor : str
-        The expression.
-    at : object, optional
-        Position of the level whose indicator it is, or the name of one column of a basis; None for numbers.
-    weights : (levels,) array, optional
-        The column of a coding, by level, where that is no indicator.
-    is_level : bool
-        Whether the factor has levels.
-    """
-
-    factor: str
+    factor: str  #: The expression.
+    #: Position of the level whose indicator it is, or the name of one column of a basis; None for numbers.
     at: Any = None
-    weights: Array | None = None
-    is_level: bool = False
+    weights: Array | None = None  #: (levels,): The column of a coding, by level, where that is no indicator.
+    is_level: bool = False  #: Whether the factor has levels.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,27 +68,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One right-hand side: what was asked, and what was learned from the rows of the fit.
+    """One right-hand side: what was asked, and what was learned from the rows of the fit."""
 
-    Attributes
-    ----------
-    formula : Formula
-        What was asked.
-    parts : tuple of Part
-        Its terms and their columns.
-    levels : dict of str to tuple
-        Levels of factors, by their expressions.
-    states : dict of str to dict
-        What functions such as ``center()`` and ``bs()`` remember, by their calls.
-    column_names : tuple of str
-        With safe names; the constant is ``Intercept``.
-    """
-
-    formula: Formula
-    parts: tuple[Part, ...]
-    levels: Mapping[str, tuple[Any, ...]]
-    states: dict[str, dict[str, Any]]
-    column_names: tuple[str, ...]
+    formula: Formula  #: What was asked.
+    parts: tuple[Part, ...]  #: Its terms and their columns.
+    levels: Mapping[str, tuple[Any, ...]]  #: Levels of factors, by their expressions.
+    states: dict[str, dict[str, Any]]  #: What functions such as ``center()`` and ``bs()`` remember, by their calls.
+    column_names: tuple[str, ...]  #: With safe names; the constant is ``Intercept``.
 
     @property
     def terms(self) -> list[Term]:

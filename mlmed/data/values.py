@@ -19,21 +19,6 @@ from mlmed.errors import DataError
 from mlmed.limits import unusual_size
 from mlmed.text import shorten, shown
 
-__all__ = [
-    "MARKS",
-    "NUMBER",
-    "WrittenNumbers",
-    "conversion",
-    "is_numeric",
-    "refusal_of_response",
-    "refusal_of_text",
-    "refuse_infinite",
-    "refuse_odd_cells",
-    "refuse_unusual",
-    "value_counts",
-    "written_numbers",
-]
-
 #: Bits of a whole number that a float can hold.
 MOST_BITS = 1024
 
@@ -124,18 +109,10 @@ MISSING = MARKS | {"", "na", "n/a", "nan", "none", "null", "(null)", "missing", 
 
 @dataclass(frozen=True, slots=True)
 class WrittenNumbers:
-    """A column of text that was meant to hold numbers.
+    """A column of text that was meant to hold numbers."""
 
-    Attributes
-    ----------
-    numbers : tuple of str
-        Different values that convert.
-    others : tuple of str
-        Those that do not.
-    """
-
-    numbers: tuple[str, ...]
-    others: tuple[str, ...]
+    numbers: tuple[str, ...]  #: Different values that convert.
+    others: tuple[str, ...]  #: Those that do not.
 
 
 def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
@@ -144,11 +121,6 @@ def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
     They are numbers if most of the different values, marks of missing ones apart, read as numbers, and if they are
     not just codes: some value does not convert, some is not a whole number, or two are the same number. Codes, whole
     numbers each written in one way ("1", "2", "3"), are levels.
-
-    Parameters
-    ----------
-    values : iterable
-        Different values of a column.
 
     Examples
     --------
@@ -182,16 +154,8 @@ def value_counts(column: pd.Series) -> dict[Any, int]:
 def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int], *, more: bool = False) -> str:
     """What was found in column ``name`` and what to do.
 
-    Parameters
-    ----------
-    found : WrittenNumbers
-        What the values are.
-    name : str
-        The column.
-    counts : mapping
-        In how many rows every value is.
-    more : bool
-        Whether these are not all values.
+    ``found``: what the values are; ``name``: the column; ``counts``: in how many rows every value is; ``more``:
+    whether these are not all values.
     """
     total = f"{'more than ' if more else ''}{len(counts)} different values"
     if not found.others:
@@ -243,7 +207,7 @@ def is_numeric(column: pd.Series) -> bool:
     return bool(pd.api.types.is_numeric_dtype(column.dtype)) and not pd.api.types.is_bool_dtype(column.dtype)
 
 
-def refuse_infinite(table: pd.DataFrame) -> None:
+def refuse_infinite(table: Mapping[str, pd.Series] | pd.DataFrame) -> None:
     """Raise ``DataError`` for the first infinite value, naming column, row and value."""
     for name, values in _numbers_of(table):
         infinite = np.isinf(values)
@@ -255,7 +219,7 @@ def refuse_infinite(table: pd.DataFrame) -> None:
             )
 
 
-def refuse_unusual(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
+def refuse_unusual(table: Mapping[str, pd.Series] | pd.DataFrame, *, but: Iterable[str] = ()) -> None:
     """Raise ``DataError`` for an infinite value, or numbers of unusual size; ``but`` these, which are ids."""
     sizes = {name: _size_of(values) for name, values in _numbers_of(table)}
     if np.inf in sizes.values():
@@ -265,7 +229,7 @@ def refuse_unusual(table: pd.DataFrame, *, but: Iterable[str] = ()) -> None:
             raise error
 
 
-def _numbers_of(table: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64]]]:
+def _numbers_of(table: Mapping[str, pd.Series] | pd.DataFrame) -> Iterator[tuple[str, NDArray[np.float64]]]:
     return ((str(name), column.to_numpy()) for name, column in table.items() if column.dtype == np.float64)
 
 

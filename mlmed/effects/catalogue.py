@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,31 +86,26 @@ class EffectSet(Protocol):
         """What to say of replicates, by term."""
 
 
-class Catalogue(Protocol):
-    """What effects a kind of model has, and which intervals they can have."""
+class Catalogue(ABC):
+    """What effects a kind of model has, and which intervals they can have.
 
-    @property
-    def school(self) -> str:
-        """The function that makes such results, as users call it."""
+    A school of its own is one of these: give it ``school``, ``terms``, ``intervals`` and ``effects``.
+    """
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told, with defaults; everything else is refused."""
+    #: The function that makes such results, as users call it.
+    school: ClassVar[str]
+    #: Rows of the table of effects, in order.
+    terms: ClassVar[tuple[str, ...]] = ()
+    #: What stands behind the heading of that table; for example ``indirect = a*b + cov_ab``.
+    meaning: ClassVar[str] = ""
+    #: What each kind of interval can be told, with defaults; everything else is refused.
+    intervals: ClassVar[IntervalOptions] = {}
+    #: Order of the delta method for functions of effects and parameters.
+    order: ClassVar[str] = "second"
+    #: Options of ``effects`` beside ``at`` that say of what effects are asked.
+    questions: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def order(self) -> str:
-        """Order of the delta method for functions of effects and parameters."""
-
-    @property
-    def questions(self) -> tuple[str, ...]:
-        """Options of ``effects`` beside ``at`` that say of what effects are asked, such as ``of``."""
-
-    def label(self, fit: Any) -> str:
-        """What a comparison calls such a fit."""
-
-    def title(self, fit: Any) -> str:
-        """The first line of a summary."""
-
+    @abstractmethod
     def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
         """The effects of a fit, at values of moderators.
 
@@ -119,26 +115,27 @@ class Catalogue(Protocol):
             The model defines no effects, or none at these values.
         """
 
-
-@dataclass(frozen=True, slots=True)
-class NoEffects:
-    """The catalogue of models without a treatment and a mediator."""
-
-    order: ClassVar[str] = "second"
-    questions: ClassVar[tuple[str, ...]] = ()
-
-    school: str = "mixed"
-    intervals: IntervalOptions = field(default_factory=dict)
-
     def label(self, fit: Any) -> str:
-        """What the fit calls itself."""
+        """What a comparison calls such a fit."""
         return str(fit.label)
 
     def title(self, fit: Any) -> str:
-        """None: the fit has its own."""
-        return ""
+        """What a summary calls such a fit."""
+        return f"{self.school.capitalize()}: {fit.label}"
 
-    def effects(self, fit: Fit, at: Mapping[str, Any] | None = None) -> EffectSet:
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question, such as the treatment."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NoEffects(Catalogue):
+    """The catalogue of models without a treatment and a mediator."""
+
+    school: ClassVar[str] = "mixed"
+
+    def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
         """Refuse.
 
         Raises
@@ -147,6 +144,10 @@ class NoEffects:
             Always.
         """
         raise EffectError("a model without treatment and mediator has no effects; fit it with mlmed.mediate")
+
+    def title(self, fit: Any) -> str:
+        """None: the fit has its own."""
+        return ""
 
 
 def parameter_quantities(fit: Fit) -> dict[str, Quantity]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout
 from mlmed.effects.average import ClusterSlopes
-from mlmed.effects.catalogue import IntervalOptions
+from mlmed.effects.catalogue import Catalogue, IntervalOptions
 from mlmed.effects.delta import said_of, std_error
 from mlmed.effects.moderators import refuse_unreached
-from mlmed.effects.potential import CONTRASTS, RATIOS, Counterfactual, all_effects, contrast_effects
+from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, Counterfactual, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.redrawn import source_of_chain
 from mlmed.effects.setting import Chain, Question, Rows
@@ -269,8 +269,8 @@ class CounterfactualSet:
         return {}
 
 
-@dataclass(frozen=True, slots=True)
-class CounterfactualCatalogue:
+@dataclass(frozen=True)
+class CounterfactualCatalogue(Catalogue):
     """Effects between the potential outcomes of two fitted equations (Imai, Keele & Tingley, 2010).
 
     Attributes
@@ -282,23 +282,26 @@ class CounterfactualCatalogue:
     """
 
     school: ClassVar[str] = "causal"
-    kind: ClassVar[str] = "mlmed.causal"
-    terms: ClassVar[tuple[str, ...]] = tuple(SHARED)
-    #: Effects are first-order functions of the contrasts, and so is what is made of them.
+    terms: ClassVar[tuple[str, ...]] = EFFECTS
+    intervals: ClassVar[IntervalOptions] = INTERVALS
     order: ClassVar[str] = "first"
     questions: ClassVar[tuple[str, ...]] = ("of", "ranef_draws")
 
     treatment: str
     contrast: tuple[Any, Any]
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told."""
-        return INTERVALS
-
     def label(self, fit: SameRowsFit) -> str:
         """What a comparison calls such a fit."""
         return "potential outcomes"
+
+    def title(self, fit: SameRowsFit) -> str:
+        """What a summary calls such a fit."""
+        return f"Causal mediation: {' -> '.join([self.treatment, *fit.prefixes])}"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question."""
+        return {"treatment": self.treatment}
 
     def chain(self, fit: SameRowsFit) -> Chain:
         """Both fits, the treatment and the two values of it."""

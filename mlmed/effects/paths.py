@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
-from mlmed.effects.catalogue import FormSet, IntervalOptions
+from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place, refuse_unreached
 from mlmed.effects.quantity import Quantity, mean_product
@@ -263,8 +263,8 @@ def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ..
     return note, (f"without a covariance of slopes that {', '.join(others)} may have a part in (see cov_ab)",)
 
 
-@dataclass(frozen=True, slots=True)
-class PathCatalogue:
+@dataclass(frozen=True)
+class PathCatalogue(Catalogue):
     """Paths and effects of two equations that are fitted jointly: a, b, cprime, cov_ab, indirect, direct, total.
 
     Attributes
@@ -276,27 +276,22 @@ class PathCatalogue:
     """
 
     school: ClassVar[str] = "mediate"
-    rule: ClassVar[str] = "indirect = a*b + cov_ab"
     terms: ClassVar[tuple[str, ...]] = EFFECTS
-    order: ClassVar[str] = "second"
-    questions: ClassVar[tuple[str, ...]] = ()
+    meaning: ClassVar[str] = "indirect = a*b + cov_ab"
+    intervals: ClassVar[IntervalOptions] = INTERVALS
 
     treatment: str
     contrast: tuple[Any, Any] | None = None
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told."""
-        return INTERVALS
-
-    def label(self, fit: LmmFit) -> str:
-        """What a comparison calls such a fit."""
-        return fit.label
-
     def title(self, fit: LmmFit) -> str:
-        """The first line of a summary."""
+        """What a summary calls such a fit."""
         first, second = fit.layout.equations
         return f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question."""
+        return {"treatment": self.treatment}
 
     def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.catalogue import FormSet, IntervalOptions
+from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
 from mlmed.effects.delta import std_error
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
@@ -163,7 +163,7 @@ def _quantities(slopes: _Slopes, psi: Array, remarks: Mapping[str, str]) -> dict
 
 
 @dataclass(frozen=True, slots=True)
-class SeparateCatalogue:
+class SeparateCatalogue(Catalogue):
     """Effects of separate fits: a, b, cprime, c, indirect = a b, direct, total, c_minus_cprime, prop_mediated, ratio.
 
     Attributes
@@ -175,28 +175,27 @@ class SeparateCatalogue:
     """
 
     school: ClassVar[str] = "piecewise"
-    rule: ClassVar[str] = "indirect = a*b"
-    order: ClassVar[str] = "second"
-    questions: ClassVar[tuple[str, ...]] = ()
+    meaning: ClassVar[str] = "indirect = a*b"
+    intervals: ClassVar[IntervalOptions] = INTERVALS
     #: Effects that other schools have, too; separate equations have no covariance of a and b.
     terms: ClassVar[tuple[str, ...]] = ("a", "b", "cprime", "indirect", "direct", "total")
 
     treatment: str
     contrast: tuple[Any, Any] | None = None
 
-    @property
-    def intervals(self) -> IntervalOptions:
-        """What each kind of interval can be told."""
-        return INTERVALS
-
     def label(self, fit: SystemFit) -> str:
         """What a comparison calls such a fit."""
         return f"piecewise {fit.method.upper()}"
 
     def title(self, fit: SystemFit) -> str:
-        """The first line of a summary."""
+        """What a summary calls such a fit."""
         m, y = (equation_of(fit.components[role]).name for role in ("mediator", "outcome"))
         return f"Multilevel mediation, separate equations: {self.treatment} -> {m} -> {y}"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question."""
+        return {"treatment": self.treatment}
 
     def effects(self, fit: SystemFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators; by default their mean or first level in the outcome equation.

@@ -18,9 +18,17 @@ from scipy.special import erfcx, log_ndtr
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
-__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair", "pair_loglik"]
+__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair"]
 
 Array = NDArray[np.float64]
+#: Squared Newton decrement (about twice the log-likelihood still to gain) after whose step nothing is left to gain;
+#: what the returned point must certify; most steps; most halvings of one.
+LAST, CERTIFIED, MOST_STEPS, MOST_HALVINGS = 1e-14, 1e-12, 100, 40
+#: What a linear predictor may still move by in one more step: 1e-7 at an optimum, more than .1 on the way to infinity.
+STILL = 1e-4
+#: Shares of the diagonal added to a Hessian that has no Cholesky factor.
+RIDGES = (0.0, 1e-10, 1e-7, 1e-4, 1e-2)
+LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +108,6 @@ def block_of(margin: Margin) -> Block:
     if spread <= 1e-12 * float(np.abs(margin.y).max()):
         raise NotIdentifiedError("a linear equation fits its response without error, so there is no error to correlate")
     return Block(np.column_stack([-Q, residual / spread]), R, solve_triangular(R, projected), spread)
-
-
-#: Squared Newton decrement (about twice the log-likelihood still to gain) after whose step nothing is left to gain;
-#: what the returned point must certify; most steps; most halvings of one.
-LAST, CERTIFIED, MOST_STEPS, MOST_HALVINGS = 1e-14, 1e-12, 100, 40
-#: What a linear predictor may still move by in one more step: 1e-7 at an optimum, more than .1 on the way to infinity.
-STILL = 1e-4
-#: Shares of the diagonal added to a Hessian that has no Cholesky factor.
-RIDGES = (0.0, 1e-10, 1e-7, 1e-4, 1e-2)
-LOG_2PI = float(np.log(2.0 * np.pi))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,14 +222,6 @@ def _system(first: Margin, second: Margin, rho: float) -> _System:
         raise EffectError(f"a correlation of errors lies between -1 and 1, both excluded; found {rho:g}")
     signs = 2.0 * second.y - 1.0 if second.family == "probit" else None
     return _System(block_of(first), block_of(second), signs, rho)
-
-
-def pair_loglik(
-    first: Margin, second: Margin, rho: float, *, coefficients: tuple[Array, Array], scales: Array
-) -> float:
-    """Log-likelihood at any parameters; ``coefficients`` and ``scales`` as in ``PairFit``."""
-    system = _system(first, second, rho)
-    return system.loglik(_to_theta(system, coefficients, scales))
 
 
 def _to_theta(system: _System, coefficients: tuple[Array, Array], scales: Array) -> Array:

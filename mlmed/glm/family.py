@@ -25,6 +25,10 @@ Array = NDArray[np.float64]
 
 #: Families of a response that is 0 or 1.
 BINARY = ("logit", "probit")
+#: Newton's method has settled when the linear predictor of no row moves further; from a step of this size it is exact.
+SETTLED = 1e-8
+#: A step this long is not near an optimum, and neither is a search of so many steps.
+FAR, MOST_STEPS = 5.0, 15
 
 
 def check_response_of(family: str, y: Array, name: str) -> None:
@@ -87,12 +91,6 @@ def slope_of(family: str, eta: Array) -> Array:
 def normal_density(z: Array) -> Array:
     """Density of the standard normal distribution, elementwise."""
     return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi))
-
-
-#: Newton's method has settled when the linear predictor of no row moves further; from a step of this size it is exact.
-SETTLED = 1e-8
-#: A step this long is not near an optimum, and neither is a search of so many steps.
-FAR, MOST_STEPS = 5.0, 15
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ REPEATED = 1e-6
 ABSORBED = 1e-9
 #: A variance below this share of the mean square is the rounding error of zero.
 CONSTANT = 1e-13
+#: Mean of a column within a cluster, in sds of the column, that is the rounding error of zero (data kept to 6 digits).
+CENTRED = 1e-6
 
 
 def refuse_one_cluster(equation: str, clusters: int, group: str) -> None:
@@ -266,10 +268,6 @@ def _made_up(cross: Array, first: int) -> int | None:
             continue
         rest = rest - np.outer(rest[:, k], rest[:, k]) / rest[k, k]
     return None
-
-
-#: Mean of a column within a cluster, in sds of the column, that is the rounding error of zero (data kept to 6 digits).
-CENTRED = 1e-6
 
 
 def empty_intercepts(grams: Grams) -> tuple[int, ...]:

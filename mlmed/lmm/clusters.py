@@ -57,6 +57,15 @@ Result = TypeVar("Result")
 
 #: Environment variable that sets the number of threads.
 VARIABLE = "MLMED_THREADS"
+#: Share of a response's residual sd that the others leave, below which Sigma_OO counts as singular.
+SINGULAR = 1e-13
+#: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
+#: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
+ENTRIES = 28_160
+#: Pivot of Z'R^-1 Z of one cluster, as a share of its diagonal entry, that is the rounding error of zero.
+DEPENDENT = 1e-13
+#: Clusters from which chunks twice as large pay (and threads may).
+MANY = 65_536
 
 
 def worker_count() -> int:
@@ -83,10 +92,6 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
     # one BLAS thread in each of ours: they would otherwise compete for the same processors
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
-
-
-#: Share of a response's residual sd that the others leave, below which Sigma_OO counts as singular.
-SINGULAR = 1e-13
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +204,6 @@ def weighted_clusters(cross: Cross, weights: Array, C: Array) -> Array:
     """[X y]'(weights)[X y] of n clusters, (n, p + 1, p + 1), from their C, (P, n, p + R, p + R)."""
     whole = np.einsum("pcd,pncd->ncd", weights[:, cross.owner[:, None], cross.owner], C)
     return np.asarray(cross.fold.T @ whole @ cross.fold)
-
-
-#: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
-#: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
-ENTRIES = 28_160
-#: Pivot of Z'R^-1 Z of one cluster, as a share of its diagonal entry, that is the rounding error of zero.
-DEPENDENT = 1e-13
-#: Clusters from which chunks twice as large pay (and threads may).
-MANY = 65_536
 
 
 def chunks(problem: Problem, size: int | None = None) -> list[slice]:

@@ -4,6 +4,8 @@ Every structure is described by two sets of constant matrices (docs/math.md, eq.
 
 * the factor L is linear in theta, ``L = sum_k theta_k Lambda_k``, so G = L L' can reach the boundary exactly;
 * G is linear in its natural parameters tau, ``G = sum_k tau_k E_k``, where standard errors are computed.
+
+A face of the cone of G has fewer columns of L: what a singular G lies on.
 """
 
 from __future__ import annotations
@@ -19,11 +21,17 @@ from mlmed.errors import FormulaError
 from mlmed.options import STRUCTURES, Structure, one_of
 
 __all__ = [
+    "GONE",
+    "SUSPECT",
     "Block",
+    "Face",
     "canonical_factor",
     "factor_basis",
     "factor_coordinates",
+    "factor_rank",
+    "find_face",
     "inside_cone",
+    "missing_directions",
     "natural_basis",
     "natural_pairs",
     "natural_turn",
@@ -31,6 +39,7 @@ __all__ = [
     "pivoted_chart",
     "pivoted_order",
     "psd_cholesky",
+    "square",
     "whitened_block",
 ]
 
@@ -41,6 +50,10 @@ ROUNDING = 1e-12
 #: The same of what draws are made of: predictors with a mean of more than 3e6 sds are refused, so no direction of
 #: coefficients that were estimated is shorter.
 DRAWN_ROUNDING = 1e-13
+#: A pivot of G below this share of its variance may be zero; the criterion decides.
+SUSPECT = 1e-5
+#: Share of the largest sd below which that of a direction is the rounding error of zero.
+GONE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,12 @@ class Block:
         one_of(self.structure, STRUCTURES, "covariance", error=FormulaError)
 
 
+@lru_cache(maxsize=256)
+def square(index: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
+    """What takes the rows and columns ``index`` of a matrix."""
+    return np.ix_(index, index)
+
+
 def _unit(q: int, a: int, b: int) -> Array:
     out = np.zeros((q, q))
     out[a, b] = 1.0
@@ -78,7 +97,7 @@ def _constant(matrices: list[Array], q: int) -> Array:
 
 def _projectors(q: int, index: tuple[int, ...]) -> tuple[Array, Array]:
     """Averaging and centring matrices of a block: the eigenspaces of an exchangeable covariance."""
-    rows = np.ix_(index, index)
+    rows = square(index)
     mean, centre = np.zeros((q, q)), np.zeros((q, q))
     mean[rows] = 1.0 / len(index)
     centre[rows] = np.eye(len(index)) - 1.0 / len(index)
@@ -139,7 +158,7 @@ def natural_basis(block: Block, q: int) -> Array:
         basis = [variances]
         if block.structure == "exchangeable" and len(index) > 1:
             ones = np.zeros((q, q))
-            ones[np.ix_(index, index)] = 1.0
+            ones[square(index)] = 1.0
             basis.append(ones - variances)
     return _constant(basis, q)
 
@@ -182,12 +201,11 @@ def pivoted_order(G: Array, index: tuple[int, ...], *, tol: float) -> tuple[tupl
 
     Pivots are relative to the diagonal entry, so the answer does not depend on units.
     """
-    at = list(index)
-    part = G[np.ix_(at, at)]
+    part = G[square(index)]
     variances = part.diagonal().tolist()
     scale = np.sqrt(np.maximum(variances, np.finfo(float).tiny))
     rest = part / (scale[:, None] * scale)
-    left = list(range(len(at)))
+    left = list(range(len(index)))
     chosen: list[int] = []
     rank = 0
     while left:
@@ -206,8 +224,8 @@ def factor_coordinates(block: Block, G: Array) -> Array:
 
     ``G`` must have the block's structure and be positive semidefinite.
     """
-    index = list(block.index)
-    part = G[np.ix_(index, index)]
+    index = block.index
+    part = G[square(index)]
     if block.structure == "unstructured":
         L = psd_cholesky(part, tol=ROUNDING)
         return np.concatenate([L[j:, j] for j in range(len(index))])
@@ -241,7 +259,7 @@ def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> Array:
     """
     L = np.zeros_like(factor)
     for block in blocks:
-        at = np.ix_(block.index, block.index)
+        at = square(block.index)
         own = factor[at]
         if block.structure == "unstructured":
             columns = own[:, np.abs(own).max(axis=0) > 0.0]
@@ -261,8 +279,8 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
 
     Entries outside the block are zero.
     """
-    index = list(block.index)
-    part = G[np.ix_(index, index)]
+    index = block.index
+    part = G[square(index)]
     size = len(index)
     if block.structure == "unstructured":
         values, vectors = np.linalg.eigh(0.5 * (part + part.T))
@@ -276,7 +294,7 @@ def inside_cone(block: Block, G: Array, *, floor: float) -> Array:
         rest = max((float(np.trace(part)) - total) / (size - 1), floor)
         part = np.full((size, size), (max(total, floor) - rest) / size) + rest * np.eye(size)
     out = np.zeros_like(G)
-    out[np.ix_(index, index)] = part
+    out[square(index)] = part
     return out
 
 
@@ -338,7 +356,7 @@ def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, A
     A A' is the inverse of the block's part of the metric: a variance of 1 in these units is what the data leave
     uncertain of one cluster. Where responses hardly differ, so do the units of their random effects.
     """
-    at = np.ix_(block.index, block.index)
+    at = square(block.index)
     size = np.sqrt(np.maximum(metric[at].diagonal(), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(metric[at] / np.outer(size, size))
     # only units: where rounding leaves a direction without information, it takes that of the smallest that is seen
@@ -346,3 +364,76 @@ def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, A
     whole = np.eye(len(factor))
     whole[at] = (vectors / root) @ vectors.T / size[:, None]  # the symmetric root: axes stay close to the effects
     return whole, np.asarray((vectors * root) @ vectors.T @ (size[:, None] * factor[at]))
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face of the cone: which columns of the factor are left in each block.
+
+    Attributes
+    ----------
+    basis : (K, q, q) array
+        Matrices Lambda_k that remain.
+    theta : (K,) array
+        Coordinates of the point on the face.
+    rank : int
+        Rank of G there.
+    """
+
+    basis: Array
+    theta: Array
+    rank: int
+
+
+def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
+    """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
+    rank = 0
+    for block in blocks:
+        own = L[square(block.index)]
+        size = float(np.abs(own).max())
+        if block.structure == "unstructured" or size == 0.0:
+            rank += int((np.abs(own).max(axis=0) > 0.0).sum())
+        else:  # a symmetric root: no column vanishes where a direction does
+            rank += int(np.linalg.matrix_rank(own, tol=GONE * size))
+    return rank
+
+
+def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
+    """The face that G lies on or close to; arguments and units as in ``pivoted_chart``."""
+    q = len(factor)
+    bases, coordinates, rank = [], [], 0
+    for block in blocks:
+        if block.structure == "unstructured":
+            whole, own = whitened_block(block, factor, metric)
+            W = own @ own.T
+            order, k = pivoted_order(W, tuple(range(len(W))), tol=SUSPECT)
+            L = psd_cholesky(W[square(order)])
+            at = tuple(block.index[i] for i in order)
+            bases.append(whole @ factor_basis(block, q, order=at, rank=k))
+            coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
+            rank += k
+            continue
+        basis = factor_basis(block, q)
+        theta = factor_coordinates(block, factor @ factor.T)
+        keep = theta**2 > SUSPECT * max(float((theta**2).max()), SUSPECT)
+        bases.append(basis[keep])
+        coordinates.append(theta[keep])
+        rank += sum(np.linalg.matrix_rank(matrix) for matrix in basis[keep])
+    return Face(np.concatenate(bases), np.concatenate(coordinates), int(rank))
+
+
+def missing_directions(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
+    """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
+    q, at = len(factor), square(block.index)
+    if block.structure != "unstructured":
+        theta = factor_coordinates(block, factor @ factor.T)
+        return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
+    rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
+    if rank == len(block.index):
+        return []
+    whole, own = whitened_block(block, factor, metric)
+    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
+    ahead = null @ np.linalg.eigh(null.T @ slope[at] @ null)[1][:, :1]
+    direction = np.zeros((q, q))
+    direction[at] = ahead @ ahead.T
+    return [direction]

@@ -173,9 +173,10 @@ def evaluate(
     gradient = _gradient(sums, residual, weight)
     if beta is not None:
         gradient = np.append(gradient, -2.0 * solved.score)
-    found = Evaluation(solved.value, solved.beta, solved.P_inv, gradient, empty, empty, empty, size, sums.QTF[0])
+    tables = (empty, empty, empty)
     if second:
-        found = _with_second(found, problem, sums, residual, solved, reml, given=beta is not None)
+        tables = _second_order(problem, sums, residual, solved, reml, given=beta is not None)
+    found = Evaluation(solved.value, solved.beta, solved.P_inv, gradient, *tables, size, sums.QTF[0])
     return found if base is None or weights is None else with_natural(found, problem.residual, base)
 
 
@@ -192,8 +193,7 @@ def _directions(problem: Problem, made: Whitener | None, base: Array | None) -> 
     return weights_along(problem.cross, made, basis if base is None else base @ basis @ base.T)
 
 
-def _with_second(
-    at: Evaluation,
+def _second_order(
     problem: Problem,
     sums: ClusterSums,
     residual: ResidualTables,
@@ -201,8 +201,8 @@ def _with_second(
     reml: bool,
     *,
     given: bool,
-) -> Evaluation:
-    """Add second derivatives; ``given``: at a given beta, which is a coordinate then."""
+) -> tuple[Array, Array, Array]:
+    """Hessian, information and slopes of beta; ``given``: at a given beta, which is a coordinate then."""
     if problem.roots is None:
         information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
         beta_gradient = -solved.P_inv @ v
@@ -215,7 +215,7 @@ def _with_second(
         P = solved.factor @ solved.factor.T
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
         information = np.block([[information, np.zeros_like(v.T)], [np.zeros_like(v), 2.0 * P]])
-    return replace(at, hessian=hessian, information=information, beta_gradient=beta_gradient)
+    return hessian, information, beta_gradient
 
 
 def _first_pass(

@@ -18,20 +18,25 @@ from mlmed.lmm.criterion import evaluate
 from mlmed.lmm.cross import CrossWeights, weights_along
 from mlmed.lmm.problem import Cross, Problem, along
 from mlmed.lmm.roots import rooted
-from mlmed.lmm.vcov import POSITIVE, information_inverse
+from mlmed.lmm.vcov import information_inverse
 
 __all__ = [
     "KenwardRoger",
     "Moments",
-    "ScaledF",
     "contrast_df",
     "kenward_roger",
     "moments",
     "moved_crossproducts",
-    "scaled_f",
 ]
 
 Array = NDArray[np.float64]
+ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
+ROUNDED = (
+    "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
+    "its digits; use ddf='satterthwaite', or model the difference of the two responses"
+)
+#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
+LOST_DIGITS = 3e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,17 +286,6 @@ def moments(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | N
     )
 
 
-ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
-ROUNDED = (
-    "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
-    "its digits; use ddf='satterthwaite', or model the difference of the two responses"
-)
-#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
-LOST_DIGITS = 3e-4
-TOO_FEW = "the approximating F distribution has no mean: too few clusters for a test of so many contrasts"
-DEPENDENT = "the contrasts are linearly dependent"
-
-
 @dataclass(frozen=True, slots=True)
 class KenwardRoger:
     """What tests of fixed effects are made of; NaN where it does not exist.
@@ -320,23 +314,6 @@ class KenwardRoger:
         """The same for ``offset + X_map @ beta``; (tau, sigma2) keep their units, which cancel in every df."""
         plain, adjusted, slopes = (X_map @ part @ X_map.T for part in (self.plain, self.adjusted, self.slopes))
         return KenwardRoger(plain, adjusted, slopes, self.W, self.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class ScaledF:
-    """``scale * b'L'(L adjusted L')^-1 L b / d`` is about F(d, df) for d contrasts L.
-
-    Attributes
-    ----------
-    scale, df : float
-        Kenward and Roger's lambda, 1 for a single contrast, and m, the denominator degrees of freedom.
-    reason : str
-        Why they are NaN; empty if they are not.
-    """
-
-    scale: float
-    df: float
-    reason: str = ""
 
 
 def kenward_roger(
@@ -410,38 +387,3 @@ def contrast_df(contrasts: Array, covariance: Array, slopes: Array, W: Array) ->
     g = np.einsum("ni,kij,nj->nk", contrasts, slopes, contrasts)
     spread = np.einsum("nk,kl,nl->n", g, W, g)
     return np.divide(2.0 * v**2, spread, out=np.full(len(v), np.nan), where=spread > 0.0)
-
-
-def scaled_f(contrasts: Array, found: KenwardRoger) -> ScaledF:
-    """Scale and denominator df of the F test that all contrasts are zero (Kenward & Roger, 1997).
-
-    Parameters
-    ----------
-    contrasts : (d, p) array
-        Linearly independent contrasts of the fixed effects.
-    found : KenwardRoger
-        In the same units as the contrasts.
-    """
-    nan, d = float("nan"), len(contrasts)
-    if found.reason:
-        return ScaledF(nan, nan, found.reason)
-    own = contrasts @ found.plain @ contrasts.T
-    size = np.sqrt(np.diag(own))
-    if not size.all() or np.linalg.eigvalsh(own / np.outer(size, size))[0] < POSITIVE:
-        return ScaledF(nan, nan, DEPENDENT)
-    if d == 1:
-        return ScaledF(1.0, float(contrast_df(contrasts, found.plain, found.slopes, found.W)[0]))
-    turned = contrasts.T @ np.linalg.solve(own, contrasts) @ found.slopes  # Theta P P_k P, up to its sign
-    traces = np.einsum("kii->k", turned)
-    A1 = float(traces @ found.W @ traces)
-    A2 = float(np.einsum("kl,kij,lji->", found.W, turned, turned, optimize=True))
-    # with A1 <= d A2, g is between -(d + 4)/(d + 2) and d - 2, and the divisor at least d + 6
-    B, g = (A1 + 6.0 * A2) / (2.0 * d), ((d + 1.0) * A1 - (d + 4.0) * A2) / ((d + 2.0) * A2)
-    c1, c2, c3 = (part / (3.0 * d + 2.0 * (1.0 - g)) for part in (g, d - g, d + 2.0 - g))
-    # 1/E* and 1/rho, which exist where V* is infinite (c3 B = 1) and the variance of F is that of 4 df
-    mean_inverse = 1.0 - A2 / d
-    if mean_inverse <= 0.0 or 1.0 + c1 * B <= 0.0:
-        return ScaledF(nan, nan, TOO_FEW)
-    rho_inverse = d * (1.0 - c2 * B) ** 2 * (1.0 - c3 * B) / (mean_inverse**2 * (1.0 + c1 * B))
-    df = 4.0 + (d + 2.0) * rho_inverse / (d - rho_inverse)
-    return ScaledF(mean_inverse * df / (df - 2.0), df) if df > 2.0 else ScaledF(nan, nan, TOO_FEW)

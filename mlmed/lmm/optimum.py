@@ -14,19 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.errors import NotIdentifiedError
-from mlmed.lmm.covariance import (
-    Block,
-    canonical_factor,
-    factor_basis,
-    factor_coordinates,
-    pivoted_order,
-    psd_cholesky,
-    whitened_block,
-)
+from mlmed.lmm.covariance import SUSPECT, Block, canonical_factor, factor_rank, find_face, missing_directions
 from mlmed.lmm.objective import Objective, ThetaEvaluation, objective_for
 from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.sigma import ResidualChart, symmetric_slope
-from mlmed.lmm.start import start_theta
+from mlmed.lmm.start import start_theta, theta_of
 from mlmed.numerics.certificate import (
     CURVATURE,
     DECREMENT,
@@ -39,16 +31,14 @@ from mlmed.numerics.certificate import (
     first_reason,
     scaled_curvature,
 )
-from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, evaluated, last_step, newton
+from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, decrement_at, evaluated, last_step, newton
 
 __all__ = [
-    "Face",
     "Known",
     "Optimum",
     "Searched",
     "certify",
     "coordinates",
-    "factor_rank",
     "minimize",
     "multiplier",
     "on_face",
@@ -60,73 +50,24 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-#: A pivot of G below this share of its variance may be zero; the criterion decides.
-SUSPECT = 1e-5
-#: Share of the largest sd below which that of a direction is the rounding error of zero.
-GONE = 1e-6
 #: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.
 AGREES = 4e-9
+#: Whether the end of a search is known: criterion, coordinates, evaluation and Newton decrement at a step.
+Known = Callable[[Objective, Array, ThetaEvaluation, float], bool]
+#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
+#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
+MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
+#: Gradient that needs no improvement.
+SMALL_GRADIENT = 1e-9
+#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
+MIN_CURVATURE = 1e-6
+#: Residual variance, of a response with variance 1, that explains why a search did not end.
+VANISHING = 1e-6
+#: Newton steps before the coordinates take the units of the data anew.
+LEG = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A face of the cone: which columns of the factor are left in each block.
-
-    Attributes
-    ----------
-    basis : (K, q, q) array
-        Matrices Lambda_k that remain.
-    theta : (K,) array
-        Coordinates of the point on the face.
-    rank : int
-        Rank of G there.
-    """
-
-    basis: Array
-    theta: Array
-    rank: int
-
-
-def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
-    """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
-    rank = 0
-    for block in blocks:
-        own = L[np.ix_(block.index, block.index)]
-        size = float(np.abs(own).max())
-        if block.structure == "unstructured" or size == 0.0:
-            rank += int((np.abs(own).max(axis=0) > 0.0).sum())
-        else:  # a symmetric root: no column vanishes where a direction does
-            rank += int(np.linalg.matrix_rank(own, tol=GONE * size))
-    return rank
-
-
-def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
-    """The face that G lies on or close to; arguments and units as in ``pivoted_chart``."""
-    q = len(factor)
-    bases, coordinates, rank = [], [], 0
-    for block in blocks:
-        if block.structure == "unstructured":
-            whole, own = whitened_block(block, factor, metric)
-            W = own @ own.T
-            order, k = pivoted_order(W, tuple(range(len(W))), tol=SUSPECT)
-            L = psd_cholesky(W[np.ix_(order, order)])
-            at = tuple(block.index[i] for i in order)
-            bases.append(whole @ factor_basis(block, q, order=at, rank=k))
-            coordinates.append(np.concatenate([L[j:, j] for j in range(k)]) if k else np.empty(0))
-            rank += k
-            continue
-        basis = factor_basis(block, q)
-        theta = factor_coordinates(block, factor @ factor.T)
-        keep = theta**2 > SUSPECT * max(float((theta**2).max()), SUSPECT)
-        bases.append(basis[keep])
-        coordinates.append(theta[keep])
-        rank += sum(np.linalg.matrix_rank(matrix) for matrix in basis[keep])
-    return Face(np.concatenate(bases), np.concatenate(coordinates), int(rank))
-
-
-def on_face(
-    objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation) -> _Reached | None:
     """Optimize on the face next to theta; None where G is safely interior or the criterion objects.
 
     Returns
@@ -144,29 +85,30 @@ def on_face(
     face = find_face(blocks, L, natural.spread / objective.problem.n_clusters)
     if face.rank == sum(len(block.index) for block in blocks):
         return None
-    restricted = replace(objective, basis=face.basis)
     start = np.append(face.theta, theta[objective.n_factor :])
-    end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
-    rounding = NewtonSettings().noise * natural.size
-    return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
+    return _kept(replace(objective, basis=face.basis), start, point)
 
 
 def on_residual_face(
     objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+) -> _Reached | None:
     """The same for Sigma, which may be singular if no row has all responses; returns as ``on_face``."""
     if objective.problem.cross is None:
         return None
     chart, part = objective.chart.on_face(objective.residual_root(theta), tol=SUSPECT)
     if chart.rank == objective.problem.n_strata:
         return None
-    restricted = replace(objective, chart=chart)
     start = np.concatenate([theta[: objective.n_factor], part, objective.free_part(theta)])
     try:
-        end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
+        return _kept(replace(objective, chart=chart), start, point)
     except np.linalg.LinAlgError:  # rows have all the responses of the face: Sigma is small there, not singular
         return None
-    rounding = NewtonSettings().noise * point.natural.size
+
+
+def _kept(restricted: Objective, start: Array, point: ThetaEvaluation) -> _Reached | None:
+    """The optimum of a criterion that is restricted to a face; None where it is worse than ``point``."""
+    end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
+    rounding = NewtonSettings().noise * point.size
     return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
 
 
@@ -205,7 +147,7 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
     slope, curvature = at.gradient[: q * q].reshape(q, q), at.information[: q * q, : q * q]
     lowest, step = np.inf, np.zeros((q, q))
     for block in blocks:
-        for direction in _missing(block, factor, slope, at.spread / problem.n_clusters):
+        for direction in missing_directions(block, factor, slope, at.spread / problem.n_clusters):
             size = float(np.sqrt(direction.ravel() @ curvature @ direction.ravel()))
             found = float((slope * direction).sum()) / size
             if found < lowest:
@@ -213,37 +155,8 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
     return lowest, step
 
 
-def _missing(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
-    """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
-    q, at = len(factor), np.ix_(block.index, block.index)
-    if block.structure != "unstructured":
-        theta = factor_coordinates(block, factor @ factor.T)
-        return [matrix @ matrix.T for matrix in factor_basis(block, q)[theta == 0.0]]
-    rank = int((np.abs(factor[at]).max(axis=0) > 0.0).sum())
-    if rank == len(block.index):
-        return []
-    whole, own = whitened_block(block, factor, metric)
-    null = whole[at] @ np.linalg.svd(own)[0][:, rank:]
-    ahead = null @ np.linalg.eigh(null.T @ slope[at] @ null)[1][:, :1]
-    direction = np.zeros((q, q))
-    direction[at] = ahead @ ahead.T
-    return [direction]
-
-
-#: Whether the end of a search is known: factor of G, residual parameters, evaluation and Newton decrement at a step.
-Known = Callable[[Array, Array, Evaluation, float], bool]
-
-#: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
-#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
-MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
-#: Gradient that needs no improvement.
-SMALL_GRADIENT = 1e-9
-#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
-MIN_CURVATURE = 1e-6
-#: Residual variance, of a response with variance 1, that explains why a search did not end.
-VANISHING = 1e-6
-#: Newton steps before the coordinates take the units of the data anew.
-LEG = 5
+#: Where a search ended: criterion, its coordinates, the evaluation there, all evaluations.
+_Reached = tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +237,6 @@ def optimize(
     *,
     reml: bool,
     theta: Array | None = None,
-    settings: NewtonSettings | None = None,
     names: tuple[str, ...] | None = None,
 ) -> Optimum:
     """Minimize -2l over the covariance structures from one start and certify the result.
@@ -339,17 +251,15 @@ def optimize(
         Restricted or full likelihood.
     theta : array, optional
         Start values; by default one scoring step from a neutral guess.
-    settings : NewtonSettings, optional
-        Tolerances of the search.
     names : tuple of str, optional
         Names of the random effects, for error messages.
     """
     objective = objective_for(problem, blocks, reml=reml)
     start = start_theta(problem, blocks, reml=reml, names=names) if theta is None else theta
-    return minimize(objective, blocks, start, settings or NewtonSettings())
+    return minimize(objective, blocks, start)
 
 
-def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, settings: NewtonSettings) -> Optimum:
+def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array) -> Optimum:
     """Minimize a criterion over the cone of G and certify the result.
 
     Parameters
@@ -360,10 +270,8 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array, sett
         Covariance structure of every random effect.
     start : (n,) array
         Start values.
-    settings : NewtonSettings
-        Tolerances of the search.
     """
-    found = search_from(objective, blocks, start, settings)
+    found = search_from(objective, blocks, start, NewtonSettings())
     assert found is not None  # nothing is known that it could be left for
     return found
 
@@ -417,7 +325,7 @@ def _search(
     theta: Array,
     settings: NewtonSettings,
     known: Known | None = None,
-) -> tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]] | None:
+) -> _Reached | None:
     """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
 
     Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
@@ -428,18 +336,22 @@ def _search(
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
     natural, ended = objective.evaluation(theta, objective.factor(theta)), False
+    if known is not None:
+        point = objective.in_chart(theta, natural)
+        if known(objective, theta, point, decrement_at(point)):
+            return None
     while True:
         objective, theta = objective.recharted(blocks, theta, natural.spread)
         point = objective.in_chart(theta, natural)
         if ended or objective.is_lost(theta):
             return objective, theta, point, record
-        leave = None if known is None else _leaving(objective, known)
+        leave = None if known is None else _Leave(objective, known)
         theta, point, steps = newton(objective, theta, leg, abandon=objective.is_lost, leave=leave, point=point)
+        if leave is not None and leave.was_known:
+            return None
         natural = point.natural
         record += steps[1:] if record else steps
         last = record[-1]
-        if leave is not None and last.accepted and leave(theta, point, last.decrement):
-            return None
         # a leg that ends with a step that was too long goes on with a shorter one
         radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
         leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
@@ -447,13 +359,17 @@ def _search(
         ended = stationary or len(steps) == 1 or radius <= SHORTEST or len(record) > settings.max_steps
 
 
-def _leaving(objective: Objective, known: Known) -> Callable[[Array, ThetaEvaluation, float], bool]:
-    """``known`` as a function of the coordinates of ``objective``."""
+@dataclass(slots=True)
+class _Leave:
+    """``known`` in the coordinates of a criterion, and its last answer."""
 
-    def leave(theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
-        return known(objective.factor(theta), objective.sigma2(theta), point.natural, decrement)
+    objective: Objective
+    known: Known
+    was_known: bool = False
 
-    return leave
+    def __call__(self, theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
+        self.was_known = self.known(self.objective, theta, point, decrement)
+        return self.was_known
 
 
 def _finish(
@@ -481,16 +397,11 @@ def _finish(
     return L, theta, found, record
 
 
-def _factor_part(blocks: tuple[Block, ...], G: Array) -> Array:
-    """Coordinates of the factor of G."""
-    return np.concatenate([factor_coordinates(block, G) for block in blocks])
-
-
 def coordinates(problem: Problem, blocks: tuple[Block, ...], G: Array, sigma2: Array) -> Array:
     """Theta of a covariance matrix and residual parameters; a singular Sigma is moved inside the cone."""
     structure = problem.residual
     root = structure.lifted(structure.root(sigma2))
-    return np.append(_factor_part(blocks, G), ResidualChart(structure).coordinates(root))
+    return theta_of(structure, blocks, G, root)
 
 
 def certify(point: ThetaEvaluation, lowest: float, *, residual: float = 1.0) -> Certificate:

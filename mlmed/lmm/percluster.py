@@ -21,24 +21,19 @@ from mlmed.lmm.clusters import chunks, factor_clusters, product, weighted_cluste
 from mlmed.lmm.covariance import Block, natural_basis
 from mlmed.lmm.cross import cross_weights
 from mlmed.lmm.maps import cross_products
-from mlmed.lmm.optimum import Optimum
-from mlmed.lmm.problem import CrossProducts, Evaluation, Problem, Roots
+from mlmed.lmm.problem import CrossProducts, Problem, Roots
 from mlmed.lmm.roots import Rooted, rooted
-from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.working import Assembly, Working, build_assembly, cluster_cross
 
 __all__ = [
     "ClusterProducts",
-    "ClusterScores",
     "ClusterTerms",
     "Inverse",
     "ResidualTerms",
     "cluster_products",
-    "cluster_scores",
     "cluster_terms",
     "cross_terms",
     "diagonal_terms",
-    "joint_hessian",
     "products_by_cluster",
     "psi_basis",
     "rooted_terms",
@@ -329,22 +324,6 @@ def _information(basis: Array, Q: Array, own: ResidualTerms) -> Array:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterScores:
-    """First derivatives of F by cluster and its second derivatives, in working units.
-
-    Attributes
-    ----------
-    scores : (J, p + n_tau + S) array
-        A cluster's part in dF/dpsi; columns sum to zero at an interior optimum.
-    hessian : (p + n_tau + S, p + n_tau + S) array
-        Second derivatives of F in psi.
-    """
-
-    scores: Array
-    hessian: Array
-
-
 def psi_basis(problem: Problem, blocks: tuple[Block, ...]) -> Array:
     """Matrices E_k of all blocks, (n_tau, q, q)."""
     return np.concatenate([natural_basis(block, problem.n_random) for block in blocks])
@@ -383,36 +362,3 @@ def scores_at(
         out[part, :p] = -2.0 * np.einsum("imj,m->ji", terms.cross[:p], contrast)
         out[part, p:] = (terms.trace - np.einsum("kimj,im->kj", terms.moved, weight)).T
     return out
-
-
-def joint_hessian(at: Evaluation, J: Array) -> Array:
-    """Second derivatives of F in psi at beta = GLS, (p + n_tau + S,) * 2.
-
-    ``Evaluation.hessian`` belongs to the criterion in which beta follows the variances (eq. 10); what that
-    takes away, ``H_tb H_bb^-1 H_bt = 2 v'P^-1 v``, is added back.
-
-    Parameters
-    ----------
-    at : Evaluation
-        Of order 2.
-    J : (q*q + S, n_tau + S) array
-        d(vec G, sigma2)/d(tau, sigma2).
-    """
-    p, D = len(at.beta), at.beta_gradient @ J
-    P = np.linalg.inv(at.P_inv)
-    v = -P @ D  # eq. 12
-    H = np.empty((p + D.shape[1],) * 2)
-    H[:p, :p] = P + P.T
-    H[:p, p:] = 2.0 * v
-    H[p:, :p] = 2.0 * v.T
-    H[p:, p:] = J.T @ at.hessian @ J + 2.0 * D.T @ P @ D
-    return H
-
-
-def cluster_scores(working: Working, optimum: Optimum, products: ClusterProducts, *, reml: bool) -> ClusterScores:
-    """Scores and joint Hessian at the optimum, in working units."""
-    at = optimum.evaluation
-    scores = scores_at(
-        working.problem, working.blocks, products, optimum.L, optimum.sigma2, at.beta, at.P_inv if reml else None
-    )
-    return ClusterScores(scores, joint_hessian(at, natural_jacobian(working.problem, working.blocks)))

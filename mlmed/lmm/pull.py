@@ -19,7 +19,6 @@ from mlmed.lmm.optimum import Optimum, coordinates, minimize
 from mlmed.lmm.problem import Evaluation, plus
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.working import Units, Working
-from mlmed.numerics.newton import NewtonSettings
 
 __all__ = ["PsiMap", "Pull", "PulledObjective", "PulledPoint", "Target", "psi_map", "pulled_optimum"]
 
@@ -196,7 +195,7 @@ def pulled_optimum(
     centre, spread, b = _beta_units(working, start)
     objective = PulledObjective(base.problem, base.basis, reml, base.chart, pull, centre, spread)
     theta = np.append(coordinates(working.problem, blocks, start.G, start.sigma2), b)
-    found = minimize(objective, blocks, theta, NewtonSettings())
+    found = minimize(objective, blocks, theta)
     psi = pull.psi(found.G, found.sigma2, found.evaluation.beta)
     value = pull.target(psi)[0]
     gap = value - pull.towards

@@ -41,6 +41,10 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Clusters that a mixed model needs.
+FEWEST = 2
+FEW = Failure("few-clusters", f"fewer than {FEWEST} clusters are left")
+DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +208,6 @@ def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> With
         np.array(grams.patterns)[rows.pattern[by_cluster]].T,
         grams.layout,
     )
-
-
-#: Clusters that a mixed model needs.
-FEWEST = 2
-FEW = Failure("few-clusters", f"fewer than {FEWEST} clusters are left")
-DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
 
 
 def not_certified(optimum: Optimum) -> Failure:

@@ -19,7 +19,7 @@ from mlmed.data.layout import Layout
 from mlmed.data.roots import equation_columns, root_maps, triangular_roots
 from mlmed.errors import NotIdentifiedError
 from mlmed.lmm.clusters import Sums, factor_clusters, ordered_map
-from mlmed.lmm.covariance import Block
+from mlmed.lmm.covariance import Block, square
 from mlmed.lmm.cross import ResidualTables
 from mlmed.lmm.maps import EquationMaps
 from mlmed.lmm.problem import Problem, Roots
@@ -119,7 +119,7 @@ def effect_units(maps: Sequence[EquationMaps], grams: Grams, blocks: Sequence[Bl
             mine = np.array([k for k in block.index if first <= k < first + values.shape[1]], dtype=np.intp)
             if len(mine) and len(values) > values.shape[1] + 1:
                 unit[np.ix_(mine, mine)] = _lower_unit(values[:, mine - first])
-        at = np.ix_(block.index, block.index)
+        at = square(block.index)
         if block.structure != "unstructured":
             size = np.sqrt((unit[at] ** 2).sum(axis=1))
             common = block.structure != "diagonal"

@@ -45,6 +45,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
+SPANNED = 1e-10
 
 
 def row_noise(root: Array, members: Sequence[Indices], n_rows: int, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -149,10 +151,6 @@ def _by_pattern(members: Sequence[Indices]) -> list[tuple[tuple[int, ...], tuple
     return found
 
 
-#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
-SPANNED = 1e-10
-
-
 @dataclass(frozen=True, slots=True)
 class RowModel:
     """A model that turns random effects and residuals into cross-products, row by row.
@@ -189,19 +187,21 @@ class RowModel:
     def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
         """The same as a Problem, with the roots of the rows where the model needs them."""
         columns, roots = self.columns(u, noise), None
-        products = row_products(self.rows, columns, base=self.products, changed=self.changed)
         if self.assembly.roots is not None:
             parts = [[column[own] for column in columns] for own in self.members]
             codes = [self.rows.codes[own] for own in self.members]
             roots = simulated_roots(self.assembly.equations, self.layout, parts, codes, self.rows.shape[1])
-        return assemble(self.assembly, products, roots)
+        return assemble(self.assembly, self.squared(columns), roots)
 
-    def simulated(self, u: Array, noise: Sequence[Array]) -> Array:
-        """Products (P, K * (K + 1) / 2, J), given random effects (q, J) and residuals (n_r,) in working units."""
-        return row_products(self.rows, self.columns(u, noise), base=self.products, changed=self.changed)
+    def squared(self, columns: Sequence[Array]) -> Array:
+        """Products (P, K * (K + 1) / 2, J) of columns that ``columns`` gives."""
+        return row_products(self.rows, columns, base=self.products, changed=self.changed)
 
     def columns(self, u: Array, noise: Sequence[Array]) -> list[Array]:
-        """K columns (N,) with simulated responses and what is computed from them; arguments as ``simulated``."""
+        """K columns (N,) with simulated responses and what is computed from them.
+
+        Given random effects u (q, J) and residuals (n_r,) of every equation, in working units.
+        """
         values = list(self.rows.values)
         for r, step in enumerate(self.steps):
             recode = self.recodes[r]
@@ -264,10 +264,6 @@ class _RowResampler(ABC):
             If a transformation is not defined at a simulated value.
         """
         return self.model.problem(*self.draw_parts(rng))
-
-    def draw_products(self, rng: np.random.Generator) -> Array:
-        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
-        return self.model.simulated(*self.draw_parts(rng))
 
     @abstractmethod
     def draw_parts(self, rng: np.random.Generator) -> tuple[Array, Sequence[Array]]:

@@ -45,6 +45,8 @@ Array = NDArray[np.float64]
 FULL_LEVERAGE = 1e-6
 #: Entries of a move below this share of the standard errors of their coefficients are the rounding error of zero.
 NO_MOVE = 1e-6
+#: Eigenvalues of a cluster's cross-products below this share of the largest are the rounding error of zero.
+DEPENDENT = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +129,6 @@ def gathered(found: Iterator[tuple[int, Array]], to_user: Array, errors: Array) 
 def without_rounding(moves: Array, errors: Array) -> Array:
     """Moves (p, k) with zeros where they are below rounding; ``errors`` (p,) are the units of the coefficients."""
     return np.where(np.abs(moves) > NO_MOVE * errors[:, None], moves, 0.0)
-
-
-#: Eigenvalues of a cluster's cross-products below this share of the largest are the rounding error of zero.
-DEPENDENT = 1e-14
 
 
 def sandwich_vcov(working: Working, optimum: Optimum, products: ClusterProducts, kind: str, *, reml: bool) -> Vcov:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlmed.lmm.covariance import ROUNDING, pivoted_order, psd_cholesky
+from mlmed.lmm.covariance import ROUNDING, pivoted_order, psd_cholesky, square
 
 __all__ = ["LOWEST_LOG_SD", "LOWEST_OF_ROOTS", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
 
@@ -46,10 +47,7 @@ class ResidualStructure:
     @property
     def at(self) -> NDArray[np.intp]:
         """Row and column of Sigma that each parameter is, (S, 2)."""
-        pairs = [(r, r) for r in range(self.R)]
-        if self.correlated:
-            pairs += [(r, s) for s in range(self.R) for r in range(s + 1, self.R)]
-        return np.array(pairs, dtype=np.intp)
+        return _entries(self.R, self.correlated)[0]
 
     @property
     def size(self) -> int:
@@ -59,11 +57,7 @@ class ResidualStructure:
     @property
     def basis(self) -> Array:
         """Matrices D_s with Sigma = sum of parameters times D_s, (S, R, R)."""
-        out = np.zeros((self.size, self.R, self.R))
-        rows, columns = self.at.T
-        every = np.arange(self.size)
-        out[every, rows, columns] = out[every, columns, rows] = 1.0
-        return out
+        return _entries(self.R, self.correlated)[1]
 
     def matrix(self, values: Array) -> Array:
         """Sigma, (R, R), from natural parameters (S,)."""
@@ -74,6 +68,8 @@ class ResidualStructure:
 
     def root(self, values: Array) -> Array:
         """Lower-triangular factor of Sigma, (R, R), from natural parameters (S,); zero columns where it is singular."""
+        if not self.correlated and values.min() > 0.0:
+            return np.asarray(np.diag(values / np.sqrt(values)))
         return psd_cholesky(self.matrix(values), tol=ROUNDING)
 
     def squared(self, root: Array) -> Array:
@@ -123,6 +119,17 @@ class ResidualStructure:
         lowest = float(np.linalg.eigvalsh(correlation)[0])
         shrink = min(1.0, 0.9 / max(1.0 - lowest, 1e-12))  # smallest eigenvalue of at least 0.1
         return np.append(variances, shrink * values[self.R :])
+
+
+@lru_cache
+def _entries(R: int, correlated: bool) -> tuple[NDArray[np.intp], Array]:
+    """``at`` and ``basis`` of ``ResidualStructure``, made once and handed to everyone."""
+    pairs = [(r, r) for r in range(R)] + [(r, s) for s in range(R) for r in range(s + 1, R) if correlated]
+    at = np.array(pairs, dtype=np.intp)
+    basis, every, (rows, columns) = np.zeros((len(at), R, R)), np.arange(len(at)), at.T
+    basis[every, rows, columns] = basis[every, columns, rows] = 1.0
+    at.flags.writeable = basis.flags.writeable = False
+    return at, basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +242,7 @@ class ResidualChart:
         own = root if self.base is None else np.linalg.solve(self.base, root)
         M = own @ own.T
         order, rank = pivoted_order(M, tuple(range(len(M))), tol=tol)
-        T = psd_cholesky(M[np.ix_(order, order)])
+        T = psd_cholesky(M[square(order)])
         chart = ResidualChart(self.structure, self.base, rank, order)
         return chart, np.concatenate([T[j:, j] for j in range(rank)])
 

@@ -10,19 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mlmed.data.grams import Grams
 from mlmed.data.layout import Layout
 from mlmed.data.roots import cross_roots
 from mlmed.data.rows import refuse_cluster_means, refuse_derived
-from mlmed.errors import EffectError
-from mlmed.lmm.covariance import ROUNDING, psd_cholesky
 from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.roots import simulated_roots
-from mlmed.lmm.sigma import ResidualStructure
-from mlmed.lmm.working import Assembly, Units, assemble, assembly_for
+from mlmed.lmm.working import Assembly, assemble, assembly_for
 from mlmed.system.model import ModelSpec
 
 __all__ = [
@@ -32,7 +29,6 @@ __all__ = [
     "at_optimum",
     "chain",
     "parametric_resampler",
-    "working_point",
 ]
 
 Array = NDArray[np.float64]
@@ -61,34 +57,6 @@ class WorkingPoint:
 def at_optimum(optimum: Optimum) -> WorkingPoint:
     """The estimates themselves."""
     return WorkingPoint(optimum.evaluation.beta, optimum.L, optimum.sigma2)
-
-
-def working_point(units: Units, beta: ArrayLike, G: ArrayLike, sigma2: ArrayLike) -> WorkingPoint:
-    """Values in the user's units: beta (p,), positive semidefinite G (q, q), residual parameters sigma2 (S,).
-
-    Raises
-    ------
-    EffectError
-        If the shapes are wrong, or G or Sigma is not a covariance matrix.
-    """
-    values, matrix, residual = (np.asarray(given, dtype=np.float64) for given in (beta, G, sigma2))
-    R = len(units.y_scale)
-    structure = ResidualStructure(R, residual.shape != (R,))
-    wanted = units.offset.shape, units.Z_map.shape, (structure.size,)
-    if (values.shape, matrix.shape, residual.shape) != wanted:
-        raise EffectError(
-            f"beta, G and sigma2 must have the shapes {wanted}; found {values.shape}, {matrix.shape}, {residual.shape}"
-        )
-    root = psd_cholesky(matrix, tol=ROUNDING)
-    lowest = float(np.linalg.eigvalsh(structure.matrix(residual))[0])
-    if np.abs(root @ root.T - matrix).max() > 1e-10 * np.abs(matrix).max() or not lowest > 0.0:
-        raise EffectError(
-            "G must be symmetric without negative eigenvalues, and the residual covariance positive definite (smallest "
-            f"eigenvalue {lowest:.3g}); check the values"
-        )
-    L = np.asarray(np.linalg.solve(units.Z_map, root), dtype=np.float64)
-    beta_w = np.asarray(np.linalg.solve(units.X_map, values - units.offset), dtype=np.float64)
-    return WorkingPoint(beta_w, L, residual / units.sigma_scale(structure.at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +216,11 @@ class ParametricResampler:
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate, as its Problem, with roots where the model needs them."""
-        filled = self._filled(rng)
+        filled = self.filled(rng)
         roots = None if self.assembly.roots is None else self._roots(filled)
-        return assemble(self.assembly, self._products(filled), roots)
+        return assemble(self.assembly, self.squared(filled), roots)
 
-    def draw_products(self, rng: np.random.Generator) -> Array:
-        """One replicate, as its products, (P, K * (K + 1) / 2, J)."""
-        return self._products(self._filled(rng))
-
-    def _filled(self, rng: np.random.Generator) -> list[Array]:
+    def filled(self, rng: np.random.Generator) -> list[Array]:
         """Pseudo-rows of every pattern, (K, D, J)."""
         u = self.root @ rng.standard_normal((self.root.shape[1], self.products.shape[2]))
         return [pseudo.fill(self.steps, u, rng) for pseudo in self.pseudo]
@@ -271,7 +235,8 @@ class ParametricResampler:
             codes.append(np.concatenate([np.tile(np.arange(J), T.shape[1]) for T in own]))
         return simulated_roots(self.assembly.equations, self.layout, columns, codes, J)
 
-    def _products(self, filled: list[Array]) -> Array:
+    def squared(self, filled: list[Array]) -> Array:
+        """Products (P, K * (K + 1) / 2, J) of such pseudo-rows."""
         out = self.products.copy()
         for pseudo, T in zip(self.pseudo, filled, strict=True):
             used = T[pseudo.columns]
@@ -292,7 +257,7 @@ def parametric_resampler(spec: ModelSpec, grams: Grams, point: WorkingPoint) -> 
     grams : Grams
         Its cross-products; their units define the working units of ``point``.
     point : WorkingPoint
-        ``at_optimum(optimum)``, or other values by ``working_point``.
+        ``at_optimum(optimum)``.
 
     Raises
     ------

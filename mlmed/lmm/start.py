@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,12 +17,14 @@ from mlmed.lmm.sigma import ResidualChart, ResidualStructure
 
 __all__ = [
     "FLOOR",
+    "moved_inside",
     "natural_jacobian",
     "neutral_guess",
     "regression_guess",
     "regression_variances",
     "scored_theta",
     "start_theta",
+    "theta_of",
     "warm_theta",
     "wide_theta",
 ]
@@ -37,7 +41,11 @@ FLOOR, WARM_FLOOR = 0.05, 0.01
 
 def natural_jacobian(problem: Problem, blocks: tuple[Block, ...]) -> Array:
     """d(vec G, sigma2)/d(tau, sigma2), (q*q + S, n_tau + S): the constant matrices E_k of eq. 14."""
-    q, S = problem.n_random, problem.residual.size
+    return _natural_jacobian(blocks, problem.n_random, problem.residual.size).copy()
+
+
+@lru_cache
+def _natural_jacobian(blocks: tuple[Block, ...], q: int, S: int) -> Array:
     basis = np.concatenate([natural_basis(block, q) for block in blocks])
     J = np.zeros((q * q + S, len(basis) + S))
     J[: q * q, : len(basis)] = basis.reshape(len(basis), q * q).T
@@ -138,8 +146,19 @@ def wide_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Gener
     rows, columns = structure.at[structure.R :].T
     covariances = rng.uniform(-0.8, 0.8, len(rows)) * np.sqrt(variances[rows] * variances[columns])
     sigma2 = structure.inside(np.append(variances, covariances), variances)
+    return theta_of(structure, blocks, G, structure.root(sigma2))
+
+
+def theta_of(structure: ResidualStructure, blocks: tuple[Block, ...], G: Array, root: Array) -> Array:
+    """Coordinates (n,) in ``Objective`` of a covariance matrix and of a regular factor of Sigma."""
     factor = np.concatenate([factor_coordinates(block, G) for block in blocks])
-    return np.append(factor, ResidualChart(structure).coordinates(structure.root(sigma2)))
+    return np.append(factor, ResidualChart(structure).coordinates(root))
+
+
+def moved_inside(blocks: tuple[Block, ...], G: Array, level: Array, floor: float) -> Array:
+    """The nearest G in the cone whose eigenvalues, each effect in units of ``level`` (q,), are at least ``floor``."""
+    unit = np.sqrt(np.outer(level, level))
+    return unit * sum((inside_cone(block, G / unit, floor=floor) for block in blocks), np.zeros_like(G))
 
 
 def scored_theta(
@@ -166,10 +185,7 @@ def scored_theta(
     n_tau = J.shape[1] - structure.size
     free = L @ L.T - (J[: q * q, :n_tau] @ move[:n_tau]).reshape(q, q)
     root = _moved_root(structure, sigma2, units, move[n_tau:])
-    unit = np.sqrt(np.outer(level, level))
-    G = sum((inside_cone(block, free / unit, floor=floor) for block in blocks), np.zeros((q, q))) * unit
-    theta = np.concatenate([factor_coordinates(block, G) for block in blocks])
-    return np.append(theta, ResidualChart(structure).coordinates(root))
+    return theta_of(structure, blocks, moved_inside(blocks, free, level, floor), root)
 
 
 def _in_units(problem: Problem, L: Array, sigma2: Array, reml: bool) -> tuple[Evaluation, Array | None]:

@@ -60,6 +60,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Clusters up to which every start is tried on all of them, and that a sample has.
+MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,19 +342,15 @@ def _units(assembly: Assembly, grams: Grams) -> Units:
     return units
 
 
-#: Clusters up to which every start is tried on all of them, and that a sample has.
-MOST = 500
-
-
-def spread_clusters(grams: Grams, n: int = MOST) -> NDArray[np.intp]:
-    """Positions of ``n`` clusters, at equal steps in the order of their squared responses: one of every stratum.
+def spread_clusters(grams: Grams) -> NDArray[np.intp]:
+    """Positions of ``MOST`` clusters, at equal steps in the order of their squared responses: one of every stratum.
 
     What decides is what a cluster contains and not where it stands, so the order of the rows does not matter.
     """
     J, responses = len(grams.clusters), dict.fromkeys(e.response_at for e in grams.layout.equations)
     diagonal = [k * (k + 1) // 2 + k for k in responses]
     size = np.sum([grams.row(p, at) for p in range(len(grams.patterns)) for at in diagonal], axis=0)
-    middle = ((np.arange(n) + 0.5) * (J / n)).astype(np.intp)
+    middle = ((np.arange(MOST) + 0.5) * (J / MOST)).astype(np.intp)
     return np.argsort(size, kind="stable")[middle]
 
 

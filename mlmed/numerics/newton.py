@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-__all__ = ["SHORTEST", "NewtonSettings", "Point", "Step", "evaluated", "last_step", "newton"]
+__all__ = ["SHORTEST", "NewtonSettings", "Point", "Step", "decrement_at", "evaluated", "last_step", "newton"]
 
 Array = NDArray[np.float64]
 
@@ -204,7 +204,7 @@ def newton(
 ) -> tuple[Array, P, tuple[Step, ...]]:
     """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
 
-    ``leave(theta, point, decrement)`` stops it where somebody else knows its end.
+    ``leave(theta, point, decrement)`` stops it after a step from which somebody else knows its end.
     ``point`` saves the evaluation at ``theta`` where it is known.
 
     Returns
@@ -221,8 +221,6 @@ def newton(
     model = _Model.of(point)
     radius = settings.radius
     steps = [_record(theta, point, model, True)]
-    if leave is not None and leave(theta, point, model.decrement):
-        return theta, point, tuple(steps)
     for _ in range(settings.max_steps):
         decrement = model.decrement
         move = model.step(radius)
@@ -265,6 +263,11 @@ def newton(
         if radius < SHORTEST or (abandon is not None and abandon(theta)):
             break
     return theta, point, tuple(steps)
+
+
+def decrement_at(point: Quadratic) -> float:
+    """Newton decrement g'H^-1 g, infinite where H is not positive definite."""
+    return _Model.of(point).decrement
 
 
 def last_step(point: Quadratic, radius: float) -> Array:

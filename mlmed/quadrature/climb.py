@@ -37,6 +37,8 @@ DIFFERENCE, LONGEST = 1e-4, 0.7
 LOOSE, TIGHT = 0.002, 1e-7
 #: Relative change of the sum that loose centres make; a Newton step may cost as much.
 NOISE = 1e-10
+#: Lengths of steps, on both sides of a saddle.
+STEPS = np.concatenate([sign * 0.4 ** np.arange(12.0) for sign in (1.0, -1.0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +227,6 @@ def _bfgs(hessian: Array, step: Array, change: Array) -> Array:
     if curvature <= 1e-10 * float(np.linalg.norm(step) * np.linalg.norm(change)) or float(step @ along) <= 0.0:
         return hessian
     return hessian + np.outer(change, change) / curvature - np.outer(along, along) / float(step @ along)
-
-
-#: Lengths of steps, on both sides of a saddle.
-STEPS = np.concatenate([sign * 0.4 ** np.arange(12.0) for sign in (1.0, -1.0)])
 
 
 def step_off(problem: Problem, theta: Array, hessian: Array, m: int) -> Array | None:

@@ -31,6 +31,11 @@ SLOPE_SD, LEAST_SD = 0.1, 0.1
 LEAST_LOCATION_SD = 0.05
 #: The same where a singular covariance shall only be factored.
 LEAST_PIVOT = 1e-6
+#: Why variances have no standard error on the boundary.
+BOUNDARY = (
+    "boundary (singular) fit: the likelihood has its maximum where a variance is 0 or a correlation is 1, and a "
+    "standard error says nothing there"
+)
 
 
 def start_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float) -> Array:
@@ -105,13 +110,6 @@ def random_start(problem: Problem, theta: Array, rng: np.random.Generator) -> Ar
     out[fixed:][own] = size * np.exp(rng.normal(scale=0.5, size=int(own.sum())))
     out[fixed:][~own] = rng.normal(scale=0.1, size=int((~own).sum()))
     return out
-
-
-#: Why variances have no standard error on the boundary.
-BOUNDARY = (
-    "boundary (singular) fit: the likelihood has its maximum where a variance is 0 or a correlation is 1, and a "
-    "standard error says nothing there"
-)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

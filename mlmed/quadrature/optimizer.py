@@ -62,6 +62,26 @@ NODES_TOLERANCE = 1e-4
 MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
 #: Largest Newton step, in posterior sds, that may be left from the centre of a cluster's nodes to its mode.
 MAX_OFF_CENTRE = 0.1
+#: Nodes per dimension to choose from, by the number of dimensions.
+LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
+#: Nodes per dimension on the way to the neighbourhood of the optimum.
+COARSE = {0: 1, 1: 5, 2: 3}
+#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
+#: tried in turn, the last one alone where the search came to rest.
+NEARLY_SINGULAR = (0.3, 0.02)
+#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
+#: rest, and the most that is allowed where a Newton step still promises something.
+FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
+#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
+SMALL_SD = 0.02
+#: The coarse search ends where a step rises by less.
+COARSE_RISE = 0.01
+#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
+BELOW = 1e-9
+#: Saddle points that are left, one after the other.
+MOST_SADDLES = 5
+#: Newton steps with coarse and with all nodes.
+MOST_COARSE, MOST_FINE = 60, 30
 
 
 def certify(
@@ -131,28 +151,6 @@ def _reason(found: Certificate, clusters: int) -> str:
     )
 
 
-#: Nodes per dimension to choose from, by the number of dimensions.
-LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
-#: Nodes per dimension on the way to the neighbourhood of the optimum.
-COARSE = {0: 1, 1: 5, 2: 3}
-#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
-#: tried in turn, the last one alone where the search came to rest.
-NEARLY_SINGULAR = (0.3, 0.02)
-#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
-#: rest, and the most that is allowed where a Newton step still promises something.
-FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
-#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
-SMALL_SD = 0.02
-#: The coarse search ends where a step rises by less.
-COARSE_RISE = 0.01
-#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
-BELOW = 1e-9
-#: Saddle points that are left, one after the other.
-MOST_SADDLES = 5
-#: Newton steps with coarse and with all nodes.
-MOST_COARSE, MOST_FINE = 60, 30
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Optimum(Compact):
     """The maximum, in working units.
@@ -187,15 +185,13 @@ class Optimum(Compact):
     evaluations: int
 
 
-def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m: int | None = None) -> Optimum:
+def optimize(problem: Problem, start: Array, *, m: int | None = None) -> Optimum:
     """Maximize the log-likelihood, choose the number of nodes and certify the result.
 
     Parameters
     ----------
     start : (n,) array
         Start values in working units.
-    hessian : (n, n) array, optional
-        Of -l at an optimum that was found before (other starts).
     m : int, optional
         Nodes per dimension; by default the smallest number of the ladder for which doubling moves the log-likelihood
         by less than ``NODES_TOLERANCE``.
@@ -204,7 +200,7 @@ def optimize(problem: Problem, start: Array, *, hessian: Array | None = None, m:
     zero = centres_at_zero(problem.J, d)
     near = climb(problem, start, zero, Plan(COARSE[d], 1e-3, MOST_COARSE, COARSE_RISE))
     count, theta, centres = near.evaluations, near.theta, near.centres
-    hessian = near.hessian if hessian is None else hessian
+    hessian: Array | None = near.hessian
     ladder = LADDER[d] if m is None else (m,)
     chosen, retry, leave = _choose(problem, theta, centres, ladder), True, MOST_SADDLES
     while True:

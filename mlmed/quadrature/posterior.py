@@ -34,6 +34,8 @@ Indices = NDArray[np.intp]
 STEP = 1e-4
 #: Nodes per dimension for a cluster of which nothing is known.
 PRIOR_NODES = {0: 1, 1: 41, 2: 21}
+#: Rows whose quantiles are found together, and how exact they are, in sds of the response.
+TOGETHER, EXACT = 2000, 1e-9
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,10 +125,6 @@ def _in_user_units(problem: Problem, units: Units, found: Mixture) -> Mixture:
     T, U = units.random_map[:d, :d], units.random_map[d:, d:]
     cov_u = np.einsum("ab,jbck,dc->jadk", U, found.cov_u, U, optimize=True)
     return replace(found, t=T @ found.t, u=U @ found.u, cov_u=cov_u)
-
-
-#: Rows whose quantiles are found together, and how exact they are, in sds of the response.
-TOGETHER, EXACT = 2000, 1e-9
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.
 SCALE = "sigma"
+#: Scale random effects that quadrature is offered for.
+MOST_DIMENSIONS = 2
+#: A residual below this share of the cluster's largest value is the rounding error of zero.
+EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -199,7 +203,7 @@ def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
     table = table.loc[rows].reset_index(drop=True)
     codes, clusters = cluster_codes(table, group)
     refuse_one_cluster(location.name, len(clusters), ":".join(group))
-    memory = Memory(to_encodable(table, sorted(names)))
+    memory = Memory.of(to_encodable(table, sorted(names)))
     first, second = _part(location, memory), _part(scale, memory)
     y = response_values(location, memory)
     index = data.index if isinstance(data, pd.DataFrame) else pd.RangeIndex(len(rows))
@@ -210,12 +214,6 @@ def _part(equation: Equation, memory: Memory) -> Part:
     (fixed, *random), layout = learn_equation(equation, memory)
     columns = [column for term in random for column in term]
     return Part(layout.fixed, layout.random, side_by_side(fixed, memory), side_by_side(columns, memory), layout)
-
-
-#: Scale random effects that quadrature is offered for.
-MOST_DIMENSIONS = 2
-#: A residual below this share of the cluster's largest value is the rounding error of zero.
-EXACT = 1e-13
 
 
 @dataclass(frozen=True, slots=True)

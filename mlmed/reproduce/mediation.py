@@ -27,6 +27,39 @@ __all__ = ["framing", "stata_bpg", "yuan_mackinnon"]
 
 STATA = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 PARTS = (("", "estimate"), ("SE", "std_error"), ("low", "conf_low"), ("high", "conf_high"))
+#: R's names of the effects, and ours.
+OF_MEDIATION = {
+    "ACME (control)": "acme_control",
+    "ACME (treated)": "acme_treated",
+    "ADE (control)": "ade_control",
+    "ADE (treated)": "ade_treated",
+    "Total Effect": "total",
+    "Prop. Mediated (control)": "prop_mediated_control",
+    "Prop. Mediated (treated)": "prop_mediated_treated",
+    "ACME (average)": "acme",
+    "ADE (average)": "ade",
+    "Prop. Mediated (average)": "prop_mediated",
+    "ACME(1) - ACME(0)": "acme_treated - acme_control",
+}
+#: Our draws; draws that Monte Carlo errors are estimated from; draws of the sensitivity analysis; seeds.
+DRAWS, ERROR_DRAWS, SENSITIVITY_DRAWS = 20_000, 5_000, 1_000
+FRAMING_SEED, YUAN_SEED = 20250828, 8675309
+At = Callable[[float, int], pd.DataFrame]
+YUAN = "Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)"
+#: Random effects: the page's name, brms' name, ours in the joint fit.
+RANDOM = (
+    ("alpha_Med", "Med_Intercept", "Med~Intercept"),
+    ("beta_Med", "Med_X", "Med~X"),
+    ("alpha_Main", "y_Intercept", "y~Intercept"),
+    ("beta1_Main", "y_X", "y~X"),
+    ("beta2_Main", "y_Med", "y~Med"),
+)
+#: Residuals: the page's name, Stan's, brms', ours.
+RESIDUALS = (("sigma_Med", "sigmaMed", "sigma_Med", "Med"), ("sigma_y", "sigma_y", "sigma_y", "y"))
+#: Names in R mediation, and ours.
+AVERAGES = {"ACME": "acme", "ADE": "ade", "Total Effect": "total", "Prop. Mediated": "prop_mediated"}
+BAYES = (("", "mean"), ("SE", "sd"), ("low", "2.5%"), ("high", "97.5%"))
+OURS = ("estimate", "std_error", "conf_low", "conf_high")
 
 
 def stata_bpg() -> Reproduction:
@@ -45,44 +78,44 @@ def stata_bpg() -> Reproduction:
         "1-1-1 mediation by the stacked model in Stata",
         asked["source"],
         (
-            *(Compared(title, tuple(_output(fit, own, "ours"))) for title, fit, own in fits),
+            *(Compared(title, tuple(_output(fit, own))) for title, fit, own in fits),
             Compared("Effects of the stacked model", tuple(_stata_effects(joint, pieces, asked["effects"]))),
         ),
         _stata_notes(pieces, joint),
     )
 
 
-def _output(fit: Results, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
+def _output(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """All numbers of one ``xtmixed`` output."""
     stacked = isinstance(fit, Results)
     report = stata_report(fit.fit, mediation=stacked, level=float(asked["level"]) / 100.0)
     coefficients = {row.name: row for row in report.coefficients}
     for row in asked["coefficients"]:
         own = coefficients[row["term"]]
-        yield from _stata_row(row, own, ours_by)
-        yield Pair(row["term"], "z", "Stata", row["z"], ours_by, float(own.statistic or 0.0))
+        yield from _stata_row(row, own)
+        yield Pair(row["term"], "z", "Stata", row["z"], "ours", float(own.statistic or 0.0))
     variances = {(block.title, row.name): row for block in report.blocks for row in block.rows}
     many = len(report.blocks) > 1
     for row in asked["varcorr"]:
         shown = f"{row['block'].partition(':')[0]}: {row['term']}" if many else row["term"]
-        yield from _stata_row({**row, "term": shown}, variances[row["block"], row["term"]], ours_by)
-    yield from _stata_row(asked["residual"], report.residual[0], ours_by)
-    yield from _whole(report, asked, ours_by)
+        yield from _stata_row({**row, "term": shown}, variances[row["block"], row["term"]])
+    yield from _stata_row(asked["residual"], report.residual[0])
+    yield from _whole(report, asked)
 
 
-def _stata_row(printed: dict[str, str], own: StataRow, ours_by: str) -> Iterator[Pair]:
+def _stata_row(printed: dict[str, str], own: StataRow) -> Iterator[Pair]:
     for quantity, key in PARTS:
-        yield Pair(printed["term"], quantity, "Stata", printed[key], ours_by, float(getattr(own, key)))
+        yield Pair(printed["term"], quantity, "Stata", printed[key], "ours", float(getattr(own, key)))
 
 
-def _whole(report: StataReport, asked: dict[str, Any], ours_by: str) -> Iterator[Pair]:
+def _whole(report: StataReport, asked: dict[str, Any]) -> Iterator[Pair]:
     """Numbers of the fit as a whole."""
     for term, printed, ours in (
         ("log-likelihood", asked["loglik"], report.llf),
         (f"Wald chi2({asked['wald']['df']})", asked["wald"]["chi2"], report.wald_chi2),
         (f"LR chi2({asked['lr']['df']})", asked["lr"]["chi2"], report.lr_chi2),
     ):
-        yield Pair(term, "", "Stata", printed, ours_by, ours)
+        yield Pair(term, "", "Stata", printed, "ours", ours)
 
 
 def _stata_effects(fit: Results, pieces: Results, asked: dict[str, Any]) -> Iterator[Pair]:
@@ -116,26 +149,6 @@ def _stata_notes(pieces: Results, joint: Results) -> tuple[str, ...]:
         f"a*b = {rows['a'] * rows['b']:.5f} and cov_ab = {rows['cov_ab']:.5f}, so the indirect effect is "
         f"{rows['indirect']:.5f}: a*b alone leaves out {1.0 - naive / rows['indirect']:.0%} of it.",
     )
-
-
-#: R's names of the effects, and ours.
-OF_MEDIATION = {
-    "ACME (control)": "acme_control",
-    "ACME (treated)": "acme_treated",
-    "ADE (control)": "ade_control",
-    "ADE (treated)": "ade_treated",
-    "Total Effect": "total",
-    "Prop. Mediated (control)": "prop_mediated_control",
-    "Prop. Mediated (treated)": "prop_mediated_treated",
-    "ACME (average)": "acme",
-    "ADE (average)": "ade",
-    "Prop. Mediated (average)": "prop_mediated",
-    "ACME(1) - ACME(0)": "acme_treated - acme_control",
-}
-#: Our draws; draws that Monte Carlo errors are estimated from; draws of the sensitivity analysis; seeds.
-DRAWS, ERROR_DRAWS, SENSITIVITY_DRAWS = 20_000, 5_000, 1_000
-FRAMING_SEED, YUAN_SEED = 20250828, 8675309
-At = Callable[[float, int], pd.DataFrame]
 
 
 def framing() -> Reproduction:
@@ -269,23 +282,6 @@ def _framing_notes(plain: Results) -> tuple[str, ...]:
         "curve reaches zero later. R prints the point of its grid with the smallest effect, not the zero of the curve.",
         "The data of the page's product method were simulated without a seed and cannot be made again.",
     )
-
-
-YUAN = "Med ~ X + (1 + X | group)", "y ~ X + Med + (1 + X + Med | group)"
-#: Random effects: the page's name, brms' name, ours in the joint fit.
-RANDOM = (
-    ("alpha_Med", "Med_Intercept", "Med~Intercept"),
-    ("beta_Med", "Med_X", "Med~X"),
-    ("alpha_Main", "y_Intercept", "y~Intercept"),
-    ("beta1_Main", "y_X", "y~X"),
-    ("beta2_Main", "y_Med", "y~Med"),
-)
-#: Residuals: the page's name, Stan's, brms', ours.
-RESIDUALS = (("sigma_Med", "sigmaMed", "sigma_Med", "Med"), ("sigma_y", "sigma_y", "sigma_y", "y"))
-#: Names in R mediation, and ours.
-AVERAGES = {"ACME": "acme", "ADE": "ade", "Total Effect": "total", "Prop. Mediated": "prop_mediated"}
-BAYES = (("", "mean"), ("SE", "sd"), ("low", "2.5%"), ("high", "97.5%"))
-OURS = ("estimate", "std_error", "conf_low", "conf_high")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,17 @@ from mlmed.results.location_scale.results import LocationScaleResults
 from mlmed.results.results import Results
 
 __all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5", "gpa", "sleepstudy"]
+#: brms' names of the responses, and ours.
+BOTH = {"NAstd": "NA.std", "PAstd": "PA.std"}
+POSTERIOR = "brms: posterior mean, sd, 95% interval, R-hat and effective sample size (bulk)"
+MEANS = (
+    "brms averages over a posterior distribution whose priors are not flat; ours is an optimum. Distances are in "
+    "published posterior standard deviations, '-' where that was printed as 0.00."
+)
+WALD = (
+    "brms' intervals are quantiles. Ours of standard deviations are formed on the log scale, those of correlations by "
+    "Fisher's z."
+)
 
 
 def gpa() -> Reproduction:
@@ -140,19 +151,6 @@ def _sleepstudy(fit: Results, asked: dict[str, list[dict[str, str]]]) -> Iterato
     for row in asked["variances"]:
         yield Pair(row["term"], "", "lme4", row["estimate"], "ours", plain[row["term"]]["estimate"])
     yield Pair("log-likelihood", "", "lme4", str(asked["loglik"]), "ours", fit.llf)
-
-
-#: brms' names of the responses, and ours.
-BOTH = {"NAstd": "NA.std", "PAstd": "PA.std"}
-POSTERIOR = "brms: posterior mean, sd, 95% interval, R-hat and effective sample size (bulk)"
-MEANS = (
-    "brms averages over a posterior distribution whose priors are not flat; ours is an optimum. Distances are in "
-    "published posterior standard deviations, '-' where that was printed as 0.00."
-)
-WALD = (
-    "brms' intervals are quantiles. Ours of standard deviations are formed on the log scale, those of correlations by "
-    "Fisher's z."
-)
 
 
 def affect_m1() -> Reproduction:

@@ -32,6 +32,18 @@ LONG_COLUMNS = (
     "table", "term", "quantity", "published_by", "printed", "published", "ours_by", "ours", "difference", "mc_error",
     "in_mc_errors", "posterior_sd", "in_posterior_sds", "note",
 )  # fmt: skip
+#: (quantity, key of the printed row, column of ours) of a table of drawn effects.
+DRAWN = (
+    ("", "estimate", "estimate"),
+    ("low", "conf_low", "conf_low"),
+    ("high", "conf_high", "conf_high"),
+    ("p", "p_value", "p_value"),
+)
+#: Coverage of the published intervals.
+LEVEL = 0.95
+#: Errors are those of a run of this many draws.
+BASE = 1000
+Errors = Mapping[str, Mapping[str, float]]
 
 
 def number(printed: str) -> float:
@@ -177,20 +189,6 @@ def long_frame(tables: Iterable[tuple[str, Iterable[Pair]]]) -> pd.DataFrame:
         for p in pairs
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(LONG_COLUMNS))
-
-
-#: (quantity, key of the printed row, column of ours) of a table of drawn effects.
-DRAWN = (
-    ("", "estimate", "estimate"),
-    ("low", "conf_low", "conf_low"),
-    ("high", "conf_high", "conf_high"),
-    ("p", "p_value", "p_value"),
-)
-#: Coverage of the published intervals.
-LEVEL = 0.95
-#: Errors are those of a run of this many draws.
-BASE = 1000
-Errors = Mapping[str, Mapping[str, float]]
 
 
 def is_share(term: str) -> bool:

@@ -31,6 +31,11 @@ __all__ = [
 #: (quantity, key) of the columns that brms prints.
 BRMS = (("", "estimate"), ("SE", "est_error"), ("low", "conf_low"), ("high", "conf_high"))
 OURS = {"estimate": "estimate", "est_error": "std_error", "conf_low": "conf_low", "conf_high": "conf_high"}
+NAN = float("nan")
+#: Blocks of a printed summary, in the order of the page.
+BLOCKS = ("multilevel", "regression", "distributional", "residual_correlations")
+#: (quantity, key) of what brms prints about its chains.
+CHAINS = (("R-hat", "Rhat"), ("ESS", "bulk_ess"))
 
 
 def lmer_name(name: str) -> str:
@@ -38,11 +43,11 @@ def lmer_name(name: str) -> str:
     return "(Intercept)" if name == "Intercept" else name
 
 
-def lmer_pairs(fit: Results, asked: Mapping[str, Any], data: pd.DataFrame, *, ours_by: str = "ours") -> Iterator[Pair]:
+def lmer_pairs(fit: Results, asked: Mapping[str, Any], data: pd.DataFrame) -> Iterator[Pair]:
     """Every number of a printed ``summary`` of ``lmer``."""
 
     def pair(term: str, printed: str, ours: float, quantity: str = "") -> Pair:
-        return Pair(term, quantity, "lme4", printed, ours_by, float(ours))
+        return Pair(term, quantity, "lme4", printed, "ours", float(ours))
 
     fixed = {lmer_name(name): row for name, row in by_term(fit.fixef()).items()}
     for row in asked["fixed_effects"]:
@@ -95,13 +100,6 @@ def brms_pairs(rows: list[dict[str, str]], ours: pd.DataFrame, *, ours_by: str =
         for quantity, key in BRMS:
             mc_error = error if not quantity else float("nan")
             yield Pair(row["term"], quantity, "brms", row[key], ours_by, found[OURS[key]], mc_error)
-
-
-NAN = float("nan")
-#: Blocks of a printed summary, in the order of the page.
-BLOCKS = ("multilevel", "regression", "distributional", "residual_correlations")
-#: (quantity, key) of what brms prints about its chains.
-CHAINS = (("R-hat", "Rhat"), ("ESS", "bulk_ess"))
 
 
 def our_term(term: str, responses: Mapping[str, str]) -> str:

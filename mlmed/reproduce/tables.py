@@ -15,6 +15,9 @@ from mlmed.report.text import WIDTH, as_html, format_number, render_pairs, rende
 from mlmed.reproduce.pairs import Pair, decimals, long_frame
 
 __all__ = ["Compared", "Reproduction", "published", "reference"]
+NAN = float("nan")
+#: Room for a table; the blocks of columns of a wider one are printed below each other.
+TABLE_WIDTH = 110
 
 
 def published(name: str) -> dict[str, Any]:
@@ -43,11 +46,6 @@ def _load(kind: str, name: str) -> dict[str, Any]:
     text = resources.files("mlmed.reproduce").joinpath(kind, f"{name}.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-NAN = float("nan")
-#: Room for a table; the blocks of columns of a wider one are printed below each other.
-TABLE_WIDTH = 110
 
 
 @dataclass(frozen=True, slots=True)

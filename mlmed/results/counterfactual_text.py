@@ -42,12 +42,13 @@ def counterfactual_text(
     asked, found = interval_and_effects(self, interval, at, options)
     assert isinstance(found, CounterfactualSet)
     fit, chain = self.fit, found.chain
-    names = chain.treatment, chain.mediator.name, chain.outcome.name
-    title = f"Causal mediation: {' -> '.join(names)}"
+    title = self.catalogue.title(fit)
     table, closing = asked.table(replace(found, say_closed=False), level=level), ""  # the header says it
     if chain.outcome.family == "linear" and not found.interaction:
         table = table.set_index("term").loc[list(AVERAGES)].reset_index()
-        closing = f"Control and treated have the same effects: no interaction of {names[0]} and {names[1]}."
+        closing = (
+            f"Control and treated have the same effects: no interaction of {chain.treatment} and {chain.mediator.name}."
+        )
     pairs = _header(fit, found, kind_of(fit, options.get("vcov")))
     pairs += [("At", ", ".join(f"{name} = {value}" for name, value in at.items()))] if at else []
     pairs += [("Effects", _averages(found)), ("Intervals", _interval(asked, found, level))]
@@ -74,7 +75,7 @@ def _header(fit: SameRowsFit, found: CounterfactualSet, vcov: str) -> list[tuple
     if grouping is not None and vcov in ROBUST_KINDS:  # a sandwich is a sum over clusters, so they limit its rank
         J, p = len(grouping.clusters), max(len(part.beta) for part in chain.parts)
         within = f" within {grouping.name}"
-        few = f" ({J} clusters for {p} coefficients: do not trust them)" if J <= p else ""
+        few = f" ({J} clusters for {p} coefficients: do not trust them)" if p >= J else ""
     pairs.append(("vcov", f"{vcov}{within}, of the coefficients{few}"))
     return pairs
 

@@ -65,7 +65,7 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
         "ddf": "none" if ddf is None else ddf,
     }
     if not isinstance(self.catalogue, NoEffects):
-        found |= {"treatment": self.catalogue.treatment, **interval_entry(options)}
+        found |= {**self.catalogue.entries, **interval_entry(options)}
         if isinstance(self.catalogue, CounterfactualCatalogue):
             found |= counterfactual_facts(self.catalogue.effects(self.fit))
         reason = effects_reason(self)
@@ -123,8 +123,12 @@ def summary(
     table = effects_section(self, level=level, **asked)
     if not len(table):
         return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])
-    lines = [head, "", effects_text(table, self.catalogue.rule, level=level, **asked)]
-    if isinstance(self.catalogue, PathCatalogue) and options.get("interval") in (None, "delta"):
+    lines = [
+        head,
+        "",
+        effects_text(table, self.catalogue.meaning, self.catalogue.intervals["delta"], level=level, **asked),
+    ]
+    if options.get("interval") in (None, "delta") and isinstance(self.catalogue, PathCatalogue):
         lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
     return "\n".join(lines)
 

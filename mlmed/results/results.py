@@ -155,11 +155,6 @@ class Results:
         """Values of the treatment that are compared; None for a unit change."""
         return inference.asked_of(self, "contrast")
 
-    @property
-    def effects_reason(self) -> str:
-        """Why the model defines no effects (a curve, an interaction of treatment and mediator); usually empty."""
-        return inference.effects_reason(self)
-
     # -- estimates -----------------------------------------------------------------------------------------
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -149,19 +149,22 @@ def letter(ddf: str) -> str:
     return "z" if ddf == "none" else "t"
 
 
-def effects_text(table: pd.DataFrame, product: str, *, level: float, **asked: Any) -> str:
-    """Effects below a heading that says how their intervals are made; ``asked`` are the options of ``effects``."""
+def effects_text(table: pd.DataFrame, meaning: str, usual: Mapping[str, Any], *, level: float, **asked: Any) -> str:
+    """Effects below a heading that says how their intervals are made.
+
+    ``asked`` are the options of ``effects``, ``usual`` those of the delta method where nothing was asked.
+    """
     interval, given = interval_entry(asked).values()
     where = "".join(f"; {name} = {value}" for name, value in given.pop("at", {}).items())
     tests = letter(given.get("ddf", "none")) if interval in ("delta", "profile") else "est/se"
     if interval == "delta":
-        order = given.get("order", "second")
-        errors = errors_named(given.get("vcov", "block"), given.get("ddf", "none"))
+        order = given.get("order", usual["order"])
+        errors = errors_named(given.get("vcov", usual["vcov"]), given.get("ddf", "none"))
         how = f"delta method, {order if order == 'unbiased' else f'{order} order'}; {errors} standard errors"
     else:
         options = "".join(f", {name} {value}" for name, value in given.items())
         how = f"{100 * level:g}% intervals: {interval}{options}"
-    return "\n".join([f"Effects ({product}; {how}{where})", render_table(table, statistic=tests)])
+    return "\n".join([f"Effects ({meaning and f'{meaning}; '}{how}{where})", render_table(table, statistic=tests)])
 
 
 def _without_tests(table: pd.DataFrame) -> pd.DataFrame:

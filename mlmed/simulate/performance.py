@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 NAN = float("nan")
 #: Of text; of numbers in it, and the size above which they have none.
 WIDTH, DECIMALS, LARGE = 92, 3, 1e6
+#: Half the width of a 95% Monte Carlo interval, in standard errors.
+TWO = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,6 @@ def why_missing(table: pd.DataFrame) -> str:
     note = table["note"].iloc[int(counts.to_numpy().argmax())]
     text = f"Missing: data sets without an estimate or an interval; the notes of the table say why. The most: {note}."
     return "\n" + textwrap.fill(text, WIDTH)
-
-
-#: Half the width of a 95% Monte Carlo interval, in standard errors.
-TWO = 1.96
 
 
 def plot_power(table: pd.DataFrame, *, term: str, value: str, title: str) -> Axes:

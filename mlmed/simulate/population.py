@@ -26,6 +26,18 @@ COVARIANCE = (
     (0.0, 0.113, 0.0, 0.16, 0.0),
     (0.0, 0.0, 0.0, 0.0, 0.04),
 )
+#: Level of x, m and y: 1 varies over the rows of a cluster, 2 is constant there.
+#: Random effects, in the order of G; and those that cannot exist in a design, with the reason.
+EFFECTS_OF_G = ("intercept of m", "a", "intercept of y", "b", "c'")
+ABSENT: dict[str, tuple[tuple[int, ...], str]] = {
+    "1-1-1": ((), ""),
+    "2-1-1": ((1, 4), "x is constant within clusters, so its slopes a and c' cannot vary over them"),
+    "2-2-1": (
+        (0, 1, 3, 4),
+        "x and m are constant within clusters, so no slope can vary over them, and what m has beyond a x is its "
+        "residual, sigma2[0]",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +168,6 @@ def whole(value: Any, name: str) -> int:
         limits = "must be a whole number from 1" if not is_whole(value) or value < 1 else f"is at most {MOST:,}"
         raise DataError(f"{name} {limits}; found {shown(value)}")
     return int(value)
-
-
-#: Level of x, m and y: 1 varies over the rows of a cluster, 2 is constant there.
-#: Random effects, in the order of G; and those that cannot exist in a design, with the reason.
-EFFECTS_OF_G = ("intercept of m", "a", "intercept of y", "b", "c'")
-ABSENT: dict[str, tuple[tuple[int, ...], str]] = {
-    "1-1-1": ((), ""),
-    "2-1-1": ((1, 4), "x is constant within clusters, so its slopes a and c' cannot vary over them"),
-    "2-2-1": (
-        (0, 1, 3, 4),
-        "x and m are constant within clusters, so no slope can vary over them, and what m has beyond a x is its "
-        "residual, sigma2[0]",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -59,6 +59,16 @@ FORMULAS = {
     "2-1-1": ("m ~ x + (1 | id)", "y ~ m + x + (1 + m | id)"),
     "2-2-1": ("m ~ x", "y ~ m + x + (1 | id)"),
 }
+#: Columns of the table.
+COLUMNS = (
+    "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
+    "power_mcse", "power_of_all", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing",
+    "n_singular", "note",
+)  # fmt: skip
+FOOT = (
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Power and coverage: of the\n"
+    "intervals that exist (power_of_all: of all data sets)."
+)
 
 
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
@@ -154,14 +164,6 @@ class PiecewiseAnalysis:
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
 
 
-#: Columns of the table.
-COLUMNS = (
-    "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
-    "power_mcse", "power_of_all", "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing",
-    "n_singular", "note",
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class PowerResults:
     """Power and coverage by design and effect.
@@ -244,12 +246,6 @@ class PowerResults:
 
     def _repr_html_(self) -> str:
         return as_html(str(self))
-
-
-FOOT = (
-    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Power and coverage: of the\n"
-    "intervals that exist (power_of_all: of all data sets)."
-)
 
 
 def power(

@@ -35,6 +35,15 @@ Array = NDArray[np.float64]
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 #: Two fits, one per equation; the joint fit without and with its covariance; the same by ML.
 ESTIMATORS = ("separate a*b", "joint a*b", "joint a*b + cov_ab, REML", "joint a*b + cov_ab, ML")
+COLUMNS = (
+    "cov_ab", "estimator", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "rmse", "rmse_mcse", "mean_se",
+    "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing", "note",
+)  # fmt: skip
+FOOT = (
+    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Coverage: of the intervals\n"
+    "that exist."
+)
+SHOWN = ("bias", "sd", "rmse", "coverage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +143,6 @@ def joint_indirect(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
     """a*b + cov_ab of the joint fit."""
     V = covariance(fitted, "joint")
     return effect_quantities(paths, fitted.estimates)["indirect"], V.matrix, V.reason
-
-
-COLUMNS = (
-    "cov_ab", "estimator", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "rmse", "rmse_mcse", "mean_se",
-    "coverage", "coverage_mcse", "n", "n_failed", "n_no_interval", "share_missing", "note",
-)  # fmt: skip
-FOOT = (
-    "In brackets: Monte Carlo standard errors; of missing, the share of the data sets. Coverage: of the intervals\n"
-    "that exist."
-)
-SHOWN = ("bias", "sd", "rmse", "coverage")
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,10 @@ __all__ = ["VALUES", "Analysis", "Outcome", "Template", "Trial", "failed", "outc
 Array = NDArray[np.float64]
 
 COLUMNS = ("x", "m", "y")
+#: What is kept of every term.
+VALUES = ("estimate", "std_error", "conf_low", "conf_high")
+#: Notes that differ only in their numbers are counted together.
+NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,6 @@ class Template:
         spec = replace(self.example.spec, method=method)
         estimates = to_estimates(working, optimum, reml=reml)
         return LmmFit(spec, self.example.layout, grams, working, optimum, estimates)
-
-
-#: What is kept of every term.
-VALUES = ("estimate", "std_error", "conf_low", "conf_high")
-#: Notes that differ only in their numbers are counted together.
-NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,11 +283,7 @@ def test_names_that_are_no_columns_are_none(data: pd.DataFrame, name: str) -> No
 
 #: What may evaluate, make formulas, or import by name, and where it is.
 ACCOUNTED = {
-    ("parse", "calls.py"),
-    ("parse", "data/comparisons.py"),
-    ("parse", "data/widths.py"),
     ("parse", "syntax.py"),
-    ("literal_eval", "data/comparisons.py"),
     ("literal_eval", "effects/nlcom.py"),
     ("Formula", "formula.py"),
     ("import_module", "__init__.py"),

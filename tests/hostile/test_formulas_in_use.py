@@ -15,10 +15,11 @@ import pytest
 from formulaic.transforms import TRANSFORMS
 
 import mlmed
-from mlmed.allowed import CONSTANTS, CONTEXT, FUNCTIONS, METHODS, NUMPY, OTHER_ROWS
+from mlmed.allowed import CONSTANTS, FUNCTIONS, METHODS, NUMPY, OTHER_ROWS
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import parse_equation
 from mlmed.limits import MAX_TERMS
+from tests.formula_context import CONTEXT
 from tests.tolerances import SAME
 
 ROOT = Path(__file__).resolve().parents[2]

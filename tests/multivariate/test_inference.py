@@ -10,11 +10,12 @@ import pytest
 
 import mlmed
 from mlmed.data.design import build_design
-from mlmed.lmm.percluster import ClusterProducts, cluster_products, cluster_scores, scores_at
+from mlmed.lmm.percluster import ClusterProducts, cluster_products, scores_at
 from mlmed.lmm.resample import case_resampler
 from mlmed.lmm.rowwise import residual_resampler
 from mlmed.lmm.simulation import at_optimum, parametric_resampler
 from tests.multivariate.dense import Dense, made, simulated
+from tests.oracles import cluster_scores
 from tests.tolerances import DENSE, DERIVATIVE, SAME
 
 FORMULAS = ["y0 ~ x + (1 + x |c| id)", "y1 ~ x + w + (1 |c| id)"]

@@ -22,6 +22,7 @@ from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.start import natural_jacobian
 from tests.models import random_point
 from tests.multivariate.dense import Dense, made, simulated
+from tests.oracles import scaled_f
 from tests.smallsample_models import (
     DENSE,
     DIFFERENCES,
@@ -129,7 +130,7 @@ def test_kenward_roger_table_against_dense_matrices(formulas, missing):
     assert np.all(table["std_error"].to_numpy() > np.sqrt(np.diag(expected.P_inv)))  # unbalanced: never zero
     each = np.eye(len(table))
     np.testing.assert_allclose(table["df"], [literal_f(l[None], expected, W)[1] for l in each], rtol=CORRECTED)  # noqa: E741
-    both = kr.scaled_f(each[1:3], corrected(fit))
+    both = scaled_f(each[1:3], corrected(fit))
     assert (both.scale, both.df) == pytest.approx(literal_f(each[1:3], expected, W), rel=CORRECTED)
 
 
@@ -231,7 +232,7 @@ def test_balanced_means_give_hotelling_s_test(R):
     data = pd.DataFrame(y, columns=[f"y{r}" for r in range(R)]).assign(id=np.repeat(np.arange(J), n))
     fit = mlmed.mixed([f"y{r} ~ 1 + (1 |c| id)" for r in range(R)], data, residual="unstructured")
     assert not fit.is_singular
-    found = kr.scaled_f(np.eye(R), corrected(fit))
+    found = scaled_f(np.eye(R), corrected(fit))
     assert (found.df, found.scale) == pytest.approx((J - R, (J - R) / (J - 1)), rel=EXACT)
     means = data.groupby("id").mean().to_numpy()
     for ddf in ("kenward-roger", "satterthwaite"):

@@ -10,7 +10,7 @@ import mlmed
 from mlmed.effects.confounding import Jointly
 from mlmed.effects.sensitivity import CONTRASTS, embedding
 from mlmed.errors import EffectError, NotIdentifiedError
-from mlmed.glm.endogenous import Margin, fit_pair, pair_loglik
+from mlmed.glm.endogenous import Margin, fit_pair
 from mlmed.glm.fit import fit_glm
 from mlmed.glm.robust import cluster_vcov, hc_vcov
 from tests.sensitivity_models import (
@@ -40,8 +40,17 @@ def test_the_joint_fit_against_numerical_derivatives(families):
     fit = fit_pair(first, second, rho)
     k = p + second.X.shape[1]
 
+    def of_rows(v: Array) -> Array:
+        e1 = (first.y - first.X @ v[:p]) / np.exp(v[k])
+        if second.family == "linear":
+            e2 = (second.y - second.X @ v[p:k]) / np.exp(v[k + 1])
+            density = stats.multivariate_normal([0.0, 0.0], [[1.0, rho], [rho, 1.0]]).logpdf(np.column_stack([e1, e2]))
+            return density - v[k] - v[k + 1]
+        q = (2.0 * second.y - 1.0) * (second.X @ v[p:k] + rho * e1) / np.sqrt(1.0 - rho**2)
+        return stats.norm.logpdf(e1) - v[k] + stats.norm.logcdf(q)
+
     def loglik(v: Array) -> float:
-        return pair_loglik(first, second, rho, coefficients=(v[:p], v[p:k]), scales=np.exp(v[k:]))
+        return float(of_rows(v).sum())
 
     at = np.concatenate([fit.first, fit.second, np.log(fit.scales)])
     assert loglik(at) == pytest.approx(fit.loglik, rel=SAME)
@@ -54,18 +63,7 @@ def test_the_joint_fit_against_numerical_derivatives(families):
     assert fit.certificate.newton_decrement < 1e-20
     assert fit.scores.sum(axis=0) == pytest.approx(0.0, abs=SOLVED)
     row = 7  # scores are row by row
-    one = [Margin(s.family, s.y[row : row + 1], s.X[row : row + 1]) for s in (first, second)]
-
-    def of_row(v: Array) -> float:
-        e1 = (one[0].y - one[0].X @ v[:p])[0] / np.exp(v[k])
-        if second.family == "linear":
-            e2 = (one[1].y - one[1].X @ v[p:k])[0] / np.exp(v[k + 1])
-            density = stats.multivariate_normal([0.0, 0.0], [[1.0, rho], [rho, 1.0]]).logpdf([e1, e2])
-            return float(density - v[k] - v[k + 1])
-        q = (2.0 * one[1].y[0] - 1.0) * ((one[1].X @ v[p:k])[0] + rho * e1) / np.sqrt(1.0 - rho**2)
-        return float(stats.norm.logpdf(e1) - v[k] + stats.norm.logcdf(q))
-
-    assert fit.scores[row] == pytest.approx(nd.Gradient(of_row)(at), abs=DERIVATIVE)
+    assert fit.scores[row] == pytest.approx(nd.Gradient(lambda v: of_rows(v)[row])(at), abs=DERIVATIVE)
 
 
 @pytest.mark.parametrize("families", PAIRS)
