@@ -138,7 +138,10 @@ def _shown(results: Any, options: argparse.Namespace) -> str:
 def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any]) -> str:
     if options.format == "stata":
         raise DataError("--format stata is a layout of all tables; leave out --table")
-    table = results.sections(**asked)[options.table]
+    tables = results.sections(**asked)
+    if options.table not in tables:
+        raise DataError(f"this fit has no {options.table}, as no equation has random terms; it has {', '.join(tables)}")
+    table = tables[options.table]
     if options.format != "text":
         return _rows(table, options.format)
     level = asked.pop("level")

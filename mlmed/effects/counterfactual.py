@@ -203,7 +203,8 @@ class CounterfactualSet:
 
     def vcov(self, kind: str | None = None) -> Vcov:
         """Covariance of contrasts and coefficients, given that of the coefficients (eq. 74)."""
-        return self.found.vcov if kind in (None, self.usual) else self.contrasts(kind).vcov
+        is_usual = kind is None or (isinstance(kind, str) and kind == self.usual)
+        return self.found.vcov if is_usual else self.contrasts(kind).vcov
 
     def cautions(self, V: Vcov) -> Mapping[str, str]:
         """Nothing that is not told already."""

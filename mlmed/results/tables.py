@@ -237,6 +237,8 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @root_table.register
 def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    if not residual_rows(fit):
+        raise EffectError("no equation has random effects, so there are no standard deviations of them")
     return system_sdcor_table(fit, vcov=vcov, level=level)
 
 
