@@ -15,6 +15,7 @@ from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
@@ -107,6 +108,14 @@ def _(fit: SystemFit) -> dict[str, Any]:
             for (role, one), prefix in zip(fit.components.items(), fit.prefixes, strict=True)
         },
     }
+
+
+@document_of.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    found: dict[str, Any] = document_of.dispatch(SystemFit)(fit)
+    for one, own in zip(fit.components.values(), found["components"].values(), strict=True):
+        own["family"] = family_of(one)
+    return {**found, "n_clusters": len(fit.clusters) if fit.group else None}
 
 
 @document_of.register

@@ -18,7 +18,7 @@ from mlmed.fit.system import SystemFit
 from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import exported, inference, rows, separate, tables
+from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
 from mlmed.results.abilities import can, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
@@ -279,6 +279,13 @@ class Results:
             A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
         """
         return Results(*separate.joint(self))
+
+    # -- effects between potential outcomes ------------------------------------------------------------------
+
+    groups = counterfactual.groups
+    test_interaction = counterfactual.test_interaction
+    test_moderation = counterfactual.test_moderation
+    sensitivity = rho.sensitivity
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 
