@@ -212,7 +212,7 @@ class Results:
         return self.fit.Sigma
 
     @property
-    @only(LmmFit)
+    @only(LmmFit, PlainFit)
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
