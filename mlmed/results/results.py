@@ -206,7 +206,7 @@ class Results:
         return self.fit.G
 
     @property
-    @only(LmmFit)
+    @only(LmmFit, PlainFit)
     def Sigma(self) -> pd.DataFrame:
         """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
