@@ -71,6 +71,8 @@ MOST, WIDTH, HEIGHT = 2, 4.2, 3.8
 class Plots:
     """Pictures of a fit; ``dir(fit.plot)`` lists those that it has, and ``fit.plot()`` draws a page of them.
 
+    ``ax=`` is where to draw: an ``Axes``, or a list of as many as the picture has panels, which is what it returns.
+
     Attributes
     ----------
     results : Results
@@ -101,8 +103,6 @@ class Plots:
         ----------
         level : float
             Coverage of the intervals, a proportion.
-        ax : sequence of Axes, optional
-            Where to draw.
         """
         found = self._page(check_level(level))
         if not found:
@@ -149,8 +149,6 @@ class Plots:
             Which; by default all, the direct effect once, or ACME, ADE and the total effect.
         level : float
             Coverage of the intervals, a proportion.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -216,8 +214,6 @@ class Plots:
             use ``fit.bootstrap(...)`` once and its ``plot``.
         ends, level
             How the interval is made of draws, and its coverage.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -237,7 +233,7 @@ class Plots:
         at: Mapping[str, Any] | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Profile likelihood of a quantity with its interval, as ``profile``; ``ax`` is where to draw."""
+        """Profile likelihood of a quantity with its interval, as ``profile``."""
         return inference.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
 
     @only(LmmFit)
@@ -262,8 +258,6 @@ class Plots:
             Clusters that are named.
         refit, vcov, n_jobs, at
             As in ``influence``.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -275,7 +269,7 @@ class Plots:
 
     @only(LmmFit)
     def optimization(self, *, ax: Axes | None = None) -> Axes:
-        """Distance to the optimum by evaluation; ``ax`` is where to draw."""
+        """Distance to the optimum by evaluation."""
         return optimization(self).plot(ax=ax)
 
     # -- along a predictor ---------------------------------------------------------------------------------
@@ -301,8 +295,6 @@ class Plots:
             As in ``conditional_effects``.
         data : bool
             With the rows that were used.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
         """
         line = line_along(self.fit, variable, at=at, points=points)
         rows = observed_points(self.fit, line) if check_flag(data, "data") else None
@@ -337,8 +329,6 @@ class Plots:
         at, points
             As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
             A fit without rows (stored Grams, an engine) holds the clusters' own predictors, too.
-        ax : Axes or sequence of Axes, optional
-            Where to draw, one per response.
 
         Raises
         ------
@@ -378,8 +368,6 @@ class Plots:
             Coverage of the intervals, a proportion.
         points : int or sequence
             Number of values over the range of a number, or the values; a factor has its levels.
-        ax : sequence of 2 Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -414,8 +402,6 @@ class Plots:
             factor per unit, the fixed effect included.
         level : float
             Coverage of the intervals, a proportion.
-        ax : Axes or sequence of Axes, optional
-            Where to draw, one per effect.
 
         Raises
         ------
@@ -435,7 +421,7 @@ class Plots:
 
     @only(LmmFit)
     def correlations(self, *, vcov: str | None = None, level: float = 0.95, ax: Axes | None = None) -> Axes:
-        """Forest plot of ``correlations``, between clusters and within; ``ax`` is where to draw.
+        """Forest plot of ``correlations``, between clusters and within.
 
         Raises
         ------
@@ -458,8 +444,6 @@ class Plots:
         ----------
         location, scale : str, optional
             Random effects, named as in ``ranef()``; by default the first of each.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -479,8 +463,6 @@ class Plots:
         ----------
         of : {"cluster", "population"}
             As in ``resid``.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -513,8 +495,6 @@ class Plots:
         density : {"value", "cluster-mean", "cluster-sd"}
             Of what: the values, the means of the clusters, or the standard deviations within clusters
             (log axis). Clusters that differ in their sds show in the last one; see ``mlmed.location_scale``.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
 
         Returns
         -------
