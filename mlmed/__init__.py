@@ -10,10 +10,8 @@ import importlib
 __version__ = "0.1.0"
 
 __all__ = [
-    "CausalResults",
     "Comparison",
     "Grams",
-    "PiecewiseResults",
     "Results",
     "__version__",
     "causal",
@@ -35,11 +33,9 @@ __all__ = [
 #: Where each public name comes from; a module is loaded when one of its names is first used. ``__init__.pyi`` says the
 #: same to type checkers and editors.
 _HOMES = {
-    "CausalResults": "mlmed.api.causal",
     "Comparison": "mlmed.results.comparison",
     "Grams": "mlmed.api.grams",
     "Results": "mlmed.results.results",
-    "PiecewiseResults": "mlmed.api.piecewise",
     "causal": "mlmed.api.causal",
     "compare": "mlmed.results.comparison",
     "grams": "mlmed.api.grams",

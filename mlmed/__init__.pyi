@@ -2,7 +2,6 @@ from mlmed import datasets as datasets
 from mlmed import errors as errors
 from mlmed import reproduce as reproduce
 from mlmed import simulate as simulate
-from mlmed.api.causal import CausalResults as CausalResults
 from mlmed.api.causal import causal as causal
 from mlmed.api.grams import Grams as Grams
 from mlmed.api.grams import grams as grams
@@ -10,7 +9,6 @@ from mlmed.api.grams import grams_sql as grams_sql
 from mlmed.api.location_scale import location_scale as location_scale
 from mlmed.api.mediate import mediate as mediate
 from mlmed.api.mixed import mixed as mixed
-from mlmed.api.piecewise import PiecewiseResults as PiecewiseResults
 from mlmed.api.piecewise import piecewise as piecewise
 from mlmed.data.stacking import stack as stack
 from mlmed.replication import replicate as replicate

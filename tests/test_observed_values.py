@@ -41,7 +41,7 @@ def data() -> pd.DataFrame:
     )
 
 
-def estimates(fit: mlmed.Results | mlmed.PiecewiseResults, **options: object) -> pd.DataFrame:
+def estimates(fit: mlmed.Results, **options: object) -> pd.DataFrame:
     """Effects by term."""
     return fit.effects(**options).set_index("term")  # type: ignore[arg-type]
 

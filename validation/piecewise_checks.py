@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 import mlmed
-from mlmed.api.piecewise import PiecewiseResults, piecewise
+from mlmed.api.piecewise import piecewise
 from mlmed.errors import BoundaryWarning, FamilyWarning, LevelWarning
+from mlmed.fit.glm import PlainFit
 from mlmed.intervals.product_normal import product_normal
-from mlmed.results.piecewise.cluster_ols import ClusterRegression
+from mlmed.results.results import Results
 from validation.checks import (
     AT_THEIRS,
     ESTIMATES,
@@ -65,12 +66,12 @@ def student(name: str, which: str) -> Iterator[Check]:
 
 
 def _equation(table: str, fit: Any, reference: dict[str, Any]) -> Iterator[Check]:
-    ols = isinstance(fit, ClusterRegression)
+    ols = isinstance(fit.fit, PlainFit)
     bound = EXACT if ols else ESTIMATES
     yield absolute(table, "rows", float(fit.nobs), float(reference["n_obs"]), 0.0)
     if ols:
         yield relative(table, "log-likelihood", fit.llf, reference["logLik"], EXACT)
-        yield relative(table, "residual variance", fit.sigma2, reference["sigma2"], EXACT)
+        yield relative(table, "residual variance", float(fit.sigma2.iloc[0]), reference["sigma2"], EXACT)
     else:
         yield from _likelihood(table, fit, reference)
     errors = np.array(list(reference["se"].values()))
@@ -80,7 +81,7 @@ def _equation(table: str, fit: Any, reference: dict[str, Any]) -> Iterator[Check
         yield relative(table, term, float(ours), float(theirs), bound, max(abs(theirs), float(error)))
     matrices = {"block": reference["vcov"], **reference.get("robust", {})}
     for kind, theirs in matrices.items():
-        V = fit.vcov(kind) if ols else fit.vcov(kind, which="fixed")
+        V = fit.vcov(kind, which="fixed")
         gap = np.abs(V.to_numpy() - np.array(theirs)) / np.outer(errors, errors)
         i, j = np.unravel_index(int(gap.argmax()), gap.shape)
         yield Check(table, f"vcov {kind}, worst entry", V.iloc[i, j], theirs[i][j], float(gap.max()), bound)
@@ -105,8 +106,8 @@ def _likelihood(table: str, fit: Any, reference: dict[str, Any]) -> Iterator[Che
     yield relative(table, "sigma2", float(fit.sigma2.iloc[0]), sigma2, ESTIMATES)
 
 
-def _effects(table: str, fit: PiecewiseResults, model: dict[str, Any]) -> Iterator[Check]:
-    x, m = model["treatment"], fit.asked.mediator.name
+def _effects(table: str, fit: Results, model: dict[str, Any]) -> Iterator[Check]:
+    x, m = model["treatment"], fit.fit.prefixes[0]
     first, second, third = (model[part] for part in ("mediator", "outcome", "reduced"))
     a, b, cprime, c = first["fixef"][x], second["fixef"][m], second["fixef"][x], third["fixef"][x]
     Va, Vb = first["se"][x] ** 2, second["se"][m] ** 2

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmed.api.asked import check_contrast, check_mediator, treatment_of
-from mlmed.effects.paths import PathCatalogue, find_paths
-from mlmed.errors import EffectError
-from mlmed.fit.lmm import LmmFit, fit_model, known_columns
+from mlmed.effects.paths import PathCatalogue
+from mlmed.fit.lmm import fit_model, known_columns
 from mlmed.formula import parse_equation
-from mlmed.notes import Note, warns
+from mlmed.notes import warns
 from mlmed.options import Method
-from mlmed.results.remarks import mediation_notes, table_notes
+from mlmed.results.remarks import joint_remarks
 from mlmed.results.results import Results
 from mlmed.system.model import ModelSpec
 
@@ -85,13 +84,4 @@ def mediate(
     pair = check_contrast(contrast)
     spec = ModelSpec((first, second), method, covariance)
     fitted, catalogue = fit_model(spec, data), PathCatalogue(treatment, pair)
-    seen = *table_notes(data, spec.equations, fitted.layout.equations, fitted.clusters), *_notes(fitted, catalogue)
-    return Results(fitted, catalogue, seen)
-
-
-def _notes(fitted: LmmFit, catalogue: PathCatalogue) -> list[Note]:
-    try:
-        paths = find_paths(fitted.layout, treatment=catalogue.treatment, contrast=catalogue.contrast)
-    except EffectError:  # effects() says it
-        paths = None
-    return mediation_notes(fitted, catalogue.treatment, paths)
+    return Results(fitted, catalogue, joint_remarks(fitted, catalogue, data))

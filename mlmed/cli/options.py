@@ -31,8 +31,8 @@ FORMATS_BUT_STATA = ("text", "json", "csv")
 #: What ``--table`` of each command names.
 TABLES: dict[str, tuple[str, ...]] = {
     "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
-    "piecewise": ("mediator", "outcome", "reduced", "effects"),
-    "causal": ("effects", "coefficients"),
+    "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
+    "causal": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "mixed": ("fixef", "varcorr", "residual", "sdcor"),
     "location-scale": ("fixef", "varcorr", "sdcor", "effects"),
 }

@@ -81,6 +81,14 @@ class Quantity:
         """The same quantity under another name."""
         return replace(self, term=term)
 
+    def among(self, n: int, part: slice) -> Quantity:
+        """The same function of ``part`` of n parameters."""
+        gradient, hessian = np.zeros(n), None if self.hessian is None else np.zeros((n, n))
+        gradient[part] = self.gradient
+        if hessian is not None:
+            hessian[part, part] = self.hessian
+        return replace(self, gradient=gradient, hessian=hessian)
+
     def __add__(self, other: Quantity | float) -> Quantity:
         if isinstance(other, Quantity):
             return chained(self.estimate + other.estimate, (self, other), (1.0, 1.0))

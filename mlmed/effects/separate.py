@@ -6,56 +6,84 @@ what the third has in common with them, the fits do not say, so its covariances 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
+from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
+from mlmed.effects.delta import std_error
 from mlmed.effects.forms import Effects
 from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.slopes import compared_values, slope_note
-from mlmed.lmm.vcov import Vcov, stacked
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.system import SystemFit, equation_of, layout_of
+from mlmed.formula import formula_variables
+from mlmed.lmm.vcov import Vcov
 from mlmed.names import safe_name
 from mlmed.notes import joined
+from mlmed.system.model import ModelSpec
 
-__all__ = [
-    "EFFECTS",
-    "LINEAR",
-    "QUOTIENTS",
-    "Slopes",
-    "find_slopes",
-    "separate_effects",
-    "separate_quantities",
-    "separate_vcov",
-]
+__all__ = ["EFFECTS", "INTERVALS", "LINEAR", "QUOTIENTS", "SeparateCatalogue", "joint_spec"]
 
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)
+#: Options of each kind of interval, with defaults.
+INTERVALS: IntervalOptions = {
+    "delta": {"vcov": "block", "order": "second"},
+    "monte-carlo": {"vcov": "block", "n": 20_000, "seed": None},
+    "product": {"vcov": "block"},
+    "bootstrap": {
+        "n": 1000, "ends": "percentile", "strata": None, "seed": None, "n_jobs": None, "progress": False,
+    },
+}  # fmt: skip
 LINEAR = ("a", "b", "cprime", "c")
 #: The rows of the table of effects, in order.
 EFFECTS = (*LINEAR, "indirect", "direct", "total", "c_minus_cprime", "prop_mediated", "ratio")
 #: Quotients, and what they divide by.
 QUOTIENTS = {"prop_mediated": "total", "ratio": "direct"}
-UNKNOWN_COVARIANCE = (
-    "no standard error from the fits: c and the other paths come from two fits to the same rows, whose covariance "
-    "neither fit has; interval='bootstrap' gives it"
-)
+#: Standard errors from 0 within which a denominator makes a normal interval of the quotient worthless.
+NEAR_ZERO = 2.0
+#: Structures in which the random effects of a block covary.
+TYING = ("unstructured", "exchangeable")
 NO_C = "the equation without the mediator has no such treatment; say which it is with total='y ~ x + (1 | id)'"
 NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
-
-
-def separate_vcov(parts: Sequence[Vcov]) -> Vcov:
-    """Put the covariances of the three fits together (eq. 60)."""
-    return stacked(parts, 2, UNKNOWN_COVARIANCE)
+NO_VARIANCE = "no standard error: draws of a quotient have no variance, as its denominator may be 0"
+CAUTION = (
+    "{name} is within two standard errors of 0, where a quotient has no normal distribution; use interval='bootstrap' "
+    "or look at {name} itself"
+)
+BOTH_SIGNS = (
+    "{name}, which it is divided by, has both signs among the draws, so its standard deviation and normal or basic "
+    "intervals mean nothing; look at {name} itself"
+)
+NOT_JOINT = (
+    "a and b both vary over clusters: the mean of a_j b_j is a*b + cov(a_j, b_j), which separate fits do not estimate "
+    "and a*b leaves out; "
+)
+HAS_IT = "joint() has it"
+NOR_HAS_JOINT = (
+    "joint() would hold it at 0, as ||, labels or covariance= keep the slopes apart; mlmed.mediate has it with random "
+    "terms like (1 + {x} | {group}) in both equations"
+)
+BLEND = (
+    "a treatment of level 2 moves {m} between clusters only, while b blends its effects between and within clusters "
+    "(docs/piecewise.md)"
+)
+WEIGHTS = (
+    "need not equal a*b: each fit weights clusters by its own variances; with the same weights, as in least squares on "
+    "the same rows, they would be equal"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Slopes:
+class _Slopes:
     """a, b, cprime and c as linear functions of psi.
 
     Attributes
@@ -70,14 +98,14 @@ class Slopes:
     both_vary: bool
 
 
-def find_slopes(
+def _find_slopes(
     layouts: tuple[EquationLayout, EquationLayout, EquationLayout],
     parts: tuple[slice, ...],
     *,
     treatment: str,
     contrast: tuple[Any, Any] | None = None,
     at: Mapping[str, Any] | None = None,
-) -> Slopes:
+) -> _Slopes:
     """Contrasts of the four paths.
 
     Parameters
@@ -112,7 +140,7 @@ def find_slopes(
     lacking = frozenset() if reduced.is_present else frozenset({"c"})
     taken = tuple((path.note,) for path in four)
     effects = Effects(separate_effects, LINEAR, weights, notes, taken, lacking)
-    return Slopes(effects, bool(paths.a.random.any() and paths.b.random.any()))
+    return _Slopes(effects, bool(paths.a.random.any() and paths.b.random.any()))
 
 
 def separate_effects(a: T, b: T, cprime: T, c: T) -> dict[str, T]:
@@ -124,21 +152,117 @@ def separate_effects(a: T, b: T, cprime: T, c: T) -> dict[str, T]:
     return dict(zip(EFFECTS, (a, b, cprime, c, indirect, cprime, total, c - cprime, share, ratio), strict=True))
 
 
-def separate_quantities(slopes: Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
-    """All effects with their derivatives (eq. 61).
-
-    Parameters
-    ----------
-    slopes : Slopes
-        The four paths.
-    psi : (n,) array
-        Estimates of the three fits.
-    remarks : mapping
-        What to say beside an effect, by term.
-    """
+def _quantities(slopes: _Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
+    """All effects with their derivatives (eq. 61); ``remarks`` by term stand beside them."""
     found = slopes.effects.quantities(psi)
     said = {term: [remarks.get(term, "")] for term in found}
     for term, below in QUOTIENTS.items():
         if found[below].estimate == 0.0:
             said[term].insert(0, f"not defined: {below} is 0")
     return {term: replace(q, note=joined(q.note, *said[term])) for term, q in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SeparateCatalogue(Catalogue):
+    """Effects of separate fits: a, b, cprime, c, indirect = a b, direct, total, c_minus_cprime, prop_mediated, ratio.
+
+    Attributes
+    ----------
+    treatment : str
+        The column that plays x.
+    contrast : pair or None
+        Values of the treatment that are compared; None for a unit change.
+    """
+
+    school: ClassVar[str] = "piecewise"
+    meaning: ClassVar[str] = "indirect = a*b"
+    intervals: ClassVar[IntervalOptions] = INTERVALS
+    #: Effects that other schools have, too; separate equations have no covariance of a and b.
+    terms: ClassVar[tuple[str, ...]] = ("a", "b", "cprime", "indirect", "direct", "total")
+
+    treatment: str
+    contrast: tuple[Any, Any] | None = None
+
+    def label(self, fit: SystemFit) -> str:
+        """What a comparison calls such a fit."""
+        return f"piecewise {fit.method.upper()}"
+
+    def title(self, fit: SystemFit) -> str:
+        """What a summary calls such a fit."""
+        m, y = (equation_of(fit.components[role]).name for role in ("mediator", "outcome"))
+        return f"Multilevel mediation, separate equations: {self.treatment} -> {m} -> {y}"
+
+    @property
+    def entries(self) -> dict[str, Any]:
+        """What a document says of the question."""
+        return {"treatment": self.treatment}
+
+    def effects(self, fit: SystemFit, at: Mapping[str, Any] | None = None) -> FormSet:
+        """The effects at values of moderators; by default their mean or first level in the outcome equation.
+
+        Raises
+        ------
+        EffectError
+            As ``find_paths``.
+        """
+        first, second, third = (layout_of(one) for one in fit.components.values())
+        slopes = _find_slopes(
+            (first, second, third), fit.parts, treatment=self.treatment, contrast=self.contrast, at=at
+        )
+        known = _quantities(slopes, fit.psi, _remarks(fit, self.treatment, slopes))
+        unspread = dict.fromkeys(QUOTIENTS, NO_VARIANCE)
+        return FormSet(fit, slopes.effects, known, None, unspread, partial(_cautions, known), _of_quotients)
+
+
+def joint_spec(fit: SystemFit) -> ModelSpec:
+    """Mediator and outcome equation as one model; a mapping of structures has those of both."""
+    specs = [one.spec for one in fit.components.values() if isinstance(one, LmmFit)][:2]
+    structures = [spec.covariance for spec in specs]
+    both = structures[1] if isinstance(structures[1], str) else {k: v for one in structures for k, v in one.items()}  # type: ignore[union-attr]
+    return ModelSpec(tuple(spec.equations[0] for spec in specs), specs[0].method, both)
+
+
+def _joint_ties_slopes(fit: SystemFit, treatment: str) -> bool:
+    """Whether the joint model of the same formulas lets the random slopes of a and b covary."""
+    spec = joint_spec(fit)
+    sought = (0, frozenset({treatment})), (1, formula_variables(spec.equations[0].response))
+    for block in spec.blocks:
+        found = [(e, formula_variables(spec.equations[e].random[t].formula)) for e, t in block.terms]
+        tied = all(any(e == k and names & own for e, names in found) for k, own in sought)
+        if tied and block.structure in TYING:
+            return True
+    return False
+
+
+def _remarks(fit: SystemFit, treatment: str, slopes: _Slopes) -> dict[str, str]:
+    """What to say beside effects, by term."""
+    mediator, outcome, reduced = fit.components.values()
+    said = {"c_minus_cprime": WEIGHTS}
+    if outcome.nobs != reduced.nobs:
+        said["c_minus_cprime"] += f"; c comes from {reduced.nobs} rows, c' from {outcome.nobs}"
+    notes = []
+    if slopes.both_vary:
+        apart = NOR_HAS_JOINT.format(x=treatment, group=fit.group_name)
+        notes.append(NOT_JOINT + (HAS_IT if _joint_ties_slopes(fit, treatment) else apart))
+    if fit.design == "2-1-1":
+        notes.append(BLEND.format(m=equation_of(mediator).name))
+    return {**said, "indirect": joined(*notes)}
+
+
+def _cautions(quantities: Mapping[str, Quantity], V: Vcov) -> dict[str, str]:
+    """What to say of quotients whose denominator may be 0."""
+    said = {}
+    for term, below in QUOTIENTS.items():
+        error = std_error(quantities[below], V)
+        if np.isfinite(quantities[term].estimate) and abs(quantities[below].estimate) < NEAR_ZERO * error:
+            said[term] = CAUTION.format(name=below)
+    return said
+
+
+def _of_quotients(draws: Mapping[str, Array]) -> dict[str, str]:
+    """Notes of quotients whose denominator comes out on both sides of 0: between them lie all values."""
+    return {
+        term: BOTH_SIGNS.format(name=below)
+        for term, below in QUOTIENTS.items()
+        if (draws[below] > 0.0).any() and (draws[below] < 0.0).any()
+    }

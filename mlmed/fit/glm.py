@@ -11,21 +11,28 @@ from numpy.typing import NDArray
 
 from mlmed.data.design import PlainDesign
 from mlmed.data.layout import EquationLayout
+from mlmed.errors import EffectError
 from mlmed.fit.labels import coefficient_labels
 from mlmed.fit.protocol import Parameter
-from mlmed.fit.vcov import lost_along, named, plain_covariance
+from mlmed.fit.vcov import lost_along, named, plain_covariance, too_few
 from mlmed.formula import Equation
 from mlmed.glm.fit import GlmFit
 from mlmed.glm.robust import moves_of_one
 from mlmed.lmm.vcov import Directions, Vcov
 from mlmed.notes import Note
-from mlmed.options import ALL_KINDS, one_of
+from mlmed.options import ALL_KINDS, ROBUST_KINDS, ROW_KINDS, VCOV_KINDS, check_vcov
 from mlmed.text import Compact
 
 __all__ = ["Grouping", "PlainFit"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
+#: Covariances of rows that depend on each other within clusters.
+_IN_CLUSTERS = tuple(kind for kind in ROBUST_KINDS if kind != "CR2")
+NO_CR2 = (
+    "vcov='CR2' is for linear mixed models, not for an ordinary regression on rows that depend on each other within "
+    "clusters (equation {}); use CR1"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,13 +72,15 @@ class PlainFit(Compact):
         Clusters within which rows may depend on each other.
     coding : pair or None
         The levels that count as 0 and 1, if the response is a factor.
-    own_notes : tuple of Note
+    notes : tuple of Note
         What to know of the fit.
+    usual : str
+        The covariance that is meant where none is named.
     """
 
     kind: ClassVar[str] = "an ordinary regression"
     method: ClassVar[str] = "ml"
-    usual: ClassVar[str] = "block"
+    label: ClassVar[str] = "regression"
     converged: ClassVar[bool] = True
     is_singular: ClassVar[bool] = False
 
@@ -81,7 +90,8 @@ class PlainFit(Compact):
     unit_name: str = ""
     grouping: Grouping | None = None
     coding: tuple[Any, Any] | None = None
-    own_notes: tuple[Note, ...] = ()
+    notes: tuple[Note, ...] = ()
+    usual: str = "block"
 
     def __repr__(self) -> str:
         counted = f"{self.nobs} clusters ({self.unit_name})" if self.unit_name else f"{self.nobs} rows"
@@ -101,11 +111,6 @@ class PlainFit(Compact):
     def family(self) -> str:
         """Of the response."""
         return self.regression.family
-
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """What to know of the fit."""
-        return self.own_notes
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -128,6 +133,11 @@ class PlainFit(Compact):
         return self.regression.nobs
 
     @property
+    def n_parameters(self) -> int:
+        """Coefficients, and the residual variance of least squares."""
+        return len(self.psi) + (self.family == "linear")
+
+    @property
     def clusters(self) -> pd.Index:
         """Ids of what is independent: clusters of rows, or the rows."""
         return self.units if self.grouping is None else self.grouping.clusters
@@ -143,9 +153,25 @@ class PlainFit(Compact):
         return self.regression.sigma2
 
     @property
+    def Sigma(self) -> pd.DataFrame:
+        """Residual variance as a matrix."""
+        return pd.DataFrame([[self.sigma2]], index=[self.equation.name], columns=[self.equation.name])
+
+    @property
     def df(self) -> float:
         """Degrees of freedom of tests: n - p of least squares, infinite for other families."""
         return float(self.nobs - len(self.psi)) if self.family == "linear" else np.inf
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Names of its covariances.
+
+        ``block``, ``joint`` and ``iid`` are the model's own. Where every row is a cluster, CR0 to CR2 are White's HC0,
+        HC0 J/(J - 1) and HC2.
+        """
+        if self.unit_name:
+            return ALL_KINDS
+        return (*ROW_KINDS, *VCOV_KINDS) if self.grouping is None else (*VCOV_KINDS, *_IN_CLUSTERS)
 
     def vcov(self, kind: str = "block") -> Vcov:
         """Covariance of the coefficients (docs/math.md, eq. 64).
@@ -153,10 +179,17 @@ class PlainFit(Compact):
         Raises
         ------
         EffectError
-            Unknown kind.
+            Unknown kind, or one that is for other rows.
         """
-        text = lost_along("use vcov='block'", "clusters")
-        return plain_covariance(self.regression, one_of(kind, ALL_KINDS, "vcov"), lambda: self.alone_in(text))
+        if kind == "CR2" and self.grouping is not None:
+            raise EffectError(NO_CR2.format(self.equation.name))
+        check_vcov(kind, self.kinds)
+        own, codes, remedy, note = self.grouping, None, f"use vcov={'block' if self.unit_name else 'iid'!r}", ""
+        if own is not None and kind in ROBUST_KINDS:
+            codes, remedy = own.codes, "give the equation random terms and use vcov='block' without cluster="
+            note = too_few("a robust covariance", len(own.clusters), len(self.psi), "coefficients")
+        text = lost_along(remedy, "clusters" if self.group_name else "rows")
+        return plain_covariance(self.regression, kind, lambda: self.alone_in(text), codes=codes, note=note)
 
     def alone_in(self, text: str) -> Directions:
         """Directions of the coefficients that a single unit alone notices, and what is said of them."""

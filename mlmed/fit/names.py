@@ -29,10 +29,16 @@ TINY = 1e-10
 RESIDUAL = "Residual"
 
 
-def _shown(fitted: Solved, always: bool) -> list[str]:
-    """Equations as labels name them: not at all where there is only one."""
+#: What labels call each equation, if not that; True: by its name also where there is only one.
+Called = bool | Sequence[str]
+
+
+def _shown(fitted: Solved, called: Called) -> Sequence[str]:
+    """Equations as labels name them: usually not at all where there is only one."""
     equations = fitted.layout.equations
-    return [e.name if always or len(equations) > 1 else "" for e in equations]
+    if not isinstance(called, bool):
+        return called
+    return [e.name if called or len(equations) > 1 else "" for e in equations]
 
 
 def _labels(fitted: Solved, part: str, equations: Sequence[str]) -> list[str]:
@@ -45,29 +51,27 @@ def _residuals(equations: Sequence[str]) -> list[str]:
     return [labelled(equation, RESIDUAL) for equation in equations]
 
 
-def qualified(fitted: Solved, part: str, *, always: bool = False) -> list[str]:
-    """Labels of the ``fixed`` or ``random`` columns, as ``m~x`` when there are several equations, or ``always``."""
-    return _labels(fitted, part, _shown(fitted, always))
+def qualified(fitted: Solved, part: str, *, called: Called = False) -> list[str]:
+    """Labels of the ``fixed`` or ``random`` columns, as ``m~x`` when there are several equations, or as ``called``."""
+    return _labels(fitted, part, _shown(fitted, called))
 
 
-def residual_names(fitted: Solved, *, always: bool = False) -> list[str]:
+def residual_names(fitted: Solved, *, called: Called = False) -> list[str]:
     """What the residual of each equation is called: ``Residual``, or ``m~Residual`` as ``qualified`` has it."""
-    return _residuals(_shown(fitted, always))
+    return _residuals(_shown(fitted, called))
 
 
-def parameters(fitted: Solved, *, always: bool = False, equations: Sequence[str] | None = None) -> list[Parameter]:
+def parameters(fitted: Solved, *, called: Called = False) -> list[Parameter]:
     """Every entry of psi: fixed effects, ``var()``/``cov()`` of random effects, residual variances.
 
     Parameters
     ----------
     fitted : Solved
         The fit.
-    always : bool
-        Named by their equation also where there is only one, as several fits share them.
-    equations : sequence of str, optional
-        What labels call each equation, if not that.
+    called : bool or sequence of str
+        What labels call each equation; True names it also where there is only one, as several fits share them.
     """
-    own, estimates = _shown(fitted, always) if equations is None else equations, fitted.estimates
+    own, estimates = _shown(fitted, called), fitted.estimates
     fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
     responses = [e.name for e in fitted.layout.equations]
     of = {part: [e.name for e in fitted.layout.equations for _ in getattr(e, part)] for part in ("fixed", "random")}
@@ -87,9 +91,9 @@ def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Pa
     return Parameter(f"cov({names[j]},{names[i]})", "covariance", equation)
 
 
-def parameter_names(fitted: Solved, *, always: bool = False) -> list[str]:
-    """Name of every entry of psi; ``always`` as in ``parameters``."""
-    return [one.name for one in parameters(fitted, always=always)]
+def parameter_names(fitted: Solved, *, called: Called = False) -> list[str]:
+    """Name of every entry of psi; ``called`` as in ``parameters``."""
+    return [one.name for one in parameters(fitted, called=called)]
 
 
 def psi(fitted: Solved) -> NDArray[np.float64]:

@@ -88,6 +88,10 @@ class Fit(Protocol):
         """Response values used, over all equations."""
 
     @property
+    def n_parameters(self) -> int:
+        """Parameters that AIC counts: fixed effects, variances and covariances."""
+
+    @property
     def clusters(self) -> pd.Index:
         """Cluster ids, (J,); rows where no column names clusters."""
 

@@ -152,6 +152,11 @@ class QuadratureFit(Compact):
         return Vcov.one(self.estimates.vcov, self.estimates.reason)
 
     @property
+    def n_parameters(self) -> int:
+        """Entries of psi."""
+        return len(self.psi)
+
+    @property
     def llf(self) -> float:
         """Maximized log-likelihood."""
         return self.estimates.loglik

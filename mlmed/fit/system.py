@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlmed.data.encoding import encode
+from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.labels import coefficient_labels
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import parameters
 from mlmed.fit.protocol import Parameter
+from mlmed.formula import Equation
 from mlmed.lmm.vcov import Vcov, stacked
 from mlmed.names import labelled
 from mlmed.notes import Note
 from mlmed.text import Compact
 
-__all__ = ["Component", "SystemFit", "component_parameters"]
+__all__ = ["Component", "SystemFit", "component_parameters", "equation_of", "layout_of"]
 
 Array = NDArray[np.float64]
 Component = LmmFit | PlainFit
+#: Notes that say nothing of what they are about; the others name a column.
+OF_AN_OPTIMUM = ("not-certified", "boundary")
+
+
+def equation_of(fit: Component) -> Equation:
+    """What was asked of one of several fits."""
+    return fit.equation if isinstance(fit, PlainFit) else fit.spec.equations[0]
+
+
+def layout_of(fit: Component) -> EquationLayout:
+    """Columns and encodings of its equation; an ordinary one gets a random intercept, which no path uses."""
+    if isinstance(fit, LmmFit):
+        return fit.layout.equations[0]
+    intercept = encode("1", fit.design.table, where="a random intercept")[1]
+    return replace(fit.layout, random=(INTERCEPT,), encodings=(*fit.layout.encodings, intercept))
 
 
 def component_parameters(fit: Component, prefix: str) -> list[Parameter]:
@@ -32,7 +50,7 @@ def component_parameters(fit: Component, prefix: str) -> list[Parameter]:
     if isinstance(fit, PlainFit):
         names = coefficient_labels(labelled(prefix, name) for name in fit.design.names)
         return [replace(one, name=name) for one, name in zip(fit.parameters, names, strict=True)]
-    return parameters(fit, equations=[prefix])
+    return parameters(fit, called=[prefix])
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,28 +63,56 @@ class SystemFit(Compact):
         By role: ``mediator``, ``outcome``, ``reduced``.
     prefixes : tuple of str
         What names of each component's parameters start with.
+    called : tuple of str
+        What notes and failures call each component: ``y without m``.
     clusters : Index
         Every cluster of the data, in order of appearance.
-    group_name : str
-        The cluster variable; empty where no equation has one.
+    group : tuple of str
+        Columns whose combination names the cluster; none where no equation has one.
     apart : (str, str) or None
         The component whose covariance with the others no fit has, and why; None where all are independent.
-    remarks : tuple of Note
-        What to know of the fits together, in the place of what each says.
+    levels : DataFrame or None
+        variable, role, level (1 rows, 2 clusters), where they were looked for.
+    table : Any
+        The user's table itself (not a copy), for strata and joint fits; None in a fit from a pickle.
+    usual : str
+        The covariance that is meant where none is named.
     """
 
     kind: ClassVar[str] = "a system of equations that are fitted apart"
-    usual: ClassVar[str] = "block"
 
     components: Mapping[str, Component]
     prefixes: tuple[str, ...]
+    called: tuple[str, ...]
     clusters: pd.Index
-    group_name: str
+    group: tuple[str, ...] = ()
     apart: tuple[str, str] | None = None
-    remarks: tuple[Note, ...] = ()
+    levels: pd.DataFrame | None = None
+    table: Any = field(default=None, compare=False)
+    usual: str = "block"
+
+    def __reduce__(self) -> tuple[type[SystemFit], tuple[Any, ...]]:
+        """Pickle everything but the rows."""
+        kept = self.components, self.prefixes, self.called, self.clusters, self.group, self.apart, self.levels
+        return type(self), kept
 
     def __repr__(self) -> str:
-        return "; ".join(repr(fit) for fit in self.components.values())
+        asked = "; ".join(equation_of(fit).text for fit in self.once)
+        found = f"design {self.design}, {self.method.upper()}" if self.design else self.method.upper()
+        return f"{asked}; {found}; {len(self.clusters)} clusters ({self.group_name})"
+
+    @property
+    def group_name(self) -> str:
+        """The cluster variable; empty where no equation has one."""
+        return ":".join(self.group)
+
+    @property
+    def design(self) -> str:
+        """Levels of treatment, mediator and outcome, ``"2-1-1"``; empty where they were not looked for."""
+        if self.levels is None:
+            return ""
+        found = self.levels.groupby("role")["level"].min()
+        return "-".join(str(found[role]) for role in ("treatment", "mediator", "outcome"))
 
     @property
     def parts(self) -> tuple[slice, ...]:
@@ -98,16 +144,24 @@ class SystemFit(Compact):
         return stacked(found, unknown, "" if self.apart is None else self.apart[1])
 
     @property
+    def once(self) -> list[Component]:
+        """The components without those that describe a response once more."""
+        return list({equation_of(fit).name: fit for fit in reversed(list(self.components.values()))}.values())[::-1]
+
+    @property
     def llf(self) -> float:
-        """Sum of the components' log-likelihoods, without those of equations that describe a response once more."""
-        once = {fit_of.parameters[0].equation: fit_of for fit_of in reversed(list(self.components.values()))}
-        return float(sum(fit.llf for fit in once.values()))
+        """Sum of the log-likelihoods, each response once."""
+        return float(sum(fit.llf for fit in self.once))
 
     @property
     def nobs(self) -> int:
-        """Response values used, over the same components."""
-        once = {fit_of.parameters[0].equation: fit_of for fit_of in reversed(list(self.components.values()))}
-        return int(sum(fit.nobs for fit in once.values()))
+        """Response values used, each response once."""
+        return int(sum(fit.nobs for fit in self.once))
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of the same components."""
+        return int(sum(fit.n_parameters for fit in self.once))
 
     @property
     def converged(self) -> bool:
@@ -122,10 +176,20 @@ class SystemFit(Compact):
     @property
     def method(self) -> str:
         """Criterion of the mixed components."""
-        mixed = [fit.spec.method for fit in self.components.values() if isinstance(fit, LmmFit)]
-        return mixed[0] if mixed else "ml"
+        return next((fit.method for fit in self.components.values() if isinstance(fit, LmmFit)), "ml")
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What to know of the fits."""
-        return self.remarks
+        """Notes of the components, each with its equation and none twice, rows left out first."""
+        pairs = zip(self.components.values(), self.called, strict=True)
+        found = [note for fit, name in pairs for note in _named(fit, name)]
+        return tuple(dict.fromkeys(sorted(found, key=lambda note: note.code != "rows-left-out")))
+
+
+def _named(fit: Component, name: str) -> list[Note]:
+    """Notes of a component; what does not name its equation is given it."""
+    if isinstance(fit, PlainFit):
+        return list(fit.notes)
+    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.layout.dropped]
+    others = [note for note in fit.notes if note.code != "rows-left-out"]
+    return [*dropped, *(note.about(f"equation {name}") if note.code in OF_AN_OPTIMUM else note for note in others)]

@@ -11,11 +11,8 @@ from mlmed.effects.delta import ON_OTHER_SCALES, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
-from mlmed.fit.lmm import LmmFit
-from mlmed.fit.names import parameter_names
 from mlmed.fit.protocol import Parameter
 from mlmed.intervals.profile_search import QuantityAt
-from mlmed.intervals.sdcor import fit_sdcor_quantities
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.vcov import Vcov
 from mlmed.options import ORDERS, one_of
@@ -27,22 +24,11 @@ __all__ = [
     "function_table",
     "parameters_at",
     "quantity_of",
-    "shared_names",
 ]
 
 Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
 #: Everything that can be named, as a function of the estimates.
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
-
-
-def shared_names(fitted: LmmFit, known: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """What is known, also under the names that several fits share: by the equation where there is only one, too."""
-    own, shared = ([*parameter_names(fitted, always=a), *_sdcor_names(fitted, always=a)] for a in (False, True))
-    return {**known, **{new: known[old].named(new) for new, old in zip(shared, own, strict=True)}}
-
-
-def _sdcor_names(fitted: LmmFit, *, always: bool) -> list[str]:
-    return list(fit_sdcor_quantities(fitted, fitted.estimates, always=always))
 
 
 def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> QuantityAt:

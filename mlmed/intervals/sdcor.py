@@ -14,9 +14,10 @@ from mlmed.effects.delta import delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_covariance, sdcor_quantities
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.names import RESIDUAL, parameter_names, qualified, residual_names, variance_floor
+from mlmed.fit.names import RESIDUAL, Called, parameter_names, qualified, residual_names, variance_floor
 from mlmed.fit.protocol import Kind
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.system import SystemFit
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
@@ -29,6 +30,7 @@ __all__ = [
     "headline_correlations",
     "places",
     "sdcor_of",
+    "system_sdcor_table",
 ]
 
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
@@ -37,30 +39,30 @@ Place = tuple[str, int, int]
 PAIRS = ["part", "equation1", "equation2", "term1", "term2"]
 
 
-def _between(fitted: LmmFit, *, always: bool = False) -> LinearCovariance:
+def _between(fitted: LmmFit, *, called: Called = False) -> LinearCovariance:
     """G as a function of psi."""
     estimates = fitted.estimates
     p, T, S = len(estimates.beta), len(estimates.tau), len(estimates.sigma2)
     basis = np.zeros((p + T + S, *estimates.G.shape))
     basis[p : p + T] = estimates.tau_basis
-    return LinearCovariance(tuple(qualified(fitted, "random", always=always)), basis, variance_floor(fitted))
+    return LinearCovariance(tuple(qualified(fitted, "random", called=called)), basis, variance_floor(fitted))
 
 
-def _within(fitted: LmmFit, *, always: bool = False) -> LinearCovariance:
+def _within(fitted: LmmFit, *, called: Called = False) -> LinearCovariance:
     """Sigma as a function of psi."""
-    estimates, names = fitted.estimates, residual_names(fitted, always=always)
+    estimates, names = fitted.estimates, residual_names(fitted, called=called)
     first = len(estimates.beta) + len(estimates.tau)
     return linear_covariance(names, estimates.sigma_at, first, first + len(estimates.sigma2))
 
 
 def fit_sdcor_quantities(
-    fitted: LmmFit, estimates: Estimates, *, moving: bool = False, always: bool = False
+    fitted: LmmFit, estimates: Estimates, *, moving: bool = False, called: Called = False
 ) -> dict[str, Quantity]:
     """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit.
 
-    ``moving`` as in ``sdcor_quantities``; ``always``: named by their equation also where there is only one.
+    ``moving`` as in ``sdcor_quantities``; ``called``: what labels call each equation.
     """
-    matrices = (part(fitted, always=always) for part in (_between, _within))
+    matrices = (part(fitted, called=called) for part in (_between, _within))
     return {
         term: q for matrix in matrices for term, q in sdcor_quantities(matrix, estimates.psi, moving=moving).items()
     }
@@ -83,6 +85,16 @@ def _(fit: QuadratureFit) -> dict[str, Quantity]:
     return sdcor_quantities(
         linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
     )
+
+
+@sdcor_of.register
+def _(fit: SystemFit) -> dict[str, Quantity]:
+    width = len(fit.psi)
+    found: dict[str, Quantity] = {}
+    for one, prefix, part in zip(fit.components.values(), fit.prefixes, fit.parts, strict=True):
+        own = fit_sdcor_quantities(one, one.estimates, called=[prefix]) if isinstance(one, LmmFit) else {}
+        found |= {term: quantity.among(width, part) for term, quantity in own.items()}
+    return found
 
 
 def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:
@@ -111,6 +123,13 @@ def fit_sdcor_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     n_random = len(fitted.estimates.G) + len(correlation_pairs(_between(fitted)))
     table.insert(0, "group", np.where(np.arange(len(table)) < n_random, fitted.group_name, RESIDUAL))
     return table[["group", "term", *NUMBERS]]
+
+
+def system_sdcor_table(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    """The tables of the components below each other, under the names of the system."""
+    mixed = [one for one in fit.components.values() if isinstance(one, LmmFit)]
+    tables = [fit_sdcor_table(one, vcov=vcov, level=level) for one in mixed]
+    return pd.concat(tables, ignore_index=True).assign(term=list(sdcor_of(fit)))
 
 
 def correlations_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:

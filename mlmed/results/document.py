@@ -11,8 +11,12 @@ import pandas as pd
 
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
+from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
@@ -89,6 +93,47 @@ def _(fit: QuadratureFit) -> dict[str, Any]:
     found = {name: plain(value) for name, value in about(fit).items()}
     dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
     return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
+
+
+@document_of.register
+def _(fit: SystemFit) -> dict[str, Any]:
+    levels = {} if fit.levels is None else {"design": fit.design, "levels": fit.levels.to_dict("records")}
+    return {
+        "schema": SCHEMA,
+        "equations": [equation_of(one).text for one in fit.components.values()],
+        **_of_whole(fit),
+        **levels,
+        "components": {
+            role: {"equation": equation_of(one).text, "prefix": prefix, "kind": one.kind, **_of_whole(one)}
+            for (role, one), prefix in zip(fit.components.items(), fit.prefixes, strict=True)
+        },
+    }
+
+
+@document_of.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    found: dict[str, Any] = document_of.dispatch(SystemFit)(fit)
+    for one, own in zip(fit.components.values(), found["components"].values(), strict=True):
+        own["family"] = family_of(one)
+    return {**found, "n_clusters": len(fit.clusters) if fit.group else None}
+
+
+@document_of.register
+def _(fit: PlainFit) -> dict[str, Any]:
+    return {"schema": SCHEMA, "equations": [fit.equation.text], "family": fit.family, **_of_whole(fit)}
+
+
+def _of_whole(fit: Fit) -> dict[str, Any]:
+    return {
+        "method": fit.method,
+        "nobs": fit.nobs,
+        "n_clusters": len(fit.clusters),
+        "cluster": fit.group_name,
+        "llf": plain(fit.llf),
+        "converged": fit.converged,
+        "is_singular": fit.is_singular,
+        "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],
+    }
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

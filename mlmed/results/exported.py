@@ -6,21 +6,26 @@ import json
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.paths import PathCatalogue
 from mlmed.effects.scale import ScaleCatalogue
+from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
+from mlmed.results.counterfactual_text import counterfactual_facts, counterfactual_text
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
+from mlmed.results.separate import ml_mediation
 from mlmed.results.summary import effects_text, native_summary, scale_summary
-from mlmed.results.tables import effects_section, fixef, sdcor, varcorr
+from mlmed.results.tables import effects_section, fixef, residual_rows, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
 
 __all__ = ["sections", "summary", "to_json", "to_table"]
@@ -36,23 +41,16 @@ def sections(
 
     Further options are those of ``effects()``; its table has no rows where the model defines no effects.
     """
-    found = {
-        "fixef": fixef(self, vcov=vcov, level=level, ddf=ddf),
-        **_variances(self, varcorr(self, vcov=vcov, level=level)),
-        "sdcor": sdcor(self, vcov=vcov, level=level),
-    }
+    found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
+    if len(of_rows):
+        variances = varcorr(self, vcov=vcov, level=level)
+        found["varcorr"] = variances[~of_rows]
+        found |= {"residual": variances[of_rows]} if of_rows.any() else {}
+        found["sdcor"] = sdcor(self, vcov=vcov, level=level)
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
         return found
     return {**found, "effects": effects_section(self, level=level, vcov=vcov, ddf=ddf, **options)}
-
-
-def _variances(self: Held, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Those of random effects, and of residuals where these are parameters."""
-    if not isinstance(self.fit, LmmFit):
-        return {"varcorr": table}
-    n_tau = len(self.fit.estimates.tau)  # clusters may be called Residual, too
-    return {"varcorr": table.iloc[:n_tau], "residual": table.iloc[n_tau:]}
 
 
 def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
@@ -70,6 +68,8 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
     }
     if not isinstance(self.catalogue, NoEffects):
         found |= {**self.catalogue.entries, **interval_entry(options)}
+        if isinstance(self.catalogue, CounterfactualCatalogue):
+            found |= counterfactual_facts(self.catalogue.effects(self.fit))
         reason = effects_reason(self)
         found |= {"effects_reason": reason} if reason else {}
     found |= {name: records(table) for name, table in tables.items()}
@@ -92,7 +92,7 @@ def summary(
     ddf: str | None = None,
     **options: Any,
 ) -> str:
-    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``.
+    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``, or of UCLA's ``ml_mediation``.
 
     Further options are those of ``effects()``.
 
@@ -109,13 +109,22 @@ def summary(
         table, title = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options), self.catalogue.title(self.fit)
         return scale_summary(self.fit, table, title=title, level=level, asked={"vcov": vcov, **options}, **own)
     if one_of(style, STYLES, "style") == "stata":
+        if isinstance(self.catalogue, SeparateCatalogue):
+            given = {"vcov": vcov, "ddf": ddf, **options, "level": None if level == 0.95 else level}
+            refuse_given("style='stata' shows estimates only", given)
+            reason = effects_reason(self)
+            return f"No effects\n{textwrap.fill(reason, 78)}" if reason else ml_mediation(self)
         refuse_given("style='stata' shows Stata's intervals", options)
+        if not isinstance(self.fit, LmmFit):
+            raise EffectError(f"style='stata' is the layout of linear mixed models; this is {self.fit.kind}")
         if own != {"vcov": "block", "ddf": "none"}:
             raise EffectError("style='stata' shows Stata's standard errors, which are vcov='block' with normal tests")
         return render(_stata(self, level))
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
-        return native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), **own)
+        return native_summary(self.fit, level=level, **own)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        return counterfactual_text(self, level=level, vcov=vcov, ddf=ddf, **options)
     head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
     asked = {"vcov": vcov, "ddf": ddf, **options}
     table = effects_section(self, level=level, **asked)

@@ -93,7 +93,7 @@ class Plots:
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
-        names = [name for name in super().__dir__() if can(getattr(type(self), name, None), self.fit)]
+        names = [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
         return [name for name in names if name != "effects" or not isinstance(self.catalogue, NoEffects)]
 
     def __call__(self, *, level: float = 0.95, ax: Sequence[Axes] | None = None) -> list[Axes]:

@@ -55,8 +55,8 @@ def _(fit: LmmFit, newdata: Any, *, of: str, interval: str | None, level: float 
         return prediction_table(fit, newdata, of=of, interval=interval, level=0.95 if level is None else level)
     if level is not None:
         raise EffectError(
-            f"level={shown(level)} is that of an interval, and none was asked for; give interval='confidence' or "
-            "'prediction' as well, or leave level out"
+            f"level={shown(level)} is the coverage of an interval, and none was asked for; give "
+            "interval='confidence' or 'prediction' as well, or leave level out"
         )
     return predictions(fit, newdata, of=of)
 

@@ -13,8 +13,10 @@ from mlmed.data.grams import Grams, two_values
 from mlmed.data.ids import doubtful_ids
 from mlmed.data.layout import EquationLayout
 from mlmed.data.values import MARKS
-from mlmed.effects.paths import Paths
+from mlmed.effects.paths import PathCatalogue, Paths, find_paths
+from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.system import Component, SystemFit, equation_of, layout_of
 from mlmed.formula import Equation, term_variables
 from mlmed.lmm.checks import COLLINEAR, within_share
 from mlmed.names import display_name
@@ -22,7 +24,34 @@ from mlmed.notes import Note
 from mlmed.system.model import ModelSpec
 from mlmed.text import display_level
 
-__all__ = ["mediation_notes", "table_notes", "two_valued"]
+__all__ = ["joint_remarks", "mediation_notes", "separate_remarks", "table_notes"]
+
+
+def joint_remarks(fitted: LmmFit, catalogue: PathCatalogue, data: Any) -> tuple[Note, ...]:
+    """Remarks on mediator and outcome in one model, and on their table."""
+    try:
+        paths = find_paths(fitted.layout, treatment=catalogue.treatment, contrast=catalogue.contrast)
+    except EffectError:  # effects() says it
+        paths = None
+    seen = table_notes(data, fitted.spec.equations, fitted.layout.equations, fitted.clusters)
+    return *seen, *mediation_notes(fitted, catalogue.treatment, paths)
+
+
+def separate_remarks(fit: SystemFit, data: Any) -> tuple[Note, ...]:
+    """Remarks on mediator and outcome in models of their own, and on their table."""
+    parts = {role: fit.components[role] for role in ("mediator", "outcome")}
+    two = [(role, equation_of(one).name, _values_of(one)) for role, one in parts.items()]
+    asked, layouts = [equation_of(one) for one in parts.values()], [layout_of(one) for one in parts.values()]
+    seen = table_notes(data, asked, layouts, fit.clusters)
+    return *(two_valued(role, name, values) for role, name, values in two if values is not None), *seen
+
+
+def _values_of(fit: Component) -> tuple[float, float] | None:
+    """The values of a response that has two."""
+    if isinstance(fit, LmmFit):
+        return two_values(fit.grams, 0, fit.layout.equations[0].response_at)
+    seen = np.unique(fit.design.y)
+    return (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
 
 
 def mediation_notes(fitted: LmmFit, treatment: str, paths: Paths | None) -> list[Note]:

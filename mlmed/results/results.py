@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
-from mlmed.notes import Note
+from mlmed.fit.system import SystemFit
+from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import exported, inference, rows, tables
-from mlmed.results.abilities import can, only
+from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
+from mlmed.results.abilities import can, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
 
@@ -47,7 +51,7 @@ class Results:
 
     def __dir__(self) -> list[str]:
         """Names of what this fit has."""
-        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self.fit)]
+        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
 
     # -- the fit -------------------------------------------------------------------------------------------
 
@@ -89,7 +93,7 @@ class Results:
     @property
     def df_model(self) -> int:
         """Parameters: fixed effects, variances and covariances."""
-        return len(self.fit.psi)
+        return self.fit.n_parameters
 
     @property
     def aic(self) -> float:
@@ -137,6 +141,22 @@ class Results:
         """What a comparison calls this fit."""
         return self.catalogue.label(self.fit)
 
+    @property
+    def treatment(self) -> str:
+        """The column that plays x.
+
+        Raises
+        ------
+        EffectError
+            The fit has no treatment.
+        """
+        return inference.asked_of(self, "treatment")
+
+    @property
+    def contrast(self) -> tuple[Any, Any] | None:
+        """Values of the treatment that are compared; None for a unit change."""
+        return inference.asked_of(self, "contrast")
+
     # -- estimates -----------------------------------------------------------------------------------------
 
     @cached_property
@@ -180,6 +200,7 @@ class Results:
         return self.vcov(which="fixed")
 
     @property
+    @never(SystemFit, PlainFit)
     def G(self) -> pd.DataFrame:
         """Covariance matrix of the random effects."""
         return self.fit.G
@@ -222,6 +243,49 @@ class Results:
     compare = inference.compare
     influence = inference.influence
     bootstrap = inference.bootstrap
+
+    # -- equations that are fitted apart ---------------------------------------------------------------------
+
+    design = property(separate.design)
+    levels = property(separate.levels)
+    sobel = separate.sobel
+
+    @cached_property
+    @only(SystemFit)
+    def mediator(self) -> Results:
+        """The mediator equation: a mixed model, or an ordinary regression."""
+        return Results(self.fit.components["mediator"], NoEffects())
+
+    @cached_property
+    @only(SystemFit)
+    def outcome(self) -> Results:
+        """The outcome equation."""
+        return Results(self.fit.components["outcome"], NoEffects())
+
+    @cached_property
+    @only(SeparateCatalogue)
+    def reduced(self) -> Results:
+        """The outcome equation without the mediator, on the same rows; its slope of the treatment is c."""
+        return Results(self.fit.components["reduced"], NoEffects())
+
+    @only(SeparateCatalogue)
+    @warns
+    def joint(self) -> Results:
+        """The same equations fitted jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
+
+        Raises
+        ------
+        EffectError
+            A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
+        """
+        return Results(*separate.joint(self))
+
+    # -- effects between potential outcomes ------------------------------------------------------------------
+
+    groups = counterfactual.groups
+    test_interaction = counterfactual.test_interaction
+    test_moderation = counterfactual.test_moderation
+    sensitivity = rho.sensitivity
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 

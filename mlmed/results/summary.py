@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -11,30 +11,53 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit, boundary_text, certified_text, empty_text, starts_text
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.system import SystemFit, equation_of
 from mlmed.intervals.sdcor import headline_correlations
 from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
 from mlmed.results.document import interval_entry
 from mlmed.results.tables import about, fixed_table, root_table, variance_table
 
-__all__ = ["effects_text", "errors_named", "evidence_text", "letter", "native_summary", "scale_summary"]
+__all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary", "scale_summary"]
+
+#: What the equation without the mediator is called.
+TITLES = {"reduced": "Path c"}
 
 
+@singledispatch
 def native_summary(
-    fitted: LmmFit, *, vcov: str, level: float, title: str, ddf: str = "none", correlations: bool = True
+    fit: Any, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True
 ) -> str:
-    """Header, fixed effects, variances, residual variances, and, if asked for, correlations of responses."""
+    """Title, header and tables of a fit; each kind of fit has its own.
+
+    Parameters
+    ----------
+    fit : Fit
+        What is shown.
+    vcov, level, ddf
+        As in ``Results.tidy``.
+    title : str
+        The first line, if it is not the fit's own.
+    correlations : bool
+        Whether correlations of several responses are shown.
+    """
+    raise EffectError(f"{fit.kind} has no summary of its own")
+
+
+@native_summary.register
+def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
     fixed, variances = (
         fixed_table(fitted, vcov=vcov, level=level, ddf=ddf),
         variance_table(fitted, vcov=vcov, level=level),
     )
     n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
-        *titled(title, fitted),
+        *headed(title, header(fitted)),
         "",
-        f"Fixed effects ({100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors)",
+        f"Fixed effects ({intervals_named(vcov, level, ddf)})",
         render_table(fixed, statistic=letter(ddf)),
         "",
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
@@ -63,7 +86,7 @@ def scale_summary(
     interval, given = interval_entry(asked).values()
     drawn = "" if interval == "delta" else f" ({', '.join([interval, *(f'{k} {v}' for k, v in given.items())])})"
     lines = [
-        *titled(title, fit),
+        *headed(title, header(fit)),
         "",
         f"Location: fixed effects ({percent})",
         render_table(fixed.iloc[:p]),
@@ -80,9 +103,67 @@ def scale_summary(
     return "\n".join(lines)
 
 
-def titled(title: str, fit: Any) -> list[str]:
-    """What stands above the tables of every summary."""
-    return [title, "=" * len(title), render_pairs(header(fit))]
+@native_summary.register
+def _(fit: SystemFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
+    pairs = []
+    if fit.levels is not None:
+        text = f"{fit.design} (levels of treatment, mediator, outcome; clusters: {fit.group_name})"
+        pairs.append(("Design", text))
+    names = {role: TITLES.get(role, role.capitalize()) for role in fit.components}
+    for role, one in fit.components.items():
+        pairs += [(names[role], equation_of(one).text), ("", how_fitted(one))]
+    left_out = [note.text for one in fit.components.values() for note in one.notes if note.code == "rows-left-out"]
+    pairs += [("Left out", text) for text in dict.fromkeys(left_out)]
+    lines = headed(title or "Equations that are fitted apart", pairs)
+    lines += [] if fit.levels is None else ["", "Levels", render_table(fit.levels)]
+    for role, one in fit.components.items():
+        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})"]
+        lines.append(_coefficients(one, vcov=vcov, level=level, ddf=ddf))
+    return "\n".join(lines)
+
+
+@native_summary.register
+def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
+    rows = ("Clusters", f"{fit.nobs} ({fit.unit_name}; each counts once)") if fit.unit_name else ("Rows", str(fit.nobs))
+    pairs = [("Equation", fit.equation.text), rows]
+    if fit.family == "linear":
+        text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
+        pairs.append(("Residual", text))
+    pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
+    own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
+    heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
+    return "\n".join([*headed(title or own, pairs), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
+
+
+def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
+    table = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
+    if isinstance(fit, PlainFit):
+        return render_table(table.drop(columns=["df", "note"]), statistic="t")
+    return render_table(table, statistic=letter(ddf))
+
+
+def headed(title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The first lines of a summary."""
+    return [title, "=" * len(title), render_pairs(pairs)]
+
+
+def intervals_named(vcov: str, level: float, ddf: str) -> str:
+    """How the intervals of a table are made, as its heading says it."""
+    return f"{100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors"
+
+
+def how_fitted(fit: LmmFit | PlainFit) -> str:
+    """Engine, criterion and size of one of several fits, and what is unusual about it."""
+    if isinstance(fit, PlainFit):
+        where = f"on one row per cluster, {fit.nobs} clusters" if fit.unit_name else f"on {fit.nobs} rows"
+        return f"least squares {where}"
+    words = (
+        f"mixed model, {fit.method.upper()}, {fit.nobs} rows in {len(fit.clusters)} clusters, log-likelihood "
+        f"{fit.llf:.5f}"
+    )
+    if fit.is_singular:
+        words += ", boundary (singular) fit"
+    return words if fit.converged else f"{words}, NOT CERTIFIED (see docs/convergence.md)"
 
 
 def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:

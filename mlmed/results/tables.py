@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.catalogue import NoEffects, parameter_quantities
+from mlmed.effects.counterfactual import SHARED, CounterfactualCatalogue
 from mlmed.effects.delta import COLUMNS, delta_table, wald_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -19,16 +20,25 @@ from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, parameter_names, parameters, qualified, shown_clusters, variance_floor
 from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
+from mlmed.fit.system import Component, SystemFit
 from mlmed.intervals.functions import function_table, parameters_at
-from mlmed.intervals.sdcor import NUMBERS, correlations_table, fit_sdcor_table, sdcor_of
+from mlmed.intervals.sdcor import (
+    NUMBERS,
+    correlations_table,
+    fit_sdcor_quantities,
+    fit_sdcor_table,
+    sdcor_of,
+    system_sdcor_table,
+)
 from mlmed.intervals.smallsample import errors_and_df
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.ranef import conditional_modes
 from mlmed.numerics.certificate import NODE_CHANGE
-from mlmed.options import check_level
+from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison_rows import missing_effects
-from mlmed.results.inference import effects, effects_reason, kind_of, quantities
+from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
 
 __all__ = [
     "about",
@@ -39,6 +49,7 @@ __all__ = [
     "fixef",
     "glance",
     "ranef_table",
+    "residual_rows",
     "sdcor",
     "tidy",
     "varcorr",
@@ -122,7 +133,7 @@ def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str |
     """
     fixed = fixef(self, vcov=vcov, level=level, ddf=ddf).assign(effect="fixed", group="")
     random = varcorr(self, vcov=vcov, level=level).assign(effect="ran_pars")
-    table = pd.concat([fixed, random], ignore_index=True)
+    table = pd.concat([part for part in (fixed, random) if len(part)], ignore_index=True)
     place = {one.name: k for k, one in enumerate(self.fit.parameters)}
     table = table.iloc[np.argsort([place[term] for term in table["term"]])].reset_index(drop=True)
     table["equation"] = [one.equation for one in self.fit.parameters]
@@ -131,25 +142,30 @@ def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str |
 
 def glance(self: Held) -> pd.DataFrame:
     """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
-    return pd.DataFrame([about(self.fit)])
+    found = about(self.fit)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        found["interaction"] = self.catalogue.effects(self.fit).interaction
+    return pd.DataFrame([found])
 
 
 def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     """Effects (without numbers where there are none), then all estimates, under the names that all fits share."""
-    table = tidy(self, level=level)[list(COLUMNS)].assign(term=shared_terms(self.fit))
+    shared, table = shared_terms(self.fit), tidy(self, level=level)[list(COLUMNS)]
+    table = table[table["term"].isin(shared)].replace({"term": shared}).reset_index(drop=True)
     if isinstance(self.catalogue, NoEffects):
         return table
     reason = effects_reason(self)
     shown = missing_effects(reason, self.catalogue.terms) if reason else effects(self, level=level)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        shown = shown.set_index("term").loc[list(SHARED.values())].reset_index().assign(term=list(SHARED))
     return pd.concat([shown, table], ignore_index=True)
 
 
 def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFrame:
     """``nlcom`` with the names of ``comparable``."""
     known = quantities(self)
-    shared = dict(zip(shared_terms(self.fit), [one.name for one in self.fit.parameters], strict=True))
-    known |= {new: known[old].named(new) for new, old in shared.items()}
-    return function_table(expression, known, self.fit.vcov(self.fit.usual), level=level)
+    known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items() if old in known}
+    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
 
 
 @singledispatch
@@ -161,10 +177,25 @@ def fixed_table(fit: Any, *, vcov: str, level: float, ddf: str = "none") -> pd.D
     EffectError
         Degrees of freedom that only a mixed model has.
     """
-    if ddf != "none":
+    if one_of(ddf, DDF_KINDS, "ddf") != "none":
         raise EffectError(f"ddf={ddf!r} is for linear mixed models; this is {fit.kind}")
     listed = [quantity for quantity in parameter_quantities(fit).values() if not quantity.kind]
     return delta_table(listed, fit.vcov(vcov), level=level, df=fit.df)
+
+
+@fixed_table.register
+def _(fit: SystemFit, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
+    return _below(fit, lambda one: fixed_table(one, vcov=vcov, level=level, ddf=ddf))
+
+
+def _below(fit: SystemFit, table_of: Callable[[Component], pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the components below each other, under the names of the system."""
+    tables = []
+    for component, part in zip(fit.components.values(), fit.parts, strict=True):
+        names = dict(zip([one.name for one in component.parameters], fit.parameters[part], strict=True))
+        table = table_of(component)
+        tables.append(table.assign(term=[names[term].name for term in table["term"]]))
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 @fixed_table.register
@@ -185,6 +216,11 @@ def variance_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
     table = delta_table(listed, fit.vcov(vcov), level=level)
     table.insert(0, "group", fit.group_name)
     return table
+
+
+@variance_table.register
+def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    return _below(fit, lambda one: variance_table(one, vcov=vcov, level=level))
 
 
 @variance_table.register
@@ -220,6 +256,29 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
     return fit_sdcor_table(fit, vcov=vcov, level=level)
 
 
+@root_table.register
+def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    if not residual_rows(fit):
+        raise EffectError("no equation has random effects, so there are no standard deviations of them")
+    return system_sdcor_table(fit, vcov=vcov, level=level)
+
+
+@singledispatch
+def residual_rows(fit: Any) -> list[bool]:
+    """Which rows of ``varcorr`` are of residuals."""
+    return [False for one in fit.parameters if one.kind]
+
+
+@residual_rows.register
+def _(fit: LmmFit) -> list[bool]:
+    return [False] * len(fit.estimates.tau) + [True] * len(fit.estimates.sigma2)  # clusters may be called Residual, too
+
+
+@residual_rows.register
+def _(fit: SystemFit) -> list[bool]:
+    return [one for component in fit.components.values() for one in residual_rows(component)]
+
+
 def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> list[float]:
     """Standard deviations and correlations of a covariance matrix at the entries ``at``, (n, 2); NaN beside a 0."""
     sd = np.sqrt(np.diag(matrix))
@@ -230,19 +289,30 @@ def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> lis
 
 
 @singledispatch
-def shared_terms(fit: Any) -> list[str]:
-    """Names of the parameters that all fits share: by their equation, also where there is only one."""
-    return [one.name for one in fit.parameters]
+def shared_terms(fit: Any) -> dict[str, str]:
+    """Names of the parameters that several fits share: by their equation, also where there is only one."""
+    return {one.name: one.name for one in fit.parameters}
 
 
 @shared_terms.register
-def _(fit: LmmFit) -> list[str]:
-    return parameter_names(fit, always=True)
+def _(fit: LmmFit) -> dict[str, str]:
+    own, shared = (
+        [*parameter_names(fit, called=called), *fit_sdcor_quantities(fit, fit.estimates, called=called)]
+        for called in (False, True)
+    )
+    return dict(zip(own, shared, strict=True))
 
 
 @shared_terms.register
-def _(fit: QuadratureFit) -> list[str]:
-    return [one.name for one in fit.named(always=True)]
+def _(fit: SystemFit) -> dict[str, str]:
+    """Those of equations that describe a response once more have no others to stand beside."""
+    own, once = zip(fit.components.values(), fit.parts, strict=True), list(map(id, fit.once))
+    return {one.name: one.name for component, part in own if id(component) in once for one in fit.parameters[part]}
+
+
+@shared_terms.register
+def _(fit: QuadratureFit) -> dict[str, str]:
+    return dict(zip([one.name for one in fit.parameters], [one.name for one in fit.named(always=True)], strict=True))
 
 
 def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
@@ -256,7 +326,7 @@ def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame
 @singledispatch
 def about(fit: Any) -> dict[str, Any]:
     """What there is to say of a fit as a whole."""
-    n = len(fit.psi)
+    n = fit.n_parameters
     return {
         "method": fit.method,
         "nobs": fit.nobs,
@@ -266,6 +336,19 @@ def about(fit: Any) -> dict[str, Any]:
         "bic": -2.0 * fit.llf + float(np.log(fit.nobs)) * n,
         "converged": fit.converged,
         "is_singular": fit.is_singular,
+    }
+
+
+@about.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    """Also of each equation; there are no clusters where no column names them."""
+    parts = list(zip("my", fit.components.values(), strict=True))
+    return {
+        **about.dispatch(object)(fit),
+        "n_clusters": len(fit.clusters) if fit.group else None,
+        **{f"family_{role}": family_of(one) for role, one in parts},
+        **{f"llf_{role}": one.llf for role, one in parts},
+        "vcov": fit.usual,
     }
 
 

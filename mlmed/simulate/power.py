@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 
 from mlmed.api.mediate import mediate
-from mlmed.api.piecewise import PiecewiseResults, piecewise
-from mlmed.effects.paths import INTERVALS, PathCatalogue
+from mlmed.api.piecewise import piecewise
+from mlmed.effects import paths, separate
+from mlmed.effects.paths import PathCatalogue
+from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import DataError, EffectError, NotIdentifiedError
+from mlmed.fit.lmm import LmmFit
 from mlmed.intervals.values import interval_of
 from mlmed.lmm.resample import not_certified
 from mlmed.options import (
@@ -32,7 +35,6 @@ from mlmed.options import (
 from mlmed.replication import Failure, replicate
 from mlmed.report.plots.lines import plot_power
 from mlmed.report.text import as_html, render_pairs, render_table
-from mlmed.results.piecewise.intervals import OPTIONS
 from mlmed.results.results import Results
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.population import BPGTruth, Population, Source, whole
@@ -58,8 +60,6 @@ FORMULAS = {
     "2-1-1": ("m ~ x + (1 | id)", "y ~ m + x + (1 + m | id)"),
     "2-2-1": ("m ~ x", "y ~ m + x + (1 | id)"),
 }
-#: Effects of separate fits that the truth has values of.
-PIECEWISE_TERMS = ("a", "b", "cprime", "indirect", "direct", "total")
 #: Columns of the table.
 COLUMNS = (
     "n_clusters", "cluster_size", "term", "truth", "mean", "bias", "bias_mcse", "sd", "sd_mcse", "mean_se", "power",
@@ -75,7 +75,7 @@ FOOT = (
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
     """Arguments of ``effects`` without the seed, checked; ``vcov`` is ``joint`` where one is used and none given."""
     level = check_level(level)
-    known = INTERVALS if design == "1-1-1" else OPTIONS
+    known = paths.INTERVALS if design == "1-1-1" else separate.INTERVALS
     uses = known[one_of(interval, known, "interval")]
     if draws is not None and uses and "n" not in uses:
         raise EffectError(f"interval={shown(interval)} draws nothing; leave out draws=")
@@ -92,7 +92,7 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
     if source.design != "1-1-1":
         unwrap(piecewise)(*formulas, data, treatment="x", method=method).effects(**tried)
-        return PiecewiseAnalysis(formulas, method, PIECEWISE_TERMS, options)
+        return PiecewiseAnalysis(formulas, method, SeparateCatalogue.terms, options)
     fit = unwrap(mediate)(*formulas, data, treatment="x", method=method)
     terms = tuple(fit.effects(**tried)["term"])
     return JointAnalysis(Template(fit.fit), terms, options)
@@ -157,17 +157,12 @@ class PiecewiseAnalysis:
             fit = unwrap(piecewise)(*self.formulas, data, treatment="x", method=self.method)
         except (DataError, NotIdentifiedError) as error:
             return failed(len(self.terms), Failure.of(error))
-        mixed = _mixed_fits(fit)
+        mixed = [one for one in fit.fit.once if isinstance(one, LmmFit)]  # effects do not rest on path c
         for one in mixed:
             if not one.converged:
-                return failed(len(self.terms), not_certified(one.fit.optimum))
+                return failed(len(self.terms), not_certified(one.optimum))
         table = fit.effects(**self.options, **_seed(self.options, rng))
         return outcome_of(table, self.terms, singular=any(one.is_singular for one in mixed))
-
-
-def _mixed_fits(fit: PiecewiseResults) -> list[Results]:
-    """The fits that effects rest on and that have a criterion."""
-    return [one for one in (fit.mediator, fit.outcome) if isinstance(one, Results)]
 
 
 @dataclass(frozen=True)

@@ -156,8 +156,8 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
     base = {**asked.get(name, {}), **(FEW if name in drawn else {})}
     if name == "simulate":
         base["n"] = 2
-    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal")):
-        kinds = {"mediate": ("monte-carlo", "bootstrap"), "piecewise": ("monte-carlo", "product", "bootstrap")}
+    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal", "loc")):
+        kinds = {"location_scale": ("monte-carlo",), "piecewise": ("monte-carlo", "product", "bootstrap")}
         more = kinds.get(mode, ("monte-carlo", "bootstrap"))
         return [base, *({"interval": one, **(FEW if one != "product" else {})} for one in more)]
     return [base]

@@ -13,11 +13,13 @@ from statsmodels.regression.linear_model import OLS
 import mlmed
 from mlmed.api.piecewise import piecewise
 from mlmed.effects.delta import COLUMNS
-from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
+from mlmed.effects.separate import EFFECTS
 from mlmed.errors import (
     BoundaryWarning,
     EffectError,
 )
+from mlmed.fit.separate import UNKNOWN_COVARIANCE
+from mlmed.fit.system import equation_of
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, REPEATED, UPPER, estimates, make
 from tests.test_validation import _assert_all
 from tests.tolerances import DERIVATIVE, OPTIMUM, SAME
@@ -154,7 +156,8 @@ def test_a_level_2_mediator_is_the_between_regression(upper, data):
     unbalanced = data.drop(index=data.index[:4])
     again = piecewise(UPPER, LOWER, unbalanced)
     np.testing.assert_allclose(again.mediator.params, upper.mediator.params, rtol=SAME)
-    assert again.nobs.to_dict() == {"mediator": 40, "outcome": 236, "reduced": 236}
+    assert [one.nobs for one in (again.mediator, again.outcome, again.reduced)] == [40, 236, 236]
+    assert again.nobs == 40 + 236
 
 
 # -- effects and their errors --------------------------------------------------------------------------------------
@@ -220,21 +223,22 @@ def test_goodman_may_not_exist():
 
 def test_derivatives(yuan):
     """Gradients and Hessians of every effect, the quotients among them."""
-    effects = yuan._slopes(None).effects
-    for term, quantity in yuan.effect_quantities().items():
+    found = yuan.catalogue.effects(yuan.fit)
+    effects, psi = found.forms, yuan.fit.psi
+    for term, quantity in found.quantities.items():
 
         def value(psi, term=term):
             return effects.draws(psi[None])[term][0]
 
-        gradient = nd.Gradient(value)(yuan._psi)
+        gradient = nd.Gradient(value)(psi)
         np.testing.assert_allclose(quantity.gradient, gradient, rtol=DERIVATIVE, atol=1e-8)
         if term in ("indirect", "prop_mediated", "ratio"):
             part = np.flatnonzero(quantity.gradient)
 
             def along(step, part=part, value=value):
-                psi = yuan._psi.copy()
-                psi[part] += step
-                return value(psi)
+                moved = psi.copy()
+                moved[part] += step
+                return value(moved)
 
             hessian = nd.Hessian(along)(np.zeros(len(part)))
             np.testing.assert_allclose(quantity.hessian[np.ix_(part, part)], hessian, rtol=1e-5, atol=1e-6)
@@ -264,7 +268,7 @@ def test_nlcom_is_the_built_in_effect(fit):
 def test_every_covariance(fit, upper, kind):
     """Each path has the error of its own fit, and a b that of two independent ones."""
     for one in (fit, upper):
-        x, m = one.treatment, one.asked.mediator.name
+        x, m = one.treatment, equation_of(one.mediator.fit).name
         se = one.effects(vcov=kind).set_index("term")["std_error"]
         own = [one.mediator.vcov(kind).loc[x, x], one.outcome.vcov(kind).loc[m, m], one.reduced.vcov(kind).loc[x, x]]
         np.testing.assert_allclose(se[["a", "b", "c"]] ** 2, own, rtol=SAME)

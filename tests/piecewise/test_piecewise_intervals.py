@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 
 from mlmed.api.piecewise import piecewise
-from mlmed.effects.separate import EFFECTS, UNKNOWN_COVARIANCE
+from mlmed.effects.separate import EFFECTS
 from mlmed.errors import (
     BoundaryWarning,
     DroppedRowsWarning,
 )
+from mlmed.fit.resampling import Plan, source_of
+from mlmed.fit.separate import UNKNOWN_COVARIANCE
+from mlmed.fit.system import equation_of
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, SAME_REPLICATE, UPPER, estimates, make
 from tests.tolerances import SAME
 
@@ -114,10 +117,7 @@ def test_any_number_of_workers(upper):
 
 def test_strata_keep_their_clusters(upper, data):
     """As many clusters of each arm in every replicate as in the data."""
-    from mlmed.results.piecewise.bootstrap import refit_of, strata_of
-
-    groups = strata_of(data, "g", ("id",), upper.fits.clusters)
-    source = refit_of((upper.mediator, upper.outcome, upper.reduced), ("m", "y", "c"), upper.fits.clusters, groups)
+    source = source_of(upper.fit, Plan(1, strata="g", seed=1)).left_out
     arm = data.groupby("id")["g"].first().to_numpy()
     whole = pd.Series(arm).value_counts()
     for seed in range(5):
@@ -155,7 +155,7 @@ def test_the_jackknife_is_leaving_out_clusters(which, request, data):
     results = request.getfixturevalue(which)
     left = results.bootstrap(20, seed=1).jackknife
     assert len(left) == 40
-    formulas = results.asked.mediator.text, results.asked.outcome.text
+    formulas = [equation_of(one).text for one in results.fit.once]
     again = piecewise(*formulas, data[data["id"] != 7])
     np.testing.assert_allclose(left.loc[7, list(EFFECTS)], estimates(again), rtol=SAME_REPLICATE)
 

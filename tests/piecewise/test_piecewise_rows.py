@@ -16,6 +16,7 @@ from mlmed.errors import (
     DroppedRowsWarning,
     EffectError,
 )
+from mlmed.fit.system import equation_of
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, UPPER, estimates
 from tests.tolerances import SAME
 
@@ -34,22 +35,19 @@ def test_left_out_rows_are_said_once(data):
     assert said.count("equation y:") == 1
     assert caught[0].filename == __file__
     complete = gaps.dropna(subset=["id", "m", "x", "y"])
-    assert fit.nobs.to_dict() == {
-        "mediator": gaps.dropna(subset=["id", "m"]).shape[0],
-        "outcome": len(complete),
-        "reduced": len(complete),
-    }
+    assert fit.mediator.nobs == gaps.dropna(subset=["id", "m"]).shape[0]
+    assert fit.outcome.nobs == fit.reduced.nobs == len(complete)
     reduced = mlmed.mixed("y ~ x + (1 | id)", complete)
     assert fit.reduced.llf == pytest.approx(reduced.llf, rel=SAME)  # like with like: the rows of the outcome equation
     assert "Left out" in fit.summary()
-    assert "left_out" in fit.to_json()
+    assert "rows left out" in fit.to_json()
     with pytest.warns(
         DroppedRowsWarning, match="equation q: 1 of 40 clusters left out.*missing q: 1.*equation y"
     ) as caught:
         fit = piecewise(UPPER, LOWER, data.assign(q=data["q"].where(data["id"] != 4)))
     assert len(caught) == 1
-    assert fit.nobs["mediator"] == 39
-    assert 4 not in fit.mediator.clusters
+    assert fit.mediator.nobs == 39
+    assert 4 not in fit.mediator.fit.clusters
     assert "39 clusters" in fit.summary()
     assert "1 of 40" in str(fit.mediator)
 
@@ -121,9 +119,9 @@ def test_factor_treatments(data):
             open_question.effects()
         assert "No effects" in open_question.summary()
         fit = piecewise(*formulas, data, contrast=("hi", "lo"))
-        m = fit.asked.mediator.name
+        m = equation_of(fit.mediator.fit).name
         found = estimates(fit)
-        assert found["a"] == pytest.approx(fit.params[f"{m}:g[T.lo]"] - fit.params[f"{m}:g[T.hi]"], rel=SAME)
+        assert found["a"] == pytest.approx(fit.params[f"{m}~g[T.lo]"] - fit.params[f"{m}~g[T.hi]"], rel=SAME)
         assert found["c"] == pytest.approx(fit.reduced.params["g[T.lo]"] - fit.reduced.params["g[T.hi]"], rel=SAME)
 
 

@@ -15,6 +15,7 @@ import mlmed
 from mlmed.api.piecewise import piecewise
 from mlmed.effects.delta import COLUMNS
 from mlmed.errors import EffectError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.names import parameter_names
 from mlmed.options import PIECEWISE_INTERVALS, ROBUST_KINDS
 from tests.piecewise_models import MEDIATOR, OUTCOME, estimates
@@ -78,7 +79,7 @@ def test_one_cluster_alone_gives_a_coefficient(upper, data, kind):
     table = fit.mediator.fixef(vcov=kind).set_index("term")
     assert np.isnan(table.loc["k", ["std_error", "p_value", "conf_low", "conf_high"]].astype(float)).all()
     assert "without cluster 3 (id) it cannot be estimated" in table.loc["k", "note"]
-    assert (table["df"] == fit.mediator.df_resid).all()
+    assert (table["df"] == fit.mediator.fit.df).all()
     assert (table["note"].drop("k") == "").all()
     others = piecewise("q ~ z", "y ~ q + z + (1 | id)", data[data["id"] != 3], treatment="z")
     J = fit.mediator.nobs
@@ -128,20 +129,47 @@ def test_text(upper):
 def test_export(fit, upper):
     for one in (fit, upper):
         document = json.loads(one.to_json(vcov="CR0", level=0.9))
-        assert document["schema"] == "mlmed.piecewise/1"
+        assert document["schema"] == "mlmed/1"
         assert document["design"] == one.design
         row = next(row for row in document["effects"] if row["term"] == "c_minus_cprime")
         assert row["std_error"] is None
         assert "bootstrap" in row["note"]
-        assert len(document["equations"]["mediator"]["fixef"]) == len(one.mediator.params)
+        assert list(document["components"]) == ["mediator", "outcome", "reduced"]
+        assert [row["term"] for row in document["fixef"]] == list(one.params.index)
         tidy = one.tidy()
-        assert list(tidy["fit"].unique()) == ["mediator", "outcome", "reduced"]
-        assert list(tidy.columns[1:]) == list(fit.outcome.tidy().columns)
-    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fit, always=True)[:4], "y~Intercept"]
+        assert list(tidy["term"]) == one.names
+        assert list(tidy.columns) == list(fit.outcome.tidy().columns)
+        parts = pd.concat([part.tidy() for part in (one.mediator, one.outcome, one.reduced)], ignore_index=True)
+        pd.testing.assert_frame_equal(tidy.drop(columns="term"), parts.drop(columns="term"))
+    assert list(fit.names[:5]) == [*parameter_names(fit.mediator.fit, called=True)[:4], "y~Intercept"]
+
+
+def test_what_comes_with_the_system(fit, upper):
+    """Standard deviations and correlations of all components, each with the name of its equation."""
+    for one in (fit, upper):
+        found = one.sdcor()
+        parts = [part.sdcor() for part in (one.mediator, one.outcome, one.reduced) if part.fit.kind != PlainFit.kind]
+        expected = pd.concat(parts, ignore_index=True)
+        pd.testing.assert_frame_equal(found.drop(columns="term"), expected.drop(columns="term"))
+        name = str(found["term"].iloc[-1])
+        assert name == "sd(reduced~Residual)"
+        row = one.nlcom(f"`{name}`").iloc[0]
+        assert row["std_error"] == pytest.approx(found["std_error"].iloc[-1], rel=SAME)
+    assert one.glance().loc[0, "n_clusters"] == 40
+    assert abs(fit.outcome.check_starts(2, seed=1)["difference"]).max() < 1e-6
+    with pytest.raises(EffectError, match=r"is of fits with random effects.*as in fit\.mediator\.ranef"):
+        fit.ranef()
+    assert "ranef" not in dir(fit)
+    assert "sobel" in dir(fit)
+    assert "sobel" not in dir(fit.outcome)
+    with pytest.raises(EffectError, match=r"sobel belongs to mlmed\.piecewise"):
+        fit.outcome.sobel()
+    with pytest.raises(EffectError, match="separate equations draw whole clusters"):
+        fit.bootstrap(2, seed=1, kind="parametric")
 
 
 def test_comparable(fit, upper):
-    shared = mlmed.mediate(MEDIATOR, OUTCOME, fit.data)
+    shared = mlmed.mediate(MEDIATOR, OUTCOME, fit.fit.table)
     for one in (fit, upper):
         table = one.comparable(level=0.9)
         assert tuple(table.columns) == COLUMNS
@@ -156,7 +184,7 @@ def test_comparable(fit, upper):
 def test_pickle_has_no_rows(fit, upper):
     for one in (fit, upper):
         again = pickle.loads(pickle.dumps(one))
-        assert again.data is None
+        assert again.fit.table is None
         pd.testing.assert_frame_equal(again.effects(), one.effects())
         pd.testing.assert_frame_equal(again.bootstrap(2, seed=1).draws, one.bootstrap(2, seed=1).draws)
         with pytest.raises(EffectError, match="has no rows"):
@@ -167,8 +195,8 @@ def test_pickle_has_no_rows(fit, upper):
 
 def test_results_are_frozen(fit):
     with pytest.raises(AttributeError):
-        fit.data = None
-    assert replace(fit, data=None).effects().equals(fit.effects())
+        fit.fit = None
+    assert replace(fit, fit=replace(fit.fit, table=None)).effects().equals(fit.effects())
     assert PIECEWISE_INTERVALS == ("delta", "monte-carlo", "product", "bootstrap")
 
 

@@ -359,9 +359,92 @@ def known(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# -- separate equations: three tables then, one with prefixes now -----------------------------------------------------
+
+
+def _apart(of: Fit, table: pd.DataFrame) -> pd.DataFrame:
+    """Estimates of a system with the name of its fit in a column, and terms as that fit calls them."""
+    system, found = of.result.fit, {}
+    for (role, one), part in zip(system.components.items(), system.parts, strict=True):
+        found |= {new.name: (role, old.name) for new, old in zip(system.parameters[part], one.parameters, strict=True)}
+    names = [found[term] for term in table["term"]]
+    out = table.assign(term=[term for _, term in names])
+    out.insert(0, "fit", [role for role, _ in names])
+    return out
+
+
+def _tidy(of: Fit, **options: Any) -> pd.DataFrame:
+    found = of.result.tidy(**options)
+    if of.school == "causal":
+        return found[found["effect"] == "fixed"].drop(columns=["effect", "group"]).reset_index(drop=True)
+    return _apart(of, found) if of.school == "separate" else found
+
+
+def _nobs(of: Fit) -> Any:
+    """Rows of each equation."""
+    if of.school != "separate":
+        return of.result.nobs
+    return pd.Series({role: one.nobs for role, one in of.result.fit.components.items()}, name="nobs")
+
+
+def _params(of: Fit) -> Any:
+    """Fixed effects, without those of path c."""
+    found = of.result.params
+    return found[[not name.startswith("reduced~") for name in found.index]] if of.school == "separate" else found
+
+
+def _documents(of: Fit, **options: Any) -> Any:
+    found = _document(of, **options)
+    if of.school == "causal":
+        return _of_causal(found)
+    if of.school != "separate":
+        return found
+    parts = {}
+    for role, one in found["components"].items():
+        mixed = one["kind"] == "a linear mixed model"
+        fit = getattr(of.result, role)
+        known = {name: one[name] for name in ("nobs", "n_clusters", "llf")}
+        parts[role] = {"formula": one["equation"], "engine": "mixed" if mixed else "ols", **known}
+        parts[role] |= {"left_out": one["dropped"]}
+        last = [*found.get("varcorr", []), *found.get("residual", [])]
+        for name, rows in (("fixef", found["fixef"]), ("varcorr", last)) if mixed else (("fixef", found["fixef"]),):
+            own = _apart(of, pd.DataFrame(rows))
+            kept = own[own["fit"] == role].drop(columns="fit").astype(object)
+            parts[role][name] = kept.where(kept.notna(), None).to_dict("records")
+        if mixed:
+            parts[role] |= {"converged": one["converged"], "is_singular": one["is_singular"]}
+        else:
+            parts[role]["sigma2"] = float(fit.sigma2.iloc[0])
+    kept = ("schema", "treatment", "design", "levels", "cluster", "method", "vcov", "level", "interval", "options")
+    return {
+        **{name: found[name] for name in kept if name in found},
+        "equations": parts,
+        "effects": found["effects"],
+        **{name: found[name] for name in ("effects_reason",) if name in found},
+    }
+
+
+def _of_causal(found: dict[str, Any]) -> dict[str, Any]:
+    """Two equations by name, and their coefficients."""
+    roles = found["components"]
+    kept = ("schema", "treatment", "contrast", "interaction", "nobs", "n_clusters", "vcov", "level", "computed")
+    return {
+        **{name: found[name] for name in (*kept, "interval", "options") if name in found},
+        **{role: one["equation"] for role, one in roles.items()},
+        **{f"family_{role[0].replace('o', 'y')}": one["family"] for role, one in roles.items()},
+        "dropped": "; ".join(found["dropped"]) or None,
+        "effects": found["effects"],
+        "coefficients": found["fixef"],
+    }
+
+
 SPECIAL: dict[str, Callable[..., Any]] = {
     "nodes": lambda of: of.result.fit.nodes,
-    "to_json": _document,
+    "interaction": lambda of: bool(of.result.glance().loc[0, "interaction"]),
+    "to_json": _documents,
+    "tidy": _tidy,
+    "nobs": _nobs,
+    "params": _params,
     "correlations": lambda of, **options: of.result.correlations(**options).rename(columns={"part": "level"}),
     "picture": _picture,
     "influence": _influence,

@@ -10,28 +10,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.data.design import complete_rows, read_columns
-from mlmed.data.grams import Grams, two_values
+from mlmed.data.design import complete_rows, plain_design, read_columns
+from mlmed.data.grams import Grams
 from mlmed.data.ids import cluster_codes
-from mlmed.data.levels import Roles, check_design, levels_of, refuse_constant
-from mlmed.effects.catalogue import NoEffects
+from mlmed.data.levels import Roles, check_design, cluster_table, levels_of, refuse_constant
 from mlmed.errors import DataError, FormulaError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import fit_model
+from mlmed.fit.system import Component, SystemFit
 from mlmed.formula import Equation, RandomTerm, formula_of, formula_variables, parse_equation, term_variables
+from mlmed.glm.fit import fit_glm
 from mlmed.names import display_name, quoted_name, safe_name
 from mlmed.notes import Note
 from mlmed.options import Method
-from mlmed.results.piecewise.cluster_ols import ClusterRegression, fit_clusters
-from mlmed.results.piecewise.parts import Part, layout_of
-from mlmed.results.remarks import table_notes, two_valued
-from mlmed.results.results import Results
 from mlmed.system.model import ModelSpec
 from mlmed.text import Compact
 
-__all__ = ["Asked", "Fits", "ask", "fit_separately", "without_mediator"]
+__all__ = ["Asked", "ask", "fit_separately", "without_mediator"]
 
-#: Notes that say nothing of what they are about; the others name a column.
-OF_AN_OPTIMUM = ("not-certified", "boundary")
+UNKNOWN_COVARIANCE = (
+    "no standard error from the fits: c and the other paths come from two fits to the same rows, whose covariance "
+    "neither fit has; interval='bootstrap' gives it"
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -68,35 +68,6 @@ class Asked(Compact):
     def group(self) -> tuple[str, ...]:
         """Columns whose combination names the cluster."""
         return self.outcome.random[0].group
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Fits(Compact):
-    """The three fits, and what was learned of the data.
-
-    Attributes
-    ----------
-    design : str
-        ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``.
-    levels : DataFrame
-        variable, role, level.
-    mediator : Results or ClusterRegression
-        The latter for a mediator of level 2.
-    outcome, reduced : Results
-        With and without the mediator.
-    clusters : Index of length J
-        Every cluster of the data, in order of appearance.
-    notes : tuple of Note
-        What to know of the fits, the table and the question.
-    """
-
-    design: str
-    levels: pd.DataFrame
-    mediator: Results | ClusterRegression
-    outcome: Results
-    reduced: Results
-    clusters: pd.Index
-    notes: tuple[Note, ...] = ()
 
 
 def ask(
@@ -203,7 +174,7 @@ def _bar(term: RandomTerm, text: str) -> str:
     return f"({text} {bar} {':'.join(map(safe_name, term.group))})"
 
 
-def fit_separately(asked: Asked, data: Any) -> Fits:
+def fit_separately(asked: Asked, data: Any) -> SystemFit:
     """Detect levels, then fit every equation.
 
     Raises
@@ -224,24 +195,17 @@ def fit_separately(asked: Asked, data: Any) -> Fits:
     design = check_design(roles, levels)
     if not first.random and design != "2-2-1":
         ModelSpec((first,), asked.method)  # says what a random term is for
-    mediator = _fit_mediator(asked, design, data, (table, codes, clusters))
-    outcome = Results(fit_model(asked.spec(second), data), NoEffects())
     rows = complete_rows(table, second.variables)
-    reduced = Results(fit_model(asked.spec(third), data if rows.all() else table[rows]), NoEffects())
-    own = _notes(asked, mediator, outcome, reduced)
-    seen = table_notes(data, (first, second), map(layout_of, (mediator, outcome)), clusters)
-    return Fits(design, roles.table(levels), mediator, outcome, reduced, clusters, (*own, *seen))
-
-
-def _two_values(fit: Part, role: str) -> Note | None:
-    """A response with two values."""
-    if isinstance(fit, ClusterRegression):
-        name, seen = fit.design.equation.name, np.unique(fit.design.y)
-        values = (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
-    else:
-        equation = fit.fit.layout.equations[0]
-        name, values = equation.name, two_values(fit.fit.grams, 0, equation.response_at)
-    return None if values is None else two_valued(role, name, values)
+    fits: dict[str, Component] = {
+        "mediator": _fit_mediator(asked, design, data, (table, codes, clusters)),
+        "outcome": fit_model(asked.spec(second), data),
+        "reduced": fit_model(asked.spec(third), data if rows.all() else table[rows]),
+    }
+    m, y, own = first.name, second.name, "reduced"
+    while own in (m, y):
+        own += "_"
+    called, apart = (m, y, f"{y} without {m}"), ("reduced", UNKNOWN_COVARIANCE)
+    return SystemFit(fits, (m, y, own), called, clusters, asked.group, apart, roles.table(levels), data)
 
 
 def _roles(asked: Asked) -> Roles:
@@ -257,10 +221,10 @@ def _roles(asked: Asked) -> Roles:
 
 def _fit_mediator(
     asked: Asked, design: str, data: Any, rows: tuple[pd.DataFrame, NDArray[np.intp], pd.Index]
-) -> Results | ClusterRegression:
+) -> Component:
     equation = asked.mediator
     if design != "2-2-1":
-        return Results(fit_model(asked.spec(equation), data), NoEffects())
+        return fit_model(asked.spec(equation), data)
     group = ":".join(asked.group)
     slopes = [term for term in equation.random if _kept(term.formula, frozenset()) != "1"]
     if slopes:
@@ -272,20 +236,51 @@ def _fit_mediator(
     return fit_clusters(equation, *rows, group_name=group)
 
 
-def _notes(asked: Asked, mediator: Part, outcome: Results, reduced: Results) -> tuple[Note, ...]:
-    """Notes of the three fits, each with its equation and none twice, rows left out first; then of their responses."""
-    m, y = asked.mediator.name, asked.outcome.name
-    parts = ((mediator, m), (outcome, y), (reduced, f"{y} without {m}"))
-    own = [note for fit, name in parts for note in _own_notes(fit, name)]
-    two = [_two_values(fit, role) for fit, role in ((mediator, "mediator"), (outcome, "outcome"))]
-    found = [*own, *(note for note in two if note is not None)]
-    return tuple(dict.fromkeys(sorted(found, key=lambda note: note.code != "rows-left-out")))
+def fit_clusters(
+    equation: Equation, table: pd.DataFrame, codes: NDArray[np.intp], clusters: pd.Index, *, group_name: str
+) -> PlainFit:
+    """Fit an equation whose columns are all of level 2 to one row per cluster.
 
+    Parameters
+    ----------
+    equation : Equation
+        Its random terms play no part.
+    table : DataFrame of n rows
+        From ``read_columns``.
+    codes : (n,) int array
+        Cluster of each row, -1 where the id is missing.
+    clusters : Index of length J
+        Cluster ids.
+    group_name : str
+        The cluster variable.
 
-def _own_notes(fit: Part, name: str) -> list[Note]:
-    """Notes of one fit; what does not name its equation is given it."""
-    if isinstance(fit, ClusterRegression):
-        return list(fit.notes)
-    dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.fit.layout.dropped]
-    others = [note for note in fit.notes if note.code != "rows-left-out"]
-    return [*dropped, *(note.about(f"equation {name}") if note.code in OF_AN_OPTIMUM else note for note in others)]
+    Raises
+    ------
+    DataError, NotIdentifiedError
+        No cluster with all values, a constant response, collinear columns, too few clusters.
+    """
+    names = sorted(equation.variables - equation.group_columns)
+    rows = cluster_table(table, codes, names)
+    complete = complete_rows(rows, names)
+    missing = {name: int(count) for name, count in rows.isna().sum().items() if count}
+    counted = f"missing {', '.join(f'{name}: {count}' for name, count in missing.items())}"
+    if not complete.any():
+        raise DataError(f"equation {equation.name} has no cluster with all its values ({counted}); remove a column")
+    design = plain_design(equation, rows[complete].reset_index(drop=True))
+    if np.ptp(design.y) == 0.0:
+        raise DataError(
+            f"the response {equation.name!r} is constant ({design.y[0]:g}) over the clusters of its equation; choose "
+            "another response"
+        )
+    fit = fit_glm("linear", design.y, design.X, names=design.names, response=equation.name)
+    notes, J = [], len(rows)
+    if equation.random:
+        text = (
+            f"the random intercept of {equation.text!r} is not used: {equation.name} is the same in all rows of a "
+            f"cluster ({group_name}), and is fitted by least squares on one row per cluster"
+        )
+        notes.append(Note("intercept-unused", text))
+    if missing:
+        text = f"equation {equation.name}: {J - fit.nobs} of {J} clusters left out ({counted})"
+        notes.append(Note("rows-left-out", text))
+    return PlainFit(design, fit, clusters[complete], group_name, notes=tuple(notes))

@@ -1,1 +1,0 @@
-"""Separate equations (Krull and MacKinnon): fits, effects, intervals, text."""
