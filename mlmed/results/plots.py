@@ -8,7 +8,7 @@ caption says what is held at which value, how much intervals cover, and how many
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.resampling import source_of
+from mlmed.fit.system import SystemFit
 from mlmed.intervals.sdcor import correlations_table
+from mlmed.names import labelled
 from mlmed.notes import joined
 from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
 from mlmed.report.plots.axes import intervals_of, new_panels
@@ -32,7 +34,7 @@ from mlmed.report.plots.distributions import plot_densities, plot_residuals
 from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlations, plot_effects
 from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
 from mlmed.results import inference
-from mlmed.results.abilities import can, only
+from mlmed.results.abilities import Held, can, only
 from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
 from mlmed.results.curves import (
     choose_clusters,
@@ -79,7 +81,7 @@ class Plots:
         What is drawn.
     """
 
-    results: Any
+    results: Held
 
     @property
     def fit(self) -> Any:
@@ -89,7 +91,7 @@ class Plots:
     @property
     def catalogue(self) -> Any:
         """What effects it has."""
-        return getattr(self.results, "catalogue", NoEffects())  # causal has none yet
+        return self.results.catalogue
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
@@ -117,13 +119,21 @@ class Plots:
         out: dict[str, Callable[..., Any]] = {}
         if not inference.effects_reason(self):
             out["effects"] = partial(self.effects, level=level)
-        for name in _leading(self.fit)[:MOST]:
-            out[name] = partial(self.ranef, name, level=level)
+        parts = [(self.fit, "", MOST)]
+        if isinstance(self.fit, SystemFit):  # without the equation of path c, whose mediator is left out
+            named = zip(self.fit.components.items(), self.fit.prefixes, strict=True)
+            parts = [(fit, prefix, 1) for (role, fit), prefix in named if role != "reduced"]
+        for fit, prefix, most in parts:
+            leading = _leading(fit)[:most]
+            for one in _ranked(fit, level) if leading else ():
+                if one.name in leading:
+                    own = replace(one, name=labelled(prefix, one.name))
+                    out[own.name] = partial(plot_caterpillars, [own], group=fit.group_name, level=level)
+            for name, values in _residuals(fit).items():
+                title = "residuals within clusters"
+                out[f"residuals of {name}"] = partial(plot_residuals, {name: values}, title=title)
         if isinstance(self.fit, QuadratureFit) and _has_both(self.fit):
             out["location and scale"] = self.location_scale
-        for name, values in _residuals(self.fit).items():
-            title = "residuals within clusters"
-            out[f"residuals of {name}"] = partial(plot_residuals, {name: values}, title=title)
         return out
 
     # -- effects -------------------------------------------------------------------------------------------
@@ -156,7 +166,7 @@ class Plots:
             Unknown term, or whatever ``effects`` refuses.
         """
         given = options if interval is None else {"interval": interval, **options}
-        table = self.results.effects(level=level, **given)
+        table = inference.effects(self, level=level, **given)
         there = [str(term) for term in table["term"]]
         twofold = terms is None and {term for line in TWOFOLD for term in line[1:] if term} <= set(there)
         lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
@@ -173,9 +183,8 @@ class Plots:
 
     def _contrast(self) -> str:
         """Treatment, and the values of it that are compared."""
-        owner = self.catalogue if hasattr(self.results, "catalogue") else self.results  # as causal's today
-        contrast = getattr(owner, "contrast", None)
-        return "" if contrast is None else f"{owner.treatment}: {' to '.join(map(display_level, contrast))}"
+        contrast = getattr(self.catalogue, "contrast", None)
+        return "" if contrast is None else f"{self.catalogue.treatment}: {' to '.join(map(display_level, contrast))}"
 
     def _made_by(self, interval: Any, options: Mapping[str, Any]) -> Iterator[str]:
         """How intervals are made, and of how many draws."""
