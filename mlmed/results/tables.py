@@ -25,7 +25,7 @@ from mlmed.intervals.sdcor import correlations_table, fit_sdcor_quantities, fit_
 from mlmed.intervals.smallsample import errors_and_df
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.ranef import conditional_modes
-from mlmed.options import check_level
+from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison_rows import missing_effects
 from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
@@ -166,7 +166,7 @@ def fixed_table(fit: Any, *, vcov: str, level: float, ddf: str = "none") -> pd.D
     EffectError
         Degrees of freedom that only a mixed model has.
     """
-    if ddf != "none":
+    if one_of(ddf, DDF_KINDS, "ddf") != "none":
         raise EffectError(f"ddf={ddf!r} is for linear mixed models; this is {fit.kind}")
     listed = [quantity for quantity in parameter_quantities(fit).values() if not quantity.kind]
     return delta_table(listed, fit.vcov(vcov), level=level, df=fit.df)
