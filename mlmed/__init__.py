@@ -12,7 +12,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "Grams",
-    "LocationScaleResults",
     "Results",
     "__version__",
     "causal",
@@ -36,7 +35,6 @@ __all__ = [
 _HOMES = {
     "Comparison": "mlmed.results.comparison",
     "Grams": "mlmed.api.grams",
-    "LocationScaleResults": "mlmed.api.location_scale",
     "Results": "mlmed.results.results",
     "causal": "mlmed.api.causal",
     "compare": "mlmed.results.comparison",

@@ -6,7 +6,6 @@ from mlmed.api.causal import causal as causal
 from mlmed.api.grams import Grams as Grams
 from mlmed.api.grams import grams as grams
 from mlmed.api.grams import grams_sql as grams_sql
-from mlmed.api.location_scale import LocationScaleResults as LocationScaleResults
 from mlmed.api.location_scale import location_scale as location_scale
 from mlmed.api.mediate import mediate as mediate
 from mlmed.api.mixed import mixed as mixed

@@ -191,11 +191,8 @@ def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
 
     ``tree``: of bounded depth; ``text``: the expression, for messages.
 
-    Raises
-    ------
-    FormulaError
-        A number is complex, beyond ``MAX_NUMBER`` or ``MAX_INTEGER``, or cannot be computed, such as 1/0; or the
-        exponent of anything is a number beyond ``MAX_POWER``.
+    Raises ``FormulaError``: a number is complex, beyond ``MAX_NUMBER`` or ``MAX_INTEGER``, or cannot be computed,
+    such as 1/0; or the exponent of anything is a number beyond ``MAX_POWER``.
 
     Examples
     --------

@@ -251,10 +251,7 @@ def formula_of(text: str) -> Formula:
 
     Nothing else in this package makes a ``Formula``, so that nothing reaches formulaic unseen.
 
-    Raises
-    ------
-    FormulaError
-        It cannot be read, or has what formulas do not have.
+    Raises ``FormulaError``: it cannot be read, or has what formulas do not have.
     """
     refuse_explosion(text, text)
     try:
@@ -282,10 +279,7 @@ def _terms(text: str, whole: str) -> list[Term]:
 def formula_variables(text: str) -> frozenset[str]:
     """Columns that one side of a formula reads.
 
-    Raises
-    ------
-    FormulaError
-        If it cannot be read or calls an unknown function.
+    Raises ``FormulaError``: if it cannot be read or calls an unknown function.
 
     Examples
     --------

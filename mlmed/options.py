@@ -42,6 +42,7 @@ __all__ = [
     "RESIDUALS",
     "ROBUST_KINDS",
     "ROW_KINDS",
+    "SCALE_INTERVALS",
     "SENSITIVE",
     "SENSITIVITY_FORMULAS",
     "SENSITIVITY_INTERVALS",
@@ -141,6 +142,8 @@ PiecewiseInterval = Literal["delta", "monte-carlo", "product", "bootstrap"]
 PIECEWISE_INTERVALS: tuple[str, ...] = get_args(PiecewiseInterval)
 CausalInterval = Literal["delta", "monte-carlo", "bootstrap"]
 CAUSAL_INTERVALS: tuple[str, ...] = get_args(CausalInterval)
+ScaleInterval = Literal["delta", "monte-carlo"]
+SCALE_INTERVALS: tuple[str, ...] = get_args(ScaleInterval)
 SensitivityInterval = Literal["delta", "monte-carlo"]
 SENSITIVITY_INTERVALS: tuple[str, ...] = get_args(SensitivityInterval)
 #: How the ends of an interval are made of draws, and what a bootstrap draws again.

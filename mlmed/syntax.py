@@ -124,10 +124,8 @@ def check_size(text: str, instead: str = "make the inner part a column before th
 
     ``text``: the formula, or an expression; ``instead``: what is to be done about brackets.
 
-    Raises
-    ------
-    FormulaError
-        It has more than ``MAX_CHARACTERS`` letters, or more than ``MAX_NESTED`` brackets are open at one place.
+    Raises ``FormulaError``: it has more than ``MAX_CHARACTERS`` letters, or more than ``MAX_NESTED`` brackets are
+    open at one place.
     """
     if len(text) > MAX_CHARACTERS:
         raise FormulaError(
@@ -187,10 +185,8 @@ def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -
     ``expression``: in Python's syntax; ``text``, ``instead``: how it is called in messages, and what they say is to
     be done.
 
-    Raises
-    ------
-    FormulaError
-        It is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or ``MAX_DEPTH``.
+    Raises ``FormulaError``: it is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or
+    ``MAX_DEPTH``.
     """
     asked = shown(text or display_name(expression[:MAX_EXPRESSION]))
     if len(expression) > MAX_EXPRESSION:

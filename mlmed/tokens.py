@@ -48,11 +48,8 @@ def said_by_formulaic(error: Exception, text: str) -> str:
 def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
     """Tokens of a part of a formula, each of which formulas may have; nothing is evaluated.
 
-    Raises
-    ------
-    FormulaError
-        It names the whole: the part cannot be read, is too long or too deep, or has an expression that is more than
-        columns, numbers and listed functions (``mlmed.syntax``).
+    Raises ``FormulaError``: it names the whole: the part cannot be read, is too long or too deep, or has an
+    expression that is more than columns, numbers and listed functions (``mlmed.syntax``).
     """
     try:
         found = tuple(tokenize(text))
@@ -121,10 +118,7 @@ def refuse_squares(text: str, whole: str) -> None:
     A power of a sum stays what it is: the interactions of its terms up to that order. A number times a factor
     (``2:x``) would be a column of another unit under the name of the factor.
 
-    Raises
-    ------
-    FormulaError
-        If a factor is multiplied by itself or by a number, or the text cannot be read.
+    Raises ``FormulaError``: if a factor is multiplied by itself or by a number, or the text cannot be read.
     """
     for node in _products(_tree(text, whole)):
         if node.operator.symbol in _PRODUCTS and any(_is_scale(operand) for operand in node.args):
@@ -156,10 +150,7 @@ def refuse_explosion(text: str, whole: str) -> int:
 
     They are counted, not made.
 
-    Raises
-    ------
-    FormulaError
-        Beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``; or a power is no whole number.
+    Raises ``FormulaError``: beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``; or a power is no whole number.
 
     Examples
     --------

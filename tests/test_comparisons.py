@@ -77,6 +77,7 @@ MEANT: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
     "I(age >= 'm')": lambda d: d["age"].astype(object) != "l",
     "I(k == 2)": lambda d: d["k"] == 2,
     "I(k > x)": lambda d: d["k"] > d["x"],
+    "k.between(1, 3, inclusive='left')": lambda d: (d["k"] >= 1) & (d["k"] < 3),
 }
 
 

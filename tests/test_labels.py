@@ -34,7 +34,7 @@ def _agree(first: pd.DataFrame, second: pd.DataFrame) -> None:
 
 
 @pytest.fixture(scope="module")
-def scales() -> tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]:
+def scales() -> tuple[mlmed.Results, mlmed.Results]:
     """A location-scale model with a column called ``sigma~x`` in fixed and random part, and with ``w`` instead."""
     found = []
     for name in ("sigma~x", "w"):
@@ -43,7 +43,7 @@ def scales() -> tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]:
     return found[0], found[1]
 
 
-def test_location_scale_tables(scales: tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]) -> None:
+def test_location_scale_tables(scales: tuple[mlmed.Results, mlmed.Results]) -> None:
     """The location's ``sigma~x`` is not the scale's."""
     odd, plain = scales
     for table in ("fixef", "effects", "sdcor", "varcorr", "tidy", "to_table"):
@@ -61,16 +61,16 @@ def test_location_scale_tables(scales: tuple[mlmed.LocationScaleResults, mlmed.L
     np.testing.assert_allclose(one[NUMBERS].astype(float), other[NUMBERS].astype(float), rtol=SAME, atol=SAME)
 
 
-def test_location_scale_clusters(scales: tuple[mlmed.LocationScaleResults, mlmed.LocationScaleResults]) -> None:
+def test_location_scale_clusters(scales: tuple[mlmed.Results, mlmed.Results]) -> None:
     """A random effect of the location that is called like one of the scale is a difference, not an sd."""
     odd, plain = scales
     numbers = ["estimate", "std_error", "conf_low", "conf_high"]
     np.testing.assert_allclose(odd.ranef()[numbers], plain.ranef()[numbers], rtol=SAME, atol=SAME)
     lines = []
     for fit, name in ((odd, "location(sigma~x)"), (plain, "w")):
-        axes = fit.plot.ranef(name)
-        assert "difference from the" in axes.get_ylabel()
-        lines.append(axes.lines[0].get_ydata())
+        (axes,) = fit.plot.ranef(name)
+        assert "difference from the" in " ".join(axes.get_xlabel().split())
+        lines.append(axes.lines[0].get_xdata())
     np.testing.assert_allclose(np.asarray(lines[0]), np.asarray(lines[1]), rtol=SAME, atol=SAME)
 
 

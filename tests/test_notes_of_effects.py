@@ -28,7 +28,7 @@ def data() -> pd.DataFrame:
     )
 
 
-def moved(fit: mlmed.Results | mlmed.PiecewiseResults, name: str) -> set[str]:
+def moved(fit: mlmed.Results, name: str) -> set[str]:
     """Effects whose estimate changes with the value of a moderator: which rows depend on it, by definition."""
     low, high = (fit.effects(at={name: value}).set_index("term")["estimate"] for value in (0.5, 2.0))
     return set(low.index[(low - high).abs() > 1e-9])

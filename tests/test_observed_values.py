@@ -41,7 +41,7 @@ def data() -> pd.DataFrame:
     )
 
 
-def estimates(fit: mlmed.Results | mlmed.PiecewiseResults, **options: object) -> pd.DataFrame:
+def estimates(fit: mlmed.Results, **options: object) -> pd.DataFrame:
     """Effects by term."""
     return fit.effects(**options).set_index("term")  # type: ignore[arg-type]
 
@@ -290,7 +290,7 @@ def test_steps_in_other_modes(scale: pd.DataFrame) -> None:
     """Two regressions, and the curve of a location-scale model."""
     paths = mlmed.piecewise("m ~ x*I(k == 2) + (1 | id)", OUTCOME.format("x"), scale, treatment="x")
     spread = mlmed.location_scale("m ~ x + I(k == 2) + (1 | id)", "~ x", scale)
-    for ask in (lambda: paths.effects(at={"k": 9}), lambda: spread.plot_prediction("x", at={"k": 9})):
+    for ask in (lambda: paths.effects(at={"k": 9}), lambda: spread.plot.prediction("x", at={"k": 9})):
         with pytest.raises(EffectError, match="at gives k the value 9, but k has 0, 1, 2 and 3"):
             ask()
 

@@ -18,6 +18,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import MlmedError, MlmedWarning
+from mlmed.fit.lmm import LmmFit
 from mlmed.simulate import BPGTruth
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.dense import simulated
@@ -111,10 +112,14 @@ def without_numbers(text: str) -> str:
 
 def tables_of(fit: Any) -> dict[str, pd.DataFrame]:
     """What has numbers and notes, by name."""
-    found = {"effects": fit.effects()} if hasattr(fit, "effects") else {"tidy": fit.tidy()}
-    if isinstance(fit, mlmed.Results):
-        found |= {"tidy": fit.tidy(), "varcorr": fit.varcorr(), "robust": fit.tidy(vcov="CR2")}
-        found |= {"joint": fit.tidy(vcov="joint"), "df": fit.tidy(ddf="satterthwaite")}
+    if not isinstance(fit, mlmed.Results):
+        return {"effects": fit.effects()}
+    found = {"tidy": fit.tidy(), "varcorr": fit.varcorr()}
+    if fit.catalogue.school != "mixed":
+        found["effects"] = fit.effects()
+    if isinstance(fit.fit, LmmFit):
+        found |= {"robust": fit.tidy(vcov="CR2"), "joint": fit.tidy(vcov="joint")}
+        found["df"] = fit.tidy(ddf="satterthwaite")
     return found
 
 
@@ -130,10 +135,9 @@ def decisions(
             return {"refused": without_numbers(f"{type(error).__name__}: {error}"), "text": str(error)}, {}
         tables = tables_of(fit)
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
-    if isinstance(fit, mlmed.Results | mlmed.LocationScaleResults):
-        found |= {"certified": fit.converged, "singular": fit.is_singular}
     if isinstance(fit, mlmed.Results):
-        found["rank"] = fit.fit.optimum.rank
+        found |= {"certified": fit.converged, "singular": fit.is_singular}
+        found["rank"] = getattr(fit.fit.optimum, "rank", None)
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

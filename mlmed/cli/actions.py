@@ -40,7 +40,7 @@ ASKED: dict[str, tuple[str, ...]] = {
     "piecewise": ("interval", "vcov", "order", "n", "strata", "ends", "seed", "jobs"),
     "causal": ("interval", "of", "n", "ends", "seed", "jobs"),
     "mixed": ("vcov", "ddf"),
-    "location-scale": (),
+    "location-scale": ("interval", "n", "seed"),
 }
 
 
@@ -168,7 +168,7 @@ def compared(options: argparse.Namespace) -> str:
     """``mlmed compare``: the same two equations by every method that the design allows."""
     found = mlmed.compare(*_every_fit(options), level=options.level)
     if options.plot is not None:
-        save_picture(found.plot(), options.plot)
+        save_picture(found.plot()[0], options.plot)
     return str(found) if options.format == "text" else _rows(found.long, "csv")
 
 

@@ -224,7 +224,7 @@ def write(text: str, out: Path | None) -> None:
 
 
 def _check_picture(path: Path) -> None:
-    from mlmed.report.labels import pyplot
+    from mlmed.report.plots.axes import pyplot
 
     known = pyplot().Figure().canvas.get_supported_filetypes().keys() - {"pgf"}  # which runs LaTeX
     if (kind := _kind(path)) not in known:
@@ -238,7 +238,7 @@ def _kind(path: Path) -> str:
     return path.suffix.removeprefix(".").lower() or "png"
 
 
-def save_picture(figure: Any, path: Path) -> None:
-    """Write a figure of matplotlib; the extension of the file is its format."""
+def save_picture(axes: Any, path: Path) -> None:
+    """Write the figure of axes of matplotlib; the extension of the file is its format."""
     with replacing(path) as file:
-        figure.savefig(file, format=_kind(path))
+        axes.figure.savefig(file, format=_kind(path))

@@ -19,6 +19,7 @@ from mlmed.options import (
     PIECEWISE_INTERVALS,
     RESAMPLED,
     RESIDUALS,
+    SCALE_INTERVALS,
     STRUCTURES,
     VCOV_NAMES,
 )
@@ -33,7 +34,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "causal": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "mixed": ("fixef", "varcorr", "residual", "sdcor"),
-    "location-scale": ("fixef", "scale_effects", "sdcor", "varcorr"),
+    "location-scale": ("fixef", "varcorr", "sdcor", "effects"),
 }
 
 
@@ -72,6 +73,9 @@ def _add_location_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--location", required=True, metavar="FORMULA", help='e.g. "y ~ x + (1 |c| id)"')
     parser.add_argument("--scale", required=True, metavar="FORMULA", help='of the log residual sd: "~ x + (1 |c| id)"')
     parser.add_argument("--nodes", type=int, help="of the quadrature, per scale random effect (default: chosen)")
+    parser.add_argument("--interval", choices=SCALE_INTERVALS, help="of the effects (default delta)")
+    parser.add_argument("-n", type=int, metavar="N", help="draws")
+    parser.add_argument("--seed", type=int, help="required where numbers are drawn")
     _add_printing(parser, "location-scale", FORMATS_BUT_STATA)
 
 

@@ -49,11 +49,8 @@ def refuse_other_kinds(source: Formula, table: Columns, where: str) -> None:
     pandas answers them with False everywhere and without a word, so a predictor or a response would be another than
     meant.
 
-    Raises
-    ------
-    FormulaError
-        A plain column is compared with a literal that is none of its levels, or of another kind, or with a column of
-        another kind; or its levels have no order and are asked for one.
+    Raises ``FormulaError``: a plain column is compared with a literal that is none of its levels, or of another kind,
+    or with a column of another kind; or its levels have no order and are asked for one.
     """
     for text in expressions_in(source):
         for key, operands in reading_of(text).compared:
@@ -196,10 +193,7 @@ def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
 def refuse_levels(encoding: Encoding, where: str) -> None:
     """Formulaic drops a factor with a single level silently, and a level that begins with two underscores.
 
-    Raises
-    ------
-    DataError
-        If there is one.
+    Raises ``DataError``: if there is one.
     """
     for expression, levels in encoding.levels.items():
         if len(levels) < 2:

@@ -86,11 +86,8 @@ def read_delimited(
     spellings : dict
         Columns that became numbers although some texts in them are different and the same number.
 
-    Raises
-    ------
-    DataError
-        The bytes are not of that encoding, a line has more or fewer fields than the header, a name is there twice, or a
-        column in ``as_text`` is unknown.
+    Raises ``DataError``: the bytes are not of that encoding, a line has more or fewer fields than the header, a name
+    is there twice, or a column in ``as_text`` is unknown.
     """
     packed = file.read_bytes()
     raw = gzip.decompress(packed) if file.name.lower().endswith(".gz") else packed
@@ -251,10 +248,8 @@ def checked_header(content: str, separator: str, file: Path, *, skipped: int = 0
     ``content``: the text; ``separator``: what stands between two fields; ``file``: for messages; ``skipped``: lines
     of the file before the text.
 
-    Raises
-    ------
-    DataError
-        A name is there twice, or a line has more fields than the header (empty ones at its end apart) or fewer.
+    Raises ``DataError``: a name is there twice, or a line has more fields than the header (empty ones at its end
+    apart) or fewer.
     """
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     try:

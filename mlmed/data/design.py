@@ -79,12 +79,8 @@ class _Columns:
 def build_design(spec: ModelSpec, data: Any) -> Design:
     """Read the table once and encode every equation on its own complete rows.
 
-    Raises
-    ------
-    DataError
-        Unknown or non-numeric columns, infinite or all-missing values, constant columns, fewer than two clusters.
-    FormulaError
-        If a formula cannot be evaluated on the data.
+    Raises ``DataError``: unknown or non-numeric columns, infinite or all-missing values, constant columns, fewer than
+    two clusters; ``FormulaError``: if a formula cannot be evaluated on the data.
     """
     table = _usual_columns(spec.equations, data, spec.group)
     codes, clusters = cluster_codes(table, spec.group)
@@ -233,10 +229,8 @@ class PlainDesign(Compact):
 def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str] = ()) -> pd.DataFrame:
     """The columns of several equations, and those in ``keep`` as they are, with a fresh index.
 
-    Raises
-    ------
-    DataError
-        Unknown columns, no rows, values that are infinite or of unusual size, two things that would be printed alike.
+    Raises ``DataError``: unknown columns, no rows, values that are infinite or of unusual size, two things that would
+    be printed alike.
     """
     equations = tuple(equations)
     refuse_alike((equation, ()) for equation in equations)
@@ -264,10 +258,8 @@ def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = Fals
     ``equation``: its random terms are left out; ``table``: from ``read_columns``, complete rows only; ``binary``:
     whether a response with two levels that are not numbers may be coded as 0 and 1.
 
-    Raises
-    ------
-    DataError, FormulaError
-        A response that is not numeric, predictors that cannot be used, formulas that cannot be evaluated.
+    Raises ``DataError``, ``FormulaError``: a response that is not numeric, predictors that cannot be used, formulas
+    that cannot be evaluated.
     """
     encodable = to_encodable(table[[name for name in table.columns if name in equation.variables]])
     memory = Memory.of(encodable)
@@ -311,12 +303,8 @@ def encode_each(
     ``PlainDesign.table`` of the rows; ``cases``: variable -> value in every row; variables that the equation does not
     use are skipped. A factor takes one of its levels.
 
-    Raises
-    ------
-    DataError
-        A factor has no such level, or a number is needed.
-    FormulaError
-        A formula cannot be evaluated there.
+    Raises ``DataError``: a factor has no such level, or a number is needed; ``FormulaError``: a formula cannot be
+    evaluated there.
     """
     n = len(table)
     rows = pd.concat([_with_values(layout, table, values) for values in cases], ignore_index=True)

@@ -70,13 +70,9 @@ def encode(
 ) -> tuple[Array, Encoding]:
     """Turn a right-hand side into numbers, (n, columns), and the encoding that repeats it on new data.
 
-    Raises
-    ------
-    FormulaError
-        If the formula cannot be evaluated, it yields values that are not finite, a factor has a level that it
-        did not have when it was learned, or a column is compared with what none of its values can be.
-    DataError
-        If a factor has a single level when it is learned.
+    Raises ``FormulaError``: if the formula cannot be evaluated, it yields values that are not finite, a factor has a
+    level that it did not have when it was learned, or a column is compared with what none of its values can be;
+    ``DataError``: if a factor has a single level when it is learned.
     """
     memory = _memory(table)
     columns, encoding = encode_columns(text, memory, where=where, finite=finite, sparse=False)
@@ -180,10 +176,8 @@ def learn_equation(
     ``equation``: what was asked; ``memory``: its complete rows; ``random``: whether the random terms are encoded;
     ``sparse``: whether columns that are mostly zero come without their zeros.
 
-    Raises
-    ------
-    DataError, FormulaError
-        As ``encode``; or a predictor cannot be used, takes its value in a row from other rows, or is there twice.
+    Raises ``DataError``, ``FormulaError``: as ``encode``; or a predictor cannot be used, takes its value in a row
+    from other rows, or is there twice.
     """
     check_predictors(equation, memory.columns)
     numbers, encodings = _learned(equation, memory, random=random, sparse=sparse)

@@ -56,10 +56,7 @@ class Tree:
 def tree_of(expression: str) -> Tree:
     """The checked tree of an expression.
 
-    Raises
-    ------
-    FormulaError
-        It is more than formulas may have (``mlmed.syntax``).
+    Raises ``FormulaError``: it is more than formulas may have (``mlmed.syntax``).
     """
     tree = check_expression(expression)
     return Tree(expression, tree.body, numbers_of(tree, display_name(expression)))

@@ -156,12 +156,8 @@ def _product(column: TermColumn, encoding: Encoding, known: Known) -> nw.Expr:
 def _piece(piece: Piece, encoding: Encoding, known: Known) -> Any:
     """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``, or what a coding makes of the levels of a column.
 
-    Raises
-    ------
-    UntranslatedError
-        If it uses a function that engines do not compute as NumPy does.
-    FormulaError
-        If it has to know the rows, as splines do.
+    Raises ``UntranslatedError``: if it uses a function that engines do not compute as NumPy does; ``FormulaError``:
+    if it has to know the rows, as splines do.
     """
     side = _Engine(known, piece.factor)
     value = evaluate(tree_of(piece.factor), side)
@@ -182,11 +178,8 @@ def _indicator(column: Any, level: Any) -> Any:
 def is_translated(encoding: Encoding, known: Known) -> bool:
     """Whether an engine computes every column; otherwise its rows have to be fetched.
 
-    Raises
-    ------
-    FormulaError
-        A column can neither be written for an engine nor computed from some of its rows at a time: a function has to
-        know all rows, or levels are computed.
+    Raises ``FormulaError``: a column can neither be written for an engine nor computed from some of its rows at a
+    time: a function has to know all rows, or levels are computed.
     """
     found = True
     for piece in {piece.factor: piece for column in encoding.columns for piece in column.pieces}.values():

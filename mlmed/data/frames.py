@@ -36,10 +36,8 @@ ERRORS = {
 def engine_rows() -> Iterator[None]:
     """Where rows are asked of an engine, which only then says what it cannot do.
 
-    Raises
-    ------
-    DataError
-        The engine gave up: its connection is closed, a table or file is gone, a value is not of its type.
+    Raises ``DataError``: the engine gave up: its connection is closed, a table or file is gone, a value is not of its
+    type.
     """
     try:
         yield

@@ -73,10 +73,7 @@ class Grams(Compact):
     def products(self) -> Array:
         """All sums as an array, (P, K * (K + 1) / 2, J).
 
-        Raises
-        ------
-        DataError
-            If it would not fit.
+        Raises ``DataError``: if it would not fit.
         """
         if isinstance(self.sums, np.ndarray):
             return self.sums
@@ -216,10 +213,7 @@ def product_roots(grams: Grams) -> ClusterRoots:
 def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:
     """Sums of products of the rows of every pattern, as in ``Grams``; sparse if a column of the design is.
 
-    Raises
-    ------
-    DataError
-        If they would not fit into memory.
+    Raises ``DataError``: if they would not fit into memory.
     """
     J, K = len(design.clusters), len(design.values)
     parts = [_part(design, pattern, shift, scale) for pattern in patterns]
@@ -333,10 +327,7 @@ def unpacked(packed: Array) -> Array:
 def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
     """Grams that were made before, if they were made for these equations.
 
-    Raises
-    ------
-    DataError
-        If the equations differ in more than the labels of their random terms.
+    Raises ``DataError``: if the equations differ in more than the labels of their random terms.
     """
 
     def essence(equation: Equation) -> tuple[Any, ...]:
@@ -443,10 +434,7 @@ def _refuse_means(grams: Grams) -> None:
 def add_grams(left: Grams, right: Grams) -> Grams:
     """Grams of the rows of both; clusters may overlap.
 
-    Raises
-    ------
-    DataError
-        If they were made for other equations, or a factor has other levels.
+    Raises ``DataError``: if they were made for other equations, or a factor has other levels.
     """
     if not isinstance(right, Grams):
         raise DataError(f"Grams can be added to Grams; found {type(right).__name__}")

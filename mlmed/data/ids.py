@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
 from typing import Any
@@ -31,11 +31,8 @@ def cluster_codes(
     labels : Index of length J
         Id of each cluster; a MultiIndex for several columns.
 
-    Raises
-    ------
-    DataError
-        If ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size at which different
-        ids are one float.
+    Raises ``DataError``: if ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size
+    at which different ids are one float.
     """
     parts = [_factorize(table[name], name) for name in group]
     for _, labels in parts:
@@ -94,10 +91,7 @@ WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
 def refuse_mixed(column: pd.Series) -> None:
     """Refuse ids of several kinds: pandas reads a long file in pieces, of which some hold 1 and some "1".
 
-    Raises
-    ------
-    DataError
-        Numbers beside text, or truth values, dates or anything else of another type.
+    Raises ``DataError``: numbers beside text, or truth values, dates or anything else of another type.
     """
     known = _free_values(column)
     types = dict.fromkeys(map(type, known))
@@ -132,7 +126,7 @@ def _kind(found: type) -> str:
 
 def refuse_spellings(ids: pd.Index) -> None:
     """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats."""
-    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
+    if not _may_be_text(ids):
         return
     texts = pd.Series([value for value in ids if isinstance(value, str)], dtype=object)
     whole = texts[texts.str.fullmatch(WHOLE).astype(bool)]
@@ -151,10 +145,7 @@ def refuse_spellings(ids: pd.Index) -> None:
 def refuse_rounded(column: pd.Series) -> None:
     """Refuse floating-point ids so large that neighbouring whole numbers are one float, and infinite ones.
 
-    Raises
-    ------
-    DataError
-        An id of 2^53 and more in double precision (2^24 in single precision), or an infinite one.
+    Raises ``DataError``: an id of 2^53 and more in double precision (2^24 in single precision), or an infinite one.
     """
     values, bits = _floats(column)
     large = np.unique(values[np.abs(values) >= 2.0**bits])
@@ -196,34 +187,36 @@ def whole_number(text: str) -> int | None:
 
 def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
     """Two ids that differ only in blanks around them, in zeros in front, or as number and text; or None."""
-    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
-        return None
-    seen: dict[str, Any] = {}
-    for value in ids:
+
+    def bare(value: Any) -> str | None:
         if isinstance(value, str):
             number = whole_number(value)
-            key = value.strip() if number is None else str(number)
-        elif isinstance(value, int | np.integer) and not isinstance(value, bool):
-            key = str(value)
-        else:
-            continue
-        first = seen.setdefault(key, value)
-        if isinstance(first, str) != isinstance(value, str) or first != value:
-            return first, value
-    return None
+            return value.strip() if number is None else str(number)
+        return str(value) if isinstance(value, int | np.integer) and not isinstance(value, bool) else None
+
+    return _twins(ids, bare) if _may_be_text(ids) else None
 
 
 def case_twins(ids: pd.Index) -> tuple[str, str] | None:
     """Two ids that differ only in upper and lower case; or None."""
-    if not pd.api.types.is_object_dtype(ids.dtype) and not pd.api.types.is_string_dtype(ids.dtype):
-        return None
-    texts = [value for value in ids if isinstance(value, str)]
+    texts = [value for value in ids if isinstance(value, str)] if _may_be_text(ids) else []
     if len(set(map(str.casefold, texts))) == len(texts):  # nearly always, and quickly seen of a million ids
         return None
-    seen: dict[str, str] = {}
-    for value in texts:
-        if (first := seen.setdefault(value.casefold(), value)) != value:
-            return first, value
+    return _twins(texts, str.casefold)
+
+
+def _may_be_text(ids: pd.Index) -> bool:
+    return pd.api.types.is_object_dtype(ids.dtype) or pd.api.types.is_string_dtype(ids.dtype)
+
+
+def _twins(values: Iterable[Any], bare: Callable[[Any], str | None]) -> tuple[Any, Any] | None:
+    """The first two different values of which the same is left; nothing is left of those that are not compared."""
+    seen: dict[str, Any] = {}
+    for value in values:
+        if (key := bare(value)) is not None:
+            first = seen.setdefault(key, value)
+            if isinstance(first, str) != isinstance(value, str) or first != value:
+                return first, value
     return None
 
 
@@ -305,24 +298,15 @@ def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: b
 
 
 def _alike(ids: pd.Index) -> str:
-    pair = lookalikes(ids)
-    if pair is None:
-        return _alike_but_for_case(ids)
-    return (
-        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in blanks, leading zeros or type, and "
-        "are two clusters; if they are one, write them alike (.str.strip(), .str.lstrip('0')), or make the column "
-        "numbers"
-    )
-
-
-def _alike_but_for_case(ids: pd.Index) -> str:
-    """Persons A and a may be two, as 007 and 7 may; where files were joined they often are one."""
-    pair = case_twins(ids)
-    if pair is None:
+    if pair := lookalikes(ids):
+        only, cure = "blanks, leading zeros or type", "(.str.strip(), .str.lstrip('0')), or make the column numbers"
+    elif pair := case_twins(ids):  # persons A and a may be two, as 007 and 7 may; where files were joined often one
+        only, cure = "upper and lower case", "(.str.lower())"
+    else:
         return ""
     return (
-        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in upper and lower case, and are two "
-        "clusters; if they are one, write them alike (.str.lower())"
+        f"the ids {pair[0]!r} and {pair[1]!r} in column {ids.name!r} differ only in {only}, and are two clusters; if "
+        f"they are one, write them alike {cure}"
     )
 
 

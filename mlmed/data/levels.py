@@ -111,10 +111,7 @@ def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
 def check_design(roles: Roles, levels: Mapping[str, int]) -> str:
     """The design, ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``: levels of treatment, mediator and outcome.
 
-    Raises
-    ------
-    DataError
-        Nothing is nested, or a variable of the rows is to cause or predict one of the clusters.
+    Raises ``DataError``: nothing is nested, or a variable of the rows is to cause or predict one of the clusters.
     """
     x, m, y = roles.treatment, roles.mediator, roles.outcome
     of_m, of_y = (min(levels[name] for name in roles.columns[role]) for role in (m, y))

@@ -178,9 +178,9 @@ def as_count(condition: nw.Expr) -> nw.Expr:
     return flag(condition).sum()
 
 
-def flag(condition: nw.Expr) -> nw.Expr:
-    """Whether something holds, as a number."""
-    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0))
+def flag(condition: nw.Expr, number: int = 1) -> nw.Expr:
+    """A number where something holds, and 0 elsewhere."""
+    return nw.when(condition).then(nw.lit(number)).otherwise(nw.lit(0))
 
 
 def count_rows(

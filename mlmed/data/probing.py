@@ -56,10 +56,7 @@ def columns_at(layout: EquationLayout, table: pd.DataFrame, *, skip: str = "") -
     ``layout``: of the fitted equation; ``table``: its variables as formulaic sees them. A variable with two values is
     interpolated between them; ``skip``: a variable that is not interpolated.
 
-    Raises
-    ------
-    FormulaError
-        A formula cannot be evaluated there.
+    Raises ``FormulaError``: a formula cannot be evaluated there.
     """
     rows, owner, weight = spread_rows(layout, table, skip=skip)
     where = f"equation {layout.name}"
@@ -226,12 +223,8 @@ def encode_as_fitted(
     ``between``: whether rows hold means: a transformed variable that has two values is then interpolated between
     them.
 
-    Raises
-    ------
-    DataError
-        A column has another type than in the fit, a level that was not there, or a value beyond the ends of a spline.
-    FormulaError
-        If a formula cannot be evaluated on the new rows.
+    Raises ``DataError``: a column has another type than in the fit, a level that was not there, or a value beyond the
+    ends of a spline; ``FormulaError``: if a formula cannot be evaluated on the new rows.
     """
     encodable = to_encodable(as_fitted(equation, table, wanted))
     if not between:
@@ -268,10 +261,7 @@ def _beyond_spline(encoding: Encoding, error: FormulaError) -> str:
 def known_clusters(clusters: pd.Index, labels: pd.Index) -> NDArray[np.intp]:
     """Position of new cluster ids among those of the fit, (n,); -1 where they are new.
 
-    Raises
-    ------
-    DataError
-        No id is known, and the new ones are of another type, such as text for numbers.
+    Raises ``DataError``: no id is known, and the new ones are of another type, such as text for numbers.
     """
     if not len(labels):
         return np.empty(0, dtype=np.intp)

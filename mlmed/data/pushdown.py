@@ -50,6 +50,7 @@ from mlmed.limits import LARGEST
 from mlmed.names import safe_name
 from mlmed.system.model import ModelSpec
 
+Array = NDArray[np.float64]
 #: Columns of a query that is written out.
 MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
@@ -60,12 +61,8 @@ _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
     """Cross-products by cluster, summed where the rows are.
 
-    Raises
-    ------
-    DataError
-        Unknown or non-numeric columns, infinite or constant values, fewer than two clusters.
-    FormulaError
-        If a term cannot be translated; it is named, with what to do.
+    Raises ``DataError``: unknown or non-numeric columns, infinite or constant values, fewer than two clusters;
+    ``FormulaError``: if a term cannot be translated; it is named, with what to do.
     """
     frame = safe_frame(spec, frame)
     learned = learn_equations(spec, frame, most=MOST_TEXTS if streams(frame) else MOST_LEVELS)
@@ -99,18 +96,26 @@ def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
         refuse_odd_cells(table[safe], name)
     table = table.sort_values([*group, _PATTERN], kind="stable").reset_index(drop=True)
     refuse_infinite_ids(table, spec.group)
-    codes, clusters = cluster_codes(table, tuple(group))
-    clusters = clusters.set_names(list(spec.group))
-    keys = np.unique(table[_PATTERN].to_numpy(dtype=np.int64))
     R, K = len(spec.equations), len(plan.layout.columns)
+    keys, pattern = np.unique(table[_PATTERN].to_numpy(dtype=np.int64), return_inverse=True)
     patterns = tuple(tuple(bool(key >> r & 1) for r in range(R)) for key in keys)
-    products = np.zeros((len(keys), K * (K + 1) // 2, len(clusters)))
-    pattern = np.searchsorted(keys, table[_PATTERN].to_numpy(dtype=np.int64))
-    products[pattern, 0, codes] = table[_COUNT].to_numpy(dtype=np.float64)
-    for p in range(1, products.shape[1]):
-        products[pattern, p, codes] = table[f"{_PRODUCT}{p}"].to_numpy(dtype=np.float64)
-    total = round(float(products[:, 0].sum()))
-    return Grams(replace(plan.layout, total=total), plan.shift, plan.scale, patterns, products, clusters)
+    names = [_COUNT, *(f"{_PRODUCT}{p}" for p in range(1, K * (K + 1) // 2))]
+    products, clusters = unstacked(table, group, pattern, names)
+    layout = replace(plan.layout, total=round(float(products[:, 0].sum())))
+    return Grams(layout, plan.shift, plan.scale, patterns, products, clusters.set_names(list(spec.group)))
+
+
+def unstacked(
+    table: pd.DataFrame, group: Sequence[str], pattern: NDArray[np.intp], names: Sequence[str]
+) -> tuple[Array, pd.Index]:
+    """Sums in a table, a row for each cluster and pattern (a number), as in ``Grams``, and the clusters."""
+    codes, clusters = cluster_codes(table, tuple(group))
+    products = np.zeros((int(pattern.max()) + 1, len(names), len(clusters)))
+    if len(np.unique(pattern * len(clusters) + codes)) < len(table):
+        raise DataError("a cluster is there twice")
+    for p, name in enumerate(names):
+        products[pattern, p, codes] = table[name].to_numpy(dtype=np.float64)
+    return products, clusters
 
 
 def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
@@ -147,7 +152,7 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     wide = frame.with_columns(**flags).filter(nw.any_horizontal(*map(nw.col, flags), ignore_nulls=False))
     pattern = nw.lit(0)
     for r, known in enumerate(flags):
-        pattern = pattern + flag(nw.col(known)) * (1 << r)
+        pattern = pattern + flag(nw.col(known), 1 << r)
     columns = {}
     for k, expression in enumerate(plan.columns, start=1):
         standard = (expression - float(plan.shift[k])) / float(plan.scale[k])
@@ -174,7 +179,6 @@ def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = No
     return wide.group_by(*group, _PATTERN).agg(nw.len().alias(_COUNT), *sums)
 
 
-Array = NDArray[np.float64]
 Pattern = tuple[bool, ...]
 Units = tuple[Array, Array, frozenset[int]]
 
@@ -194,10 +198,7 @@ def streams(frame: nw.LazyFrame[Any]) -> bool:
 def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
     """Whether rows are fetched: there are many columns, or some that the engine does not compute, and it gives rows.
 
-    Raises
-    ------
-    FormulaError
-        A column cannot be computed from some of the rows at a time either.
+    Raises ``FormulaError``: a column cannot be computed from some of the rows at a time either.
     """
     many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
     translated = [is_translated(part, own.known) for own in learned for part in own.parts]
@@ -314,10 +315,7 @@ def _as_sparse(column: Column) -> SparseColumn:
 def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...]) -> Grams:
     """Cross-products by cluster, from batches of rows; units come from the first rows.
 
-    Raises
-    ------
-    DataError, FormulaError
-        As ``pushed_grams``.
+    Raises ``DataError``, ``FormulaError``: as ``pushed_grams``.
     """
     usable = frame.filter(nw.any_horizontal(*complete_rows(spec, frame), ignore_nulls=False))
     reading = _Reading(spec, learned, laid_out(spec, learned)[0], _clusters(spec, usable))

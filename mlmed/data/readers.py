@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -186,10 +187,8 @@ def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
 def file_status(path: str | os.PathLike[str]) -> os.stat_result | None:
     """What is at a path; None if nothing is.
 
-    Raises
-    ------
-    DataError
-        If the system does not tell: the name is too long or no name, or a folder must not be looked into.
+    Raises ``DataError``: if the system does not tell: the name is too long or no name, or a folder must not be looked
+    into.
     """
     try:
         return os.stat(path)
@@ -249,19 +248,11 @@ def _need(package: str, suffix: str) -> ModuleType:
         ) from error
 
 
-def _read_text(file: Path, separator: str, options: ReadOptions) -> _Read:
+def _read_text(file: Path, options: ReadOptions, *, separator: str = ",") -> _Read:
     table, spellings = read_delimited(
         file, separator, encoding=options.encoding, missing=options.missing, as_text=options.as_text
     )
     return _Read(table, spellings=spellings)
-
-
-def _read_csv(file: Path, options: ReadOptions) -> _Read:
-    return _read_text(file, ",", options)
-
-
-def _read_tsv(file: Path, options: ReadOptions) -> _Read:
-    return _read_text(file, "\t", options)
 
 
 def _read_stata(file: Path, options: ReadOptions) -> _Read:
@@ -332,9 +323,9 @@ def _read_parquet(file: Path, options: ReadOptions) -> _Read:
 _DELIMITED = (".csv", ".csv.gz", ".tsv")
 _WITH_LABELS = (".dta", ".sav")
 _READERS: dict[str, Callable[[Path, ReadOptions], _Read]] = {
-    ".csv": _read_csv,
-    ".csv.gz": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": _read_text,
+    ".csv.gz": _read_text,
+    ".tsv": partial(_read_text, separator="\t"),
     ".dta": _read_stata,
     ".sav": _read_spss,
     ".parquet": _read_parquet,
@@ -359,10 +350,7 @@ def is_grams(source: str) -> bool:
 def open_parquet(source: str) -> Any | None:
     """Parquet file(s) as a DuckDB relation, not read yet; None if DuckDB is not installed and one file is meant.
 
-    Raises
-    ------
-    DataError
-        If no file matches, or a pattern is given and DuckDB is missing.
+    Raises ``DataError``: if no file matches, or a pattern is given and DuckDB is missing.
     """
     pattern = any(sign in source for sign in "*?[")
     try:
@@ -422,10 +410,7 @@ def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[st
     ``table``: with the codes; not modified; ``labels``: of its columns; ``codes``: columns that stay the numbers they
     are; True for all.
 
-    Raises
-    ------
-    DataError
-        A column in ``codes`` is unknown.
+    Raises ``DataError``: a column in ``codes`` is unknown.
     """
     if codes is True:
         return table, Labels({}, {})
@@ -465,10 +450,7 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
     ``relation``: the files as DuckDB reads them; ``source``: path or pattern of the files, for the schema and the
     dictionaries that DuckDB does not look at; ``names``: columns that are used.
 
-    Raises
-    ------
-    DataError
-        A file has a name twice.
+    Raises ``DataError``: a file has a name twice.
     """
     try:
         import pyarrow.parquet as pq

@@ -49,10 +49,8 @@ class Rows:
 def unit_rows(design: Design, grams: Grams) -> Rows:
     """Rows of a design with the shift and scale of Grams that were made from the same data.
 
-    Raises
-    ------
-    DataError
-        If the Grams are of another model or of other rows, or all their products would not fit into memory.
+    Raises ``DataError``: if the Grams are of another model or of other rows, or all their products would not fit into
+    memory.
     """
     P, J, known = len(grams.patterns), len(grams.clusters), grams.products  # refused before the same is made of rows
     codes, pattern = _clusters(design, grams), _patterns(design, grams)
@@ -138,10 +136,7 @@ class Derived:
 def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
     """For every equation, its columns that earlier responses go into without being such a response themselves.
 
-    Raises
-    ------
-    DataError
-        If an equation uses the response of a later one.
+    Raises ``DataError``: if an equation uses the response of a later one.
     """
     responses = [formula_variables(equation.response) for equation in layout.asked]
     places = [equation.response_at for equation in layout.equations]
@@ -235,10 +230,8 @@ class Recode:
     def apply(self, values: list[Array]) -> None:
         """Replace the derived columns in ``values``, K arrays of length N, by new arrays.
 
-        Raises
-        ------
-        FormulaError
-            If a transformation is not defined at a simulated value (the logarithm of a negative number).
+        Raises ``FormulaError``: if a transformation is not defined at a simulated value (the logarithm of a negative
+        number).
         """
         changed: dict[str, Any] = {}
         for source in self.sources:
@@ -260,10 +253,8 @@ def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recod
 
     ``data``: the table that the design was built from, needed if a column is derived.
 
-    Raises
-    ------
-    DataError
-        If a derived column cannot be rebuilt: no table, a factor made of a response, a transformed response.
+    Raises ``DataError``: if a derived column cannot be rebuilt: no table, a factor made of a response, a transformed
+    response.
     """
     derived = derived_columns(grams.layout)
     if not any(derived):

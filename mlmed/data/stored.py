@@ -24,9 +24,9 @@ from mlmed.atomic import replacing
 from mlmed.data.checks import computed_levels
 from mlmed.data.encoding import encodings_of, stand_in
 from mlmed.data.grams import Grams, unpacked
-from mlmed.data.ids import cluster_codes
 from mlmed.data.layout import Dropped, EquationLayout, Known, Layout
 from mlmed.data.predictors import called_functions, coded_variables
+from mlmed.data.pushdown import unstacked
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import Equation, formula_of, parse_equation, term_variables
 from mlmed.names import display_name
@@ -142,10 +142,7 @@ _DOCUMENT = _record(
 def read_document(raw: bytes) -> dict[str, Any]:
     """The metadata as a mapping whose keys and types are those that ``save`` writes.
 
-    Raises
-    ------
-    DataError
-        If they are not, or it is no JSON (NaN and keys that are there twice are none either).
+    Raises ``DataError``: if they are not, or it is no JSON (NaN and keys that are there twice are none either).
     """
     try:
         document = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
@@ -176,12 +173,8 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def checked_equations(document: dict[str, Any]) -> tuple[Equation, ...]:
     """The equations of a document, whose parts are found to belong to them; formulas come first.
 
-    Raises
-    ------
-    FormulaError
-        If a formula is none that may be read.
-    DataError
-        If something else does not fit to the equations.
+    Raises ``FormulaError``: if a formula is none that may be read; ``DataError``: if something else does not fit to
+    the equations.
     """
     asked = tuple(parse_equation(text, document["variables"]) for text in document["equations"])
     names = [equation.name for equation in asked]
@@ -305,11 +298,8 @@ CHUNK = 4096
 def save_grams(grams: Grams, path: str | Path) -> None:
     """Write one row per cluster and pattern to Parquet; formulas, units and levels go into its metadata.
 
-    Raises
-    ------
-    DataError
-        If pyarrow is missing, the file cannot be written, or a formula has a transformation whose state cannot be
-        stored.
+    Raises ``DataError``: if pyarrow is missing, the file cannot be written, or a formula has a transformation whose
+    state cannot be stored.
     """
     pa, pq = _arrow()
     _refuse_other_state(grams)
@@ -409,10 +399,7 @@ def _digest(document: dict[str, Any], table: Any) -> str:
 def _id_bytes(column: Any) -> bytes:
     """Ids as bytes: numbers and times as they are, texts with their lengths; the kind before.
 
-    Raises
-    ------
-    DataError
-        If they are of a kind that cannot be stored, or one is missing.
+    Raises ``DataError``: if they are of a kind that cannot be stored, or one is missing.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -443,12 +430,8 @@ def _id_bytes(column: Any) -> bytes:
 def load_grams(path: str | Path) -> Grams:
     """Read what ``save_grams`` wrote.
 
-    Raises
-    ------
-    DataError
-        If the file is missing, is no Parquet file, was not written by ``save``, or is not what it was then.
-    FormulaError
-        If a formula in it may not be read.
+    Raises ``DataError``: if the file is missing, is no Parquet file, was not written by ``save``, or is not what it
+    was then; ``FormulaError``: if a formula in it may not be read.
     """
     raw, table = _content(path)
     if raw is None:
@@ -479,9 +462,11 @@ def _grams(document: dict[str, Any], table: Any) -> Grams:
     dropped = tuple(Dropped(**values) for values in document["dropped"])
     layout = Layout(asked, tuple(document["columns"]), tuple(equations), dropped, document["total"])
     patterns = tuple(tuple(pattern) for pattern in document["patterns"])
-    products, clusters = _unstacked(table.to_pandas(), document["group"], len(patterns))
+    stored = table.to_pandas()
+    ids, names = [f"id{k}" for k in range(len(document["group"]))], list(stored.columns[len(document["group"]) + 1 :])
+    products, clusters = unstacked(stored, ids, stored[_PATTERN].to_numpy(), names)
     shift, scale = (np.array(document[name], dtype=np.float64) for name in ("shift", "scale"))
-    grams = Grams(layout, shift, scale, patterns, products, clusters)
+    grams = Grams(layout, shift, scale, patterns, products, clusters.set_names(document["group"]))
     _check_products(grams)
     return grams
 
@@ -515,19 +500,6 @@ def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
         raise DataError(f"the columns of equation {equation.name} are not those that its formula and its levels give")
     fixed_at, random_at = tuple(plain["fixed_at"]), tuple(plain["random_at"])
     return replace(made, response_at=plain["response_at"], fixed_at=fixed_at, random_at=random_at)
-
-
-def _unstacked(table: pd.DataFrame, group: list[str], patterns: int) -> tuple[Array, pd.Index]:
-    stored = tuple(f"id{k}" for k in range(len(group)))
-    codes, clusters = cluster_codes(table, stored)
-    pattern = table[_PATTERN].to_numpy()
-    if len(np.unique(pattern * len(clusters) + codes)) < len(table):
-        raise DataError("a cluster is there twice")
-    names = [f"{_PRODUCT}{p}" for p in range(table.shape[1] - len(group) - 1)]
-    products = np.zeros((patterns, len(names), len(clusters)))
-    for p, name in enumerate(names):
-        products[pattern, p, codes] = table[name].to_numpy()
-    return products, clusters.set_names(group)
 
 
 def _check_products(grams: Grams) -> None:

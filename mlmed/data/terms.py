@@ -235,10 +235,7 @@ def _products(scale: float, factors: Sequence[Sequence[tuple[str, Piece]]]) -> I
 def term_columns(encoding: Encoding, memory: Memory, *, sparse: bool = False) -> list[Column]:
     """Numbers of the columns, (n,) each; ``sparse``: those with levels without their zeros where these are most.
 
-    Raises
-    ------
-    UnknownLevelError
-        A factor has values that are none of its levels.
+    Raises ``UnknownLevelError``: a factor has values that are none of its levels.
     """
     factors = {factor.expr: factor for term in encoding.formula for factor in term.factors if not _is_number(factor)}
     values = {text: _known(_evaluated(factor, memory)) for text, factor in factors.items()}

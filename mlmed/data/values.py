@@ -26,11 +26,8 @@ MOST_BITS = 1024
 def refuse_odd_cells(column: pd.Series, name: str) -> None:
     """Refuse a column, called ``name``, with cells that nothing can be done with.
 
-    Raises
-    ------
-    DataError
-        Cells hold several values (lists, dicts, arrays, tables), half a character (a lone surrogate), a signaling NaN,
-        or a whole number that no float can hold. The first of them is shown.
+    Raises ``DataError``: cells hold several values (lists, dicts, arrays, tables), half a character (a lone
+    surrogate), a signaling NaN, or a whole number that no float can hold. The first of them is shown.
     """
     kind = column.dtype
     if isinstance(kind, pd.ArrowDtype) and _is_nested(kind):

@@ -17,6 +17,7 @@ from mlmed.options import ORDERS, check_level, one_of
 
 __all__ = [
     "COLUMNS",
+    "ON_OTHER_SCALES",
     "Kind",
     "Quantity",
     "delta_table",
@@ -30,7 +31,7 @@ Array = NDArray[np.float64]
 #: of freedom of t: infinite where the reference is normal, NaN where it is neither (quantiles of draws, products).
 COLUMNS = ("term", "estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high", "note")
 #: Kinds whose intervals are made on another scale: their errors are first-order, and their own note says all.
-ON_OTHER_SCALES = ("sd", "correlation")
+ON_OTHER_SCALES = ("sd", "correlation", "factor")
 #: Why ``order="unbiased"`` may have no answer.
 NEGATIVE = (
     "the unbiased (Goodman) variance is negative, as happens where the paths are small beside their standard errors; "
@@ -93,18 +94,19 @@ def wald_table(
     """The tidy table of estimates and their standard errors: tests and intervals, each on the scale of its kind.
 
     Variances and standard deviations have intervals on the log scale, ``estimate * exp(+- z se / estimate)``, as Stata
-    prints them, and no test; correlations both by Fisher's z. Everything else is normal, or t with ``df`` (n,) degrees
-    of freedom; where these are NaN there is neither test nor interval.
+    prints them, and no test; factors the same with a test of 1; correlations both by Fisher's z. Everything else is
+    normal, or t with ``df`` (n,) degrees of freedom; where these are NaN there is neither test nor interval.
     """
     level = check_level(level)
     of = np.asarray([""] * len(estimates) if kinds is None else kinds, dtype=object)
-    log, fisher = np.isin(of, ("variance", "sd")), of == "correlation"
+    log, fisher, ratio = np.isin(of, ("variance", "sd", "factor")), of == "correlation", of == "factor"
     free = np.full(len(estimates), np.inf) if df is None else df
     z = _quantile(free, 0.5 + level / 2.0)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an interval may reach to infinity
         inner = np.where(fisher, estimates, 0.0)
-        centre, spread = np.where(fisher, np.arctanh(inner), estimates), std_errors / (1.0 - inner**2)
-        usable = np.isfinite(spread) & (spread > 0.0) & ~log
+        centre = np.where(fisher, np.arctanh(inner), np.where(ratio, np.log(estimates), estimates))
+        spread = std_errors / np.where(ratio, estimates, 1.0 - inner**2)
+        usable = np.isfinite(spread) & (spread > 0.0) & (ratio | ~log)
         statistic = np.divide(centre, spread, out=np.full(len(estimates), np.nan), where=usable)
         factor = np.exp(np.where(log & (std_errors > 0.0) & (estimates > 0.0), z * std_errors / estimates, np.nan))
         low, high = centre - z * spread, centre + z * spread

@@ -20,8 +20,9 @@ from mlmed.notes import Note
 
 __all__ = ["Fit", "Kind", "Parameter", "Solved"]
 
-#: What a quantity is besides a number: "" for a coefficient or a function of several parameters.
-Kind = Literal["", "variance", "covariance", "sd", "correlation"]
+#: What a quantity is besides a number: "" for a coefficient or a function of several parameters; a factor is 1 where
+#: there is nothing to see.
+Kind = Literal["", "variance", "covariance", "sd", "correlation", "factor"]
 
 
 @dataclass(frozen=True, slots=True)

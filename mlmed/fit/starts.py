@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.lmm.best import candidates_for
 from mlmed.lmm.estimates import to_estimates
 from mlmed.lmm.optimum import optimize
@@ -69,3 +70,9 @@ def _(fitted: LmmFit, rng: np.random.Generator) -> End:
         errors = np.sqrt(np.diag(parameter_vcov(fitted.estimates).matrix))
     away = np.abs(np.concatenate([made.beta, made.tau, made.sigma2]) - fitted.psi) / errors
     return made.loglik, found.certificate, float(np.nanmax(away))
+
+
+@from_random_start.register
+def _(fit: QuadratureFit, rng: np.random.Generator) -> End:
+    found, apart = fit.from_other_start(rng)
+    return fit.llf + (found.loglik - fit.optimum.loglik), found.certificate, apart

@@ -30,7 +30,7 @@ from mlmed.options import (
     own_words,
 )
 from mlmed.replication import Failure, LeaveOut, Replicate, leave_out, replicate, stacked
-from mlmed.report.plots import plot_draws
+from mlmed.report.plots.distributions import plot_draws
 from mlmed.text import shown
 
 if TYPE_CHECKING:
@@ -210,8 +210,10 @@ class BootstrapResults:
         return joined(failed, singular)
 
     @own_words
-    def plot(self, term: str | None = None, *, ends: str = "percentile", level: float = 0.95) -> Axes:
-        """Histogram of the draws of one term, with its interval (extra ``plots``).
+    def plot(
+        self, term: str | None = None, *, ends: str = "percentile", level: float = 0.95, ax: Axes | None = None
+    ) -> Axes:
+        """Histogram of the draws of one term, with its interval (extra ``plots``); ``ax`` is where to draw.
 
         Raises
         ------
@@ -224,7 +226,8 @@ class BootstrapResults:
         if self.draws[name].dropna().nunique() < 2:
             raise EffectError(f"the draws of {name} do not vary, so there is nothing to plot: {row.note}")
         title = f"{name}: {self.n - self.n_failed} {self.kind} draws, {100 * level:g}% {ends} interval"
-        return plot_draws(self.draws[name], estimate=row.estimate, low=row.conf_low, high=row.conf_high, title=title)
+        shown = {"estimate": row.estimate, "low": row.conf_low, "high": row.conf_high}
+        return plot_draws(self.draws[name], **shown, title=f"{title}\n{row.note}", ax=ax)
 
     def __repr__(self) -> str:
         return (

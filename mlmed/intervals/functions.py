@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.delta import delta_table
+from mlmed.effects.delta import ON_OTHER_SCALES, delta_table
 from mlmed.effects.nlcom import combine, known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -80,9 +80,9 @@ def function_table(
 
 
 def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:
-    """The standard deviation or correlation that an expression is, if it is one."""
+    """The standard deviation, correlation or factor that an expression is, if it is one."""
     name = known_name(expression, known) if isinstance(expression, str) else None
-    return known[name] if name is not None and known[name].kind in ("sd", "correlation") else None
+    return known[name] if name is not None and known[name].kind in ON_OTHER_SCALES else None
 
 
 def parameters_at(own: Sequence[Parameter], estimates: Estimates) -> dict[str, Quantity]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from mlmed.intervals.profile_search import End, Profiler, QuantityAt, constraine
 from mlmed.intervals.sdcor import places
 from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
-from mlmed.report.plots import plot_profile
+from mlmed.report.plots.diagnostics import plot_profile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +51,8 @@ class ProfileResults:
     curve : DataFrame
         value, drop (of the log-likelihood), zeta (signed root of twice the drop); a straight line of zeta against
         value is what normal theory assumes.
+    place : str
+        Where the quantity is taken: values of moderators; empty if it is the same everywhere.
     """
 
     term: str
@@ -58,6 +60,7 @@ class ProfileResults:
     level: float
     ends: tuple[End, End]
     curve: pd.DataFrame
+    place: str = ""
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -73,11 +76,17 @@ class ProfileResults:
         """The profile of the square root, of a standard deviation where this is that of a variance."""
         low, high = (replace(end, value=float(np.sqrt(end.value))) for end in self.ends)
         curve = self.curve.assign(value=np.sqrt(self.curve["value"]))
-        return ProfileResults(term, float(np.sqrt(self.estimate)), self.level, (low, high), curve)
+        return replace(self, term=term, estimate=float(np.sqrt(self.estimate)), ends=(low, high), curve=curve)
 
-    def plot(self) -> Axes:
-        """The curve with its interval (extra ``plots``)."""
-        return plot_profile(self.curve, term=self.term, estimate=self.estimate, ends=self.interval, level=self.level)
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """The curve with its interval (extra ``plots``); ``ax`` is where to draw."""
+        shown: dict[str, Any] = {
+            "term": self.term,
+            "estimate": self.estimate,
+            "ends": self.interval,
+            "level": self.level,
+        }
+        return plot_profile(self.curve, **shown, note=self.place, ax=ax)
 
     def __repr__(self) -> str:
         low, high = self.interval
@@ -102,7 +111,8 @@ def profile_quantity(fitted: LmmFit, quantity_at: QuantityAt, *, level: float, p
     profiler, level = profiler_of(fitted, quantity_at), float(level)
     ends = (find_end(profiler, -1, level=level), find_end(profiler, 1, level=level))
     ends = _any_correlation(fitted, profiler.term, ends, level=level)
-    return ProfileResults(profiler.term, profiler.estimate, level, ends, curve_points(profiler, ends, points=points))
+    curve, place = curve_points(profiler, ends, points=points), quantity_at(fitted.estimates).note
+    return ProfileResults(profiler.term, profiler.estimate, level, ends, curve, place)
 
 
 def _any_correlation(fitted: LmmFit, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:

@@ -16,11 +16,13 @@ from mlmed.effects.sdcor import LinearCovariance, correlation_pairs, linear_cova
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, Called, parameter_names, qualified, residual_names, variance_floor
 from mlmed.fit.protocol import Kind
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
 __all__ = [
+    "NUMBERS",
     "correlations_table",
     "entry_behind",
     "fit_sdcor_quantities",
@@ -75,6 +77,14 @@ def sdcor_of(fit: Any) -> dict[str, Quantity]:
 @sdcor_of.register
 def _(fit: LmmFit) -> dict[str, Quantity]:
     return fit_sdcor_quantities(fit, fit.estimates)
+
+
+@sdcor_of.register
+def _(fit: QuadratureFit) -> dict[str, Quantity]:
+    at = np.array(fit.estimates.cov_at, dtype=np.intp).reshape(-1, 2)
+    return sdcor_quantities(
+        linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
+    )
 
 
 @sdcor_of.register

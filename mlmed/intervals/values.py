@@ -122,6 +122,7 @@ class MonteCarlo:
             level=level,
             notes={term: joined(q.note, V.note_for(q.gradient, q.hessian)) for term, q in known.items()},
             missing=missing,
+            untested=[term for term, q in known.items() if q.kind in ("sd", "factor")],
             unspread=effects.unspread,
         )
 

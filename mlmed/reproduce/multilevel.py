@@ -24,7 +24,6 @@ from mlmed.reproduce.summaries import (
     side_by_side,
 )
 from mlmed.reproduce.tables import Compared, Reproduction, published, reference
-from mlmed.results.location_scale.results import LocationScaleResults
 from mlmed.results.results import Results
 
 __all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5", "gpa", "sleepstudy"]
@@ -246,7 +245,7 @@ def affect_m4() -> Reproduction:
         "location-scale model, a mean and a log residual sd for each person",
         asked["source"],
         (
-            Compared(POSTERIOR, tuple(posterior_pairs(printed_rows(facts, {}), fit.tidy()))),
+            Compared(POSTERIOR, tuple(posterior_pairs(printed_rows(facts, {}), sd_cor(fit)))),
             Compared("brms: the log sd exponentiated", tuple(_exponentiated(fit, facts["exponentiated"][0]))),
         ),
         (
@@ -257,7 +256,7 @@ def affect_m4() -> Reproduction:
     )
 
 
-def _exponentiated(fit: LocationScaleResults, row: Mapping[str, str]) -> Iterator[Pair]:
+def _exponentiated(fit: Results, row: Mapping[str, str]) -> Iterator[Pair]:
     """The scale intercept on the sd scale."""
     term = "exp(sigma~Intercept)"
     own = by_term(fit.effects())[term]
@@ -275,7 +274,7 @@ def affect_m5() -> Reproduction:
     """Location and scale of positive affect with predictors; the page's chains did not mix."""
     asked = published("williams")
     fit, facts = _location_scale(asked["m5"]), asked["m5"]
-    rows, ours = printed_rows(facts, {}), fit.tidy()
+    rows, ours = printed_rows(facts, {}), sd_cor(fit)
     row = fit.glance().iloc[0]
     certified = "is certified" if row["converged"] else "is NOT certified"
     return Reproduction(
@@ -290,11 +289,11 @@ def affect_m5() -> Reproduction:
             f"No agreement is claimed: the page's chains had not met after {facts['minutes']} minutes (R-hat up to "
             f"{facts['worst_Rhat']}, effective sample size {facts['smallest_bulk_ess']}), so their averages estimate "
             "nothing.",
-            f"Our optimum {certified}: log-likelihood {fit.llf:.5f} with {fit.nodes} nodes for each scale effect; "
+            f"Our optimum {certified}: log-likelihood {fit.llf:.5f} with {fit.fit.nodes} nodes for each scale effect; "
             f"twice as many move it by {abs(row['node_change']):.1g}.",
         ),
     )
 
 
-def _location_scale(facts: Mapping[str, Any]) -> LocationScaleResults:
+def _location_scale(facts: Mapping[str, Any]) -> Results:
     return location_scale(facts["location"], facts["scale"], datasets.load("williams"))

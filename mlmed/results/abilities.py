@@ -30,25 +30,28 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
 
     Parameters
     ----------
-    *kinds : type
-        Classes of fits, or of catalogues, that have it.
+    *kinds : type or single-dispatch function
+        Classes of fits, or of catalogues, that have it, or a function that has an own version for each of these.
     """
-    has = " or ".join(getattr(kind, "kind", "") or f"mlmed.{kind.school}" for kind in kinds)
-    return _limited(lambda held: _is_of(held, kinds), f"belongs to {has}")
+
+    def where() -> str:
+        return f"belongs to {' or '.join(getattr(one, 'kind', '') or f'mlmed.{one.school}' for one in _classes(kinds))}"
+
+    return _limited(lambda held: _is_of(held, kinds), where)
 
 
 def never(*kinds: Any) -> Callable[[Method], Method]:
     """Refuse a method for fits of these kinds."""
-    return _limited(lambda held: not _is_of(held, kinds), "is of fits with random effects")
+    return _limited(lambda held: not _is_of(held, kinds), lambda: "is of fits with random effects")
 
 
-def _limited(has: Callable[[Held], bool], where: str) -> Callable[[Method], Method]:
+def _limited(has: Callable[[Held], bool], where: Callable[[], str]) -> Callable[[Method], Method]:
     def limited(function: Method) -> Method:
         @wraps(function)
         def method(self: Held, *args: Any, **options: Any) -> Any:
             if not has(self):
                 remedy = _remedy(self.fit, function.__name__)
-                raise EffectError(f"{function.__name__} {where}; this is {self.fit.kind}{remedy}")
+                raise EffectError(f"{function.__name__} {where()}; this is {self.fit.kind}{remedy}")
             return function(self, *args, **options)
 
         method.__dict__["has"] = has
@@ -58,7 +61,13 @@ def _limited(has: Callable[[Held], bool], where: str) -> Callable[[Method], Meth
 
 
 def _is_of(held: Held, kinds: tuple[Any, ...]) -> bool:
-    return isinstance(held.fit, kinds) or isinstance(held.catalogue, kinds)
+    classes = _classes(kinds)
+    return isinstance(held.fit, classes) or isinstance(held.catalogue, classes)
+
+
+def _classes(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Classes, also those that functions are registered for by now."""
+    return tuple(one for kind in kinds for one in getattr(kind, "registry", (kind,)) if one is not object)
 
 
 def _remedy(fit: Any, name: str) -> str:

@@ -14,13 +14,13 @@ import pandas as pd
 from mlmed.effects.paths import EFFECTS
 from mlmed.errors import EffectError
 from mlmed.options import check_level, check_list, check_mapping, check_text
-from mlmed.report.forest import plot_forest
+from mlmed.report.plots.forests import plot_comparison
 from mlmed.report.text import WIDTH, as_html, format_number
 from mlmed.results.comparison_rows import Comparable, fit_rows, given_rows, labels_of, truth_values
 from mlmed.text import shown
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 __all__ = ["Comparable", "Comparison", "compare"]
 
@@ -93,10 +93,11 @@ class Comparison:
             raise EffectError(f"no source {column!r} in the comparison; there are {', '.join(self.sources)}")
         return table.drop(columns=column).sub(table[column], axis=0)
 
-    def plot(self, terms: str | Sequence[str] | None = None) -> Figure:
+    def plot(self, terms: str | Sequence[str] | None = None, *, ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
         """Forest plot: a panel per term, a line per source with its interval, the truth as a vertical line.
 
         By default the effects and paths that at least one fit has, or else the first eight terms (extra ``plots``).
+        ``ax`` is where to draw, as many as there are terms.
 
         Raises
         ------
@@ -113,9 +114,8 @@ class Comparison:
         if unknown or not chosen:
             found = f"no term {shown(unknown[0])} to draw" if unknown else "no terms to draw"
             raise EffectError(f"{found}; there are {', '.join(there)}")
-        return plot_forest(
-            self.long[self.long["term"].isin(chosen)], terms=chosen, sources=self.sources, level=self.level
-        )
+        rows = self.long[self.long["term"].isin(chosen)]
+        return plot_comparison(rows, terms=chosen, sources=self.sources, level=self.level, ax=ax)
 
     def __repr__(self) -> str:
         return f"Comparison({len(self.terms)} terms; {', '.join(self.sources)})"

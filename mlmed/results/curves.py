@@ -14,12 +14,11 @@ from mlmed.data.design import complete_rows
 from mlmed.data.frames import normalize, select_columns
 from mlmed.data.levels import cluster_table, levels_of
 from mlmed.data.values import is_numeric
-from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit, design_of
 from mlmed.fit.names import shown_clusters
 from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole
-from mlmed.results.grid import check_held, check_points, refuse_held_jumps
+from mlmed.results.grid import rows_along, spaced
 from mlmed.results.newdata import given_responses, own_effects, read_rows
 from mlmed.results.prediction import row_means, row_variances, with_limits
 from mlmed.text import assigned, listed, shorten, shown
@@ -29,7 +28,7 @@ __all__ = [
     "choose_clusters",
     "cluster_lines",
     "conditional_table",
-    "given_note",
+    "held_note",
     "line_along",
     "observed_points",
     "own_values",
@@ -72,18 +71,15 @@ def line_along(fitted: LmmFit, variable: str, *, at: Mapping[str, Any] | None, p
         No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
     """
     numbers = _equations_with(fitted, variable)
-    layouts = [fitted.layout.equations[r] for r in reversed(numbers)]
-    typical = {name: value for layout in layouts for name, value in layout.typical.items()}
-    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
-    others = sorted(name for name in typical if name != variable)
-    held = check_held(at, others, levels, of=f" of the equations with {variable!r}")
-    refuse_unreached(held, layouts)
-    grid = check_points(points, factor=variable in levels)
-    if isinstance(grid, int):
-        grid = list(levels[variable]) if variable in levels else _spaced(fitted, numbers, variable, grid)
-    fixed = {name: held.get(name, typical[name]) for name in others}
-    refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
-    return Line(variable, pd.DataFrame({variable: grid, **fixed}), numbers, frozenset(held))
+    rows, held = rows_along(
+        [fitted.layout.equations[r] for r in reversed(numbers)],
+        variable,
+        at=at,
+        points=points,
+        between=lambda n: _spaced(fitted, numbers, variable, n),
+        of=f" of the equations with {variable!r}",
+    )
+    return Line(variable, rows, numbers, held)
 
 
 def _equations_with(fitted: LmmFit, variable: str) -> tuple[int, ...]:
@@ -107,27 +103,27 @@ def _spaced(fitted: LmmFit, numbers: tuple[int, ...], variable: str, points: int
     equations = [fitted.spec.equations[r] for r in numbers]
     table = select_columns(fitted.table, frozenset().union(*(e.variables for e in equations)), keep=fitted.spec.group)
     used = np.logical_or.reduce([complete_rows(table, e.variables) for e in equations])
-    column = normalize(table[variable])[used]
-    if not is_numeric(column):
-        return [False, True]
-    return list(np.linspace(column.min(), column.max(), points))
+    return spaced(normalize(table[variable])[used], points)
 
 
-def given_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
-    """What is held of responses that are predictors along the line, as ``y given m = 2``; empty where there are none.
+def held_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
+    """Where everything else is held along a line: ``at w = 0.1, arm = tx; y given m = 2``; empty where nothing is.
 
-    The slope of x in the equation of y is then the direct effect. Of predictors in ``own`` every cluster has its own
-    value, and it is said where the population stands.
+    Of predictors in ``own`` every cluster has its own value, and it is said where the population stands. A response
+    that is a predictor (the mediator m of y) is said apart: the slope of x in the equation of y is the direct effect.
     """
-    notes = []
+    mediators = {number: given_responses(fitted, number) for number in line.numbers}
+    responses = {line.variable, *own}.union(*mediators.values())
+    values = {str(name): line.rows[name].iloc[0] for name in line.rows if name != line.variable}
+    others = {name: value for name, value in values.items() if name not in responses}
+    notes = [f"at {assigned(others, 3)}"] if others else []
     if len(own):
-        values = assigned({name: line.rows[name].iloc[0] for name in sorted(own)}, 3)
-        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {values}")
-    for number in line.numbers:
-        held = [name for name in given_responses(fitted, number) if name != line.variable and name not in own]
+        population = assigned({name: values[name] for name in sorted(own)}, 3)
+        notes.append(f"clusters at their own {', '.join(sorted(own))}, population at {population}")
+    for number, found in mediators.items():
+        held = {name: float(values[name]) for name in found if name != line.variable and name not in own}
         if held:
-            values = assigned({name: float(line.rows[name].iloc[0]) for name in held}, 3)
-            notes.append(f"{fitted.layout.equations[number].name} given {values}")
+            notes.append(f"{fitted.layout.equations[number].name} given {assigned(held, 3)}")
     return "; ".join(notes)
 
 

@@ -14,8 +14,10 @@ from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
+from mlmed.results.tables import about
 
 __all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
 
@@ -84,6 +86,13 @@ def _(fitted: LmmFit) -> dict[str, Any]:
         "optima": fitted.optima,
         "dropped": [str(dropped) for dropped in fitted.layout.dropped],
     }
+
+
+@document_of.register
+def _(fit: QuadratureFit) -> dict[str, Any]:
+    found = {name: plain(value) for name, value in about(fit).items()}
+    dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
+    return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
 
 
 @document_of.register

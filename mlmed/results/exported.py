@@ -12,6 +12,7 @@ import pandas as pd
 from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.paths import PathCatalogue
+from mlmed.effects.scale import ScaleCatalogue
 from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
@@ -23,7 +24,7 @@ from mlmed.results.counterfactual_text import counterfactual_facts, counterfactu
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
 from mlmed.results.separate import ml_mediation
-from mlmed.results.summary import effects_text, native_summary
+from mlmed.results.summary import effects_text, native_summary, scale_summary
 from mlmed.results.tables import effects_section, fixef, residual_rows, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
 
@@ -43,7 +44,8 @@ def sections(
     found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
     if len(of_rows):
         variances = varcorr(self, vcov=vcov, level=level)
-        found |= {"varcorr": variances[~of_rows], "residual": variances[of_rows]}
+        found["varcorr"] = variances[~of_rows]
+        found |= {"residual": variances[of_rows]} if of_rows.any() else {}
         found["sdcor"] = sdcor(self, vcov=vcov, level=level)
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
@@ -101,6 +103,11 @@ def summary(
         that are not mediator and outcome.
     """
     own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
+    if isinstance(self.catalogue, ScaleCatalogue):
+        if one_of(style, STYLES, "style") == "stata":
+            raise EffectError("style='stata' is the layout of xtmixed, which has no location-scale models")
+        table, title = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options), self.catalogue.title(self.fit)
+        return scale_summary(self.fit, table, title=title, level=level, asked={"vcov": vcov, **options}, **own)
     if one_of(style, STYLES, "style") == "stata":
         if isinstance(self.catalogue, SeparateCatalogue):
             given = {"vcov": vcov, "ddf": ddf, **options, "level": None if level == 0.95 else level}

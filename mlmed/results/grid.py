@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mlmed.data.layout import EquationLayout
 from mlmed.data.probing import jump_around, pooled, rows_of
+from mlmed.data.values import is_numeric
+from mlmed.effects.moderators import refuse_unreached
 from mlmed.errors import EffectError
 from mlmed.options import MOST_POINTS, check_mapping, is_one_value, is_whole
 from mlmed.text import listed, shown
 
-__all__ = ["check_held", "check_points", "refuse_held_jumps"]
+__all__ = ["check_held", "check_points", "rows_along", "spaced"]
+
+
+def rows_along(
+    layouts: Sequence[EquationLayout],
+    variable: str,
+    *,
+    at: Mapping[str, Any] | None,
+    points: Any,
+    between: Callable[[int], list[Any]],
+    of: str = "",
+) -> tuple[pd.DataFrame, frozenset[str]]:
+    """Rows that differ in one predictor: all others typical, or as ``at`` holds them; and which these are.
+
+    Parameters
+    ----------
+    layouts : sequence of EquationLayout
+        The equations; what the last says of a predictor counts.
+    variable : str
+        The predictor.
+    at : mapping or None
+        Values of others.
+    points : int or sequence
+        Number of values, or the values; a factor has its levels.
+    between : callable
+        From a number of values to those over the range of the predictor.
+    of : str
+        Whose predictors they are, for messages.
+
+    Raises
+    ------
+    EffectError
+        ``at`` names something that is none, or a value is not one finite number.
+    """
+    typical = {name: value for layout in layouts for name, value in layout.typical.items()}
+    levels = {name: found for layout in layouts for name, found in layout.levels.items()}
+    others = sorted(name for name in typical if name != variable)
+    held = check_held(at, others, levels, of=of)
+    refuse_unreached(held, layouts)
+    grid = check_points(points, factor=variable in levels)
+    if isinstance(grid, int):
+        grid = list(levels[variable]) if variable in levels else between(grid)
+    fixed = {name: held.get(name, typical[name]) for name in others}
+    refuse_held_jumps(layouts, {**fixed, variable: grid[0]}, free=fixed.keys() - held.keys())
+    return pd.DataFrame({variable: grid, **fixed}), frozenset(held)
+
+
+def spaced(column: pd.Series, points: int) -> list[Any]:
+    """Values over the range of a column; both truth values."""
+    return list(np.linspace(column.min(), column.max(), points)) if is_numeric(column) else [False, True]
 
 
 def check_held(

@@ -17,7 +17,7 @@ from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
-from mlmed.fit.resampling import Plan
+from mlmed.fit.resampling import Plan, source_of
 from mlmed.fit.starts import from_random_start, table_of_starts
 from mlmed.intervals.bootstrap import BootstrapResults, run_bootstrap
 from mlmed.intervals.functions import Expression, QuantitiesAt, function_table, parameters_at, quantity_of
@@ -135,6 +135,9 @@ def effects(
 ) -> pd.DataFrame:
     """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
 
+    Of a location-scale model: scale effects on the sd scale, the residual sd where scale predictors are 0 and factors
+    per unit, with intervals that are made on the log scale.
+
     An option that the asked interval does not use is refused. docs/choosing_intervals.md says which to use.
 
     Parameters
@@ -178,6 +181,14 @@ def effects(
     -------
     DataFrame
         term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
+    >>> fit.effects()[["term", "estimate"]].round(3).values.tolist()
+    [['exp(sigma~Intercept)', 1.413]]
     """
     given = {
         "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "strata": strata,
@@ -199,6 +210,7 @@ def interval_and_effects(
     return asked, self.catalogue.effects(self.fit, held, **question)
 
 
+@only(source_of)
 def bootstrap(
     self: Held,
     n: int = 1000,

@@ -19,7 +19,7 @@ from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
 from mlmed.options import check_count, check_flag, check_jobs, check_text
-from mlmed.report.plots import plot_influence
+from mlmed.report.plots.diagnostics import plot_influence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +49,8 @@ class InfluenceResults:
         Exact refits, or one Newton step from the fit.
     unscaled : dict of str to str
         Terms without a standard error, and why.
+    remarks : dict of str to str
+        What to know of a term, such as the values of moderators at which it is taken.
 
     Examples
     --------
@@ -66,6 +68,7 @@ class InfluenceResults:
     notes: pd.Series
     refitted: bool
     unscaled: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
     def tidy(self) -> pd.DataFrame:
         """One row per cluster and term: cluster, term, change, scaled (in standard errors), cooks, note."""
@@ -85,8 +88,23 @@ class InfluenceResults:
             }
         )
 
-    def plot(self, term: str | None = None, *, label: int = 3) -> Axes:
-        """Change of one term by cluster, in standard errors, the largest named (extra ``plots``)."""
+    def plot(self, term: str | None = None, *, label: int = 3, ax: Axes | None = None) -> Axes:
+        """Change of one term by cluster, in standard errors, the largest named (extra ``plots``).
+
+        Parameters
+        ----------
+        term : str, optional
+            By default the indirect effect, or else the first term.
+        label : int
+            Clusters that are named.
+        ax : Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown term.
+        """
         label = check_count(label, "clusters to be named", name="label", least=0)
         usual = "indirect" if "indirect" in self.changes else str(self.changes.columns[0])
         name = usual if term is None else check_text(term, "term", "a term")
@@ -94,7 +112,9 @@ class InfluenceResults:
             raise EffectError(f"no changes of {name!r}; there are {', '.join(self.changes.columns)}")
         error = float(self.std_errors[name])
         scaled, unit = (self.changes[name] / error, "(standard errors)") if error > 0.0 else (self.changes[name], "")
-        return plot_influence(scaled, term=name, unit=unit, label=label)
+        how = "refitted without each" if self.refitted else "one Newton step without each"
+        note = joined(how, self.remarks.get(name, ""))
+        return plot_influence(scaled, term=name, unit=unit, label=label, note=note, ax=ax)
 
     def __repr__(self) -> str:
         kind = "refits" if self.refitted else "one step"
@@ -133,4 +153,5 @@ def influence_of(
         pd.Series(["" if one is None else str(one) for one in found.failures], index=index, name="note"),
         refit,
         {term: why for term, why in said.items() if why},
+        {term: quantity.note for term, quantity in quantities.items() if quantity.note},
     )

@@ -1,27 +1,75 @@
-"""Pictures of a fit (extra ``plots``): ``fit.plot.ranef()``. Each returns the axes that it drew on."""
+"""Pictures of a fit (extra ``plots``): ``fit.plot.ranef()``, or a page of them, ``fit.plot()``.
+
+One rule for all of them: a picture of one panel returns its ``Axes``, one with a panel per response, effect or term a
+list of them, also where there is one; ``ax=`` takes what the picture returns, and without it there is a new figure. The
+caption says what is held at which value, how much intervals cover, and how many draws there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, singledispatch
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlmed.data.layout import INTERCEPT
+from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.quantity import Quantity
+from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
-from mlmed.options import Density, Of, own_words
-from mlmed.results.abilities import Held, can, only
-from mlmed.results.inference import kind_of
-from mlmed.results.pictures import conditional_plot, correlations_plot, ranef_plot, spaghetti_plot
-from mlmed.results.predictive import check_plot
+from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.resampling import source_of
+from mlmed.intervals.sdcor import correlations_table
+from mlmed.notes import joined
+from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
+from mlmed.report.plots.axes import intervals_of, new_panels
+from mlmed.report.plots.diagnostics import plot_scatter
+from mlmed.report.plots.distributions import plot_densities, plot_residuals
+from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlations, plot_effects
+from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
+from mlmed.results import inference
+from mlmed.results.abilities import can, only
+from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
+from mlmed.results.curves import (
+    choose_clusters,
+    cluster_lines,
+    conditional_table,
+    held_note,
+    line_along,
+    observed_points,
+    own_values,
+)
+from mlmed.results.prediction import scale_predictions
+from mlmed.results.predictive import densities
+from mlmed.results.record import optimization
+from mlmed.results.tables import ranef_table
+from mlmed.text import assigned, display_level, shorten, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["Plots"]
 
+Array = NDArray[np.float64]
+#: Of effects that treated and controls have each their own of: what stands beside the line, and the two terms.
+TWOFOLD = (
+    ("ACME", "acme_treated", "acme_control"),
+    ("ADE", "ade_treated", "ade_control"),
+    ("Total effect", "total", ""),
+)
+#: Whose clusters predicted and simulated responses have.
+WHOSE = {"population": "new clusters", "cluster": "the clusters of the data"}
+#: Caterpillars on a page, and the size of its panels in inches.
+MOST, WIDTH, HEIGHT = 2, 4.2, 3.8
+
 
 @dataclass(frozen=True)
 class Plots:
-    """Pictures of a fit; ``dir(fit.plot)`` lists those that it has.
+    """Pictures of a fit; ``dir(fit.plot)`` lists those that it has, and ``fit.plot()`` draws a page of them.
 
     Attributes
     ----------
@@ -29,7 +77,7 @@ class Plots:
         What is drawn.
     """
 
-    results: Held
+    results: Any
 
     @property
     def fit(self) -> Any:
@@ -39,11 +87,198 @@ class Plots:
     @property
     def catalogue(self) -> Any:
         """What effects it has."""
-        return self.results.catalogue
+        return getattr(self.results, "catalogue", NoEffects())  # causal has none yet
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
-        return [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
+        names = [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
+        return [name for name in names if name != "effects" or not isinstance(self.catalogue, NoEffects)]
+
+    def __call__(self, *, level: float = 0.95, ax: Sequence[Axes] | None = None) -> list[Axes]:
+        """A page: the effects, clusters by rank, residuals, location against scale; what of them the fit has.
+
+        Parameters
+        ----------
+        level : float
+            Coverage of the intervals, a proportion.
+        ax : sequence of Axes, optional
+            Where to draw.
+        """
+        found = self._page(check_level(level))
+        if not found:
+            raise EffectError(f"there is no page of pictures of this: {self.fit.kind}")
+        panels = new_panels(ax, list(found), width=WIDTH, height=HEIGHT)
+        for one, draw in zip(panels.axes, found.values(), strict=True):
+            draw(ax=one)
+        return panels.axes
+
+    def _page(self, level: float) -> dict[str, Callable[..., Any]]:
+        """What draws the panels, by their names."""
+        out: dict[str, Callable[..., Any]] = {}
+        if not inference.effects_reason(self):
+            out["effects"] = partial(self.effects, level=level)
+        for name in _leading(self.fit)[:MOST]:
+            out[name] = partial(self.ranef, name, level=level)
+        if isinstance(self.fit, QuadratureFit) and _has_both(self.fit):
+            out["location and scale"] = self.location_scale
+        for name, values in _residuals(self.fit).items():
+            title = "residuals within clusters"
+            out[f"residuals of {name}"] = partial(plot_residuals, {name: values}, title=title)
+        return out
+
+    # -- effects -------------------------------------------------------------------------------------------
+
+    def effects(
+        self,
+        interval: Any = None,
+        *,
+        terms: str | Sequence[str] | None = None,
+        level: float = 0.95,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Axes:
+        """Forest plot of ``effects``: a line per effect, grey where it has no interval.
+
+        Effects of potential outcomes stand on one line for treated and control group.
+
+        Parameters
+        ----------
+        interval
+            As in ``effects``, and so are further options (``at``, ``n``, ``seed``, ``vcov``, ...).
+        terms : str or sequence of str, optional
+            Which; by default all, the direct effect once, or ACME, ADE and the total effect.
+        level : float
+            Coverage of the intervals, a proportion.
+        ax : Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown term, or whatever ``effects`` refuses.
+        """
+        given = options if interval is None else {"interval": interval, **options}
+        table = self.results.effects(level=level, **given)
+        there = [str(term) for term in table["term"]]
+        twofold = terms is None and {term for line in TWOFOLD for term in line[1:] if term} <= set(there)
+        lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
+        first = ", ".join(filter(None, [self._contrast(), intervals_of(level, *self._made_by(interval, options))]))
+        at, drawn_terms = options.get("at"), {term for line in lines for term in line[1:]}
+        known = self._quantities(at)
+        kinds = {known[term].kind for term in drawn_terms if term in known}
+        label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
+        if kinds & {"sd", "factor"}:
+            label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
+        places = _places([known[term] for term in drawn_terms if term in known])
+        held = joined(f"at {assigned(at)}" if at and (twofold or not places) else "", places)
+        return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
+
+    def _contrast(self) -> str:
+        """Treatment, and the values of it that are compared."""
+        owner = self.catalogue if hasattr(self.results, "catalogue") else self.results  # as causal's today
+        contrast = getattr(owner, "contrast", None)
+        return "" if contrast is None else f"{owner.treatment}: {' to '.join(map(display_level, contrast))}"
+
+    def _made_by(self, interval: Any, options: Mapping[str, Any]) -> Iterator[str]:
+        """How intervals are made, and of how many draws."""
+        if interval is not None:
+            name = str(getattr(interval, "name", interval))
+            usual = self.catalogue.intervals.get(name, {}).get("n")
+            n = getattr(interval, "n", options.get("n", usual))
+            yield name
+            yield "" if n is None else f"{n:,} draws"
+
+    def _quantities(self, at: Mapping[str, Any] | None) -> Mapping[str, Quantity]:
+        """The effects, which say where they are taken."""
+        return {} if isinstance(self.catalogue, NoEffects) else self.catalogue.effects(self.fit, at).quantities
+
+    @own_words
+    @only(source_of)
+    def bootstrap(
+        self,
+        term: str | None = None,
+        n: int = 1000,
+        *,
+        seed: int | None = None,
+        ends: str = "percentile",
+        level: float = 0.95,
+        ax: Axes | None = None,
+        **options: Any,
+    ) -> Axes:
+        """Histogram of bootstrap draws of one term, with its interval.
+
+        Parameters
+        ----------
+        term : str, optional
+            By default the indirect effect, or else the first term.
+        n, seed
+            As in ``bootstrap``, and so are further options (``kind``, ``within``, ``at``, ...). To draw several terms
+            use ``fit.bootstrap(...)`` once and its ``plot``.
+        ends, level
+            How the interval is made of draws, and its coverage.
+        ax : Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown term, or whatever ``bootstrap`` refuses.
+        """
+        found = inference.bootstrap(self, n, seed=seed, **options)
+        return found.plot(term, ends=ends, level=level, ax=ax)
+
+    @only(LmmFit)
+    def profile(
+        self,
+        expression: str,
+        *,
+        level: float = 0.95,
+        points: int = 20,
+        at: Mapping[str, Any] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Profile likelihood of a quantity with its interval, as ``profile``; ``ax`` is where to draw."""
+        return inference.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
+
+    @only(LmmFit)
+    def influence(
+        self,
+        term: str | None = None,
+        *,
+        label: int = 3,
+        refit: bool | None = None,
+        vcov: str | None = None,
+        n_jobs: int | None = None,
+        at: Mapping[str, Any] | None = None,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """Change of one term when each cluster is left out, the ``label`` largest named.
+
+        Parameters
+        ----------
+        term : str, optional
+            By default the indirect effect, or else the first term.
+        label : int
+            Clusters that are named.
+        refit, vcov, n_jobs, at
+            As in ``influence``.
+        ax : Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown term.
+        """
+        found = inference.influence(self, refit=refit, vcov=vcov, n_jobs=n_jobs, at=at)
+        return found.plot(term, label=label, ax=ax)
+
+    @only(LmmFit)
+    def optimization(self, *, ax: Axes | None = None) -> Axes:
+        """Distance to the optimum by evaluation; ``ax`` is where to draw."""
+        return optimization(self).plot(ax=ax)
+
+    # -- along a predictor ---------------------------------------------------------------------------------
 
     @only(LmmFit)
     def conditional(
@@ -54,12 +289,25 @@ class Plots:
         level: float = 0.95,
         points: int | Sequence[Any] = 50,
         data: bool = False,
+        ax: Axes | Sequence[Axes] | None = None,
     ) -> list[Axes]:
-        """Draw ``conditional_effects``, a panel per response; ``data``: with the rows that were used.
+        """Draw ``conditional_effects``, a panel per response.
 
-        A response that is a predictor of another one (a mediator) is held; the caption says at what.
+        A response that is a predictor of another one (a mediator) is held, too; the caption says at what.
+
+        Parameters
+        ----------
+        variable, at, level, points
+            As in ``conditional_effects``.
+        data : bool
+            With the rows that were used.
+        ax : Axes or sequence of Axes, optional
+            Where to draw.
         """
-        return conditional_plot(self.fit, variable, at=at, level=level, points=points, data=data)
+        line = line_along(self.fit, variable, at=at, points=points)
+        rows = observed_points(self.fit, line) if check_flag(data, "data") else None
+        table = conditional_table(self.fit, line, level=level)
+        return plot_curves(table, variable=variable, level=level, rows=rows, note=held_note(self.fit, line), ax=ax)
 
     @only(LmmFit)
     def spaghetti(
@@ -70,6 +318,7 @@ class Plots:
         seed: int | None = None,
         at: Mapping[str, Any] | None = None,
         points: int | Sequence[Any] = 50,
+        ax: Axes | Sequence[Axes] | None = None,
     ) -> list[Axes]:
         """Expected responses of single clusters along one predictor, others held; the population's on top.
 
@@ -88,49 +337,172 @@ class Plots:
         at, points
             As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
             A fit without rows (stored Grams, an engine) holds the clusters' own predictors, too.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, one per response.
 
         Raises
         ------
         EffectError
             Unknown predictor or cluster, or no seed where one is needed.
         """
-        return spaghetti_plot(self.fit, variable, clusters=clusters, seed=seed, at=at, points=points)
+        chosen = choose_clusters(self.fit, clusters, seed)
+        line = line_along(self.fit, variable, at=at, points=points)
+        population = conditional_table(self.fit, line, level=0.95)
+        own = own_values(self.fit, line)
+        lines = cluster_lines(self.fit, line, chosen, own)
+        note = held_note(self.fit, line, own.columns)
+        return plot_lines(lines, population, variable=variable, group=self.fit.group_name, note=note, ax=ax)
 
-    @only(LmmFit)
-    def ranef(self, effect: str | Sequence[str] | None = None, *, level: float = 0.95) -> list[Axes]:
+    @only(QuadratureFit)
+    def prediction(
+        self,
+        variable: str,
+        *,
+        at: Mapping[str, Any] | None = None,
+        interval: str = "confidence",
+        level: float = 0.95,
+        points: int | Sequence[Any] = 100,
+        ax: Sequence[Axes] | None = None,
+    ) -> list[Axes]:
+        """Expected response and residual sd of the population over one predictor, with intervals; two panels.
+
+        Parameters
+        ----------
+        variable : str
+            A predictor of either formula.
+        at : mapping, optional
+            Values at which other predictors are held; by default their mean or first level.
+        interval : {"confidence", "prediction"}
+            Of the response, as in ``predict``.
+        level : float
+            Coverage of the intervals, a proportion.
+        points : int or sequence
+            Number of values over the range of a number, or the values; a factor has its levels.
+        ax : sequence of 2 Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Neither formula has the predictor.
+        """
+        fit, level = self.fit, check_level(level)
+        line = scale_line(fit, variable, at=at, points=points)
+        table = scale_predictions(fit, line, of="population", interval=interval, level=level, between=True)
+        others = {str(name): line[name].iloc[0] for name in line if name != variable}
+        note = f"at {assigned(others, 3)}" if others else ""
+        labels = {"variable": variable, "response": fit.rows.equations[0].name, "interval": interval}
+        return plot_along(table, line[variable], **labels, level=level, note=note, ax=ax)
+
+    # -- clusters ------------------------------------------------------------------------------------------
+
+    @only(LmmFit, QuadratureFit)
+    def ranef(
+        self,
+        effect: str | Sequence[str] | None = None,
+        *,
+        level: float = 0.95,
+        ax: Axes | Sequence[Axes] | None = None,
+    ) -> list[Axes]:
         """Caterpillar plot of ``ranef``: clusters by rank with their intervals, a panel per effect.
 
         Parameters
         ----------
         effect : str or sequence of str, optional
-            Random effects, named as in ``ranef()``; by default all.
+            Random effects, named as in ``ranef()``; by default all. They are differences from the population, but for
+            those of a location-scale model's scale: ``sigma~Intercept`` is the residual sd of a cluster, a slope its
+            factor per unit, the fixed effect included.
         level : float
             Coverage of the intervals, a proportion.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, one per effect.
 
         Raises
         ------
         EffectError
             Unknown effect.
         """
-        return ranef_plot(self.fit, effect, level=level)
+        if effect is not None and not isinstance(effect, str):
+            effect = check_list(effect, "effect", "names of random effects, or one name")
+        found = {one.name: one for one in _ranked(self.fit, check_level(level))}
+        asked = list(found) if effect is None else [effect] if isinstance(effect, str) else list(effect)
+        unknown = [name for name in asked if not isinstance(name, str) or name not in found]
+        if unknown or not asked:
+            what = f"no random effect {shown(unknown[0])}" if unknown else "no random effect was named"
+            raise EffectError(f"{what}; there are {shorten(list(found), 20)}")
+        drawn = [found[name] for name in dict.fromkeys(asked)]
+        return plot_caterpillars(drawn, group=self.fit.group_name, level=level, ax=ax)
 
     @only(LmmFit)
-    def correlations(self, *, vcov: str | None = None, level: float = 0.95) -> Axes:
-        """Forest plot of ``correlations``, between clusters and within.
+    def correlations(self, *, vcov: str | None = None, level: float = 0.95, ax: Axes | None = None) -> Axes:
+        """Forest plot of ``correlations``, between clusters and within; ``ax`` is where to draw.
 
         Raises
         ------
         EffectError
             The model has no correlation.
         """
-        return correlations_plot(self.fit, vcov=kind_of(self.fit, vcov), level=level)
+        table = correlations_table(self.fit, vcov=inference.kind_of(self.fit, vcov), level=level)
+        if not len(table):
+            raise EffectError(
+                "the model has no correlation: one random effect, or independent ones, and independent residuals; "
+                "write (1 + x | id), or the same label in two formulas, (1 |c| id)"
+            )
+        return plot_correlations(table, group=self.fit.group_name, level=level, ax=ax)
+
+    @only(QuadratureFit)
+    def location_scale(self, location: str | None = None, scale: str | None = None, *, ax: Axes | None = None) -> Axes:
+        """Clusters' location effect against their residual sd, and the line that the model draws through them.
+
+        Parameters
+        ----------
+        location, scale : str, optional
+            Random effects, named as in ``ranef()``; by default the first of each.
+        ax : Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown effect, or the location or the scale has none.
+        """
+        data = scatter_data(self.fit, location, scale)
+        return plot_scatter(data.table, data.line, labels=data.labels, title=data.title, ax=ax)
+
+    # -- rows ----------------------------------------------------------------------------------------------
+
+    @only(LmmFit)
+    def residuals(self, *, of: Of = "cluster", ax: Axes | Sequence[Axes] | None = None) -> list[Axes]:
+        """Density of the residuals over the normal one of the same sd, a panel per response.
+
+        Parameters
+        ----------
+        of : {"cluster", "population"}
+            As in ``resid``.
+        ax : Axes or sequence of Axes, optional
+            Where to draw.
+
+        Raises
+        ------
+        EffectError
+            Unknown ``of``, or the fit has no rows.
+        """
+        whose = {"cluster": "residuals within clusters", "population": "differences from the population's mean"}
+        found = self.fit.residuals(of=of)
+        return plot_residuals(_by_response(found), title=whose[of], ax=ax)
 
     @own_words
     @only(LmmFit)
     def predictive(
-        self, n: int = 50, *, seed: int | None = None, density: Density = "value", of: Of = "population"
+        self,
+        n: int = 50,
+        *,
+        seed: int | None = None,
+        density: Density = "value",
+        of: Of = "population",
+        ax: Axes | Sequence[Axes] | None = None,
     ) -> list[Axes]:
-        """Density of every observed response over those of n simulated sets (extra ``plots``), as ``pp_check`` of brms.
+        """Density of every observed response over those of n simulated sets, as ``pp_check`` of brms.
 
         Parameters
         ----------
@@ -141,10 +513,96 @@ class Plots:
         density : {"value", "cluster-mean", "cluster-sd"}
             Of what: the values, the means of the clusters, or the standard deviations within clusters
             (log axis). Clusters that differ in their sds show in the last one; see ``mlmed.location_scale``.
+        ax : Axes or sequence of Axes, optional
+            Where to draw.
 
         Returns
         -------
         list of Axes
             One panel per response.
         """
-        return check_plot(self.fit, n, seed=seed, density=density, of=of)
+        found = densities(self.fit, n, seed=seed, density=density, of=of)
+        return plot_densities(found, density=density, title=f"{n} simulated sets, {WHOSE[of]}", ax=ax)
+
+
+def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
+    """Effects to draw; the direct effect is cprime."""
+    if terms is None:
+        return [term for term in there if term != "cprime" or "direct" not in there]
+    asked = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of effects")
+    unknown = [term for term in asked if not isinstance(term, str) or term not in there]
+    if unknown or not asked:
+        found = f"no effect {shown(unknown[0])}" if unknown else "no effect was named"
+        raise EffectError(f"{found}; there are {', '.join(there)}")
+    return list(dict.fromkeys(asked))
+
+
+def _places(effects: Sequence[Quantity]) -> str:
+    """Where effects are taken, each place once; what is fixed is taken nowhere."""
+    notes = {one.note for one in effects if not one.is_fixed} - {""}
+    return "; ".join(sorted(note for note in notes if not any(note in other for other in notes - {note})))
+
+
+def _by_response(found: pd.Series | pd.DataFrame) -> dict[str, Array]:
+    frame = found.to_frame() if isinstance(found, pd.Series) else found
+    return {str(name): frame[name].dropna().to_numpy(dtype=np.float64) for name in frame}
+
+
+# -- what kinds of fits have -----------------------------------------------------------------------------------------
+
+
+@singledispatch
+def _ranked(fit: Any, level: float) -> list[Ranked]:
+    """The random effects of the clusters, as they are ranked."""
+    raise EffectError(f"{fit.kind} has no random effects to rank")
+
+
+@_ranked.register
+def _(fit: LmmFit, level: float) -> list[Ranked]:
+    table = ranef_table(fit, level=level)
+    return [Ranked(str(name), table[table["effect"] == name]) for name in dict.fromkeys(table["effect"])]
+
+
+@_ranked.register
+def _(fit: QuadratureFit, level: float) -> list[Ranked]:
+    effects = [chosen_effect(fit, name) for name in fit.random_names]
+    return [Ranked(one.name, cluster_table(fit, one, level=level), one.label, one.centre) for one in effects]
+
+
+@singledispatch
+def _leading(fit: Any) -> list[str]:
+    """Random effects that a page may show, the first ones first."""
+    return []
+
+
+@_leading.register
+def _(fit: LmmFit) -> list[str]:
+    """Slopes before intercepts."""
+    plain = [name for equation in fit.layout.equations for name in equation.random]
+    return [name for _, name in sorted(zip(plain, fit.G.index, strict=True), key=lambda pair: pair[0] == INTERCEPT)]
+
+
+@_leading.register
+def _(fit: QuadratureFit) -> list[str]:
+    """Those of the scale before those of the location."""
+    names, q = fit.random_names, fit.problem.structure.q
+    return names[q:] + names[:q]
+
+
+def _has_both(fit: QuadratureFit) -> bool:
+    """Whether clusters differ in location and in scale."""
+    return bool(fit.problem.structure.q and fit.problem.structure.d)
+
+
+@singledispatch
+def _residuals(fit: Any) -> dict[str, Array]:
+    """Residuals of the rows within clusters, by response; none where a normal distribution is not theirs."""
+    return {}
+
+
+@_residuals.register
+def _(fit: LmmFit) -> dict[str, Array]:
+    try:
+        return _by_response(fit.residuals(of="cluster"))
+    except EffectError:  # no rows
+        return {}

@@ -1,7 +1,8 @@
-"""Predictions for new rows, with intervals."""
+"""Predictions for new rows, with intervals: expected responses, and residual sds where these differ."""
 
 from __future__ import annotations
 
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,88 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
+from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.lmm.ranef import ModeLaw
 from mlmed.options import OF, PREDICTION_INTERVALS, check_level, one_of
-from mlmed.results.newdata import NewRows, own_effects, read_rows
+from mlmed.quadrature.posterior import NewColumns, predict_rows, response_quantiles
+from mlmed.results.newdata import NewRows, own_effects, read_columns, read_rows
+from mlmed.text import shown
 
-__all__ = ["prediction_table", "predictions", "row_means", "row_variances", "with_limits"]
+__all__ = [
+    "PREDICTED",
+    "predicted",
+    "prediction_table",
+    "predictions",
+    "row_means",
+    "row_variances",
+    "scale_predictions",
+    "scale_values",
+    "with_limits",
+]
 
 Array = NDArray[np.float64]
+#: Columns of a prediction by a location-scale model.
+PREDICTED = ("estimate", "std_error", "conf_low", "conf_high", "sd", "sd_conf_low", "sd_conf_high")
+
+
+@singledispatch
+def predicted(fit: Any, newdata: Any, *, of: str, interval: str | None, level: float | None) -> Any:
+    """Predictions of new rows; each kind of fit has its own.
+
+    Raises
+    ------
+    EffectError
+        A kind of fit without any, or a level without an interval.
+    """
+    raise EffectError(f"{fit.kind} has no predictions")
+
+
+@predicted.register
+def _(fit: LmmFit, newdata: Any, *, of: str, interval: str | None, level: float | None) -> pd.DataFrame | pd.Series:
+    if interval is not None:
+        return prediction_table(fit, newdata, of=of, interval=interval, level=0.95 if level is None else level)
+    if level is not None:
+        raise EffectError(
+            f"level={shown(level)} is the coverage of an interval, and none was asked for; give "
+            "interval='confidence' or 'prediction' as well, or leave level out"
+        )
+    return predictions(fit, newdata, of=of)
+
+
+@predicted.register
+def _(fit: QuadratureFit, newdata: Any, *, of: str, interval: str | None, level: float | None) -> pd.DataFrame:
+    kind, share = "confidence" if interval is None else interval, 0.95 if level is None else level
+    return scale_predictions(fit, newdata, of=of, interval=kind, level=share)
+
+
+def scale_predictions(
+    fit: QuadratureFit, newdata: Any, *, of: str, interval: str, level: float, between: bool = False
+) -> pd.DataFrame:
+    """``PREDICTED`` of new rows with their index; NaN where a predictor is missing; ``between``: rows hold means."""
+    one_of(of, OF, "of")
+    one_of(interval, PREDICTION_INTERVALS, "interval")
+    level = check_level(level)
+    new, complete = read_columns(fit.rows, newdata, clusters=of == "cluster", between=between)
+    table = scale_values(fit, new, level=level)
+    if interval == "prediction":
+        tails, fixed = (0.5 - level / 2.0, 0.5 + level / 2.0), (fit.estimates.beta, fit.estimates.tau)
+        table[["conf_low", "conf_high"]] = response_quantiles(new, fixed, fit.mixtures(), fit.law, tails)
+    out = np.full((len(complete), len(PREDICTED)), np.nan)
+    out[complete] = table.to_numpy()
+    index = newdata.index if isinstance(newdata, pd.DataFrame) else None
+    return pd.DataFrame(out, index=index, columns=list(PREDICTED))
+
+
+def scale_values(fit: QuadratureFit, new: NewColumns, *, level: float) -> pd.DataFrame:
+    """``PREDICTED`` of encoded rows; limits of the sd are made on the log scale."""
+    z, estimates = float(ndtri(0.5 + level / 2.0)), fit.estimates
+    found = predict_rows(new, (estimates.beta, estimates.tau), estimates.G, fit.law)
+    half, log_half = z * found.mean_se, z * found.log_sd_se
+    sds = (np.exp(found.log_sd + sign * log_half) for sign in (0.0, -1.0, 1.0))
+    columns = (found.mean, found.mean_se, found.mean - half, found.mean + half, *sds)
+    return pd.DataFrame(dict(zip(PREDICTED, columns, strict=True)))
 
 
 def predictions(fitted: LmmFit, newdata: Any, *, of: str) -> pd.DataFrame | pd.Series:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,15 +31,11 @@ from mlmed.options import (
     one_of,
 )
 from mlmed.replication import replicate
-from mlmed.report.predictive_plots import Panel, plot_panels
+from mlmed.report.plots.distributions import Panel
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["check_plot", "check_table", "simulated"]
+__all__ = ["check_table", "densities", "simulated"]
 
 Array = NDArray[np.float64]
-TITLES = {"population": "new clusters", "cluster": "the clusters of the data"}
 
 
 def simulated(fitted: LmmFit, n: int, *, seed: int | None, of: str) -> pd.DataFrame:
@@ -60,22 +56,20 @@ def check_table(fitted: LmmFit, n: int, *, seed: int | None, of: str, level: flo
     return comparison(observed, replicate(task, n, seed=seed), notes, level=level)
 
 
-def check_plot(fitted: LmmFit, n: int, *, seed: int | None, density: Density, of: str) -> list[Axes]:
-    """Densities of the observed responses over those of simulated sets."""
+def densities(fitted: LmmFit, n: int, *, seed: int | None, density: Density, of: str) -> list[Panel]:
+    """The observed responses and those of simulated sets, as the picture of one density takes them."""
     one_of(density, DENSITIES, "density")
-    n, seed = check_count(n, "simulated sets"), check_seed(seed, "pp_check()")
-    sampler = _sampler(fitted, of, "pp_check()")
-    responses = _responses(fitted, sampler)
+    n, seed = check_count(n, "simulated sets"), check_seed(seed, "plot.predictive()")
+    sampler = _sampler(fitted, of, "plot.predictive()")
     observed, sets = sampler.observed, replicate(sampler.draw, n, seed=seed)
-    panels = [
+    return [
         Panel(
             response.name,
             shown_values(observed[r], response, density),
             tuple(shown_values(one[r], response, density) for one in sets),
         )
-        for r, response in enumerate(responses)
+        for r, response in enumerate(_responses(fitted, sampler))
     ]
-    return plot_panels(panels, density=density, title=f"{n} simulated sets, {TITLES[of]}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,95 @@
-"""The optimizer's steps in the user's units."""
+"""The record of a fit: what was tried, where it ended, and the evidence that it is an optimum."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from mlmed.fit.lmm import LmmFit
-from mlmed.report.optimization import Optimization
+from mlmed.numerics.certificate import Certificate
+from mlmed.report.plots.diagnostics import plot_optimization
 from mlmed.results.abilities import Held
 
-__all__ = ["optimization"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Optimization", "optimization"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Optimization:
+    """History of the optimization and its certificate.
+
+    Attributes
+    ----------
+    llf : (T,) array
+        Log-likelihood at every evaluation (restricted under REML), the start first.
+    gradient : (T,) array
+        Largest entry of the gradient of -2l in theta.
+    decrement : (T,) array
+        Newton decrement; infinite where the Hessian is not positive definite.
+    accepted : (T,) bool array
+        Whether the search moved there.
+    theta : (T,) tuple of arrays
+        The points, in working units; fewer entries on a face of the cone.
+    certificate : Certificate
+        What was recomputed at the returned point, each check with its bound.
+    reml : bool
+        Restricted likelihood or not.
+    n_starts : int
+        Starts that searches were begun from.
+    optima : tuple of float
+        Log-likelihoods of the different optima they led to, the best first.
+    """
+
+    llf: Array
+    gradient: Array
+    decrement: Array
+    accepted: NDArray[np.bool_]
+    theta: tuple[Array, ...]
+    certificate: Certificate
+    reml: bool
+    n_starts: int = 1
+    optima: tuple[float, ...] = ()
+
+    @property
+    def n_optima(self) -> int:
+        """How many different optima the searches ended in."""
+        return max(len(self.optima), 1)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of criterion, gradient and Hessian."""
+        return len(self.llf)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per evaluation: llf, gradient_norm, newton_decrement, accepted."""
+        return pd.DataFrame(
+            {
+                "llf": self.llf,
+                "gradient_norm": self.gradient,
+                "newton_decrement": self.decrement,
+                "accepted": self.accepted,
+            }
+        )
+
+    def log(self) -> str:
+        """The accepted steps as Stata prints its iteration log."""
+        label = "log restricted-likelihood" if self.reml else "log likelihood"
+        values = self.llf[self.accepted]
+        return "\n".join(f"Iteration {k}:   {label} = {value:.4f}" for k, value in enumerate(values))
+
+    def plot(self, *, ax: Axes | None = None) -> Axes:
+        """Distance to the optimum by evaluation, log scale (extra ``plots``); ``ax`` is where to draw."""
+        starts = f", {self.n_starts} starts" if self.n_starts > 1 else ""
+        word = "certified" if self.certificate.converged else "NOT CERTIFIED"
+        return plot_optimization(self.llf, self.accepted, note=f"{self.evaluations} evaluations{starts}, {word}", ax=ax)
 
 
 def optimization(self: Held) -> Optimization:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.system import SystemFit
-from mlmed.notes import Note
+from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
 from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
@@ -204,12 +206,13 @@ class Results:
         return self.fit.G
 
     @property
-    @never(SystemFit)
+    @only(LmmFit)
     def Sigma(self) -> pd.DataFrame:
         """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
 
     @property
+    @only(LmmFit)
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
@@ -243,13 +246,39 @@ class Results:
 
     # -- equations that are fitted apart ---------------------------------------------------------------------
 
-    mediator = cached_property(separate.mediator)
-    outcome = cached_property(separate.outcome)
-    reduced = cached_property(separate.reduced)
     design = property(separate.design)
     levels = property(separate.levels)
-    joint = separate.joint
     sobel = separate.sobel
+
+    @cached_property
+    @only(SystemFit)
+    def mediator(self) -> Results:
+        """The mediator equation: a mixed model, or an ordinary regression."""
+        return Results(self.fit.components["mediator"], NoEffects())
+
+    @cached_property
+    @only(SystemFit)
+    def outcome(self) -> Results:
+        """The outcome equation."""
+        return Results(self.fit.components["outcome"], NoEffects())
+
+    @cached_property
+    @only(SeparateCatalogue)
+    def reduced(self) -> Results:
+        """The outcome equation without the mediator, on the same rows; its slope of the treatment is c."""
+        return Results(self.fit.components["reduced"], NoEffects())
+
+    @only(SeparateCatalogue)
+    @warns
+    def joint(self) -> Results:
+        """The same equations fitted jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
+
+        Raises
+        ------
+        EffectError
+            A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
+        """
+        return Results(*separate.joint(self))
 
     # -- effects between potential outcomes ------------------------------------------------------------------
 

@@ -7,21 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from mlmed.errors import EffectError
-from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.system import SystemFit
-from mlmed.options import shown
-from mlmed.results.abilities import Held, never, only
+from mlmed.options import own_words
+from mlmed.results.abilities import Held, only
 from mlmed.results.curves import conditional_table, line_along
-from mlmed.results.prediction import prediction_table, predictions
+from mlmed.results.prediction import predicted
 from mlmed.results.predictive import check_table, simulated
 from mlmed.results.tables import ranef_table
 
 __all__ = ["conditional_effects", "fitted", "predict", "predictive_check", "ranef", "resid", "simulate"]
 
 
-@never(SystemFit, PlainFit)
+@only(ranef_table)
 def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     """Conditional modes: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
 
@@ -29,11 +26,13 @@ def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     lme4's ``condsd``. ``shrinkage`` is std_error^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (it
     has the population's value); 1 - shrinkage is the reliability. With a random intercept only, a mode is
     (1 - shrinkage) times the mean residual of the cluster. NaN where the variance is 0.
+
+    Of a location-scale model: posterior means and standard deviations by the quadrature of the fit, without shrinkage.
     """
     return ranef_table(self.fit, level=level)
 
 
-@never(SystemFit, PlainFit)
+@own_words
 def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     """Fitted values of the rows of the data.
 
@@ -45,7 +44,8 @@ def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     Returns
     -------
     Series (one equation) or DataFrame (a column per response)
-        With the index of the data; NaN where a row was not used in an equation.
+        With the index of the data; NaN where a row was not used in an equation. A location-scale model has the
+        columns estimate and sd, the expected response and the residual sd.
 
     Raises
     ------
@@ -77,7 +77,8 @@ def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     return self.fit.residuals(of=of)
 
 
-@never(SystemFit, PlainFit)
+@own_words
+@only(predicted)
 def predict(
     self: Held, newdata: Any, *, of: str = "population", interval: str | None = None, level: float | None = None
 ) -> pd.DataFrame | pd.Series:
@@ -107,6 +108,11 @@ def predict(
         NaN where a predictor is missing. With ``interval`` a tidy table: row (the label in newdata), response,
         estimate, std_error, conf_low, conf_high; one block of rows per response.
 
+        A location-scale model always has a DataFrame with the index of newdata: estimate, std_error, conf_low,
+        conf_high (response; 95% confidence limits unless something else is asked for), sd, sd_conf_low, sd_conf_high
+        (residual sd, limits on the log scale). The sd of the population is that of a cluster whose scale effects are 0,
+        the median of all clusters. Prediction limits are exact quantiles of the mixture over scale effects.
+
     Raises
     ------
     DataError
@@ -123,16 +129,11 @@ def predict(
     >>> new = {"X": [0.0], "group": [1]}
     >>> fit.predict(new, of="cluster", interval="confidence").round(3).values.tolist()
     [[0, 'Med', 2.166, 0.173, 1.828, 2.504]]
+    >>> fit = mlmed.location_scale("Med ~ X + (1 |c| group)", "~ X + (1 |c| group)", df)
+    >>> fit.predict({"X": [0.0, 1.0]}).round(2)[["estimate", "conf_low", "conf_high", "sd"]].values.tolist()
+    [[2.01, 1.72, 2.31, 1.41], [2.18, 1.89, 2.48, 1.39]]
     """
-    if interval is not None:
-        share = 0.95 if level is None else level
-        return prediction_table(self.fit, newdata, of=of, interval=interval, level=share)
-    if level is not None:
-        raise EffectError(
-            f"level={shown(level)} is that of an interval, and none was asked for; give interval='confidence' or "
-            "'prediction' as well, or leave level out"
-        )
-    return predictions(self.fit, newdata, of=of)
+    return predicted(self.fit, newdata, of=of, interval=interval, level=level)
 
 
 @only(LmmFit)

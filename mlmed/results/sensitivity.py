@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
 from mlmed.options import check_text, is_number, one_of
-from mlmed.report.sensitivity_plots import plot_over_r2, plot_over_rho
+from mlmed.report.plots.sensitivity import plot_over_r2, plot_over_rho
 from mlmed.report.text import render_pairs, render_table
 from mlmed.text import shown
 
@@ -160,6 +160,7 @@ class SensitivityResults:
         term: str | None = None,
         shares: Literal["residual", "total"] | None = None,
         sign: Literal["positive", "negative"] | None = None,
+        ax: Axes | None = None,
     ) -> Axes:
         """The curve over rho with its band, or contours over R^2 (extra ``plots``).
 
@@ -174,6 +175,8 @@ class SensitivityResults:
             Shares of what the equations leave unexplained (default) or of the whole variances; for ``r2``.
         sign : {"positive", "negative"}, optional
             Whether the omitted cause moves both in the same direction (default) or not; for ``r2``.
+        ax : Axes, optional
+            Where to draw.
 
         Raises
         ------
@@ -186,7 +189,7 @@ class SensitivityResults:
             if shares is not None or sign is not None:
                 raise EffectError("shares and sign belong to kind='r2'; leave them out for kind='rho'")
             zero = float(self.zero["rho"].to_numpy()[self.terms.index(name)])
-            return plot_over_rho(rows, term=name, zero=zero, level=self.level)
+            return plot_over_rho(rows, term=name, zero=zero, level=self.level, ax=ax)
         for value, choices, what in (
             ("residual" if shares is None else shares, ("residual", "total"), "shares"),
             ("positive" if sign is None else sign, ("positive", "negative"), "sign"),
@@ -199,6 +202,7 @@ class SensitivityResults:
             left=self.unexplained,
             total=shares == "total",
             negative=sign == "negative",
+            ax=ax,
         )
 
     def __str__(self) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.paths import PathCatalogue
 from mlmed.effects.separate import SeparateCatalogue, joint_spec
 from mlmed.errors import EffectError
@@ -15,42 +14,17 @@ from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit, design_of, fit_model
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.intervals.values import sobel_table
-from mlmed.notes import warns
+from mlmed.notes import Note
 from mlmed.report.ml_mediation import MlMediation, render_ml_mediation
 from mlmed.results.abilities import Held, only
 from mlmed.results.inference import effect_set, kind_of
 from mlmed.results.remarks import joint_remarks
 from mlmed.results.summary import how_fitted
 
-if TYPE_CHECKING:
-    from mlmed.results.results import Results
-
-__all__ = ["design", "joint", "levels", "mediator", "ml_mediation", "outcome", "reduced", "sobel"]
+__all__ = ["design", "joint", "levels", "ml_mediation", "sobel"]
 
 #: What Stata calls the roles.
 ROLES = {"treatment": "iv", "mediator": "mv", "outcome": "dv"}
-
-
-def _component(self: Held, role: str) -> Any:
-    return type(self)(self.fit.components[role], NoEffects())  # type: ignore[call-arg]
-
-
-@only(SystemFit)
-def mediator(self: Held) -> Results:
-    """The mediator equation: a mixed model, or least squares on one row per cluster."""
-    return _component(self, "mediator")
-
-
-@only(SystemFit)
-def outcome(self: Held) -> Results:
-    """The outcome equation."""
-    return _component(self, "outcome")
-
-
-@only(SeparateCatalogue)
-def reduced(self: Held) -> Results:
-    """The outcome equation without the mediator, on the same rows; its slope of the treatment is c."""
-    return _component(self, "reduced")
 
 
 @only(SeparateCatalogue)
@@ -65,16 +39,8 @@ def levels(self: Held) -> pd.DataFrame:
     return self.fit.levels.copy()
 
 
-@only(SeparateCatalogue)
-@warns
-def joint(self: Held) -> Results:
-    """The same equations fitted jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
-
-    Raises
-    ------
-    EffectError
-        A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
-    """
+def joint(self: Held) -> tuple[LmmFit, PathCatalogue, tuple[Note, ...]]:
+    """The same equations as one model, with its effects and remarks."""
     fit: SystemFit = self.fit
     if isinstance(fit.components["mediator"], PlainFit):
         raise EffectError(
@@ -91,7 +57,7 @@ def joint(self: Held) -> Results:
         PathCatalogue(self.catalogue.treatment, self.catalogue.contrast),
         fit_model(joint_spec(fit), fit.table),
     )
-    return type(self)(fitted, catalogue, joint_remarks(fitted, catalogue, fit.table))  # type: ignore[call-arg, return-value]
+    return fitted, catalogue, joint_remarks(fitted, catalogue, fit.table)
 
 
 @only(SeparateCatalogue)

@@ -6,19 +6,22 @@ from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit, boundary_text, certified_text, empty_text, starts_text
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.intervals.sdcor import headline_correlations
-from mlmed.numerics.certificate import Certificate
+from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.report.text import format_number, render_pairs, render_table
 from mlmed.results.document import interval_entry
-from mlmed.results.tables import fixed_table, variance_table
+from mlmed.results.tables import about, fixed_table, root_table, variance_table
 
-__all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary"]
+__all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary", "scale_summary"]
 
 #: What the equation without the mediator is called.
 TITLES = {"reduced": "Path c"}
@@ -52,7 +55,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     )
     n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
-        *headed(title or "Linear mixed model", header(fitted)),
+        *headed(title, header(fitted)),
         "",
         f"Fixed effects ({intervals_named(vcov, level, ddf)})",
         render_table(fixed, statistic=letter(ddf)),
@@ -63,6 +66,39 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
         "Residual variances and covariances" if fitted.spec.correlated else "Residual variances",
         render_table(_without_tests(variances.iloc[n_tau:])),
         *(_correlations(fitted, vcov=vcov, level=level) if correlations else []),
+    ]
+    return "\n".join(lines)
+
+
+def scale_summary(
+    fit: QuadratureFit,
+    effects: pd.DataFrame,
+    *,
+    title: str,
+    vcov: str,
+    level: float,
+    ddf: str,
+    asked: Mapping[str, Any],
+) -> str:
+    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
+    fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
+    p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
+    interval, given = interval_entry(asked).values()
+    drawn = "" if interval == "delta" else f" ({', '.join([interval, *(f'{k} {v}' for k, v in given.items())])})"
+    lines = [
+        *headed(title, header(fit)),
+        "",
+        f"Location: fixed effects ({percent})",
+        render_table(fixed.iloc[:p]),
+        "",
+        "Scale: fixed effects on the log residual sd",
+        render_table(fixed.iloc[p:]),
+        "",
+        f"Scale effects on the sd scale{drawn}",
+        render_table(effects.drop(columns=["statistic", "p_value"])),
+        "",
+        f"Random effects by {fit.group_name}: standard deviations and correlations",
+        render_table(root_table(fit, vcov=vcov, level=level).drop(columns="group")),
     ]
     return "\n".join(lines)
 
@@ -171,16 +207,21 @@ def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["group", "statistic", "df", "p_value"])
 
 
-def header(fitted: LmmFit) -> list[tuple[str, str]]:
-    """Name and value of everything above the tables."""
+@singledispatch
+def header(fit: Any) -> list[tuple[str, str]]:
+    """Name and value of everything above the tables; each kind of fit has its own."""
+    raise EffectError(f"{fit.kind} has no summary of its own")
+
+
+@header.register
+def _(fitted: LmmFit) -> list[tuple[str, str]]:
     equations, nobs = fitted.layout.equations, fitted.working.problem.nobs
     rows = fitted.grams.rows_per_cluster
     pairs = [("Equations" if len(equations) > 1 else "Equation", fitted.spec.equations[0].text)]
     pairs += [("", equation.text) for equation in fitted.spec.equations[1:]]
     by_equation = ", ".join(f"{e.name} {n}" for e, n in zip(equations, nobs, strict=True))
     pairs.append(("Observations", f"{fitted.nobs} ({by_equation})" if len(equations) > 1 else str(fitted.nobs)))
-    spread = f"{rows.min()} to {rows.max()} rows, mean {rows.mean():.1f}"
-    pairs.append(("Clusters", f"{len(rows)} ({fitted.group_name}; {spread})"))
+    pairs.append(("Clusters", f"{len(rows)} ({fitted.group_name}; {_spread(rows)})"))
     label = "REML; log restricted-likelihood" if fitted.reml else "ML; log-likelihood"
     criteria = f"AIC {fitted.aic:.2f}, BIC {fitted.bic:.2f}"
     pairs.append(("Method", f"{label} {fitted.estimates.loglik:.5f}, {criteria}"))
@@ -202,6 +243,45 @@ def _optimum_line(fitted: LmmFit) -> str:
     certificate, steps, searched = fitted.optimum.certificate, fitted.optimum.steps, fitted.optimum.searched
     evidence = f"{certified_text(fitted)}: {evidence_text(certificate)}"
     return f"{evidence}; {len(steps)} evaluations; {starts_text(searched)}"
+
+
+@header.register
+def _(fit: QuadratureFit) -> list[tuple[str, str]]:
+    first, second = fit.rows.equations
+    sizes, row = np.bincount(fit.rows.codes), about(fit)
+    spread = _spread(sizes)
+    if fit.rows.scale.random_names and sizes.min() == 1:
+        spread += f"; {int((sizes == 1).sum())} with 1 row, which says nothing of its own residual sd"
+    certificate = fit.optimum.certificate
+    word = "certified" if fit.converged else f"NOT CERTIFIED: {certificate.complaint}"
+    pairs = [
+        ("Location", first.text),
+        ("Scale", f"~ {second.right}"),
+        ("Observations", str(fit.nobs)),
+        ("Clusters", f"{len(sizes)} ({fit.group_name}; {spread})"),
+        ("Method", f"ML; log-likelihood {fit.llf:.5f}, AIC {row['aic']:.2f}, BIC {row['bic']:.2f}"),
+        ("Quadrature", _quadrature(fit)),
+        ("Optimum", f"{word}; {evidence_text(certificate)}; {fit.optimum.evaluations} evaluations"),
+    ]
+    if fit.is_singular:
+        rank = f"{fit.estimates.rank} of {len(fit.estimates.G)}"
+        pairs.append(("Boundary", f"boundary (singular) fit: G has rank {rank}; see docs/singular.md"))
+    if fit.rows.dropped is not None:
+        pairs.append(("Left out", str(fit.rows.dropped)))
+    return pairs
+
+
+def _spread(rows: NDArray[np.integer]) -> str:
+    return f"{rows.min()} to {rows.max()} rows, mean {rows.mean():.1f}"
+
+
+def _quadrature(fit: QuadratureFit) -> str:
+    d = fit.problem.structure.d
+    if d == 0:
+        return "none needed: no scale random effects, the likelihood is exact"
+    change = abs(fit.optimum.certificate.value(NODE_CHANGE))
+    grid = f"{fit.nodes} adaptive nodes" if d == 1 else f"{fit.nodes} x {fit.nodes} adaptive nodes"
+    return f"{grid} per cluster; doubling them moves the log-likelihood by {change:.1e}"
 
 
 def evidence_text(certificate: Certificate) -> str:

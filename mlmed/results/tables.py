@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -18,19 +18,30 @@ from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, parameter_names, parameters, qualified, shown_clusters, variance_floor
+from mlmed.fit.protocol import Fit
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import Component, SystemFit
 from mlmed.intervals.functions import function_table, parameters_at
-from mlmed.intervals.sdcor import correlations_table, fit_sdcor_quantities, fit_sdcor_table, system_sdcor_table
+from mlmed.intervals.sdcor import (
+    NUMBERS,
+    correlations_table,
+    fit_sdcor_quantities,
+    fit_sdcor_table,
+    sdcor_of,
+    system_sdcor_table,
+)
 from mlmed.intervals.smallsample import errors_and_df
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.ranef import conditional_modes
+from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison_rows import missing_effects
 from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
 
 __all__ = [
+    "about",
     "combined",
     "comparable",
     "correlations",
@@ -226,8 +237,18 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @singledispatch
 def root_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
-    """Standard deviations and correlations."""
-    raise EffectError(f"{fit.kind} has no random effects")
+    """Standard deviations and correlations.
+
+    Raises
+    ------
+    EffectError
+        The fit has no random effects.
+    """
+    found = sdcor_of(fit)
+    if not found:
+        raise EffectError(f"{fit.kind} has no random effects")
+    table = delta_table(list(found.values()), fit.vcov(vcov), level=level)
+    return table.assign(group=fit.group_name)[["group", "term", *NUMBERS]]
 
 
 @root_table.register
@@ -289,6 +310,11 @@ def _(fit: SystemFit) -> dict[str, str]:
     return {one.name: one.name for component, part in own if id(component) in once for one in fit.parameters[part]}
 
 
+@shared_terms.register
+def _(fit: QuadratureFit) -> dict[str, str]:
+    return dict(zip([one.name for one in fit.parameters], [one.name for one in fit.named(always=True)], strict=True))
+
+
 def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
     """The effects, or no rows where the model defines none and nobody asks for them."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -333,27 +359,63 @@ def _(fit: LmmFit) -> dict[str, Any]:
     return {**found, "n_starts": fit.optimum.searched.starts, "n_optima": fit.optimum.searched.n_optima}
 
 
-def ranef_table(fitted: LmmFit, *, level: float) -> pd.DataFrame:
-    """Conditional modes with their standard deviations and shrinkage, one row per effect and cluster."""
-    level = check_level(level)
-    optimum, working = fitted.optimum, fitted.working
+@about.register
+def _(fit: QuadratureFit) -> dict[str, Any]:
+    certificate = fit.optimum.certificate
+    return {
+        **about.dispatch(object)(fit),
+        "gradient_norm": certificate.gradient_norm,
+        "newton_decrement": certificate.newton_decrement,
+        "smallest_curvature": certificate.smallest_curvature,
+        "nodes": fit.nodes,
+        "node_change": certificate.value(NODE_CHANGE),
+        "evaluations": fit.optimum.evaluations,
+    }
+
+
+@singledispatch
+def ranef_table(fit: Any, *, level: float) -> pd.DataFrame:
+    """Random effects with their standard deviations, one row per effect and cluster; each kind of fit has its own.
+
+    Raises
+    ------
+    EffectError
+        The fit has no random effects.
+    """
+    raise EffectError(f"{fit.kind} has no random effects")
+
+
+@ranef_table.register
+def _(fit: LmmFit, *, level: float) -> pd.DataFrame:
+    """Conditional modes, and shrinkage."""
+    optimum, working = fit.optimum, fit.working
     found = conditional_modes(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units.Z_map)
-    value = found.modes.ravel()
-    variances, prior = np.einsum("aaj->aj", found.covariances), np.diag(fitted.estimates.G)[:, None]
-    se = np.sqrt(variances).ravel()
-    known = prior > variance_floor(fitted)[:, None]
+    variances, prior = np.einsum("aaj->aj", found.covariances), np.diag(fit.estimates.G)[:, None]
+    known = prior > variance_floor(fit)[:, None]
     shrinkage = np.divide(variances, prior, out=np.full_like(variances, np.nan), where=known)
-    names, J = qualified(fitted, "random"), len(fitted.clusters)
-    z = float(ndtri(0.5 + level / 2.0))
+    table = effects_by_cluster(fit, qualified(fit, "random"), found.modes, np.sqrt(variances), level=level)
+    return table.assign(shrinkage=shrinkage.ravel())
+
+
+@ranef_table.register
+def _(fit: QuadratureFit, *, level: float) -> pd.DataFrame:
+    """Posterior means."""
+    return effects_by_cluster(fit, fit.random_names, fit.posterior.mean.T, fit.posterior.sd.T, level=level)
+
+
+def effects_by_cluster(
+    fit: Fit, names: Sequence[str], values: NDArray[np.float64], errors: NDArray[np.float64], *, level: float
+) -> pd.DataFrame:
+    """The rows of ``ranef``, from values and standard deviations (q, J)."""
+    half = float(ndtri(0.5 + check_level(level) / 2.0)) * errors.ravel()
     return pd.DataFrame(
         {
-            "group_var": fitted.group_name,
-            "effect": np.repeat(names, J),
-            "group": np.tile(shown_clusters(fitted.clusters), len(names)),
-            "estimate": value,
-            "std_error": se,
-            "conf_low": value - z * se,
-            "conf_high": value + z * se,
-            "shrinkage": shrinkage.ravel(),
+            "group_var": fit.group_name,
+            "effect": np.repeat(names, len(fit.clusters)),
+            "group": np.tile(shown_clusters(fit.clusters), len(names)),
+            "estimate": values.ravel(),
+            "std_error": errors.ravel(),
+            "conf_low": values.ravel() - half,
+            "conf_high": values.ravel() + half,
         }
     )

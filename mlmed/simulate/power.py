@@ -33,9 +33,10 @@ from mlmed.options import (
     shown,
 )
 from mlmed.replication import Failure, replicate
+from mlmed.report.plots.lines import plot_power
 from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.results.results import Results
-from mlmed.simulate.performance import missing, plain, plot_power, why_missing, with_error
+from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.population import BPGTruth, Population, Source, whole
 from mlmed.simulate.trials import Analysis, Outcome, Template, Trial, failed, outcome_of, summarized
 
@@ -200,8 +201,10 @@ class PowerResults:
         """Data sets of every size."""
         return int(self.table["n"].iloc[0])
 
-    def plot(self, term: str = "indirect", *, value: str = "power") -> Axes:
+    def plot(self, term: str = "indirect", *, value: str = "power", ax: Axes | None = None) -> Axes:
         """Power or coverage against clusters, one line per cluster size, with 95% Monte Carlo intervals (``plots``).
+
+        ``ax`` is where to draw.
 
         Raises
         ------
@@ -215,7 +218,7 @@ class PowerResults:
         title = f"true {term} {rows['truth'].iloc[0]:.3g}; {self.n} data sets a point; {self.asked}"
         most = rows["share_missing"].max()
         title += f"\nof the intervals that exist: up to {100 * most:.3g}% of the data sets have none" if most else ""
-        return plot_power(rows, term=term, value=value, title=title)
+        return plot_power(rows, term=term, value=value, title=title, ax=ax)
 
     def __repr__(self) -> str:
         sizes = len(self.table[["n_clusters", "cluster_size"]].drop_duplicates())

@@ -19,8 +19,9 @@ from mlmed.fit.vcov import covariance
 from mlmed.formula import parse_equation
 from mlmed.options import check_count, check_jobs, check_level, check_number, check_seed, one_of, several
 from mlmed.replication import Failure, replicate
+from mlmed.report.plots.lines import plot_study
 from mlmed.report.text import as_html, render_pairs, render_table
-from mlmed.simulate.performance import missing, plain, plot_study, why_missing, with_error
+from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.population import BPGTruth, Population, Source, default_truth, whole
 from mlmed.simulate.trials import VALUES, Outcome, Template, failed, summarized
 from mlmed.system.model import ModelSpec
@@ -180,8 +181,10 @@ class StudyResults:
         """Data sets of every covariance."""
         return int(self.table["n"].iloc[0])
 
-    def plot(self, value: str = "bias") -> Axes:
+    def plot(self, value: str = "bias", *, ax: Axes | None = None) -> Axes:
         """Bias, sd, rmse or coverage against the covariance, with 95% Monte Carlo intervals (extra ``plots``).
+
+        ``ax`` is where to draw.
 
         Raises
         ------
@@ -190,7 +193,7 @@ class StudyResults:
         """
         one_of(value, SHOWN, "value")
         title = f"{self.n} data sets of {self.size[0]} clusters of {self.size[1]}"
-        return plot_study(self.table, value=value, level=self.level, title=title)
+        return plot_study(self.table, value=value, level=self.level, title=title, ax=ax)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{value:g}" for value in self.table["cov_ab"].unique())

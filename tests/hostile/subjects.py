@@ -96,6 +96,7 @@ def fits(data: pd.DataFrame) -> dict[str, Any]:
             "causal": causal,
             "causal, clusters": binary,
             "location_scale": mlmed.location_scale("m ~ x + (1 | id)", "~ x + (1 | id)", data, nodes=5),
+            "mediate.plot": mediate.plot,
             "compare": mlmed.compare(mediate, piecewise),
             "grams": mlmed.grams(M, data),
             "sensitivity": causal.sensitivity(rho=[0.0, 0.2]),
@@ -133,9 +134,9 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
     asked: dict[str, dict[str, Any]] = {
         "predict": {"newdata": new},
         "conditional_effects": {"variable": "x"},
-        "plot_conditional": {"variable": "x", "points": 3},
-        "plot_spaghetti": {"variable": "x", "clusters": 2, "seed": 1, "points": 3},
-        "plot_prediction": {"variable": "x", "points": 3},
+        "conditional": {"variable": "x", "points": 3},
+        "spaghetti": {"variable": "x", "clusters": 2, "seed": 1, "points": 3},
+        "prediction": {"variable": "x", "points": 3},
         "nlcom": {"expression": "a * b" if mode == "piecewise" else "_b"},
         "combined": {"expression": "_b"},
         "compare": {"other": fit},
@@ -151,12 +152,12 @@ def _cases(mode: str, name: str, fit: Any, data: pd.DataFrame) -> list[dict[str,
         "groups": {"interval": "delta"},
         "sensitivity": {"rho": [0.0, 0.2]},
     }
-    drawn = {"bootstrap", "simulate", "predictive_check", "pp_check", "test_interaction", "test_moderation"}
+    drawn = {"bootstrap", "simulate", "predictive_check", "predictive", "test_interaction", "test_moderation"}
     base = {**asked.get(name, {}), **(FEW if name in drawn else {})}
     if name == "simulate":
         base["n"] = 2
-    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal")):
-        kinds = {"mediate": ("monte-carlo", "bootstrap"), "piecewise": ("monte-carlo", "product", "bootstrap")}
+    if name in ("effects", "summary", "plot", "groups") and mode.startswith(("mediate", "piecewise", "causal", "loc")):
+        kinds = {"location_scale": ("monte-carlo",), "piecewise": ("monte-carlo", "product", "bootstrap")}
         more = kinds.get(mode, ("monte-carlo", "bootstrap"))
         return [base, *({"interval": one, **(FEW if one != "product" else {})} for one in more)]
     return [base]

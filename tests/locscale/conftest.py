@@ -12,6 +12,6 @@ from tests.locscale_models import M4
 
 
 @pytest.fixture(scope="session")
-def m4(dataset: Callable[[str], pd.DataFrame]) -> mlmed.LocationScaleResults:
+def m4(dataset: Callable[[str], pd.DataFrame]) -> mlmed.Results:
     """The published location-scale model of positive affect."""
     return mlmed.location_scale(*M4, dataset("williams"))

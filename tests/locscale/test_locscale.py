@@ -11,6 +11,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import BoundaryWarning, DroppedRowsWarning
+from mlmed.reproduce.summaries import sd_cor
 from tests.locscale_models import M4, simulated
 from tests.tolerances import INVARIANT
 
@@ -36,21 +37,21 @@ NODES = 1e-4
 
 
 @pytest.mark.parametrize("term", PUBLISHED_M4)
-def test_m4_is_within_half_a_posterior_sd_of_the_page(m4: mlmed.LocationScaleResults, term: str) -> None:
+def test_m4_is_within_half_a_posterior_sd_of_the_page(m4: mlmed.Results, term: str) -> None:
     mean, sd = PUBLISHED_M4[term]
-    found = m4.tidy().set_index("term").loc[term]
+    found = sd_cor(m4).set_index("term").loc[term]
     assert found["estimate"] == pytest.approx(mean, abs=0.5 * sd)
     assert found["std_error"] == pytest.approx(sd, abs=0.0075)  # the sds are printed with two decimals
 
 
-def test_m4_is_certified_and_stable_in_nodes(m4: mlmed.LocationScaleResults, dataset: Callable) -> None:
+def test_m4_is_certified_and_stable_in_nodes(m4: mlmed.Results, dataset: Callable) -> None:
     row = m4.glance().iloc[0]
     assert row["converged"]
     assert not row["is_singular"]
     assert row["gradient_norm"] < 1e-4
     assert abs(row["node_change"]) < NODES
     assert "doubling" in m4.summary()
-    again = mlmed.location_scale(*M4, dataset("williams"), nodes=2 * m4.nodes)
+    again = mlmed.location_scale(*M4, dataset("williams"), nodes=2 * m4.fit.nodes)
     assert again.llf == pytest.approx(m4.llf, abs=NODES)
     starts = m4.check_starts(3, seed=1)
     assert starts["converged"].all()
@@ -190,7 +191,7 @@ def test_recovers_the_truth_of_a_large_sample() -> None:
         "sd(sigma~Intercept)": 0.4,
         "cor(Intercept,sigma~Intercept)": -0.3,
     }
-    table = fit.tidy().set_index("term")
+    table = sd_cor(fit).set_index("term")
     for term, value in truth.items():
         assert abs(table.loc[term, "estimate"] - value) < 3.0 * table.loc[term, "std_error"], term
 
@@ -243,7 +244,7 @@ def test_correlation_of_one_is_reported(seed: int) -> None:
     assert fit.llf >= apart.llf - 1e-7
 
 
-def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
+def test_tables_and_text(m4: mlmed.Results) -> None:
     effects = m4.effects().set_index("term").loc["exp(sigma~Intercept)"]
     assert effects["estimate"] == pytest.approx(np.exp(m4.params["sigma~Intercept"]))
     assert effects["estimate"] == pytest.approx(0.53, abs=0.005)  # the page exponentiates to .53, .50 to .56
@@ -256,9 +257,9 @@ def test_tables_and_text(m4: mlmed.LocationScaleResults) -> None:
     document = json.loads(m4.to_json())
     assert document["llf"] == pytest.approx(m4.llf)
     assert {row["term"] for row in document["fixef"]} == {"Intercept", "sigma~Intercept"}
-    assert document["scale"] == "~ 1 + (1 |c| id)"
-    assert [row["term"] for row in document["scale_effects"]] == ["exp(sigma~Intercept)"]
-    assert "scale_effects" in m4.to_table()["section"].unique()
+    assert document["equations"] == ["PA.std ~ 1 + (1 |c| id)", "sigma ~ 1 + (1 |c| id)"]
+    assert [row["term"] for row in document["effects"]] == ["exp(sigma~Intercept)"]
+    assert "effects" in m4.to_table()["section"].unique()
     assert "certified" in str(m4)
     pd.testing.assert_series_equal(m4.conf_int()[0], m4.fixef().set_index("term")["conf_low"], check_names=False)
 

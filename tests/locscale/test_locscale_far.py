@@ -13,7 +13,7 @@ import mlmed
 from mlmed.errors import BoundaryWarning
 from mlmed.numerics.certificate import OFF_CENTRE
 from mlmed.quadrature import nodes
-from mlmed.quadrature.fit import plain_theta
+from mlmed.quadrature.estimates import plain_theta
 from mlmed.quadrature.likelihood import conditional_loglik, loglik
 from mlmed.quadrature.nodes import Centres, adapt, better_of, centres_at_zero, make_nodes
 from mlmed.quadrature.optimizer import certify, not_below
@@ -31,7 +31,7 @@ def spread_out(J: int, n: int, sd: float, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"id": at, "y": 1.0 + u[at] + np.exp(-0.3 + t[at]) * rng.normal(size=J * n)})
 
 
-def by_grid(fit: mlmed.LocationScaleResults, df: pd.DataFrame) -> float:
+def by_grid(fit: mlmed.Results, df: pd.DataFrame) -> float:
     """Log-likelihood at the estimates on a fine grid of t around each cluster's own log sd."""
     beta, tau, G = fit.fit.estimates.beta[0], fit.fit.estimates.tau[0], fit.fit.estimates.G
     total = 0.0
@@ -111,7 +111,7 @@ def test_a_point_below_the_fit_with_one_sd_is_not_returned() -> None:
     df = spread_out(30, 10, 0.4, seed=6)
     fit = mlmed.location_scale(LOCATION, SCALE, df)
     mixed = mlmed.mixed("y ~ 1 + (1 | id)", df, method="ml")
-    estimates = mixed.fitted.estimates
+    estimates = mixed.fit.estimates
     problem, optimum = fit.fit.problem, fit.fit.optimum
     plain = plain_theta(problem, fit.fit.units, estimates.beta, estimates.G, float(estimates.sigma2[0]))
     at_plain = loglik(problem, plain, make_nodes(centres_at_zero(problem.J, 1), 1))

@@ -61,8 +61,8 @@ def test_nodes(frame: pd.DataFrame, nodes: object) -> None:
 
 def test_nodes_of_numpy(frame: pd.DataFrame) -> None:
     fit = mlmed.location_scale("y ~ x + (1 | g)", "~ 1 + (1 | g)", frame, nodes=np.int64(15))
-    assert fit.nodes == 15
-    assert type(fit.nodes) is int  # as JSON wants it
+    assert fit.fit.nodes == 15
+    assert type(fit.fit.nodes) is int  # as JSON wants it
 
 
 def test_nodes_without_scale_effects(frame: pd.DataFrame) -> None:

@@ -43,7 +43,7 @@ def test_a_rung_up_when_the_certificate_asks_for_it(asked: list[int]) -> None:
     assert fit.converged
     first = LADDER[1].index(asked[0])
     assert asked == list(LADDER[1][first : first + 2])
-    assert fit.nodes == asked[1]
+    assert fit.fit.nodes == asked[1]
 
 
 def test_nodes_that_were_given_are_kept_and_the_change_has_two_digits(asked: list[int]) -> None:

@@ -27,11 +27,11 @@ def data() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def fit(data: pd.DataFrame) -> mlmed.LocationScaleResults:
+def fit(data: pd.DataFrame) -> mlmed.Results:
     return mlmed.location_scale("y ~ x + kind + (1 |c| g)", "~ w + (1 |c| g)", data)
 
 
-def test_population_is_the_fixed_part(fit: mlmed.LocationScaleResults) -> None:
+def test_population_is_the_fixed_part(fit: mlmed.Results) -> None:
     """The sd where scale predictors are 0 is the first row of effects(), its limits too."""
     found = fit.predict({"x": [0.0, 2.0], "w": [0.0, 0.0], "kind": ["a", "b"]})
     assert list(found) == COLUMNS
@@ -70,7 +70,7 @@ def test_errors_of_clusters_follow_kass_and_steffey() -> None:
     assert found["sd"] == pytest.approx(np.exp(psi[2]), rel=SAME)
 
 
-def test_cluster_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> None:
+def test_cluster_effects_are_those_of_ranef(fit: mlmed.Results) -> None:
     modes = fit.ranef().set_index(["effect", "group"])
     found = fit.predict({"x": [0.0], "w": [0.0], "kind": ["a"], "g": [7]}, of="cluster").iloc[0]
     assert found["estimate"] == pytest.approx(
@@ -81,7 +81,7 @@ def test_cluster_effects_are_those_of_ranef(fit: mlmed.LocationScaleResults) -> 
     assert found["std_error"] > modes.loc[("Intercept", 7), "std_error"]  # the estimates err too
 
 
-def test_new_clusters_have_the_populations_value_and_variance(fit: mlmed.LocationScaleResults) -> None:
+def test_new_clusters_have_the_populations_value_and_variance(fit: mlmed.Results) -> None:
     new = {"x": [0.3, 0.3], "w": [1.0, 1.0], "kind": ["a", "a"], "g": [999.0, np.nan]}
     found, population = fit.predict(new, of="cluster"), fit.predict(new)
     np.testing.assert_allclose(found[["estimate", "sd"]], population[["estimate", "sd"]], rtol=1e-12)
@@ -89,7 +89,7 @@ def test_new_clusters_have_the_populations_value_and_variance(fit: mlmed.Locatio
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.95])
-def test_prediction_limits_of_the_population_are_quantiles(fit: mlmed.LocationScaleResults, coverage: float) -> None:
+def test_prediction_limits_of_the_population_are_quantiles(fit: mlmed.Results, coverage: float) -> None:
     """The distribution function of a new response by quad: u given t is normal, t is normal."""
     new = {"x": [0.5], "w": [-1.0], "kind": ["b"]}
     row = fit.predict(new, interval="prediction", level=coverage).iloc[0]
@@ -169,7 +169,7 @@ def test_fitted_values_are_predictions_of_the_rows(data: pd.DataFrame) -> None:
         ({"of": "cluster"}, DataError, r"column 'g' is not in the data"),
     ],
 )
-def test_refused_options(fit: mlmed.LocationScaleResults, options: dict, kind: type[Exception], said: str) -> None:
+def test_refused_options(fit: mlmed.Results, options: dict, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         fit.predict({"x": [0.0], "w": [0.0], "kind": ["a"]}, **options)
 
@@ -183,12 +183,12 @@ def test_refused_options(fit: mlmed.LocationScaleResults, options: dict, kind: t
         ({"x": [np.inf], "w": [0.0], "kind": ["a"]}, r"'x' has 1 infinite value"),
     ],
 )
-def test_refused_rows(fit: mlmed.LocationScaleResults, new: dict, said: str) -> None:
+def test_refused_rows(fit: mlmed.Results, new: dict, said: str) -> None:
     with pytest.raises(DataError, match=said):
         fit.predict(new)
 
 
-def test_starts_do_not_depend_on_workers(fit: mlmed.LocationScaleResults) -> None:
+def test_starts_do_not_depend_on_workers(fit: mlmed.Results) -> None:
     alone, together = (fit.check_starts(3, seed=4, n_jobs=n_jobs) for n_jobs in (1, 2))
     pd.testing.assert_frame_equal(alone, together, check_exact=True)
     assert alone["converged"].all()

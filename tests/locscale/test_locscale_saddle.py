@@ -11,8 +11,8 @@ from scipy import optimize as scipy_optimize
 from scipy import special, stats
 
 import mlmed
+from mlmed.fit.quadrature import QuadratureFit
 from mlmed.quadrature.climb import TIGHT, centred, hessian_at, step_off
-from mlmed.quadrature.fit import Fit
 from mlmed.quadrature.likelihood import loglik
 from mlmed.quadrature.nodes import Nodes, centres_at_zero, make_nodes
 from mlmed.quadrature.optimizer import certify, optimize
@@ -47,7 +47,7 @@ def _literal(psi: np.ndarray, data: pd.DataFrame) -> float:
     return -float(special.logsumexp(clusters + log_weights, axis=1).sum())
 
 
-def _psi(fit: Fit) -> np.ndarray:
+def _psi(fit: QuadratureFit) -> np.ndarray:
     """The estimates as ``_literal`` takes them."""
     G = fit.estimates.G
     a = np.sqrt(G[0, 0])
@@ -91,7 +91,7 @@ def test_a_search_that_starts_on_a_saddle(location: str, scale: str) -> None:
     assert found.loglik == pytest.approx(fit.optimum.loglik, abs=SAME_MAXIMUM)
 
 
-def _saddle(fit: Fit) -> np.ndarray:
+def _saddle(fit: QuadratureFit) -> np.ndarray:
     """The maximum with scale effects of 0: a point of rest of the whole likelihood."""
     problem, d = fit.problem, fit.problem.structure.d
     first = problem.p + problem.k
@@ -110,12 +110,12 @@ def _saddle(fit: Fit) -> np.ndarray:
     return theta
 
 
-def _nodes(fit: Fit, theta: np.ndarray) -> Nodes:
+def _nodes(fit: QuadratureFit, theta: np.ndarray) -> Nodes:
     centres = centred(fit.problem, theta, centres_at_zero(fit.problem.J, fit.problem.structure.d), TIGHT)
     return make_nodes(centres, fit.optimum.nodes_per_dimension)
 
 
-def _value(fit: Fit, theta: np.ndarray) -> float:
+def _value(fit: QuadratureFit, theta: np.ndarray) -> float:
     return loglik(fit.problem, theta, _nodes(fit, theta))
 
 

@@ -71,7 +71,7 @@ def test_block_diagonal_is_the_separate_fits(data, method):
     single = [mlmed.mixed(one, data, method=method) for one in formulas]
     assert joint.llf == pytest.approx(sum(one.llf for one in single), rel=LOGLIK)
     for k, one in enumerate(single):
-        name = f"y{k}:"
+        name = f"y{k}~"
         own = [label for label in joint.names if label.replace("var(", "").replace("cov(", "").startswith(name)]
         table = joint.tidy().assign(name=joint.names).set_index("name").loc[own, ["estimate", "std_error"]]
         expected = one.tidy()[["estimate", "std_error"]]

@@ -46,7 +46,7 @@ def test_location_scale_models_refuse_the_same():
     with pytest.raises(EffectError, match="level must be a proportion"):
         fit.predict({"x": [1.0]}, level=95)
     with pytest.raises(EffectError, match=r"found \{'x'\}"):
-        fit.plot_prediction("x", at={"x"})
+        fit.plot.prediction("x", at={"x"})
 
 
 def test_a_mediator_is_asked_for_with_the_reason():

@@ -1,4 +1,4 @@
-"""Predictive checks: their statistics by hand, what they find, what the pictures show."""
+"""Predictive checks: their statistics by hand, and what they find."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from scipy import stats
 import mlmed
 from mlmed.effects.predictive import cluster_moments, comparison, response_clusters, response_statistics
 from mlmed.errors import EffectError
-from mlmed.report.predictive_plots import MANY, _density
 from tests.predictive.fits import TWO, frame, quietly, with_gaps
 from tests.tolerances import SAME
 
 #: The smallest tail share of 99 sets, and values further out than all of them.
 LEAST = 0.02
-#: A density of values counted in 2,000 bins against that of the values, as a share of its height.
-BINNED = 2e-3
 
 
 def by_hand(table: pd.DataFrame, data: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -142,83 +139,3 @@ def test_level_is_a_coverage() -> None:
     fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", frame())
     with pytest.raises(EffectError, match="level must be a proportion between 0 and 1"):
         fit.predictive_check(10, seed=1, level=90)
-
-
-# -- pictures --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pyplot():
-    """A backend without a screen; figures are closed afterwards."""
-    pytest.importorskip("matplotlib").use("Agg")
-    import matplotlib.pyplot as plt
-
-    yield plt
-    plt.close("all")
-
-
-@pytest.mark.parametrize("density", ["value", "cluster-mean", "cluster-sd"])
-def test_panels_show_the_data_over_the_sets(pyplot, density: str) -> None:
-    """A panel per response; n thin lines and a thick one, which is the kernel density of the data."""
-    data = frame().reset_index(drop=True)
-    fit = quietly(mlmed.mediate, "m ~ x + (1 | id)", "y ~ m + x + (1 | id)", data)
-    axes = fit.plot.predictive(7, seed=1, density=density)
-    assert len(axes) == 2
-    groups = data.groupby("id")
-    for ax, name in zip(axes, ("m", "y"), strict=True):
-        values = {"value": data[name], "cluster-mean": groups[name].mean(), "cluster-sd": np.log(groups[name].std())}
-        assert name in ax.get_xlabel()
-        drawn = [line for line in ax.lines if len(line.get_xdata())]  # the legend has one of its own
-        assert len(drawn) == 8
-        observed = drawn[-1]
-        assert observed.get_color() == "k"
-        at, height = observed.get_data()
-        grid = np.log(at) if density == "cluster-sd" else at
-        np.testing.assert_allclose(height, stats.gaussian_kde(values[density])(grid), rtol=1e-6, atol=SAME)
-        for line in drawn:
-            area = np.trapezoid(line.get_ydata(), grid)
-            assert area == pytest.approx(1.0, abs=0.06)  # tails beyond the range of the data are cut
-        assert (ax.get_xscale() == "log") == (density == "cluster-sd")
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["simulated", "observed"]
-    assert axes[0].figure.get_suptitle() == "7 simulated sets, new clusters"
-
-
-def test_sets_of_the_picture_are_those_of_simulate(pyplot) -> None:
-    """The first thin line is the density of the first set with that seed."""
-    data = frame().reset_index(drop=True)
-    fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
-    first = fit.plot.predictive(3, seed=2, of="cluster")[0].lines[0]
-    values = fit.simulate(seed=2, of="cluster")["y"]
-    np.testing.assert_allclose(first.get_ydata(), stats.gaussian_kde(values)(first.get_xdata()), rtol=1e-9)
-
-
-def test_many_values_are_counted_before_they_are_smoothed() -> None:
-    """The same density up to the width of a bin."""
-    values = np.random.default_rng(1).gamma(3.0, size=MANY + 1)
-    grid = np.linspace(-0.5, 12.0, 100)
-    exact = stats.gaussian_kde(values)(grid)
-    np.testing.assert_allclose(_density(values, grid), exact, rtol=0.0, atol=BINNED * exact.max())
-
-
-def test_what_has_no_picture_is_refused(pyplot) -> None:
-    """An unknown density; sds of clusters of which hardly any varies."""
-    data = frame().reset_index(drop=True)
-    fit = quietly(mlmed.mixed, "y ~ x + (1 | id)", data)
-    with pytest.raises(EffectError, match="density must be one of value, cluster-mean, cluster-sd; found 'hist'"):
-        fit.plot.predictive(5, seed=1, density="hist")
-    few = quietly(mlmed.mixed, "y ~ x + (1 | id)", data[(data["id"] <= 2) | ~data["id"].duplicated()])
-    with pytest.raises(EffectError, match="2 values of the sd of y in a cluster"):
-        few.plot.predictive(5, seed=1, density="cluster-sd")
-
-
-def test_six_responses_stand_in_two_rows(pyplot) -> None:
-    """Three panels to a row, as in every other picture, in a list."""
-    rng = np.random.default_rng(1)
-    data = frame().reset_index(drop=True)
-    data = data.assign(**{f"r{k}": data["y"] + rng.normal(size=len(data)) for k in range(6)})
-    fit = quietly(mlmed.mixed, [f"r{k} ~ x + (1 | id)" for k in range(6)], data)
-    axes = fit.plot.predictive(3, seed=1)
-    assert isinstance(axes, list)
-    assert [ax.get_xlabel() for ax in axes] == [f"r{k}" for k in range(6)]
-    assert axes[0].figure.get_figwidth() < 14.0
-    assert [ax.get_subplotspec().rowspan.start for ax in axes] == [0, 0, 0, 1, 1, 1]

@@ -201,7 +201,7 @@ def test_refits_of_simulated_sets_centre_on_the_estimates() -> None:
 def test_what_is_refused() -> None:
     """No seed, nothing to draw of, no number, no rows."""
     fit = quietly(mlmed.mixed, TWO, frame())
-    for call in (fit.simulate, fit.predictive_check, fit.pp_check):
+    for call in (fit.simulate, fit.predictive_check, fit.plot.predictive):
         with pytest.raises(EffectError, match="draws random numbers: give a seed"):
             call(2)
         with pytest.raises(EffectError, match="of must be one of population, cluster; found 'row'"):

@@ -142,6 +142,8 @@ def simulated(n_clusters: int, cluster_size: int, **options: Any) -> pd.DataFram
 def ask(of: Fit, asked: Asked) -> Any:
     """What a fit answers, as tables, numbers, texts and dictionaries of them."""
     options = _named(of.school, asked.what, asked.options or {})
+    if of.school == "location-scale" and asked.what in SCALE:
+        return SCALE[asked.what](of.result, **options)
     if asked.what in SPECIAL:
         return SPECIAL[asked.what](of, *asked.args, **options)
     found = getattr(of.result, NAMES.get(asked.what, asked.what))
@@ -156,7 +158,7 @@ def compared(*fits: Fit, **options: Any) -> dict[str, Any]:
         "table": found.table,
         "std_errors": found.std_errors,
         "differences": found.differences(found.sources[0]),
-        "picture": drawn(found.plot()),
+        "picture": drawn(found.plot()[0].figure),
         "text": str(found),
     }
 
@@ -285,21 +287,33 @@ def _sums(of: Fit) -> dict[str, Any]:
     return {"equations": list(of.result.equations), "n_clusters": of.result.n_clusters, "text": repr(of.result)}
 
 
+def _ranked(fit: Any) -> Any:
+    """Caterpillars; in the store those of a location-scale model lie, one effect alone, with ranks from 1."""
+    axes = fit.plot.ranef()
+    if "location_scale" not in dir(fit.plot):
+        return axes
+    ax = next((one for one in axes if one.get_title().startswith("sigma~")), axes[0])
+    for line in ax.lines:
+        x, y = map(np.asarray, line.get_data())
+        line.set_data(y + (len(y) > 2), x)
+    return ax
+
+
 #: Pictures by the lock's word: what draws them today.
 PICTURES: dict[str, Callable[..., Any]] = {
     "conditional": lambda fit, *args, **options: fit.plot.conditional(*args, **options),
     "correlations": lambda fit, **options: fit.plot.correlations(**options),
-    "ranef": lambda fit, *args, **options: fit.plot.ranef(*args, **options),
+    "ranef": lambda fit: _ranked(fit),
     "spaghetti": lambda fit, *args, **options: fit.plot.spaghetti(*args, **options),
     "predictive": lambda fit, *args, kind="value", **options: fit.plot.predictive(*args, density=kind, **options),
     "profile": lambda fit, expression, **options: fit.profile(expression, **options).plot(),
     "bootstrap": lambda fit, term, **options: fit.bootstrap(**options).plot(term, level=0.8),
     "influence": lambda fit, term: fit.influence().plot(term),
     "optimization": lambda fit: fit.optimization.plot(),
-    "effects": lambda fit, **options: fit.plot(**options),
+    "effects": lambda fit, **options: fit.plot.effects(**options),
     "sensitivity": lambda fit: fit.sensitivity().plot(),
-    "location-scale": lambda fit: fit.plot_location_scale(),
-    "prediction": lambda fit, *args, **options: fit.plot_prediction(*args, **options),
+    "location-scale": lambda fit: fit.plot.location_scale(),
+    "prediction": lambda fit, *args, **options: fit.plot.prediction(*args, **options),
 }
 
 
@@ -338,6 +352,8 @@ def _document(of: Fit, **options: Any) -> Any:
 
 def known(document: dict[str, Any]) -> dict[str, Any]:
     """A document without what it did not have: how the effects were asked for."""
+    if document.get("school") == "location_scale":
+        document = _scale_document(document)
     return {
         key: value for key, value in document.items() if (key, value) not in (("interval", "delta"), ("options", {}))
     }
@@ -350,9 +366,7 @@ def _apart(of: Fit, table: pd.DataFrame) -> pd.DataFrame:
     """Estimates of a system with the name of its fit in a column, and terms as that fit calls them."""
     system, found = of.result.fit, {}
     for (role, one), part in zip(system.components.items(), system.parts, strict=True):
-        found |= {
-            new.name: (role, old.name) for new, old in zip(system.parameters[part], one.parameters, strict=True)
-        }
+        found |= {new.name: (role, old.name) for new, old in zip(system.parameters[part], one.parameters, strict=True)}
     names = [found[term] for term in table["term"]]
     out = table.assign(term=[term for _, term in names])
     out.insert(0, "fit", [role for role, _ in names])
@@ -425,6 +439,7 @@ def _of_causal(found: dict[str, Any]) -> dict[str, Any]:
 
 
 SPECIAL: dict[str, Callable[..., Any]] = {
+    "nodes": lambda of: of.result.fit.nodes,
     "interaction": lambda of: bool(of.result.glance().loc[0, "interaction"]),
     "to_json": _documents,
     "tidy": _tidy,
@@ -443,6 +458,50 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "joint": _joint,
     "versus": _versus,
     "sums": _sums,
+}
+
+
+# -- location-scale models, whose tables had a layout of their own --------------------------------------------------
+
+
+def _scale_sdcor(fit: Any, **options: Any) -> pd.DataFrame:
+    """With the tests of correlations, which functions of parameters have."""
+    return fit.nlcom({term: f"`{term}`" for term in fit.sdcor()["term"]}, **options)
+
+
+def _scale_tidy(fit: Any, **options: Any) -> pd.DataFrame:
+    """Sds and correlations in the place of variances and covariances."""
+    fixed, random = fit.fixef(**options).assign(effect="fixed", group=""), _scale_sdcor(fit, **options)
+    table = pd.concat([fixed, random.assign(effect="ran_pars", group=fit.group_name)], ignore_index=True)
+    return table[["effect", "group", *fixed.columns[:-2]]]
+
+
+def _scale_table(fit: Any) -> pd.DataFrame:
+    parts = {
+        "fixef": fit.fixef(),
+        "scale_effects": fit.effects(),
+        "sdcor": _scale_sdcor(fit),
+        "varcorr": fit.varcorr().drop(columns="group"),
+    }
+    found = pd.concat([table.assign(section=name) for name, table in parts.items()], ignore_index=True)
+    kept = found.columns.drop("section")
+    there = fit.to_table().set_index(["section", "term"]).rename(index={"effects": "scale_effects"})
+    assert there.index.symmetric_difference(pd.MultiIndex.from_frame(found[["section", "term"]])).empty
+    return found[["section", *kept]]
+
+
+def _scale_document(document: dict[str, Any]) -> dict[str, Any]:
+    """Without what it did not have, and without the tests that ``sdcor`` has no more."""
+    sdcor = [{k: v for k, v in row.items() if k not in ("statistic", "df", "p_value")} for row in document["sdcor"]]
+    own = {"scale_effects" if key == "effects" else key: value for key, value in (document | {"sdcor": sdcor}).items()}
+    return {key: value for key, value in own.items() if key not in ("equations", "school", "vcov", "ddf")}
+
+
+SCALE: dict[str, Callable[..., Any]] = {
+    "sdcor": _scale_sdcor,
+    "tidy": _scale_tidy,
+    "to_table": _scale_table,
+    "varcorr": lambda fit: fit.varcorr().drop(columns="group"),
 }
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import mlmed
 from mlmed.atomic import write_text
 from mlmed.errors import MlmedWarning
+from mlmed.reproduce.summaries import sd_cor
 
 #: y = 1 + 0.5 x + u, log residual sd = -0.3 + 0.2 w + t.
 TRUTH = {
@@ -62,7 +63,7 @@ def study(replicates: int, J: int, n: int, seed: int) -> tuple[pd.DataFrame, dic
             warnings.simplefilter("ignore", MlmedWarning)
             fit = mlmed.location_scale("y ~ x + (1 |c| g)", "~ w + (1 |c| g)", data)
         uncertified, singular = uncertified + (not fit.converged), singular + fit.is_singular
-        found.append(fit.tidy().set_index("term").loc[list(TRUTH)])
+        found.append(sd_cor(fit).set_index("term").loc[list(TRUTH)])
     seconds = (time.perf_counter() - began) / replicates
     rows = []
     for term, truth in TRUTH.items():

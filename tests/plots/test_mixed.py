@@ -8,7 +8,7 @@ import pytest
 
 import mlmed
 from mlmed.errors import EffectError
-from mlmed.report.labels import wrapped
+from mlmed.report.plots.axes import wrapped
 from tests.models import MEDIATOR, OUTCOME
 from tests.multivariate.models import TWO, two_responses, with_residual_covariance
 from tests.tolerances import SAME
@@ -21,14 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture(scope="module")
 def fit():
     return mlmed.mixed(TWO, two_responses(11, holes=False))
-
-
-@pytest.fixture(autouse=True)
-def _closed():
-    import matplotlib.pyplot as plt
-
-    yield
-    plt.close("all")
 
 
 def lines_of(ax) -> list[np.ndarray]:

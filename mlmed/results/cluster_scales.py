@@ -1,8 +1,10 @@
-"""One effect of every cluster, on the scale of the response or of its sd."""
+"""What pictures of location-scale models show: clusters on the scale of the response or its sd, a line of new rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,14 +13,16 @@ from numpy.typing import NDArray
 from mlmed.data.layout import INTERCEPT
 from mlmed.errors import EffectError
 from mlmed.fit.names import shown_clusters
+from mlmed.fit.quadrature import QuadratureFit
+from mlmed.intervals.sdcor import sdcor_of
 from mlmed.options import check_level, check_text
-from mlmed.quadrature.fit import Fit
-from mlmed.quadrature.posterior import EffectsLaw, NewColumns, predict_rows
-from mlmed.results.location_scale.prediction import with_limits
-from mlmed.results.location_scale.tables import quantities, random_names, ranef_table, sdcor_table
-from mlmed.text import shorten
+from mlmed.quadrature.posterior import NewColumns
+from mlmed.results.grid import rows_along, spaced
+from mlmed.results.prediction import scale_values
+from mlmed.results.tables import ranef_table, root_table
+from mlmed.text import listed, shorten
 
-__all__ = ["Chosen", "Scatter", "chosen_effect", "cluster_table", "default_effect", "scatter_data"]
+__all__ = ["chosen_effect", "cluster_table", "scale_line", "scatter_data"]
 
 Array = NDArray[np.float64]
 
@@ -65,13 +69,7 @@ class Scatter:
     title: str
 
 
-def default_effect(fit: Fit) -> str:
-    """The scale's first random effect, otherwise the location's."""
-    names = random_names(fit)
-    return names[fit.problem.structure.q if fit.problem.structure.d else 0]
-
-
-def chosen_effect(fit: Fit, name: str) -> Chosen:
+def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
     """An effect by its name.
 
     Raises
@@ -79,10 +77,10 @@ def chosen_effect(fit: Fit, name: str) -> Chosen:
     EffectError
         There is none of this name.
     """
-    names = random_names(fit)
+    names, q = fit.random_names, fit.problem.structure.q
     if check_text(name, "an effect", "a random effect") not in names:
         raise EffectError(f"there is no random effect {name!r}; there are {shorten(names, 20)}")
-    at, q = names.index(name), fit.problem.structure.q
+    at = names.index(name)
     if at < q:
         return Chosen(name, at, f"{name}, difference from the population", 0.0)
     own = fit.rows.scale.random_names[at - q]
@@ -92,12 +90,12 @@ def chosen_effect(fit: Fit, name: str) -> Chosen:
     return Chosen(name, at, label, centre)
 
 
-def _fixed_part(fit: Fit, name: str) -> Array:
+def _fixed_part(fit: QuadratureFit, name: str) -> Array:
     """1 at the fixed effect of the scale with this name, (k,); all 0 where there is none."""
     return np.array([float(fixed == name) for fixed in fit.rows.scale.fixed_names])
 
 
-def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) -> pd.DataFrame:
+def cluster_table(fit: QuadratureFit, chosen: Chosen, *, level: float) -> pd.DataFrame:
     """group, estimate, conf_low, conf_high: location effects as in ``ranef``, scale effects as sds or factors."""
     level = check_level(level)
     J, q, d = fit.problem.J, fit.problem.structure.q, fit.problem.structure.d
@@ -106,14 +104,15 @@ def cluster_table(fit: Fit, law: EffectsLaw, chosen: Chosen, *, level: float) ->
         return own[["group", "estimate", "conf_low", "conf_high"]].reset_index(drop=True)
     W = np.tile(_fixed_part(fit, fit.rows.scale.random_names[chosen.at - q]), (J, 1))
     V = np.tile(np.eye(d)[chosen.at - q], (J, 1))
-    new = NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J))
-    found = with_limits(predict_rows(new, (fit.estimates.beta, fit.estimates.tau), fit.estimates.G, law), level)
+    found = scale_values(
+        fit, NewColumns(np.zeros((J, fit.problem.p)), np.zeros((J, q)), W, V, np.arange(J)), level=level
+    )
     shown = found[["sd", "sd_conf_low", "sd_conf_high"]].set_axis(["estimate", "conf_low", "conf_high"], axis=1)
-    shown.insert(0, "group", shown_clusters(fit.rows.clusters))
+    shown.insert(0, "group", shown_clusters(fit.clusters))
     return shown
 
 
-def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | None) -> Scatter:
+def scatter_data(fit: QuadratureFit, location: str | None, scale: str | None) -> Scatter:
     """Location effect and sd of every cluster, with the regression line that G implies.
 
     Raises
@@ -121,25 +120,41 @@ def scatter_data(fit: Fit, law: EffectsLaw, location: str | None, scale: str | N
     EffectError
         An effect is unknown, or one of the two parts has none.
     """
-    names, q, d = random_names(fit), fit.problem.structure.q, fit.problem.structure.d
+    names, q, d = fit.random_names, fit.problem.structure.q, fit.problem.structure.d
     if not (q and d):
         missing = "the scale" if q else "the location"
-        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot_ranef()")
+        raise EffectError(f"{missing} has no random effects, so its clusters do not differ; use plot.ranef()")
     x = chosen_effect(fit, names[0] if location is None else location)
     y = chosen_effect(fit, names[q] if scale is None else scale)
     if x.at >= q or y.at < q:
         raise EffectError(
             f"location= takes an effect of the location and scale= one of the scale; found {x.name!r} and {y.name!r}"
         )
-    table = pd.DataFrame({"location": fit.effects().mean[:, x.at]})
-    table["sd"] = cluster_table(fit, law, y, level=0.95)["estimate"]
+    table = pd.DataFrame({"location": fit.posterior.mean[:, x.at]})
+    table["sd"] = cluster_table(fit, y, level=0.95)["estimate"]
     G, term = fit.estimates.G, f"cor({x.name},{y.name})"
     line = pd.DataFrame({"location": [], "sd": []}, dtype=float)
-    if term not in quantities(fit):
+    if term not in sdcor_of(fit):
         return Scatter(table, line, (x.label, y.label), "independent: the terms have no label in common")
     if G[x.at, x.at] > 0.0:
         grid = np.linspace(table["location"].min(), table["location"].max(), 100)
         line = pd.DataFrame({"location": grid, "sd": y.centre * np.exp(G[y.at, x.at] / G[x.at, x.at] * grid)})
-    row = sdcor_table(fit, level=0.95).set_index("term").loc[term]
+    row = root_table(fit, vcov=fit.usual, level=0.95).set_index("term").loc[term]
     limits = "" if np.isnan(row["conf_low"]) else f" ({row['conf_low']:.2f} to {row['conf_high']:.2f})"
     return Scatter(table, line, (x.label, y.label), f"{term} = {row['estimate']:.2f}{limits}")
+
+
+def scale_line(fit: QuadratureFit, variable: str, *, at: Mapping[str, Any] | None, points: Any) -> pd.DataFrame:
+    """Rows that differ in one predictor, over its range or its levels; all others typical, or as ``at`` has them.
+
+    Raises
+    ------
+    EffectError
+        Neither formula has the predictor, or ``at`` names something that is none or holds it at no single value.
+    """
+    layouts = fit.rows.scale.layout, fit.rows.location.layout
+    known = {name for layout in layouts for name in layout.typical}
+    if check_text(variable, "variable", "a predictor") not in known:
+        raise EffectError(f"neither formula has the predictor {variable!r}; there are {listed(known)}")
+    table = fit.rows.table
+    return rows_along(layouts, variable, at=at, points=points, between=lambda n: spaced(table[variable], n))[0]

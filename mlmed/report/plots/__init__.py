@@ -1,0 +1,1 @@
+"""Pictures (extra ``plots``): pure functions of tables and arrays, which draw on axes and save nothing."""

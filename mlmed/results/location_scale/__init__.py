@@ -1,1 +1,0 @@
-"""Mixed-effects location-scale models: fit, tables, text, predictions, pictures."""
