@@ -55,7 +55,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     )
     n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
-        *headed(title, header(fitted)),
+        *headed(title or "Linear mixed model", header(fitted)),
         "",
         f"Fixed effects ({intervals_named(vcov, level, ddf)})",
         render_table(fixed, statistic=letter(ddf)),
