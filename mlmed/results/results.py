@@ -206,13 +206,13 @@ class Results:
         return self.fit.G
 
     @property
-    @only(LmmFit)
+    @only(LmmFit, PlainFit)
     def Sigma(self) -> pd.DataFrame:
         """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
 
     @property
-    @only(LmmFit)
+    @only(LmmFit, PlainFit)
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
