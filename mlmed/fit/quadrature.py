@@ -116,6 +116,11 @@ class QuadratureFit(Compact):
         """Name, kind and equation of every entry of psi."""
         return tuple(self.named())
 
+    @property
+    def n_parameters(self) -> int:
+        """All of psi."""
+        return len(self.psi)
+
     def named(self, *, always: bool = False) -> list[Parameter]:
         """The parameters; ``always`` as in ``names``."""
         equations = self.rows.equations[0].name, SCALE
@@ -150,11 +155,6 @@ class QuadratureFit(Compact):
             )
         one_of(kind, (self.usual,), "vcov")
         return Vcov.one(self.estimates.vcov, self.estimates.reason)
-
-    @property
-    def n_parameters(self) -> int:
-        """Entries of psi."""
-        return len(self.psi)
 
     @property
     def llf(self) -> float:
