@@ -10,7 +10,6 @@ import importlib
 __version__ = "0.1.0"
 
 __all__ = [
-    "CausalResults",
     "Comparison",
     "Grams",
     "Results",
@@ -34,7 +33,6 @@ __all__ = [
 #: Where each public name comes from; a module is loaded when one of its names is first used. ``__init__.pyi`` says the
 #: same to type checkers and editors.
 _HOMES = {
-    "CausalResults": "mlmed.api.causal",
     "Comparison": "mlmed.results.comparison",
     "Grams": "mlmed.api.grams",
     "Results": "mlmed.results.results",

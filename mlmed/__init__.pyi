@@ -2,7 +2,6 @@ from mlmed import datasets as datasets
 from mlmed import errors as errors
 from mlmed import reproduce as reproduce
 from mlmed import simulate as simulate
-from mlmed.api.causal import CausalResults as CausalResults
 from mlmed.api.causal import causal as causal
 from mlmed.api.grams import Grams as Grams
 from mlmed.api.grams import grams as grams

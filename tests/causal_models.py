@@ -9,9 +9,11 @@ import pandas as pd
 from scipy.stats import poisson
 
 from mlmed.api.causal import causal
+from mlmed.effects.counterfactual import CounterfactualSet
+from mlmed.effects.setting import Chain
 from mlmed.glm.family import BINARY, mean_of
 from mlmed.options import FAMILIES
-from mlmed.results.causal.results import CausalResults
+from mlmed.results.results import Results
 
 #: Integrals over the mediator are promised to this.
 INTEGRAL = 1e-10
@@ -38,9 +40,24 @@ def simulated(family_m: str = "linear", family_y: str = "linear", *, n: int = 30
     return pd.DataFrame({"x": x, "w": w, "m": m, "y": y, "g": np.arange(n) % 15})
 
 
-def fitted(family_m: str = "linear", family_y: str = "linear", *, outcome: str = YM, **options: Any) -> CausalResults:
+def fitted(family_m: str = "linear", family_y: str = "linear", *, outcome: str = YM, **options: Any) -> Results:
     data = simulated(family_m, family_y)
     return causal(XM, outcome, data, treatment="x", family_m=family_m, family_y=family_y, **options)
+
+
+def effects_of(fit: Results, at: Any = None, **options: Any) -> CounterfactualSet:
+    """The effects of a fit, before they are a table."""
+    return fit.catalogue.effects(fit.fit, at, **options)
+
+
+def chain(fit: Results) -> Chain:
+    """Its two equations, the treatment and the values that are compared."""
+    return fit.catalogue.chain(fit.fit)
+
+
+def vcov_of(fit: Results, role: str) -> np.ndarray:
+    """Covariance of the coefficients of one equation, as the fit was asked for it."""
+    return getattr(chain(fit), role).vcov(fit.fit.usual).matrix
 
 
 def column(table: pd.DataFrame, name: str = "estimate") -> pd.Series:

@@ -13,7 +13,8 @@ from mlmed.effects.potential import Counterfactual
 from mlmed.effects.sensitivity import CONTRASTS, Equation, Pair, Parameters, cell_means, embedding
 from mlmed.glm.endogenous import Margin
 from mlmed.glm.fit import fit_glm
-from mlmed.results.causal.results import CausalResults
+from mlmed.results.results import Results
+from tests.causal_models import chain, effects_of
 
 Array = NDArray[np.float64]
 COVARIATES = "treat + age + educ + gender + income"
@@ -28,7 +29,7 @@ FOUR_ERRORS = 4.0
 PAIRS = [("linear", "linear"), ("linear", "probit"), ("probit", "linear")]
 
 
-def probit_fit(framing: pd.DataFrame) -> CausalResults:
+def probit_fit(framing: pd.DataFrame) -> Results:
     """The published fit: linear mediator, probit outcome, HC3."""
     outcome = f"cong_mesg ~ emo + {COVARIATES}"
     return mlmed.causal(f"emo ~ {COVARIATES}", outcome, framing, treatment="treat", family_y="probit", vcov="HC3")
@@ -104,10 +105,11 @@ def equation(family: str, y: Array, X: Array) -> Equation:
 
 def pair_from(fit) -> Pair:
     sides = [
-        Equation(e.family, e.design.y, e.design.X, e.beta, e.vcov, e.sigma, float(len(e.design.y) - len(e.beta)))
-        for e in (fit.mediator, fit.outcome)
+        Equation(e.family, d.y, d.X, e.beta, e.vcov(fit.fit.usual).matrix, e.sigma, float(len(d.y) - len(e.beta)))
+        for e in chain(fit).parts
+        for d in [e.fit.design]
     ]
-    return Pair(sides[0], sides[1], fit.counterfactual())
+    return Pair(sides[0], sides[1], effects_of(fit).designs[0])
 
 
 def curve_of(pair: Pair) -> Factored | Jointly:

@@ -29,8 +29,8 @@ from mlmed.data.ids import (
     reused_ids,
 )
 from mlmed.errors import DataError, DroppedRowsWarning, IdWarning
+from mlmed.fit.same_rows import shared_rows
 from mlmed.formula import parse_equation
-from mlmed.results.causal.fit import shared_rows
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import SAME
 

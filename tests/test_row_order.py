@@ -137,7 +137,7 @@ def decisions(
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
     if isinstance(fit, mlmed.Results):
         found |= {"certified": fit.converged, "singular": fit.is_singular}
-        found["rank"] = getattr(getattr(fit.fit, "optimum", None), "rank", None)
+        found["rank"] = getattr(fit.fit.optimum, "rank", None)
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

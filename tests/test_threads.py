@@ -88,12 +88,12 @@ def test_blocks_do_not_overlap() -> None:
 
 
 @pytest.fixture(scope="module")
-def causal() -> mlmed.CausalResults:
+def causal() -> mlmed.Results:
     """A linear and a probit equation."""
     return mlmed.causal("m ~ x", "z ~ m + x", _data(), treatment="x", family_y="probit")
 
 
-def test_causal_jackknife_has_workers(causal: mlmed.CausalResults, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_causal_jackknife_has_workers(causal: mlmed.Results, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are left out by as many workers as were asked for, and the numbers are those of one."""
     own, seen = Resampled.without, set()
 

@@ -138,7 +138,10 @@ def _shown(results: Any, options: argparse.Namespace) -> str:
 def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any]) -> str:
     if options.format == "stata":
         raise DataError("--format stata is a layout of all tables; leave out --table")
-    table = results.sections(**asked)[options.table]
+    tables = results.sections(**asked)
+    if options.table not in tables:
+        raise DataError(f"this fit has no {options.table}, as no equation has random terms; it has {', '.join(tables)}")
+    table = tables[options.table]
     if options.format != "text":
         return _rows(table, options.format)
     level = asked.pop("level")
@@ -182,9 +185,9 @@ def _every_fit(options: argparse.Namespace) -> list[Comparable]:
     return [*(mlmed.mediate(*asked, data, method=method, **chosen) for method in BOTH), *separate, averaged]
 
 
-def _unlike_a_unit(values: tuple[Any, Any]) -> bool:
+def _unlike_a_unit(values: tuple[Any, Any] | None) -> bool:
     """Whether two numbers are compared that are no unit apart."""
-    return all(isinstance(value, float) for value in values) and values[1] - values[0] != 1.0
+    return values is not None and all(isinstance(one, float) for one in values) and values[1] - values[0] != 1.0
 
 
 # -- tables ----------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ FORMATS_BUT_STATA = ("text", "json", "csv")
 TABLES: dict[str, tuple[str, ...]] = {
     "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
-    "causal": ("effects", "coefficients"),
+    "causal": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "mixed": ("fixef", "varcorr", "residual", "sdcor"),
     "location-scale": ("fixef", "varcorr", "sdcor", "effects"),
 }

@@ -18,6 +18,7 @@ from mlmed.fit.protocol import Fit
 from mlmed.fit.resampling import Plan, Source, source_of
 from mlmed.lmm.estimates import Estimates
 from mlmed.lmm.vcov import Vcov
+from mlmed.notes import joined
 
 __all__ = [
     "Catalogue",
@@ -41,11 +42,21 @@ class EffectSet(Protocol):
     def quantities(self) -> Mapping[str, Quantity]:
         """The effects at the estimates, as functions of the coordinates that ``vcov`` belongs to."""
 
-    def vcov(self, kind: str) -> Vcov:
-        """Covariance of one kind of these coordinates."""
+    @property
+    def named(self) -> Mapping[str, Quantity]:
+        """The effects and the parameters that expressions may name, as functions of these coordinates."""
+
+    def told(self, V: Vcov) -> Mapping[str, Quantity]:
+        """The effects, with what their covariance says of them in front of their other notes."""
+
+    def vcov(self, kind: str | None = None) -> Vcov:
+        """Covariance of one kind of these coordinates; by default of the fit's usual kind."""
 
     def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> Mapping[str, Array]:
         """Effects (n,) of parameters that are drawn from their normal distribution."""
+
+    def centred(self, draws: Mapping[str, Array], V: Vcov) -> tuple[Mapping[str, Quantity], Mapping[str, str]]:
+        """The effects as Monte Carlo draws centre them, and why those have no interval that have none."""
 
     @property
     def unspread(self) -> Mapping[str, str]:
@@ -89,6 +100,10 @@ class Catalogue(ABC):
     meaning: ClassVar[str] = ""
     #: What each kind of interval can be told, with defaults; everything else is refused.
     intervals: ClassVar[IntervalOptions] = {}
+    #: Order of the delta method for functions of effects and parameters.
+    order: ClassVar[str] = "second"
+    #: Options of ``effects`` beside ``at`` that say of what effects are asked.
+    questions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def effects(self, fit: Any, at: Mapping[str, Any] | None = None) -> EffectSet:
@@ -187,15 +202,32 @@ class FormSet:
     caution: Callable[[Vcov], Mapping[str, str]] = _none
     look: Callable[[Mapping[str, Array]], Mapping[str, str]] = _unseen
 
-    def vcov(self, kind: str) -> Vcov:
+    @property
+    def named(self) -> dict[str, Quantity]:
+        """Effects and parameters at psi."""
+        return {**self.quantities, **parameter_quantities(self.fit)}
+
+    def told(self, V: Vcov) -> Mapping[str, Quantity]:
+        """The effects as they are."""
+        return self.quantities
+
+    def vcov(self, kind: str | None = None) -> Vcov:
         """Covariance of psi."""
-        return self.fit.vcov(kind)
+        return self.fit.vcov(self.fit.usual if kind is None else kind)
 
     def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> dict[str, Array]:
         """Draws of the forms from their joint normal distribution, and the effects of each (eq. 43)."""
         if self.forms is None:
             return {}
         return self.forms.monte_carlo(self.fit.psi, V, n=n, rng=np.random.default_rng(seed))
+
+    def centred(self, draws: Mapping[str, Array], V: Vcov) -> tuple[Mapping[str, Quantity], Mapping[str, str]]:
+        """The effects as they are; those that are fixed, or of which V knows nothing, have no draws."""
+        return self.quantities, {
+            term: joined(q.note, "" if q.is_fixed else V.reason_for(q.gradient, q.hessian))
+            for term, q in self.quantities.items()
+            if q.is_fixed or np.isnan(draws[term]).any()
+        }
 
     def cautions(self, V: Vcov) -> Mapping[str, str]:
         """What to say beside normal intervals."""
@@ -214,7 +246,7 @@ class FormSet:
     @property
     def drawn(self) -> dict[str, Quantity]:
         """Effects and parameters at psi."""
-        return {**self.quantities, **parameter_quantities(self.fit)}
+        return self.named
 
     @property
     def unspread_replicates(self) -> Mapping[str, str]:

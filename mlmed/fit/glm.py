@@ -181,7 +181,7 @@ class PlainFit(Compact):
         EffectError
             Unknown kind, or one that is for other rows.
         """
-        if kind == "CR2" and self.grouping is not None:
+        if self.grouping is not None and isinstance(kind, str) and kind == "CR2":
             raise EffectError(NO_CR2.format(self.equation.name))
         check_vcov(kind, self.kinds)
         own, codes, remedy, note = self.grouping, None, f"use vcov={'block' if self.unit_name else 'iid'!r}", ""

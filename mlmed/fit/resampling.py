@@ -77,6 +77,8 @@ class Plan:
         """Refuse what is not a number of replicates, a seed or a number of workers."""
         check_count(self.n, "replicates")
         check_seed(self.seed, "bootstrap()")
+        one_of(self.kind, RESAMPLED, "kind")
+        check_flag(self.within, "within")
         check_jobs(self.n_jobs)
         check_flag(self.progress, "progress")
         if self.strata is not None:

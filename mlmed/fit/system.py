@@ -75,10 +75,11 @@ class SystemFit(Compact):
         variable, role, level (1 rows, 2 clusters), where they were looked for.
     table : Any
         The user's table itself (not a copy), for strata and joint fits; None in a fit from a pickle.
+    usual : str
+        The covariance that is meant where none is named.
     """
 
     kind: ClassVar[str] = "a system of equations that are fitted apart"
-    usual: ClassVar[str] = "block"
 
     components: Mapping[str, Component]
     prefixes: tuple[str, ...]
@@ -88,6 +89,7 @@ class SystemFit(Compact):
     apart: tuple[str, str] | None = None
     levels: pd.DataFrame | None = None
     table: Any = field(default=None, compare=False)
+    usual: str = "block"
 
     def __reduce__(self) -> tuple[type[SystemFit], tuple[Any, ...]]:
         """Pickle everything but the rows."""

@@ -80,6 +80,14 @@ def _(fit: LmmFit) -> dict[str, Quantity]:
 
 
 @sdcor_of.register
+def _(fit: QuadratureFit) -> dict[str, Quantity]:
+    at = np.array(fit.estimates.cov_at, dtype=np.intp).reshape(-1, 2)
+    return sdcor_quantities(
+        linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
+    )
+
+
+@sdcor_of.register
 def _(fit: SystemFit) -> dict[str, Quantity]:
     width = len(fit.psi)
     found: dict[str, Quantity] = {}
@@ -87,14 +95,6 @@ def _(fit: SystemFit) -> dict[str, Quantity]:
         own = fit_sdcor_quantities(one, one.estimates, called=[prefix]) if isinstance(one, LmmFit) else {}
         found |= {term: quantity.among(width, part) for term, quantity in own.items()}
     return found
-
-
-@sdcor_of.register
-def _(fit: QuadratureFit) -> dict[str, Quantity]:
-    at = np.array(fit.estimates.cov_at, dtype=np.intp).reshape(-1, 2)
-    return sdcor_quantities(
-        linear_covariance(fit.random_names, at, fit.problem.p + fit.problem.k, len(fit.psi)), fit.psi
-    )
 
 
 def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:

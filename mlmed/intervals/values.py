@@ -56,8 +56,8 @@ class Delta:
 
     Attributes
     ----------
-    vcov : str
-        Covariance of the estimates.
+    vcov : str, optional
+        Covariance of the estimates; by default the one that the fit was made with.
     order : {"second", "first", "unbiased"}
         ``second`` has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is without, ``unbiased``
         subtracts it (Aroian, Sobel and Goodman).
@@ -66,7 +66,7 @@ class Delta:
     """
 
     name: ClassVar[str] = "delta"
-    vcov: str = "block"
+    vcov: str | None = None
     order: str = "second"
     ddf: str = "none"
 
@@ -78,10 +78,11 @@ class Delta:
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """The effects with their delta-method errors."""
         if isinstance(effects, FormSet) and isinstance(effects.fit, LmmFit) and effects.moving is not None:
-            given = {"vcov": self.vcov, "order": self.order, "ddf": self.ddf}
+            kind = effects.fit.usual if self.vcov is None else self.vcov
+            given = {"vcov": kind, "order": self.order, "ddf": self.ddf}
             return delta_with_df(effects.fit, effects.quantities, effects.moving, level=level, **given)
         V = effects.vcov(self.vcov)
-        listed = list(effects.quantities.values())
+        listed = list(effects.told(V).values())
         return delta_table(listed, V, order=self.order, level=level, more=effects.cautions(V))
 
 
@@ -91,8 +92,8 @@ class MonteCarlo:
 
     Attributes
     ----------
-    vcov : str
-        Covariance of the estimates.
+    vcov : str, optional
+        Covariance of the estimates; by default the one that the fit was made with.
     n : int
         Draws.
     seed : int
@@ -100,7 +101,7 @@ class MonteCarlo:
     """
 
     name: ClassVar[str] = "monte-carlo"
-    vcov: str = "block"
+    vcov: str | None = None
     n: int = 20_000
     seed: int | None = None
 
@@ -112,13 +113,9 @@ class MonteCarlo:
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Quantiles of draws of effects; a row without them says why."""
         assert self.seed is not None
-        V, known = effects.vcov(self.vcov), effects.quantities
+        V = effects.vcov(self.vcov)
         draws = effects.monte_carlo(V, n=self.n, seed=self.seed)
-        missing = {
-            term: joined(q.note, "" if q.is_fixed else V.reason_for(q.gradient, q.hessian))
-            for term, q in known.items()
-            if q.is_fixed or np.isnan(draws[term]).any()
-        }
+        known, missing = effects.centred(draws, V)
         return draws_table(
             pd.DataFrame(draws),
             pd.Series({term: quantity.estimate for term, quantity in known.items()}),
@@ -136,12 +133,12 @@ class Product:
 
     Attributes
     ----------
-    vcov : str
-        Covariance of the estimates.
+    vcov : str, optional
+        Covariance of the estimates; by default the one that the fit was made with.
     """
 
     name: ClassVar[str] = "product"
-    vcov: str = "block"
+    vcov: str | None = None
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Normal intervals, those of products replaced by exact ones; quotients have none."""
@@ -170,12 +167,12 @@ class Profile:
 
     Attributes
     ----------
-    vcov : str
+    vcov : str, optional
         For the standard errors that stand beside the intervals.
     """
 
     name: ClassVar[str] = "profile"
-    vcov: str = "block"
+    vcov: str | None = None
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Ends where the likelihood ratio is at its quantile; the statistic is the signed root of the test of 0."""
@@ -266,22 +263,27 @@ def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOption
         An unknown interval, an option that it does not use, or options beside a value that has its own.
     """
     asked = {name: value for name, value in given.items() if value is not None}
+    made: Interval | None = None
     if isinstance(interval, Delta | MonteCarlo | Product | Profile | Bootstrap):
         own = {f.name: getattr(interval, f.name) for f in fields(interval)}
-        if asked:
+        if twice := [name for name in asked if name in own]:
             raise EffectError(
-                f"interval={interval!r} has its own options; give {', '.join(asked)} to it, as in "
-                f"{type(interval).__name__}({next(iter(asked))}=...)"
+                f"interval={interval!r} has its own options; give {', '.join(twice)} to it, as in "
+                f"{type(interval).__name__}({twice[0]}=...)"
             )
         usual = {f.name: f.default for f in fields(interval)}
-        asked, interval = {name: value for name, value in own.items() if value != usual[name]}, interval.name
+        made, interval = interval, interval.name
+        asked |= {name: value for name, value in own.items() if value != usual[name]}
     one_of(interval, allowed, "interval")
     idle = [name for name in asked if name not in allowed[interval]]
     if idle:
         users = [kind for kind, options in allowed.items() if idle[0] in options]
         belongs = f"belongs to {' and '.join(f'interval={kind!r}' for kind in users)}" if users else "is unknown here"
         raise EffectError(f"interval={shown(interval)} does not use {', '.join(idle)}; {idle[0]} {belongs}")
-    return KINDS[interval](**{**allowed[interval], **asked})
+    if made is not None:
+        return made
+    kind, options = KINDS[interval], {**allowed[interval], **asked}
+    return kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})  # the others are the question's
 
 
 def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlmed import datasets
-from mlmed.api.causal import CausalResults, causal
+from mlmed.api.causal import causal
 from mlmed.api.mediate import mediate
 from mlmed.api.piecewise import piecewise
 from mlmed.fit.names import RESIDUAL
@@ -155,7 +155,7 @@ def framing() -> Reproduction:
     """Anxiety between the framing of a story and writing to Congress."""
     asked, data = published("framing"), datasets.load("framing")
 
-    def fit(outcome: str) -> CausalResults:
+    def fit(outcome: str) -> Results:
         return causal(
             asked["mediator_formula"],
             outcome,
@@ -182,7 +182,7 @@ def framing() -> Reproduction:
     )
 
 
-def _framing_effects(fit: CausalResults, asked: dict[str, Any], name: str) -> Iterator[Compared]:
+def _framing_effects(fit: Results, asked: dict[str, Any], name: str) -> Iterator[Compared]:
     """R's 1,000 draws of the page, and the longer run."""
 
     def table_at(level: float, n: int) -> pd.DataFrame:
@@ -192,7 +192,7 @@ def _framing_effects(fit: CausalResults, asked: dict[str, Any], name: str) -> It
     yield from _runs(table_at, rows, f"mediate, {name}", int(asked["longer_run"]["simulations"]))
 
 
-def _interaction(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Compared]:
+def _interaction(fit: Results, asked: dict[str, Any]) -> Iterator[Compared]:
     def table_at(level: float, n: int) -> pd.DataFrame:
         return fit.test_interaction(n, seed=FRAMING_SEED, level=level)
 
@@ -209,7 +209,7 @@ def _runs(table_at: At, rows: tuple[list[dict[str, str]], ...], what: str, longe
         yield Compared(f"{what}: R with {n:,} draws", tuple(pairs))
 
 
-def _sensitivity(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _sensitivity(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """R's regions, by R's formula and by ours."""
     facts = asked["sensitivity"]
     rhos = [float(row["rho"]) for row in facts["control"]["rows"]]
@@ -241,7 +241,7 @@ def _named(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(term=[f"{groups[term]}, rho {rho:g}" for term, rho in pairs])
 
 
-def _zero(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _zero(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """R prints the nearest point of its grid; the curve is zero elsewhere."""
     facts = asked["sensitivity"]
     step = float(facts["rho_by"])
@@ -265,7 +265,7 @@ def _product() -> Pair:
     return Pair("X -> M -> Y", "", "R", facts["indirect"], "a*b of five digits", a * b)
 
 
-def _framing_notes(plain: CausalResults) -> tuple[str, ...]:
+def _framing_notes(plain: Results) -> tuple[str, ...]:
     exact, drawn = by_term(plain.effects()), by_term(plain.effects("monte-carlo", n=DRAWS, seed=FRAMING_SEED))
     return (
         f"R draws coefficients from their normal distribution; ours are {DRAWS:,} draws with seed {FRAMING_SEED}. "
@@ -291,7 +291,7 @@ class _Fits:
     reml: Results
     ml: Results
     pieces: Results
-    outcomes: CausalResults
+    outcomes: Results
 
     @property
     def med(self) -> Results:
@@ -415,7 +415,7 @@ def _yuan_effects(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
         yield Pair("hypothesis", quantity, "brms", printed, "REML", ours, error)
 
 
-def _mediation(fit: CausalResults, asked: dict[str, Any]) -> Iterator[Pair]:
+def _mediation(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """R's two runs; random effects are drawn as R draws them."""
 
     def table_at(level: float, n: int = ERROR_DRAWS) -> pd.DataFrame:

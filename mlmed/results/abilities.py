@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from mlmed.errors import EffectError
 
-__all__ = ["Held", "can", "only"]
+__all__ = ["Held", "can", "never", "only"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -34,25 +34,35 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
         Classes of fits, or of catalogues, that have it, or a function that has an own version for each of these.
     """
 
+    def where() -> str:
+        return f"belongs to {' or '.join(getattr(one, 'kind', '') or f'mlmed.{one.school}' for one in _classes(kinds))}"
+
+    return _limited(lambda held: _is_of(held, kinds), where)
+
+
+def never(*kinds: Any) -> Callable[[Method], Method]:
+    """Refuse a method for fits of these kinds."""
+    return _limited(lambda held: not _is_of(held, kinds), lambda: "is of fits with random effects")
+
+
+def _limited(has: Callable[[Held], bool], where: Callable[[], str]) -> Callable[[Method], Method]:
     def limited(function: Method) -> Method:
         @wraps(function)
         def method(self: Held, *args: Any, **options: Any) -> Any:
-            if not _has(self, kinds):
-                has = " or ".join(getattr(kind, "kind", "") or f"mlmed.{kind.school}" for kind in _classes(kinds))
-                raise EffectError(
-                    f"{function.__name__} belongs to {has}; this is {self.fit.kind}"
-                    f"{_remedy(self.fit, function.__name__)}"
-                )
+            if not has(self):
+                remedy = _remedy(self.fit, function.__name__)
+                raise EffectError(f"{function.__name__} {where()}; this is {self.fit.kind}{remedy}")
             return function(self, *args, **options)
 
-        method.__dict__["kinds"] = kinds
+        method.__dict__["has"] = has
         return method  # type: ignore[return-value]
 
     return limited
 
 
-def _has(held: Held, kinds: tuple[Any, ...]) -> bool:
-    return isinstance(held.fit, _classes(kinds)) or isinstance(held.catalogue, _classes(kinds))
+def _is_of(held: Held, kinds: tuple[Any, ...]) -> bool:
+    classes = _classes(kinds)
+    return isinstance(held.fit, classes) or isinstance(held.catalogue, classes)
 
 
 def _classes(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -68,5 +78,5 @@ def _remedy(fit: Any, name: str) -> str:
 def can(attribute: Any, held: Held) -> bool:
     """Whether results have what an attribute of their class gives."""
     function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
-    kinds = getattr(function, "kinds", None)
-    return kinds is None or _has(held, kinds)
+    has: Callable[[Held], bool] | None = getattr(function, "has", None)
+    return has is None or has(held)

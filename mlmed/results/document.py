@@ -15,6 +15,7 @@ from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
@@ -88,6 +89,13 @@ def _(fitted: LmmFit) -> dict[str, Any]:
 
 
 @document_of.register
+def _(fit: QuadratureFit) -> dict[str, Any]:
+    found = {name: plain(value) for name, value in about(fit).items()}
+    dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
+    return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
+
+
+@document_of.register
 def _(fit: SystemFit) -> dict[str, Any]:
     levels = {} if fit.levels is None else {"design": fit.design, "levels": fit.levels.to_dict("records")}
     return {
@@ -103,21 +111,29 @@ def _(fit: SystemFit) -> dict[str, Any]:
 
 
 @document_of.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    found: dict[str, Any] = document_of.dispatch(SystemFit)(fit)
+    for one, own in zip(fit.components.values(), found["components"].values(), strict=True):
+        own["family"] = family_of(one)
+    return {**found, "n_clusters": len(fit.clusters) if fit.group else None}
+
+
+@document_of.register
 def _(fit: PlainFit) -> dict[str, Any]:
     return {"schema": SCHEMA, "equations": [fit.equation.text], "family": fit.family, **_of_whole(fit)}
 
 
 def _of_whole(fit: Fit) -> dict[str, Any]:
-    found = {name: plain(value) for name, value in about(fit).items()}
-    dropped = [note.text for note in fit.notes if note.code == "rows-left-out"]
-    return {**found, "cluster": fit.group_name, "dropped": dropped}
-
-
-@document_of.register
-def _(fit: QuadratureFit) -> dict[str, Any]:
-    found = {name: plain(value) for name, value in about(fit).items()}
-    dropped = [] if fit.rows.dropped is None else [str(fit.rows.dropped)]
-    return {"schema": SCHEMA, "equations": list(fit.equations), **found, "cluster": fit.group_name, "dropped": dropped}
+    return {
+        "method": fit.method,
+        "nobs": fit.nobs,
+        "n_clusters": len(fit.clusters),
+        "cluster": fit.group_name,
+        "llf": plain(fit.llf),
+        "converged": fit.converged,
+        "is_singular": fit.is_singular,
+        "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],
+    }
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 
 from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.paths import PathCatalogue
 from mlmed.effects.scale import ScaleCatalogue
 from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
-from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
+from mlmed.results.counterfactual_text import counterfactual_facts, counterfactual_text
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
 from mlmed.results.separate import ml_mediation
@@ -40,9 +41,9 @@ def sections(
 
     Further options are those of ``effects()``; its table has no rows where the model defines no effects.
     """
-    found = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}
-    if not isinstance(self.fit, PlainFit):
-        variances, of_rows = varcorr(self, vcov=vcov, level=level), np.array(residual_rows(self.fit), dtype=np.bool_)
+    found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
+    if len(of_rows):
+        variances = varcorr(self, vcov=vcov, level=level)
         found["varcorr"] = variances[~of_rows]
         found |= {"residual": variances[of_rows]} if of_rows.any() else {}
         found["sdcor"] = sdcor(self, vcov=vcov, level=level)
@@ -67,6 +68,8 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
     }
     if not isinstance(self.catalogue, NoEffects):
         found |= {**self.catalogue.entries, **interval_entry(options)}
+        if isinstance(self.catalogue, CounterfactualCatalogue):
+            found |= counterfactual_facts(self.catalogue.effects(self.fit))
         reason = effects_reason(self)
         found |= {"effects_reason": reason} if reason else {}
     found |= {name: records(table) for name, table in tables.items()}
@@ -120,6 +123,8 @@ def summary(
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
         return native_summary(self.fit, level=level, **own)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        return counterfactual_text(self, level=level, vcov=vcov, ddf=ddf, **options)
     head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
     asked = {"vcov": vcov, "ddf": ddf, **options}
     table = effects_section(self, level=level, **asked)

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmed.effects.catalogue import EffectSet, FormSet, parameter_quantities
+from mlmed.effects.catalogue import EffectSet, FormSet
+from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.nlcom import known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -22,9 +23,9 @@ from mlmed.intervals.bootstrap import BootstrapResults, run_bootstrap
 from mlmed.intervals.functions import Expression, QuantitiesAt, function_table, parameters_at, quantity_of
 from mlmed.intervals.profile import ProfileResults, profile_quantity
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities, sdcor_of
-from mlmed.intervals.values import Delta, interval_of
+from mlmed.intervals.values import Delta, Interval, interval_of
 from mlmed.lmm.estimates import loglik_at as loglik_at_
-from mlmed.options import check_level, check_mapping, one_of, own_words, shown
+from mlmed.options import Of, RanefDraws, check_level, check_mapping, one_of, own_words, shown
 from mlmed.results.abilities import Held, only
 from mlmed.results.hypotheses import test_equation
 from mlmed.results.influence import InfluenceResults, influence_of
@@ -39,6 +40,7 @@ __all__ = [
     "effects",
     "effects_reason",
     "influence",
+    "interval_and_effects",
     "kind_of",
     "loglik_at",
     "moving",
@@ -55,12 +57,20 @@ def kind_of(fit: Fit, vcov: str | None) -> str:
     return fit.usual if vcov is None else vcov
 
 
-def effect_set(self: Held, at: Mapping[str, Any] | None = None) -> EffectSet:
+def effect_set(self: Held, at: Mapping[str, Any] | None = None, **question: Any) -> EffectSet:
     """The effects at one place; without any where the model defines none and nobody asks for a place."""
     held = check_mapping(at, "at", "at={'w': 1.0}")
+    given = {name: value for name, value in question.items() if value is not None}
+    if idle := [name for name in given if name not in self.catalogue.questions]:
+        raise EffectError(
+            f"{', '.join(idle)}= is for effects of mlmed.causal, not for those of mlmed.{self.catalogue.school}; leave "
+            "it out"
+        )
     try:
-        return self.catalogue.effects(self.fit, held)
+        return self.catalogue.effects(self.fit, held, **given)
     except EffectError as error:
+        if given:
+            raise
         if not held:
             return FormSet(self.fit)
         if not effects_reason(self):
@@ -86,8 +96,9 @@ def asked_of(self: Held, what: str) -> Any:
 
 def quantities(self: Held, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
     """Everything that can be named at the estimates: effects, parameters, ``sd()`` and ``cor()``."""
-    defined = {term: q for term, q in effect_set(self, at).quantities.items() if np.isfinite(q.estimate)}
-    return {**defined, **parameter_quantities(self.fit), **sdcor_of(self.fit)}
+    defined = {term: q for term, q in effect_set(self, at).named.items() if np.isfinite(q.estimate)}
+    of_psi = not isinstance(self.catalogue, CounterfactualCatalogue)  # which has contrasts and coefficients
+    return {**defined, **(sdcor_of(self.fit) if of_psi else {})}
 
 
 def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:
@@ -119,6 +130,8 @@ def effects(
     n_jobs: int | None = None,
     progress: bool | None = None,
     at: Mapping[str, Any] | None = None,
+    of: Of | None = None,
+    ranef_draws: RanefDraws | None = None,
 ) -> pd.DataFrame:
     """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
 
@@ -155,7 +168,14 @@ def effects(
     n_jobs, progress
         ``bootstrap``: workers, and whether to show a progress bar.
     at : mapping, optional
-        Values of moderators of x -> m, m -> y or x -> y; by default their mean or first level.
+        Values of moderators of x -> m, m -> y or x -> y; by default their mean or first level. Of ``mlmed.causal``,
+        values of covariates in every row, which by default are as they are.
+    of : {"cluster", "population"}
+        ``mlmed.causal``, mixed models: effects of these clusters (default), whose random effects enter by their
+        conditional modes, averaged over the rows; or in the population of clusters, random effects averaged out.
+    ranef_draws : {"joint", "independent"}
+        ``mlmed.causal``, ``delta`` and ``monte-carlo`` with modes: random effects given the drawn coefficients
+        (default), or drawn one by one without looking at them, which is what R's ``mediation`` does.
 
     Returns
     -------
@@ -172,11 +192,22 @@ def effects(
     """
     given = {
         "vcov": vcov, "order": order, "ddf": ddf, "n": n, "kind": kind, "within": within, "strata": strata,
-        "ends": ends, "seed": seed, "n_jobs": n_jobs, "progress": progress,
+        "ends": ends, "seed": seed, "n_jobs": n_jobs, "progress": progress, "of": of, "ranef_draws": ranef_draws,
     }  # fmt: skip
-    held, level, known = check_mapping(at, "at", "at={'w': 1.0}"), check_level(level), self.catalogue.intervals
-    asked = interval_of(interval, given, known) if known else Delta()  # without intervals there are no effects
-    return asked.table(self.catalogue.effects(self.fit, held), level=level)
+    level = check_level(level)
+    asked, found = interval_and_effects(self, interval, at, given)
+    return asked.table(found, level=level)
+
+
+def interval_and_effects(
+    self: Held, interval: Any, at: Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> tuple[Interval, EffectSet]:
+    """What makes the table of effects, and the effects that were asked for; ``given`` are the other options."""
+    held, known = check_mapping(at, "at", "at={'w': 1.0}"), self.catalogue.intervals
+    usual = "delta" if interval is None else interval
+    asked = interval_of(usual, given, known) if known else Delta()  # without intervals there are no effects
+    question = {name: given.get(name) for name in self.catalogue.questions}
+    return asked, self.catalogue.effects(self.fit, held, **question)
 
 
 @only(source_of)
@@ -191,6 +222,7 @@ def bootstrap(
     n_jobs: int | None = None,
     progress: bool = False,
     at: Mapping[str, Any] | None = None,
+    of: Of | None = None,
 ) -> BootstrapResults:
     """Refit replicates of the data.
 
@@ -212,6 +244,8 @@ def bootstrap(
         Show a progress bar on standard error.
     at : mapping, optional
         Values of moderators.
+    of : {"cluster", "population"}
+        ``mlmed.causal``: as in ``effects``.
 
     Raises
     ------
@@ -219,7 +253,7 @@ def bootstrap(
         No seed, unknown kind, or rows are needed and the fit was made from stored cross-products.
     """
     plan = Plan(n, kind, within, strata, seed, n_jobs, progress)
-    return run_bootstrap(effect_set(self, at), plan)
+    return run_bootstrap(effect_set(self, at, of=of), plan)
 
 
 def vcov(self: Held, kind: str | None = None, *, which: str = "all") -> pd.DataFrame:
@@ -246,7 +280,7 @@ def nlcom(
     expression: Expression,
     *,
     vcov: str | None = None,
-    order: str = "second",
+    order: str | None = None,
     level: float = 0.95,
     at: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -263,16 +297,16 @@ def nlcom(
     vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
         Which covariance of the estimates.
     order : {"second", "first", "unbiased"}
-        Second order adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do), ``unbiased`` subtracts it;
-        Stata's ``nlcom`` is first.
+        Second order (default) adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do), ``unbiased`` subtracts
+        it; Stata's ``nlcom`` is first, and so are effects of ``mlmed.causal`` by default.
     level : float
         Coverage of the interval.
     at : mapping, optional
         Values of moderators at which effects named in the expression are taken.
     """
-    return function_table(
-        expression, quantities(self, at), self.fit.vcov(kind_of(self.fit, vcov)), order=order, level=level
-    )
+    V = effect_set(self, at).vcov(kind_of(self.fit, vcov))
+    chosen = self.catalogue.order if order is None else order
+    return function_table(expression, quantities(self, at), V, order=chosen, level=level)
 
 
 @only(LmmFit)

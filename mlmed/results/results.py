@@ -14,13 +14,12 @@ from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.system import SystemFit
 from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import exported, inference, rows, separate, tables
-from mlmed.results.abilities import can, only
+from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
+from mlmed.results.abilities import can, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
 
@@ -201,7 +200,7 @@ class Results:
         return self.vcov(which="fixed")
 
     @property
-    @only(LmmFit, QuadratureFit)
+    @never(SystemFit, PlainFit)
     def G(self) -> pd.DataFrame:
         """Covariance matrix of the random effects."""
         return self.fit.G
@@ -280,6 +279,13 @@ class Results:
             A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
         """
         return Results(*separate.joint(self))
+
+    # -- effects between potential outcomes ------------------------------------------------------------------
+
+    groups = counterfactual.groups
+    test_interaction = counterfactual.test_interaction
+    test_moderation = counterfactual.test_moderation
+    sensitivity = rho.sensitivity
 
     # -- clusters and rows -----------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.system import SystemFit
 from mlmed.options import own_words
-from mlmed.results.abilities import Held, only
+from mlmed.results.abilities import Held, never, only
 from mlmed.results.curves import conditional_table, line_along
 from mlmed.results.prediction import predicted
 from mlmed.results.predictive import check_table, simulated
@@ -34,7 +35,7 @@ def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
 
 
 @own_words
-@only(LmmFit, QuadratureFit)
+@never(SystemFit, PlainFit)
 def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     """Fitted values of the rows of the data.
 

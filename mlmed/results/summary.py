@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -22,6 +22,9 @@ from mlmed.results.document import interval_entry
 from mlmed.results.tables import about, fixed_table, root_table, variance_table
 
 __all__ = ["effects_text", "errors_named", "evidence_text", "how_fitted", "letter", "native_summary", "scale_summary"]
+
+#: What the equation without the mediator is called.
+TITLES = {"reduced": "Path c"}
 
 
 @singledispatch
@@ -52,7 +55,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     )
     n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
     lines = [
-        *titled(title or "Linear mixed model", fitted),
+        *headed(title or "Linear mixed model", header(fitted)),
         "",
         f"Fixed effects ({intervals_named(vcov, level, ddf)})",
         render_table(fixed, statistic=letter(ddf)),
@@ -67,21 +70,69 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     return "\n".join(lines)
 
 
+def scale_summary(
+    fit: QuadratureFit,
+    effects: pd.DataFrame,
+    *,
+    title: str,
+    vcov: str,
+    level: float,
+    ddf: str,
+    asked: Mapping[str, Any],
+) -> str:
+    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
+    fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
+    p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
+    interval, given = interval_entry(asked).values()
+    drawn = "" if interval == "delta" else f" ({', '.join([interval, *(f'{k} {v}' for k, v in given.items())])})"
+    lines = [
+        *headed(title, header(fit)),
+        "",
+        f"Location: fixed effects ({percent})",
+        render_table(fixed.iloc[:p]),
+        "",
+        "Scale: fixed effects on the log residual sd",
+        render_table(fixed.iloc[p:]),
+        "",
+        f"Scale effects on the sd scale{drawn}",
+        render_table(effects.drop(columns=["statistic", "p_value"])),
+        "",
+        f"Random effects by {fit.group_name}: standard deviations and correlations",
+        render_table(root_table(fit, vcov=vcov, level=level).drop(columns="group")),
+    ]
+    return "\n".join(lines)
+
+
 @native_summary.register
 def _(fit: SystemFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
-    lines = titled(title or "Equations that are fitted apart", fit)
+    pairs = []
+    if fit.levels is not None:
+        text = f"{fit.design} (levels of treatment, mediator, outcome; clusters: {fit.group_name})"
+        pairs.append(("Design", text))
+    names = {role: TITLES.get(role, role.capitalize()) for role in fit.components}
+    for role, one in fit.components.items():
+        pairs += [(names[role], equation_of(one).text), ("", how_fitted(one))]
+    left_out = [note.text for one in fit.components.values() for note in one.notes if note.code == "rows-left-out"]
+    pairs += [("Left out", text) for text in dict.fromkeys(left_out)]
+    lines = headed(title or "Equations that are fitted apart", pairs)
     lines += [] if fit.levels is None else ["", "Levels", render_table(fit.levels)]
     for role, one in fit.components.items():
-        lines += ["", f"{_role(role)}: fixed effects ({intervals_named(vcov, level, ddf)})"]
+        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})"]
         lines.append(_coefficients(one, vcov=vcov, level=level, ddf=ddf))
     return "\n".join(lines)
 
 
 @native_summary.register
 def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True) -> str:
+    rows = ("Clusters", f"{fit.nobs} ({fit.unit_name}; each counts once)") if fit.unit_name else ("Rows", str(fit.nobs))
+    pairs = [("Equation", fit.equation.text), rows]
+    if fit.family == "linear":
+        text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
+        pairs.append(("Residual", text))
+    pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
     own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
     heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
-    return "\n".join([*titled(title or own, fit), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
+    return "\n".join([*headed(title or own, pairs), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
 
 
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
@@ -91,9 +142,9 @@ def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
     return render_table(table, statistic=letter(ddf))
 
 
-def _role(name: str) -> str:
-    """What a component is called."""
-    return "Path c" if name == "reduced" else name.capitalize()
+def headed(title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The first lines of a summary."""
+    return [title, "=" * len(title), render_pairs(pairs)]
 
 
 def intervals_named(vcov: str, level: float, ddf: str) -> str:
@@ -113,44 +164,6 @@ def how_fitted(fit: LmmFit | PlainFit) -> str:
     if fit.is_singular:
         words += ", boundary (singular) fit"
     return words if fit.converged else f"{words}, NOT CERTIFIED (see docs/convergence.md)"
-
-
-def scale_summary(
-    fit: QuadratureFit,
-    effects: pd.DataFrame,
-    *,
-    title: str,
-    vcov: str,
-    level: float,
-    ddf: str,
-    asked: Mapping[str, Any],
-) -> str:
-    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
-    fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
-    p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
-    interval, given = interval_entry(asked).values()
-    drawn = "" if interval == "delta" else f" ({', '.join([interval, *(f'{k} {v}' for k, v in given.items())])})"
-    lines = [
-        *titled(title, fit),
-        "",
-        f"Location: fixed effects ({percent})",
-        render_table(fixed.iloc[:p]),
-        "",
-        "Scale: fixed effects on the log residual sd",
-        render_table(fixed.iloc[p:]),
-        "",
-        f"Scale effects on the sd scale{drawn}",
-        render_table(effects.drop(columns=["statistic", "p_value"])),
-        "",
-        f"Random effects by {fit.group_name}: standard deviations and correlations",
-        render_table(root_table(fit, vcov=vcov, level=level).drop(columns="group")),
-    ]
-    return "\n".join(lines)
-
-
-def titled(title: str, fit: Any) -> list[str]:
-    """What stands above the tables of every summary."""
-    return [title, "=" * len(title), render_pairs(header(fit))]
 
 
 def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:
@@ -256,31 +269,6 @@ def _(fit: QuadratureFit) -> list[tuple[str, str]]:
     if fit.rows.dropped is not None:
         pairs.append(("Left out", str(fit.rows.dropped)))
     return pairs
-
-
-@header.register
-def _(fit: SystemFit) -> list[tuple[str, str]]:
-    pairs, left_out = [], dict.fromkeys(text for one in fit.components.values() for text in _left_out(one))
-    if fit.levels is not None:
-        text = f"{fit.design} (levels of treatment, mediator, outcome; clusters: {fit.group_name})"
-        pairs.append(("Design", text))
-    for role, one in fit.components.items():
-        pairs += [(_role(role), equation_of(one).text), ("", how_fitted(one))]
-    return [*pairs, *(("Left out", text) for text in left_out)]
-
-
-@header.register
-def _(fit: PlainFit) -> list[tuple[str, str]]:
-    rows = ("Clusters", f"{fit.nobs} ({fit.unit_name}; each counts once)") if fit.unit_name else ("Rows", str(fit.nobs))
-    pairs = [("Equation", fit.equation.text), rows]
-    if fit.family == "linear":
-        text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
-        pairs.append(("Residual", text))
-    return [*pairs, *(("Left out", text) for text in _left_out(fit))]
-
-
-def _left_out(fit: Any) -> list[str]:
-    return [note.text for note in fit.notes if note.code == "rows-left-out"]
 
 
 def _spread(rows: NDArray[np.integer]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.catalogue import NoEffects, parameter_quantities
+from mlmed.effects.counterfactual import SHARED, CounterfactualCatalogue
 from mlmed.effects.delta import COLUMNS, delta_table, wald_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -19,6 +20,7 @@ from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import RESIDUAL, parameter_names, parameters, qualified, shown_clusters, variance_floor
 from mlmed.fit.protocol import Fit
 from mlmed.fit.quadrature import QuadratureFit
+from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import Component, SystemFit
 from mlmed.intervals.functions import function_table, parameters_at
 from mlmed.intervals.sdcor import (
@@ -36,7 +38,7 @@ from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison_rows import missing_effects
-from mlmed.results.inference import effects, effects_reason, kind_of, quantities
+from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
 
 __all__ = [
     "about",
@@ -140,7 +142,10 @@ def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str |
 
 def glance(self: Held) -> pd.DataFrame:
     """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
-    return pd.DataFrame([about(self.fit)])
+    found = about(self.fit)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        found["interaction"] = self.catalogue.effects(self.fit).interaction
+    return pd.DataFrame([found])
 
 
 def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
@@ -151,14 +156,16 @@ def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
         return table
     reason = effects_reason(self)
     shown = missing_effects(reason, self.catalogue.terms) if reason else effects(self, level=level)
+    if isinstance(self.catalogue, CounterfactualCatalogue):
+        shown = shown.set_index("term").loc[list(SHARED.values())].reset_index().assign(term=list(SHARED))
     return pd.concat([shown, table], ignore_index=True)
 
 
 def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFrame:
     """``nlcom`` with the names of ``comparable``."""
     known = quantities(self)
-    known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items()}
-    return function_table(expression, known, self.fit.vcov(self.fit.usual), level=level)
+    known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items() if old in known}
+    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
 
 
 @singledispatch
@@ -187,9 +194,8 @@ def _below(fit: SystemFit, table_of: Callable[[Component], pd.DataFrame]) -> pd.
     for component, part in zip(fit.components.values(), fit.parts, strict=True):
         names = dict(zip([one.name for one in component.parameters], fit.parameters[part], strict=True))
         table = table_of(component)
-        if len(table):
-            tables.append(table.assign(term=[names[term].name for term in table["term"]]))
-    return pd.concat(tables, ignore_index=True)
+        tables.append(table.assign(term=[names[term].name for term in table["term"]]))
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 @fixed_table.register
@@ -252,6 +258,8 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @root_table.register
 def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
+    if not residual_rows(fit):
+        raise EffectError("no equation has random effects, so there are no standard deviations of them")
     return system_sdcor_table(fit, vcov=vcov, level=level)
 
 
@@ -304,7 +312,7 @@ def _(fit: SystemFit) -> dict[str, str]:
 
 @shared_terms.register
 def _(fit: QuadratureFit) -> dict[str, str]:
-    return {own.name: one.name for own, one in zip(fit.parameters, fit.named(always=True), strict=True)}
+    return dict(zip([one.name for one in fit.parameters], [one.name for one in fit.named(always=True)], strict=True))
 
 
 def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
@@ -328,6 +336,19 @@ def about(fit: Any) -> dict[str, Any]:
         "bic": -2.0 * fit.llf + float(np.log(fit.nobs)) * n,
         "converged": fit.converged,
         "is_singular": fit.is_singular,
+    }
+
+
+@about.register
+def _(fit: SameRowsFit) -> dict[str, Any]:
+    """Also of each equation; there are no clusters where no column names them."""
+    parts = list(zip("my", fit.components.values(), strict=True))
+    return {
+        **about.dispatch(object)(fit),
+        "n_clusters": len(fit.clusters) if fit.group else None,
+        **{f"family_{role}": family_of(one) for role, one in parts},
+        **{f"llf_{role}": one.llf for role, one in parts},
+        "vcov": fit.usual,
     }
 
 

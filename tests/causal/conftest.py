@@ -9,6 +9,6 @@ from tests.causal_models import MIXED
 
 
 @pytest.fixture(scope="session")
-def mixed() -> mlmed.CausalResults:
+def mixed() -> mlmed.Results:
     """Potential outcomes of the shipped data, both equations mixed."""
     return mlmed.causal(*MIXED, mlmed.datasets.load("yuan_mackinnon_sim"))

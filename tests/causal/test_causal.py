@@ -15,14 +15,14 @@ from mlmed.effects.potential import (
 )
 from mlmed.effects.smoothing import normal_mean
 from mlmed.glm.family import BINARY, mean_of
-from mlmed.results.causal.results import CausalResults
+from mlmed.results.results import Results
 from tests.causal_models import EXACT, INTEGRAL, PAIRS, brute, column
 from tests.tolerances import DERIVATIVE, SAME
 
 # -- published -----------------------------------------------------------------------------------------------------
 
 
-def framing_fit(data: pd.DataFrame, by: str) -> CausalResults:
+def framing_fit(data: pd.DataFrame, by: str) -> Results:
     covariates = "age + educ + gender + income"
     outcome = f"cong_mesg ~ emo {by} treat + {covariates}"
     return causal(f"emo ~ treat + {covariates}", outcome, data, treatment="treat", family_y="probit", vcov="HC3")

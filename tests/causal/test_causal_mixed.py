@@ -16,17 +16,17 @@ from mlmed.effects.potential import (
 )
 from mlmed.effects.uncertainty import contrast_covariance, parameters_of, slopes_at
 from mlmed.glm.family import mean_of
-from tests.causal_models import EXACT, MIXED, brute, column, fitted, simulated
+from tests.causal_models import EXACT, MIXED, brute, chain, column, effects_of, fitted, simulated
 from tests.tolerances import DERIVATIVE, SAME
 
 
 def test_random_effects_given_the_data():
     """Modes, covariances and their slide with beta: Henderson's equations, which are the posterior with flat beta."""
     data = two_level("linear").iloc[:120]
-    fit = causal("m ~ x + (1 + x | g)", "y ~ m + x", data).mediator
-    law, estimates = fit.law, fit.fit.estimates
+    fit = chain(causal("m ~ x + (1 + x | g)", "y ~ m + x", data)).mediator
+    law, estimates = fit.fit.law(), fit.fit.estimates
     J, q = law.modes.shape
-    X = fit.design.X
+    (X,), V = fit.columns([{}]), fit.vcov("block").matrix
     Z = np.zeros((len(X), J * q))
     codes = fit.fit.clusters.get_indexer(data["g"])
     for k in range(q):
@@ -36,22 +36,22 @@ def test_random_effects_given_the_data():
     C = W.T @ W / estimates.sigma2[0]
     C[2:, 2:] += np.kron(np.eye(J), np.linalg.inv(G))
     posterior = np.linalg.inv(C)
-    mean = posterior @ W.T @ fit.design.y / estimates.sigma2[0]
+    mean = posterior @ W.T @ data["m"] / estimates.sigma2[0]
     tight = {"rtol": 1e-6, "atol": 1e-7}
     np.testing.assert_allclose(mean[:2], fit.beta, **tight)
     np.testing.assert_allclose(mean[2:], law.modes.ravel(), **tight)
-    np.testing.assert_allclose(posterior[:2, :2], fit.vcov, **tight)
+    np.testing.assert_allclose(posterior[:2, :2], V, **tight)
     slide = law.slide.reshape(J * q, 2)
-    np.testing.assert_allclose(posterior[2:, :2], -slide @ fit.vcov, **tight)
+    np.testing.assert_allclose(posterior[2:, :2], -slide @ V, **tight)
     N = np.zeros((J * q, J * q))
     for j in range(J):
         N[j * q : (j + 1) * q, j * q : (j + 1) * q] = law.covariances[j]
-    np.testing.assert_allclose(posterior[2:, 2:], slide @ fit.vcov @ slide.T + N, **tight)
+    np.testing.assert_allclose(posterior[2:, 2:], slide @ V @ slide.T + N, **tight)
 
 
 def test_draws_of_random_effects(mixed):
     """Moments of drawn effects; ``independent`` has their sizes and no more."""
-    law, rng = mixed.outcome.law, np.random.default_rng(1)
+    law, rng = chain(mixed).outcome.fit.law(), np.random.default_rng(1)
     shift = np.tile(np.array([[0.1, -0.2, 0.05]]), (20_000, 1))
     draws = law.draw(shift, rng)
     np.testing.assert_allclose(draws.mean(axis=0), law.modes - law.slide @ shift[0], atol=0.012)
@@ -65,15 +65,15 @@ def test_draws_of_random_effects(mixed):
 
 def test_modes_are_those_of_ranef(mixed):
     ranef = mlmed.mixed(MIXED[1], mlmed.datasets.load("yuan_mackinnon_sim")).ranef()
-    np.testing.assert_allclose(mixed.outcome.law.modes.T.ravel(), ranef["estimate"], rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(chain(mixed).outcome.fit.law().modes.T.ravel(), ranef["estimate"], rtol=1e-8, atol=1e-10)
 
 
 def test_mixed_effects_row_by_row(mixed):
     """Sums of products against every row with the coefficients of its cluster."""
     data = mlmed.datasets.load("yuan_mackinnon_sim")
-    codes = mixed.chain.grouping.codes
-    a = mixed.mediator.beta + mixed.mediator.law.modes
-    b = mixed.outcome.beta + mixed.outcome.law.modes  # Intercept, X, Med
+    codes = chain(mixed).grouping.codes
+    a = chain(mixed).mediator.beta + chain(mixed).mediator.fit.law().modes
+    b = chain(mixed).outcome.beta + chain(mixed).outcome.fit.law().modes  # Intercept, X, Med
     products = (a[:, 1] * b[:, 2])[codes]
     found = column(mixed.effects())
     assert found["acme"] == pytest.approx(products.mean(), rel=SAME)
@@ -93,7 +93,7 @@ def test_mixed_numbers(mixed):
     found = column(mixed.effects())
     assert found[["acme", "ade", "total"]].round(3).tolist() == [-0.115, 0.286, 0.171]
     population = column(mixed.effects(of="population"))
-    product = mixed.mediator.beta[1] * mixed.outcome.beta[2]
+    product = chain(mixed).mediator.beta[1] * chain(mixed).outcome.beta[2]
     assert population["acme"] == pytest.approx(product, abs=EXACT, rel=0)
     assert round(product, 4) == -0.0341
     independent = mixed.effects("monte-carlo", n=4000, seed=1, ranef_draws="independent").set_index("term")
@@ -121,17 +121,17 @@ def test_clusters_add_up():
     """Contrasts by cluster from rows and from sums of products; averages of slopes are slopes of averages."""
     for outcome in ("linear", "probit"):
         fit = fitted("linear", outcome, cluster="g")
-        prepared = fit.prepared(fit.question(None, None, by_cluster=True))
-        whole = fit.prepared(fit.question(None, None))
-        parameters = parameters_of(prepared.mediator, prepared.outcome, 15)
-        by_cluster = cluster_effects(prepared.setting, parameters)[0]
-        share = prepared.setting.sizes / 300
-        average = average_effects(whole.setting, parameters_of(whole.mediator, whole.outcome, 1))[0]
+        prepared = effects_of(fit, by_cluster=True)
+        whole = effects_of(fit)
+        parameters = parameters_of(*prepared.laws(), 15)
+        by_cluster = cluster_effects(prepared.rows.setting, parameters)[0]
+        share = prepared.rows.setting.sizes / 300
+        average = average_effects(whole.rows.setting, parameters_of(*whole.laws(), 1))[0]
         np.testing.assert_allclose(share @ by_cluster, average, rtol=1e-8, atol=1e-12)
-        slopes = cluster_slopes(prepared.setting, parameters)
+        slopes = cluster_slopes(prepared.rows.setting, parameters)
         np.testing.assert_allclose(slopes.values.T, by_cluster, rtol=1e-8, atol=1e-12)
-        one = contrast_covariance(slopes, prepared.mediator, prepared.outcome).vcov.matrix
-        np.testing.assert_allclose(one, fit.covariance_of(whole).vcov.matrix, rtol=1e-8, atol=1e-14)
+        one = contrast_covariance(slopes, *prepared.laws()).vcov.matrix
+        np.testing.assert_allclose(one, whole.contrasts().vcov.matrix, rtol=1e-8, atol=1e-14)
 
 
 def two_level(family_y: str, *, seed: int = 2) -> pd.DataFrame:
@@ -152,9 +152,9 @@ def two_level(family_y: str, *, seed: int = 2) -> pd.DataFrame:
 def test_mixed_mediator_and_other_outcome(family_y):
     """Modes row by row, and the population by a sum over the mediator's whole distribution."""
     fit = causal("m ~ x + (1 + x | g)", "y ~ m + x", two_level(family_y), family_y=family_y)
-    b0, b, c = fit.outcome.beta
-    codes, law, s = fit.chain.grouping.codes, fit.mediator.law, fit.mediator.sigma
-    own = (fit.mediator.beta + law.modes)[codes]
+    b0, b, c = chain(fit).outcome.beta
+    codes, law, s = chain(fit).grouping.codes, chain(fit).mediator.fit.law(), chain(fit).mediator.sigma
+    own = (chain(fit).mediator.beta + law.modes)[codes]
     modes = [
         [np.mean([brute("linear", family_y, r[0] + r[1] * k, b0 + c * t, b, s) for r in own[::10]]) for k in (0, 1)]
         for t in (0, 1)
@@ -162,7 +162,7 @@ def test_mixed_mediator_and_other_outcome(family_y):
     found = column(fit.effects())
     expected = np.einsum("ets,ts->e", WEIGHTS, np.array(modes))
     np.testing.assert_allclose(found[list(CONTRASTS)], expected, rtol=0, atol=1e-9)
-    G, beta = fit.mediator.fit.estimates.G, fit.mediator.beta
+    G, beta = chain(fit).mediator.fit.estimates.G, chain(fit).mediator.beta
     spread = [np.sqrt(np.array([1, k]) @ G @ np.array([1, k]) + s**2) for k in (0, 1)]
     population = [
         [brute("linear", family_y, beta[0] + beta[1] * k, b0 + c * t, b, spread[k]) for k in (0, 1)] for t in (0, 1)
@@ -174,14 +174,14 @@ def test_mixed_mediator_and_other_outcome(family_y):
 def test_mixed_delta_with_rows(mixed):
     """Analytic slopes with random effects against numdifftools, where rows have to be visited."""
     fit = causal("m ~ x + (1 + x | g)", "y ~ m * x", two_level("logit"), family_y="logit")
-    prepared = fit.prepared(fit.question(None, None))
-    base = parameters_of(prepared.mediator, prepared.outcome, 40)
-    slopes = slopes_at(prepared.setting, prepared.mediator, prepared.outcome)
+    prepared = effects_of(fit)
+    base = parameters_of(*prepared.laws(), 40)
+    slopes = slopes_at(prepared.rows.setting, *prepared.laws())
 
     def by_mode(value: np.ndarray) -> np.ndarray:
         u = base.mediator_u.copy()
         u[0, 7] = value
-        return average_effects(prepared.setting, Parameters(base.mediator, base.outcome, u, base.outcome_u))[0]
+        return average_effects(prepared.rows.setting, Parameters(base.mediator, base.outcome, u, base.outcome_u))[0]
 
     J = nd.Jacobian(by_mode)(base.mediator_u[0, 7])
     np.testing.assert_allclose(slopes.mediator[:, 7, 2:] / 40, J, rtol=DERIVATIVE, atol=1e-10)
@@ -195,13 +195,14 @@ def test_other_mediator_and_mixed_outcome(family_m):
     u = rng.normal(size=(30, 2))
     data["y"] = 0.4 * data["m"] * (1 + 2.0 * u[data["g"], 0]) + u[data["g"], 1] + 0.3 * data["x"] + rng.normal(size=600)
     fit = causal("m ~ x", "y ~ m + x + (1 + m | g)", data, family_m=family_m)
-    gain = float(np.diff(mean_of(family_m, np.array([1.0, 1.0]) * fit.mediator.beta[0] + [0, fit.mediator.beta[1]]))[0])
-    modes = fit.outcome.law.modes[fit.chain.grouping.codes]
-    b = fit.outcome.beta[1] + modes[:, 1]
+    a0, a = chain(fit).mediator.beta
+    gain = float(np.diff(mean_of(family_m, np.array([a0, a0 + a])))[0])
+    modes = chain(fit).outcome.fit.law().modes[chain(fit).grouping.codes]
+    b = chain(fit).outcome.beta[1] + modes[:, 1]
     assert column(fit.effects())["acme"] == pytest.approx(gain * b.mean(), rel=1e-8)
     population = column(fit.effects(of="population"))
-    assert population["acme"] == pytest.approx(gain * fit.outcome.beta[1], rel=1e-8)
-    assert population["ade"] == pytest.approx(fit.outcome.beta[2], rel=1e-8)
+    assert population["acme"] == pytest.approx(gain * chain(fit).outcome.beta[1], rel=1e-8)
+    assert population["ade"] == pytest.approx(chain(fit).outcome.beta[2], rel=1e-8)
 
 
 # -- what intervals are about --------------------------------------------------------------------------------------

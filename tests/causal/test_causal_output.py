@@ -119,14 +119,14 @@ def test_summary_says_what_was_done(mixed):
     for part in ("x -> m -> y", "(linear)", "(probit)", "0 (control) to 1 (treated)", "HC3", "Phi((A + B mu)",
                  "delta method", "residual sd of m", "acme_treated"):  # fmt: skip
         assert part in text
-    text = fitted(outcome="y ~ m + x + w").summary("monte-carlo", n=300, seed=9)
+    text = fitted(outcome="y ~ m + x + w").summary(interval="monte-carlo", n=300, seed=9)
     assert "sums of products" in text
     assert "Control and treated have the same effects" in text
     assert "acme_control" not in text
     assert "300 draws of the coefficients, seed 9" in text
-    text = fitted().summary("bootstrap", n=60, seed=2, ends="bc", n_jobs=1)
+    text = fitted().summary(interval="bootstrap", n=60, seed=2, ends="bc", n_jobs=1)
     assert "bootstrap (bc), 60 replicates, seed 2" in text
-    text = mixed.summary("monte-carlo", n=100, seed=1, ranef_draws="independent")
+    text = mixed.summary(interval="monte-carlo", n=100, seed=1, ranef_draws="independent")
     assert "drawn independently of them" in " ".join(text.split())
     assert "covariance of their random slopes" in str(mixed)
     assert "conditional modes" in str(mixed)
@@ -166,7 +166,7 @@ def test_tables(mixed):
     )
     assert glance["interaction"]
     document = json.loads(fit.to_json())
-    assert document["schema"] == "mlmed.causal/2"
+    assert (document["schema"], document["school"]) == ("mlmed/1", "causal")
     assert [row["term"] for row in document["effects"]] == list(EFFECTS)
     assert document["contrast"] == [0.0, 1.0]
     shared = mixed.comparable().set_index("term")
@@ -199,13 +199,38 @@ def test_plot(mixed):
     plt.close("all")
 
 
-def test_sensitivity_is_handed_on(monkeypatch):
-    import mlmed.results.causal.results as other
+def test_covariances_can_be_chosen_after_the_fit():
+    """Those of a fit that was made with them, in every kind of interval."""
+    usual, other = fitted("linear", "probit"), fitted("linear", "probit", vcov="HC3")
+    for options in ({}, {"interval": "monte-carlo", "n": 100, "seed": 1}):
+        pd.testing.assert_frame_equal(usual.effects(vcov="HC3", **options), other.effects(**options))
+        pd.testing.assert_frame_equal(other.effects(vcov="iid", **options), usual.effects(**options))
+    asked = {"n": 100, "seed": 1}
+    pd.testing.assert_frame_equal(usual.test_interaction(vcov="HC3", **asked), other.test_interaction(**asked))
+    assert "HC3, of the coefficients" in usual.summary(vcov="HC3")
+    with pytest.raises(EffectError, match="within clusters, and none are named"):
+        usual.effects(vcov="CR1")
 
-    asked = {}
-    monkeypatch.setattr(other, "sensitivity_of", lambda fit, **options: asked.update(options, fit=fit))
-    fit = fitted()
-    fit.sensitivity([0.1], n=10, seed=1, effect="direct")
-    assert asked["fit"] is fit
-    assert asked["rho"] == [0.1]
-    assert (asked["n"], asked["seed"], asked["effect"], asked["formula"]) == (10, 1, "direct", "exact")
+
+def test_what_belongs_to_other_schools_is_refused(mixed):
+    """And is no name of the fit."""
+    joint = mlmed.mediate(*MIXED, mlmed.datasets.load("yuan_mackinnon_sim"))
+    for options in ({"of": "population"}, {"ranef_draws": "joint"}):
+        with pytest.raises(EffectError, match="is unknown here"):
+            joint.effects(**options)
+    with pytest.raises(EffectError, match=r"of= is for effects of mlmed\.causal"):
+        joint.bootstrap(5, seed=1, of="population")
+    with pytest.raises(EffectError, match=r"groups belongs to mlmed\.causal"):
+        joint.groups()
+    with pytest.raises(EffectError, match="profile belongs to a linear mixed model"):
+        mixed.profile("acme")
+    with pytest.raises(EffectError, match="leave out kind, within and strata"):
+        mixed.bootstrap(5, seed=1, within=True)
+    assert {"groups", "sensitivity", "test_moderation"} <= {*dir(mixed)} - {*dir(joint)}
+
+
+def test_functions_of_effects_and_coefficients(mixed):
+    """First order, in the contrasts: an effect alone is what the table has."""
+    row, table = mixed.nlcom("acme").iloc[0], mixed.effects().set_index("term")
+    assert row["std_error"] == pytest.approx(table.loc["acme", "std_error"], rel=SAME)
+    assert mixed.nlcom("acme + ade - total")["estimate"].item() == pytest.approx(0.0, abs=1e-12)

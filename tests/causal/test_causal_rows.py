@@ -16,7 +16,7 @@ from mlmed.errors import (
     EffectError,
     LevelWarning,
 )
-from tests.causal_models import EXACT, MIXED, XM, YM, brute, column, fitted, simulated
+from tests.causal_models import EXACT, MIXED, XM, YM, brute, chain, column, effects_of, fitted, simulated, vcov_of
 from tests.tolerances import SAME
 
 # -- rows, errors of the coefficients ------------------------------------------------------------------------------
@@ -62,15 +62,15 @@ def test_standard_errors_of_the_coefficients():
     data = simulated()
     for options in ({}, {"vcov": "iid"}, {"vcov": "HC3"}, {"cluster": "g"}):
         fit = causal(XM, YM, data, treatment="x", **options)
-        X = fit.mediator.design.X
+        X = chain(fit).mediator.fit.design.X
         model = OLS(data["m"], X).fit()
         if options.get("vcov") == "HC3":
             model = model.get_robustcov_results("HC3")
         if "cluster" in options:
             model = OLS(data["m"], X).fit(cov_type="cluster", cov_kwds={"groups": data["g"], "use_correction": False})
-            np.testing.assert_allclose(fit.mediator.vcov * 14 / 15, model.cov_params(), rtol=1e-8)
+            np.testing.assert_allclose(vcov_of(fit, "mediator") * 14 / 15, model.cov_params(), rtol=1e-8)
         else:
-            np.testing.assert_allclose(fit.mediator.vcov, model.cov_params(), rtol=1e-8)
+            np.testing.assert_allclose(vcov_of(fit, "mediator"), model.cov_params(), rtol=1e-8)
             tidy = fit.tidy()
             tidy = tidy[tidy["equation"] == "m"]
             np.testing.assert_allclose(tidy["p_value"], model.pvalues, rtol=1e-7)
@@ -86,9 +86,9 @@ def test_names_of_covariances_within_clusters():
         kind: causal(XM, YM, data, treatment="x", cluster="g", vcov=kind) for kind in (None, "CR0", "CR1", "cluster")
     }
     asked = {"cov_type": "cluster", "cov_kwds": {"groups": data["g"], "use_correction": False}}
-    expected = OLS(data["m"], fits["CR0"].mediator.design.X).fit(**asked).cov_params()
+    expected = OLS(data["m"], chain(fits["CR0"]).mediator.fit.design.X).fit(**asked).cov_params()
     for kind, factor in ((None, 15 / 14), ("CR0", 1.0), ("CR1", 15 / 14), ("cluster", 15 / 14)):
-        np.testing.assert_allclose(fits[kind].mediator.vcov, expected * factor, rtol=1e-8)
+        np.testing.assert_allclose(vcov_of(fits[kind], "mediator"), expected * factor, rtol=1e-8)
     assert fits[None].glance()["vcov"].item() == "CR1"
     assert "CR1 within g" in str(fits[None])
 
@@ -98,19 +98,21 @@ def test_names_of_covariances_of_mixed_models(kind):
     """Those of the same equation fitted by ``mixed``, which knows its clusters without cluster=."""
     data = mlmed.datasets.load("yuan_mackinnon_sim")
     fit = causal(*MIXED, data, vcov=kind)
-    for equation, formula in zip((fit.mediator, fit.outcome), MIXED, strict=True):
-        np.testing.assert_allclose(equation.vcov, mlmed.mixed(formula, data).vcov(kind, which="fixed"), rtol=1e-8)
+    for role, formula in zip(("mediator", "outcome"), MIXED, strict=True):
+        expected = mlmed.mixed(formula, data).vcov(kind, which="fixed")
+        np.testing.assert_allclose(vcov_of(fit, role), expected, rtol=1e-8)
     assert json.loads(fit.to_json())["vcov"] == kind
     if kind != "CR2":  # not of ordinary regressions
-        beside = causal("Med ~ X", MIXED[1], data, vcov=kind).mediator
+        beside = causal("Med ~ X", MIXED[1], data, vcov=kind)
         options = {} if kind in ("block", "joint") else {"cluster": "group", "vcov": kind}
-        np.testing.assert_allclose(beside.vcov, causal("Med ~ X", "y ~ X + Med", data, **options).mediator.vcov)
+        alone = causal("Med ~ X", "y ~ X + Med", data, **options)
+        np.testing.assert_allclose(vcov_of(beside, "mediator"), vcov_of(alone, "mediator"))
 
 
 def test_cluster_robust_mixed_models(mixed):
     fit = causal(*MIXED, mlmed.datasets.load("yuan_mackinnon_sim"), cluster="group")
     expected = mlmed.mixed(MIXED[0], mlmed.datasets.load("yuan_mackinnon_sim")).vcov("CR1", which="fixed")
-    np.testing.assert_allclose(fit.mediator.vcov, expected, rtol=1e-8)
+    np.testing.assert_allclose(vcov_of(fit, "mediator"), expected, rtol=1e-8)
     np.testing.assert_allclose(column(fit.effects()), column(mixed.effects()), rtol=1e-12)
 
 
@@ -130,17 +132,17 @@ def test_conditional_effects_are_effects_of_changed_rows():
     data = simulated("linear", "probit").assign(k=lambda d: np.where(d["w"] > 0, "high", "low"))
     fit = causal("m ~ x * k + w", "y ~ m * x + k + w", data, treatment="x", family_y="probit")
     found = column(fit.effects(at={"w": 0.5, "k": "low"}))
-    b, c = fit.mediator.beta, fit.outcome.beta
-    eta = {t: dict(zip(fit.mediator.names, b, strict=True)) for t in (0, 1)}
+    b, c = chain(fit).mediator.beta, chain(fit).outcome.beta
+    eta = {t: dict(zip(chain(fit).mediator.layout.fixed, b, strict=True)) for t in (0, 1)}
     mu = [e["Intercept"] + t * e["x"] + e["k[T.low]"] + t * e["x:k[T.low]"] + 0.5 * e["w"] for t, e in eta.items()]
-    names = dict(zip(fit.outcome.names, c, strict=True))
-    s = fit.mediator.sigma
+    names = dict(zip(chain(fit).outcome.layout.fixed, c, strict=True))
+    s = chain(fit).mediator.sigma
     A = [names["Intercept"] + t * names["x"] + names["k[T.low]"] + 0.5 * names["w"] for t in (0, 1)]
     B = [names["m"] + t * names["m:x"] for t in (0, 1)]
     E = [[brute("linear", "probit", mu[k], A[t], B[t], s) for k in (0, 1)] for t in (0, 1)]
     assert found["acme_treated"] == pytest.approx(E[1][1] - E[1][0], rel=1e-8)
     assert found["ade_control"] == pytest.approx(E[1][0] - E[0][0], rel=1e-8)
-    shape = fit.counterfactual({"w": 0.5, "k": "low"})
+    shape = effects_of(fit, {"w": 0.5, "k": "low"}).designs[0]
     assert np.all(shape.outcome == shape.outcome[:, :1])
     assert "At" in fit.summary(at={"w": 0.5})
 
@@ -154,9 +156,9 @@ def test_conditional_effects_reach_random_slopes():
     m = own[:, 0] + 0.4 * x + (0.3 + own[:, 1]) * x * w + rng.normal(size=600)
     data = pd.DataFrame({"g": g, "h": h, "x": x, "w": w, "m": m, "y": 0.5 * m + 0.2 * x + rng.normal(size=600)})
     fit = causal("m ~ x * w + (1 + x:w | g:h)", "y ~ m + x + w", data, treatment="x")
-    names = dict(zip(fit.mediator.names, fit.mediator.beta, strict=True))
-    slopes = names["x"] + 0.5 * (names["x:w"] + fit.mediator.law.modes[fit.chain.grouping.codes, 1])
-    b = dict(zip(fit.outcome.names, fit.outcome.beta, strict=True))["m"]
+    names = dict(zip(chain(fit).mediator.layout.fixed, chain(fit).mediator.beta, strict=True))
+    slopes = names["x"] + 0.5 * (names["x:w"] + chain(fit).mediator.fit.law().modes[chain(fit).grouping.codes, 1])
+    b = dict(zip(chain(fit).outcome.layout.fixed, chain(fit).outcome.beta, strict=True))["m"]
     assert column(fit.effects(at={"w": 0.5}))["acme"] == pytest.approx(slopes.mean() * b, rel=1e-8)
     assert fit.groups().columns[0] == "g:h"
 
@@ -174,8 +176,8 @@ def test_any_dataframe():
 def test_moderation_uses_the_same_draws():
     fit = fitted("linear", "probit")
     table = fit.test_moderation({"w": 1}, {"w": -1}, 300, seed=4).set_index("term")
-    prepared = [fit.prepared(fit.question({"w": w}, None)) for w in (1, -1)]
-    draws = [draw_contrasts(one.setting, one.mediator, one.outcome, n=300, seed=4) for one in prepared]
+    prepared = [effects_of(fit, {"w": w}) for w in (1, -1)]
+    draws = [draw_contrasts(one.rows.setting, *one.laws(), n=300, seed=4) for one in prepared]
     difference = (draws[0] - draws[1])[:, 0]
     row = table.loc["acme_control(at1) - acme_control(at2)"]
     assert row["estimate"] == pytest.approx(difference.mean(), rel=SAME)
@@ -189,8 +191,8 @@ def test_moderation_in_closed_form():
     data = simulated()
     fit = causal("m ~ x * w", "y ~ m + x + w", data, treatment="x")
     row = fit.test_moderation({"w": 2}, {"w": 1}, 200, seed=1).set_index("term").loc["acme(at1) - acme(at2)"]
-    names = dict(zip(fit.mediator.names, fit.mediator.beta, strict=True))
-    b = dict(zip(fit.outcome.names, fit.outcome.beta, strict=True))["m"]
+    names = dict(zip(chain(fit).mediator.layout.fixed, chain(fit).mediator.beta, strict=True))
+    b = dict(zip(chain(fit).outcome.layout.fixed, chain(fit).outcome.beta, strict=True))["m"]
     assert row["estimate"] == pytest.approx(names["x:w"] * b, rel=SAME)
 
 
@@ -198,12 +200,12 @@ def test_interaction_in_closed_form():
     """ACME(1) - ACME(0) = a k, and ADE differs by the same."""
     fit = fitted()
     table = fit.test_interaction(500, seed=1).set_index("term")
-    a = dict(zip(fit.mediator.names, fit.mediator.beta, strict=True))["x"]
-    k = dict(zip(fit.outcome.names, fit.outcome.beta, strict=True))["m:x"]
+    a = dict(zip(chain(fit).mediator.layout.fixed, chain(fit).mediator.beta, strict=True))["x"]
+    k = dict(zip(chain(fit).outcome.layout.fixed, chain(fit).outcome.beta, strict=True))["m:x"]
     assert table.loc["acme_treated - acme_control", "estimate"] == pytest.approx(a * k, abs=EXACT, rel=0)
     np.testing.assert_allclose(table.iloc[0, :6].astype(float), table.iloc[1, :6].astype(float), rtol=1e-8)
     effects = column(fit.effects())
-    b = dict(zip(fit.outcome.names, fit.outcome.beta, strict=True))["m"]
+    b = dict(zip(chain(fit).outcome.layout.fixed, chain(fit).outcome.beta, strict=True))["m"]
     assert effects["acme_control"] == pytest.approx(a * b, abs=EXACT, rel=0)
     assert effects["acme_treated"] == pytest.approx(a * (b + k), abs=EXACT, rel=0)
 
@@ -211,7 +213,7 @@ def test_interaction_in_closed_form():
 def test_interaction_without_one():
     with pytest.raises(EffectError, match=r"0 by construction.*Add one, as in 'y ~ m \* x'"):
         fitted(outcome="y ~ m + x + w").test_interaction(100, seed=1)
-    assert not fitted(outcome="y ~ m + x + w").interaction
+    assert not effects_of(fitted(outcome="y ~ m + x + w")).interaction
     assert len(fitted("linear", "probit", outcome="y ~ m + x + w").test_interaction(100, seed=1)) == 2
 
 

@@ -74,7 +74,7 @@ def test_rows_in_memory_have_the_column_of_that_name(frame: pd.DataFrame, engine
     data = frame.drop(columns="f").rename(columns={"extra": name})
     fit = mlmed.causal("m ~ x", f"y ~ m + x + `{name}`", ENGINES[engine](data), treatment="x")
     expected = mlmed.causal("m ~ x", "y ~ m + x + extra", frame, treatment="x")
-    np.testing.assert_allclose(fit.outcome.fit.beta, expected.outcome.fit.beta, rtol=1e-12)
+    np.testing.assert_allclose(fit.outcome.params, expected.outcome.params, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

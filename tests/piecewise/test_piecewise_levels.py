@@ -175,7 +175,7 @@ BAD_OPTIONS = [
     ({"interval": "bootstrap", "seed": 1, "ends": "t"}, "ends must be one of"),
     ({"interval": "bootstrap", "seed": 1, "n_jobs": 0}, "n_jobs is a number of workers"),
     ({"order": "third"}, "order must be one of first, second, unbiased"),
-    ({"vcov": "HC3"}, "is for rows that do not depend on each other"),
+    ({"vcov": "HC3"}, "use one of block, joint, CR0"),
     ({"level": 95}, "level must be a proportion"),
     ({"at": {"v": 1.0}}, "at names v, which no equation uses"),
 ]

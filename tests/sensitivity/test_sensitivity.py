@@ -13,6 +13,7 @@ from scipy import optimize, stats
 import mlmed
 from mlmed.effects.confounding import Factored, Jointly, shrunk
 from mlmed.effects.sensitivity import CONTRASTS, Equation, embedding, explained
+from tests.causal_models import chain, effects_of
 from tests.sensitivity_models import (
     COVARIATES,
     FOUR_ERRORS,
@@ -82,15 +83,15 @@ def test_medsens_on_framing_where_it_prints_zero(probit):
 def test_medsens_is_rs_formula(probit):
     """As its source has it, with the misplaced bracket: one set of parameters, written out."""
     fit, rho = probit, 0.4
-    m, y = fit.mediator, fit.outcome
+    m, y = chain(fit).parts
     alpha, beta, s = m.beta, y.beta, m.sigma
-    k, names = y.names.index("emo"), list(m.names)
+    k, names = y.layout.fixed.index("emo"), list(m.layout.fixed)
     rho12 = s * beta[k] / (1.0 + np.sqrt(s**2 * beta[k] ** 2))
-    reduced = dict(zip(np.delete(y.names, k), np.delete(beta, k) * np.sqrt(1.0 - rho12**2), strict=True))
+    reduced = dict(zip(np.delete(y.layout.fixed, k), np.delete(beta, k) * np.sqrt(1.0 - rho12**2), strict=True))
     reduced = np.array([reduced[name] for name in names]) + alpha * rho12 / s
     gamma = (-rho + rho12 * np.sqrt((1.0 - rho**2) / (1.0 - rho12**2))) / s
     shift = gamma * alpha[names.index("treat")] / np.sqrt(gamma**2 * s**2 + 2.0 * gamma * rho * s + 1.0)
-    under = [columns @ reduced for columns in fit.counterfactual().mediator]
+    under = [columns @ reduced for columns in effects_of(fit).designs[0].mediator]
     expected = [
         np.mean(stats.norm.cdf(under[0] + shift) - stats.norm.cdf(under[0])),
         np.mean(stats.norm.cdf(under[1]) - stats.norm.cdf(under[1] - shift)),
@@ -150,12 +151,12 @@ def test_two_linear_equations_are_rs_iterated_least_squares(framing, rho, intera
     join = "*" if interaction else "+"
     outcome = f"immigr ~ emo {join} treat + age + educ + gender + income"
     fit = mlmed.causal(f"emo ~ {COVARIATES}", outcome, framing, treatment="treat")
-    m, y = fit.mediator, fit.outcome
-    b = fgls(m.design.y, m.design.X, y.design.y, y.design.X, rho)
+    m, y = chain(fit).parts
+    b = fgls(*(part for e in (m, y) for part in (e.fit.design.y, e.fit.design.X)), rho)
     result = fit.sensitivity(rho=[rho])
-    expected = dict(zip(y.names, b[len(m.names) :], strict=True))
+    expected = dict(zip(y.layout.fixed, b[len(m.beta) :], strict=True))
     assert result.coefficients(rho).to_dict() == pytest.approx(expected, rel=ITERATED, abs=ITERATED)
-    a = b[list(m.names).index("treat")]
+    a = b[m.layout.fixed.index("treat")]
     slope = expected["emo"] + expected.get("emo:treat", 0.0)
     assert result.at(rho)["acme_control"] == pytest.approx(a * expected["emo"], rel=ITERATED)
     assert result.at(rho)["acme_treated"] == pytest.approx(a * slope, rel=ITERATED)
@@ -164,9 +165,9 @@ def test_two_linear_equations_are_rs_iterated_least_squares(framing, rho, intera
 def test_two_linear_equations_cross_zero_at_the_correlation_of_the_residuals(framing):
     """Of mediator and outcome given the other predictors: then nothing is left for the mediator."""
     fit = mlmed.causal(f"emo ~ {COVARIATES}", f"immigr ~ emo + {COVARIATES}", framing, treatment="treat")
-    X = fit.mediator.design.X
+    X = chain(fit).mediator.fit.design.X
     M = np.eye(len(X)) - X @ np.linalg.pinv(X)
-    expected = np.corrcoef(M @ fit.mediator.design.y, M @ fit.outcome.design.y)[0, 1]
+    expected = np.corrcoef(M @ chain(fit).mediator.fit.design.y, M @ chain(fit).outcome.fit.design.y)[0, 1]
     assert fit.sensitivity().zero["rho"].to_numpy() == pytest.approx(expected, rel=SOLVED)
 
 

@@ -11,8 +11,8 @@ import pytest
 import mlmed
 from mlmed.effects.confounding import Factored
 from mlmed.errors import EffectError
-from mlmed.results.causal.sensitivity_setup import SUPPORTED, grid_of
-from mlmed.results.causal.sensitivity_tables import root_of
+from mlmed.results.rho import SUPPORTED, grid_of
+from mlmed.results.sensitivity import root_of
 from tests.causal_models import PAIRS, simulated
 from tests.sensitivity_models import (
     COVARIATES,

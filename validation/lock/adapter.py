@@ -375,6 +375,8 @@ def _apart(of: Fit, table: pd.DataFrame) -> pd.DataFrame:
 
 def _tidy(of: Fit, **options: Any) -> pd.DataFrame:
     found = of.result.tidy(**options)
+    if of.school == "causal":
+        return found[found["effect"] == "fixed"].drop(columns=["effect", "group"]).reset_index(drop=True)
     return _apart(of, found) if of.school == "separate" else found
 
 
@@ -393,6 +395,8 @@ def _params(of: Fit) -> Any:
 
 def _documents(of: Fit, **options: Any) -> Any:
     found = _document(of, **options)
+    if of.school == "causal":
+        return _of_causal(found)
     if of.school != "separate":
         return found
     parts = {}
@@ -420,8 +424,23 @@ def _documents(of: Fit, **options: Any) -> Any:
     }
 
 
+def _of_causal(found: dict[str, Any]) -> dict[str, Any]:
+    """Two equations by name, and their coefficients."""
+    roles = found["components"]
+    kept = ("schema", "treatment", "contrast", "interaction", "nobs", "n_clusters", "vcov", "level", "computed")
+    return {
+        **{name: found[name] for name in (*kept, "interval", "options") if name in found},
+        **{role: one["equation"] for role, one in roles.items()},
+        **{f"family_{role[0].replace('o', 'y')}": one["family"] for role, one in roles.items()},
+        "dropped": "; ".join(found["dropped"]) or None,
+        "effects": found["effects"],
+        "coefficients": found["fixef"],
+    }
+
+
 SPECIAL: dict[str, Callable[..., Any]] = {
     "nodes": lambda of: of.result.fit.nodes,
+    "interaction": lambda of: bool(of.result.glance().loc[0, "interaction"]),
     "to_json": _documents,
     "tidy": _tidy,
     "nobs": _nobs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
-from mlmed.options import check_text, one_of
+from mlmed.options import check_text, is_number, one_of
 from mlmed.report.plots.sensitivity import plot_over_r2, plot_over_rho
 from mlmed.report.text import render_pairs, render_table
-from mlmed.results.causal.sensitivity_setup import check_rho
-from mlmed.results.causal.sensitivity_tables import root_of
+from mlmed.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["TERMS", "SensitivityResults"]
+__all__ = ["NOTHING", "TERMS", "SensitivityResults", "check_rho", "root_of"]
 
 Array = NDArray[np.float64]
 TERMS = {
@@ -31,6 +30,15 @@ TERMS = {
 }
 #: Beside the grid, the curve is looked at here for changes of its sign; the last is .995.
 LOOKED_AT = np.tanh(np.arange(-3.0, 3.25, 0.5))
+#: A curve that stays below this share of its size at its largest is zero everywhere.
+NOTHING = 1e-12
+
+
+def check_rho(value: Any) -> float:
+    """One correlation."""
+    if not is_number(value) or not -1.0 < value < 1.0:
+        raise EffectError(f"rho is a correlation of errors, between -1 and 1 (both excluded); found {shown(value)}")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -205,6 +213,33 @@ class SensitivityResults:
         found = ", ".join(f"{row.term} {row.rho:.4g}" for row in self.zero.itertuples())
         asked = f"{self.effect}, {rho.nunique()} values of rho from {rho.min():g} to {rho.max():g}"
         return f"SensitivityResults({asked}; formula {self.formula!r}, interval {self.interval!r}; zero at: {found})"
+
+
+def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Array) -> tuple[float, str]:
+    """The zero of a curve nearest to rho = 0, between points (k,) at which it is known; NaN and why, if none.
+
+    Parameters
+    ----------
+    effects : function
+        All curves, (R,) to (R, 3).
+    term : int
+        Which of them.
+    at, values : (k,) arrays
+        Increasing correlations, and the curve there.
+    """
+    from scipy.optimize import brentq
+
+    if np.all(np.abs(values) <= NOTHING):
+        return float("nan"), "the effect is zero at every rho"
+    signs = np.sign(values)
+    roots = [float(rho) for rho in at[signs == 0.0]]
+    for k in np.flatnonzero(signs[:-1] * signs[1:] < 0.0):
+        roots.append(float(brentq(lambda rho: effects(np.array([rho]))[0, term], at[k], at[k + 1], xtol=1e-13)))
+    if not roots:
+        return float("nan"), f"the estimated effect has one sign for every rho from {at[0]:.4f} to {at[-1]:.4f}"
+    nearest = min(roots, key=abs)
+    others = ", ".join(f"{rho:.4f}" for rho in sorted(roots) if rho != nearest)
+    return nearest, f"the curve is zero at {others}, too" if others else ""
 
 
 def _report(results: SensitivityResults) -> str:

@@ -1,31 +1,29 @@
-"""Nonparametric bootstrap of ``causal``: rows or clusters drawn, both equations fitted again."""
+"""Counterfactual effects of replicates: rows or clusters drawn, both equations fitted again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.effects.average import Parameters, Setting, average_effects
-from mlmed.effects.delta import Quantity
-from mlmed.effects.potential import CONTRASTS, RATIOS, all_effects
-from mlmed.effects.uncertainty import contrast_covariance, slopes_at
-from mlmed.fit.vcov import lost_in_replicates
-from mlmed.glm.fit import GlmFit, Regression
-from mlmed.intervals.bootstrap import BootstrapResults, Plan, run_bootstrap
+from mlmed.effects.average import ClusterSlopes, Parameters, Setting, average_effects
+from mlmed.effects.potential import CONTRASTS
+from mlmed.effects.setting import Chain, Part, Rows
+from mlmed.effects.uncertainty import Law, contrast_covariance
+from mlmed.errors import EffectError
+from mlmed.fit.lmm import LmmFit
+from mlmed.fit.resampling import Plan, Source
+from mlmed.fit.vcov import alone_in, lost_in_replicates
+from mlmed.glm.fit import Regression
 from mlmed.lmm.covariance import ROUNDING, psd_cholesky
 from mlmed.lmm.ranef import mode_law
 from mlmed.lmm.resample import CaseRefit, Refit, case_resampler
 from mlmed.lmm.vcov import Directions
 from mlmed.replication import Failure, Replicate, Resampled
-from mlmed.results.causal.fit import EquationFit, alone_of
-from mlmed.results.causal.setting import Chain, Prepared
-from mlmed.results.causal.tables import NO_SPREAD
 
-__all__ = ["bootstrap_causal"]
+__all__ = ["source_of_chain"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -98,7 +96,7 @@ class MixedRefit:
 
 
 @dataclass(frozen=True, slots=True)
-class CausalRefit:
+class ChainRefit:
     """Both equations on listed rows or clusters, and the five contrasts averaged over these.
 
     Attributes
@@ -136,51 +134,51 @@ class CausalRefit:
         return Refitted(fit.beta, np.full((2, 1), np.sqrt(fit.sigma2)), np.empty((len(self.setting.starts), 0)))
 
 
-def bootstrap_causal(
-    chain: Chain, prepared: Prepared, quantities: Mapping[str, Quantity], plan: Plan
-) -> BootstrapResults:
-    """Run the replicates: clusters where a column names them, otherwise rows."""
-    grouping, order = chain.grouping, prepared.order
+def source_of_chain(chain: Chain, rows: Rows, laws: tuple[Law, Law], slopes: ClusterSlopes, plan: Plan) -> Source:
+    """What makes the replicates: clusters where a column names them, otherwise rows.
+
+    Raises
+    ------
+    EffectError
+        Replicates of another kind.
+    """
+    if plan.kind != "case" or plan.within or plan.strata is not None:
+        raise EffectError(
+            "a bootstrap of mlmed.causal draws clusters, or rows where there are none; leave out kind, within and "
+            "strata"
+        )
+    grouping, order = chain.grouping, rows.order
     codes = np.arange(len(order)) if grouping is None else grouping.codes[order]
     ids = pd.RangeIndex(len(order)) if grouping is None else grouping.clusters
-    mediator, outcome = (_refit(chain, prepared, is_mediator=is_mediator) for is_mediator in (True, False))
-    source = Resampled(CausalRefit(prepared.setting, mediator, outcome, codes), (np.arange(len(ids)),))
-    return run_bootstrap(
-        source,
-        source,
-        all_effects,
-        len(CONTRASTS),
-        quantities,
-        replace(plan, kind="row" if grouping is None else "cluster"),
-        ids=ids,
-        lost=_lost(chain, prepared),
-        unspread=dict.fromkeys(RATIOS, NO_SPREAD),
-    )
+    first, second = (_refit(chain, rows, part) for part in chain.parts)
+    cases = Resampled(ChainRefit(rows.setting, first, second, codes), (np.arange(len(ids)),))
+    kind, lost = "row" if grouping is None else "cluster", _lost(chain, laws, slopes)
+    return Source(cases, cases, len(CONTRASTS), ids, kind, lost)
 
 
-def _lost(chain: Chain, prepared: Prepared) -> tuple[Directions, ...]:
+def _lost(chain: Chain, laws: tuple[Law, Law], slopes: ClusterSlopes) -> tuple[Directions, ...]:
     """Directions of the contrasts that single clusters, or rows, alone notice."""
-    delta = "use interval='delta' and vcov='iid'"
+    remedy = "use interval='delta' and vcov='iid'"
     if chain.grouping is not None:
-        delta = "use interval='delta' of equations with random terms, without cluster="
-    text = lost_in_replicates(delta, "row" if chain.grouping is None else "cluster")
-    laws = [
-        replace(law, vcov=law.vcov.losing([alone_of(equation.fit, chain.grouping, text)]))
-        for law, equation in ((prepared.mediator, chain.mediator), (prepared.outcome, chain.outcome))
+        remedy = "use interval='delta' of equations with random terms, without cluster="
+    text = lost_in_replicates(remedy, "row" if chain.grouping is None else "cluster")
+    alone = [
+        alone_in(part.fit, text) if isinstance(part.fit, LmmFit) else part.fit.alone_in(text) for part in chain.parts
     ]
-    return contrast_covariance(slopes_at(prepared.setting, *laws), *laws).vcov.lost
+    first, second = (replace(law, vcov=law.vcov.losing([one])) for law, one in zip(laws, alone, strict=True))
+    return contrast_covariance(slopes, first, second).vcov.lost
 
 
-def _refit(chain: Chain, prepared: Prepared, *, is_mediator: bool) -> Regression | MixedRefit:
-    equation: EquationFit = chain.mediator if is_mediator else chain.outcome
-    where, order, fit = f"equation {equation.name}, ", prepared.order, equation.fit
-    if isinstance(fit, GlmFit):
-        X, y = equation.design.X[order], equation.design.y[order]
-        return Regression(equation.family, equation.name, equation.names, y, X, equation.beta, where)
+def _refit(chain: Chain, rows: Rows, part: Part) -> Regression | MixedRefit:
+    where, fit = f"equation {part.name}, ", part.fit
+    if not isinstance(fit, LmmFit):
+        design = fit.design
+        X, y = design.X[rows.order], design.y[rows.order]
+        return Regression(fit.family, part.name, design.names, y, X, fit.psi, where)
     assert chain.grouping is not None
     cases = case_resampler(fit.spec, fit.grams).reordered(fit.clusters.get_indexer(chain.grouping.clusters))
     refit = CaseRefit(where, cases, Refit.of(fit.working, fit.optimum, reml=fit.reml))
-    random = prepared.setting.random
+    random = rows.setting.random
     modes = bool(random.mediator.shape[2] or random.outcome.shape[2])
-    Z = prepared.averaged_out if is_mediator else np.empty((2, 0, len(fit.estimates.G)))
+    Z = rows.averaged_out if part is chain.mediator else np.empty((2, 0, len(fit.estimates.G)))
     return MixedRefit(refit, fit.estimates.tau_basis, modes, Z)

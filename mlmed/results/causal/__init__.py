@@ -1,1 +1,0 @@
-"""Potential-outcome mediation: fits, effects, intervals, tests, sensitivity."""
