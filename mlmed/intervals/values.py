@@ -71,7 +71,7 @@ class Delta:
     >>> fit = mlmed.mediate(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
     >>> table = fit.effects(mlmed.Delta(order="first")).set_index("term")
     >>> float(round(table.loc["indirect", "std_error"], 5))
-    0.06619
+    0.06623
     """
 
     name: ClassVar[str] = "delta"
