@@ -22,7 +22,8 @@ from tests.hostile.subjects import fits, functions, methods, table
 WORST = ("array", "10**5000", "surrogate", "sNaN", "Series", "NA", "dict of big", "list of itself", "odd")
 MODES = (
     "mediate", "mediate.plot", "mixed", "piecewise", "causal", "causal, clusters", "location_scale", "compare", "grams",
-    "sensitivity", "bootstrap", "bootstrap, piecewise", "bootstrap, causal", "profile", "influence", "test", "power", "study", "truth",
+    "sensitivity", "bootstrap", "bootstrap, piecewise", "bootstrap, causal", "profile", "influence", "test", "power",
+    "study", "truth",
 )  # fmt: skip
 
 
