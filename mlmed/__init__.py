@@ -10,8 +10,13 @@ import importlib
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bootstrap",
     "Comparison",
+    "Delta",
     "Grams",
+    "MonteCarlo",
+    "Product",
+    "Profile",
     "Results",
     "__version__",
     "causal",
@@ -33,8 +38,13 @@ __all__ = [
 #: Where each public name comes from; a module is loaded when one of its names is first used. ``__init__.pyi`` says the
 #: same to type checkers and editors.
 _HOMES = {
+    "Bootstrap": "mlmed.intervals.values",
     "Comparison": "mlmed.results.comparison",
+    "Delta": "mlmed.intervals.values",
     "Grams": "mlmed.api.grams",
+    "MonteCarlo": "mlmed.intervals.values",
+    "Product": "mlmed.intervals.values",
+    "Profile": "mlmed.intervals.values",
     "Results": "mlmed.results.results",
     "causal": "mlmed.api.causal",
     "compare": "mlmed.results.comparison",

@@ -11,6 +11,11 @@ from mlmed.api.mediate import mediate as mediate
 from mlmed.api.mixed import mixed as mixed
 from mlmed.api.piecewise import piecewise as piecewise
 from mlmed.data.stacking import stack as stack
+from mlmed.intervals.values import Bootstrap as Bootstrap
+from mlmed.intervals.values import Delta as Delta
+from mlmed.intervals.values import MonteCarlo as MonteCarlo
+from mlmed.intervals.values import Product as Product
+from mlmed.intervals.values import Profile as Profile
 from mlmed.replication import replicate as replicate
 from mlmed.results.comparison import Comparison as Comparison
 from mlmed.results.comparison import compare as compare

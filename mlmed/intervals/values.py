@@ -63,6 +63,15 @@ class Delta:
         subtracts it (Aroian, Sobel and Goodman).
     ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
         t instead of z, with these degrees of freedom; linear mixed models only.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
+    >>> fit = mlmed.mediate(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.effects(mlmed.Delta(order="first")).set_index("term")
+    >>> float(round(table.loc["indirect", "std_error"], 5))
+    0.06623
     """
 
     name: ClassVar[str] = "delta"

@@ -8,7 +8,7 @@ caption says what is held at which value, how much intervals cover, and how many
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
 from mlmed.fit.resampling import source_of
+from mlmed.fit.system import SystemFit
 from mlmed.intervals.sdcor import correlations_table
+from mlmed.names import labelled
 from mlmed.notes import joined
 from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
 from mlmed.report.plots.axes import intervals_of, new_panels
@@ -32,7 +34,7 @@ from mlmed.report.plots.distributions import plot_densities, plot_residuals
 from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlations, plot_effects
 from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
 from mlmed.results import inference
-from mlmed.results.abilities import can, only
+from mlmed.results.abilities import Held, can, only
 from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
 from mlmed.results.curves import (
     choose_clusters,
@@ -71,13 +73,15 @@ MOST, WIDTH, HEIGHT = 2, 4.2, 3.8
 class Plots:
     """Pictures of a fit; ``dir(fit.plot)`` lists those that it has, and ``fit.plot()`` draws a page of them.
 
+    ``ax=`` is where to draw: an ``Axes``, or a list of as many as the picture has panels, which is what it returns.
+
     Attributes
     ----------
     results : Results
         What is drawn.
     """
 
-    results: Any
+    results: Held
 
     @property
     def fit(self) -> Any:
@@ -87,7 +91,7 @@ class Plots:
     @property
     def catalogue(self) -> Any:
         """What effects it has."""
-        return getattr(self.results, "catalogue", NoEffects())  # causal has none yet
+        return self.results.catalogue
 
     def __dir__(self) -> list[str]:
         """Pictures of this fit."""
@@ -101,8 +105,6 @@ class Plots:
         ----------
         level : float
             Coverage of the intervals, a proportion.
-        ax : sequence of Axes, optional
-            Where to draw.
         """
         found = self._page(check_level(level))
         if not found:
@@ -117,13 +119,21 @@ class Plots:
         out: dict[str, Callable[..., Any]] = {}
         if not inference.effects_reason(self):
             out["effects"] = partial(self.effects, level=level)
-        for name in _leading(self.fit)[:MOST]:
-            out[name] = partial(self.ranef, name, level=level)
+        parts = [(self.fit, "", MOST)]
+        if isinstance(self.fit, SystemFit):  # without the equation of path c, whose mediator is left out
+            named = zip(self.fit.components.items(), self.fit.prefixes, strict=True)
+            parts = [(fit, prefix, 1) for (role, fit), prefix in named if role != "reduced"]
+        for fit, prefix, most in parts:
+            leading = _leading(fit)[:most]
+            for one in _ranked(fit, level) if leading else ():
+                if one.name in leading:
+                    own = replace(one, name=labelled(prefix, one.name))
+                    out[own.name] = partial(plot_caterpillars, [own], group=fit.group_name, level=level)
+            for name, values in _residuals(fit).items():
+                title = "residuals within clusters"
+                out[f"residuals of {name}"] = partial(plot_residuals, {name: values}, title=title)
         if isinstance(self.fit, QuadratureFit) and _has_both(self.fit):
             out["location and scale"] = self.location_scale
-        for name, values in _residuals(self.fit).items():
-            title = "residuals within clusters"
-            out[f"residuals of {name}"] = partial(plot_residuals, {name: values}, title=title)
         return out
 
     # -- effects -------------------------------------------------------------------------------------------
@@ -149,8 +159,6 @@ class Plots:
             Which; by default all, the direct effect once, or ACME, ADE and the total effect.
         level : float
             Coverage of the intervals, a proportion.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -158,7 +166,7 @@ class Plots:
             Unknown term, or whatever ``effects`` refuses.
         """
         given = options if interval is None else {"interval": interval, **options}
-        table = self.results.effects(level=level, **given)
+        table = inference.effects(self, level=level, **given)
         there = [str(term) for term in table["term"]]
         twofold = terms is None and {term for line in TWOFOLD for term in line[1:] if term} <= set(there)
         lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
@@ -175,9 +183,8 @@ class Plots:
 
     def _contrast(self) -> str:
         """Treatment, and the values of it that are compared."""
-        owner = self.catalogue if hasattr(self.results, "catalogue") else self.results  # as causal's today
-        contrast = getattr(owner, "contrast", None)
-        return "" if contrast is None else f"{owner.treatment}: {' to '.join(map(display_level, contrast))}"
+        contrast = getattr(self.catalogue, "contrast", None)
+        return "" if contrast is None else f"{self.catalogue.treatment}: {' to '.join(map(display_level, contrast))}"
 
     def _made_by(self, interval: Any, options: Mapping[str, Any]) -> Iterator[str]:
         """How intervals are made, and of how many draws."""
@@ -216,8 +223,6 @@ class Plots:
             use ``fit.bootstrap(...)`` once and its ``plot``.
         ends, level
             How the interval is made of draws, and its coverage.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -237,7 +242,7 @@ class Plots:
         at: Mapping[str, Any] | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Profile likelihood of a quantity with its interval, as ``profile``; ``ax`` is where to draw."""
+        """Profile likelihood of a quantity with its interval, as ``profile``."""
         return inference.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
 
     @only(LmmFit)
@@ -262,8 +267,6 @@ class Plots:
             Clusters that are named.
         refit, vcov, n_jobs, at
             As in ``influence``.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -275,7 +278,7 @@ class Plots:
 
     @only(LmmFit)
     def optimization(self, *, ax: Axes | None = None) -> Axes:
-        """Distance to the optimum by evaluation; ``ax`` is where to draw."""
+        """Distance to the optimum by evaluation."""
         return optimization(self).plot(ax=ax)
 
     # -- along a predictor ---------------------------------------------------------------------------------
@@ -301,8 +304,6 @@ class Plots:
             As in ``conditional_effects``.
         data : bool
             With the rows that were used.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
         """
         line = line_along(self.fit, variable, at=at, points=points)
         rows = observed_points(self.fit, line) if check_flag(data, "data") else None
@@ -337,8 +338,6 @@ class Plots:
         at, points
             As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
             A fit without rows (stored Grams, an engine) holds the clusters' own predictors, too.
-        ax : Axes or sequence of Axes, optional
-            Where to draw, one per response.
 
         Raises
         ------
@@ -378,8 +377,6 @@ class Plots:
             Coverage of the intervals, a proportion.
         points : int or sequence
             Number of values over the range of a number, or the values; a factor has its levels.
-        ax : sequence of 2 Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -414,8 +411,6 @@ class Plots:
             factor per unit, the fixed effect included.
         level : float
             Coverage of the intervals, a proportion.
-        ax : Axes or sequence of Axes, optional
-            Where to draw, one per effect.
 
         Raises
         ------
@@ -435,7 +430,7 @@ class Plots:
 
     @only(LmmFit)
     def correlations(self, *, vcov: str | None = None, level: float = 0.95, ax: Axes | None = None) -> Axes:
-        """Forest plot of ``correlations``, between clusters and within; ``ax`` is where to draw.
+        """Forest plot of ``correlations``, between clusters and within.
 
         Raises
         ------
@@ -458,8 +453,6 @@ class Plots:
         ----------
         location, scale : str, optional
             Random effects, named as in ``ranef()``; by default the first of each.
-        ax : Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -479,8 +472,6 @@ class Plots:
         ----------
         of : {"cluster", "population"}
             As in ``resid``.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
 
         Raises
         ------
@@ -513,8 +504,6 @@ class Plots:
         density : {"value", "cluster-mean", "cluster-sd"}
             Of what: the values, the means of the clusters, or the standard deviations within clusters
             (log axis). Clusters that differ in their sds show in the last one; see ``mlmed.location_scale``.
-        ax : Axes or sequence of Axes, optional
-            Where to draw.
 
         Returns
         -------

@@ -21,8 +21,9 @@ from tests.hostile.subjects import fits, functions, methods, table
 #: Values that found the most: no truth value, no comparison, no hash, no text, no float, no letters.
 WORST = ("array", "10**5000", "surrogate", "sNaN", "Series", "NA", "dict of big", "list of itself", "odd")
 MODES = (
-    "mediate", "mixed", "piecewise", "causal", "causal, clusters", "location_scale", "compare", "grams", "sensitivity",
-    "bootstrap", "bootstrap, piecewise", "bootstrap, causal", "profile", "influence", "test", "power", "study", "truth",
+    "mediate", "mediate.plot", "mixed", "piecewise", "causal", "causal, clusters", "location_scale", "compare", "grams",
+    "sensitivity", "bootstrap", "bootstrap, piecewise", "bootstrap, causal", "profile", "influence", "test", "power",
+    "study", "truth",
 )  # fmt: skip
 
 

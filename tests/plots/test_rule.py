@@ -33,6 +33,7 @@ def fits() -> dict[str, Any]:
         "two": mlmed.mixed(TWO, data),
         "scale": mlmed.location_scale("y ~ x + (1 |c| id)", "~ w + (1 |c| id)", data, nodes=7),
         "causal": mlmed.causal("m ~ x", "y ~ m + x", data),
+        "separate": mlmed.piecewise(MEDIATOR, OUTCOME, data, method="ml"),
         "comparison": mlmed.compare(paths, mlmed.mixed(TWO, data)),
         "power": mlmed.simulate.power(15, 5, n=2, seed=1),
         "study": mlmed.simulate.study([0.0], n_clusters=15, n=2, seed=1),
@@ -61,6 +62,10 @@ PICTURES: dict[str, tuple[str, Draw, int]] = {
     "effects of potential outcomes": ("causal", lambda fit, **to: fit.plot.effects(**to), 0),
     "sensitivity": ("causal", lambda fit, **to: fit.sensitivity([0.0, 0.3]).plot(**to), 0),
     "sensitivity in R2": ("causal", lambda fit, **to: fit.sensitivity([0.0, 0.3]).plot("r2", **to), 0),
+    "effects of separate fits": ("separate", lambda fit, **to: fit.plot.effects(**to), 0),
+    "page of separate fits": ("separate", lambda fit, **to: fit.plot(**to), 5),
+    "page of potential outcomes": ("causal", lambda fit, **to: fit.plot(**to), 1),
+    "bootstrap of separate fits": ("separate", lambda fit, **to: fit.plot.bootstrap("a", 5, seed=1, **to), 0),
     "comparison": ("comparison", lambda found, **to: found.plot(["a", "indirect"], **to), 2),
     "power": ("power", lambda found, **to: found.plot(**to), 0),
     "study": ("study", lambda found, **to: found.plot(**to), 0),
@@ -196,11 +201,12 @@ def test_a_page_has_what_the_fit_has(fits: dict[str, Any]) -> None:
     data = two_responses(11, holes=False)
     labels = [ax.get_title().split("\n")[-1] for ax in fits["paths"].plot()]
     assert labels[1:3] == ["m~x", "y~m"]
+    assert [ax.get_title().split("\n")[-1] for ax in fits["separate"].plot()[1:4:2]] == ["m~x", "y~m"]
     assert labels[3:] == ["residuals within clusters"] * 2
     summed = mlmed.mixed(TWO, mlmed.grams(TWO, data))
     assert [ax.get_title().split("\n")[-1] for ax in summed.plot()] == ["m~x", "y~w"]
     scale = fits["scale"].plot(level=0.8)
-    assert [ax.get_title().split("\n")[-1] for ax in scale[1:3]] == ["sigma~Intercept", "Intercept"]
+    assert [ax.get_title().split("\n")[-1] for ax in scale[1:3]] == ["Intercept", "sigma~Intercept"]
     assert len(scale) == 4
     assert "80% intervals" in scale[0].get_title()
     assert scale[0].get_xlabel() == "residual sd, or factor of it per unit (line: 1)"

@@ -50,8 +50,6 @@ def plot_profile(
         At the maximum, of the interval, and its coverage.
     note : str
         Second line of the caption.
-    ax : Axes, optional
-        Where to draw.
     """
     from scipy.special import ndtri
 
@@ -94,8 +92,6 @@ def plot_influence(
         How many are named.
     note : str
         Second line of the caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax, 7.0)
     order = np.arange(len(changes))
@@ -127,8 +123,6 @@ def plot_optimization(
         Log-likelihood of every evaluation, and whether the search moved there.
     note : str
         The caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax)
     gap = np.clip(llf.max() - llf, 1e-12, None)
@@ -157,8 +151,6 @@ def plot_scatter(
         Of the axes.
     title : str
         The caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax)
     ax.plot(table["location"], table["sd"], "o", color=MAIN, ms=4, alpha=0.6, mew=0, label="clusters")

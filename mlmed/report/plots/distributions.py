@@ -60,8 +60,6 @@ def plot_densities(
         Of what.
     title : str
         The caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
 
     Raises
     ------
@@ -94,8 +92,6 @@ def plot_residuals(
         By response.
     title : str
         The caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
 
     Raises
     ------
@@ -136,8 +132,6 @@ def plot_draws(
         The estimate, and the ends of the interval.
     title : str
         The caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax)
     kept = draws.dropna()

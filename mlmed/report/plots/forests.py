@@ -70,8 +70,6 @@ def plot_effects(
         The caption, and what the numbers are.
     null : float
         Where there is no effect; a line.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax, 6.0, 1.7 + 0.5 * len(lines))
     rows = {str(row["term"]): row for row in table.to_dict("records")}
@@ -146,8 +144,6 @@ def plot_caterpillars(
         What the clusters are called.
     level : float
         Coverage, for the caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
     """
     J = len(effects[0].table)
     height = 1.0 + 0.16 * J if J <= LABELLED else 4.5
@@ -192,8 +188,6 @@ def plot_correlations(table: pd.DataFrame, *, group: str, level: float, ax: Axes
         What the clusters are called.
     level : float
         Coverage, for the caption.
-    ax : Axes, optional
-        Where to draw.
     """
     n, named = len(table), len({*table["equation1"], *table["equation2"]}) > 1
     labels = [wrapped(_pair(row, named=named), BESIDE) for row in table.to_dict("records")]
@@ -251,8 +245,6 @@ def plot_comparison(
         Panels, and lines from the top, in order.
     level : float
         Coverage of the intervals, for the caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
     """
     shown = [name for name in sources if (rows.loc[rows["source"] == name, "kind"] != "truth").any()]
     labels = [wrapped(name, BESIDE) for name in shown]

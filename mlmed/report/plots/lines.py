@@ -69,8 +69,6 @@ def plot_curves(
         response, the variable, estimate: points of the data.
     note : str
         Second line of the caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
     """
     panels, positions = _panels(ax, table, variable)
     for one, (response, part) in zip(panels.axes, table.groupby("response", sort=False), strict=True):
@@ -106,8 +104,6 @@ def plot_lines(
         What is on the horizontal axis, and what the clusters are called.
     note : str
         Second line of the caption.
-    ax : Axes or sequence of Axes, optional
-        Where to draw.
     """
     panels, positions = _panels(ax, population, variable)
     first = population["response"].iloc[0]
@@ -172,8 +168,6 @@ def plot_along(
         Coverage, for the titles.
     note : str
         The caption.
-    ax : sequence of 2 Axes, optional
-        Where to draw.
     """
     panels = new_panels(ax, ["response", "residual sd"], width=WIDTH, height=HEIGHT)
     percent, positions = f"{100 * level:g}%", _Positions(column)
@@ -269,8 +263,6 @@ def plot_power(table: pd.DataFrame, *, term: str, value: str, title: str, ax: Ax
         n_clusters, cluster_size, the value and its ``_mcse``.
     term, value, title : str
         What was tested, ``"power"`` or ``"coverage"``, and the caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax)
     for k, (size, rows) in enumerate(table.groupby("cluster_size")):
@@ -303,8 +295,6 @@ def plot_study(table: pd.DataFrame, *, value: str, level: float, title: str, ax:
         The coverage that was asked for.
     title : str
         The caption.
-    ax : Axes, optional
-        Where to draw.
     """
     ax = one_panel(ax)
     estimators = list(table["estimator"].unique())

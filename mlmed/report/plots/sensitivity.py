@@ -67,8 +67,6 @@ def plot_over_r2(
         Shares of the whole variance rather than of what is left.
     negative : bool
         The omitted cause moves the two in opposite directions.
-    ax : Axes, optional
-        Where to draw.
     """
     sign = -1.0 if negative else 1.0
     nodes = np.concatenate([np.linspace(0.0, 0.8, 33), np.linspace(0.8, FARTHEST, 16)[1:]])
