@@ -84,7 +84,7 @@ class CounterfactualSet:
     @cached_property
     def designs(self) -> tuple[Counterfactual, Counterfactual]:
         """Columns of the fixed and of the random effects under both values of the treatment."""
-        return self.chain.columns(self.question.at)
+        return self.chain.columns(self.question.at) if self.question.at else self.chain.as_they_are
 
     @cached_property
     def rows(self) -> Rows:
@@ -305,8 +305,15 @@ class CounterfactualCatalogue(Catalogue):
         return {"treatment": self.treatment}
 
     def chain(self, fit: SameRowsFit) -> Chain:
-        """Both fits, the treatment and the two values of it."""
-        return Chain.of(fit, self.treatment, self.contrast)
+        """Both fits, the treatment and the two values of it; kept, with the columns it has made, for the next time."""
+        kept = self.__dict__.get("_chain")
+        if kept is None or kept[0] is not fit:
+            kept = self.__dict__["_chain"] = fit, Chain.of(fit, self.treatment, self.contrast)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the question alone."""
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def effects(
         self,
