@@ -74,7 +74,7 @@ def test_json_of_a_mediation_model(run: Run, csv: Path, frame: pd.DataFrame) -> 
         assert document[section]
         assert all(set(row) >= ROW_KEYS for row in document[section])
     fit = mlmed.mediate(MEDIATOR, OUTCOME, frame)
-    assert document["schema"] == "mlmed.fit/1"
+    assert document["schema"] == "mlmed/1"
     assert (document["method"], document["nobs"], document["n_clusters"]) == ("reml", 640, 40)
     assert document["converged"] is True
     assert document["is_singular"] is False

@@ -84,7 +84,7 @@ def test_differences(everything: Comparison, joint: mlmed.Results) -> None:
     assert "truth" not in below.index
     assert below["joint REML"] == pytest.approx(joint.effects().set_index("term").loc["indirect", "estimate"] + 0.14)
     assert everything.differences("Stan").loc["indirect", "truth"] == pytest.approx(-0.025)
-    with pytest.raises(EffectError, match="no method 'nobody'"):
+    with pytest.raises(EffectError, match="no source 'nobody'"):
         everything.differences("nobody")
 
 

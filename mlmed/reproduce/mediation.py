@@ -87,8 +87,7 @@ def stata_bpg() -> Reproduction:
 
 def _output(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
     """All numbers of one ``xtmixed`` output."""
-    stacked = isinstance(fit, Results)
-    report = stata_report(fit.fit, mediation=stacked, level=float(asked["level"]) / 100.0)
+    report = stata_report(fit.fit, mediation=fit.catalogue.school == "mediate", level=float(asked["level"]) / 100.0)
     coefficients = {row.name: row for row in report.coefficients}
     for row in asked["coefficients"]:
         own = coefficients[row["term"]]

@@ -135,6 +135,9 @@ def effects(
 ) -> pd.DataFrame:
     """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
 
+    Of separate fits (``mlmed.piecewise``): c, indirect = a b, c_minus_cprime, prop_mediated and ratio as well, without
+    cov_ab; docs/piecewise.md says what to know of them.
+
     Of a location-scale model: scale effects on the sd scale, the residual sd where scale predictors are 0 and factors
     per unit, with intervals that are made on the log scale.
 
@@ -142,9 +145,9 @@ def effects(
 
     Parameters
     ----------
-    interval : {"delta", "monte-carlo", "profile", "bootstrap"}
-        Normal theory; draws of a, b, cprime and cov_ab from their joint normal distribution; profile
-        likelihood; refitted replicates of the data.
+    interval : {"delta", "monte-carlo", "profile", "product", "bootstrap"}
+        Normal theory; draws of a, b, cprime and cov_ab from their joint normal distribution; profile likelihood; the
+        exact distribution of a product of normal variables (separate fits); refitted replicates of the data.
     level : float
         Coverage of the intervals, a proportion.
     vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
@@ -161,6 +164,8 @@ def effects(
         ``bootstrap``: how replicates are made.
     within : bool
         ``bootstrap`` of cases: draw rows within clusters, too.
+    strata : str
+        ``bootstrap`` of separate fits: a column within whose values clusters are drawn.
     ends : {"percentile", "bc", "bca", "basic", "normal"}
         ``bootstrap``: how an interval is made of draws.
     seed : int
@@ -238,6 +243,9 @@ def bootstrap(
     within : bool
         With ``case``: also draw rows within the drawn clusters. In small clusters this adds their noise twice and
         makes intervals too wide.
+    strata : str, optional
+        Separate fits: a column that is constant within clusters, such as treatment arms; each of its values keeps its
+        number of clusters. Whole clusters are drawn, the same for all equations.
     n_jobs : int, optional
         Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
     progress : bool

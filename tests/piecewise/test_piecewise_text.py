@@ -157,7 +157,7 @@ def test_what_comes_with_the_system(fit, upper):
         assert row["std_error"] == pytest.approx(found["std_error"].iloc[-1], rel=SAME)
     assert one.glance().loc[0, "n_clusters"] == 40
     assert abs(fit.outcome.check_starts(2, seed=1)["difference"]).max() < 1e-6
-    with pytest.raises(EffectError, match=r"is of fits with random effects.*as in fit\.mediator\.ranef"):
+    with pytest.raises(EffectError, match=r"ranef belongs to a linear mixed model.*as in fit\.mediator\.ranef"):
         fit.ranef()
     assert "ranef" not in dir(fit)
     assert "sobel" in dir(fit)
