@@ -14,12 +14,11 @@ from mlmed.data.layout import EquationLayout
 from mlmed.effects.average import ClusterSlopes
 from mlmed.effects.catalogue import Catalogue, IntervalOptions
 from mlmed.effects.delta import said_of, std_error
-from mlmed.effects.moderators import refuse_unreached
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, Counterfactual, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.redrawn import source_of_chain
 from mlmed.effects.setting import Chain, Question, Rows
-from mlmed.effects.slopes import as_number
+from mlmed.effects.slopes import as_number, refuse_unreached
 from mlmed.effects.uncertainty import Contrasts, Law, contrast_covariance, draw_contrasts, slopes_at
 from mlmed.errors import EffectError
 from mlmed.fit.resampling import Plan, Source
@@ -29,8 +28,6 @@ from mlmed.names import labelled
 from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value
 from mlmed.text import listed, shorten, shown, typed
-
-__all__ = ["CLOSED", "SHARED", "CounterfactualCatalogue", "CounterfactualSet"]
 
 Array = NDArray[np.float64]
 #: Options of each kind of interval, with defaults.

@@ -29,8 +29,6 @@ from mlmed.lmm.vcov import Vcov, leading
 from mlmed.options import OF, RANEF_DRAWS, ROBUST_KINDS, one_of
 from mlmed.text import Compact
 
-__all__ = ["Chain", "Part", "Question", "Rows", "check_linear"]
-
 Array = NDArray[np.float64]
 #: Columns of the outcome may differ from a straight line in the mediator by this much, relative to their size.
 LINEAR = 1e-8

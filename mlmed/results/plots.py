@@ -53,7 +53,6 @@ from mlmed.text import assigned, display_level, shorten, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Plots"]
 
 Array = NDArray[np.float64]
 #: Of effects that treated and controls have each their own of: what stands beside the line, and the two terms.

@@ -21,30 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "ACCENT",
-    "DARK",
-    "FAINT",
-    "GREY",
-    "MAIN",
-    "MANY",
-    "MEDIUM",
-    "SMALL",
-    "Panels",
-    "across",
-    "along",
-    "caption_lines",
-    "intervals_of",
-    "legend_in",
-    "literal",
-    "longest_line",
-    "new_panels",
-    "one_panel",
-    "pyplot",
-    "style_of",
-    "titled",
-    "wrapped",
-]
 
 #: Colours that are told apart with any colour vision, and in grey: Okabe and Ito's, without black and yellow, and two
 #: of Tol's. Black is for the data and the population, ``MAIN`` for what is estimated, ``ACCENT`` for what is marked.
