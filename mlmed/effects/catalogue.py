@@ -1,4 +1,4 @@
-"""What makes effects from a fit: a catalogue, asked at one place, gives the effects that every interval is made of."""
+"""From a fit to its effects: functions of named forms of psi, and catalogues that make them at one place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One slope of the model: columns differenced between values of a variable (docs/math.md, eq. 26)."""
+"""One slope of the model: columns differenced between values of a variable, moderators held (docs/math.md, eq. 26)."""
 
 from __future__ import annotations
 

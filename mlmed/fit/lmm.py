@@ -1,4 +1,4 @@
-"""The spine: specification + table -> everything a result needs.
+"""A linear mixed model from specification and table to its estimates, with the values of its rows.
 
 All numbers come from cross-products. A fit refers to the user's table, without a copy, for the bootstraps that draw
 rows; a pickled fit has no rows.

@@ -1,4 +1,4 @@
-"""The same fit from random starts, as a table."""
+"""The same model again: from random starts, and without one random effect."""
 
 from __future__ import annotations
 

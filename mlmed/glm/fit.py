@@ -1,4 +1,4 @@
-"""One ordinary regression, fitted by statsmodels and kept as arrays."""
+"""One ordinary regression, fitted by statsmodels and kept as arrays, and its robust covariances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Likelihood-ratio tests: of one constraint, of a variance at the boundary, of nested fits."""
+"""Likelihood-ratio tests: of what is written as one equation, of a variance at the boundary, of nested fits."""
 
 from __future__ import annotations
 

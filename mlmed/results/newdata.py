@@ -1,4 +1,4 @@
-"""New rows in the columns of the equations of a fit."""
+"""New rows in the columns of the equations of a fit: those of a user, and grids along one predictor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native summary: what was asked, what was found, whether to trust it."""
+"""Summaries: what was asked, what was found, whether to trust it."""
 
 from __future__ import annotations
 

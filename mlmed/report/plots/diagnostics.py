@@ -1,4 +1,4 @@
-"""Diagnostics: a search, a profile, what single clusters do, how location and scale of clusters go together."""
+"""Diagnostics: a search, a profile, influence of single clusters, location against scale, sensitivity."""
 
 from __future__ import annotations
 
