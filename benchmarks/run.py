@@ -140,10 +140,10 @@ def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
     from mlmed.lmm.optimum import optimize
     from mlmed.lmm.working import build_working
     from mlmed.results.results import Results
-    from mlmed.system.model import ModelSpec
+    from mlmed.system.system import System
 
     clock = [time.perf_counter()]
-    spec = ModelSpec(tuple(parse_equation(text, data.columns) for text in (MEDIATOR, OUTCOME)), "reml")
+    spec = System(tuple(parse_equation(text, data.columns) for text in (MEDIATOR, OUTCOME)), "reml")
     design = build_design(spec, data)
     clock.append(time.perf_counter())
     grams = accumulate(design)

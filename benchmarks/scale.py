@@ -40,7 +40,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
     from mlmed.data.design import build_design
     from mlmed.data.grams import accumulate
     from mlmed.formula import parse_equation
-    from mlmed.system.model import ModelSpec
+    from mlmed.system.system import System
 
     data = mlmed.simulate.bpg(clusters, rows, seed=SEED).data
     before = peak_mb()
@@ -51,7 +51,7 @@ def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
         fit.effects()
         times.append(time.perf_counter() - start)
     memory = peak_mb()
-    spec = ModelSpec((parse_equation(MEDIATOR), parse_equation(OUTCOME)))
+    spec = System((parse_equation(MEDIATOR), parse_equation(OUTCOME)))
     design = build_design(spec, data)
     codes = design.codes
     columns = [np.ones(len(data)), *(data[name].to_numpy() for name in "xmy")]

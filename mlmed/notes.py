@@ -21,8 +21,6 @@ from mlmed.errors import (
     warn,
 )
 
-__all__ = ["Code", "Note", "joined", "warn_of", "warns"]
-
 # fmt: off
 Code = Literal[
     "rows-left-out", "slope-between", "intercept-empty", "intercept-unused", "treatment-between", "mediator-between",

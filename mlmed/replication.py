@@ -23,8 +23,6 @@ from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.options import check_count, check_flag, check_jobs, check_seed
 from mlmed.text import shown
 
-__all__ = ["Failure", "LeaveOut", "Replicate", "Resampled", "leave_out", "replicate", "results_of", "stacked"]
-
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

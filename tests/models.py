@@ -11,7 +11,7 @@ from mlmed.data.design import build_design
 from mlmed.data.grams import accumulate
 from mlmed.formula import parse_equation
 from mlmed.lmm.working import Working, build_working
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 
@@ -28,7 +28,7 @@ def with_factors(data: pd.DataFrame, *, seed: int) -> pd.DataFrame:
 def working(data: pd.DataFrame, *formulas: str, method: str = "reml", **options: Any) -> Working:
     """The engine's problem of a model."""
     equations = tuple(parse_equation(text, data.columns) for text in formulas)
-    spec = ModelSpec(equations, method, **options)
+    spec = System(equations, method, **options)
     design = build_design(spec, data)
     return build_working(spec, design.layout, accumulate(design))
 

@@ -14,8 +14,7 @@ from statsmodels.regression.linear_model import OLS
 import mlmed
 from mlmed.cli import main
 from mlmed.errors import BoundaryWarning, LevelWarning
-from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import cluster_vcov
+from mlmed.glm.fit import cluster_vcov, fit_glm
 from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.sandwich import moves_of_one
 from mlmed.lmm.vcov import Directions, said_along

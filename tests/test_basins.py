@@ -16,7 +16,7 @@ from scipy.linalg import block_diag
 
 import mlmed
 from mlmed.errors import BoundaryWarning, MlmedWarning
-from mlmed.fit.left_out import loglik_without
+from mlmed.fit.starts import loglik_without
 from mlmed.lmm import best, working
 from mlmed.lmm.best import _Ends, best_from, falls_into
 from mlmed.lmm.objective import objective_for

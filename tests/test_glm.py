@@ -8,8 +8,7 @@ import pytest
 
 from mlmed.errors import NotIdentifiedError
 from mlmed.glm.family import likelihood, mean_of, newton, slope_of
-from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.glm.fit import cluster_vcov, fit_glm, hc_vcov
 from mlmed.options import FAMILIES, HC_KINDS
 from tests.glm_models import CONVERGED, NAMES, design, fitted, response
 from tests.tolerances import DERIVATIVE, INVARIANT, SAME

@@ -11,8 +11,7 @@ import mlmed
 from mlmed.data.design import encode_each, plain_design, read_columns, two_levels
 from mlmed.errors import DataError, EffectError, FormulaError, NotIdentifiedError
 from mlmed.formula import parse_equation
-from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov, moves_of_one
+from mlmed.glm.fit import cluster_vcov, fit_glm, hc_vcov, moves_of_one
 from mlmed.options import FAMILIES, one_of
 from tests.glm_models import NAMES, design, fitted, response
 from tests.tolerances import SAME

@@ -23,7 +23,7 @@ from mlmed.cli import main
 from mlmed.data.planning import plan_sums
 from mlmed.errors import DataError, MlmedError
 from mlmed.formula import parse_equation
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from tests.models import MEDIATOR, OUTCOME, with_factors
 from tests.tolerances import DENSE, SAME
 
@@ -342,7 +342,7 @@ def test_sql_gives_the_same_sums(frame: pd.DataFrame, tmp_path: Path, offset: fl
     relation = duckdb.connect().read_parquet(str(tmp_path / "rows.parquet"))
     text = mlmed.grams_sql(BOTH, relation)
     by_hand = duckdb.connect().sql(text).df().sort_values(["mlmed_pattern", "id"])
-    spec = ModelSpec(tuple(parse_equation(formula, data.columns) for formula in BOTH))
+    spec = System(tuple(parse_equation(formula, data.columns) for formula in BOTH))
     arrays = plan_sums(spec, nw.from_native(relation))  # the units in the SQL
     columns = list(arrays.layout.columns)
     assert sorted(columns) == ["1", "m", "x", "y"]

@@ -27,7 +27,7 @@ from mlmed.lmm.sandwich import pseudo_rows
 from mlmed.lmm.simulation import WorkingPoint
 from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.working import Working, build_working, only_effects
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from tests.exact_density import Exact, ExactValue, digits, exact, exact_density, mediation_rows
 from tests.models import random_point
 from tests.slopes_models import MEDIATOR, OUTCOME, gappy, steep
@@ -44,8 +44,8 @@ CURVATURE = 1e-6
 BEATEN = 1e-6
 
 
-def spec_of(data: pd.DataFrame, method: str = "reml") -> ModelSpec:
-    return ModelSpec(tuple(parse_equation(text, data.columns) for text in (MEDIATOR, OUTCOME)), method)
+def spec_of(data: pd.DataFrame, method: str = "reml") -> System:
+    return System(tuple(parse_equation(text, data.columns) for text in (MEDIATOR, OUTCOME)), method)
 
 
 def built(data: pd.DataFrame, method: str = "reml") -> tuple[Working, Grams]:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import special
 
+from mlmed.effects.catalogue import Effects
 from mlmed.effects.delta import delta_table, std_error
-from mlmed.effects.forms import Effects
 from mlmed.effects.nlcom import combine
 from mlmed.effects.paths import path_effects
 from mlmed.effects.potential import contrast_effects

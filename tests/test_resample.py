@@ -30,7 +30,7 @@ from mlmed.lmm.resample import case_resampler, within_case_resampler
 from mlmed.lmm.rowwise import reflated_modes, residual_resampler, row_parametric_resampler
 from mlmed.lmm.simulation import WorkingPoint, at_optimum, parametric_resampler
 from mlmed.lmm.working import assemble, assembly_for, build_working, cluster_cross
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from tests.models import MEDIATOR, OUTCOME, random_point, with_factors
 from tests.oracles import drawn_products, working_point
 from tests.tolerances import SAME
@@ -50,7 +50,7 @@ SMALLEST_P = 5e-4
 
 def fitted(data: pd.DataFrame, formulas: Sequence[str] = BOTH, **options: Any) -> LmmFit:
     """Fit, leaving warnings aside."""
-    spec = ModelSpec(tuple(parse_equation(text, data.columns) for text in formulas), **options)
+    spec = System(tuple(parse_equation(text, data.columns) for text in formulas), **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mlmed.errors.MlmedWarning)
         return fit_model(spec, data)
@@ -350,7 +350,7 @@ THREE = ("m ~ x + (1 | id)", "w ~ m + x + (1 | id)", "y ~ m + w + x + (1 + w | i
 
 def test_residual_sums_of_squares_are_chi_squared(uneven: pd.DataFrame) -> None:
     """Three equations in a chain; regressing on columns that hold Z leaves sigma2 chi2(n - k), and 0 for n <= k."""
-    spec = ModelSpec(tuple(map(parse_equation, THREE)))
+    spec = System(tuple(map(parse_equation, THREE)))
     grams = accumulate(build_design(spec, uneven))
     working = build_working(spec, grams.layout, grams)
     G = 0.3 * np.eye(4) + 0.1
@@ -635,9 +635,7 @@ def test_rows_of_other_data_are_refused(frame: pd.DataFrame, change: str) -> Non
         "missing": frame.assign(y=frame["y"].where(frame.index > 5)),
         "columns": frame,
     }[change]
-    spec = (
-        ModelSpec(tuple(map(parse_equation, (MEDIATOR, "y ~ m + w + (1 | id)")))) if change == "columns" else fit.spec
-    )
+    spec = System(tuple(map(parse_equation, (MEDIATOR, "y ~ m + w + (1 | id)")))) if change == "columns" else fit.spec
     with pytest.raises(DataError, match="not those that the cross-products were made from"):
         within_case_resampler(spec, fit.grams, build_design(spec, other))
 
@@ -700,7 +698,7 @@ def test_clusters_of_grams_from_an_engine(frame: pd.DataFrame) -> None:
     import pyarrow as pa
 
     relation = duckdb.connect().from_arrow(pa.Table.from_pandas(data, preserve_index=False))
-    spec = ModelSpec(tuple(map(parse_equation, BOTH)))
+    spec = System(tuple(map(parse_equation, BOTH)))
     fit = fit_model(spec, relation)
     design = build_design(spec, data)
     assert list(design.clusters) != list(fit.clusters)

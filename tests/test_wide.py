@@ -19,7 +19,7 @@ from mlmed.data.design import build_design
 from mlmed.data.grams import Grams, accumulate, column_sums, pattern_sums, rebased, standardized, total_gram
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.formula import parse_equation
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 #: Sums of the same products in another order.
@@ -41,7 +41,7 @@ def table(levels: int, rows: int = 3000, clusters: int = 60, *, seed: int = 1) -
 
 
 def design_of(data: pd.DataFrame, *texts: str):
-    return build_design(ModelSpec(tuple(parse_equation(text, list(data.columns)) for text in texts)), data)
+    return build_design(System(tuple(parse_equation(text, list(data.columns)) for text in texts)), data)
 
 
 def written_out(design) -> Grams:

@@ -10,8 +10,7 @@ import pandas as pd
 
 from mlmed.data.design import plain_design, read_columns
 from mlmed.formula import parse_equation
-from mlmed.glm.fit import GlmFit, fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.glm.fit import GlmFit, cluster_vcov, fit_glm, hc_vcov
 from mlmed.options import FAMILIES, HC_KINDS
 from validation.checks import Check, load_data, load_json, relative
 

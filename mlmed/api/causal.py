@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlmed.api.asked import check_contrast, treatment_of
 from mlmed.data.design import two_levels
 from mlmed.data.predictors import coded_variables
 from mlmed.data.values import refusal_of_text, value_counts, written_numbers
@@ -37,9 +36,8 @@ from mlmed.options import (
 )
 from mlmed.results.remarks import table_notes
 from mlmed.results.results import Results
+from mlmed.system.roles import check_contrast, treatment_of
 from mlmed.text import shorten, shown, typed
-
-__all__ = ["causal"]
 
 
 @warns

@@ -20,9 +20,7 @@ from mlmed.formula import parse_equation
 from mlmed.notes import warn_of
 from mlmed.options import check_formulas, check_path
 from mlmed.results.remarks import table_notes
-from mlmed.system.model import ModelSpec
-
-__all__ = ["Grams", "grams", "grams_sql"]
+from mlmed.system.system import System
 
 
 @dataclass(frozen=True)
@@ -93,9 +91,9 @@ class Grams:
         return f"Grams({'; '.join(self.equations)}: {rows} rows, {self.n_clusters} clusters)"
 
 
-def _spec(equations: str | Sequence[str], data: Any) -> ModelSpec:
+def _spec(equations: str | Sequence[str], data: Any) -> System:
     texts, columns = check_formulas(equations), column_names(data)
-    return ModelSpec(tuple(parse_equation(text, columns) for text in texts))
+    return System(tuple(parse_equation(text, columns) for text in texts))
 
 
 def grams(equations: str | Sequence[str], data: Any) -> Grams:

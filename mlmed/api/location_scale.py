@@ -13,8 +13,6 @@ from mlmed.results.remarks import table_notes
 from mlmed.results.results import Results
 from mlmed.text import shown
 
-__all__ = ["location_scale"]
-
 
 @warns
 def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = None) -> Results:

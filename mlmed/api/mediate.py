@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlmed.api.asked import check_contrast, check_mediator, treatment_of
 from mlmed.effects.paths import PathCatalogue
 from mlmed.fit.lmm import fit_model, known_columns
 from mlmed.formula import parse_equation
@@ -13,9 +12,8 @@ from mlmed.notes import warns
 from mlmed.options import Method
 from mlmed.results.remarks import joint_remarks
 from mlmed.results.results import Results
-from mlmed.system.model import ModelSpec
-
-__all__ = ["mediate"]
+from mlmed.system.roles import check_contrast, check_mediator, treatment_of
+from mlmed.system.system import System
 
 
 @warns
@@ -82,6 +80,6 @@ def mediate(
     check_mediator(first, second)
     treatment = treatment_of(first, treatment)
     pair = check_contrast(contrast)
-    spec = ModelSpec((first, second), method, covariance)
+    spec = System((first, second), method, covariance)
     fitted, catalogue = fit_model(spec, data), PathCatalogue(treatment, pair)
     return Results(fitted, catalogue, joint_remarks(fitted, catalogue, data))

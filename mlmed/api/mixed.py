@@ -12,9 +12,7 @@ from mlmed.notes import warns
 from mlmed.options import Method, Residual, check_formulas
 from mlmed.results.remarks import table_notes
 from mlmed.results.results import Results
-from mlmed.system.model import ModelSpec
-
-__all__ = ["mixed"]
+from mlmed.system.system import System
 
 
 @warns
@@ -63,6 +61,6 @@ def mixed(
     """
     texts, columns = check_formulas(formula), known_columns(data)
     equations = tuple(parse_equation(text, columns) for text in texts)
-    spec = ModelSpec(equations, method, covariance, residual, shared=False)
+    spec = System(equations, method, covariance, residual, shared=False)
     fitted = fit_model(spec, data)
     return Results(fitted, NoEffects(), remarks=table_notes(data, equations, fitted.layout.equations, fitted.clusters))

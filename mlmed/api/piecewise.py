@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlmed.api.asked import check_contrast, check_mediator, treatment_of
 from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import FormulaError
 from mlmed.fit.lmm import known_columns
@@ -15,8 +14,7 @@ from mlmed.notes import warns
 from mlmed.options import METHODS, Method, one_of
 from mlmed.results.remarks import separate_remarks
 from mlmed.results.results import Results
-
-__all__ = ["piecewise"]
+from mlmed.system.roles import check_contrast, check_mediator, treatment_of
 
 
 @warns

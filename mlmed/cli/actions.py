@@ -15,21 +15,8 @@ from mlmed.cli.files import given_at, given_pair, read, save_picture, scan_progr
 from mlmed.errors import DataError
 from mlmed.options import Method, refuse_given
 from mlmed.report.text import render_table
-from mlmed.results.comparison_rows import Comparable
+from mlmed.results.comparison import Comparable
 from mlmed.results.document import interval_entry, plain
-
-__all__ = [
-    "compared",
-    "listed",
-    "location_scale_model",
-    "mediated",
-    "mixed_model",
-    "potential",
-    "reproduced",
-    "separate",
-    "stacked",
-    "summed",
-]
 
 BOTH: tuple[Method, ...] = ("reml", "ml")
 #: Options of tables and intervals, where results call them otherwise.

@@ -12,8 +12,6 @@ from typing import Any, NoReturn
 from mlmed import __version__
 from mlmed.cli.stopping import readable
 
-__all__ = ["COMMANDS", "function", "make_parser"]
-
 EXAMPLE = """\
 example:
   mlmed mediate yuan_mackinnon_sim \\

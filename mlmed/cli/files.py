@@ -41,16 +41,6 @@ from mlmed.formula import Equation, parse_equation
 from mlmed.glm.family import BINARY
 from mlmed.quadrature.rows import read_equations
 
-__all__ = [
-    "check_targets",
-    "given_at",
-    "given_pair",
-    "read",
-    "save_picture",
-    "scan_progress",
-    "write",
-]
-
 
 def read(options: argparse.Namespace) -> Any:
     """Grams, Parquet through DuckDB, another file, or an example data set."""

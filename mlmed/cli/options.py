@@ -24,8 +24,6 @@ from mlmed.options import (
     VCOV_NAMES,
 )
 
-__all__ = ["add_options"]
-
 FORMATS = ("text", "stata", "json", "csv")
 FORMATS_BUT_STATA = ("text", "json", "csv")
 #: What ``--table`` of each command names.

@@ -15,8 +15,6 @@ from typing import Any
 
 from mlmed.errors import DataError, abridged
 
-__all__ = ["Stop", "print_text", "readable", "say", "stoppable"]
-
 #: Signals that ask to end; those that the system does not have are left out.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 #: Seconds in which an engine has to hand on a signal.

@@ -43,7 +43,7 @@ from mlmed.data.values import (
 from mlmed.errors import DataError, FormulaError
 from mlmed.formula import Equation
 from mlmed.names import safe_name
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact, shorten
 
 Array = NDArray[np.float64]
@@ -76,7 +76,7 @@ class _Columns:
         return self.names[key]
 
 
-def build_design(spec: ModelSpec, data: Any) -> Design:
+def build_design(spec: System, data: Any) -> Design:
     """Read the table once and encode every equation on its own complete rows.
 
     Raises ``DataError``: unknown or non-numeric columns, infinite or all-missing values, constant columns, fewer than

@@ -39,7 +39,7 @@ from mlmed.data.roots import (
 from mlmed.errors import DataError
 from mlmed.formula import Equation
 from mlmed.limits import refuse_products, unusual_size
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact
 
 Array = NDArray[np.float64]
@@ -324,7 +324,7 @@ def unpacked(packed: Array) -> Array:
     return full
 
 
-def grams_for(spec: ModelSpec, grams: Grams) -> Grams:
+def grams_for(spec: System, grams: Grams) -> Grams:
     """Grams that were made before, if they were made for these equations.
 
     Raises ``DataError``: if the equations differ in more than the labels of their random terms.

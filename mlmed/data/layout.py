@@ -16,7 +16,7 @@ from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import Equation, formula_of
 from mlmed.names import display_name, labelled, quoted_name, safe_name
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact
 
 INTERCEPT = "Intercept"
@@ -177,7 +177,7 @@ def refuse_alike(parts: Iterable[Part]) -> None:
                 raise _alike(label, _written(first), _written(meaning))
 
 
-def refuse_likeness(spec: ModelSpec, equations: Sequence[EquationLayout]) -> None:
+def refuse_likeness(spec: System, equations: Sequence[EquationLayout]) -> None:
     """Refuse columns of one model that have the same label, and coefficients that have the same name."""
     refuse_alike(zip(spec.equations, (own.encodings for own in equations), strict=True))
     for part in ("fixed", "random"):

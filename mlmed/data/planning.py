@@ -36,7 +36,7 @@ from mlmed.errors import DataError, FormulaError, MlmedError, filtering
 from mlmed.formula import Equation, formula_variables
 from mlmed.limits import LARGEST, unusual_size
 from mlmed.names import display_name, safe_name
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import shorten
 
 Array = NDArray[np.float64]
@@ -98,7 +98,7 @@ class Learned:
         return EquationLayout.of(self.equation.name, self.encodings, known).placed(placed, self.equation.response)
 
 
-def laid_out(spec: ModelSpec, learned: Sequence[Learned]) -> tuple[Layout, list[str]]:
+def laid_out(spec: System, learned: Sequence[Learned]) -> tuple[Layout, list[str]]:
     """Names and positions of the columns of all equations, and the distinct columns by the names of their encodings."""
     names: dict[tuple[str, str], int] = {("", INTERCEPT): 0}
     equations = tuple(own.layout(names) for own in learned)
@@ -112,7 +112,7 @@ def _present(name: str, schema: Any) -> nw.Expr:
     return ~column.is_null() & ~column.is_nan() if schema[safe_name(name)].is_float() else ~column.is_null()
 
 
-def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+def safe_frame(spec: System, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """The columns that are read, under names that no engine misreads (dots, spaces)."""
     present = list(frame.collect_schema().names())
     wanted = sorted(frozenset().union(*(e.variables for e in spec.equations)))
@@ -122,7 +122,7 @@ def safe_frame(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     return made
 
 
-def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]:
+def complete_rows(spec: System, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]:
     """Which rows each equation can use."""
     schema = frame.collect_schema()
     known = [_present(g, schema) for g in spec.group]
@@ -136,7 +136,7 @@ def complete_rows(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, .
     )
 
 
-def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
+def learn_equations(spec: System, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
     """What is known of every equation before a column is computed.
 
     ``spec``: the equations; ``frame``: as ``safe_frame`` makes it; ``most``: levels that a factor may have.
@@ -149,7 +149,7 @@ def learn_equations(spec: ModelSpec, frame: nw.LazyFrame[Any], *, most: int = MO
     return tuple(found)
 
 
-def plan_sums(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...] | None = None) -> Plan:
+def plan_sums(spec: System, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...] | None = None) -> Plan:
     """Everything the summing scan needs, from a sample of rows and the levels of factors."""
     complete, learned = complete_rows(spec, frame), learned or learn_equations(spec, frame)
     layout, names = laid_out(spec, learned)
@@ -184,7 +184,7 @@ def flag(condition: nw.Expr, number: int = 1) -> nw.Expr:
 
 
 def count_rows(
-    spec: ModelSpec, frame: nw.LazyFrame[Any], complete: tuple[nw.Expr, ...]
+    spec: System, frame: nw.LazyFrame[Any], complete: tuple[nw.Expr, ...]
 ) -> tuple[tuple[Dropped, ...], int]:
     """Rows each equation can use, missing values by column; raises where nothing can be used."""
     schema = frame.collect_schema()

@@ -48,7 +48,7 @@ from mlmed.data.values import refuse_odd_cells
 from mlmed.errors import DataError, MlmedError, filtering
 from mlmed.limits import LARGEST
 from mlmed.names import safe_name
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 #: Columns of a query that is written out.
@@ -58,7 +58,7 @@ _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 
 
 @engine_rows()
-def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
+def pushed_grams(spec: System, frame: nw.LazyFrame[Any]) -> Grams:
     """Cross-products by cluster, summed where the rows are.
 
     Raises ``DataError``: unknown or non-numeric columns, infinite or constant values, fewer than two clusters;
@@ -80,7 +80,7 @@ def pushed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any]) -> Grams:
     return standardized(_with_dropped(spec, frame, found))
 
 
-def _with_dropped(spec: ModelSpec, frame: nw.LazyFrame[Any], grams: Grams) -> Grams:
+def _with_dropped(spec: System, frame: nw.LazyFrame[Any], grams: Grams) -> Grams:
     """The Grams with what is known of the rows that some equation could not use."""
     total = int(one_row(frame, n=nw.len())["n"])
     if all(grams.nobs(r) == total for r in range(len(grams.layout.equations))):
@@ -89,7 +89,7 @@ def _with_dropped(spec: ModelSpec, frame: nw.LazyFrame[Any], grams: Grams) -> Gr
     return replace(grams, layout=replace(grams.layout, dropped=dropped, total=total))
 
 
-def _arrays(spec: ModelSpec, plan: Plan, table: pd.DataFrame) -> Grams:
+def _arrays(spec: System, plan: Plan, table: pd.DataFrame) -> Grams:
     """The table of sums as arrays, clusters sorted (engines return groups in any order)."""
     group = [safe_name(name) for name in spec.group]
     for name, safe in zip(spec.group, group, strict=True):
@@ -139,7 +139,7 @@ def _refuse_long_query(learned: Sequence[Learned]) -> None:
 
 
 @engine_rows()
-def sums_query(spec: ModelSpec, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
+def sums_query(spec: System, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
     """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
     if plan is None:
         frame = safe_frame(spec, frame)
@@ -240,7 +240,7 @@ def _of_ibis(native: Any) -> Any:
 class _Reading:
     """How rows become a design."""
 
-    spec: ModelSpec  #: The equations.
+    spec: System  #: The equations.
     learned: tuple[Learned, ...]  #: What is known of each.
     layout: Layout  #: Names and positions of the columns.
     clusters: pd.Index  #: Ids of all clusters.
@@ -312,7 +312,7 @@ def _as_sparse(column: Column) -> SparseColumn:
     return SparseColumn(at, column[at], len(column))
 
 
-def streamed_grams(spec: ModelSpec, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...]) -> Grams:
+def streamed_grams(spec: System, frame: nw.LazyFrame[Any], learned: tuple[Learned, ...]) -> Grams:
     """Cross-products by cluster, from batches of rows; units come from the first rows.
 
     Raises ``DataError``, ``FormulaError``: as ``pushed_grams``.
@@ -361,7 +361,7 @@ def _of_pattern(sums: Array | csr_array, number: int, patterns: int) -> Array | 
     return sums[number * n : (number + 1) * n]
 
 
-def _clusters(spec: ModelSpec, usable: nw.LazyFrame[Any]) -> pd.Index:
+def _clusters(spec: System, usable: nw.LazyFrame[Any]) -> pd.Index:
     """All ids, sorted."""
     group = [safe_name(name) for name in spec.group]
     table = usable.select(*group).unique().collect().to_pandas().sort_values(group, kind="stable", ignore_index=True)

@@ -22,7 +22,7 @@ from mlmed.data.terms import Encoding
 from mlmed.errors import DataError
 from mlmed.formula import formula_variables, term_variables
 from mlmed.names import safe_name
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -248,7 +248,7 @@ class Recode:
             values[column.at] = new
 
 
-def recodes(spec: ModelSpec, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
+def recodes(spec: System, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
     """What each equation has to encode again; None where nothing is derived.
 
     ``data``: the table that the design was built from, needed if a column is derived.
@@ -292,7 +292,7 @@ def _refuse_unknown(layout: Layout, derived: tuple[tuple[Derived, ...], ...], da
             )
 
 
-def _recode(spec: ModelSpec, grams: Grams, rows: Rows, table: pd.DataFrame, own: tuple[Derived, ...]) -> Recode:
+def _recode(spec: System, grams: Grams, rows: Rows, table: pd.DataFrame, own: tuple[Derived, ...]) -> Recode:
     """One equation; ``table`` has all rows in the order of ``Rows``."""
     s, layout = own[0].equation, grams.layout
     equation, asked = layout.equations[s], spec.equations[s]

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mlmed.effects.potential import WEIGHTS, Counterfactual, expected_outcome, expected_slopes
 
-__all__ = ["ClusterSlopes", "Parameters", "Setting", "average_effects", "cluster_effects", "cluster_slopes", "pieces"]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 

@@ -20,8 +20,6 @@ from mlmed.effects.sensitivity import Pair, Parameters, cell_gradients, cell_mea
 from mlmed.errors import EffectError
 from mlmed.glm.endogenous import Margin, PairFit, fit_pair
 
-__all__ = ["Curve", "Factored", "Jointly", "shrunk"]
-
 Array = NDArray[np.float64]
 
 

@@ -14,12 +14,11 @@ from mlmed.data.layout import EquationLayout
 from mlmed.effects.average import ClusterSlopes
 from mlmed.effects.catalogue import Catalogue, IntervalOptions
 from mlmed.effects.delta import said_of, std_error
-from mlmed.effects.moderators import refuse_unreached
 from mlmed.effects.potential import CONTRASTS, EFFECTS, RATIOS, Counterfactual, all_effects, contrast_effects
 from mlmed.effects.quantity import Quantity
 from mlmed.effects.redrawn import source_of_chain
 from mlmed.effects.setting import Chain, Question, Rows
-from mlmed.effects.slopes import as_number
+from mlmed.effects.slopes import as_number, refuse_unreached
 from mlmed.effects.uncertainty import Contrasts, Law, contrast_covariance, draw_contrasts, slopes_at
 from mlmed.errors import EffectError
 from mlmed.fit.resampling import Plan, Source
@@ -29,8 +28,6 @@ from mlmed.names import labelled
 from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value
 from mlmed.text import listed, shorten, shown, typed
-
-__all__ = ["CLOSED", "SHARED", "CounterfactualCatalogue", "CounterfactualSet"]
 
 Array = NDArray[np.float64]
 #: Options of each kind of interval, with defaults.
@@ -84,7 +81,7 @@ class CounterfactualSet:
     @cached_property
     def designs(self) -> tuple[Counterfactual, Counterfactual]:
         """Columns of the fixed and of the random effects under both values of the treatment."""
-        return self.chain.columns(self.question.at)
+        return self.chain.columns(self.question.at) if self.question.at else self.chain.as_they_are
 
     @cached_property
     def rows(self) -> Rows:
@@ -305,8 +302,15 @@ class CounterfactualCatalogue(Catalogue):
         return {"treatment": self.treatment}
 
     def chain(self, fit: SameRowsFit) -> Chain:
-        """Both fits, the treatment and the two values of it."""
-        return Chain.of(fit, self.treatment, self.contrast)
+        """Both fits, the treatment and the two values of it; kept, with the columns it has made, for the next time."""
+        kept = self.__dict__.get("_chain")
+        if kept is None or kept[0] is not fit:
+            kept = self.__dict__["_chain"] = fit, Chain.of(fit, self.treatment, self.contrast)
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the question alone."""
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def effects(
         self,

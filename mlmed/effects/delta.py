@@ -15,17 +15,6 @@ from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
 from mlmed.options import ORDERS, check_level, one_of
 
-__all__ = [
-    "COLUMNS",
-    "ON_OTHER_SCALES",
-    "Kind",
-    "Quantity",
-    "delta_table",
-    "said_of",
-    "std_error",
-    "wald_table",
-]
-
 Array = NDArray[np.float64]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it. ``df`` are the degrees
 #: of freedom of t: infinite where the reference is normal, NaN where it is neither (quantiles of draws, products).

@@ -14,14 +14,6 @@ from mlmed.errors import EffectError
 from mlmed.lmm.covariance import normal_root
 from mlmed.options import ENDS, one_of
 
-__all__ = [
-    "DrawInterval",
-    "acceleration",
-    "draw_interval",
-    "draws_needed",
-    "normal_draws",
-]
-
 Array = NDArray[np.float64]
 #: Draws below which a standard deviation is not made into an interval, and jackknife fits into an acceleration.
 FEWEST, FEWEST_LEFT = 20, 3

@@ -21,8 +21,6 @@ from mlmed.notes import joined
 from mlmed.syntax import check_size, parse_expression
 from mlmed.text import shown
 
-__all__ = ["combine", "combine_all", "known_name"]
-
 Array = NDArray[np.float64]
 #: Value, first and second derivatives of a function of k values, (k,) and (k, k), and which of these it depends on.
 Local = tuple[float, Array, Array, list[int]]

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT, EquationLayout, Layout
-from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
-from mlmed.effects.forms import Effects
-from mlmed.effects.moderators import at_one_place, refuse_unreached
+from mlmed.effects.catalogue import Catalogue, Effects, FormSet, IntervalOptions
 from mlmed.effects.quantity import Quantity, mean_product
 from mlmed.effects.slopes import (
     Path,
     Question,
     as_number,
+    at_one_place,
     compared_values,
     find_slope,
     moderators_of,
+    refuse_unreached,
     slope_note,
 )
 from mlmed.errors import EffectError
@@ -31,20 +31,6 @@ from mlmed.names import display_name, labelled
 from mlmed.notes import joined
 from mlmed.options import check_mapping, is_one_value
 from mlmed.text import shown
-
-__all__ = [
-    "EFFECTS",
-    "LINEAR",
-    "Path",
-    "PathCatalogue",
-    "Paths",
-    "check_at",
-    "effect_quantities",
-    "effects_of",
-    "find_paths",
-    "path_effects",
-    "path_moderators",
-]
 
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)

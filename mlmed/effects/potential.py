@@ -13,18 +13,6 @@ from mlmed.effects.smoothing import normal_mean, poisson_mean
 from mlmed.glm.family import BINARY, mean_of, slope_of
 from mlmed.text import Compact
 
-__all__ = [
-    "CONTRASTS",
-    "EFFECTS",
-    "RATIOS",
-    "Counterfactual",
-    "all_effects",
-    "contrast_effects",
-    "effect_weights",
-    "expected_outcome",
-    "expected_slopes",
-]
-
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)
 

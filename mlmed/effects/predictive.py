@@ -13,18 +13,6 @@ from numpy.typing import NDArray
 from mlmed.effects.draws import draw_interval
 from mlmed.notes import joined
 
-__all__ = [
-    "COLUMNS",
-    "LOG_SDS",
-    "ResponseClusters",
-    "Statistics",
-    "cluster_moments",
-    "comparison",
-    "response_clusters",
-    "response_statistics",
-    "shown_values",
-]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Statistics = dict[tuple[str, str], float]

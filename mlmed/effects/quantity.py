@@ -16,8 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlmed.fit.protocol import Kind
 
-__all__ = ["FUNCTIONS", "Quantity", "applied", "chained", "mean_product"]
-
 Array = NDArray[np.float64]
 #: What effects are made of: numbers with derivatives, or draws of them.
 T = TypeVar("T", "Quantity", Array)

@@ -23,8 +23,6 @@ from mlmed.lmm.resample import CaseRefit, Refit, case_resampler
 from mlmed.lmm.vcov import Directions
 from mlmed.replication import Failure, Replicate, Resampled
 
-__all__ = ["source_of_chain"]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 

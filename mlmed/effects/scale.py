@@ -10,14 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
-from mlmed.effects.forms import Effects
+from mlmed.effects.catalogue import Catalogue, Effects, FormSet, IntervalOptions
 from mlmed.effects.quantity import Quantity, chained
 from mlmed.errors import EffectError
 from mlmed.fit.quadrature import QuadratureFit
 from mlmed.notes import joined
-
-__all__ = ["ScaleCatalogue", "scale_effects"]
 
 T = TypeVar("T", Quantity, NDArray[np.float64])
 FACTOR, SD = "factor of the residual sd per unit", "residual sd where scale predictors are 0"

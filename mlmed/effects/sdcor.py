@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from mlmed.effects.quantity import Quantity
 from mlmed.fit.protocol import Kind
 
-__all__ = ["LinearCovariance", "correlation_pairs", "linear_covariance", "sdcor_quantities"]
-
 Array = NDArray[np.float64]
 
 #: How near to 1 a correlation of an exactly singular matrix comes in double precision.

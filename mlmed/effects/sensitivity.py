@@ -17,17 +17,6 @@ from mlmed.glm.family import normal_density
 from mlmed.lmm.vcov import Directions
 from mlmed.text import Compact
 
-__all__ = [
-    "CONTRASTS",
-    "Equation",
-    "Pair",
-    "Parameters",
-    "cell_gradients",
-    "cell_means",
-    "embedding",
-    "explained",
-]
-
 Array = NDArray[np.float64]
 
 #: Effects from the four cells: at control, at treated, their mean (eq. 80).

@@ -15,22 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.data.layout import EquationLayout, Layout
-from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
+from mlmed.effects.catalogue import Catalogue, Effects, FormSet, IntervalOptions
 from mlmed.effects.delta import std_error
-from mlmed.effects.forms import Effects
-from mlmed.effects.moderators import at_one_place
 from mlmed.effects.paths import check_at, find_paths, path_moderators
 from mlmed.effects.quantity import Quantity
-from mlmed.effects.slopes import compared_values, slope_note
+from mlmed.effects.slopes import at_one_place, compared_values, slope_note
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.system import SystemFit, equation_of, layout_of
 from mlmed.formula import formula_variables
 from mlmed.lmm.vcov import Vcov
 from mlmed.names import safe_name
 from mlmed.notes import joined
-from mlmed.system.model import ModelSpec
-
-__all__ = ["EFFECTS", "INTERVALS", "LINEAR", "QUOTIENTS", "SeparateCatalogue", "joint_spec"]
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)
@@ -214,12 +210,12 @@ class SeparateCatalogue(Catalogue):
         return FormSet(fit, slopes.effects, known, None, unspread, partial(_cautions, known), _of_quotients)
 
 
-def joint_spec(fit: SystemFit) -> ModelSpec:
+def joint_spec(fit: SystemFit) -> System:
     """Mediator and outcome equation as one model; a mapping of structures has those of both."""
     specs = [one.spec for one in fit.components.values() if isinstance(one, LmmFit)][:2]
     structures = [spec.covariance for spec in specs]
     both = structures[1] if isinstance(structures[1], str) else {k: v for one in structures for k, v in one.items()}  # type: ignore[union-attr]
-    return ModelSpec(tuple(spec.equations[0] for spec in specs), specs[0].method, both)
+    return System(tuple(spec.equations[0] for spec in specs), specs[0].method, both)
 
 
 def _joint_ties_slopes(fit: SystemFit, treatment: str) -> bool:

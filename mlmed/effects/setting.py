@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,6 @@ from mlmed.lmm.ranef import ModeLaw
 from mlmed.lmm.vcov import Vcov, leading
 from mlmed.options import OF, RANEF_DRAWS, ROBUST_KINDS, one_of
 from mlmed.text import Compact
-
-__all__ = ["Chain", "Part", "Question", "Rows", "check_linear"]
 
 Array = NDArray[np.float64]
 #: Columns of the outcome may differ from a straight line in the mediator by this much, relative to their size.
@@ -165,7 +164,7 @@ class Rows(Compact):
     averaged_out: Array
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class Chain(Compact):
     """Treatment -> mediator -> outcome, fitted.
 
@@ -214,6 +213,11 @@ class Chain(Compact):
     def is_mixed(self) -> bool:
         """Whether an equation has random effects."""
         return any(part.is_mixed for part in self.parts)
+
+    @cached_property
+    def as_they_are(self) -> tuple[Counterfactual, Counterfactual]:
+        """The columns with every covariate as it is."""
+        return self.columns({})
 
     def columns(self, at: Mapping[str, Any]) -> tuple[Counterfactual, Counterfactual]:
         """Columns of the fixed and of the random effects of both equations at control and at treated.

@@ -12,8 +12,6 @@ from scipy.special import gammaln, ndtr
 
 from mlmed.glm.family import mean_of, normal_density, slope_of
 
-__all__ = ["node_distance", "normal_mean", "poisson_mean"]
-
 Array = NDArray[np.float64]
 
 #: Nodes reach this far: the normal tails beyond weigh 6e-14.

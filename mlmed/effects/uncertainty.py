@@ -22,19 +22,6 @@ from mlmed.lmm.ranef import ModeLaw
 from mlmed.lmm.sandwich import without_rounding
 from mlmed.lmm.vcov import Directions, Vcov
 
-__all__ = [
-    "Contrasts",
-    "Law",
-    "cluster_covariance",
-    "compared",
-    "contrast_covariance",
-    "draw_contrasts",
-    "lost_coefficients",
-    "note_of",
-    "parameters_of",
-    "slopes_at",
-]
-
 Array = NDArray[np.float64]
 
 

@@ -12,18 +12,15 @@ from numpy.typing import NDArray
 from mlmed.data.design import PlainDesign
 from mlmed.data.layout import EquationLayout
 from mlmed.errors import EffectError
-from mlmed.fit.labels import coefficient_labels
+from mlmed.fit.names import coefficient_labels
 from mlmed.fit.protocol import Parameter
 from mlmed.fit.vcov import lost_along, named, plain_covariance, too_few
 from mlmed.formula import Equation
-from mlmed.glm.fit import GlmFit
-from mlmed.glm.robust import moves_of_one
+from mlmed.glm.fit import GlmFit, moves_of_one
 from mlmed.lmm.vcov import Directions, Vcov
 from mlmed.notes import Note
 from mlmed.options import ALL_KINDS, ROBUST_KINDS, ROW_KINDS, VCOV_KINDS, check_vcov
 from mlmed.text import Compact
-
-__all__ = ["Grouping", "PlainFit"]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

@@ -1,4 +1,4 @@
-"""The spine: specification + table -> everything a result needs.
+"""A linear mixed model from specification and table to its estimates, with the values of its rows.
 
 All numbers come from cross-products. A fit refers to the user's table, without a copy, for the bootstraps that draw
 rows; a pickled fit has no rows.
@@ -26,7 +26,6 @@ from mlmed.data.pushdown import pushed_grams
 from mlmed.errors import EffectError
 from mlmed.fit.names import parameters, qualified
 from mlmed.fit.protocol import Parameter
-from mlmed.fit.row_values import fitted_values, residual_values, with_index
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.best import best_optimum
 from mlmed.lmm.estimates import Estimates, to_estimates
@@ -37,20 +36,7 @@ from mlmed.lmm.working import Working, build_working, sample_of
 from mlmed.names import labelled
 from mlmed.notes import Note
 from mlmed.options import OF, one_of
-from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "LmmFit",
-    "boundary_text",
-    "certified_text",
-    "design_of",
-    "empty_text",
-    "fit_model",
-    "known_columns",
-    "make_grams",
-    "starts_text",
-]
-
+from mlmed.system.system import System
 
 #: Sums and units of the same rows, in units of one, may differ by this much and this share.
 SAME_SUMS = 1e-9
@@ -58,6 +44,7 @@ BETWEEN = (
     "random slope of {}, which does not vary within clusters: no slope differs between clusters, only the variance of "
     "their intercepts; remove it from the random part"
 )
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -66,7 +53,7 @@ class LmmFit:
 
     Attributes
     ----------
-    spec : ModelSpec
+    spec : System
         What was asked.
     layout : Layout
         What was learned of the columns.
@@ -87,7 +74,7 @@ class LmmFit:
     #: The covariance of the estimates that is meant where none is named.
     usual: ClassVar[str] = "block"
 
-    spec: ModelSpec
+    spec: System
     layout: Layout
     grams: Grams
     working: Working
@@ -249,7 +236,7 @@ class LmmFit:
         return -2.0 * self.estimates.loglik + math.log(self.nobs) * self.n_parameters
 
 
-def fit_model(spec: ModelSpec, data: Any) -> LmmFit:
+def fit_model(spec: System, data: Any) -> LmmFit:
     """Run the whole flow."""
     grams = make_grams(spec, data)  # nothing reads a row from here on
     layout = grams.layout
@@ -276,7 +263,7 @@ def known_columns(data: Any) -> list[str]:
     return column_names(data)
 
 
-def make_grams(spec: ModelSpec, data: Any) -> Grams:
+def make_grams(spec: System, data: Any) -> Grams:
     """Cross-products from Grams made before, from an engine that holds the rows, or from memory."""
     stored = _stored(data)
     if stored is not None:
@@ -355,3 +342,33 @@ def starts_text(searched: Searched) -> str:
 def certified_text(fitted: LmmFit) -> str:
     """Whether an optimum is certified."""
     return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"
+
+
+def fitted_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:
+    """X beta, plus Z u where there is a law of u; (N, R), NaN where an equation does not use a row."""
+    out = np.full((len(design.codes), len(design.layout.equations)), np.nan)
+    first_p = first_q = 0
+    for number, (equation, own) in enumerate(zip(design.layout.equations, design.members, strict=True)):
+        p, q = len(equation.fixed), len(equation.random)
+        found = np.stack([design.values[k][own] for k in equation.fixed_at], axis=1) @ beta[first_p : first_p + p]
+        if law is not None:
+            Z = np.stack([design.values[k][own] for k in equation.random_at], axis=1)
+            found += np.vecdot(Z, law.modes[design.codes[own], first_q : first_q + q])
+        out[own, number] = found
+        first_p, first_q = first_p + p, first_q + q
+    return out
+
+
+def residual_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:
+    """Responses less the fitted values, (N, R)."""
+    responses = np.stack([design.values[equation.response_at] for equation in design.layout.equations], axis=1)
+    return responses - fitted_values(design, beta, law)
+
+
+def with_index(table: Any, design: Design, values: Array) -> pd.Series | pd.DataFrame:
+    """Values (N, R) of the rows of a design on all rows of its table, with the table's index."""
+    out = np.full((design.layout.total, values.shape[1]), np.nan)
+    out[design.at] = values
+    index = table.index if isinstance(table, pd.DataFrame) else None
+    frame = pd.DataFrame(out, index=index, columns=[equation.name for equation in design.layout.equations])
+    return frame if frame.shape[1] > 1 else frame.iloc[:, 0]

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlmed.fit.labels import coefficient_labels, random_labels
 from mlmed.fit.protocol import Parameter, Solved
 from mlmed.names import labelled
-
-__all__ = [
-    "RESIDUAL",
-    "parameter_names",
-    "parameters",
-    "psi",
-    "qualified",
-    "residual_names",
-    "shown_clusters",
-    "variance_floor",
-]
 
 #: An sd below this, where responses and columns have sd 1, is rounding.
 TINY = 1e-10
@@ -31,6 +20,7 @@ RESIDUAL = "Residual"
 
 #: What labels call each equation, if not that; True: by its name also where there is only one.
 Called = bool | Sequence[str]
+_FUNCTION = r"(?:var|cov|sd|cor)\("
 
 
 def _shown(fitted: Solved, called: Called) -> Sequence[str]:
@@ -112,3 +102,41 @@ def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
     if isinstance(clusters, pd.MultiIndex):
         return np.array([":".join(map(str, parts)) for parts in clusters], dtype=object)
     return np.asarray(clusters.to_numpy())
+
+
+def coefficient_labels(names: Iterable[str]) -> list[str]:
+    """Names of fixed effects that do not read like a variance, covariance, standard deviation or correlation.
+
+    Examples
+    --------
+    >>> coefficient_labels(["x", "var(x)", "fixed(var(x))"])
+    ['x', 'fixed(var(x))', 'fixed(fixed(var(x)))']
+    """
+    return _guarded(names, "fixed", _FUNCTION)
+
+
+def random_labels(names: Iterable[str], residuals: Collection[str]) -> list[str]:
+    """Names of random effects that are not those of residuals.
+
+    Examples
+    --------
+    >>> random_labels(["Intercept", "Residual"], ["Residual"])
+    ['Intercept', 'random(Residual)']
+    """
+    return _guarded(names, "random", f"(?:{'|'.join(map(re.escape, residuals))})\\)*$")
+
+
+def location_labels(names: Iterable[str], scale: str) -> list[str]:
+    """Names of location effects that read neither like one of the equation ``scale`` nor like a variance.
+
+    Examples
+    --------
+    >>> location_labels(["x", "sigma:x", "sigma~x"], "sigma")
+    ['x', 'sigma:x', 'location(sigma~x)']
+    """
+    return _guarded(names, "location", f"(?:{re.escape(labelled(scale, ''))}|{_FUNCTION})")
+
+
+def _guarded(names: Iterable[str], guard: str, pattern: str) -> list[str]:
+    taken = re.compile(rf"(?:{guard}\()*{pattern}")
+    return [f"{guard}({name})" if taken.match(name) else name for name in names]

@@ -18,8 +18,6 @@ from mlmed.lmm.vcov import Vcov
 from mlmed.lmm.working import Working
 from mlmed.notes import Note
 
-__all__ = ["Fit", "Kind", "Parameter", "Solved"]
-
 #: What a quantity is besides a number: "" for a coefficient or a function of several parameters; a factor is 1 where
 #: there is nothing to see.
 Kind = Literal["", "variance", "covariance", "sd", "correlation", "factor"]

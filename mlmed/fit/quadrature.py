@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.errors import EffectError
-from mlmed.fit.labels import location_labels
 from mlmed.fit.lmm import fit_model
+from mlmed.fit.names import location_labels
 from mlmed.fit.protocol import Parameter
 from mlmed.lmm.vcov import Vcov
 from mlmed.names import labelled
@@ -33,10 +33,8 @@ from mlmed.quadrature.posterior import (
 )
 from mlmed.quadrature.problem import Problem, Units, build_problem
 from mlmed.quadrature.rows import SCALE, Rows, exact_fits, read_equations, read_rows, refuse_unidentified
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact, shorten
-
-__all__ = ["QuadratureFit", "fit_location_scale", "fit_rows"]
 
 Array = NDArray[np.float64]
 #: Why the covariances of other fits are none of this one.
@@ -288,7 +286,7 @@ def _homoscedastic(rows: Rows) -> tuple[tuple[Array, Array, float], list[Note]]:
         beta, _, _, _ = np.linalg.lstsq(rows.location.fixed, rows.y, rcond=None)
         residual = rows.y - rows.location.fixed @ beta
         return (np.asarray(beta, dtype=np.float64), np.empty((0, 0)), float(np.mean(residual**2))), []
-    fitted = fit_model(ModelSpec((location,), "ml"), rows.table)
+    fitted = fit_model(System((location,), "ml"), rows.table)
     start = fitted.estimates.beta, fitted.estimates.G, float(fitted.estimates.sigma2[0])
     return start, [note for note in fitted.notes if note.code not in ("boundary", "not-certified")]
 

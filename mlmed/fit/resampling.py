@@ -38,8 +38,6 @@ from mlmed.lmm.vcov import Directions
 from mlmed.options import RESAMPLED, check_count, check_flag, check_jobs, check_seed, check_text, one_of, shown
 from mlmed.replication import Failure, LeaveOut, Replicate, Resampled
 
-__all__ = ["Plan", "Source", "resampler_for", "source_of", "strata_of"]
-
 Indices = NDArray[np.intp]
 
 

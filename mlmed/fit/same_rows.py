@@ -21,10 +21,8 @@ from mlmed.formula import Equation
 from mlmed.glm.family import BINARY
 from mlmed.glm.fit import fit_glm
 from mlmed.notes import Note
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact
-
-__all__ = ["SameRowsFit", "SharedRows", "family_of", "fit_on", "level_notes", "shared_rows"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -140,7 +138,7 @@ def fit_on(rows: SharedRows, equation: Equation, family: str, *, method: str, us
     """Fit one equation: a mixed model where it has random terms, otherwise a regression of its family."""
     design = plain_design(equation, rows.table, binary=family in BINARY)
     if equation.random:
-        return fit_model(ModelSpec((equation,), method), rows.table)  # type: ignore[arg-type]
+        return fit_model(System((equation,), method), rows.table)  # type: ignore[arg-type]
     found = fit_glm(family, design.y, design.X, names=design.names, response=equation.name)
     name = equation.name
     is_factor = name in rows.table.columns and isinstance(rows.table[name].dtype, pd.CategoricalDtype)

@@ -23,10 +23,8 @@ from mlmed.glm.fit import fit_glm
 from mlmed.names import display_name, quoted_name, safe_name
 from mlmed.notes import Note
 from mlmed.options import Method
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import Compact
-
-__all__ = ["Asked", "ask", "fit_separately", "without_mediator"]
 
 UNKNOWN_COVARIANCE = (
     "no standard error from the fits: c and the other paths come from two fits to the same rows, whose covariance "
@@ -57,12 +55,12 @@ class Asked(Compact):
     method: Method
     covariance: str | Mapping[str, str]
 
-    def spec(self, *equations: Equation) -> ModelSpec:
+    def spec(self, *equations: Equation) -> System:
         """Equations as a model; a mapping of structures gives them the labels that they have."""
         if isinstance(self.covariance, str):
-            return ModelSpec(equations, self.method, self.covariance)
-        labels = {block.label for block in ModelSpec(equations, self.method).blocks}
-        return ModelSpec(equations, self.method, {k: v for k, v in self.covariance.items() if k in labels})
+            return System(equations, self.method, self.covariance)
+        labels = {block.label for block in System(equations, self.method).blocks}
+        return System(equations, self.method, {k: v for k, v in self.covariance.items() if k in labels})
 
     @property
     def group(self) -> tuple[str, ...]:
@@ -90,7 +88,7 @@ def ask(
     mediators = formula_variables(first.response)
     if third is not None:
         _check_total(third, second, mediators, treatment)
-    ModelSpec(tuple(equation for equation in (first, second) if equation.random or equation is second), method)
+    System(tuple(equation for equation in (first, second) if equation.random or equation is second), method)
     shared = {t.label for t in first.random if t.label} & {t.label for t in second.random if t.label}
     if shared:
         raise FormulaError(
@@ -106,10 +104,10 @@ def ask(
 
 def _check_labels(asked: Asked) -> None:
     if not isinstance(asked.covariance, Mapping):
-        ModelSpec((asked.outcome,), asked.method, asked.covariance)
+        System((asked.outcome,), asked.method, asked.covariance)
         return
     mixed = [equation for equation in (asked.mediator, asked.outcome, asked.reduced) if equation.random]
-    known = {block.label for equation in mixed for block in ModelSpec((equation,), asked.method).blocks}
+    known = {block.label for equation in mixed for block in System((equation,), asked.method).blocks}
     unknown = set(asked.covariance) - known
     if unknown:
         raise FormulaError(
@@ -194,7 +192,7 @@ def fit_separately(asked: Asked, data: Any) -> SystemFit:
     levels = levels_of(table, codes, roles.variables)
     design = check_design(roles, levels)
     if not first.random and design != "2-2-1":
-        ModelSpec((first,), asked.method)  # says what a random term is for
+        System((first,), asked.method)  # says what a random term is for
     rows = complete_rows(table, second.variables)
     fits: dict[str, Component] = {
         "mediator": _fit_mediator(asked, design, data, (table, codes, clusters)),

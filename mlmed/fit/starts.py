@@ -1,7 +1,8 @@
-"""The same fit from random starts, as a table."""
+"""The same model again: from random starts, and without one random effect."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import singledispatch
 from typing import Any, Protocol
 
@@ -11,16 +12,14 @@ import pandas as pd
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
-from mlmed.lmm.best import candidates_for
-from mlmed.lmm.estimates import to_estimates
+from mlmed.lmm.best import best_optimum, candidates_for
+from mlmed.lmm.estimates import regression_loglik, to_estimates
 from mlmed.lmm.optimum import optimize
 from mlmed.lmm.vcov import parameter_vcov
+from mlmed.lmm.working import only_effects
 from mlmed.numerics.certificate import Certificate
 from mlmed.options import check_count, check_jobs, check_seed
 from mlmed.replication import replicate
-
-__all__ = ["End", "from_random_start", "table_of_starts"]
-
 
 #: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
 End = tuple[float, Certificate, float]
@@ -29,7 +28,9 @@ End = tuple[float, Certificate, float]
 class Search(Protocol):
     """One fit from a random start."""
 
-    def __call__(self, rng: np.random.Generator, /) -> End: ...
+    def __call__(self, rng: np.random.Generator, /) -> End:
+        """Search."""
+        ...
 
 
 def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
@@ -76,3 +77,28 @@ def _(fitted: LmmFit, rng: np.random.Generator) -> End:
 def _(fit: QuadratureFit, rng: np.random.Generator) -> End:
     found, apart = fit.from_other_start(rng)
     return fit.llf + (found.loglik - fit.optimum.loglik), found.certificate, apart
+
+
+def loglik_without(fitted: LmmFit, gone: Collection[int]) -> float:
+    """Log-likelihood of the model without the random effects at positions of u, everything else re-estimated.
+
+    Raises
+    ------
+    EffectError
+        That model cannot be fitted.
+    """
+    working, reml = fitted.working, fitted.reml
+    keep = np.array([k for k in range(working.problem.n_random) if k not in gone], dtype=int)
+    if not len(keep):
+        if working.problem.n_strata > 1:
+            raise EffectError("without these effects no random effect is left in two equations; compare() two fits")
+        return regression_loglik(working.problem, working.units, reml=reml)
+    rest = only_effects(working, keep)
+    try:
+        optimum = best_optimum(rest.problem, rest.blocks, reml=reml)
+    except NotIdentifiedError as error:
+        raise EffectError(f"the model under the hypothesis cannot be fitted: {error}") from error
+    if not optimum.certificate.converged:
+        raise EffectError(f"the fit under the hypothesis is not certified: {optimum.certificate.complaint}")
+    shift = rest.units.criterion_shift(rest.problem.nobs, reml=reml)
+    return -0.5 * (optimum.evaluation.value + shift)

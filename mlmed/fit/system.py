@@ -14,17 +14,14 @@ from numpy.typing import NDArray
 from mlmed.data.encoding import encode
 from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.fit.glm import PlainFit
-from mlmed.fit.labels import coefficient_labels
 from mlmed.fit.lmm import LmmFit
-from mlmed.fit.names import parameters
+from mlmed.fit.names import coefficient_labels, parameters
 from mlmed.fit.protocol import Parameter
 from mlmed.formula import Equation
 from mlmed.lmm.vcov import Vcov, stacked
 from mlmed.names import labelled
 from mlmed.notes import Note
 from mlmed.text import Compact
-
-__all__ = ["Component", "SystemFit", "component_parameters", "equation_of", "layout_of"]
 
 Array = NDArray[np.float64]
 Component = LmmFit | PlainFit

@@ -9,24 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlmed.fit.protocol import Solved
-from mlmed.glm.fit import GlmFit
-from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.glm.fit import GlmFit, cluster_vcov, hc_vcov
 from mlmed.lmm.percluster import ClusterProducts, cluster_products
 from mlmed.lmm.sandwich import Alone, moves_of_one, sandwich_vcov, without_rounding
 from mlmed.lmm.vcov import Directions, Vcov, information_of, parameter_vcov
 from mlmed.options import HC_KINDS, check_vcov
-
-__all__ = [
-    "BOUNDARY_NOTE",
-    "ESTIMATORS",
-    "alone_in",
-    "covariance",
-    "lost_along",
-    "lost_in_replicates",
-    "named",
-    "plain_covariance",
-    "too_few",
-]
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

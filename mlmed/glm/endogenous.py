@@ -18,8 +18,6 @@ from scipy.special import erfcx, log_ndtr
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
-__all__ = ["Block", "Margin", "PairFit", "block_of", "fit_pair"]
-
 Array = NDArray[np.float64]
 #: Squared Newton decrement (about twice the log-likelihood still to gain) after whose step nothing is left to gain;
 #: what the returned point must certify; most steps; most halvings of one.

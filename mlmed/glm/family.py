@@ -10,17 +10,6 @@ from scipy.special import expit, gammaln, log_expit, log_ndtr, ndtr
 
 from mlmed.errors import DataError
 
-__all__ = [
-    "BINARY",
-    "RowLikelihood",
-    "check_response_of",
-    "likelihood",
-    "mean_of",
-    "newton",
-    "normal_density",
-    "slope_of",
-]
-
 Array = NDArray[np.float64]
 
 #: Families of a response that is 0 or 1.

@@ -36,7 +36,6 @@ from mlmed.text import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BootstrapResults", "draws_table", "run_bootstrap"]
 
 Array = NDArray[np.float64]
 #: What is made of the values of replicates, (n, width), by name.

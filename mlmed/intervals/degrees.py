@@ -28,16 +28,6 @@ from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.vcov import information_inverse, information_of, parameter_vcov
 from mlmed.lmm.working import Working
 
-__all__ = [
-    "DegreesOfFreedom",
-    "infinite_df",
-    "kenward_roger_linear",
-    "residual_df",
-    "satterthwaite_effects",
-    "satterthwaite_linear",
-    "slopes_at",
-]
-
 Array = NDArray[np.float64]
 
 #: Differences start at this share of the distance over which V changes, and halve their step until the change of the

@@ -18,14 +18,6 @@ from mlmed.lmm.vcov import Vcov
 from mlmed.options import ORDERS, one_of
 from mlmed.text import shown
 
-__all__ = [
-    "Expression",
-    "QuantitiesAt",
-    "function_table",
-    "parameters_at",
-    "quantity_of",
-]
-
 Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
 #: Everything that can be named, as a function of the estimates.
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]

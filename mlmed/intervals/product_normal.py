@@ -17,8 +17,6 @@ from scipy.special import ndtr
 from mlmed.errors import EffectError
 from mlmed.text import shown
 
-__all__ = ["ProductNormal", "product_normal"]
-
 Array = NDArray[np.float64]
 #: Nodes of a panel, standard deviations of b that are covered, width of plain panels, halvings towards a point.
 NODES, REACH, WIDTH, HALVINGS = 16, 9.0, 0.5, 50

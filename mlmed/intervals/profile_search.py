@@ -17,16 +17,6 @@ from mlmed.lmm.pull import Pull, PulledPoint, psi_map, pulled_optimum
 from mlmed.lmm.vcov import parameter_vcov
 from mlmed.lmm.working import Working
 
-__all__ = [
-    "End",
-    "ProfilePoint",
-    "Profiler",
-    "QuantityAt",
-    "constrained",
-    "find_end",
-    "profiler_for",
-]
-
 Array = NDArray[np.float64]
 #: A quantity as a function of the estimates.
 QuantityAt = Callable[[Estimates], Quantity]

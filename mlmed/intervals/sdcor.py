@@ -21,18 +21,6 @@ from mlmed.fit.system import SystemFit
 from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
-__all__ = [
-    "NUMBERS",
-    "correlations_table",
-    "entry_behind",
-    "fit_sdcor_quantities",
-    "fit_sdcor_table",
-    "headline_correlations",
-    "places",
-    "sdcor_of",
-    "system_sdcor_table",
-]
-
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
 #: An entry (i, j), i <= j, of the covariance matrix of the ``random`` effects or of a row's ``residual``s.
 Place = tuple[str, int, int]

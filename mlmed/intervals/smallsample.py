@@ -26,8 +26,6 @@ from mlmed.lmm.estimates import Estimates
 from mlmed.notes import joined
 from mlmed.options import DDF_KINDS, VCOV_KINDS, check_vcov, one_of
 
-__all__ = ["delta_with_df", "errors_and_df"]
-
 Array = NDArray[np.float64]
 NAMES = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "residual": "residual"}
 #: Degrees of freedom below which the t distribution has no variance.

@@ -34,8 +34,6 @@ from mlmed.options import (
     shown,
 )
 
-__all__ = ["KINDS", "Bootstrap", "Delta", "Interval", "MonteCarlo", "Product", "Profile", "interval_of"]
-
 #: Effects that hold a product, and how many of the forms a, b, cprime are in it.
 PRODUCTS = {"indirect": 2, "total": 3}
 NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"

@@ -28,8 +28,6 @@ from mlmed.lmm.roots import rooted
 from mlmed.lmm.start import FLOOR, moved_inside, neutral_guess, regression_guess, scored_theta, theta_of, wide_theta
 from mlmed.numerics.newton import NewtonSettings
 
-__all__ = ["Candidates", "best_from", "best_optimum", "candidates_for", "falls_into"]
-
 Array = NDArray[np.float64]
 
 #: Outlying clusters that starts are made of.

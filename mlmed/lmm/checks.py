@@ -13,23 +13,6 @@ from mlmed.data.roots import NO_DIGITS
 from mlmed.errors import DataError, NotIdentifiedError
 from mlmed.limits import LARGEST, SMALLEST, rescaled_by, unusual_size
 
-__all__ = [
-    "COLLINEAR",
-    "absorbed_effects",
-    "empty_intercepts",
-    "refuse_absorbed",
-    "refuse_between",
-    "refuse_collinear",
-    "refuse_constant",
-    "refuse_few_rows",
-    "refuse_lost_digits",
-    "refuse_one_cluster",
-    "refuse_repeated",
-    "refuse_scales",
-    "refuse_unpaired",
-    "within_share",
-]
-
 Array = NDArray[np.float64]
 
 #: A column whose part not explained by others (or within clusters) is below this share does not count.

@@ -26,30 +26,6 @@ from threadpoolctl import threadpool_limits
 from mlmed.errors import DataError
 from mlmed.lmm.problem import Cross, Problem
 
-__all__ = [
-    "MANY",
-    "ClusterSums",
-    "DiagonalSums",
-    "Factored",
-    "Inverted",
-    "Whitener",
-    "chunk_sums",
-    "chunks",
-    "diagonal_sums",
-    "factor_clusters",
-    "inverted",
-    "ordered_map",
-    "product",
-    "residual_units",
-    "smallest_share",
-    "weighted",
-    "weighted_clusters",
-    "weighted_cross",
-    "weighted_tables",
-    "whitener",
-    "worker_count",
-]
-
 Array = NDArray[np.float64]
 
 Item = TypeVar("Item")

@@ -20,29 +20,6 @@ from scipy.linalg import block_diag
 from mlmed.errors import FormulaError
 from mlmed.options import STRUCTURES, Structure, one_of
 
-__all__ = [
-    "GONE",
-    "SUSPECT",
-    "Block",
-    "Face",
-    "canonical_factor",
-    "factor_basis",
-    "factor_coordinates",
-    "factor_rank",
-    "find_face",
-    "inside_cone",
-    "missing_directions",
-    "natural_basis",
-    "natural_pairs",
-    "natural_turn",
-    "normal_root",
-    "pivoted_chart",
-    "pivoted_order",
-    "psd_cholesky",
-    "square",
-    "whitened_block",
-]
-
 Array = NDArray[np.float64]
 
 #: A Cholesky pivot below this share of its diagonal entry is rounding error of an exact zero.

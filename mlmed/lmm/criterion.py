@@ -34,8 +34,6 @@ from mlmed.lmm.cross import CrossSums, CrossWeights, ResidualTables, cross_sums,
 from mlmed.lmm.problem import Evaluation, Problem, with_natural
 from mlmed.lmm.roots import Rooted, RootSums, first_of_roots, root_sums, root_tables, rooted
 
-__all__ = ["evaluate"]
-
 Array = NDArray[np.float64]
 
 

@@ -16,16 +16,6 @@ from numpy.typing import NDArray
 from mlmed.lmm.clusters import Inverted, Sums, Whitener, weighted_cross, weighted_tables, whitener
 from mlmed.lmm.problem import Cross, Problem
 
-__all__ = [
-    "CrossSums",
-    "CrossWeights",
-    "ResidualTables",
-    "cross_sums",
-    "cross_tables",
-    "cross_weights",
-    "weights_along",
-]
-
 Array = NDArray[np.float64]
 
 

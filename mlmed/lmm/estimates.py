@@ -17,8 +17,6 @@ from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.working import Units, Working
 from mlmed.text import shown
 
-__all__ = ["Estimates", "loglik_at", "regression_loglik", "to_estimates"]
-
 Array = NDArray[np.float64]
 
 

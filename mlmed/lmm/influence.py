@@ -23,15 +23,6 @@ from mlmed.lmm.vcov import POSITIVE, information_of
 from mlmed.lmm.working import Working
 from mlmed.replication import Failure, Replicate, leave_out, stacked
 
-__all__ = [
-    "Influence",
-    "WithoutOne",
-    "cooks_distance",
-    "fixed_variance_changes",
-    "one_step_changes",
-    "refit_changes",
-]
-
 Array = NDArray[np.float64]
 
 ALONE = Failure("alone", "without this cluster the fixed effects cannot be told apart")

@@ -20,15 +20,6 @@ from mlmed.lmm.problem import Cross, Problem, along
 from mlmed.lmm.roots import rooted
 from mlmed.lmm.vcov import information_inverse
 
-__all__ = [
-    "KenwardRoger",
-    "Moments",
-    "contrast_df",
-    "kenward_roger",
-    "moments",
-    "moved_crossproducts",
-]
-
 Array = NDArray[np.float64]
 ONLY_REML = "Kenward and Roger's correction is derived for REML; fit with method='reml'"
 ROUNDED = (

@@ -14,17 +14,6 @@ from mlmed.data.layout import INTERCEPT, EquationLayout
 from mlmed.lmm.covariance import Block
 from mlmed.lmm.problem import Cross, CrossProducts
 
-__all__ = [
-    "CrossMaps",
-    "EquationMaps",
-    "cross_maps",
-    "cross_products",
-    "fixed_map",
-    "product_maps",
-    "random_map",
-    "summed_cross",
-]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 

@@ -14,8 +14,6 @@ from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.sigma import LOWEST_LOG_SD, LOWEST_OF_ROOTS, ResidualChart, degenerate
 from mlmed.numerics.certificate import FLAT
 
-__all__ = ["Objective", "ThetaEvaluation", "objective_for"]
-
 Array = NDArray[np.float64]
 
 

@@ -33,21 +33,6 @@ from mlmed.numerics.certificate import (
 )
 from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, decrement_at, evaluated, last_step, newton
 
-__all__ = [
-    "Known",
-    "Optimum",
-    "Searched",
-    "certify",
-    "coordinates",
-    "minimize",
-    "multiplier",
-    "on_face",
-    "on_residual_face",
-    "optimize",
-    "residual_multiplier",
-    "search_from",
-]
-
 Array = NDArray[np.float64]
 
 #: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.

@@ -25,21 +25,6 @@ from mlmed.lmm.problem import CrossProducts, Problem, Roots
 from mlmed.lmm.roots import Rooted, rooted
 from mlmed.lmm.working import Assembly, Working, build_assembly, cluster_cross
 
-__all__ = [
-    "ClusterProducts",
-    "ClusterTerms",
-    "Inverse",
-    "ResidualTerms",
-    "cluster_products",
-    "cluster_terms",
-    "cross_terms",
-    "diagonal_terms",
-    "products_by_cluster",
-    "psi_basis",
-    "rooted_terms",
-    "scores_at",
-]
-
 Array = NDArray[np.float64]
 
 

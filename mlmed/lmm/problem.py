@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from mlmed.lmm.sigma import ResidualStructure
 
-__all__ = ["Cross", "CrossProducts", "Evaluation", "Problem", "Roots", "along", "plus", "turned", "with_natural"]
-
 Array = NDArray[np.float64]
 
 

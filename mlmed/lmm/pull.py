@@ -20,8 +20,6 @@ from mlmed.lmm.problem import Evaluation, plus
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.lmm.working import Units, Working
 
-__all__ = ["PsiMap", "Pull", "PulledObjective", "PulledPoint", "Target", "psi_map", "pulled_optimum"]
-
 Array = NDArray[np.float64]
 
 #: Value, gradient (n,) and Hessian (n, n) or None of a function of psi = (beta, tau, sigma2), user's units.

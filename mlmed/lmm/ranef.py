@@ -12,8 +12,6 @@ from mlmed.lmm.problem import Problem
 from mlmed.lmm.roots import given_effects
 from mlmed.lmm.working import Units
 
-__all__ = ["ConditionalModes", "ModeLaw", "conditional_modes", "mode_law"]
-
 Array = NDArray[np.float64]
 
 

@@ -24,20 +24,7 @@ from mlmed.lmm.roots import simulated_roots
 from mlmed.lmm.start import warm_theta
 from mlmed.lmm.working import Assembly, Units, Working, assemble, assembly_for
 from mlmed.replication import Failure, Replicate
-from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "DEFICIENT",
-    "CaseRefit",
-    "CaseResampler",
-    "Refit",
-    "Resampler",
-    "WithinCaseResampler",
-    "case_resampler",
-    "not_certified",
-    "redrawn",
-    "within_case_resampler",
-]
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -106,7 +93,7 @@ class CaseResampler:
         return self.at(np.delete(np.arange(self.A.shape[2]), cluster))
 
 
-def case_resampler(spec: ModelSpec, grams: Grams) -> CaseResampler:
+def case_resampler(spec: System, grams: Grams) -> CaseResampler:
     """Resampler of the clusters of some Grams."""
     assembly = assembly_for(spec, grams)
     problem, products = (
@@ -178,7 +165,7 @@ class WithinCaseResampler:
         return simulated_roots(self.assembly.equations, self.layout, columns, [codes[own] for own in member], len(size))
 
 
-def within_case_resampler(spec: ModelSpec, grams: Grams, design: Design) -> WithinCaseResampler:
+def within_case_resampler(spec: System, grams: Grams, design: Design) -> WithinCaseResampler:
     """Resampler of clusters and rows.
 
     Raises

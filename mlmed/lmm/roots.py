@@ -25,22 +25,6 @@ from mlmed.lmm.maps import EquationMaps
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.sigma import LOWEST_OF_ROOTS
 
-__all__ = [
-    "RootSums",
-    "Rooted",
-    "assembled_roots",
-    "effect_units",
-    "first_of_roots",
-    "given_effects",
-    "own_effects",
-    "root_sums",
-    "root_tables",
-    "rooted",
-    "simulated_roots",
-    "spread_guess",
-    "with_columns",
-]
-
 Array = NDArray[np.float64]
 
 #: Smallest spread of an effect, given those before it, as a share of its own: less is the rounding error of none.

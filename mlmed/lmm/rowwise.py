@@ -24,24 +24,7 @@ from mlmed.lmm.ranef import ModeLaw, conditional_modes, mode_law
 from mlmed.lmm.roots import rooted, simulated_roots
 from mlmed.lmm.simulation import Step, WorkingPoint, chain
 from mlmed.lmm.working import Assembly, Working, assemble, assembly_for
-from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "ResidualPool",
-    "ResidualResampler",
-    "ResponseSampler",
-    "RowModel",
-    "RowParametricResampler",
-    "cluster_law",
-    "population_law",
-    "reflated_modes",
-    "residual_pools",
-    "residual_resampler",
-    "residual_root",
-    "row_model",
-    "row_noise",
-    "row_parametric_resampler",
-]
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -235,7 +218,7 @@ class RowModel:
         return out
 
 
-def row_model(spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None) -> RowModel:
+def row_model(spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None) -> RowModel:
     """Rows of a fit with the parameters to simulate from; see ``residual_resampler``."""
     rows = unit_rows(design, grams)
     assembly = assembly_for(spec, grams)
@@ -298,7 +281,7 @@ class RowParametricResampler(_RowResampler):
 
 
 def row_parametric_resampler(
-    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+    spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
 ) -> RowParametricResampler:
     """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
     model = row_model(spec, grams, point, design, data)
@@ -339,13 +322,13 @@ class ResidualResampler(_RowResampler):
 
 
 def residual_resampler(
-    spec: ModelSpec, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
+    spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
 ) -> ResidualResampler:
     """Resampler of the residuals of a fit.
 
     Parameters
     ----------
-    spec : ModelSpec
+    spec : System
         The model.
     grams : Grams
         Its cross-products; their units define the working units of ``point``.

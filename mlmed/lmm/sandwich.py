@@ -27,17 +27,6 @@ from mlmed.lmm.vcov import Vcov, information_of
 from mlmed.lmm.working import Working
 from mlmed.options import ROBUST_KINDS, one_of
 
-__all__ = [
-    "FULL_LEVERAGE",
-    "Alone",
-    "adjusted_scores",
-    "gathered",
-    "leverages",
-    "moves_of_one",
-    "sandwich_vcov",
-    "without_rounding",
-]
-
 Array = NDArray[np.float64]
 
 #: A leverage this close to 1 is 1. Rounding leaves 1e-14 to 5e-9, the latter with columns that are collinear but for

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from mlmed.lmm.covariance import ROUNDING, pivoted_order, psd_cholesky, square
 
-__all__ = ["LOWEST_LOG_SD", "LOWEST_OF_ROOTS", "ResidualChart", "ResidualStructure", "degenerate", "symmetric_slope"]
-
 Array = NDArray[np.float64]
 
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.

@@ -20,16 +20,7 @@ from mlmed.lmm.optimum import Optimum
 from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.roots import simulated_roots
 from mlmed.lmm.working import Assembly, assemble, assembly_for
-from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "ParametricResampler",
-    "Step",
-    "WorkingPoint",
-    "at_optimum",
-    "chain",
-    "parametric_resampler",
-]
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -247,12 +238,12 @@ class ParametricResampler:
         return out
 
 
-def parametric_resampler(spec: ModelSpec, grams: Grams, point: WorkingPoint) -> ParametricResampler:
+def parametric_resampler(spec: System, grams: Grams, point: WorkingPoint) -> ParametricResampler:
     """Resampler of the model at given parameters.
 
     Parameters
     ----------
-    spec : ModelSpec
+    spec : System
         The model.
     grams : Grams
         Its cross-products; their units define the working units of ``point``.

@@ -15,20 +15,6 @@ from mlmed.lmm.problem import Evaluation, Problem, along
 from mlmed.lmm.roots import spread_guess
 from mlmed.lmm.sigma import ResidualChart, ResidualStructure
 
-__all__ = [
-    "FLOOR",
-    "moved_inside",
-    "natural_jacobian",
-    "neutral_guess",
-    "regression_guess",
-    "regression_variances",
-    "scored_theta",
-    "start_theta",
-    "theta_of",
-    "warm_theta",
-    "wide_theta",
-]
-
 Array = NDArray[np.float64]
 
 #: Smallest eigenvalue of the scaled information matrix that still identifies a direction.

@@ -15,18 +15,6 @@ from mlmed.notes import joined
 from mlmed.options import VCOV_KINDS, one_of
 from mlmed.text import shorten
 
-__all__ = [
-    "Block",
-    "Directions",
-    "Vcov",
-    "information_inverse",
-    "information_of",
-    "leading",
-    "parameter_vcov",
-    "said_along",
-    "stacked",
-]
-
 Array = NDArray[np.float64]
 
 #: Smallest eigenvalue of the Hessian, scaled to unit diagonal, that still counts as positive.

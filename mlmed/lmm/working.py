@@ -40,23 +40,7 @@ from mlmed.lmm.problem import Problem, Roots
 from mlmed.lmm.roots import assembled_roots, effect_units, with_columns
 from mlmed.lmm.sigma import ResidualStructure
 from mlmed.names import labelled
-from mlmed.system.model import ModelSpec
-
-__all__ = [
-    "MOST",
-    "Assembly",
-    "Units",
-    "Working",
-    "assemble",
-    "assembly_for",
-    "build_assembly",
-    "build_working",
-    "cluster_cross",
-    "only_effects",
-    "random_blocks",
-    "sample_of",
-    "spread_clusters",
-]
+from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -105,7 +89,7 @@ class Assembly:
         return int(self.equations[-1].fixed.stop)
 
 
-def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
+def random_blocks(spec: System, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
     """Positions in u (equation by equation, as typed) of every covariance block.
 
     Effects ``without`` information are left out of unstructured blocks that have others, as their covariances are free.
@@ -122,7 +106,7 @@ def random_blocks(spec: ModelSpec, layout: Layout, without: Collection[int] = ()
     return tuple(blocks)
 
 
-def assembly_for(spec: ModelSpec, grams: Grams) -> Assembly:
+def assembly_for(spec: System, grams: Grams) -> Assembly:
     """The maps of a model whose working units are those of ``grams``."""
     blocks = random_blocks(spec, grams.layout, empty_intercepts(grams))
     return build_assembly(blocks, grams, correlated=spec.correlated)
@@ -271,7 +255,7 @@ class Working:
     empty: tuple[str, ...] = ()
 
 
-def build_working(spec: ModelSpec, layout: Layout, grams: Grams) -> Working:
+def build_working(spec: System, layout: Layout, grams: Grams) -> Working:
     """Assemble A, B, C of eq. 3 for all equations.
 
     Raises
@@ -354,7 +338,7 @@ def spread_clusters(grams: Grams) -> NDArray[np.intp]:
     return np.argsort(size, kind="stable")[middle]
 
 
-def sample_of(spec: ModelSpec, grams: Grams) -> Problem | None:
+def sample_of(spec: System, grams: Grams) -> Problem | None:
     """The problem of a sample of clusters in the units of the whole; None where there are not too many."""
     if len(grams.clusters) <= MOST:
         return None

@@ -12,24 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CURVATURE",
-    "DECREMENT",
-    "GRADIENT",
-    "MULTIPLIER",
-    "NODE_CHANGE",
-    "OFF_CENTRE",
-    "STEP",
-    "Certificate",
-    "Check",
-    "above",
-    "below",
-    "decrement_of",
-    "first_reason",
-    "scaled_curvature",
-    "within",
-]
-
 Array = NDArray[np.float64]
 
 #: Names of checks, as they stand in tables and JSON, and what messages call them.

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-__all__ = ["SHORTEST", "NewtonSettings", "Point", "Step", "decrement_at", "evaluated", "last_step", "newton"]
-
 Array = NDArray[np.float64]
 
 #: Trust radius below which steps are rounding errors.
@@ -75,10 +73,14 @@ class Quadratic(Protocol):
     """Gradient (n,) and Hessian (n, n) of a quadratic model."""
 
     @property
-    def gradient(self) -> Array: ...
+    def gradient(self) -> Array:
+        """First derivatives, (n,)."""
+        ...
 
     @property
-    def hessian(self) -> Array: ...
+    def hessian(self) -> Array:
+        """Second derivatives, (n, n)."""
+        ...
 
 
 class Point(Quadratic, Protocol):

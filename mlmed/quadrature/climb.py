@@ -15,20 +15,6 @@ from mlmed.quadrature.likelihood import conditional_loglik, loglik, scores
 from mlmed.quadrature.nodes import Centres, Nodes, adapt, centres_at_zero, make_nodes
 from mlmed.quadrature.problem import Problem
 
-__all__ = [
-    "LOOSE",
-    "NOISE",
-    "TIGHT",
-    "Climb",
-    "Plan",
-    "centred",
-    "climb",
-    "free_step",
-    "hessian_at",
-    "newton_step",
-    "step_off",
-]
-
 Array = NDArray[np.float64]
 
 #: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.

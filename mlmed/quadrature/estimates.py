@@ -11,8 +11,6 @@ from mlmed.quadrature.optimizer import Optimum
 from mlmed.quadrature.problem import Problem, Units, effect_order
 from mlmed.text import Compact
 
-__all__ = ["Estimates", "plain_theta", "random_start", "start_theta", "to_estimates"]
-
 Array = NDArray[np.float64]
 
 #: Sd of random scale slopes, and the least sd of a random scale intercept, to start from.

@@ -16,17 +16,6 @@ from numpy.typing import NDArray
 from mlmed.quadrature.nodes import Nodes
 from mlmed.quadrature.problem import Chunk, Parameters, Problem
 
-__all__ = [
-    "Conditional",
-    "Mixture",
-    "conditional",
-    "conditional_loglik",
-    "loglik",
-    "posterior",
-    "scores",
-    "symmetric_map",
-]
-
 Array = NDArray[np.float64]
 
 #: Weighted sum of squares beyond which differences of such sums lose digits.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mlmed.text import Compact
 
-__all__ = ["Centres", "Nodes", "adapt", "better_of", "centres_at_zero", "make_nodes"]
-
 Array = NDArray[np.float64]
 
 #: Differences are taken over this share of the current posterior sd.

@@ -40,20 +40,6 @@ from mlmed.quadrature.nodes import Centres, Nodes, better_of, centres_at_zero, m
 from mlmed.quadrature.problem import Problem
 from mlmed.text import Compact
 
-__all__ = [
-    "LADDER",
-    "MAX_DECREMENT",
-    "MAX_GRADIENT",
-    "MIN_CURVATURE",
-    "MIN_MULTIPLIER",
-    "NODES_TOLERANCE",
-    "Optimum",
-    "certify",
-    "is_saddle",
-    "not_below",
-    "optimize",
-]
-
 Array = NDArray[np.float64]
 
 #: Doubling the nodes may move the log-likelihood by this much.

@@ -14,19 +14,6 @@ from mlmed.quadrature.optimizer import Optimum
 from mlmed.quadrature.problem import Problem, Units, effect_order
 from mlmed.text import Compact
 
-__all__ = [
-    "ClusterEffects",
-    "EffectsLaw",
-    "NewColumns",
-    "Predicted",
-    "cluster_effects",
-    "effects_law",
-    "predict_rows",
-    "prior_mixture",
-    "response_quantiles",
-    "user_mixture",
-]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 

@@ -14,8 +14,6 @@ from mlmed.lmm.checks import refuse_collinear
 from mlmed.quadrature.rows import Part, Rows
 from mlmed.text import Compact
 
-__all__ = ["Chunk", "Parameters", "Problem", "Structure", "Units", "build_chunks", "build_problem", "effect_order"]
-
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 

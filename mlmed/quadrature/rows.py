@@ -20,18 +20,6 @@ from mlmed.formula import Equation, parse_equation
 from mlmed.lmm.checks import COLLINEAR, refuse_one_cluster
 from mlmed.text import Compact
 
-__all__ = [
-    "MOST_DIMENSIONS",
-    "SCALE",
-    "ExactFits",
-    "Part",
-    "Rows",
-    "exact_fits",
-    "read_equations",
-    "read_rows",
-    "refuse_unidentified",
-]
-
 Array = NDArray[np.float64]
 
 #: What stands before the names of scale effects.

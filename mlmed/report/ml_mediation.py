@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from mlmed.report.stata import format_g
 
-__all__ = ["MlMediation", "render_ml_mediation"]
-
 WIDTH = 78
 
 

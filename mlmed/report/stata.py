@@ -11,8 +11,6 @@ import re
 import textwrap
 from dataclasses import astuple, dataclass
 
-__all__ = ["StataBlock", "StataEffect", "StataGroup", "StataReport", "StataRow", "format_g", "render"]
-
 _LINE = "-" * 78
 
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-__all__ = ["as_html", "format_number", "render_pairs", "render_table"]
-
 WIDTH = 92
 _HEADINGS = {"std_error": "std.error", "p_value": "p"}
 

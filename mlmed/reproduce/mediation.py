@@ -22,9 +22,6 @@ from mlmed.reproduce.tables import Compared, Reproduction, published
 from mlmed.results.results import Results
 from mlmed.results.xtmixed import stata_report
 
-__all__ = ["framing", "stata_bpg", "yuan_mackinnon"]
-
-
 STATA = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 PARTS = (("", "estimate"), ("SE", "std_error"), ("low", "conf_low"), ("high", "conf_high"))
 #: R's names of the effects, and ours.

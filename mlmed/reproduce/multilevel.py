@@ -26,7 +26,6 @@ from mlmed.reproduce.summaries import (
 from mlmed.reproduce.tables import Compared, Reproduction, published, reference
 from mlmed.results.results import Results
 
-__all__ = ["affect_m1", "affect_m2", "affect_m3", "affect_m4", "affect_m5", "gpa", "sleepstudy"]
 #: brms' names of the responses, and ours.
 BOTH = {"NAstd": "NA.std", "PAstd": "PA.std"}
 POSTERIOR = "brms: posterior mean, sd, 95% interval, R-hat and effective sample size (bulk)"

@@ -10,22 +10,6 @@ import pandas as pd
 
 from mlmed.effects.potential import RATIOS
 
-__all__ = [
-    "LONG_COLUMNS",
-    "Pair",
-    "by_term",
-    "decimals",
-    "drawn_errors",
-    "drawn_pairs",
-    "half_unit",
-    "long_frame",
-    "mean_error",
-    "number",
-    "proportion_error",
-    "with_medians",
-]
-
-
 NAN = float("nan")
 #: Columns of ``Reproduction.to_frame``.
 LONG_COLUMNS = (

@@ -13,21 +13,6 @@ from mlmed.names import labelled
 from mlmed.reproduce.pairs import Pair, by_term, mean_error
 from mlmed.results.results import Results
 
-__all__ = [
-    "brms_pairs",
-    "detailed_pairs",
-    "lmer_name",
-    "lmer_pairs",
-    "our_term",
-    "own_pairs",
-    "posterior_pairs",
-    "printed_rows",
-    "scaled_residuals",
-    "sd_cor",
-    "side_by_side",
-]
-
-
 #: (quantity, key) of the columns that brms prints.
 BRMS = (("", "estimate"), ("SE", "est_error"), ("low", "conf_low"), ("high", "conf_high"))
 OURS = {"estimate": "estimate", "est_error": "std_error", "conf_low": "conf_low", "conf_high": "conf_high"}

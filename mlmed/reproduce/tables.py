@@ -14,7 +14,6 @@ import pandas as pd
 from mlmed.report.text import WIDTH, as_html, format_number, render_pairs, render_table
 from mlmed.reproduce.pairs import Pair, decimals, long_frame
 
-__all__ = ["Compared", "Reproduction", "published", "reference"]
 NAN = float("nan")
 #: Room for a table; the blocks of columns of a wider one are printed below each other.
 TABLE_WIDTH = 110

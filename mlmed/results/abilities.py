@@ -8,8 +8,6 @@ from typing import Any, Protocol, TypeVar
 
 from mlmed.errors import EffectError
 
-__all__ = ["Held", "can", "never", "only"]
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 

@@ -17,12 +17,10 @@ from mlmed.fit.quadrature import QuadratureFit
 from mlmed.intervals.sdcor import sdcor_of
 from mlmed.options import check_level, check_text
 from mlmed.quadrature.posterior import NewColumns
-from mlmed.results.grid import rows_along, spaced
+from mlmed.results.newdata import rows_along, spaced
 from mlmed.results.prediction import scale_values
 from mlmed.results.tables import ranef_table, root_table
 from mlmed.text import listed, shorten
-
-__all__ = ["chosen_effect", "cluster_table", "scale_line", "scatter_data"]
 
 Array = NDArray[np.float64]
 

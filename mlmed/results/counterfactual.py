@@ -24,8 +24,6 @@ from mlmed.options import CausalInterval, Of, RanefDraws, check_count, check_lev
 from mlmed.results.abilities import Held, only
 from mlmed.text import assigned
 
-__all__ = ["groups", "test_interaction", "test_moderation"]
-
 Array = NDArray[np.float64]
 #: What is reported of a cluster, and its weights in the five contrasts.
 OF_CLUSTER = ("acme", "ade", "total")

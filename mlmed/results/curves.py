@@ -18,21 +18,9 @@ from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit, design_of
 from mlmed.fit.names import shown_clusters
 from mlmed.options import check_level, check_own_name, check_seed, check_text, is_whole
-from mlmed.results.grid import rows_along, spaced
-from mlmed.results.newdata import given_responses, own_effects, read_rows
+from mlmed.results.newdata import given_responses, own_effects, read_rows, rows_along, spaced
 from mlmed.results.prediction import row_means, row_variances, with_limits
 from mlmed.text import assigned, listed, shorten, shown
-
-__all__ = [
-    "Line",
-    "choose_clusters",
-    "cluster_lines",
-    "conditional_table",
-    "held_note",
-    "line_along",
-    "observed_points",
-    "own_values",
-]
 
 Indices = NDArray[np.intp]
 RESERVED = ("response", "estimate", "std_error", "conf_low", "conf_high")

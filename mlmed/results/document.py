@@ -19,8 +19,6 @@ from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
-__all__ = ["SCHEMA", "document_of", "flat_table", "interval_entry", "plain", "records"]
-
 #: Name and version of the JSON layout; a change of meaning changes the number.
 SCHEMA = "mlmed/1"
 #: Options that do not change a number.

@@ -20,15 +20,12 @@ from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
-from mlmed.results.counterfactual_text import counterfactual_facts, counterfactual_text
 from mlmed.results.document import document_of, flat_table, interval_entry, records
 from mlmed.results.inference import effects, effects_reason, kind_of
 from mlmed.results.separate import ml_mediation
-from mlmed.results.summary import effects_text, native_summary, scale_summary
+from mlmed.results.summary import counterfactual_facts, counterfactual_text, effects_text, native_summary, scale_summary
 from mlmed.results.tables import effects_section, fixef, residual_rows, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
-
-__all__ = ["sections", "summary", "to_json", "to_table"]
 
 #: Effects whose errors of another kind stand below the summary.
 SHOWN_ERRORS = ("a", "b", "cprime", "indirect", "total")

@@ -27,29 +27,8 @@ from mlmed.intervals.values import Delta, Interval, interval_of
 from mlmed.lmm.estimates import loglik_at as loglik_at_
 from mlmed.options import Of, RanefDraws, check_level, check_mapping, one_of, own_words, shown
 from mlmed.results.abilities import Held, only
-from mlmed.results.hypotheses import test_equation
 from mlmed.results.influence import InfluenceResults, influence_of
-from mlmed.results.likelihood import LRTest, compare_fits
-
-__all__ = [
-    "asked_of",
-    "bootstrap",
-    "check_starts",
-    "compare",
-    "effect_set",
-    "effects",
-    "effects_reason",
-    "influence",
-    "interval_and_effects",
-    "kind_of",
-    "loglik_at",
-    "moving",
-    "nlcom",
-    "profile",
-    "quantities",
-    "test",
-    "vcov",
-]
+from mlmed.results.likelihood import LRTest, compare_fits, test_equation
 
 
 def kind_of(fit: Fit, vcov: str | None) -> str:

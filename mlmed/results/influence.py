@@ -24,7 +24,6 @@ from mlmed.report.plots.diagnostics import plot_influence
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["InfluenceResults", "influence_of"]
 
 Array = NDArray[np.float64]
 #: Clusters up to which a singular fit is refitted without each of them unless something else is asked.

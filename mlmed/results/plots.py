@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.catalogue import NoEffects
+from mlmed.effects.catalogue import FormSet, NoEffects
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
@@ -26,7 +26,6 @@ from mlmed.fit.resampling import source_of
 from mlmed.fit.system import SystemFit
 from mlmed.intervals.sdcor import correlations_table
 from mlmed.names import labelled
-from mlmed.notes import joined
 from mlmed.options import Density, Of, check_flag, check_level, check_list, own_words
 from mlmed.report.plots.axes import intervals_of, new_panels
 from mlmed.report.plots.diagnostics import plot_scatter
@@ -54,7 +53,6 @@ from mlmed.text import assigned, display_level, shorten, shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Plots"]
 
 Array = NDArray[np.float64]
 #: Of effects that treated and controls have each their own of: what stands beside the line, and the two terms.
@@ -171,14 +169,13 @@ class Plots:
         twofold = terms is None and {term for line in TWOFOLD for term in line[1:] if term} <= set(there)
         lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
         first = ", ".join(filter(None, [self._contrast(), intervals_of(level, *self._made_by(interval, options))]))
-        at, drawn_terms = options.get("at"), {term for line in lines for term in line[1:]}
-        known = self._quantities(at)
-        kinds = {known[term].kind for term in drawn_terms if term in known}
+        at, drawn = options.get("at"), {term for line in lines for term in line[1:] if term}
+        known, forms = self._defined(at)
         label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
-        if kinds & {"sd", "factor"}:
+        if {known[term].kind for term in drawn if term in known} & {"sd", "factor"}:
             label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
-        places = _places([known[term] for term in drawn_terms if term in known])
-        held = joined(f"at {assigned(at)}" if at and (twofold or not places) else "", places)
+        held = _places(known, drawn if drawn <= {*forms} else {*forms} - {"cov_ab"})  # whose note may be another one
+        held = held or (f"at {assigned(at)}" if at else "")
         return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
 
     def _contrast(self) -> str:
@@ -195,9 +192,10 @@ class Plots:
             yield name
             yield "" if n is None else f"{n:,} draws"
 
-    def _quantities(self, at: Mapping[str, Any] | None) -> Mapping[str, Quantity]:
-        """The effects, which say where they are taken."""
-        return {} if isinstance(self.catalogue, NoEffects) else self.catalogue.effects(self.fit, at).quantities
+    def _defined(self, at: Mapping[str, Any] | None) -> tuple[Mapping[str, Quantity], tuple[str, ...]]:
+        """The effects, and the names of the forms that they are made of, if any, which say where they are taken."""
+        found = self.catalogue.effects(self.fit, at)
+        return found.quantities, found.forms.names if isinstance(found, FormSet) and found.forms else ()
 
     @own_words
     @only(source_of)
@@ -526,9 +524,9 @@ def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _places(effects: Sequence[Quantity]) -> str:
+def _places(known: Mapping[str, Quantity], terms: set[str]) -> str:
     """Where effects are taken, each place once; what is fixed is taken nowhere."""
-    notes = {one.note for one in effects if not one.is_fixed} - {""}
+    notes = {known[term].note for term in terms if term in known and not known[term].is_fixed} - {""}
     return "; ".join(sorted(note for note in notes if not any(note in other for other in notes - {note})))
 
 

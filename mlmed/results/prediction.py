@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mlmed.effects.prediction import mean_variance, posterior_variance, quadratic
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
@@ -20,21 +19,10 @@ from mlmed.quadrature.posterior import NewColumns, predict_rows, response_quanti
 from mlmed.results.newdata import NewRows, own_effects, read_columns, read_rows
 from mlmed.text import shown
 
-__all__ = [
-    "PREDICTED",
-    "predicted",
-    "prediction_table",
-    "predictions",
-    "row_means",
-    "row_variances",
-    "scale_predictions",
-    "scale_values",
-    "with_limits",
-]
-
 Array = NDArray[np.float64]
 #: Columns of a prediction by a location-scale model.
 PREDICTED = ("estimate", "std_error", "conf_low", "conf_high", "sd", "sd_conf_low", "sd_conf_high")
+Indices = NDArray[np.intp]
 
 
 @singledispatch
@@ -165,3 +153,39 @@ def row_variances(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | Non
         known = rows.at >= 0
         out[known] = posterior_variance(rows.X[known], rows.Z[known], rows.at[known], own, law, estimates.P_inv)
     return out + estimates.Sigma[number, number] if new_row else out
+
+
+def quadratic(rows: Array, matrix: Array) -> Array:
+    """``x'M x`` of every row (n, k), (n,)."""
+    return np.vecdot(rows @ matrix, rows)
+
+
+def mean_variance(X: Array, own: slice, P_inv: Array) -> Array:
+    """Variance of x'beta-hat, (n,); ``own`` says which fixed effects the columns of X (n, p_r) belong to."""
+    return quadratic(X, P_inv[own, own])
+
+
+def posterior_variance(X: Array, Z: Array, at: Indices, own: tuple[slice, slice], law: ModeLaw, P_inv: Array) -> Array:
+    """Variance of ``x'(beta-hat - beta) + z'(u-hat - u)`` for rows of clusters that are in the data.
+
+    Given beta the modes have the error variance N and move by ``-slide`` with it, so that this is
+    ``(x - slide'z)'P^-1 (x - slide'z) + z'N z``: Henderson's matrix, without inverting it.
+
+    Parameters
+    ----------
+    X, Z : (n, p_r), (n, q_r) arrays
+        Columns of one equation.
+    at : (n,) int array
+        Cluster of each row.
+    own : (slice, slice)
+        Which fixed and random effects of the model the columns belong to.
+    law : ModeLaw
+        Random effects of every cluster given the data.
+    P_inv : (p, p) array
+        (X'V^-1 X)^-1.
+    """
+    fixed, random = own
+    lever = -np.einsum("nk,nkp->np", Z, law.slide[at][:, random])
+    lever[:, fixed] += X
+    spread = np.einsum("nak,nk->na", law.root[at][:, :, random], Z)
+    return quadratic(lever, P_inv) + np.vecdot(spread, spread)

@@ -33,8 +33,6 @@ from mlmed.options import (
 from mlmed.replication import replicate
 from mlmed.report.plots.distributions import Panel
 
-__all__ = ["check_table", "densities", "simulated"]
-
 Array = NDArray[np.float64]
 
 

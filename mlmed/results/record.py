@@ -17,7 +17,6 @@ from mlmed.results.abilities import Held
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Optimization", "optimization"]
 
 Array = NDArray[np.float64]
 

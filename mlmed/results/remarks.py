@@ -21,10 +21,8 @@ from mlmed.formula import Equation, term_variables
 from mlmed.lmm.checks import COLLINEAR, within_share
 from mlmed.names import display_name
 from mlmed.notes import Note
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 from mlmed.text import display_level
-
-__all__ = ["joint_remarks", "mediation_notes", "separate_remarks", "table_notes"]
 
 
 def joint_remarks(fitted: LmmFit, catalogue: PathCatalogue, data: Any) -> tuple[Note, ...]:
@@ -113,7 +111,7 @@ def _is_split(fitted: LmmFit, paths: Paths) -> bool:
     return not np.einsum("kab,a,b->k", fitted.estimates.tau_basis, paths.a.random, paths.b.random).any()
 
 
-def _split(spec: ModelSpec, group: str) -> str:
+def _split(spec: System, group: str) -> str:
     split = next(e for e in spec.equations if sum(t.label is None and t.correlated for t in e.random) > 1)
     terms = " + ".join(f"({display_name(term.formula)} | {group})" for term in split.random)
     return (

@@ -23,8 +23,6 @@ from mlmed.results.abilities import can, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
 
-__all__ = ["Results"]
-
 
 @dataclass(frozen=True, repr=False)
 class Results:

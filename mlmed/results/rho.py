@@ -37,8 +37,6 @@ from mlmed.results.abilities import Held, only
 from mlmed.results.sensitivity import NOTHING, TERMS, SensitivityResults, check_rho
 from mlmed.text import shown
 
-__all__ = ["grid_of", "sensitivity"]
-
 Array = NDArray[np.float64]
 #: Families of mediator and outcome for which the correlation of the errors means something here.
 SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))

@@ -17,8 +17,6 @@ from mlmed.results.prediction import predicted
 from mlmed.results.predictive import check_table, simulated
 from mlmed.results.tables import ranef_table
 
-__all__ = ["conditional_effects", "fitted", "predict", "predictive_check", "ranef", "resid", "simulate"]
-
 
 @only(ranef_table)
 def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:

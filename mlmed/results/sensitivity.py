@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 from mlmed.effects.confounding import Curve
 from mlmed.errors import EffectError
 from mlmed.options import check_text, is_number, one_of
-from mlmed.report.plots.sensitivity import plot_over_r2, plot_over_rho
+from mlmed.report.plots.diagnostics import plot_over_r2, plot_over_rho
 from mlmed.report.text import render_pairs, render_table
 from mlmed.text import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["NOTHING", "TERMS", "SensitivityResults", "check_rho", "root_of"]
 
 Array = NDArray[np.float64]
 TERMS = {

@@ -21,8 +21,6 @@ from mlmed.results.inference import effect_set, kind_of
 from mlmed.results.remarks import joint_remarks
 from mlmed.results.summary import how_fitted
 
-__all__ = ["design", "joint", "levels", "ml_mediation", "sobel"]
-
 #: What Stata calls the roles.
 ROLES = {"treatment": "iv", "mediator": "mv", "outcome": "dv"}
 

@@ -37,23 +37,8 @@ from mlmed.lmm.ranef import conditional_modes
 from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
-from mlmed.results.comparison_rows import missing_effects
+from mlmed.results.comparison import missing_effects
 from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
-
-__all__ = [
-    "about",
-    "combined",
-    "comparable",
-    "correlations",
-    "effects_section",
-    "fixef",
-    "glance",
-    "ranef_table",
-    "residual_rows",
-    "sdcor",
-    "tidy",
-    "varcorr",
-]
 
 
 def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:

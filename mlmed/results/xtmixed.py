@@ -16,8 +16,6 @@ from mlmed.lmm.vcov import parameter_vcov
 from mlmed.report.stata import StataBlock, StataEffect, StataGroup, StataReport, StataRow
 from mlmed.results.tables import fixed_table, variance_table
 
-__all__ = ["stata_report"]
-
 
 def stata_report(
     fitted: LmmFit,

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from mlmed.report.text import format_number
 
-__all__ = ["Performance", "missing", "performance", "plain", "why_missing", "with_error"]
-
 Array = NDArray[np.float64]
 
 NAN = float("nan")

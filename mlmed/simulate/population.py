@@ -13,8 +13,6 @@ from mlmed.errors import DataError
 from mlmed.options import DESIGNS, MOST, Design, check_flag, check_number, check_seed, is_whole, one_of, shown
 from mlmed.text import Compact
 
-__all__ = ["BPGTruth", "Population", "Simulated", "Source", "bpg", "default_truth", "whole"]
-
 Array = NDArray[np.float64]
 
 #: Paths a and b of the 2006 paper's example, and the covariance of its random effects.

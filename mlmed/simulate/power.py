@@ -43,16 +43,6 @@ from mlmed.simulate.trials import Analysis, Outcome, Template, Trial, failed, ou
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = [
-    "FORMULAS",
-    "JointAnalysis",
-    "PiecewiseAnalysis",
-    "PowerResults",
-    "analysis_for",
-    "interval_options",
-    "power",
-]
-
 
 #: The fitted model by design: every random effect that the population may have.
 FORMULAS = {

@@ -24,12 +24,11 @@ from mlmed.report.text import as_html, render_pairs, render_table
 from mlmed.simulate.performance import missing, plain, why_missing, with_error
 from mlmed.simulate.population import BPGTruth, Population, Source, default_truth, whole
 from mlmed.simulate.trials import VALUES, Outcome, Template, failed, summarized
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ESTIMATORS", "Comparison", "StudyResults", "joint_indirect", "joint_product", "separate_product", "study"]
 
 Array = NDArray[np.float64]
 
@@ -78,7 +77,7 @@ class Comparison:
         """With models read from a data set of comfortable size."""
         data = Source.of().draw(50, 10, np.random.default_rng(0)).data
         first, second = parse_equation(MEDIATOR), parse_equation(OUTCOME)
-        specs = (ModelSpec(equations) for equations in ((first,), (second,), (first, second)))
+        specs = (System(equations) for equations in ((first,), (second,), (first, second)))
         m, y, joint = (Template(fit_model(spec, data)) for spec in specs)
         return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))
 

@@ -26,8 +26,6 @@ from mlmed.replication import Failure
 from mlmed.simulate.performance import performance
 from mlmed.simulate.population import Source
 
-__all__ = ["VALUES", "Analysis", "Outcome", "Template", "Trial", "failed", "outcome_of", "summarized"]
-
 Array = NDArray[np.float64]
 
 COLUMNS = ("x", "m", "y")

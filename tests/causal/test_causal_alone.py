@@ -15,8 +15,7 @@ from statsmodels.regression.linear_model import OLS
 import mlmed
 from mlmed.effects.potential import EFFECTS
 from mlmed.errors import BoundaryWarning
-from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import hc_vcov, moves_of_one
+from mlmed.glm.fit import fit_glm, hc_vcov, moves_of_one
 from mlmed.options import HC_KINDS
 from tests.causal_models import vcov_of
 

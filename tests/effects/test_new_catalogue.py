@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import mlmed
-from mlmed.effects.catalogue import Catalogue, FormSet, IntervalOptions
-from mlmed.effects.forms import Effects
+from mlmed.effects.catalogue import Catalogue, Effects, FormSet, IntervalOptions
 from mlmed.errors import EffectError
 from mlmed.intervals.values import Bootstrap, Delta, MonteCarlo, Profile
 from mlmed.results.results import Results

@@ -11,7 +11,7 @@ from mlmed.data.design import build_design
 from mlmed.data.grams import accumulate
 from mlmed.formula import parse_equation
 from mlmed.lmm.working import Working, build_working
-from mlmed.system.model import ModelSpec
+from mlmed.system.system import System
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Dense:
 
 def made(data: pd.DataFrame, *formulas: str, method: str = "reml") -> tuple[Working, Dense]:
     """The engine's problem with correlated residuals, and the same model row by row."""
-    spec = ModelSpec(
+    spec = System(
         tuple(parse_equation(text, data.columns) for text in formulas), method, residual="unstructured", shared=False
     )
     design = build_design(spec, data)

@@ -11,8 +11,7 @@ from mlmed.effects.confounding import Jointly
 from mlmed.effects.sensitivity import CONTRASTS, embedding
 from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.glm.endogenous import Margin, fit_pair
-from mlmed.glm.fit import fit_glm
-from mlmed.glm.robust import cluster_vcov, hc_vcov
+from mlmed.glm.fit import cluster_vcov, fit_glm, hc_vcov
 from tests.sensitivity_models import (
     COVARIATES,
     ITERATED,

@@ -21,30 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "ACCENT",
-    "DARK",
-    "FAINT",
-    "GREY",
-    "MAIN",
-    "MANY",
-    "MEDIUM",
-    "SMALL",
-    "Panels",
-    "across",
-    "along",
-    "caption_lines",
-    "intervals_of",
-    "legend_in",
-    "literal",
-    "longest_line",
-    "new_panels",
-    "one_panel",
-    "pyplot",
-    "style_of",
-    "titled",
-    "wrapped",
-]
 
 #: Colours that are told apart with any colour vision, and in grey: Okabe and Ito's, without black and yellow, and two
 #: of Tol's. Black is for the data and the population, ``MAIN`` for what is estimated, ``ACCENT`` for what is marked.
@@ -59,8 +35,9 @@ BESIDE, FEWEST = (0.95, 1.3), 12
 NAMES = f"{OF_EQUATION}:"
 #: After what a line may end, the best first.
 BREAKS = (" ", NAMES, "._")
-#: Lines of a caption that a figure has room for, inches of each further one, and the most.
-FREE_LINES, LINE, MOST_LINES = 2, 0.2, 8
+#: Lines of a caption that a figure has room for, inches of each further one, the most of a line of text above several
+#: panels and above one.
+FREE_LINES, LINE, MOST_LINES, MOST_OF_ONE = 2, 0.2, 8, 3
 
 
 def pyplot() -> Any:
@@ -251,14 +228,14 @@ def _inches(ax: Axes) -> tuple[float, float]:
     return max(width - label, shares[0] - BESIDE[0] - label), max(height, shares[1] - BESIDE[1])
 
 
-def caption_lines(text: str, room: int) -> str:
+def caption_lines(text: str, room: int, most: int = MOST_LINES) -> str:
     """Lines of a caption as they are drawn, each wrapped to the room there is."""
-    return literal("\n".join(wrapped(line, room, most=MOST_LINES) for line in text.split("\n") if line))
+    return literal("\n".join(wrapped(line, room, most=most) for line in text.split("\n") if line))
 
 
 def titled(ax: Axes, text: str) -> None:
     """A title in lines that fit the axes; lines of the text stay lines."""
-    ax.set_title(caption_lines(text, across(ax)), fontsize="medium")
+    ax.set_title(caption_lines(text, across(ax), MOST_OF_ONE), fontsize="medium")
 
 
 def legend_in(ax: Axes, **options: Any) -> None:

@@ -16,7 +16,6 @@ from mlmed.report.plots.axes import ACCENT, MAIN, across, legend_in, literal, ne
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Panel", "plot_densities", "plot_draws", "plot_residuals"]
 
 Array = NDArray[np.float64]
 #: Points of a density, and values above which they are counted in bins first.

@@ -31,7 +31,6 @@ from mlmed.report.plots.axes import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Ranked", "plot_caterpillars", "plot_comparison", "plot_correlations", "plot_effects"]
 
 #: Most clusters whose ids fit beside their lines, and the fewest inches that each of them takes.
 LABELLED, HIGH = 40, 0.085

@@ -32,7 +32,6 @@ from mlmed.report.plots.axes import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["plot_along", "plot_curves", "plot_lines", "plot_power", "plot_study"]
 
 #: Most clusters that get a colour and a name each.
 NAMED = 8

@@ -10,8 +10,6 @@ from mlmed.names import display_name, encode_quoted
 from mlmed.options import check_text, is_one_value
 from mlmed.text import shown
 
-__all__ = ["check_contrast", "check_mediator", "treatment_of"]
-
 
 def check_mediator(first: Equation, second: Equation) -> None:
     """Refuse equations that feed back into each other, and an outcome that the mediator does not reach."""

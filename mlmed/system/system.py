@@ -1,4 +1,4 @@
-"""ModelSpec: everything that was asked, in one frozen value; change it with ``dataclasses.replace``."""
+"""System: everything that was asked, in one frozen value; change it with ``dataclasses.replace``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
 from mlmed.options import METHODS, RESIDUALS, STRUCTURES, Method, Residual, Structure, one_of
-
-__all__ = ["BlockSpec", "ModelSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class BlockSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
+class System:
     """A mixed model as it was asked for.
 
     Attributes
