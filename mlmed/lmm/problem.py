@@ -1,8 +1,8 @@
-"""What the engine works on, what one evaluation of its criterion returns, and its derivatives in other coordinates.
+"""Sufficient statistics of a model, one evaluation of its criterion, and its derivatives in other coordinates.
 
-With Sigma = B M B' the natural parameters of M are coordinates of Sigma (eq. 95b). Where B B' is close to Sigma, they
-are unit-free: all directions change the likelihood by about as much, and nothing cancels where responses hardly differ.
-In natural parameters derivatives are larger by 1 / (share of a variance that is left), squared.
+With Sigma = B M B' the natural parameters of M are coordinates of Sigma (eq. 95b). If B B' is close to Sigma, they are
+unit-free: all directions change the likelihood about equally, and nothing cancels with nearly equal responses. In
+natural parameters derivatives are larger by 1 / (unexplained share of a variance), squared.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class CrossProducts:
         return Cross(self.observed, A, B, self.C.sum(axis=1), np.rint(self.nobs.sum(axis=1)), self.owner)
 
     def take(self, index: NDArray[np.intp]) -> CrossProducts:
-        """Those of the listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         A, B, C, nobs = (table.take(index, axis=1) for table in (self.A, self.B, self.C, self.nobs))
         return CrossProducts(self.observed, A, B, C, nobs, self.owner)
 
@@ -132,7 +132,7 @@ class Roots:
         return out
 
     def take(self, index: NDArray[np.intp] | slice) -> Roots:
-        """Those of the listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         return Roots(self.Z[index], self.reduced[index], self.rest[index])
 
 
