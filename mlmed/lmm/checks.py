@@ -236,12 +236,12 @@ def refuse_repeated(grams: Grams) -> None:
 def _made_up(cross: Array, first: int) -> int | None:
     """The first column from ``first`` on that is collinear with others from there, given the columns before ``first``.
 
-    Shares are of what the predictors leave of a response: a trend may explain nearly all of it.
+    Shares are of a response's residual after the predictors: a trend may explain nearly all of the response.
     """
     size = np.sqrt(np.diag(cross))
     size = np.where(size > 0.0, size, 1.0)
     rest = cross / np.outer(size, size)
-    given = np.diag(rest).copy()  # what the predictors leave of each column
+    given = np.diag(rest).copy()  # residual sum of squares of each column after the predictors
     for k in range(len(rest)):
         if k <= first:
             given = np.diag(rest).copy()

@@ -20,7 +20,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class EquationMaps:
-    """One equation in working units; W stands for the rows of the K Gram columns.
+    """One equation in working units; W holds the rows of the K Gram columns.
 
     Attributes
     ----------

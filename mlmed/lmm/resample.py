@@ -125,7 +125,7 @@ class WithinCaseResampler:
     member : (R, N) bool array
         Equations of every row.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly

@@ -155,7 +155,7 @@ class RowModel:
     changed : frozenset of int
         Simulated or rebuilt Gram columns.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly
@@ -355,7 +355,7 @@ def residual_resampler(
 
 
 def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple[Array, Array]:
-    """Centred modes with covariance G (divisor J), and a factor of what they cannot span.
+    """Centred modes with covariance G (divisor J), and a factor of the part of G that they do not span.
 
     With G = L L' the modes are L v_j, v_j = L'Z'V^-1 (y - X beta), which needs no inverse of G. The v_j are
     made spherical by the symmetric root of their covariance S, so that L S^-1/2 v_j has covariance L L'. Directions

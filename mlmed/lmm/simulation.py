@@ -88,7 +88,7 @@ def chain(assembly: Assembly, grams: Grams, point: WorkingPoint) -> tuple[Step, 
     steps = []
     for maps, equation in zip(assembly.equations, grams.layout.equations, strict=True):
         fixed = maps.X @ point.beta[maps.fixed] - maps.response
-        fixed[equation.response_at] += 1.0  # what is left of the response map is its shift at the constant
+        fixed[equation.response_at] += 1.0  # leaves the shift of the response, at the constant
         random = np.zeros((len(fixed), len(assembly.stratum)))
         random[:, maps.random] = maps.Z
         columns = np.flatnonzero((maps.X != 0.0).any(axis=1) | (maps.Z != 0.0).any(axis=1) | (fixed != 0.0))
@@ -195,7 +195,7 @@ class ParametricResampler:
     pseudo : tuple of PseudoRows
         One per pattern.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly

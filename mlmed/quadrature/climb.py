@@ -249,8 +249,8 @@ def _along_curvature(theta: Array, hessian: Array) -> Iterator[Array]:
 def _sheared(problem: Problem, theta: Array) -> Iterator[Array]:
     """Points where a multiple of one random effect is added to another, b_k + c b_j: G becomes A G A'.
 
-    If the variance of b_k is near 0, G hardly depends on the other effects' entries in its column of L, so that lines
-    in L bend away from the path along which a covariance with b_j grows.
+    If the variance of b_k is near 0, G hardly depends on the other effects' entries in b_k's column of L, so lines in
+    L bend away from the path along which a covariance with b_j grows.
     """
     structure, first = problem.structure, problem.p + problem.k
     L = structure.factor(theta[first:])

@@ -250,10 +250,10 @@ def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray
     A pivot of G on its way to zero makes a curved, flat valley; with G restricted to be singular the optimum is a
     regular one. It is accepted if the search found nothing better and the likelihood falls towards the interior.
 
-
     Returns
     -------
-    climb, gone        The point, and flags of its coordinates, (n,), in zero columns of L.
+    climb, gone
+        The point, and flags of its coordinates, (n,), in zero columns of L.
     """
     candidates = _candidates(problem, found)
     reached = _at_rest(problem, found, plan.m)[0] if candidates else found.value
