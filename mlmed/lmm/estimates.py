@@ -33,13 +33,13 @@ class Estimates:
     tau : (n_tau,) array
         Natural parameters of G.
     tau_at : (n_tau, 2) int array
-        Row and column of G that each tau is.
+        Row and column of each tau in G.
     tau_basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
     sigma2 : (S,) array
         Residual parameters: R variances, then, where residuals are correlated across equations, their covariances.
     sigma_at : (S, 2) int array
-        Row and column of Sigma that each of them is.
+        Row and column of each of them in Sigma.
     loglik : float
         Log-likelihood, restricted if REML.
     P_inv : (p, p) array
@@ -51,8 +51,8 @@ class Estimates:
     beta_gradient : (p, n_tau + S) array
         Derivative of beta with respect to working (tau, sigma2) (eq. 12).
     local, turn : (n_tau + S, n_tau + S) arrays or None
-        The Hessian in coordinates of the units of the data, ``local = turn @ hessian @ turn.T`` without its
-        cancellation; None where residuals are independent.
+        The Hessian in the units of the data, ``local = turn @ hessian @ turn.T`` without its cancellation; None if
+        residuals are independent.
     """
 
     beta: Array
@@ -140,7 +140,7 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     if np.abs(matrix - matrix.T).max() > 1e-10 * np.abs(matrix).max(initial=0.0):
         raise EffectError("G must be symmetric")
     lowest, smallest = (float(np.linalg.eigvalsh(part)[0]) for part in (matrix, structure.matrix(residual)))
-    # a singular Sigma is possible where no row has all responses; rows that have them all are judged below
+    # Sigma may be singular if no row has all responses; complete rows are checked by ``evaluate``
     least = -1e-12 * float(np.abs(residual).max()) if structure.correlated else np.finfo(float).tiny
     if lowest < -1e-12 * float(np.abs(matrix).max()) or smallest < least or residual[: structure.R].min() <= 0.0:
         raise EffectError(
@@ -166,7 +166,7 @@ def _numbers(given: ArrayLike, name: str) -> Array:
 
 
 def _residual_values(structure: ResidualStructure, given: ArrayLike) -> Array:
-    """Residual parameters (S,) from themselves or from the matrix Sigma."""
+    """Residual parameters (S,), given as such or as the matrix Sigma."""
     values = np.atleast_1d(_numbers(given, "sigma2"))
     R, S = structure.R, structure.size
     if values.shape == (S,):
