@@ -1,4 +1,4 @@
-"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and what each gives."""
+"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and their outcomes."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from mlmed.text import shown
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Seconds between two looks of a worker at whether the process that it works for is still there.
+#: Seconds between a worker's checks that its owner process is alive.
 LOOK = 1.0
-#: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
+#: A worker gets its replicates in about this many pieces of at most MOST; the task is sent once per piece.
 PIECES, MOST = 25, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a replicate has no estimates; failures of the same code are equal, so that they are counted together.
+    """Why a replicate has no estimates; failures with the same code are equal and counted together.
 
     Attributes
     ----------
     code : str
-        What went wrong.
+        Kind of failure.
     text : str
-        The same in words, as they hold for all failures of this code.
+        The kind in words, the same for all failures with this code.
     detail : str
-        What this one adds, such as the numbers that were found; usually empty.
+        Details of this failure, such as numbers found; usually empty.
 
     Examples
     --------
@@ -60,11 +60,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: MlmedError) -> Failure:
-        """What an error says."""
+        """The failure with the code and message of an error."""
         return cls(error.code, str(error))
 
     def within(self, where: str) -> Failure:
-        """The failure of a part, which is counted apart; ``where`` stands before its text."""
+        """The failure of a part, counted separately; ``where`` is put before its text."""
         return changed(self, code=where + self.code, text=where + self.text)
 
     def __str__(self) -> str:
@@ -73,14 +73,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """What a replicate gives.
+    """The estimates of a replicate.
 
     Attributes
     ----------
     values : (k,) array
-        Its estimates.
+        Estimates.
     singular : bool
-        Whether its optimum lies on the boundary.
+        Whether the optimum lies on the boundary.
     """
 
     values: Array
@@ -88,28 +88,28 @@ class Replicate:
 
 
 class LeaveOut(Protocol):
-    """What units can be left out of, one at a time (jackknife, influence)."""
+    """A fit from which units can be left out one at a time (jackknife, influence)."""
 
     @property
     def units(self) -> Indices:
-        """What can be left out."""
+        """Units that can be left out."""
         ...
 
     def without(self, unit: int) -> Replicate | Failure:
-        """All units but this one."""
+        """Refit without one unit."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """Resampled that are drawn with replacement (call it), or left out one at a time.
+    """Units drawn with replacement (call it), or left out one at a time.
 
     Attributes
     ----------
     at : callable
-        What the listed units give.
+        Estimates from the listed units.
     strata : tuple of int arrays
-        Resampled that are drawn among themselves, so that every stratum keeps its size.
+        Units by stratum; each stratum is resampled separately and keeps its size.
     """
 
     at: Callable[[Indices], Replicate | Failure]
@@ -117,25 +117,25 @@ class Resampled:
 
     @property
     def units(self) -> Indices:
-        """What is drawn."""
+        """All units."""
         return np.sort(np.concatenate(self.strata))
 
     def draw_index(self, rng: np.random.Generator) -> Indices:
-        """Resampled of one replicate."""
+        """Draw the units of one replicate."""
         return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
 
     def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """One replicate."""
+        """Draw units and estimate."""
         return self.at(self.draw_index(rng))
 
     def without(self, unit: int) -> Replicate | Failure:
-        """All units but this one."""
+        """Estimate without one unit."""
         units = self.units
         return self.at(units[units != unit])
 
 
 def stacked(found: Sequence[Replicate | Failure], width: int) -> Array:
-    """Values of all replicates, (n, width); NaN where they failed."""
+    """Values of all replicates, (n, width); NaN for failures."""
     out = np.full((len(found), width), np.nan)
     for row, one in zip(out, found, strict=True):
         if isinstance(one, Replicate):
@@ -151,7 +151,7 @@ def replicate(
     n_jobs: int | None = None,
     progress: bool = False,
 ) -> list[Result]:
-    """Call ``task`` n times, each with a random generator of its own.
+    """Call ``task`` n times, each with its own random generator.
 
     Replicate k gets child k of ``SeedSequence(seed)``, so results do not depend on the number of workers or on
     the backend; ``with joblib.parallel_config(backend="dask"):`` runs them on a cluster (docs/scale.md).
@@ -159,9 +159,9 @@ def replicate(
     Parameters
     ----------
     task : callable
-        A function of a ``numpy.random.Generator``; it must be importable by the workers.
+        A function of a ``numpy.random.Generator``, importable by the workers.
     n : int
-        Replicates.
+        Number of replicates.
     seed : int
         Seed of the whole study.
     n_jobs : int, optional
@@ -172,7 +172,7 @@ def replicate(
     Raises
     ------
     DataError
-        ``task`` cannot be called; ``n``, ``seed``, ``n_jobs`` or ``progress`` is none.
+        ``task`` is not callable; ``n``, ``seed``, ``n_jobs`` or ``progress`` is invalid.
 
     Examples
     --------
@@ -200,7 +200,7 @@ def replicate(
 
 
 def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | None = None) -> list[Result]:
-    """Call ``task`` with each of the units, as a jackknife leaves them out; workers as in ``replicate``.
+    """Call ``task`` with each unit to leave out (jackknife); workers as in ``replicate``.
 
     Examples
     --------
@@ -218,16 +218,16 @@ def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | No
 def results_of(
     function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], n_jobs: int | None
 ) -> Iterator[Iterator[Result]]:
-    """``function(*call)`` for each of the calls, in their order, by workers; they end when the block is left early.
+    """``function(*call)`` for each call, in order, by workers, which end when the block is left early.
 
-    Left by an interruption, a closed generator or an error, workers would go on computing what nobody waits for. Those
-    that are processes of this machine also end when this process does, however that came about (see ``_for``).
+    After an interruption, a closed generator or an error, workers would otherwise compute on for nobody. Local worker
+    processes also end when this process ends, even if it is killed (see ``_for``).
     """
     import joblib
 
     backend, _ = joblib.parallel.get_active_backend()
     how, owner = "generator" if backend.supports_return_generator else "list", os.getpid()
-    # a worker that is still without a task when this process is killed ends, too
+    # so that a worker without a task ends, too, when this process is killed
     early = {"initializer": _belong, "initargs": (owner,)} if type(backend).__name__ == "LokyBackend" else {}
     run = joblib.Parallel(n_jobs=n_jobs, return_as=how, **early)
     tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
@@ -235,23 +235,23 @@ def results_of(
         how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
     )
     found: Iterator[Result] = iter(())
-    try:  # a signal may come while the workers are started
+    try:  # a signal may come while workers start
         with _quiet_start() if apart else nullcontext():
             found = iter(run(tasks))
         yield found
     finally:
-        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # one that is not exhausted
-            with filtering(ignore=UserWarning):  # joblib advises to ask for less
+        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # not exhausted
+            with filtering(ignore=UserWarning):  # joblib advises smaller tasks
                 found.close()
 
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Ctrl-C waits while workers are started: they inherit that they hear none, as later (see ``_belong``)."""
+    """Block Ctrl-C while workers start, so that they inherit the block (see ``_belong``)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # loky starts it, and while it starts it lets Ctrl-C through
+    resource_tracker.ensure_running()  # before blocking: while loky starts it, it unblocks Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -260,9 +260,9 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """The call of a worker for the process ``owner``."""
+    """Call a function in a worker of the process ``owner``."""
     if os.name == "posix" and os.getpid() != owner:
-        of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may be gone by now
+        of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may have ended
         if of_joblib or os.getppid() == owner:
             _belong(owner)
     return function(*arguments)
@@ -270,9 +270,9 @@ def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result
 
 @lru_cache(maxsize=1)
 def _belong(owner: int) -> None:
-    """Leave interruptions to the process that started this one, and end with it.
+    """Leave interruptions to the owner process, and end with it.
 
-    A process that is killed cannot tell its workers, which would stay for minutes with the data they hold.
+    A killed process cannot tell its workers, which would hold their data for minutes.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
