@@ -1,8 +1,8 @@
 """Two regressions whose errors have a known correlation, by maximum likelihood (docs/math.md, eq. 77 and 82 to 84).
 
-The first response is linear, the second linear or probit, and the first may stand among the predictors of the second
-or the other way round: the likelihood is the same, because the system is recursive. In the coordinates of Olsen (1978),
-coefficients over the standard deviation and its inverse, it is concave, so the optimum is unique and Newton's method
+The first response is linear, the second linear or probit, and one may be a predictor of the other: the likelihood is
+the same, because the system is recursive. In the coordinates of Olsen (1978), coefficients divided by the standard
+deviation and its inverse, it is concave, so the optimum is unique and Newton's method
 finds it from any start. Columns are made orthogonal, so that units and collinearity do not matter.
 """
 
@@ -319,7 +319,7 @@ def _line_search(system: _System, theta: Array, value: float, step: Array, decre
 
 
 def _natural(system: _System, theta: Array, scores: Array, H: Array, certificate: Certificate) -> PairFit:
-    """From theta to (first, second, log scales) (eq. 84)."""
+    """Map theta to (first, second, log scales) (eq. 84)."""
     k = system.first.E.shape[1]
     first, first_scale, J_first = system.first.natural(theta[:k])
     second, second_scale, J_second = system.second.natural(theta[k:])

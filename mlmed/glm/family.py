@@ -12,7 +12,7 @@ from mlmed.errors import DataError
 
 Array = NDArray[np.float64]
 
-#: Families of a response that is 0 or 1.
+#: Families for 0/1 responses.
 BINARY = ("logit", "probit")
 #: Largest move of a linear predictor at which Newton's method has converged: after such a step it is exact.
 SETTLED = 1e-8

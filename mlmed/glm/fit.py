@@ -315,7 +315,7 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
     fit : GlmFit
         The regression.
     kind : {"HC0", "HC1", "HC2", "HC3"}
-        Squared scores as they are, times n/(n - p), over 1 - h, over (1 - h)^2 (MacKinnon and White 1985); for
+        Squared scores unchanged, times n/(n - p), over 1 - h, over (1 - h)^2 (MacKinnon and White 1985); for
         generalized linear models as R's ``sandwich::vcovHC``.
 
     Raises

@@ -253,7 +253,7 @@ class _Ends:
             self.starts += 1
             try:
                 end = search_from(objective, self.blocks, theta, SHORT, self._known)
-                if end is not None and not end.certificate.converged and self._lower(end):  # worth going on
+                if end is not None and not end.certificate.converged and self._lower(end):  # worth continuing
                     start = coordinates(self.problem, self.blocks, end.G, end.sigma2)
                     end = search_from(objective, self.blocks, start, NewtonSettings(), self._known)
             except (NotIdentifiedError, np.linalg.LinAlgError):  # the likelihood is unbounded that way
@@ -265,7 +265,7 @@ class _Ends:
         return end.evaluation.value < self.best.evaluation.value - SAME
 
     def _known(self, objective: Objective, theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
-        """Whether the Newton step is short and leads into a certified optimum."""
+        """Whether the Newton step is short and the search will end in a known certified optimum."""
         if not decrement < self.near:
             return False
         L, sigma2 = objective.factor(theta), objective.sigma2(theta)

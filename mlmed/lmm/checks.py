@@ -90,7 +90,7 @@ def refuse_scales(equation: EquationLayout, grams: Grams) -> None:
 
 def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
     """Refuse a response whose residual share is below the digits of its cross-products, where no rows are at hand."""
-    is_wide = len(grams.columns) >= MANY_COLUMNS  # roots are not taken
+    is_wide = len(grams.columns) >= MANY_COLUMNS  # no roots are computed
     if grams.roots.of_rows if grams.roots is not None else not is_wide:
         return
     share = rest_share(grams, equation)

@@ -39,7 +39,7 @@ SINGULAR = 1e-13
 ENTRIES = 28_160
 #: Pivot of a cluster's Z'R^-1 Z, as a share of its diagonal entry, below which it is the rounding error of zero.
 DEPENDENT = 1e-13
-#: Clusters from which chunks twice as large pay (and threads may).
+#: Clusters from which chunks twice as large are faster (and threads may be).
 MANY = 65_536
 
 
@@ -64,7 +64,7 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
     if workers == 1:
         yield from map(function, items)
         return
-    # one BLAS thread in each of ours: they would otherwise compete for the same processors
+    # one BLAS thread per worker thread, or they would compete for the same processors
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
 
@@ -251,7 +251,7 @@ def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice, prec
     A, B = weighted(problem, sigma2, part, precision)
     n, q, k = B.shape
     work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
-    half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)
+    half = np.matmul(L.T, A.transpose(1, 2, 0))  # row by row of A: (q, q, n)
     np.matmul(L.T, half.reshape(q, q * n), out=work[:q].reshape(q, q * n))
     work[q:] = L[:, :, None]
     pivots = work[:q].reshape(q * q, n)[:: q + 1]
@@ -288,9 +288,9 @@ class ClusterSums(Sums):
     QTF : (3, q, q) array
         Q = Z'V^-1 Z, T and F = I - N A; without F, (2, q, q), if computed from roots.
     Q_QT : (q*q, 2, q*q) array
-        Entries of Q times those of Q and of T.
+        Products of the entries of Q with those of Q and of T.
     VV : (q*(p+1), q*(p+1)) array
-        Entries of V = Z'V^-1 [X y] times themselves.
+        Products of the entries of V = Z'V^-1 [X y].
     """
 
     QTF: Array

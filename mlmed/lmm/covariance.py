@@ -111,7 +111,7 @@ def factor_basis(block: Block, q: int, *, order: tuple[int, ...] | None = None, 
 
 
 def natural_pairs(block: Block) -> list[tuple[int, int]]:
-    """Row and column of G that each natural parameter is read from: variances, then covariances by column."""
+    """Row and column of each natural parameter in G: variances, then covariances by column."""
     index = block.index
     if block.structure == "unstructured":
         below = [(index[i], index[j]) for j in range(len(index)) for i in range(j + 1, len(index))]

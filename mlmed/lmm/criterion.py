@@ -128,7 +128,7 @@ def evaluate(
     L : (q, q) array
         Any factor of G; G may be singular.
     sigma2 : (S,) array
-        Residual parameters (``problem.residual``): variances, and covariances where residuals are correlated.
+        Residual parameters (``problem.residual``): variances, and covariances if residuals are correlated.
     reml : bool
         Restricted (default) or full likelihood.
     order : {0, 1, 2}
@@ -137,7 +137,7 @@ def evaluate(
         Clusters per pass through the cache; the sums are the same to the last bit for a given chunk size,
         whatever the number of threads.
     beta : (p,) array, optional
-        Fixed effects; by default the best ones given (G, sigma2). With beta the derivatives are those of a
+        Fixed effects; by default their generalized least squares estimate. With beta the derivatives are those of a
         function of (vec G, sigma2, beta), in this order (eq. 37, 38).
     root : (R, R) array, optional
         Lower-triangular factor of Sigma if residuals are correlated; by default that of ``sigma2``, which has lost

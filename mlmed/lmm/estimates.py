@@ -1,4 +1,4 @@
-"""An optimum in the user's units: estimates, their derivatives, and the linear regression beside it."""
+"""An optimum in the user's units: estimates, their derivatives, and the linear regression for comparison."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Estimates:
     tau_basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
     sigma2 : (S,) array
-        Residual parameters: R variances, then, where residuals are correlated across equations, their covariances.
+        Residual parameters: R variances, then covariances if residuals are correlated across equations.
     sigma_at : (S, 2) int array
         Row and column of each of them in Sigma.
     loglik : float
@@ -45,7 +45,7 @@ class Estimates:
     P_inv : (p, p) array
         (X'V^-1 X)^-1.
     hessian : (n_tau + S, n_tau + S) array
-        Second derivatives of -2l in working (tau, sigma2), where they are well conditioned (eq. 10).
+        Second derivatives of -2l in working (tau, sigma2), in which they are well conditioned (eq. 10).
     tau_map : (n_tau + S, n_tau + S) array
         The user's (tau, sigma2) is ``tau_map`` times the working one (eq. 20).
     beta_gradient : (p, n_tau + S) array
@@ -85,7 +85,7 @@ class Estimates:
 
 
 def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates:
-    """Map an optimum from working units back (eq. 18 to 21)."""
+    """Map an optimum from working to user's units (eq. 18 to 21)."""
     problem, units, blocks = working.problem, working.units, working.blocks
     at, q = optimum.evaluation, problem.n_random
     pairs = np.array([pair for block in blocks for pair in natural_pairs(block)])
@@ -123,12 +123,12 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
 
 
 def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) -> float:
-    """Log-likelihood at given variances (user's units), beta at its generalized least squares value.
+    """Log-likelihood at given variances (user's units), maximized over beta.
 
     Raises
     ------
     EffectError
-        If the shapes are wrong, G has a negative eigenvalue, or the residual covariance one that is not positive.
+        If the shapes are wrong, G has a negative eigenvalue, or the residual covariance is not positive definite.
     """
     structure, matrix = working.problem.residual, _numbers(G, "G")
     residual = _residual_values(structure, sigma2)

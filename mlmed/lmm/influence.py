@@ -40,7 +40,7 @@ class Influence:
     Attributes
     ----------
     changes : (n, p + n_tau + S) array
-        psi without the cluster minus psi; (n, p), beta alone, where the variances are held fixed. NaN where it
+        psi without the cluster minus psi; (n, p), beta alone, if the variances are held fixed. NaN where it
         does not exist.
     cooks : (n,) array
         Cook's distance of beta.
@@ -238,7 +238,7 @@ class WithoutOne:
 
     @cached_property
     def _refused(self) -> list[Failure | None]:
-        """Why a cluster cannot be left out; None where it can."""
+        """Why a cluster cannot be left out; None if it can."""
         alone = fixed_variance_changes(self.working, self.optimum, self.products, reml=self.reml).failures
         present = self.products.nobs > 0
         left = (present.sum(axis=1)[:, None] - present).min(axis=0)

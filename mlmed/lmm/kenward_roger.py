@@ -170,7 +170,7 @@ def _cross_moved(problem: Problem, weights: CrossWeights, h: Array, part: slice)
 
 
 def _lost(problem: Problem, B: Array, h: Array, U: Array, sigma2: Array) -> Array:
-    """C_r less the cross-products of X - Z h in equation r (eq. 6b), (R, p, p)."""
+    """C_r minus the cross-products of X - Z h in equation r (eq. 6b), (R, p, p)."""
     owned = [np.flatnonzero(mine) for mine in problem.member]
     lost = [_inner(h[own], B[own]) + _inner(U[own], h[own]) for own in owned]
     return np.asarray(sigma2[:, None, None] * np.array(lost))
@@ -342,7 +342,7 @@ def kenward_roger(
 
 
 def _impossible(problem: Problem, sigma2: Array, reml: bool) -> str:
-    """Why the correction does not exist, or not to five digits; empty if it does."""
+    """Why the correction does not exist to five digits; empty if it does."""
     if not reml:
         return ONLY_REML
     if problem.cross is None:

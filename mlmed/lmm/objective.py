@@ -79,7 +79,7 @@ class Objective:
 
     @property
     def n_factor(self) -> int:
-        """Entries of theta that make up L."""
+        """Number of entries of theta for L."""
         return len(self.basis)
 
     def factor(self, theta: Array) -> Array:
@@ -88,7 +88,7 @@ class Objective:
         return (theta[:K] @ self.basis.reshape(K, q * q)).reshape(q, q)
 
     def residual_part(self, theta: Array) -> Array:
-        """The entries of theta that make up Sigma."""
+        """The entries of theta for Sigma."""
         return theta[self.n_factor : self.n_factor + self.chart.size]
 
     def free_part(self, theta: Array) -> Array:

@@ -78,7 +78,7 @@ def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point
 def on_residual_face(
     objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
 ) -> _Reached | None:
-    """The same for Sigma, which may be singular if no row has all responses; returns as ``on_face``."""
+    """``on_face`` for Sigma, which may be singular if no row has all responses."""
     if objective.problem.cross is None:
         return None
     chart, part = objective.chart.on_face(objective.residual_root(theta), tol=SUSPECT)
@@ -193,7 +193,7 @@ class Optimum:
     steps : tuple of Step
         Every evaluation of criterion and derivatives, the start first.
     size : int
-        Random effects that may vary: rank of G where it is not singular.
+        Rank of G if it is regular.
     residual_lost : int
         Rank deficiency of Sigma, possible among responses that no row has all of.
     searched : Searched
@@ -273,7 +273,7 @@ def search_from(
     problem = objective.problem
     record: tuple[Step, ...] = ()
 
-    for _ in range(4):  # more than once only if a face has to be left again
+    for _ in range(4):  # repeats only to leave a face again
         reached = _search(objective, blocks, start, settings, known)
         if reached is None:
             return None

@@ -101,7 +101,7 @@ class ResidualTerms:
 def diagonal_terms(
     problem: Problem, products: ClusterProducts, made: Inverse, sigma2: Array, part: slice, *, information: bool
 ) -> ResidualTerms:
-    """Terms where residuals are independent across equations."""
+    """Terms if residuals are independent across equations."""
     members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
     B, h, U, NA = made.B, made.h, made.V, made.NA
     C = products.C[..., part] / sigma2[:, None, None, None]
@@ -156,7 +156,7 @@ def rooted_terms(
 def cross_terms(
     problem: Problem, products: CrossProducts, made: Inverse, sigma2: Array, part: slice, *, information: bool
 ) -> ResidualTerms:
-    """Terms where residuals are correlated (eq. 92 to 94)."""
+    """Terms if residuals are correlated across equations (eq. 92 to 94)."""
     weights = cross_weights(problem, sigma2)
     cross, stratum = weights.cross, problem.stratum
     rows, C_P, A_P = products.nobs[:, part], products.C[:, part], products.A[:, part]

@@ -202,7 +202,7 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
         K = np.linalg.cholesky(np.eye(Z.shape[1]) + Z @ Z.transpose(0, 2, 1))
         white = np.linalg.solve(K, X)  # D = K', so that K^-1 X = D'^-1 X
         leverage, vectors = np.linalg.eigh(white @ at.P_inv @ white.transpose(0, 2, 1))
-        # D B D' = (K'K)(I - H)(K'K) = E E'; its rank is known from the leverages, before anything is squared
+        # D B D' = (K'K)(I - H)(K'K) = E E'; its rank follows from the leverages, before any squaring
         free = leverage < 1.0 - FULL_LEVERAGE
         root = np.sqrt(np.where(free, 1.0 - leverage, 0.0))
         left, values, _ = np.linalg.svd(K.transpose(0, 2, 1) @ K @ vectors * root[:, None, :])

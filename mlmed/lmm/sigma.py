@@ -257,5 +257,5 @@ def degenerate(root: Array) -> bool:
 
 
 def symmetric_slope(structure: ResidualStructure, gradient: Array) -> Array:
-    """The gradient in the natural parameters (S,) as a symmetric matrix, (R, R); its trace with D_s is entry s."""
+    """The gradient in the natural parameters (S,) as a symmetric matrix M, (R, R), with tr(M D_s) = entry s."""
     return 0.5 * (structure.matrix(gradient) + np.diag(gradient[: structure.R]))

@@ -37,7 +37,7 @@ class WorkingPoint:
     L : (q, q) array
         Any factor of the covariance of the random effects, G = L L'.
     sigma2 : (S,) array
-        Residual parameters: R variances, then covariances where residuals are correlated.
+        Residual parameters: R variances, then covariances if residuals are correlated.
     """
 
     beta: Array
@@ -52,7 +52,7 @@ def at_optimum(optimum: Optimum) -> WorkingPoint:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one response follows from the columns: ``W[:, columns] @ (fixed + random @ u)`` and a residual.
+    """Equation of one response: ``W[:, columns] @ (fixed + random @ u)`` plus a residual.
 
     Attributes
     ----------
@@ -178,9 +178,8 @@ def _row_factor(cross: Array, nobs: Array) -> tuple[Array, NDArray[np.int64]]:
 class ParametricResampler:
     """Draws new responses from the model, as cross-products.
 
-    The exogenous columns stay as they are. Rows whose pattern does not belong to the equation of a mediator
-    keep that mediator as observed: there it is exogenous. The random effects of a cluster are shared by its
-    patterns.
+    The exogenous columns are kept. Rows outside the equation of a mediator keep it as observed: there it is
+    exogenous. The patterns of a cluster share its random effects.
 
     Attributes
     ----------
@@ -206,7 +205,7 @@ class ParametricResampler:
     layout: Layout
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """One replicate, as its Problem, with roots where the model needs them."""
+        """Draw the Problem of one replicate, with roots if the model needs them."""
         filled = self.filled(rng)
         roots = None if self.assembly.roots is None else self._roots(filled)
         return assemble(self.assembly, self.squared(filled), roots)

@@ -53,7 +53,7 @@ class Directions:
         return [self.owners[k] for k in np.flatnonzero(touched)]
 
     def changed(self, derivatives: Array) -> NDArray[np.bool_]:
-        """Whether functions with derivatives (..., n) change along each direction by more than rounding, (..., k)."""
+        """Whether functions with derivatives (..., n) change along each direction, beyond rounding, (..., k)."""
         found = np.abs(derivatives @ self.matrix) > CANCELLED * (np.abs(derivatives) @ np.abs(self.matrix))
         return np.asarray(found, dtype=np.bool_)
 

@@ -356,7 +356,7 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
     working : Working
         The full model.
     keep : (k,) int array
-        Positions of the effects that stay, at least one.
+        Positions of the kept effects, at least one.
     """
     full, Z_map = working.problem, working.units.Z_map
     # with roots effects are mixed and the diagonal may be zero, so the length of the row is the scale

@@ -226,7 +226,7 @@ def _chunk_scores(problem: Problem, chunk: Chunk, at: Parameters, given: Conditi
     spread = (at.L_uu @ second.reshape(J, q, q * share.shape[1])).reshape(second.shape)
     lower[:, d:, d:] = (share[:, None] * given.c) @ w.transpose(0, 2, 1)
     lower[:, d:, d:] -= np.einsum("jabk,jbck->jac", share[:, None, None] * given.A, spread)
-    # expected squared residuals are linear in (1, u, u u'); times 1 for tau, times s for L_tt
+    # expected squared residuals are linear in (1, u, u u'); weighted by 1 for tau, by s for L_tt
     coefficients = np.concatenate([np.ones((J, 1, share.shape[1])), u, uu], axis=1)
     by_s = np.concatenate([share[:, None], weighted_s], axis=1)
     nodes = (by_s[:, :, None] * coefficients[:, None]).reshape(J, -1, share.shape[1])

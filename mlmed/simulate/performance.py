@@ -133,7 +133,7 @@ def plain(table: pd.DataFrame, name: str) -> list[str]:
 
 
 def _cell(value: float, error: float = NAN) -> str:
-    """Three decimals, where these show the error (without one the value); else three significant digits."""
+    """Three decimals, if these show the error (without one the value); else three significant digits."""
     known = not np.isnan(error)
     finest = error if known and error > 0.0 else abs(value)
     if finest == 0.0 or (finest >= 0.5 * 10.0**-DECIMALS and abs(value) < LARGE):

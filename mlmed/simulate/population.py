@@ -1,4 +1,4 @@
-"""Population values of a mediation model, checked when they are made, and data drawn from them in three designs."""
+"""Validated population values of a mediation model, and data drawn from them in three designs."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ class Source:
     x_between : float
         Standard deviation of the cluster part of x; its row part has 1.
     skewed : bool
-        Exponential instead of normal random effects.
+        Whether random effects come from exponential instead of normal variables.
     """
 
     truth: BPGTruth
@@ -373,7 +373,7 @@ def bpg(
     truth : BPGTruth, optional
         All of these at once; other arguments replace its values.
     x_between : float
-        x is ``x_between`` times a normal cluster value plus a normal row value (none where x is at level 2).
+        x is ``x_between`` times a normal cluster value plus a normal row value (none if x is at level 2).
     skewed : bool
         Whether random effects come from exponential instead of normal variables, with the same covariance (skewness 2
         and kurtosis 9 of each before they are mixed).

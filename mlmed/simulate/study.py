@@ -133,7 +133,7 @@ def separate_product(mediator: LmmFit, outcome: LmmFit) -> tuple[Quantity, Array
 
 
 def joint_product(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
-    """a*b of the joint fit, its covariance left out."""
+    """a*b of the joint fit, without cov_ab."""
     found = effect_quantities(paths, fitted.estimates)
     V = covariance(fitted, "joint")
     return (found["a"] * found["b"]).named("a*b"), V.matrix, V.reason
@@ -153,7 +153,7 @@ class StudyResults:
     ----------
     table : DataFrame
         One row per covariance and estimator: cov_ab, estimator, truth; mean, bias, sd, rmse of the estimates;
-        mean_se; coverage of the intervals that exist; n, n_failed, n_no_interval, share_missing (of n, without estimate
+        mean_se; coverage of the existing intervals; n, n_failed, n_no_interval, share_missing (of n, without estimate
         or interval), note. Columns ``_mcse`` are Monte Carlo standard errors.
     draws : DataFrame
         One row per data set and estimator: cov_ab, replicate, estimator, estimate, std_error, conf_low, conf_high.

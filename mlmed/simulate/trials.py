@@ -79,7 +79,7 @@ class Template:
         return [self._optimized(working, grams, method) for method in methods]
 
     def fit(self, data: pd.DataFrame) -> LmmFit | Failure:
-        """The same by the method of the example."""
+        """Fit by the method of the example."""
         return self.fits(data, [self.example.spec.method])[0]
 
     def _optimized(self, working: Working, grams: Grams, method: Method) -> LmmFit | Failure:
@@ -105,7 +105,7 @@ class Outcome:
     values : (n_terms, 4) array
         Estimate, standard error, ends of the interval; NaN where they do not exist.
     failures : tuple of Failure or None
-        By term, why there is no estimate; None where there is one.
+        By term, why there is no estimate; None if there is one.
     notes : tuple of str
         By term, why there is an estimate but no interval; empty otherwise.
     singular : bool
