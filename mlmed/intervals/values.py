@@ -122,8 +122,8 @@ class MonteCarlo:
     >>> formulas = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
     >>> fit = mlmed.mediate(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
     >>> table = fit.effects(mlmed.MonteCarlo(n=20_000, seed=1)).set_index("term")
-    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(2).tolist()
-    [-0.26, -0.0]
+    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(3).tolist()
+    [-0.261, -0.001]
     """
 
     name: ClassVar[str] = "monte-carlo"
