@@ -25,6 +25,7 @@ __all__ = [
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
+    "UnavailableError",
     "abridged",
     "filtering",
     "warn",
@@ -73,6 +74,10 @@ class NotIdentifiedError(MlmedError, ValueError):
 
 class EffectError(MlmedError, ValueError):
     """A quantity was asked for that the fitted model does not define."""
+
+
+class UnavailableError(EffectError, AttributeError):
+    """A fit of this kind does not have the attribute; also an AttributeError, so that ``hasattr`` is false."""
 
 
 class MlmedWarning(UserWarning):
