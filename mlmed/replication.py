@@ -1,4 +1,4 @@
-"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and their outcomes."""
+"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and their results."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 #: Seconds between a worker's checks that its owner process is alive.
 LOOK = 1.0
-#: A worker gets its replicates in about this many pieces of at most MOST; the task is sent once per piece.
+#: Number of pieces per worker, and the most replicates in one: the task is sent once per piece.
 PIECES, MOST = 25, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a replicate has no estimates; failures with the same code are equal and counted together.
+    """Why a replicate has no estimates; failures with the same code are equal, so that they are counted together.
 
     Attributes
     ----------
     code : str
-        Kind of failure.
+        What went wrong.
     text : str
-        The kind in words, the same for all failures with this code.
+        Message common to all failures with this code.
     detail : str
-        Details of this failure, such as numbers found; usually empty.
+        Details of this failure, such as values; usually empty.
 
     Examples
     --------
@@ -60,11 +60,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: MlmedError) -> Failure:
-        """The failure with the code and message of an error."""
+        """Build from an error."""
         return cls(error.code, str(error))
 
     def within(self, where: str) -> Failure:
-        """The failure of a part, counted separately; ``where`` is put before its text."""
+        """The failure of a part, counted separately; ``where`` is prefixed to its text."""
         return changed(self, code=where + self.code, text=where + self.text)
 
     def __str__(self) -> str:
@@ -73,14 +73,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """The estimates of a replicate.
+    """Estimates of a replicate.
 
     Attributes
     ----------
     values : (k,) array
-        Estimates.
+        Its estimates.
     singular : bool
-        Whether the optimum lies on the boundary.
+        Whether its optimum lies on the boundary.
     """
 
     values: Array
@@ -88,7 +88,7 @@ class Replicate:
 
 
 class LeaveOut(Protocol):
-    """A fit from which units can be left out one at a time (jackknife, influence)."""
+    """Fits without one unit at a time (jackknife, influence)."""
 
     @property
     def units(self) -> Indices:
@@ -96,7 +96,7 @@ class LeaveOut(Protocol):
         ...
 
     def without(self, unit: int) -> Replicate | Failure:
-        """Refit without one unit."""
+        """Fit all units but this one."""
         ...
 
 
@@ -107,9 +107,9 @@ class Resampled:
     Attributes
     ----------
     at : callable
-        Estimates from the listed units.
+        Fits the listed units.
     strata : tuple of int arrays
-        Units by stratum; each stratum is resampled separately and keeps its size.
+        Units of each stratum, drawn within it, so that it keeps its size.
     """
 
     at: Callable[[Indices], Replicate | Failure]
@@ -125,17 +125,17 @@ class Resampled:
         return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
 
     def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """Draw units and estimate."""
+        """Draw and fit one replicate."""
         return self.at(self.draw_index(rng))
 
     def without(self, unit: int) -> Replicate | Failure:
-        """Estimate without one unit."""
+        """Fit all units but this one."""
         units = self.units
         return self.at(units[units != unit])
 
 
 def stacked(found: Sequence[Replicate | Failure], width: int) -> Array:
-    """Values of all replicates, (n, width); NaN for failures."""
+    """Values of all replicates, (n, width); NaN where they failed."""
     out = np.full((len(found), width), np.nan)
     for row, one in zip(out, found, strict=True):
         if isinstance(one, Replicate):
@@ -159,9 +159,9 @@ def replicate(
     Parameters
     ----------
     task : callable
-        A function of a ``numpy.random.Generator``, importable by the workers.
+        A function of a ``numpy.random.Generator``; it must be importable by the workers.
     n : int
-        Number of replicates.
+        Replicates.
     seed : int
         Seed of the whole study.
     n_jobs : int, optional
@@ -200,7 +200,7 @@ def replicate(
 
 
 def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | None = None) -> list[Result]:
-    """Call ``task`` with each unit to leave out (jackknife); workers as in ``replicate``.
+    """Call ``task`` with each of the units (jackknife); workers as in ``replicate``.
 
     Examples
     --------
@@ -218,16 +218,16 @@ def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | No
 def results_of(
     function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], n_jobs: int | None
 ) -> Iterator[Iterator[Result]]:
-    """``function(*call)`` for each call, in order, by workers, which end when the block is left early.
+    """Results of ``function(*call)`` in order, by workers, which stop when the block is left early.
 
-    After an interruption, a closed generator or an error, workers would otherwise compute on for nobody. Local worker
-    processes also end when this process ends, even if it is killed (see ``_for``).
+    Otherwise, after an interruption, a closed generator or an error, workers would go on computing unused results.
+    Worker processes on this machine also end whenever this process does, even if killed (see ``_for``).
     """
     import joblib
 
     backend, _ = joblib.parallel.get_active_backend()
     how, owner = "generator" if backend.supports_return_generator else "list", os.getpid()
-    # so that a worker without a task ends, too, when this process is killed
+    # so that workers without a task end, too, if this process is killed
     early = {"initializer": _belong, "initargs": (owner,)} if type(backend).__name__ == "LokyBackend" else {}
     run = joblib.Parallel(n_jobs=n_jobs, return_as=how, **early)
     tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
@@ -235,23 +235,23 @@ def results_of(
         how == "generator" and not getattr(backend, "supports_sharedmem", False) and joblib.effective_n_jobs(n_jobs) > 1
     )
     found: Iterator[Result] = iter(())
-    try:  # a signal may come while workers start
+    try:  # a signal may come while the workers are started
         with _quiet_start() if apart else nullcontext():
             found = iter(run(tasks))
         yield found
     finally:
         if isinstance(found, GeneratorType) and found.gi_frame is not None:  # not exhausted
-            with filtering(ignore=UserWarning):  # joblib advises smaller tasks
+            with filtering(ignore=UserWarning):  # joblib advises fewer tasks
                 found.close()
 
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Block Ctrl-C while workers start, so that they inherit the block (see ``_belong``)."""
+    """Block Ctrl-C while workers start: they inherit the blocked signal (see ``_belong``)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # before blocking: while loky starts it, it unblocks Ctrl-C
+    resource_tracker.ensure_running()  # if loky started it, that would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -260,7 +260,7 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """Call a function in a worker of the process ``owner``."""
+    """Call the function in a worker of the process ``owner``."""
     if os.name == "posix" and os.getpid() != owner:
         of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may have ended
         if of_joblib or os.getppid() == owner:
@@ -270,9 +270,9 @@ def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result
 
 @lru_cache(maxsize=1)
 def _belong(owner: int) -> None:
-    """Leave interruptions to the owner process, and end with it.
+    """Ignore interruptions, which the owner process handles, and end when it ends.
 
-    A killed process cannot tell its workers, which would hold their data for minutes.
+    A killed process cannot stop its workers, which would hold their data for minutes.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,1 +1,1 @@
-"""What a user calls: each function builds a system, fits it, and returns its results."""
+"""Functions that users call: each builds a system, fits it, and returns Results."""

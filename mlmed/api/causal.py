@@ -1,4 +1,4 @@
-"""Potential-outcome mediation: two regressions and the effects between what would have been."""
+"""Potential-outcome mediation: two regressions and the effects between potential outcomes."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def causal(
 ) -> Results:
     """Fit mediator and outcome separately and define effects by potential outcomes (Imai, Keele & Tingley, 2010).
 
-    Fitting draws nothing; ``effects()`` does where it is asked to. What the effects mean, and what has to be assumed:
-    docs/causal.md.
+    Only ``effects()`` and its like draw random numbers. docs/causal.md defines the effects and their assumptions.
 
     Parameters
     ----------
@@ -66,33 +65,40 @@ def causal(
         treatment. With a random term, ``(1 + x | id)``, the equation is a linear mixed model.
     data : dataframe
         pandas, Polars, Arrow, or anything narwhals reads; never modified. Both equations use the rows that are
-        complete for both; the others are counted and reported.
+        complete for both; rows left out are counted and reported.
     treatment : str, optional
-        The column that is changed; needed when the mediator equation has more than one predictor.
+        Column of the treatment; needed if the mediator equation has more than one predictor.
     contrast : pair, optional
-        The two values of the treatment to compare, (control, treated): numbers, or levels of a factor. A treatment with
-        two values compares them by default, the lower (or first level) with the upper; one with more compares 0 and 1.
+        The two values of the treatment to compare, (control, treated): numbers, or levels of a factor. By default a
+        treatment with two values compares them, the lower (or first level) with the upper; others compare 0 and 1.
     family_m, family_y : {"linear", "logit", "probit", "poisson"}
-        Of the mediator and of the outcome.
+        Families of mediator and outcome.
     vcov : {"iid", "HC0", "HC1", "HC2", "HC3", "block", "joint", "CR0", "CR1", "CR2", "cluster"}, optional
-        Covariance of the coefficients. Ordinary regressions have the model's own (``iid``, the default) and those that
-        are robust to unequal variances; with ``cluster=``, ``CR0``, ``CR1`` and ``cluster``, which is ``CR1`` there.
-        If an equation has random terms: ``block`` (default) to ``cluster``, as in ``mixed``; beside it an ordinary one
-        takes ``block`` and ``joint`` as its model's own.
+        Covariance of the coefficients. Without random terms: the model's own (``iid``, the default) or ``HC0`` to
+        ``HC3``, robust to unequal variances; with ``cluster=``, ``CR0`` or ``CR1`` (also called ``cluster``). With
+        random terms: ``block`` (default), ``joint``, ``CR0`` to ``CR2`` or ``cluster``, as in ``mixed``. An ordinary
+        regression beside a mixed model uses its own for ``block`` and ``joint``, and has no ``CR2``.
     cluster : str, optional
-        Column within whose values rows may depend on each other: ``vcov="CR1"`` unless ``vcov`` says otherwise, and a
-        bootstrap that draws clusters. With random terms it must be their cluster.
+        Column that names clusters of dependent rows: implies ``vcov="CR1"`` unless given, and a bootstrap of clusters.
+        With random terms it must be their cluster variable.
     method : {"reml", "ml"}
         Criterion of mixed models.
 
     Returns
     -------
     Results
+        ``effects()`` has ACME, ADE, the total effect and the proportion mediated.
 
     Raises
     ------
-    FormulaError, DataError, EffectError, NotIdentifiedError
-        What was found, what it means, what to do.
+    FormulaError
+        A formula that cannot be read, equations that do not fit together, or an unknown word.
+    DataError
+        A column is missing or of the wrong type, or no row is complete.
+    NotIdentifiedError
+        The data do not determine the parameters.
+    EffectError
+        An option that is unknown or that these equations do not use.
 
     Examples
     --------
@@ -134,7 +140,7 @@ def causal(
 
 
 def _check_families(mediator: Equation, outcome: Equation, family_m: str, family_y: str, method: str) -> None:
-    """Refuse unknown families, random terms beside a family other than linear, and a criterion nobody uses."""
+    """Refuse unknown families, random terms in a family other than linear, and a criterion without mixed models."""
     for name, equation, family in (("family_m", mediator, family_m), ("family_y", outcome, family_y)):
         one_of(family, FAMILIES, name)
         if equation.random and family != "linear":
@@ -150,7 +156,7 @@ def _check_families(mediator: Equation, outcome: Equation, family_m: str, family
 
 
 def _check_equations(mediator: Equation, outcome: Equation) -> None:
-    """Refuse equations that do not make a chain treatment -> mediator -> outcome."""
+    """Refuse equations that form no chain treatment -> mediator -> outcome."""
     if mediator.name not in formula_variables(mediator.response) or len(formula_variables(mediator.response)) != 1:
         raise FormulaError(
             f"the mediator {mediator.name} is computed in the formula; effects through it are those of a column, so "
@@ -179,7 +185,7 @@ def _check_equations(mediator: Equation, outcome: Equation) -> None:
 
 
 def _usual_vcov(vcov: str | None, cluster: Any, group: str, mixed: Iterable[str], *, plain: bool) -> str:
-    """Which covariance is meant; refuse one that an equation does not have, instead of ignoring what was asked."""
+    """Choose the covariance; refuse one that an equation does not have."""
     names = list(mixed)
     if cluster is not None:
         check_text(cluster, "cluster", "a column")
@@ -206,14 +212,14 @@ def _usual_vcov(vcov: str | None, cluster: Any, group: str, mixed: Iterable[str]
 def _treatment_values(
     column: pd.Series, contrast: tuple[Any, Any] | None, equations: Iterable[Equation]
 ) -> tuple[Any, Any]:
-    """The two values of the treatment as the formulas see them: levels of a factor, or numbers.
+    """Return the two values of the treatment as the formulas see them: levels of a factor, or numbers.
 
-    Without a contrast they are the two values that a treatment has, the lower first, and 0 and 1 where it has more.
+    Without a contrast: the only two values, the lower first, or 0 and 1 if there are more.
 
     Raises
     ------
     DataError
-        Values that the data do not have, or beyond their range.
+        Values that the data lack, or beyond their range.
     """
     name = str(column.name)
     remedy = "say which two values to compare with contrast=(control, treated)"
@@ -235,7 +241,7 @@ def _treatment_values(
             f"the treatment {name} has the value {typed(known[0])} in every row that can be used, so there is nothing "
             "to compare; check the data, or what was left out"
         )
-    usual = (0, 1) if len(known) > 2 or set(known) == {0, 1} else known  # the categories of 0 and 1 may be reversed
+    usual = (0, 1) if len(known) > 2 or set(known) == {0, 1} else known  # categories may be reversed
     pair = (usual[0], usual[1]) if contrast is None else contrast
     if not is_factor:
         pair = _as_number(name, pair[0]), _as_number(name, pair[1])

@@ -1,4 +1,4 @@
-"""Sufficient statistics as a value users hold: make, store, read, add, fit."""
+"""Sufficient statistics that users can make, store, read, add and fit."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from mlmed.system.system import System
 
 @dataclass(frozen=True)
 class Grams:
-    """Cross-products per cluster: all that a fit needs to know of the rows.
+    """Cross-products per cluster: the sufficient statistics of a linear mixed model.
 
-    ``mediate`` and ``mixed`` take it as ``data`` for the same formulas. Grams of shards add up, whether or not
-    a cluster is in several of them.
+    ``mediate`` and ``mixed`` take them as ``data`` for the same formulas. Grams of shards add up, also if shards share
+    clusters.
 
     Attributes
     ----------
@@ -49,16 +49,16 @@ class Grams:
 
     @property
     def equations(self) -> tuple[str, ...]:
-        """The formulas they were made for."""
+        """Formulas that the Grams belong to."""
         return tuple(equation.text for equation in self.arrays.layout.asked)
 
     @property
     def n_clusters(self) -> int:
-        """Clusters."""
+        """Number of clusters."""
         return len(self.arrays.clusters)
 
     def __add__(self, other: Grams) -> Grams:
-        """Grams of the rows of both."""
+        """Add the cross-products of other rows."""
         if not isinstance(other, Grams):
             raise DataError(f"Grams can be added to Grams; found {type(other).__name__}")
         return Grams(add_grams(self.arrays, other.arrays))
@@ -66,23 +66,37 @@ class Grams:
     def save(self, path: str | Path) -> None:
         """Write to a Parquet file (extra ``io``), whole or not at all.
 
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
         Raises
         ------
         DataError
-            If the file cannot be written, or there is something in the Grams that cannot be stored.
+            The file cannot be written, or the Grams hold something that cannot be stored.
         """
         save_grams(self.arrays, check_path(path, "path"))
 
     @staticmethod
     def load(path: str | Path) -> Grams:
-        """Read what ``save`` wrote; nothing in the file is run, and what was changed in it is refused.
+        """Read a file of ``save``; nothing in it is executed, and a changed file is refused.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        Grams
 
         Raises
         ------
         DataError
-            If the file holds no Grams, is damaged, or was changed after it was written.
+            The file holds no Grams, is damaged, or was changed after it was written.
         FormulaError
-            If a formula in it is none that mlmed would read.
+            It holds a formula that mlmed does not read.
         """
         return Grams(load_grams(check_path(path, "path")))
 
@@ -104,8 +118,25 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
     equations : str or sequence of str
         One formula, or one for each of several responses (mediator and outcome).
     data : dataframe
-        pandas, Polars (eager or lazy), Arrow, a DuckDB relation, Dask, Spark, ...; only cluster sums come back
-        from an engine.
+        pandas, Polars (eager or lazy), Arrow, a DuckDB relation, Dask, Spark, ...; an engine returns cluster sums
+        only.
+
+    Returns
+    -------
+    Grams
+
+    Raises
+    ------
+    FormulaError
+        A formula that cannot be read.
+    DataError
+        A column is missing or of the wrong type, or no row is complete.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> mlmed.grams("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    Grams(Med ~ X + (1 | group): 1000 rows, 50 clusters)
     """
     spec = _spec(equations, data)
     made = make_grams(spec, data)
@@ -114,22 +145,26 @@ def grams(equations: str | Sequence[str], data: Any) -> Grams:
 
 
 def grams_sql(equations: str | Sequence[str], data: Any, *, dialect: str = "duckdb") -> str:
-    """The SQL that sums the cross-products, written for a DuckDB relation (docs/scale.md).
+    """Write the SQL that sums the cross-products, from a DuckDB relation (docs/scale.md).
 
     Parameters
     ----------
     equations : str or sequence of str
         One formula, or one for each of several responses (mediator and outcome).
     data : DuckDB relation
-        Rows with the same columns as the table that the SQL is for; units are taken from them.
+        Rows with the same columns as the table that the SQL is for; shift and scale of each column come from them.
     dialect : str
         ``"duckdb"``, or a dialect of sqlglot (``"spark"``, ``"snowflake"``, ``"bigquery"``, ``"postgres"``, ...;
-        extra ``scale``). Replace the source in the first FROM by the table's name there.
+        extra ``scale``). Replace the source in the first FROM by the name of the table.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     DataError
-        If the data are not a DuckDB relation, or the dialect is unknown.
+        The data are not a DuckDB relation, or the dialect is unknown.
     """
     frame = lazy_frame(data)
     if frame is None or frame.implementation is not nw.Implementation.DUCKDB:

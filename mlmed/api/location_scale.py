@@ -1,4 +1,4 @@
-"""Mixed-effects location-scale models: what users call."""
+"""Mixed-effects location-scale models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
         lme4 or brms syntax: ``"y ~ x + (1 + x |c| id)"``.
     scale : str
         Right-hand side of the log residual sd: ``"~ x + (1 |c| id)"``. Terms with the same label (``c``) are
-        correlated, those without one are independent of all others. At most two random effects.
+        correlated, unlabelled ones independent of all others. At most two random effects.
     data : dataframe
         pandas, Polars, Arrow, or anything narwhals reads; never modified. Rows with a missing value in a variable of
         either formula are left out, counted and reported.
@@ -39,12 +39,18 @@ def location_scale(location: str, scale: str, data: Any, *, nodes: int | None = 
     Returns
     -------
     Results
-        Scale effects are called ``sigma~x``.
+        Coefficients of the scale are named ``sigma~x``; ``effects()`` has them on the sd scale.
 
     Raises
     ------
-    FormulaError, DataError, NotIdentifiedError, EffectError
-        What was found, what it means, what to do.
+    FormulaError
+        A formula that cannot be read, equations that do not fit together, or an unknown word.
+    DataError
+        A column is missing or of the wrong type, or no row is complete.
+    NotIdentifiedError
+        The data do not determine the parameters.
+    EffectError
+        ``nodes`` is no whole number from 3 to 101.
 
     Examples
     --------

@@ -36,27 +36,37 @@ def mediate(
         ``"y ~ m + x + (1 + m + x | id)"``. Random effects of the two are correlated; with brms' labels,
         ``(1 + x |i| id)``, only where the labels agree. Each equation has its own residual variance.
     data : dataframe
-        pandas, Polars, Arrow, or anything narwhals reads; never modified. An equation loses only the rows
-        that it cannot use; they are counted and reported.
+        pandas, Polars, Arrow, anything narwhals reads, or Grams of both formulas; never modified. An equation leaves
+        out only the rows that it cannot use; they are counted and reported.
     method : {"reml", "ml"}
         Criterion.
     treatment : str, optional
-        The column that plays x; needed when the mediator equation has more than one predictor.
+        Column of the treatment x; needed if the mediator equation has more than one predictor.
     contrast : pair, optional
-        Two values of the treatment to compare, for factors and transformed treatments.
+        Two values of the treatment to compare, (from, to), for factors and transformed treatments; by default a unit
+        change.
     covariance : str or mapping
         Structure of the random-effects covariance: ``"unstructured"`` (default), ``"diagonal"``,
         ``"identity"``, ``"exchangeable"``; a mapping gives one per block label.
 
+    Returns
+    -------
+    Results
+        ``effects()`` has the paths, cov_ab, and the indirect, direct and total effect.
+
     Raises
     ------
-    FormulaError, DataError, NotIdentifiedError
-        What was found, what it means, what to do.
+    FormulaError
+        A formula that cannot be read, equations that do not fit together, or an unknown word.
+    DataError
+        A column is missing or of the wrong type, or no row is complete.
+    NotIdentifiedError
+        The data do not determine the parameters.
 
     Warns
     -----
     LevelWarning
-        The treatment does not vary within clusters, or such a variable has a random slope.
+        The treatment does not vary within clusters, or a variable that does not has a random slope.
     FamilyWarning
         Mediator or outcome has two values.
     CovarianceWarning

@@ -1,4 +1,4 @@
-"""One equation, what ``xtmixed`` and ``lmer`` fit, or several responses at once."""
+"""Linear mixed models of one response, as ``xtmixed`` and ``lmer`` fit, or of several."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def mixed(
     ----------
     formula : str or sequence of str
         lme4 syntax: ``"y ~ x + (1 + x | id)"``; ``||`` for no covariances. With several responses one formula each,
-        as in brms: random terms with the same label, ``(1 + x |c| id)``, are correlated across equations, those
-        without a label are independent of all other equations.
+        as in brms: random terms with the same label, ``(1 + x |c| id)``, are correlated across equations,
+        unlabelled ones are independent of all other equations.
     data : dataframe
-        pandas, Polars, Arrow, or anything narwhals reads; never modified. Rows with a missing value in a
-        variable of a formula are left out of its equation, counted and reported; other equations use them.
+        pandas, Polars, Arrow, anything narwhals reads, or Grams of these formulas; never modified. An equation leaves
+        out only the rows with a missing value in its variables; they are counted and reported.
     method : {"reml", "ml"}
         Criterion.
     covariance : str or mapping
@@ -44,10 +44,18 @@ def mixed(
         Whether the residuals of a row are independent across responses or correlated. With one response there is
         one residual variance either way.
 
+    Returns
+    -------
+    Results
+
     Raises
     ------
-    FormulaError, DataError, NotIdentifiedError
-        What was found, what it means, what to do.
+    FormulaError
+        A formula that cannot be read, equations that do not fit together, or an unknown word.
+    DataError
+        A column is missing or of the wrong type, or no row is complete.
+    NotIdentifiedError
+        The data do not determine the parameters.
 
     Examples
     --------

@@ -31,8 +31,8 @@ def piecewise(
 ) -> Results:
     """Fit mediator and outcome equations separately (Krull & MacKinnon, 2001).
 
-    The level of every variable is found in the data. A mediator that is constant within clusters is fitted by least
-    squares on one row per cluster, everything else as a mixed model. A third equation, the outcome's without the
+    The level of every variable is read from the data. A mediator that is constant within clusters is fitted by least
+    squares on one row per cluster; all other equations are mixed models. A third equation, the outcome's without the
     mediator, gives path c on the same rows.
 
     Parameters
@@ -41,25 +41,35 @@ def piecewise(
         lme4 formulas with the same cluster variable: ``"m ~ x + (1 | id)"`` and ``"y ~ m + x + (1 | id)"``; random
         slopes are allowed. A mediator of level 2 needs no random term: ``"m ~ x"``.
     data : dataframe
-        pandas, Polars, Arrow, or anything narwhals reads; never modified. An equation loses only the rows that it
-        cannot use; they are counted and reported. An engine that holds the rows sends the columns once, to find levels.
+        pandas, Polars, Arrow, or anything narwhals reads; never modified. An equation leaves out only the rows that
+        it cannot use; they are counted and reported. An engine sends the columns once, to find levels.
     treatment : str, optional
-        The column that plays x; needed when the mediator equation has more than one predictor.
+        Column of the treatment x; needed if the mediator equation has more than one predictor.
     total : str, optional
-        The equation for path c; by default the outcome equation without every term that has the mediator in it.
+        The equation for path c; by default the outcome equation without all terms of the mediator.
     method : {"reml", "ml"}
         Criterion of the mixed models.
     covariance : str or mapping
         Structure of their random-effects covariances, as in ``mixed``.
     contrast : pair, optional
-        Two values of the treatment to compare, for factors and transformed treatments.
+        Two values of the treatment to compare, (from, to), for factors and transformed treatments; by default a unit
+        change.
+
+    Returns
+    -------
+    Results
+        ``effects()`` has the paths a, b, cprime and c, and the effects with the proportion mediated. ``mediator``,
+        ``outcome`` and ``reduced`` are the fits of the equations.
 
     Raises
     ------
+    FormulaError
+        A formula that cannot be read, equations that do not fit together, or an unknown word.
     DataError
-        A variable of the rows is to cause or predict one of the clusters; nothing is nested.
-    FormulaError, NotIdentifiedError
-        What was found, what it means, what to do.
+        A row-level variable predicts one of the clusters, all three variables are of level 2, a column is missing or of
+        the wrong type, or no row is complete.
+    NotIdentifiedError
+        The data do not determine the parameters.
 
     References
     ----------

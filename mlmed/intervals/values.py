@@ -1,4 +1,4 @@
-"""Kinds of intervals as values: each is told its own options and makes the table of effects."""
+"""Kinds of intervals as values: each holds its options and tabulates effects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mlmed.options import (
     shown,
 )
 
-#: Effects that hold a product, and how many of the forms a, b, cprime are in it.
+#: Effects with a product, and how many of the forms a, b, cprime they use.
 PRODUCTS = {"indirect": 2, "total": 3}
 NO_PRODUCT = "no product interval: it is for a*b and a*b + c'; use interval='monte-carlo' or 'bootstrap'"
 
@@ -45,22 +45,27 @@ class Interval(Protocol):
     name: ClassVar[str]
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """The effects with intervals of this kind: term, estimate, std_error, statistic, ..., note."""
+        """Tabulate the effects with intervals of this kind: term, estimate, std_error, statistic, ..., note."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delta:
-    """Normal theory: the delta method (docs/math.md, eq. 28 to 31).
+    """Normal intervals by the delta method (docs/math.md, eq. 28 to 31); every fit with effects.
 
     Attributes
     ----------
     vcov : str, optional
-        Covariance of the estimates; by default the one that the fit was made with.
+        Covariance of the estimates; by default the fit's own.
     order : {"second", "first", "unbiased"}
-        ``second`` has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is without, ``unbiased``
-        subtracts it (Aroian, Sobel and Goodman).
+        ``second`` adds the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` omits it, ``unbiased``
+        subtracts it (Aroian, Sobel, Goodman). ``mediate`` and ``piecewise`` only: other errors are first-order.
     ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
-        t instead of z, with these degrees of freedom; linear mixed models only.
+        t instead of z, with these degrees of freedom; ``mediate`` only.
+
+    Raises
+    ------
+    EffectError
+        An unknown word.
 
     Examples
     --------
@@ -78,12 +83,12 @@ class Delta:
     ddf: str = "none"
 
     def __post_init__(self) -> None:
-        """Refuse words that mean nothing."""
+        """Refuse unknown words."""
         one_of(self.order, ORDERS, "order")
         one_of(self.ddf, DDF_KINDS, "ddf")
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """The effects with their delta-method errors."""
+        """Tabulate the effects with delta-method errors."""
         if isinstance(effects, FormSet) and isinstance(effects.fit, LmmFit) and effects.moving is not None:
             kind = effects.fit.usual if self.vcov is None else self.vcov
             given = {"vcov": kind, "order": self.order, "ddf": self.ddf}
@@ -95,16 +100,30 @@ class Delta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonteCarlo:
-    """Quantiles of effects of parameters that are drawn from their normal distribution (eq. 43).
+    """Quantiles of effects over normal draws of the parameters (eq. 43); every fit with effects.
 
     Attributes
     ----------
     vcov : str, optional
-        Covariance of the estimates; by default the one that the fit was made with.
+        Covariance of the estimates; by default the fit's own.
     n : int
         Draws.
     seed : int
         Required.
+
+    Raises
+    ------
+    EffectError
+        No seed, or no number of draws.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)"
+    >>> fit = mlmed.mediate(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.effects(mlmed.MonteCarlo(n=20_000, seed=1)).set_index("term")
+    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(3).tolist()
+    [-0.261, -0.001]
     """
 
     name: ClassVar[str] = "monte-carlo"
@@ -113,12 +132,12 @@ class MonteCarlo:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no seed and no number of draws."""
+        """Check seed and number of draws."""
         check_seed(self.seed, f"interval={self.name!r}")
         check_count(self.n, "draws")
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """Quantiles of draws of effects; a row without them says why."""
+        """Tabulate quantiles of draws; a row without them says why."""
         assert self.seed is not None
         V = effects.vcov(self.vcov)
         draws = effects.monte_carlo(V, n=self.n, seed=self.seed)
@@ -136,19 +155,28 @@ class MonteCarlo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """The exact distribution of a product of normal variables, for a b and a b + c' (eq. 65).
+    """Exact distribution of a product of normal variables, for a b and a b + c' (eq. 65); ``piecewise`` only.
 
     Attributes
     ----------
     vcov : str, optional
-        Covariance of the estimates; by default the one that the fit was made with.
+        Covariance of the estimates; by default the fit's own.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 | group)", "y ~ Med + X + (1 | group)"
+    >>> fit = mlmed.piecewise(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.effects(mlmed.Product()).set_index("term")
+    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(3).tolist()
+    [-0.059, -0.026]
     """
 
     name: ClassVar[str] = "product"
     vcov: str | None = None
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """Normal intervals, those of products replaced by exact ones; quotients have none."""
+        """Tabulate exact intervals of products and normal ones of paths; quotients have none."""
         assert isinstance(effects, FormSet)
         assert effects.forms is not None
         V = effects.vcov(self.vcov)
@@ -170,19 +198,28 @@ class Product:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Profile likelihood: everything else is estimated again at each value (eq. 37).
+    """Profile likelihood: all other parameters are re-estimated at each value (eq. 37); ``mediate`` only.
 
     Attributes
     ----------
     vcov : str, optional
-        For the standard errors that stand beside the intervals.
+        Covariance for the column std_error, which the intervals do not use.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 | group)", "y ~ Med + X + (1 | group)"
+    >>> fit = mlmed.mediate(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.effects(mlmed.Profile()).set_index("term")
+    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(3).tolist()
+    [-0.059, -0.026]
     """
 
     name: ClassVar[str] = "profile"
     vcov: str | None = None
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """Ends where the likelihood ratio is at its quantile; the statistic is the signed root of the test of 0."""
+        """Tabulate the ends where the LR statistic reaches its quantile; ``statistic`` is the signed root at 0."""
         assert isinstance(effects, FormSet)
         assert isinstance(effects.fit, LmmFit)
         assert effects.moving is not None
@@ -195,26 +232,40 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bootstrap:
-    """Replicates of the data, fitted again.
+    """Refitted replicates of the data; every fit with effects but location-scale models.
 
     Attributes
     ----------
     n : int
         Replicates.
     kind : {"case", "parametric", "residual"}
-        How they are made.
+        Type of replicate; ``mediate`` only, others draw clusters (rows, if there are none).
     within : bool
-        Cases: rows within drawn clusters, too.
+        With ``case``: also draw rows within the drawn clusters; ``mediate`` only.
     strata : str or None
-        A column within whose values clusters are drawn.
+        Column within whose values clusters are drawn; ``piecewise`` only.
     ends : {"percentile", "bc", "bca", "basic", "normal"}
-        How an interval is made of draws.
+        Construction of the interval from the draws.
     seed : int
         Required.
     n_jobs : int or None
         Workers.
     progress : bool
         Show a progress bar.
+
+    Raises
+    ------
+    EffectError
+        No seed, an unknown word, or a number that is none.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 | group)", "y ~ Med + X + (1 | group)"
+    >>> fit = mlmed.piecewise(*formulas, mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> table = fit.effects(mlmed.Bootstrap(n=50, seed=1)).set_index("term")
+    >>> table.loc["indirect", ["conf_low", "conf_high"]].astype(float).round(2).tolist()
+    [-0.13, 0.04]
     """
 
     name: ClassVar[str] = "bootstrap"
@@ -228,7 +279,7 @@ class Bootstrap:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Look at everything before replicates are drawn."""
+        """Check all options before replicates are drawn."""
         check_seed(self.seed, f"interval={self.name!r}")
         check_count(self.n, "replicates")
         one_of(self.ends, ENDS, "ends")
@@ -238,11 +289,11 @@ class Bootstrap:
 
     @property
     def plan(self) -> Plan:
-        """What makes the replicates."""
+        """The options of the replicates."""
         return Plan(self.n, self.kind, self.within, self.strata, self.seed, self.n_jobs, self.progress)
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
-        """Intervals of draws of the effects."""
+        """Tabulate intervals from the draws."""
         boot = run_bootstrap(effects, self.plan)
         return boot.tidy(ends=self.ends, level=level, terms=list(effects.quantities))
 
@@ -253,16 +304,16 @@ KINDS: dict[str, type[Delta | MonteCarlo | Product | Profile | Bootstrap]] = {
 
 
 def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOptions) -> Interval:
-    """A kind of interval from its name and options, or the value that a user made.
+    """Make an interval from its name and options, or check the value that a user made.
 
     Parameters
     ----------
     interval : str or Interval
-        What was asked for.
+        Name or value.
     given : mapping
-        Options by name; None where nothing was said.
+        Options by name; None if not given.
     allowed : mapping
-        From a catalogue: kind of interval -> option -> default; other options are refused, not ignored.
+        From a catalogue: kind of interval -> option -> default; other options are refused.
 
     Raises
     ------
@@ -290,11 +341,11 @@ def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOption
     if made is not None:
         return made
     kind, options = KINDS[interval], {**allowed[interval], **asked}
-    return kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})  # the others are the question's
+    return kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})  # others ask for effects
 
 
 def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:
-    """The indirect effect with the standard errors of Sobel, Aroian and Goodman, a row each (eq. 28, 29, 63)."""
+    """Tabulate the indirect effect with the standard errors of Sobel, Aroian and Goodman (eq. 28, 29, 63)."""
     tests = {"sobel": "first", "aroian": "second", "goodman": "unbiased"}
     rows = [delta_table([indirect.named(test)], V, order=order, level=level) for test, order in tests.items()]
     return pd.concat(rows, ignore_index=True)

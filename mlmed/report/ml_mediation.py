@@ -1,4 +1,4 @@
-"""The numbers of UCLA's Stata command ``ml_mediation`` under its names: numbers in, text out."""
+"""Layout of UCLA's Stata command ``ml_mediation``: numbers in, text out."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _wrapped(text: str, head: str) -> list[str]:
 
 
 def render_ml_mediation(report: MlMediation) -> str:
-    """Equations, levels, the seven numbers and the ratios.
+    """Format equations, levels, the seven numbers and the ratios.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The layout of Stata's ``xtmixed``: numbers in, text out, nothing computed on the way.
+"""Layout of Stata's ``xtmixed``: numbers in, text out, nothing computed.
 
-Columns and blank lines are read off published output; ``%9.0g`` follows Stata's own account of it (two of
-the nine columns are set aside for a sign and a decimal point).
+Columns and blank lines follow published output, ``%9.0g`` follows Stata's manual (two of the nine columns are for a
+sign and a decimal point).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ _LINE = "-" * 78
 class StataRow:
     """One line of a table, under the `name` printed: ``x``, ``_cons``, ``var(x)``, ``cov(x,_cons)``.
 
-    Variances stay variances (not standard deviations). `statistic` and `p_value` are those of a two-sided z
-    test, None for a variance or covariance. A NaN is printed as ``.``. `kind` and `of` are the parts of a name such as
-    ``cov(x,_cons)``, so that a long one can be abbreviated inside its parentheses.
+    `statistic` and `p_value` belong to a two-sided z test, None for a variance or covariance; NaN is printed as ``.``.
+    `kind` and `of` are the parts of a name such as ``cov(x,_cons)``: long names are abbreviated inside the parentheses.
     """
 
     name: str
@@ -81,7 +80,7 @@ class StataReport:
     groups : tuple of StataGroup
         One: inline header. Two or more, outermost first: boxed table.
     llf : float
-        Log likelihood, restricted under REML (not -2 times it); so are the `iterations`, empty for no log.
+        Log likelihood, restricted under REML; so are the `iterations`, empty for no log.
     wald_df, wald_chi2, wald_p
         Joint test of the slopes; NaN where there is nothing to test.
     coefficients, blocks, residual
@@ -97,7 +96,7 @@ class StataReport:
     Raises
     ------
     ValueError
-        If `method` or `level` is none of the above.
+        `method` or `level` is none of the above.
     """
 
     method: str
@@ -134,7 +133,7 @@ def format_g(value: float | None, width: int = 9) -> str:
     Raises
     ------
     ValueError
-        If `width` is below 8, which leaves no room for ``-1e+100``.
+        `width` is below 8, which leaves no room for ``-1e+100``.
 
     Examples
     --------
@@ -212,7 +211,7 @@ def _loglik_name(report: StataReport) -> str:
 def _iteration_log(report: StataReport) -> list[str]:
     if not report.iterations:
         return []
-    # the blanks at the end of these lines are Stata's
+    # trailing blanks as in Stata
     start = ["Performing EM optimization: ", "", "Performing gradient-based optimization: ", ""]
     name = _loglik_name(report)
     steps = [f"{f'Iteration {i}:':<15}{name} = {_general(v, 10)}  " for i, v in enumerate(report.iterations)]
@@ -284,7 +283,7 @@ def _likelihood_ratio(report: StataReport) -> list[str]:
         return []
     chi2, p_value = _fixed(report.lr_chi2, 8, 2), _fixed(report.lr_p, 6, 4)
     if report.lr_df == 1:
-        # one variance on its boundary: the mixture is exact, so the note does not apply
+        # for one variance on its boundary the mixture is exact: no note
         return [f"LR test vs. linear regression: chibar2(01) = {chi2} Prob >= chibar2 = {p_value}"]
     test = f"{f'chi2({report.lr_df})':>14} = {chi2}   Prob > chi2 = {p_value}"
     note = "Note: LR test is conservative and provided only for reference."

@@ -1,4 +1,4 @@
-"""Plain-text rendering: header pairs and tables in, text out; computes nothing, knows no result class."""
+"""Plain-text rendering of header pairs and tables; computes nothing, knows no result class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADINGS = {"std_error": "std.error", "p_value": "p"}
 
 
 def as_html(text: str) -> str:
-    """Text as a notebook shows it: letters that mean something in HTML are escaped, blanks and lines kept.
+    """Format text for a notebook: HTML characters escaped, blanks and line breaks kept.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def as_html(text: str) -> str:
 
 
 def format_number(value: object, digits: int = 6) -> str:
-    """A number with ``digits`` significant digits, fixed-point where that is readable.
+    """Format a number with ``digits`` significant digits, fixed-point if readable.
 
     Fixed-point numbers have at most ``digits`` decimals, and no number fewer than three significant digits.
 
@@ -55,9 +55,9 @@ def _format_p(value: float) -> str:
 
 
 def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
-    """Right-aligned columns; notes become numbered footnotes, and ``df`` is shown where some are finite.
+    """Format a table: right-aligned columns, notes as numbered footnotes, ``df`` only if one is finite.
 
-    ``statistic`` is what tests are based on.
+    ``statistic`` is the letter of the test statistic, ``z`` or ``t``.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def render_table(table: pd.DataFrame, *, statistic: str = "z") -> str:
 
 
 def render_pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    """Name and value, one pair a line, values aligned and wrapped.
+    """Format pairs of name and value, one a line, values aligned and wrapped.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What only some fits can do: refused for others in words, and not listed among their names."""
+"""Methods of some kinds of fits: refused with a reason for others, and not listed among their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Held(Protocol):
-    """A fit and its catalogue, as the functions that results are made of see them."""
+    """A fit and its catalogue: what the functions in this room need of ``Results``."""
 
     @property
     def fit(self) -> Any:
@@ -20,7 +20,7 @@ class Held(Protocol):
 
     @property
     def catalogue(self) -> Any:
-        """What effects it has."""
+        """The effects it defines."""
 
 
 def only(*kinds: Any) -> Callable[[Method], Method]:
@@ -29,7 +29,7 @@ def only(*kinds: Any) -> Callable[[Method], Method]:
     Parameters
     ----------
     *kinds : type or single-dispatch function
-        Classes of fits, or of catalogues, that have it, or a function that has an own version for each of these.
+        Classes of fits or catalogues that have the method, or a function registered for these classes.
     """
 
     def where() -> str:
@@ -64,7 +64,7 @@ def _is_of(held: Held, kinds: tuple[Any, ...]) -> bool:
 
 
 def _classes(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Classes, also those that functions are registered for by now."""
+    """Expand single-dispatch functions to their registered classes."""
     return tuple(one for kind in kinds for one in getattr(kind, "registry", (kind,)) if one is not object)
 
 
@@ -74,7 +74,7 @@ def _remedy(fit: Any, name: str) -> str:
 
 
 def can(attribute: Any, held: Held) -> bool:
-    """Whether results have what an attribute of their class gives."""
+    """Whether a class attribute is available for these results."""
     function = getattr(attribute, "fget", None) or getattr(attribute, "func", None) or attribute
     has: Callable[[Held], bool] | None = getattr(function, "has", None)
     return has is None or has(held)

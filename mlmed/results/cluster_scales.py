@@ -1,4 +1,4 @@
-"""What pictures of location-scale models show: clusters on the scale of the response or its sd, a line of new rows."""
+"""Data for pictures of location-scale models: clusters on the scale of the response or its sd, lines of new rows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Chosen:
     at : int
         Its position among the random effects (u, t).
     label : str
-        What the numbers are.
+        Axis label of the values.
     centre : float
         The population's value.
     """
@@ -49,14 +49,14 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """What ``plot_scatter`` draws.
+    """Data for ``plot_scatter``.
 
     Attributes
     ----------
     table, line : DataFrame
-        location, sd: of the clusters, and along the line of the model; the line is empty where there is no correlation.
+        location, sd: of the clusters, and along the line of the model; the line is empty without a correlation.
     labels : (str, str)
-        Of the axes.
+        Labels of the axes.
     title : str
         The correlation with its interval.
     """
@@ -68,12 +68,12 @@ class Scatter:
 
 
 def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
-    """An effect by its name.
+    """Find an effect by name.
 
     Raises
     ------
     EffectError
-        There is none of this name.
+        Unknown name.
     """
     names, q = fit.random_names, fit.problem.structure.q
     if check_text(name, "an effect", "a random effect") not in names:
@@ -89,7 +89,7 @@ def chosen_effect(fit: QuadratureFit, name: str) -> Chosen:
 
 
 def _fixed_part(fit: QuadratureFit, name: str) -> Array:
-    """1 at the fixed effect of the scale with this name, (k,); all 0 where there is none."""
+    """Unit vector (k,) of the scale's fixed effect with this name; all 0 if there is none."""
     return np.array([float(fixed == name) for fixed in fit.rows.scale.fixed_names])
 
 
@@ -143,12 +143,12 @@ def scatter_data(fit: QuadratureFit, location: str | None, scale: str | None) ->
 
 
 def scale_line(fit: QuadratureFit, variable: str, *, at: Mapping[str, Any] | None, points: Any) -> pd.DataFrame:
-    """Rows that differ in one predictor, over its range or its levels; all others typical, or as ``at`` has them.
+    """Make rows that differ in one predictor, over its range or levels; others are typical or held by ``at``.
 
     Raises
     ------
     EffectError
-        Neither formula has the predictor, or ``at`` names something that is none or holds it at no single value.
+        Neither formula has the predictor, ``at`` names no predictor, or gives one no single value.
     """
     layouts = fit.rows.scale.layout, fit.rows.location.layout
     known = {name for layout in layouts for name in layout.typical}

@@ -1,4 +1,4 @@
-"""Several fits side by side, with the truth and with published numbers: one table, one picture."""
+"""Compare fits with each other, with the truth and with published numbers: one table, one picture."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from typing import Protocol
 
 from mlmed.effects.delta import COLUMNS
 
-#: The column of the population values.
+#: Column of population values.
 TRUTH = "truth"
-#: What is kept of every estimate.
+#: Columns kept of every estimate.
 KEPT = ("estimate", "std_error", "conf_low", "conf_high", "note")
 
 
@@ -38,8 +38,8 @@ class Comparison:
     ----------
     long : DataFrame
         One row per term and source: term, source, kind (``truth``, ``published`` or ``fit``), estimate, std_error,
-        conf_low, conf_high, note. A source without the term has no row; effects that a model does not define are rows
-        without numbers, with the reason in ``note``.
+        conf_low, conf_high, note. A source without the term has no row; effects that a model does not define are NaN,
+        with the reason in ``note``.
     terms, sources : tuple of str
         Rows and columns of ``table``, in order: truth, published columns, fits.
     level : float
@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def table(self) -> pd.DataFrame:
-        """Estimates, a row per term and a column per source; NaN where a source does not have the term."""
+        """Estimates, a row per term and a column per source; NaN if a source lacks the term."""
         return self._wide("estimate")
 
     @property
@@ -82,12 +82,12 @@ class Comparison:
         return self._wide("std_error")
 
     def differences(self, reference: str | None = None) -> pd.DataFrame:
-        """Estimates less those of one source; by default less the truth, or else the first column.
+        """Estimates minus those of one source; by default the truth, or else the first column.
 
         Raises
         ------
         EffectError
-            There is no such source.
+            Unknown source.
         """
         table = self.table
         column = self.sources[0] if reference is None else check_text(reference, "reference", "a column")
@@ -99,7 +99,7 @@ class Comparison:
         """Forest plot: a panel per term, a line per source with its interval, the truth as a vertical line.
 
         By default the effects and paths that at least one fit has, or else the first eight terms (extra ``plots``).
-        ``ax`` is where to draw, as many as there are terms.
+        ``ax`` takes as many Axes as there are terms.
 
         Raises
         ------
@@ -137,28 +137,32 @@ def compare(
     terms: Sequence[str] | Mapping[str, str] | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """Set fits of any mode beside each other, beside the truth, and beside published numbers.
+    """Compare fits of any kind with each other, with the truth, and with published numbers.
 
-    Terms have the same name in every mode: the paths ``a``, ``b``, ``cprime``, ``cov_ab`` and the effects ``indirect``,
-    ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m~x`` and variances
-    ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``.
+    Terms have the same name in every kind of fit: the paths ``a``, ``b``, ``cprime``, ``cov_ab`` and the effects
+    ``indirect``, ``direct``, ``total`` (ACME, ADE and total effect of ``causal``), then fixed effects ``m~x`` and
+    variances ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``.
 
     Parameters
     ----------
-    *fits : results
-        Of ``mediate``, ``mixed``, ``piecewise``, ``causal``.
+    *fits : Results
+        Fits of any function of the package.
     names : sequence of str, optional
-        Their columns; by default what each fit calls itself, such as ``joint REML``.
+        Their columns; by default the ``label`` of each fit, such as ``joint REML``.
     truth : mapping or simulated data, optional
-        Population values by term, or what ``simulate.bpg`` returned.
+        Population values by term, or the value of ``simulate.bpg``.
     published : mapping, optional
         Column name -> mapping of term -> a number, a pair (estimate, standard error), or a mapping with some of
         ``estimate``, ``std_error``, ``conf_low``, ``conf_high``. Numbers may be text, as printed.
     terms : sequence or mapping, optional
-        Only these; a mapping gives labels to expressions, ``{"sd(a_j)": "sqrt(var(m~x))"}``, which every fit that
-        knows the names evaluates (as ``nlcom`` does).
+        Only these; a mapping labels expressions, ``{"sd(a_j)": "sqrt(var(m~x))"}``, evaluated (as by ``nlcom``) for
+        every fit that has the names.
     level : float
-        Coverage of the intervals.
+        Coverage of the intervals, a proportion.
+
+    Returns
+    -------
+    Comparison
 
     Raises
     ------
@@ -205,7 +209,7 @@ def _text(comparison: Comparison) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What a reader should know of the effects, each note once with the sources and the terms that it is about."""
+    """List the notes on effects, each once with its sources and terms."""
     rows = comparison.long[comparison.long["term"].isin(EFFECTS) & (comparison.long["note"] != "")]
     lines = []
     for note, part in rows.groupby("note", sort=False):
@@ -223,32 +227,32 @@ def _cell(estimate: float, error: float) -> str:
 
 
 class Comparable(Protocol):
-    """Anything that can stand in a comparison."""
+    """A source of estimates for a comparison."""
 
     @property
     def label(self) -> str:
-        """What its column is called."""
+        """Name of its column."""
         ...
 
     def comparable(self, *, level: float = 0.95) -> pd.DataFrame:
         """Its estimates under the names that all fits share (``indirect``, ``m~x``, ``var(m~x)``).
 
-        Effects that the model does not define are rows without numbers (``missing_effects``).
+        Effects that the model does not define are NaN (``missing_effects``).
         """
         ...
 
     def combined(self, expression: str, *, level: float = 0.95) -> pd.DataFrame:
-        """A function of these estimates, one row; EffectError if it does not have them."""
+        """Evaluate a function of these estimates, one row; EffectError if it lacks a name."""
         ...
 
 
 def missing_effects(reason: str, terms: Sequence[str] = EFFECTS) -> pd.DataFrame:
-    """Effects that a model does not define, as rows of ``Comparable.comparable``: no numbers, and the reason."""
+    """Rows of ``Comparable.comparable`` for effects that a model does not define: NaN, and the reason."""
     return pd.DataFrame({"term": list(terms)}).reindex(columns=list(COLUMNS)).assign(note=reason)
 
 
 def labels_of(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[str]:
-    """One column name a fit; the same names are numbered."""
+    """Name one column per fit; equal names are numbered."""
     if names is not None:
         listed = [] if isinstance(names, str) else check_list(names, "names", "names, one a fit")
         if len(listed) != len(fits) or not all(isinstance(one, str) for one in listed) or len({*listed}) < len(fits):
@@ -265,9 +269,9 @@ def labels_of(fits: Sequence[Comparable], names: Sequence[str] | None) -> list[s
 def fit_rows(
     fits: Sequence[Comparable], columns: Sequence[str], terms: Sequence[str] | Mapping[str, str] | None, level: float
 ) -> list[pd.DataFrame]:
-    """What each fit knows of the terms, in the columns of ``Comparison.long``.
+    """Look terms up in each fit, in the columns of ``Comparison.long``.
 
-    An expression is evaluated by every fit that has its names, and left out by the others.
+    Expressions are evaluated for fits that have their names; others have no row.
 
     Raises
     ------
@@ -295,7 +299,7 @@ def fit_rows(
 
 
 def _term(fit: Comparable, table: pd.DataFrame, text: str, level: float, reasons: dict[str, str]) -> pd.DataFrame:
-    """One term or expression of a fit; no row where it does not have the names, and the reason noted."""
+    """Look up one term or expression of a fit; without its names no row, and the reason in ``reasons``."""
     if text in set(table["term"]):
         return table[table["term"] == text]
     try:
@@ -306,7 +310,7 @@ def _term(fit: Comparable, table: pd.DataFrame, text: str, level: float, reasons
 
 
 def truth_values(truth: Any) -> Mapping[str, Any]:
-    """A mapping as it is; simulated data or their truth by the names of the effects."""
+    """Return population values by term, from a mapping or from simulated data."""
     if isinstance(truth, Mapping):
         return truth
     source = getattr(truth, "truth", truth)
@@ -317,7 +321,7 @@ def truth_values(truth: Any) -> Mapping[str, Any]:
 
 
 def given_rows(column: str, kind: str, values: Any) -> pd.DataFrame:
-    """Numbers that were given, in the columns of ``Comparison.long``."""
+    """Put given numbers in the columns of ``Comparison.long``."""
     if not isinstance(values, Mapping):
         raise EffectError(f"{column} must be a mapping of term to value; found {type(values).__name__}")
     rows = [{"term": term, **_given(column, term, value), "note": ""} for term, value in values.items()]
@@ -325,7 +329,7 @@ def given_rows(column: str, kind: str, values: Any) -> pd.DataFrame:
 
 
 def _given(column: str, term: str, value: Any) -> dict[str, float]:
-    """A number, a pair (estimate, standard error) or a mapping, as numbers."""
+    """Read a number, a pair (estimate, standard error) or a mapping."""
     if isinstance(value, Mapping):
         parts = dict(value)
     elif isinstance(value, tuple | list):

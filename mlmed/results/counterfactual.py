@@ -1,4 +1,4 @@
-"""What follows from effects between potential outcomes: tests of differences, and the effects of every cluster."""
+"""Tests of differences between potential-outcome effects, and the effects of every cluster."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from mlmed.results.abilities import Held, only
 from mlmed.text import assigned
 
 Array = NDArray[np.float64]
-#: What is reported of a cluster, and its weights in the five contrasts.
+#: Effects reported by cluster, and their weights in the five contrasts.
 OF_CLUSTER = ("acme", "ade", "total")
 MEANS = np.array([effect_weights()[term] for term in OF_CLUSTER])
 ACME_DIFFERENCE, ADE_DIFFERENCE = "acme_treated - acme_control", "ade_treated - ade_control"
-#: Derivatives that differ by less than this share are the same; those in random effects cancel less closely.
+#: Relative differences below which derivatives are equal; those in random effects cancel less closely.
 SAME, CANCELLED = 1e-10, 1e-9
-#: Effects whose differences between covariate values are reported.
+#: Effects that ``test_moderation`` compares.
 MODERATED = tuple(term for term in EFFECTS if term not in RATIOS)
 
 
@@ -49,8 +49,8 @@ def groups(
 ) -> pd.DataFrame:
     """ACME, ADE and total effect of every cluster, averaged over its own rows.
 
-    In a mixed model they rest on the cluster's conditional modes, which are shrunken towards the mean; without one,
-    clusters (``cluster=``) differ by their covariates only.
+    For fits of ``mlmed.causal``. Equations with random terms use the cluster's conditional modes, which are shrunken
+    towards the mean; without them, clusters (``cluster=``) differ by their covariates only.
 
     Parameters
     ----------
@@ -62,13 +62,21 @@ def groups(
     Returns
     -------
     DataFrame
-        The cluster, nobs, term (acme, ade, total), estimate, std_error, statistic, df, p_value, conf_low,
-        conf_high, note.
+        The id, under the name of the cluster variable, nobs, term (acme, ade, total), estimate, std_error, statistic,
+        df, p_value, conf_low, conf_high, note.
 
     Raises
     ------
     EffectError
-        There are no clusters, or options are unknown or idle.
+        There are no clusters, or an option is unknown or not used.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.causal("Med ~ X", "y ~ Med + X + (1 + Med | group)", df)
+    >>> fit.groups()[["group", "nobs", "term", "estimate"]].round(2).head(3).values.tolist()
+    [[1, 20, 'acme', 0.18], [1, 20, 'ade', 0.21], [1, 20, 'total', 0.39]]
     """
     level = check_level(level)
     given = {"n": n, "seed": seed, "vcov": vcov, "ranef_draws": ranef_draws}
@@ -110,7 +118,7 @@ def groups(
 
 
 def _lost(moved: Array, lost: Sequence[Directions]) -> list[list[str]]:
-    """Why effects with slopes (effects, J, p) have no standard error, by effect and cluster; empty where they have."""
+    """Say why effects with slopes (effects, J, p) lack a standard error, by effect and cluster; else empty."""
     touched = np.zeros(moved.shape[:2], dtype=bool)
     for one in lost:
         touched |= one.changed(moved).any(axis=2)
@@ -141,7 +149,7 @@ def _drawn_part(term: str, values: Array, draws: Array, missing: list[str], *, n
 
 
 def _by_cluster(grouping: Grouping, parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """One table per effect, each with a row per cluster, as one table with the effects of a cluster side by side."""
+    """Merge tables of one effect each into one, ordered by cluster."""
     J = len(grouping.clusters)
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, grouping.name, np.tile(shown_clusters(grouping.clusters), len(parts)))
@@ -162,7 +170,7 @@ def test_interaction(
     of: Of | None = None,  # noqa: PT028
     ranef_draws: RanefDraws | None = None,  # noqa: PT028
 ) -> pd.DataFrame:
-    """Test of ACME(1) - ACME(0) = 0, by Monte Carlo draws.
+    """Test ACME(1) - ACME(0) = 0 by Monte Carlo draws (``mlmed.causal``).
 
     ADE(1) - ADE(0) is the same number: both are E(1,1) - E(1,0) - E(0,1) + E(0,0).
 
@@ -173,17 +181,29 @@ def test_interaction(
     level, vcov, at, of, ranef_draws
         As in ``effects``.
 
+    Returns
+    -------
+    DataFrame
+        Both differences, in the columns of ``effects``.
+
     Raises
     ------
     EffectError
-        The difference is 0 by construction: no interaction, and a linear outcome.
+        The difference is 0 by construction (no interaction, and a linear outcome), or there is no seed.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.causal("Med ~ X", "y ~ Med * X", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.test_interaction(200, seed=1)[["term", "estimate"]].round(4).values.tolist()
+    [['acme_treated - acme_control', -0.0034], ['ade_treated - ade_control', -0.0034]]
     """
     level = check_level(level)
     _refuse_no_interaction(self.catalogue.effects(self.fit))
     count, start = check_count(n, "draws"), check_seed(seed, "test_interaction()")
     found = self.catalogue.effects(self.fit, at, of=of, ranef_draws=ranef_draws)
     setting, at_estimates = found.rows.setting, found.contrasts(vcov)
-    # where random effects enter the difference of two effects, its interval is about certain clusters
+    # if random effects enter the difference, its interval is about the clusters in the data
     enter = any(_differ(one[1], one[0]) for one in _by_random_effects(found))
     about = found.subject if enter else ""
     by_name = dict(zip(CONTRASTS, found.draws(at_estimates.vcov, n=count, seed=start).T, strict=True))
@@ -200,7 +220,7 @@ def test_interaction(
 
 
 def _refuse_no_interaction(found: CounterfactualSet) -> None:
-    """A difference that is 0 by construction needs no test."""
+    """Refuse to test a difference that is 0 by construction."""
     chain = found.chain
     if found.interaction or chain.outcome.family != "linear":
         return
@@ -224,12 +244,12 @@ def test_moderation(
     of: Of | None = None,  # noqa: PT028
     ranef_draws: RanefDraws | None = None,  # noqa: PT028
 ) -> pd.DataFrame:
-    """Differences of effects between two values of covariates, from the same draws of the coefficients.
+    """Compare effects between two settings of covariates, by the same draws of the coefficients (``mlmed.causal``).
 
     Parameters
     ----------
     at1, at2 : mapping
-        Values of covariates, ``{"gender": "male"}`` and ``{"gender": "female"}``.
+        Values of covariates, such as ``{"gender": "male"}`` and ``{"gender": "female"}``.
     n, seed : int
         Draws, and their seed (required).
     level, vcov, of, ranef_draws
@@ -238,12 +258,22 @@ def test_moderation(
     Returns
     -------
     DataFrame
-        A row per effect, ``acme(at1) - acme(at2)``, in the columns of ``effects``.
+        A row per effect but shares, ``acme(at1) - acme(at2)``, in the columns of ``effects``.
 
     Raises
     ------
     EffectError
-        The two settings do not differ.
+        The two settings do not differ, name no covariate, or there is no seed.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> df = df.assign(late=df["group"] > 25)
+    >>> fit = mlmed.causal("Med ~ X * late", "y ~ Med + X", df, treatment="X")
+    >>> table = fit.test_moderation({"late": True}, {"late": False}, 200, seed=1).set_index("term")
+    >>> round(float(table.loc["acme(at1) - acme(at2)", "estimate"]), 3)
+    -0.024
     """
     level = check_level(level)
     count, start = check_count(n, "draws"), check_seed(seed, "test_moderation()")
@@ -252,7 +282,7 @@ def test_moderation(
     if first == second:
         raise EffectError(f"at1 and at2 are the same ({first}), so there is no difference; give different values")
     found = [one.contrasts(vcov) for one in both]
-    pairs = list(zip(*map(_by_random_effects, both), strict=True))  # of each equation: first and second setting
+    pairs = list(zip(*map(_by_random_effects, both), strict=True))  # by equation: first and second setting
     about = {
         term: both[0].subject
         for term, weight in effect_weights().items()
@@ -284,13 +314,13 @@ def _by_random_effects(found: CounterfactualSet) -> tuple[Array, Array]:
 
 
 def _differ(first: Array, second: Array) -> bool:
-    """Whether two derivatives do not cancel."""
+    """Whether two derivatives differ beyond rounding."""
     size = max(np.abs(first).max(initial=0.0), np.abs(second).max(initial=0.0))
     return bool(np.abs(first - second).max(initial=0.0) > CANCELLED * size)
 
 
 def _difference(left: Array, right: Array) -> Array:
-    """Difference of derivatives, without the rounding error of zero."""
+    """Difference of derivatives, rounding error set to zero."""
     found = left - right
     return np.where(np.abs(found) > SAME * np.maximum(np.abs(left), np.abs(right)), found, 0.0)
 

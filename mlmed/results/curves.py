@@ -24,7 +24,7 @@ from mlmed.text import assigned, listed, shorten, shown
 
 Indices = NDArray[np.intp]
 RESERVED = ("response", "estimate", "std_error", "conf_low", "conf_high")
-#: Standard deviations on both sides of the mean that a grid covers where there are no rows to see the range of.
+#: Half-width of a grid around the mean, in standard deviations, if there are no rows to give the range.
 REACH = 2.0
 
 
@@ -37,11 +37,11 @@ class Line:
     variable : str
         The predictor.
     rows : DataFrame
-        It and the others, which are constant.
+        The predictor and the others, which are constant.
     numbers : (int, ...)
         Equations that use the predictor.
     held : frozenset of str
-        Those of the others that the user holds; the rest has its mean or first level.
+        Other predictors held by the user; the rest has its mean or first level.
     """
 
     variable: str
@@ -51,12 +51,12 @@ class Line:
 
 
 def line_along(fitted: LmmFit, variable: str, *, at: Mapping[str, Any] | None, points: int | Sequence[Any]) -> Line:
-    """The grid: ``points`` values over the range of a number, the levels of a factor, or the values given.
+    """Make the grid: ``points`` values over the range of a number, the levels of a factor, or given values.
 
     Raises
     ------
     EffectError
-        No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
+        No equation has the predictor, ``at`` names no predictor, or a value is not one finite number.
     """
     numbers = _equations_with(fitted, variable)
     rows, held = rows_along(
@@ -71,7 +71,7 @@ def line_along(fitted: LmmFit, variable: str, *, at: Mapping[str, Any] | None, p
 
 
 def _equations_with(fitted: LmmFit, variable: str) -> tuple[int, ...]:
-    """Those that have the predictor."""
+    """Numbers of the equations with the predictor."""
     every = [equation.predictors for equation in fitted.spec.equations]
     check_text(variable, "variable", "a predictor")
     numbers = tuple(r for r, predictors in enumerate(every) if variable in [*predictors])
@@ -83,7 +83,7 @@ def _equations_with(fitted: LmmFit, variable: str) -> tuple[int, ...]:
 
 
 def _spaced(fitted: LmmFit, numbers: tuple[int, ...], variable: str, points: int) -> list[Any]:
-    """Values over the range of the rows that the equations used; both truth values."""
+    """Space values over the range of the rows used; both values of a boolean."""
     if fitted.table is None:
         layout = fitted.layout.equations[numbers[0]]
         reach = REACH * layout.spread[variable]
@@ -95,10 +95,10 @@ def _spaced(fitted: LmmFit, numbers: tuple[int, ...], variable: str, points: int
 
 
 def held_note(fitted: LmmFit, line: Line, own: Collection[str] = ()) -> str:
-    """Where everything else is held along a line: ``at w = 0.1, arm = tx; y given m = 2``; empty where nothing is.
+    """Say where other predictors are held: ``at w = 0.1, arm = tx; y given m = 2``; empty if none is.
 
-    Of predictors in ``own`` every cluster has its own value, and it is said where the population stands. A response
-    that is a predictor (the mediator m of y) is said apart: the slope of x in the equation of y is the direct effect.
+    For predictors in ``own``, which vary over clusters, it gives the population's value. A response that is a predictor
+    (the mediator m of y) is named apart: the slope of x in the equation of y is the direct effect.
     """
     mediators = {number: given_responses(fitted, number) for number in line.numbers}
     responses = {line.variable, *own}.union(*mediators.values())
@@ -131,9 +131,9 @@ def conditional_table(fitted: LmmFit, line: Line, *, level: float) -> pd.DataFra
 
 
 def choose_clusters(fitted: LmmFit, clusters: Any, seed: int | None) -> Indices:
-    """Positions of all clusters, of a number of them drawn at random, or of those with the given ids, each once.
+    """Positions of all clusters, of a random number of them, or of given ids, each once.
 
-    An id may be given as tables show it: as text, ``"1:0"`` for the combination ``(1, 0)``.
+    Ids may be written as tables show them: ``"1:0"`` for the combination ``(1, 0)``.
     """
     J = len(fitted.clusters)
     if clusters is None:
@@ -149,7 +149,7 @@ def choose_clusters(fitted: LmmFit, clusters: Any, seed: int | None) -> Indices:
 
 
 def _positions(fitted: LmmFit, wanted: list[Any]) -> Indices:
-    """Where the ids stand, first as they are, then as they are shown."""
+    """Find ids, first as they are, then as tables show them."""
     places = {name: k for k, name in enumerate(fitted.clusters)}
     shown = [str(name) for name in shown_clusters(fitted.clusters)]
     found: list[int] = []
@@ -170,9 +170,9 @@ def _positions(fitted: LmmFit, wanted: list[Any]) -> Indices:
 
 
 def own_values(fitted: LmmFit, line: Line) -> pd.DataFrame:
-    """Values (J, variables) of the predictors that each cluster has one value of, but for those that the user holds.
+    """Values (J, variables) of predictors that are constant within clusters, except those that the user holds.
 
-    Without columns where there are none, or where the fit has no rows to read them from.
+    No columns if there are none, or if the fit has no rows.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def own_values(fitted: LmmFit, line: Line) -> pd.DataFrame:
 def cluster_lines(fitted: LmmFit, line: Line, chosen: Indices, own: pd.DataFrame) -> pd.DataFrame:
     """response, the variable, estimate: X beta + Z u along a line; the index is the id of each chosen cluster.
 
-    ``own`` are values (J, variables) that stand in for those of the line; a line of a cluster without one is NaN.
+    ``own`` (J, variables) replaces values of the line; the line of a cluster with a missing value is NaN.
     """
     modes, labels = fitted.law().modes[chosen], shown_clusters(fitted.clusters)[chosen]
     points, blocks = len(line.rows), []
@@ -209,7 +209,7 @@ def cluster_lines(fitted: LmmFit, line: Line, chosen: Indices, own: pd.DataFrame
 
 
 def observed_points(fitted: LmmFit, line: Line) -> pd.DataFrame:
-    """response, the variable, estimate: the values of the rows that an equation used.
+    """response, the variable, estimate: values of the rows that an equation used.
 
     Raises
     ------

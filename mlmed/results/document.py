@@ -19,27 +19,27 @@ from mlmed.fit.same_rows import SameRowsFit, family_of
 from mlmed.fit.system import SystemFit, equation_of
 from mlmed.results.tables import about
 
-#: Name and version of the JSON layout; a change of meaning changes the number.
+#: Name and version of the JSON layout; a changed meaning raises the number.
 SCHEMA = "mlmed/1"
 #: Options that do not change a number.
 WORKING = ("n_jobs", "progress")
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: no NumPy types, null for what is not a finite number."""
+    """Convert to JSON values: no NumPy types, null for a number that is not finite."""
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a tidy table as plain values."""
+    """Convert the rows of a table to JSON values."""
     rows = table.reindex(columns=list(COLUMNS)).to_dict("records")
     return [{str(key): plain(value) for key, value in row.items()} for row in rows]
 
 
 def interval_entry(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """How intervals of effects are made, as a document says it: their kind, and the options that were given.
+    """Record the kind of interval and the options given.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def interval_entry(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 @singledispatch
 def document_of(fit: Any) -> dict[str, Any]:
-    """What a document says of a fit beside its tables."""
+    """Facts of a fit besides its tables."""
     raise EffectError(f"{fit.kind} has no document of its own")
 
 
@@ -135,7 +135,7 @@ def _of_whole(fit: Fit) -> dict[str, Any]:
 
 
 def flat_table(sections: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """All sections below each other, told apart by the column ``section``."""
+    """Stack all sections; the column ``section`` names each."""
     parts = [
         table.reindex(columns=list(COLUMNS)).assign(section=name) for name, table in sections.items() if len(table)
     ]

@@ -1,4 +1,4 @@
-"""A fit as text, as one document, or as one flat table."""
+"""Export a fit as text, JSON, or one flat table."""
 
 from __future__ import annotations
 
@@ -27,16 +27,43 @@ from mlmed.results.summary import counterfactual_facts, counterfactual_text, eff
 from mlmed.results.tables import effects_section, fixef, residual_rows, sdcor, varcorr
 from mlmed.results.xtmixed import stata_report
 
-#: Effects whose errors of another kind stand below the summary.
+#: Effects whose standard errors under another covariance are printed below the summary.
 SHOWN_ERRORS = ("a", "b", "cprime", "indirect", "total")
 
 
 def sections(
     self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
 ) -> dict[str, pd.DataFrame]:
-    """The tables that are exported, by name: fixef, varcorr, residual, sdcor, and effects where a model is for them.
+    """Collect the tables that are exported, by name.
 
-    Further options are those of ``effects()``; its table has no rows where the model defines no effects.
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    level : float
+        Coverage of the intervals, a proportion.
+    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}, optional
+        As in ``tidy``, and as in ``effects`` for the effects.
+    **options
+        Further options of ``effects()``, ``interval`` included.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        fixef; varcorr, residual and sdcor if the fit has them; effects, except for ``mixed`` (without rows if the model
+        defines no effects).
+
+    Raises
+    ------
+    EffectError
+        An option that is not used.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> list(fit.sections())
+    ['fixef', 'varcorr', 'residual', 'sdcor']
     """
     found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
     if len(of_rows):
@@ -51,9 +78,29 @@ def sections(
 
 
 def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
-    """All tables as JSON (``--format json``); a number that does not exist is null and its row's ``note`` says why.
+    """Write all tables as JSON (``--format json``); a missing number is null, with the reason in its row's ``note``.
 
-    Further options are those of ``effects()``.
+    Parameters
+    ----------
+    vcov, level, ddf, **options
+        As in ``sections``.
+
+    Returns
+    -------
+    str
+        One object: facts of the fit, then the tables of ``sections`` as lists of rows.
+
+    Raises
+    ------
+    EffectError
+        An option that is not used.
+
+    Examples
+    --------
+    >>> import json, mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> [row["term"] for row in json.loads(fit.to_json())["fixef"]]
+    ['Intercept', 'X']
     """
     tables = sections(self, vcov=vcov, level=level, ddf=ddf, **options)
     found = {
@@ -76,7 +123,30 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
 def to_table(
     self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any
 ) -> pd.DataFrame:
-    """All tables below each other (``--format csv``), told apart by the column ``section``."""
+    """Stack all tables (``--format csv``); the column ``section`` names each.
+
+    Parameters
+    ----------
+    vcov, level, ddf, **options
+        As in ``sections``.
+
+    Returns
+    -------
+    DataFrame
+        section, then the union of the tables' columns.
+
+    Raises
+    ------
+    EffectError
+        An option that is not used.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.to_table()["section"].value_counts(sort=False).to_dict()
+    {'fixef': 2, 'varcorr': 1, 'residual': 1, 'sdcor': 2}
+    """
     return flat_table(sections(self, vcov=vcov, level=level, ddf=ddf, **options))
 
 
@@ -89,15 +159,31 @@ def summary(
     ddf: str | None = None,
     **options: Any,
 ) -> str:
-    """The fit and its effects as text; ``style="stata"`` has the layout of ``xtmixed``, or of UCLA's ``ml_mediation``.
+    """Write the fit and its effects as text.
 
-    Further options are those of ``effects()``.
+    Parameters
+    ----------
+    style : {"text", "stata"}
+        ``stata``: the layout of ``xtmixed`` for ``mixed`` (one response) and ``mediate``, of UCLA's ``ml_mediation``
+        for ``piecewise``.
+    vcov, level, ddf, **options
+        As in ``sections``; ``stata`` takes ``level`` only, for ``piecewise`` none.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
     EffectError
-        Unknown style, options that the Stata layout or the interval does not use, or the Stata layout for responses
-        that are not mediator and outcome.
+        Unknown style, an option that is not used, or a fit that has no Stata layout.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> print(fit.summary("stata").splitlines()[0])
+    Mixed-effects REML regression                     Number of obs     =      1000
     """
     own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
     if isinstance(self.catalogue, ScaleCatalogue):
@@ -147,7 +233,7 @@ def _stata(self: Held, level: float) -> Any:
 
 
 def _other_errors(self: Held, kind: str, options: dict[str, Any]) -> str:
-    """The errors of another kind, and the terms that have none."""
+    """Say the standard errors under another covariance, and which terms have none."""
     table = effects(self, vcov=kind, order=options.get("order"), at=options.get("at"))
     other = table.set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
     known, without = other.dropna(), other.index[other.isna()]

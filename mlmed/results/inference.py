@@ -1,4 +1,4 @@
-"""What can be concluded from a fit: effects, functions of parameters, profiles, tests, bootstraps, influence."""
+"""Inference from a fit: effects, functions of parameters, profiles, tests, bootstraps, influence."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from mlmed.results.likelihood import LRTest, compare_fits, test_equation
 
 
 def kind_of(fit: Fit, vcov: str | None) -> str:
-    """The covariance that was asked for, or the one that the fit was made with."""
+    """Return the covariance asked for, or the fit's default."""
     return fit.usual if vcov is None else vcov
 
 
 def effect_set(self: Held, at: Mapping[str, Any] | None = None, **question: Any) -> EffectSet:
-    """The effects at one place; without any where the model defines none and nobody asks for a place."""
+    """Evaluate the effects at one place; none if the model defines none and no place is given."""
     held = check_mapping(at, "at", "at={'w': 1.0}")
     given = {name: value for name, value in question.items() if value is not None}
     if idle := [name for name in given if name not in self.catalogue.questions]:
@@ -58,7 +58,7 @@ def effect_set(self: Held, at: Mapping[str, Any] | None = None, **question: Any)
 
 
 def effects_reason(self: Held) -> str:
-    """Why the model defines no effects (a curve, an interaction of treatment and mediator); usually empty."""
+    """Reason why the model defines no effects (no mediator, a curve, a treatment-mediator interaction); else empty."""
     try:
         self.catalogue.effects(self.fit, None)
     except EffectError as error:
@@ -67,21 +67,21 @@ def effects_reason(self: Held) -> str:
 
 
 def asked_of(self: Held, what: str) -> Any:
-    """The treatment or the contrast of a catalogue that has them."""
+    """Return the treatment or the contrast of a catalogue; refuse if it has none."""
     if not hasattr(self.catalogue, what):
         raise EffectError(f"a fit of mlmed.{self.catalogue.school} has no {what}")
     return getattr(self.catalogue, what)
 
 
 def quantities(self: Held, at: Mapping[str, Any] | None = None) -> dict[str, Quantity]:
-    """Everything that can be named at the estimates: effects, parameters, ``sd()`` and ``cor()``."""
+    """Collect what expressions can name, at the estimates: effects, parameters, ``sd()`` and ``cor()``."""
     defined = {term: q for term, q in effect_set(self, at).named.items() if np.isfinite(q.estimate)}
-    of_psi = not isinstance(self.catalogue, CounterfactualCatalogue)  # which has contrasts and coefficients
+    of_psi = not isinstance(self.catalogue, CounterfactualCatalogue)  # a function of contrasts and coefficients
     return {**defined, **(sdcor_of(self.fit) if of_psi else {})}
 
 
 def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:
-    """The same as a function of the estimates of a mixed model."""
+    """Return ``quantities`` as a function of a mixed model's estimates."""
     fit, own, found = self.fit, self.fit.parameters, effect_set(self, at)
     effects_at = getattr(found, "moving", None)
     return lambda estimates: {
@@ -112,64 +112,83 @@ def effects(
     of: Of | None = None,
     ranef_draws: RanefDraws | None = None,
 ) -> pd.DataFrame:
-    """Paths and effects: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct, total.
+    """Tabulate the effects with standard errors, tests and intervals.
 
-    Of separate fits (``mlmed.piecewise``): c, indirect = a b, c_minus_cprime, prop_mediated and ratio as well, without
-    cov_ab; docs/piecewise.md says what to know of them.
+    Terms and intervals by the function that made the fit:
 
-    Of a location-scale model: scale effects on the sd scale, the residual sd where scale predictors are 0 and factors
-    per unit, with intervals that are made on the log scale.
+    - ``mediate``: a, b, cprime, cov_ab, indirect = a b + cov_ab, direct = cprime, total. ``delta``, ``monte-carlo``,
+      ``profile``, ``bootstrap``.
+    - ``piecewise``: a, b, cprime, c, indirect = a b, direct = cprime, total, c_minus_cprime, prop_mediated =
+      indirect / total, ratio = indirect / direct (docs/piecewise.md). ``delta``, ``monte-carlo``, ``product``,
+      ``bootstrap``.
+    - ``causal``: acme, ade and prop_mediated, each at control, at treated and their mean, and total (docs/causal.md).
+      ``delta``, ``monte-carlo``, ``bootstrap``.
+    - ``location_scale``: ``exp(sigma~Intercept)``, the residual sd where scale predictors are 0, and ``exp(sigma~x)``,
+      its factor per unit of x. ``delta``, ``monte-carlo``; intervals on the log scale.
+    - ``mixed``: none; refused.
 
-    An option that the asked interval does not use is refused. docs/choosing_intervals.md says which to use.
+    An option that the interval or the fit does not use is refused, not ignored. docs/choosing_intervals.md compares the
+    intervals.
 
     Parameters
     ----------
-    interval : {"delta", "monte-carlo", "profile", "product", "bootstrap"}
-        Normal theory; draws of a, b, cprime and cov_ab from their joint normal distribution; profile likelihood; the
-        exact distribution of a product of normal variables (separate fits); refitted replicates of the data.
+    interval : {"delta", "monte-carlo", "profile", "product", "bootstrap"} or Delta, MonteCarlo, ...
+        Normal theory; draws of the parameters from their normal distribution; profile likelihood; the exact
+        distribution of a product of normal variables; refitted replicates of the data. Or a value with its own options,
+        such as ``mlmed.Delta(order="first")``.
     level : float
         Coverage of the intervals, a proportion.
-    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
-        ``delta``, ``monte-carlo``, ``profile`` (its std_error): covariance of the estimates, by default
-        ``block``; see docs/standard_errors.md.
+    vcov : str, optional
+        All but ``bootstrap``: covariance of the estimates, one of ``vcov()``; by default the fit's own. ``profile``
+        uses it for std_error only.
     order : {"second", "first", "unbiased"}
-        ``delta``: ``second`` (default) has the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` is
-        without, ``unbiased`` subtracts it (Aroian, Sobel and Goodman).
+        ``delta`` of ``mediate`` and ``piecewise``: ``second`` (default) adds the term Va Vb + Cab^2 of Bauer, Preacher
+        & Gil (2006), ``first`` omits it, ``unbiased`` subtracts it (Aroian, Sobel, Goodman).
     ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
-        ``delta``: t instead of z, with these degrees of freedom (the column ``df``).
+        ``delta`` of ``mediate``: t instead of z, with these degrees of freedom (column ``df``).
     n : int
-        Draws (``monte-carlo``, 20,000) or replicates (``bootstrap``, 1,000).
+        Draws of ``monte-carlo`` (20,000; 1,000 for ``causal``) or replicates of ``bootstrap`` (1,000).
     kind : {"case", "parametric", "residual"}
-        ``bootstrap``: how replicates are made.
+        ``bootstrap`` of ``mediate``: type of replicate, as in ``bootstrap()``.
     within : bool
-        ``bootstrap`` of cases: draw rows within clusters, too.
+        ``bootstrap`` of ``mediate``, ``kind="case"``: also draw rows within clusters.
     strata : str
-        ``bootstrap`` of separate fits: a column within whose values clusters are drawn.
+        ``bootstrap`` of ``piecewise``: column within whose values clusters are drawn.
     ends : {"percentile", "bc", "bca", "basic", "normal"}
-        ``bootstrap``: how an interval is made of draws.
+        ``bootstrap``: construction of the interval from the draws.
     seed : int
         Required by ``monte-carlo`` and ``bootstrap``.
     n_jobs, progress
         ``bootstrap``: workers, and whether to show a progress bar.
     at : mapping, optional
-        Values of moderators of x -> m, m -> y or x -> y; by default their mean or first level. Of ``mlmed.causal``,
-        values of covariates in every row, which by default are as they are.
+        ``mediate``, ``piecewise``: values of moderators of x -> m, m -> y or x -> y; by default the mean or the first
+        level. ``causal``: values to set covariates to in every row; by default they stay as observed.
     of : {"cluster", "population"}
-        ``mlmed.causal``, mixed models: effects of these clusters (default), whose random effects enter by their
-        conditional modes, averaged over the rows; or in the population of clusters, random effects averaged out.
+        ``causal`` with random terms: effects for the clusters in the data, by their conditional modes, averaged over
+        the rows (default); or in the population of clusters, random effects integrated out.
     ranef_draws : {"joint", "independent"}
-        ``mlmed.causal``, ``delta`` and ``monte-carlo`` with modes: random effects given the drawn coefficients
-        (default), or drawn one by one without looking at them, which is what R's ``mediation`` does.
+        ``causal`` with random terms, ``delta`` and ``monte-carlo`` with ``of="cluster"``: random effects conditional on
+        the drawn coefficients (default), or independent of them, as R's ``mediation`` draws them.
 
     Returns
     -------
     DataFrame
-        term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
+        term, estimate, std_error, statistic, df (infinite for normal tests, NaN for draws), p_value, conf_low,
+        conf_high, note (why a number is missing, or how to read it).
+
+    Raises
+    ------
+    EffectError
+        The model defines no effects; an unknown interval; an option that is not used; no seed where one is required.
 
     Examples
     --------
     >>> import mlmed
     >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mediate("Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)", df)
+    >>> table = fit.effects("monte-carlo", n=1000, seed=1).set_index("term")
+    >>> table.loc[["indirect", "total"], "estimate"].round(3).to_dict()
+    {'indirect': -0.128, 'total': 0.168}
     >>> fit = mlmed.location_scale("Med ~ X + (1 | group)", "~ 1 + (1 | group)", df)
     >>> fit.effects()[["term", "estimate"]].round(3).values.tolist()
     [['exp(sigma~Intercept)', 1.413]]
@@ -186,10 +205,10 @@ def effects(
 def interval_and_effects(
     self: Held, interval: Any, at: Mapping[str, Any] | None, given: Mapping[str, Any]
 ) -> tuple[Interval, EffectSet]:
-    """What makes the table of effects, and the effects that were asked for; ``given`` are the other options."""
+    """Build the interval and the effects asked for; ``given`` holds the other options."""
     held, known = check_mapping(at, "at", "at={'w': 1.0}"), self.catalogue.intervals
     usual = "delta" if interval is None else interval
-    asked = interval_of(usual, given, known) if known else Delta()  # without intervals there are no effects
+    asked = interval_of(usual, given, known) if known else Delta()  # no intervals, no effects: refused below
     question = {name: given.get(name) for name in self.catalogue.questions}
     return asked, self.catalogue.effects(self.fit, held, **question)
 
@@ -210,34 +229,49 @@ def bootstrap(
 ) -> BootstrapResults:
     """Refit replicates of the data.
 
+    Fits of ``mixed`` and ``mediate`` take every ``kind``. ``piecewise`` and ``causal`` draw whole clusters, the same
+    for all equations (rows, if ``causal`` has no clusters). Location-scale models and single ordinary regressions have
+    no bootstrap.
+
     Parameters
     ----------
     n : int
         Replicates.
     seed : int
-        Seed, required; results do not depend on the number of workers.
+        Required; results do not depend on the number of workers.
     kind : {"case", "parametric", "residual"}
-        Clusters drawn with replacement; data drawn from the fitted model; reflated residuals of both levels
-        drawn with replacement (Carpenter, Goldstein & Rasbash, 2003). See docs/choosing_intervals.md.
+        ``mixed``, ``mediate``: clusters drawn with replacement; data drawn from the fitted model; reflated residuals of
+        both levels drawn with replacement (Carpenter, Goldstein & Rasbash, 2003). See docs/choosing_intervals.md.
     within : bool
         With ``case``: also draw rows within the drawn clusters. In small clusters this adds their noise twice and
         makes intervals too wide.
     strata : str, optional
-        Separate fits: a column that is constant within clusters, such as treatment arms; each of its values keeps its
-        number of clusters. Whole clusters are drawn, the same for all equations.
+        ``piecewise``: a column that is constant within clusters, such as the treatment arm; the number of clusters
+        drawn from each of its values is kept.
     n_jobs : int, optional
         Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
     progress : bool
         Show a progress bar on standard error.
-    at : mapping, optional
-        Values of moderators.
-    of : {"cluster", "population"}
-        ``mlmed.causal``: as in ``effects``.
+    at, of
+        As in ``effects``.
+
+    Returns
+    -------
+    BootstrapResults
+        Draws of all effects and parameters; ``tidy()`` tabulates intervals, ``plot()`` draws a histogram. Fits of
+        ``causal`` draw the effects only.
 
     Raises
     ------
     EffectError
-        No seed, unknown kind, or rows are needed and the fit was made from stored cross-products.
+        No seed, an option that the fit does not take, or rows are needed and the fit has none.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.bootstrap(20, seed=1, kind="parametric")
+    BootstrapResults(20 replicates, kind 'parametric', seed 1: 0 failed, 0 singular)
     """
     plan = Plan(n, kind, within, strata, seed, n_jobs, progress)
     return run_bootstrap(effect_set(self, at, of=of), plan)
@@ -248,12 +282,31 @@ def vcov(self: Held, kind: str | None = None, *, which: str = "all") -> pd.DataF
 
     Parameters
     ----------
-    kind : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
-        ``block``: fixed effects independent of variances (Stata, lme4, nlme, SAS). ``joint``: fixed effects
-        propagated through the variances (glmmTMB, lavaan). The others are robust to a wrong model within
-        clusters. See docs/standard_errors.md.
+    kind : {"block", "joint", "cluster", "CR0", "CR1", "CR2", "iid", "HC0", "HC1", "HC2", "HC3"}, optional
+        By default the fit's own: ``block``; ``joint`` of location-scale models, which have no other; what ``causal``
+        was given. ``block``: fixed effects independent of variances (Stata, lme4, nlme, SAS). ``joint``: fixed effects
+        propagated through the variances (glmmTMB, lavaan). ``cluster`` and ``CR0`` to ``CR2``: robust to a wrong model
+        within clusters. ``iid`` (the model's) and ``HC0`` to ``HC3`` (robust to unequal variances): ordinary
+        regressions on independent rows. See docs/standard_errors.md.
     which : {"all", "fixed"}
         All parameters or the fixed effects only.
+
+    Returns
+    -------
+    DataFrame
+        Rows and columns are the parameters, as in ``names``.
+
+    Raises
+    ------
+    EffectError
+        Unknown word, or a covariance that this fit does not have.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.vcov("CR2", which="fixed").round(4).to_dict()
+    {'Intercept': {'Intercept': 0.0201, 'X': -0.0035}, 'X': {'Intercept': -0.0035, 'X': 0.013}}
     """
     one_of(which, ("all", "fixed"), "which")
     matrix, names = self.fit.vcov(kind_of(self.fit, kind)).matrix, [one.name for one in self.fit.parameters]
@@ -271,25 +324,45 @@ def nlcom(
     level: float = 0.95,
     at: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
-    """Any function of the parameters, with a delta-method standard error.
+    """Evaluate any function of effects and parameters, with a delta-method standard error.
 
     Parameters
     ----------
     expression : str, callable or mapping
         ``"a*b + cov_ab + cprime"``; names may stand in backticks, ``"`m~x` / `y~m`"``, and
         ``cov(a,b)`` and ``cor(a,b)`` name their effects in either order. A callable gets a dict of values by name.
-        All parameters, effects, and ``sd()`` and ``cor()`` of ``sdcor()`` have names. A mapping gives several
-        expressions, by label. An ``sd()`` or ``cor()`` alone is shown as in ``sdcor()``: first-order error,
-        interval on the log scale or by Fisher's z.
-    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
-        Which covariance of the estimates.
-    order : {"second", "first", "unbiased"}
-        Second order (default) adds ``tr(HVHV)/2`` to the variance (what BPG's formulas do), ``unbiased`` subtracts
-        it; Stata's ``nlcom`` is first, and so are effects of ``mlmed.causal`` by default.
+        A mapping gives several expressions, by label. Names are the terms of ``effects()``, the parameters (``names``)
+        and the terms of ``sdcor()``; of ``causal`` the effects, also as indirect and direct, and the coefficients.
+        A bare ``sd()`` or ``cor()`` is shown as in ``sdcor()``: first-order error, interval on the log scale or by
+        Fisher's z.
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    order : {"second", "first", "unbiased"}, optional
+        ``second`` adds ``tr(HVHV)/2`` to the variance (as BPG's formulas do), ``unbiased`` subtracts it, ``first``
+        (Stata's ``nlcom``) omits it. By default ``second``; ``first`` for ``causal``.
     level : float
-        Coverage of the interval.
+        Coverage of the interval, a proportion.
     at : mapping, optional
-        Values of moderators at which effects named in the expression are taken.
+        Where to evaluate the effects named in the expression, as in ``effects``.
+
+    Returns
+    -------
+    DataFrame
+        One row per expression, with the columns of ``effects``.
+
+    Raises
+    ------
+    EffectError
+        The expression cannot be read, names something unknown, or has no finite value.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mediate("Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)", df)
+    >>> table = fit.nlcom({"a b": "a * b", "sum": "`Med~X` + `y~X`"})
+    >>> table[["term", "estimate", "std_error"]].round(3).values.tolist()
+    [['a b', -0.034, 0.028], ['sum', 0.486, 0.151]]
     """
     V = effect_set(self, at).vcov(kind_of(self.fit, vcov))
     chosen = self.catalogue.order if order is None else order
@@ -300,9 +373,9 @@ def nlcom(
 def profile(
     self: Held, expression: str, *, level: float = 0.95, points: int = 20, at: Mapping[str, Any] | None = None
 ) -> ProfileResults:
-    """Profile likelihood of an effect, a parameter, or an expression of them.
+    """Profile likelihood of an effect, a parameter, or an expression of them (linear mixed models).
 
-    Everything else is estimated again at each value, the random-effects covariance included. Under REML the
+    All other parameters are re-estimated at each value, the random-effects covariance included. Under REML the
     criterion keeps its ``log|X'V^-1 X|`` (docs/math.md, eq. 37).
 
     Parameters
@@ -312,9 +385,14 @@ def profile(
     level : float
         Coverage of the interval, a proportion.
     points : int
-        Points of the curve, beside the ends of the interval.
+        Points of the curve, at least 4, besides the ends of the interval.
     at : mapping, optional
-        Values of moderators.
+        Values of moderators, as in ``effects``.
+
+    Returns
+    -------
+    ProfileResults
+        ``interval``, ``curve`` and ``plot()``.
 
     Raises
     ------
@@ -337,23 +415,27 @@ def profile(
 
 @only(LmmFit)
 def test(self: Held, hypothesis: str, *, at: Mapping[str, Any] | None = None) -> LRTest:  # noqa: PT028
-    """Likelihood-ratio test of one restriction, everything else re-estimated.
+    """Likelihood-ratio test of one restriction, all other parameters re-estimated (linear mixed models).
 
-    A variance is tested at its boundary (the random effect is left out, with its covariances), against the
-    mixture of chi2 distributions that belongs there; conservative if several covariances fall with it (see the
-    note of the result).
+    A zero variance is tested by leaving out the random effect with its covariances, against the chi2 mixture of the
+    boundary; conservative if several covariances drop out with it (see the note of the result).
 
     Parameters
     ----------
     hypothesis : str
         For example ``"cov_ab = 0"``, ``"indirect = 0.3"``, ``"a = b"``, ``"var(m~x) = 0"``, ``"cor(m~x,y~m) = 0"``.
     at : mapping, optional
-        Values of moderators.
+        Values of moderators, as in ``effects``.
+
+    Returns
+    -------
+    LRTest
+        hypothesis, chi2, df, p_value, llf (under the hypothesis), note.
 
     Raises
     ------
     EffectError
-        If the text is not a restriction, or the quantity cannot take the value.
+        The text is not a restriction, or the quantity cannot take the value.
 
     Examples
     --------
@@ -367,12 +449,32 @@ def test(self: Held, hypothesis: str, *, at: Mapping[str, Any] | None = None) ->
 
 @only(LmmFit)
 def compare(self: Held, other: Held) -> pd.DataFrame:
-    """Set this fit beside another of the same data: log-likelihoods, AIC, BIC, LR test where one is nested.
+    """Compare with another linear mixed model of the same data: log-likelihood, AIC, BIC, LR test if nested.
+
+    ``mlmed.compare`` sets estimates of fits of any kind side by side.
+
+    Parameters
+    ----------
+    other : Results
+        Another fit of ``mixed`` or ``mediate``.
+
+    Returns
+    -------
+    DataFrame
+        model, n_parameters, llf, aic, bic, chi2, df, p_value, note; the smaller model first.
 
     Raises
     ------
     EffectError
         Different data or criteria, or REML fits with different fixed effects.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> small, large = (mlmed.mixed(f"Med ~ {x} + (1 + X | group)", df, method="ml") for x in ("1", "X"))
+    >>> small.compare(large)[["n_parameters", "chi2", "p_value"]].astype(float).round(3).values.tolist()[1]
+    [6.0, 2.761, 0.097]
     """
     if not isinstance(getattr(other, "fit", None), LmmFit):
         raise EffectError(f"compare() takes another fit of mlmed.mixed or mlmed.mediate; found {shown(other)}")
@@ -388,20 +490,37 @@ def influence(
     n_jobs: int | None = None,
     at: Mapping[str, Any] | None = None,
 ) -> InfluenceResults:
-    """Change of every effect and parameter when one cluster is left out.
+    """Change of every effect and parameter when one cluster is left out (linear mixed models).
 
     Parameters
     ----------
     refit : bool, optional
         Refit without each cluster (exact), or take one Newton step from the fit (docs/math.md, section 15). By
-        default the step, except where the fit is singular: the step does not exist there, so up to 2,000 clusters
-        it is refitted. With more, changes are NaN, with that reason; ask for ``refit=True``.
-    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
-        Standard errors in which changes are measured.
+        default the step. A singular fit has none: it is refitted if it has up to 2,000 clusters; with more, changes are
+        NaN with that reason unless ``refit=True``.
+    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}, optional
+        Standard errors that scale the changes; by default ``block``.
     n_jobs : int, optional
         Workers for refits; by default those of the surrounding ``joblib.parallel_config``, or one.
     at : mapping, optional
-        Values of moderators.
+        Values of moderators, as in ``effects``.
+
+    Returns
+    -------
+    InfluenceResults
+        ``changes``, ``cooks``, ``tidy()`` and ``plot()``.
+
+    Raises
+    ------
+    EffectError
+        Another kind of fit, or an unknown covariance.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.influence().cooks.nlargest(1).round(3).to_dict()
+    {4: 0.062}
     """
     return influence_of(
         self.fit, effect_set(self, at), self.fit.vcov(kind_of(self.fit, vcov)), refit=refit, n_jobs=n_jobs
@@ -410,7 +529,7 @@ def influence(
 
 @only(LmmFit)
 def loglik_at(self: Held, G: ArrayLike, sigma2: ArrayLike) -> float:
-    """Log-likelihood of this model at other variances, fixed effects at their best value given them.
+    """Log-likelihood of a linear mixed model at given variances, profiled over the fixed effects.
 
     Parameters
     ----------
@@ -420,26 +539,38 @@ def loglik_at(self: Held, G: ArrayLike, sigma2: ArrayLike) -> float:
         Residual covariance of a row (``fit.Sigma``), or its entries: the variances and, if residuals are
         correlated, the covariances in the order of ``fit.names``.
 
+    Returns
+    -------
+    float
+        Restricted log-likelihood under REML.
+
     Raises
     ------
     EffectError
-        If the shapes are wrong, or G or the residual covariance is not a covariance matrix.
+        Wrong shapes, or a matrix that is no covariance matrix.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> bool(abs(fit.loglik_at(fit.G, fit.Sigma) - fit.llf) < 1e-8), bool(fit.loglik_at(2 * fit.G, fit.Sigma) < fit.llf)
+    (True, True)
     """
     return loglik_at_(self.fit.working, G, sigma2, reml=self.fit.reml)
 
 
 def check_starts(self: Held, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
-    """Fit again from random starts, none of which should end at a better optimum.
+    """Refit from random starts, none of which should reach a better optimum (mixed and location-scale models).
 
     The starts are far away: variances spread over decades, any correlations, and every other time the clusters
-    that are most unlike the others in G. Where a likelihood has several optima some end in a worse one.
+    that are most unlike the others in G. If the likelihood has several optima, some starts end in a worse one.
 
     Parameters
     ----------
     n : int
         Starts.
     seed : int
-        Of the random numbers.
+        Required.
     n_jobs : int, optional
         Workers; by default those of the surrounding ``joblib.parallel_config``, or one. Results do not depend on
         their number.
@@ -447,8 +578,13 @@ def check_starts(self: Held, n: int = 5, *, seed: int, n_jobs: int | None = None
     Returns
     -------
     DataFrame
-        start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and how far ``apart``
-        the estimates are, in standard errors. NaN where a search ended in no optimum.
+        start, llf, difference (from this fit), gradient_norm, newton_decrement, converged, and apart (distance of the
+        estimates from this fit, in standard errors). NaN where a search found no optimum.
+
+    Raises
+    ------
+    EffectError
+        Equations that are fitted apart, and ordinary regressions: use the parts, as in ``fit.mediator.check_starts``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What every single cluster does to the estimates."""
+"""Influence of single clusters on the estimates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 Array = NDArray[np.float64]
-#: Clusters up to which a singular fit is refitted without each of them unless something else is asked.
+#: Clusters up to which a singular fit is refitted by default.
 MANY = 2000
 
 
@@ -39,17 +39,17 @@ class InfluenceResults:
     changes : DataFrame
         Estimate without the cluster less the estimate; a row per cluster, a column per effect and parameter.
     std_errors : Series
-        Standard errors of the fit, the unit in which a change is large or small.
+        Standard errors of the fit, which scale the changes.
     cooks : Series
         Cook's distance of the fixed effects.
     notes : Series
-        Why the row of a cluster is missing; empty strings otherwise.
+        Why the row of a cluster is NaN; otherwise empty.
     refitted : bool
-        Exact refits, or one Newton step from the fit.
+        Whether changes are from exact refits or from one Newton step.
     unscaled : dict of str to str
         Terms without a standard error, and why.
     remarks : dict of str to str
-        What to know of a term, such as the values of moderators at which it is taken.
+        Notes on terms, such as values of moderators.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def influence_of(
     refit: bool | None,
     n_jobs: int | None = None,
 ) -> InfluenceResults:
-    """Leave every cluster out in turn; effects and parameters of each."""
+    """Leave each cluster out in turn; return the changes of effects and parameters."""
     n_jobs = check_jobs(n_jobs)
     refit = refit if refit is None else check_flag(refit, "refit")
     if refit is None:  # one Newton step does not exist at a singular optimum

@@ -1,4 +1,4 @@
-"""Likelihood-ratio tests: of what is written as one equation, of a variance at the boundary, of nested fits."""
+"""Likelihood-ratio tests: of one equation between parameters, of a variance at the boundary, of nested fits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mlmed.intervals.profile_search import QuantityAt, constrained
 from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities
 from mlmed.text import shown
 
-#: Twice a difference of log-likelihoods below this is the rounding of zero.
+#: LR statistics below this are rounding error of zero.
 NO_DIFFERENCE = 1e-6
-#: What a quantity can be, by its kind.
+#: Range of a quantity by its kind.
 RANGES: dict[Kind, tuple[float, float, str]] = {
     "variance": (0.0, np.inf, "a variance is 0 or more"),
     "sd": (0.0, np.inf, "a standard deviation is 0 or more"),
@@ -41,7 +41,7 @@ class LRTest:
     Attributes
     ----------
     hypothesis : str
-        What is tested.
+        The restriction.
     chi2 : float
         Twice the drop of the log-likelihood.
     df : int
@@ -52,7 +52,7 @@ class LRTest:
     llf : float
         Log-likelihood under the hypothesis.
     note : str
-        Which reference distribution was used and why, if it is not chi2(df).
+        The reference distribution and the reason, if it is not chi2(df).
     """
 
     hypothesis: str
@@ -68,12 +68,12 @@ class LRTest:
         return f"LR test of {self.hypothesis}: chi2({self.df}) = {self.chi2:.4f}, p = {self.p_value:.4g}{tail}"
 
 
-#: Shared columns of two fits are the same if their moments agree to this share of their spread, and to the
-#: rounding of a mean that is large beside it.
+#: Columns of two fits are equal if their moments agree to this share of their spread, and to the rounding error of
+#: a mean that is large beside it.
 SAME_COLUMN, ROUNDED = 1e-8, 1e-13
 MIXTURE_NOTE = "the variance is tested at its boundary: equal mixture of chi2({low}) and chi2({high})"
-#: Covariances that fall with a variance: with one of them the test has its size, with four it rejects 2 to 4.5% of true
-#: hypotheses at 5% (simulated, 25 clusters of 6 to 500 of 20; docs/math.md, eq. 42).
+#: Covariances that drop out with a variance: with one the test has its nominal size, with four it rejects 2 to 4.5% of
+#: true hypotheses at 5% (simulated, 25 clusters of 6 to 500 of 20; docs/math.md, eq. 42).
 CONSERVATIVE_NOTE = (
     "; conservative, as {covariances} covariances fall with it (with four of them 2 to 4.5% of true hypotheses are "
     "rejected at 5%)"
@@ -81,13 +81,13 @@ CONSERVATIVE_NOTE = (
 
 
 def _mixture_note(df: int) -> str:
-    """What is said of a variance and df - 1 covariances at the boundary."""
+    """Note on a variance and df - 1 covariances at the boundary."""
     note = MIXTURE_NOTE.format(low=df - 1, high=df)
     return note + CONSERVATIVE_NOTE.format(covariances=df - 1) if df > 2 else note
 
 
 def test_constraint(fitted: LmmFit, hypothesis: str, quantity_at: QuantityAt, value: float) -> LRTest:
-    """Test that one quantity has a value, everything else re-estimated."""
+    """Test that one quantity has a value, all other parameters re-estimated."""
     profiler = profiler_of(fitted, quantity_at)
     at = constrained(profiler, value)
     if at.note:
@@ -98,7 +98,7 @@ def test_constraint(fitted: LmmFit, hypothesis: str, quantity_at: QuantityAt, va
 
 
 def variance_in(fitted: LmmFit, name: str) -> int | None:
-    """Position in u of the random effect whose variance a name is; None for anything else."""
+    """Position in u of the random effect that a variance belongs to; None for other names."""
     names = parameter_names(fitted)[len(fitted.estimates.beta) :][: len(fitted.estimates.tau)]
     if name not in names:
         return None
@@ -143,7 +143,7 @@ def compare_fits(first: LmmFit, second: LmmFit) -> pd.DataFrame:
 
 
 def _formula(fitted: LmmFit) -> str:
-    """The formulas, and what of the covariance structures is not the default."""
+    """Write the formulas, and covariance structures that are not the default."""
     text = "; ".join(equation.text for equation in fitted.spec.equations)
     asked = fitted.spec.covariance
     named = "" if asked == "unstructured" else f"covariance {asked if isinstance(asked, str) else dict(asked)}"
@@ -188,7 +188,7 @@ def _moments(fitted: LmmFit) -> dict[tuple[int, str], tuple[float, float, float,
 
 
 def _pairs_of_responses(fitted: LmmFit) -> dict[tuple[int, str], tuple[float, float, float, float]]:
-    """Rows that have two responses and their correlation there: whose value stands beside whose."""
+    """Rows with two responses and their correlation there, which detects another pairing of rows."""
     grams, equations, found = fitted.grams, fitted.layout.equations, {}
     for r, first in enumerate(equations):
         for s, second in enumerate(equations[:r]):
@@ -213,7 +213,7 @@ def _shown(fitted: LmmFit) -> str:
 
 
 def _covariances_nested(small: LmmFit, large: LmmFit) -> bool:
-    """Whether every covariance matrix of the smaller model is one of the larger: the spans of their E_k (eq. 14)."""
+    """Whether the larger model allows every covariance matrix of the smaller: spans of their E_k (eq. 14)."""
     names = [qualified(fitted, "random") for fitted in (small, large)]
     same_clusters = small.spec.group == large.spec.group and small.clusters.sort_values().equals(
         large.clusters.sort_values()
@@ -230,7 +230,7 @@ def _covariances_nested(small: LmmFit, large: LmmFit) -> bool:
 
 
 def _nested_test(small: LmmFit, large: LmmFit) -> tuple[float, float, float, str]:
-    """chi2, df, p and note; NaN and the reason where the fits are not nested."""
+    """chi2, df, p and note; NaN and the reason if the fits are not nested."""
     df = large.n_parameters - small.n_parameters
     if df == 0:
         return np.nan, np.nan, np.nan, "the same number of parameters: compare by AIC or BIC"
@@ -253,15 +253,15 @@ def _nested_test(small: LmmFit, large: LmmFit) -> tuple[float, float, float, str
 
 
 def lr_statistic(drop: float) -> float:
-    """Twice a drop of the log-likelihood, exactly 0 where it is rounding."""
+    """Twice a drop of the log-likelihood, exactly 0 within rounding error."""
     return 2.0 * drop if 2.0 * drop > NO_DIFFERENCE else 0.0
 
 
 def mixture_p(chi2: float, df: int) -> float:
     """P value of the equal mixture of chi2(df - 1) and chi2(df); chi2(0) is the value 0.
 
-    With df - 1 covariances beside the variance the mixture is the limit for many clusters. It is conservative before:
-    the other variances bound the covariances, so they cannot use all their freedom.
+    With df - 1 covariances beside the variance the mixture holds for many clusters. With few it is conservative, as the
+    other variances bound the covariances.
     """
     upper = float(chdtrc(df, chi2))
     lower = float(chdtrc(df - 1, chi2)) if df > 1 else float(chi2 <= 0.0)
@@ -269,7 +269,7 @@ def mixture_p(chi2: float, df: int) -> float:
 
 
 def test_equation(fitted: LmmFit, hypothesis: str, named_at: QuantitiesAt) -> LRTest:
-    """Test one restriction, everything else re-estimated.
+    """Test one restriction, all other parameters re-estimated.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def test_equation(fitted: LmmFit, hypothesis: str, named_at: QuantitiesAt) -> LR
     hypothesis : str
         Two expressions, or an expression and a number.
     named_at : callable
-        Everything that can be named, as a function of the estimates.
+        Quantities by name, as a function of the estimates.
 
     Raises
     ------
@@ -308,7 +308,7 @@ def test_equation(fitted: LmmFit, hypothesis: str, named_at: QuantitiesAt) -> LR
 
 
 def _sides(hypothesis: str) -> tuple[str, str]:
-    """Left and right of the sign; a number stands on the right."""
+    """Split at the equals sign; a number goes to the right."""
     left, equals, right = hypothesis.partition("=") if isinstance(hypothesis, str) else ("", "", "")
     left, right = left.strip(), right.strip()
     if not equals or "=" in right or not left or not right:
@@ -347,7 +347,7 @@ def _check_range(fitted: LmmFit, quantity: Quantity, value: float) -> None:
 def _as_parameter(
     fitted: LmmFit, quantity: Quantity, value: float, quantity_at: Callable[[str], QuantityAt]
 ) -> tuple[str, float]:
-    """The same restriction on a variance, or on the covariance that is 0 with a correlation: these are smooth."""
+    """Restate it for the variance behind an sd, or the covariance behind a correlation of 0, which are smooth."""
     name = quantity.term
     if quantity.kind == "sd":
         variance = entry_behind(fitted, "sd").get(name)

@@ -1,4 +1,4 @@
-"""New rows in the columns of the equations of a fit: those of a user, and grids along one predictor."""
+"""Encode new rows for the equations of a fit: a user's rows, and grids along one predictor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """Rows of a table of N in the columns of equation r; n of them are complete.
+    """N rows encoded for equation r; n of them are complete.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class NewRows:
     X, Z : (n, p_r), (n, q_r) arrays
         Columns of the fixed and of the random part.
     at : (n,) int array
-        Cluster of each row among those of the fit; -1 where it is new, missing, or was not asked for.
+        Cluster of each row among those of the fit; -1 if new, missing, or not asked for.
     """
 
     complete: NDArray[np.bool_]
@@ -57,7 +57,7 @@ def own_effects(fitted: LmmFit, number: int) -> tuple[slice, slice]:
 
 
 def read_rows(fitted: LmmFit, number: int, newdata: Any, *, clusters: bool, between: bool = False) -> NewRows:
-    """Encode new rows as the rows of the fit were; ``clusters``: also find theirs; ``between``: they hold means.
+    """Encode new rows like those of the fit; ``clusters``: also find their clusters; ``between``: rows hold means.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_rows(fitted: LmmFit, number: int, newdata: Any, *, clusters: bool, betw
 def read_columns(
     rows: Rows, newdata: Any, *, clusters: bool, between: bool = False
 ) -> tuple[NewColumns, NDArray[np.bool_]]:
-    """New rows in the columns of location and scale, and which of all rows they are; otherwise as ``read_rows``.
+    """Encode new rows for location and scale, and flag the complete ones; otherwise as ``read_rows``.
 
     Raises
     ------
@@ -95,13 +95,13 @@ def read_columns(
 def _usable(
     newdata: Any, wanted: Collection[str], group: tuple[str, ...], known: pd.Index
 ) -> tuple[NDArray[np.bool_], pd.DataFrame, NDArray[np.intp]]:
-    """Which rows are complete, these rows, and the cluster of each of them among those known, -1 for another."""
+    """Flag the complete rows; return them with the cluster of each, -1 if unknown."""
     table = select_columns(newdata, {*wanted, *group}, keep=group)
     refuse_infinite(table)
     codes, labels = cluster_codes(table, group) if group else (np.full(len(table), -1), pd.Index([]))
     table = replaced(table, {name: normalize(table[name]) for name in group if name in wanted})
     complete = complete_rows(table, wanted)
-    places = np.append(known_clusters(known, labels), -1)  # a missing id has the code -1, which is the last entry
+    places = np.append(known_clusters(known, labels), -1)  # code -1, a missing id, picks the last entry
     return complete, table.loc[np.flatnonzero(complete)], places[codes[complete]]
 
 
@@ -116,14 +116,14 @@ def _encoded(
 
 
 def given_responses(fitted: LmmFit, number: int) -> list[str]:
-    """Predictors of an equation that other equations have as their response, in the order of those equations."""
+    """Predictors of an equation that are responses of others, in the order of those equations."""
     equations = fitted.spec.equations
     own = equations[number].predictors
     return [name for equation in equations for name in sorted(equation.response_columns & own)]
 
 
 def _need_given_responses(fitted: LmmFit, number: int, newdata: Any) -> None:
-    """Say why the column of a mediator is needed, where it is missing."""
+    """Refuse new data without the column of a mediator, and say why it is needed."""
     missing = [name for name in given_responses(fitted, number) if name not in column_names(newdata)]
     if missing:
         response = fitted.layout.equations[number].name
@@ -142,27 +142,27 @@ def rows_along(
     between: Callable[[int], list[Any]],
     of: str = "",
 ) -> tuple[pd.DataFrame, frozenset[str]]:
-    """Rows that differ in one predictor: all others typical, or as ``at`` holds them; and which these are.
+    """Make rows that differ in one predictor; others are typical, or held by ``at``; also return those held.
 
     Parameters
     ----------
     layouts : sequence of EquationLayout
-        The equations; what the last says of a predictor counts.
+        The equations; the last one with a predictor defines its typical value.
     variable : str
         The predictor.
     at : mapping or None
-        Values of others.
+        Values of other predictors.
     points : int or sequence
         Number of values, or the values; a factor has its levels.
     between : callable
-        From a number of values to those over the range of the predictor.
+        From a number of values to values over the range of the predictor.
     of : str
-        Whose predictors they are, for messages.
+        Owner of the predictors, for messages.
 
     Raises
     ------
     EffectError
-        ``at`` names something that is none, or a value is not one finite number.
+        ``at`` names no predictor, or a value is not one finite number.
     """
     typical = {name: value for layout in layouts for name, value in layout.typical.items()}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}
@@ -178,28 +178,28 @@ def rows_along(
 
 
 def spaced(column: pd.Series, points: int) -> list[Any]:
-    """Values over the range of a column; both truth values."""
+    """Space values over the range of a column; both values of a boolean."""
     return list(np.linspace(column.min(), column.max(), points)) if is_numeric(column) else [False, True]
 
 
 def check_held(
     at: Mapping[str, Any] | None, others: Collection[str], factors: Collection[str], *, of: str = ""
 ) -> dict[str, Any]:
-    """``at=`` as a dict: one value for each predictor that it names.
+    """Check ``at=``: one value for each predictor it names.
 
     Parameters
     ----------
     at : mapping or None
-        What the user gave.
+        From the user.
     others, factors : collections of str
-        Predictors that it may name, and predictors that have levels in place of numbers.
+        Predictors that it may name, and predictors with levels.
     of : str
-        Whose predictors they are.
+        Owner of the predictors, for messages.
 
     Raises
     ------
     EffectError
-        It is no mapping, names something else, or has not one value for a predictor.
+        No mapping, an unknown name, or a predictor without a single value.
     """
     held = check_mapping(at, "at", "at={'w': 2.0}")
     for name, value in held.items():
@@ -220,12 +220,12 @@ def refuse_held_jumps(layouts: Sequence[EquationLayout], values: Mapping[str, An
     values : mapping
         A value of every predictor.
     free : collection of str
-        Those of them that are held at their means because nothing else was said.
+        Predictors held at their means by default.
 
     Raises
     ------
     EffectError
-        Such a predictor, with the way to say where it is held.
+        Such a predictor; the message says how to hold it elsewhere.
     """
     for layout in pooled(layouts):
         for name in sorted(layout.observed.keys() & free):
@@ -238,12 +238,12 @@ def refuse_held_jumps(layouts: Sequence[EquationLayout], values: Mapping[str, An
 
 
 def check_points(points: Any, *, factor: bool) -> int | list[Any]:
-    """``points=``: their number, or their values as a list.
+    """Check ``points=``: a number of points, or their values as a list.
 
     Raises
     ------
     EffectError
-        It is neither, or a value is missing or not one number.
+        Neither, or a value is missing or not one number.
     """
     counted = isinstance(points, Collection) and not isinstance(points, str | bytes | Mapping | Set)
     if counted and getattr(points, "shape", None) != () and len(points):
@@ -262,7 +262,7 @@ def _wanted(factor: bool) -> str:
 
 
 def _is_value(value: Any, *, factor: bool) -> bool:
-    """Whether it is a single value that a predictor can have."""
+    """Whether a value is a single one that a predictor can have."""
     if factor:
         return is_one_value(value)
     return is_one_value(value) and isinstance(value, Real | Decimal | np.bool_)

@@ -1,8 +1,8 @@
 """Pictures of a fit (extra ``plots``): ``fit.plot.ranef()``, or a page of them, ``fit.plot()``.
 
-One rule for all of them: a picture of one panel returns its ``Axes``, one with a panel per response, effect or term a
-list of them, also where there is one; ``ax=`` takes what the picture returns, and without it there is a new figure. The
-caption says what is held at which value, how much intervals cover, and how many draws there are.
+A picture of one panel returns its ``Axes``; one with a panel per response, effect or term returns a list, even of one.
+``ax=`` takes what the picture returns; without it a new figure is made. The caption names held values, coverage and
+number of draws.
 """
 
 from __future__ import annotations
@@ -55,28 +55,35 @@ if TYPE_CHECKING:
 
 
 Array = NDArray[np.float64]
-#: Of effects that treated and controls have each their own of: what stands beside the line, and the two terms.
+#: Effects with a value for treated and one for controls: label of the line, and the two terms.
 TWOFOLD = (
     ("ACME", "acme_treated", "acme_control"),
     ("ADE", "ade_treated", "ade_control"),
     ("Total effect", "total", ""),
 )
-#: Whose clusters predicted and simulated responses have.
+#: Captions: clusters of predicted and simulated responses.
 WHOSE = {"population": "new clusters", "cluster": "the clusters of the data"}
-#: Caterpillars on a page, and the size of its panels in inches.
+#: Caterpillar plots on a page; width and height of its panels in inches.
 MOST, WIDTH, HEIGHT = 2, 4.2, 3.8
 
 
 @dataclass(frozen=True)
 class Plots:
-    """Pictures of a fit; ``dir(fit.plot)`` lists those that it has, and ``fit.plot()`` draws a page of them.
+    """Pictures of a fit: ``dir(fit.plot)`` lists them, ``fit.plot()`` draws a page of them.
 
-    ``ax=`` is where to draw: an ``Axes``, or a list of as many as the picture has panels, which is what it returns.
+    Each returns the ``Axes`` it drew on, or a list with one per panel; ``ax=`` takes the same.
 
     Attributes
     ----------
     results : Results
-        What is drawn.
+        The fit and its effects.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> [name for name in ("effects", "ranef", "spaghetti") if name in dir(fit.plot)]
+    ['ranef', 'spaghetti']
     """
 
     results: Held
@@ -88,21 +95,32 @@ class Plots:
 
     @property
     def catalogue(self) -> Any:
-        """What effects it has."""
+        """The effects it defines."""
         return self.results.catalogue
 
     def __dir__(self) -> list[str]:
-        """Pictures of this fit."""
+        """List the pictures of this fit."""
         names = [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
         return [name for name in names if name != "effects" or not isinstance(self.catalogue, NoEffects)]
 
     def __call__(self, *, level: float = 0.95, ax: Sequence[Axes] | None = None) -> list[Axes]:
-        """A page: the effects, clusters by rank, residuals, location against scale; what of them the fit has.
+        """Draw a page of what the fit has: effects, clusters by rank, residuals, location against scale.
 
         Parameters
         ----------
         level : float
             Coverage of the intervals, a proportion.
+        ax : sequence of Axes, optional
+            Where to draw, as many as there are panels.
+
+        Returns
+        -------
+        list of Axes
+
+        Raises
+        ------
+        EffectError
+            The fit has none of these pictures.
         """
         found = self._page(check_level(level))
         if not found:
@@ -113,12 +131,12 @@ class Plots:
         return panels.axes
 
     def _page(self, level: float) -> dict[str, Callable[..., Any]]:
-        """What draws the panels, by their names."""
+        """Map the names of panels to the functions that draw them."""
         out: dict[str, Callable[..., Any]] = {}
         if not inference.effects_reason(self):
             out["effects"] = partial(self.effects, level=level)
         parts = [(self.fit, "", MOST)]
-        if isinstance(self.fit, SystemFit):  # without the equation of path c, whose mediator is left out
+        if isinstance(self.fit, SystemFit):  # all equations but that of path c
             named = zip(self.fit.components.items(), self.fit.prefixes, strict=True)
             parts = [(fit, prefix, 1) for (role, fit), prefix in named if role != "reduced"]
         for fit, prefix, most in parts:
@@ -145,18 +163,24 @@ class Plots:
         ax: Axes | None = None,
         **options: Any,
     ) -> Axes:
-        """Forest plot of ``effects``: a line per effect, grey where it has no interval.
+        """Forest plot of ``effects``: a line per effect, grey if it has no interval.
 
-        Effects of potential outcomes stand on one line for treated and control group.
+        Effects of ``causal`` share a line for treated and control.
 
         Parameters
         ----------
-        interval
-            As in ``effects``, and so are further options (``at``, ``n``, ``seed``, ``vcov``, ...).
+        interval, **options
+            As in ``effects`` (``at``, ``n``, ``seed``, ``vcov``, ...).
         terms : str or sequence of str, optional
-            Which; by default all, the direct effect once, or ACME, ADE and the total effect.
+            Effects to draw; by default all, the direct effect once; of ``causal`` ACME, ADE and the total effect.
         level : float
             Coverage of the intervals, a proportion.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
 
         Raises
         ------
@@ -174,17 +198,17 @@ class Plots:
         label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
         if {known[term].kind for term in drawn if term in known} & {"sd", "factor"}:
             label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
-        held = _places(known, drawn if drawn <= {*forms} else {*forms} - {"cov_ab"})  # whose note may be another one
+        held = _places(known, drawn if drawn <= {*forms} else {*forms} - {"cov_ab"})  # its note may differ
         held = held or (f"at {assigned(at)}" if at else "")
         return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
 
     def _contrast(self) -> str:
-        """Treatment, and the values of it that are compared."""
+        """Say the treatment and the values that are compared."""
         contrast = getattr(self.catalogue, "contrast", None)
         return "" if contrast is None else f"{self.catalogue.treatment}: {' to '.join(map(display_level, contrast))}"
 
     def _made_by(self, interval: Any, options: Mapping[str, Any]) -> Iterator[str]:
-        """How intervals are made, and of how many draws."""
+        """Yield the kind of interval and the number of draws."""
         if interval is not None:
             name = str(getattr(interval, "name", interval))
             usual = self.catalogue.intervals.get(name, {}).get("n")
@@ -193,7 +217,7 @@ class Plots:
             yield "" if n is None else f"{n:,} draws"
 
     def _defined(self, at: Mapping[str, Any] | None) -> tuple[Mapping[str, Quantity], tuple[str, ...]]:
-        """The effects, and the names of the forms that they are made of, if any, which say where they are taken."""
+        """Return the effects and the names of their linear forms, whose notes say where they are taken."""
         found = self.catalogue.effects(self.fit, at)
         return found.quantities, found.forms.names if isinstance(found, FormSet) and found.forms else ()
 
@@ -216,11 +240,17 @@ class Plots:
         ----------
         term : str, optional
             By default the indirect effect, or else the first term.
-        n, seed
-            As in ``bootstrap``, and so are further options (``kind``, ``within``, ``at``, ...). To draw several terms
-            use ``fit.bootstrap(...)`` once and its ``plot``.
+        n, seed, **options
+            As in ``bootstrap`` (``kind``, ``within``, ``at``, ...). To draw several terms call ``fit.bootstrap(...)``
+            once and its ``plot`` for each.
         ends, level
-            How the interval is made of draws, and its coverage.
+            Construction of the interval from the draws, and its coverage.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
 
         Raises
         ------
@@ -240,7 +270,24 @@ class Plots:
         at: Mapping[str, Any] | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Profile likelihood of a quantity with its interval, as ``profile``."""
+        """Draw the profile likelihood of a quantity with its interval.
+
+        Parameters
+        ----------
+        expression, level, points, at
+            As in ``profile``.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
+
+        Raises
+        ------
+        EffectError
+            As ``profile``.
+        """
         return inference.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
 
     @only(LmmFit)
@@ -255,16 +302,22 @@ class Plots:
         at: Mapping[str, Any] | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Change of one term when each cluster is left out, the ``label`` largest named.
+        """Change of one term when each cluster is left out, the ``label`` largest labelled.
 
         Parameters
         ----------
         term : str, optional
             By default the indirect effect, or else the first term.
         label : int
-            Clusters that are named.
+            Number of labelled clusters.
         refit, vcov, n_jobs, at
             As in ``influence``.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
 
         Raises
         ------
@@ -276,7 +329,17 @@ class Plots:
 
     @only(LmmFit)
     def optimization(self, *, ax: Axes | None = None) -> Axes:
-        """Distance to the optimum by evaluation."""
+        """Draw the distance to the optimum by evaluation, on a log scale.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
+        """
         return optimization(self).plot(ax=ax)
 
     # -- along a predictor ---------------------------------------------------------------------------------
@@ -301,7 +364,18 @@ class Plots:
         variable, at, level, points
             As in ``conditional_effects``.
         data : bool
-            With the rows that were used.
+            Also draw the rows that were used.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as many as there are panels.
+
+        Returns
+        -------
+        list of Axes
+
+        Raises
+        ------
+        EffectError
+            As ``conditional_effects``; or ``data=True`` and the fit has no rows.
         """
         line = line_along(self.fit, variable, at=at, points=points)
         rows = observed_points(self.fit, line) if check_flag(data, "data") else None
@@ -321,21 +395,27 @@ class Plots:
     ) -> list[Axes]:
         """Expected responses of single clusters along one predictor, others held; the population's on top.
 
-        Predictors that are the same in all rows of a cluster (the arm of a trial) have the cluster's own value, unless
-        ``at`` holds them; the population's line has their mean or first level, as the caption says.
+        Predictors that are constant within clusters (the arm of a trial) take each cluster's own value unless ``at``
+        holds them; the population's line has their mean or first level, as the caption says.
 
         Parameters
         ----------
         variable : str
-            The predictor. Responses whose equations do not have it are left out.
+            The predictor. Responses whose equations lack it are left out.
         clusters : int or sequence, optional
             Ids (also as ``ranef()`` shows them), or a number of clusters drawn at random; by default all. Up to 8 get a
-            colour and a name each.
+            colour and a label each.
         seed : int, optional
-            Required where clusters are drawn.
+            Required if clusters are drawn.
         at, points
-            As in ``conditional_effects``. Every line runs over the whole range, also beyond the rows of its cluster.
-            A fit without rows (stored Grams, an engine) holds the clusters' own predictors, too.
+            As in ``conditional_effects``. Every line covers the whole range, also beyond the rows of its cluster.
+            A fit without rows (stored Grams, an engine) holds predictors of the clusters, too.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as many as there are panels.
+
+        Returns
+        -------
+        list of Axes
 
         Raises
         ------
@@ -375,6 +455,12 @@ class Plots:
             Coverage of the intervals, a proportion.
         points : int or sequence
             Number of values over the range of a number, or the values; a factor has its levels.
+        ax : sequence of Axes, optional
+            Where to draw, two panels.
+
+        Returns
+        -------
+        list of Axes
 
         Raises
         ------
@@ -404,11 +490,17 @@ class Plots:
         Parameters
         ----------
         effect : str or sequence of str, optional
-            Random effects, named as in ``ranef()``; by default all. They are differences from the population, but for
-            those of a location-scale model's scale: ``sigma~Intercept`` is the residual sd of a cluster, a slope its
+            Random effects, named as in ``ranef()``; by default all. They are differences from the population, except
+            in the scale of a location-scale model: ``sigma~Intercept`` is the residual sd of a cluster, a slope its
             factor per unit, the fixed effect included.
         level : float
             Coverage of the intervals, a proportion.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as many as there are panels.
+
+        Returns
+        -------
+        list of Axes
 
         Raises
         ------
@@ -430,6 +522,17 @@ class Plots:
     def correlations(self, *, vcov: str | None = None, level: float = 0.95, ax: Axes | None = None) -> Axes:
         """Forest plot of ``correlations``, between clusters and within.
 
+        Parameters
+        ----------
+        vcov, level
+            As in ``correlations``.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
+
         Raises
         ------
         EffectError
@@ -445,12 +548,18 @@ class Plots:
 
     @only(QuadratureFit)
     def location_scale(self, location: str | None = None, scale: str | None = None, *, ax: Axes | None = None) -> Axes:
-        """Clusters' location effect against their residual sd, and the line that the model draws through them.
+        """Clusters' location effects against their residual sds, with the regression line that G implies.
 
         Parameters
         ----------
         location, scale : str, optional
             Random effects, named as in ``ranef()``; by default the first of each.
+        ax : Axes, optional
+            Where to draw.
+
+        Returns
+        -------
+        Axes
 
         Raises
         ------
@@ -470,6 +579,12 @@ class Plots:
         ----------
         of : {"cluster", "population"}
             As in ``resid``.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as many as there are panels.
+
+        Returns
+        -------
+        list of Axes
 
         Raises
         ------
@@ -500,20 +615,27 @@ class Plots:
         seed, of
             As in ``simulate``.
         density : {"value", "cluster-mean", "cluster-sd"}
-            Of what: the values, the means of the clusters, or the standard deviations within clusters
-            (log axis). Clusters that differ in their sds show in the last one; see ``mlmed.location_scale``.
+            Density of the values, of the cluster means, or of the standard deviations within clusters (log axis). The
+            last shows whether clusters differ in their sds; see ``mlmed.location_scale``.
+        ax : Axes or sequence of Axes, optional
+            Where to draw, as many as there are panels.
 
         Returns
         -------
         list of Axes
             One panel per response.
+
+        Raises
+        ------
+        EffectError
+            No seed, an unknown word, or a fit without rows.
         """
         found = densities(self.fit, n, seed=seed, density=density, of=of)
         return plot_densities(found, density=density, title=f"{n} simulated sets, {WHOSE[of]}", ax=ax)
 
 
 def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
-    """Effects to draw; the direct effect is cprime."""
+    """Choose the effects to draw; the direct effect once, as cprime."""
     if terms is None:
         return [term for term in there if term != "cprime" or "direct" not in there]
     asked = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of effects")
@@ -525,7 +647,7 @@ def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
 
 
 def _places(known: Mapping[str, Quantity], terms: set[str]) -> str:
-    """Where effects are taken, each place once; what is fixed is taken nowhere."""
+    """Say where effects are taken, each place once; fixed effects have none."""
     notes = {known[term].note for term in terms if term in known and not known[term].is_fixed} - {""}
     return "; ".join(sorted(note for note in notes if not any(note in other for other in notes - {note})))
 
@@ -535,12 +657,12 @@ def _by_response(found: pd.Series | pd.DataFrame) -> dict[str, Array]:
     return {str(name): frame[name].dropna().to_numpy(dtype=np.float64) for name in frame}
 
 
-# -- what kinds of fits have -----------------------------------------------------------------------------------------
+# -- by kind of fit --------------------------------------------------------------------------------------------------
 
 
 @singledispatch
 def _ranked(fit: Any, level: float) -> list[Ranked]:
-    """The random effects of the clusters, as they are ranked."""
+    """Collect the random effects to rank, by kind of fit."""
     raise EffectError(f"{fit.kind} has no random effects to rank")
 
 
@@ -558,20 +680,20 @@ def _(fit: QuadratureFit, level: float) -> list[Ranked]:
 
 @singledispatch
 def _leading(fit: Any) -> list[str]:
-    """Random effects that a page may show, the first ones first."""
+    """Order the random effects for a page, the most important first."""
     return []
 
 
 @_leading.register
 def _(fit: LmmFit) -> list[str]:
-    """Slopes before intercepts."""
+    """Put slopes before intercepts."""
     plain = [name for equation in fit.layout.equations for name in equation.random]
     return [name for _, name in sorted(zip(plain, fit.G.index, strict=True), key=lambda pair: pair[0] == INTERCEPT)]
 
 
 @_leading.register
 def _(fit: QuadratureFit) -> list[str]:
-    """Those of the scale before those of the location."""
+    """Put scale effects before location effects."""
     names, q = fit.random_names, fit.problem.structure.q
     return names[q:] + names[:q]
 
@@ -583,7 +705,7 @@ def _has_both(fit: QuadratureFit) -> bool:
 
 @singledispatch
 def _residuals(fit: Any) -> dict[str, Array]:
-    """Residuals of the rows within clusters, by response; none where a normal distribution is not theirs."""
+    """Residuals within clusters, by response; none unless they should be normal."""
     return {}
 
 

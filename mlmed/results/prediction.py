@@ -1,4 +1,4 @@
-"""Predictions for new rows, with intervals: expected responses, and residual sds where these differ."""
+"""Predictions for new rows, with intervals: expected responses, and residual sds of location-scale models."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Indices = NDArray[np.intp]
 
 @singledispatch
 def predicted(fit: Any, newdata: Any, *, of: str, interval: str | None, level: float | None) -> Any:
-    """Predictions of new rows; each kind of fit has its own.
+    """Predict new rows, by kind of fit.
 
     Raises
     ------
     EffectError
-        A kind of fit without any, or a level without an interval.
+        A kind of fit without predictions, or a level without an interval.
     """
     raise EffectError(f"{fit.kind} has no predictions")
 
@@ -58,7 +58,7 @@ def _(fit: QuadratureFit, newdata: Any, *, of: str, interval: str | None, level:
 def scale_predictions(
     fit: QuadratureFit, newdata: Any, *, of: str, interval: str, level: float, between: bool = False
 ) -> pd.DataFrame:
-    """``PREDICTED`` of new rows with their index; NaN where a predictor is missing; ``between``: rows hold means."""
+    """Columns ``PREDICTED`` for new rows, with their index; NaN without a predictor; ``between``: rows hold means."""
     one_of(of, OF, "of")
     one_of(interval, PREDICTION_INTERVALS, "interval")
     level = check_level(level)
@@ -74,7 +74,7 @@ def scale_predictions(
 
 
 def scale_values(fit: QuadratureFit, new: NewColumns, *, level: float) -> pd.DataFrame:
-    """``PREDICTED`` of encoded rows; limits of the sd are made on the log scale."""
+    """Columns ``PREDICTED`` for encoded rows; limits of the sd are formed on the log scale."""
     z, estimates = float(ndtri(0.5 + level / 2.0)), fit.estimates
     found = predict_rows(new, (estimates.beta, estimates.tau), estimates.G, fit.law)
     half, log_half = z * found.mean_se, z * found.log_sd_se
@@ -129,7 +129,7 @@ def _law_for(fitted: LmmFit, of: str) -> ModeLaw | None:
 
 
 def row_means(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | None) -> Array:
-    """Expected responses, (n,); the population's where the cluster is unknown."""
+    """Expected responses, (n,); the population's if the cluster is unknown."""
     fixed, random = own_effects(fitted, number)
     found: Array = rows.X @ fitted.estimates.beta[fixed]
     if law is not None:
@@ -139,10 +139,10 @@ def row_means(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | None) -
 
 
 def row_variances(fitted: LmmFit, number: int, rows: NewRows, law: ModeLaw | None, *, new_row: bool) -> Array:
-    """Variances of the error of ``row_means``, (n,); ``new_row``: as a prediction of a response and not of its mean.
+    """Error variances of ``row_means``, (n,); ``new_row``: as predictions of a response, not of its mean.
 
-    A row of a new cluster differs from the population by its own z'u, at ``of="cluster"`` always, in the population
-    only where a single row is predicted.
+    A row of a new cluster differs from the population by z'u: always with ``of="cluster"``, in the population only if
+    a single row is predicted.
     """
     estimates, own = fitted.estimates, own_effects(fitted, number)
     fixed, random = own
@@ -161,7 +161,7 @@ def quadratic(rows: Array, matrix: Array) -> Array:
 
 
 def mean_variance(X: Array, own: slice, P_inv: Array) -> Array:
-    """Variance of x'beta-hat, (n,); ``own`` says which fixed effects the columns of X (n, p_r) belong to."""
+    """Variance of x'beta-hat, (n,); ``own`` is the slice of the fixed effects for the columns of X (n, p_r)."""
     return quadratic(X, P_inv[own, own])
 
 

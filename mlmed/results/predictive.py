@@ -1,4 +1,4 @@
-"""New data from a fit, and whether they look like the data it was fitted to."""
+"""Simulate data from a fit, and compare them with the data it was fitted to."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Array = NDArray[np.float64]
 
 
 def simulated(fitted: LmmFit, n: int, *, seed: int | None, of: str) -> pd.DataFrame:
-    """New responses for the rows that were fitted, from the model at its estimates."""
+    """Simulate responses for the fitted rows from the model at its estimates."""
     n, seed = check_count(n, "sets of responses"), check_seed(seed, "simulate()")
     sampler = _sampler(fitted, of, "simulate()")
     return _frame(fitted, sampler.at, replicate(sampler.draw, n, seed=seed))
 
 
 def check_table(fitted: LmmFit, n: int, *, seed: int | None, of: str, level: float) -> pd.DataFrame:
-    """Statistics of the data beside those of simulated sets."""
+    """Compare statistics of the data with those of simulated sets."""
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "predictive_check()")
     level = check_level(level)
     sampler = _sampler(fitted, of, "predictive_check()")
@@ -55,7 +55,7 @@ def check_table(fitted: LmmFit, n: int, *, seed: int | None, of: str, level: flo
 
 
 def densities(fitted: LmmFit, n: int, *, seed: int | None, density: Density, of: str) -> list[Panel]:
-    """The observed responses and those of simulated sets, as the picture of one density takes them."""
+    """Densities of observed and simulated responses, one panel per response."""
     one_of(density, DENSITIES, "density")
     n, seed = check_count(n, "simulated sets"), check_seed(seed, "plot.predictive()")
     sampler = _sampler(fitted, of, "plot.predictive()")
@@ -82,7 +82,7 @@ class _Summary:
 
 
 def _sampler(fitted: LmmFit, of: str, what: str) -> ResponseSampler:
-    """The model with its rows, and the law of the random effects."""
+    """Set up the model with its rows and the distribution of the random effects."""
     one_of(of, OF, "of")
     design = design_of(fitted, what, "use bootstrap(kind='parametric'), which refits sets drawn as cross-products")
     grams, optimum, working = fitted.grams, fitted.optimum, fitted.working
@@ -99,7 +99,7 @@ def _responses(fitted: LmmFit, sampler: ResponseSampler) -> tuple[ResponseCluste
 
 
 def _frame(fitted: LmmFit, at: NDArray[np.intp], sets: list[Array]) -> pd.DataFrame:
-    """Sets (R, N) on the rows ``at`` of the user's table."""
+    """Put sets (R, N) on the rows ``at`` of the user's table."""
     names = [equation.name for equation in fitted.layout.equations]
     values = np.full((fitted.layout.total, len(sets) * len(names)), np.nan)
     values[at] = np.concatenate(sets).T

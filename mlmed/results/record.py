@@ -1,4 +1,4 @@
-"""The record of a fit: what was tried, where it ended, and the evidence that it is an optimum."""
+"""History of an optimization: evaluations, where it ended, and the certificate of the optimum."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Optimization:
     theta : (T,) tuple of arrays
         The points, in working units; fewer entries on a face of the cone.
     certificate : Certificate
-        What was recomputed at the returned point, each check with its bound.
+        Checks recomputed at the returned point, each with its bound.
     reml : bool
-        Restricted likelihood or not.
+        Whether the likelihood is restricted.
     n_starts : int
-        Starts that searches were begun from.
+        Number of starts.
     optima : tuple of float
-        Log-likelihoods of the different optima they led to, the best first.
+        Log-likelihoods of the distinct optima found, the best first.
     """
 
     llf: Array
@@ -59,12 +59,12 @@ class Optimization:
 
     @property
     def n_optima(self) -> int:
-        """How many different optima the searches ended in."""
+        """Number of distinct optima found."""
         return max(len(self.optima), 1)
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of criterion, gradient and Hessian."""
+        """Number of evaluations of criterion, gradient and Hessian."""
         return len(self.llf)
 
     def to_frame(self) -> pd.DataFrame:
@@ -79,20 +79,20 @@ class Optimization:
         )
 
     def log(self) -> str:
-        """The accepted steps as Stata prints its iteration log."""
+        """Write the accepted steps as in Stata's iteration log."""
         label = "log restricted-likelihood" if self.reml else "log likelihood"
         values = self.llf[self.accepted]
         return "\n".join(f"Iteration {k}:   {label} = {value:.4f}" for k, value in enumerate(values))
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Distance to the optimum by evaluation, log scale (extra ``plots``); ``ax`` is where to draw."""
+        """Draw the distance to the optimum by evaluation, log scale (extra ``plots``); ``ax`` is where to draw."""
         starts = f", {self.n_starts} starts" if self.n_starts > 1 else ""
         word = "certified" if self.certificate.converged else "NOT CERTIFIED"
         return plot_optimization(self.llf, self.accepted, note=f"{self.evaluations} evaluations{starts}, {word}", ax=ax)
 
 
 def optimization(self: Held) -> Optimization:
-    """History of the optimization and the certificate of the optimum."""
+    """History of the optimization of a linear mixed model, with the certificate of the optimum."""
     fitted: LmmFit = self.fit
     steps, certificate = fitted.optimum.steps, fitted.optimum.certificate
     shift = fitted.working.units.criterion_shift(fitted.working.problem.nobs, reml=fitted.reml)

@@ -1,4 +1,4 @@
-"""Notes on what was asked and on what a table holds: models that data do not suit, doubtful ids, marks among levels."""
+"""Notes on formulas and data: models that do not suit the data, doubtful ids, missing-value marks among levels."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from mlmed.text import display_level
 
 
 def joint_remarks(fitted: LmmFit, catalogue: PathCatalogue, data: Any) -> tuple[Note, ...]:
-    """Remarks on mediator and outcome in one model, and on their table."""
+    """Remarks on a joint model of mediator and outcome, and on its table."""
     try:
         paths = find_paths(fitted.layout, treatment=catalogue.treatment, contrast=catalogue.contrast)
-    except EffectError:  # effects() says it
+    except EffectError:  # raised again by effects()
         paths = None
     seen = table_notes(data, fitted.spec.equations, fitted.layout.equations, fitted.clusters)
     return *seen, *mediation_notes(fitted, catalogue.treatment, paths)
 
 
 def separate_remarks(fit: SystemFit, data: Any) -> tuple[Note, ...]:
-    """Remarks on mediator and outcome in models of their own, and on their table."""
+    """Remarks on separate models of mediator and outcome, and on their table."""
     parts = {role: fit.components[role] for role in ("mediator", "outcome")}
     two = [(role, equation_of(one).name, _values_of(one)) for role, one in parts.items()]
     asked, layouts = [equation_of(one) for one in parts.values()], [layout_of(one) for one in parts.values()]
@@ -45,7 +45,7 @@ def separate_remarks(fit: SystemFit, data: Any) -> tuple[Note, ...]:
 
 
 def _values_of(fit: Component) -> tuple[float, float] | None:
-    """The values of a response that has two."""
+    """The two values of a binary response; otherwise None."""
     if isinstance(fit, LmmFit):
         return two_values(fit.grams, 0, fit.layout.equations[0].response_at)
     seen = np.unique(fit.design.y)
@@ -53,16 +53,16 @@ def _values_of(fit: Component) -> tuple[float, float] | None:
 
 
 def mediation_notes(fitted: LmmFit, treatment: str, paths: Paths | None) -> list[Note]:
-    """Notes on a joint mediation model; all from cross-products, so also where there are no rows.
+    """Notes on a joint mediation model, from cross-products alone.
 
     Parameters
     ----------
     fitted : LmmFit
         Mediator first.
     treatment : str
-        The column that plays x.
+        Column of the treatment x.
     paths : Paths or None
-        None where the model defines no effects.
+        None if the model defines no effects.
     """
     first, second = fitted.layout.equations
     found: list[Note] = []
@@ -77,7 +77,7 @@ def mediation_notes(fitted: LmmFit, treatment: str, paths: Paths | None) -> list
 
 
 def _is_between(grams: Grams, equation: EquationLayout, treatment: str) -> bool:
-    """Whether all columns of the treatment alone are the same in all rows of a cluster."""
+    """Whether all columns of the treatment alone are constant within clusters."""
     own = frozenset({treatment})
     spans = [span for term, span in equation.encodings[0].term_slices.items() if term_variables(term) == own]
     columns = [k for span in spans for k in equation.fixed_at[span]]
@@ -93,7 +93,7 @@ def _between(treatment: str, mediator: str, group: str) -> str:
 
 
 def two_valued(role: str, name: str, values: tuple[float, float]) -> Note:
-    """A response with two values, fitted as if it were normal."""
+    """Note on a binary response fitted as normal."""
     return Note(
         "two-values",
         f"the {role} {name} has two values ({values[0]:.6g} and {values[1]:.6g}) and is fitted as if it were normal: "
@@ -104,7 +104,7 @@ def two_valued(role: str, name: str, values: tuple[float, float]) -> Note:
 
 
 def _is_split(fitted: LmmFit, paths: Paths) -> bool:
-    """Whether unlabelled terms that stand alone are why the slopes of a and b do not covary."""
+    """Whether the slopes of a and b do not covary because unlabelled terms stand alone."""
     plain = [sum(t.label is None and t.correlated for t in equation.random) for equation in fitted.spec.equations]
     if max(plain) < 2 or not (paths.a.random.any() and paths.b.random.any()):
         return False
@@ -129,13 +129,13 @@ def table_notes(
     Parameters
     ----------
     data : dataframe
-        The user's table; rows in an engine or behind Grams have no order, so only their ids are looked at.
+        The user's table; of engines and Grams only the ids are checked.
     equations : iterable of Equation
-        What was asked.
+        The formulas.
     layouts : iterable of EquationLayout
-        What was learned: the levels of factors.
+        Their columns, with the levels of factors.
     clusters : Index of length J or None
-        Ids; a MultiIndex for combined ids, which name their upper group.
+        Ids; a MultiIndex for combined ids.
     """
     layouts, equations = tuple(layouts), tuple(equations)
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}

@@ -1,4 +1,4 @@
-"""Results: a fit and the effects it has, under the names that R and Python users expect."""
+"""Results: a fit and its effects, under the names that R and Python users expect."""
 
 from __future__ import annotations
 
@@ -26,18 +26,26 @@ from mlmed.results.record import optimization
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """What a fit says.
+    """Estimates, tests, effects and pictures of a fit.
 
-    Every function of the package returns one; what it can do depends on the fit, and ``dir(fit)`` lists only that.
+    ``mediate``, ``mixed``, ``piecewise``, ``causal`` and ``location_scale`` all return it. Its methods depend on the
+    fit: others are refused and not listed by ``dir(fit)``.
 
     Attributes
     ----------
     fit : Fit
         The fitted model behind the numbers.
     catalogue : Catalogue
-        What effects it has: paths, counterfactuals, scale effects, or none.
+        The effects it defines: paths, potential outcomes, scale effects, or none.
     remarks : tuple of Note
-        What was seen in the table and in the question, beside what the fit itself says.
+        Notes on the data and the formulas, besides those of the fit.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.params.round(2).to_dict(), "predict" in dir(fit), "sobel" in dir(fit)
+    ({'Intercept': 2.0, 'X': 0.19}, True, False)
     """
 
     fit: Any
@@ -48,34 +56,34 @@ class Results:
         return f"<Results of {self.catalogue.school}: {self.fit!r}>"
 
     def __dir__(self) -> list[str]:
-        """Names of what this fit has."""
+        """List the names that this fit has."""
         return [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
 
     # -- the fit -------------------------------------------------------------------------------------------
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What to know of the fit, each with a ``code`` and a ``text``; the warnings of fitting it."""
+        """Notes on the fit, each with a ``code`` and a ``text``; fitting warned of the same."""
         return *self.fit.notes, *self.remarks
 
     @property
     def llf(self) -> float:
-        """Log-likelihood at the optimum (restricted under REML)."""
+        """Log-likelihood at the optimum (restricted under REML); of equations fitted apart the sum."""
         return self.fit.llf
 
     @property
     def nobs(self) -> int:
-        """Response values used, over all equations."""
+        """Response values used, over all equations; of ``causal`` the rows, which both equations share."""
         return self.fit.nobs
 
     @property
     def n_clusters(self) -> int:
-        """Clusters."""
+        """Number of clusters; of rows if no column names clusters."""
         return len(self.fit.clusters)
 
     @property
     def group_name(self) -> str:
-        """The cluster variable."""
+        """The cluster variable; empty if there is none."""
         return self.fit.group_name
 
     @property
@@ -90,7 +98,7 @@ class Results:
 
     @property
     def df_model(self) -> int:
-        """Parameters: fixed effects, variances and covariances."""
+        """Number of parameters: fixed effects, variances and covariances (``piecewise``: without the equation of c)."""
         return self.fit.n_parameters
 
     @property
@@ -105,7 +113,7 @@ class Results:
 
     @property
     def method(self) -> str:
-        """``"reml"`` or ``"ml"``."""
+        """Criterion, ``"reml"`` or ``"ml"``."""
         return self.fit.method
 
     @property
@@ -136,7 +144,7 @@ class Results:
 
     @property
     def label(self) -> str:
-        """What a comparison calls this fit."""
+        """Name of this fit in a comparison, such as ``joint REML``."""
         return self.catalogue.label(self.fit)
 
     @property
@@ -152,19 +160,25 @@ class Results:
 
     @property
     def contrast(self) -> tuple[Any, Any] | None:
-        """Values of the treatment that are compared; None for a unit change."""
+        """Values of the treatment that are compared, (from, to); None for a unit change.
+
+        Raises
+        ------
+        EffectError
+            The fit has no treatment.
+        """
         return inference.asked_of(self, "contrast")
 
     # -- estimates -----------------------------------------------------------------------------------------
 
     @cached_property
     def names(self) -> list[str]:
-        """Name of every parameter: fixed effects, ``var()`` and ``cov()``, residual variances."""
+        """Names of all parameters: fixed effects, ``var()`` and ``cov()``, residual variances; equation by equation."""
         return [one.name for one in self.fit.parameters]
 
     @cached_property
     def params(self) -> pd.Series:
-        """Fixed effects."""
+        """Fixed effects by name."""
         kept = [k for k, one in enumerate(self.fit.parameters) if not one.kind]
         return pd.Series(self.fit.psi[kept], index=[self.names[k] for k in kept], name="estimate")
 
@@ -188,7 +202,13 @@ class Results:
         return found.rename_axis(None)
 
     def conf_int(self, alpha: float = 0.05) -> pd.DataFrame:
-        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape)."""
+        """Intervals of the fixed effects, columns 0 and 1 (statsmodels' shape).
+
+        Parameters
+        ----------
+        alpha : float
+            1 - coverage.
+        """
         alpha = check_level(alpha, "alpha")
         table: pd.DataFrame = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
         return table.set_axis([0, 1], axis=1).rename_axis(None)
@@ -200,19 +220,19 @@ class Results:
     @property
     @never(SystemFit, PlainFit)
     def G(self) -> pd.DataFrame:
-        """Covariance matrix of the random effects."""
+        """Covariance matrix of the random effects (mixed and location-scale models)."""
         return self.fit.G
 
     @property
     @only(LmmFit, PlainFit)
     def Sigma(self) -> pd.DataFrame:
-        """Covariance matrix of the residuals of a row; diagonal unless ``residual="unstructured"``."""
+        """Residual covariance matrix of a row (mixed models); diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
 
     @property
     @only(LmmFit, PlainFit)
     def sigma2(self) -> pd.Series:
-        """Residual variance of each equation."""
+        """Residual variance of each equation (mixed models)."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
 
     vcov = inference.vcov
@@ -231,7 +251,7 @@ class Results:
     comparable = tables.comparable
     combined = tables.combined
 
-    # -- effects and what else follows -----------------------------------------------------------------------
+    # -- effects and tests -----------------------------------------------------------------------------------
 
     effects_reason = cached_property(inference.effects_reason)
     effects = inference.effects
@@ -269,12 +289,24 @@ class Results:
     @only(SeparateCatalogue)
     @warns
     def joint(self) -> Results:
-        """The same equations fitted jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
+        """Fit the same equations jointly (``mlmed.mediate``), which estimates cov(a_j, b_j).
+
+        Returns
+        -------
+        Results
 
         Raises
         ------
         EffectError
             A mediator of level 2, rows that were changed after the fit, or a fit from a pickle, which has no rows.
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+        >>> fit = mlmed.piecewise("Med ~ X + (1 + X | group)", "y ~ Med + X + (1 + Med + X | group)", df)
+        >>> round(float(fit.joint().effects().set_index("term")["estimate"]["cov_ab"]), 3)
+        -0.093
         """
         return Results(*separate.joint(self))
 
@@ -297,7 +329,7 @@ class Results:
 
     @property
     def fittedvalues(self) -> pd.Series | pd.DataFrame:
-        """Fitted values of the rows, random effects included (statsmodels' name for ``fitted()``)."""
+        """Fitted values with random effects (statsmodels' name for ``fitted()``)."""
         return self.fitted()
 
     # -- text and pictures -----------------------------------------------------------------------------------
@@ -309,7 +341,7 @@ class Results:
 
     @property
     def plot(self) -> Plots:
-        """Pictures (extra ``plots``): ``fit.plot.ranef()``; each returns the axes that it drew on."""
+        """Pictures (extra ``plots``), such as ``fit.plot.ranef()``; each returns the axes it drew on."""
         return Plots(self)
 
     def __str__(self) -> str:

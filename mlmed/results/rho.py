@@ -38,9 +38,9 @@ from mlmed.results.sensitivity import NOTHING, TERMS, SensitivityResults, check_
 from mlmed.text import shown
 
 Array = NDArray[np.float64]
-#: Families of mediator and outcome for which the correlation of the errors means something here.
+#: Families of mediator and outcome with a defined error correlation.
 SUPPORTED = (("linear", "linear"), ("linear", "probit"), ("probit", "linear"))
-#: The family with normal errors, seen or not, that is next to one without.
+#: The nearest family with (latent) normal errors.
 NORMAL = {"logit": "probit", "poisson": "linear"}
 DRAWS, STEP, SMALLEST_STEP = 1000, 0.1, 0.001
 COLUMNS_OF_ROWS = ("rho", "term", "estimate", "std_error", "conf_low", "conf_high", "note")
@@ -58,14 +58,15 @@ def sensitivity(
     formula: str = "exact",
     interval: str | None = None,
 ) -> SensitivityResults:
-    """How effects change if the errors of mediator and outcome are correlated, as an omitted cause of both makes them.
+    """Effects as functions of the correlation of both errors, which an omitted cause of mediator and outcome induces.
 
-    Mediator and outcome are linear and linear, linear and probit, or probit and linear; see docs/sensitivity.md.
+    For fits of ``mlmed.causal`` without random terms; mediator and outcome linear and linear, linear and probit, or
+    probit and linear. See docs/sensitivity.md.
 
     Parameters
     ----------
     rho : float or sequence of float, optional
-        Correlations, or the distance between them; without it -.9 to .9 in steps of .1.
+        Correlations, or the step of a grid; by default -.9 to .9 in steps of .1.
     n, seed : int, optional
         Draws (1,000) and their seed, for ``monte-carlo``.
     level : float
@@ -73,20 +74,33 @@ def sensitivity(
     effect : {"indirect", "direct"}
         ACME or ADE.
     formula : {"exact", "medsens"}
-        Maximum likelihood at each rho; or what R's ``medsens`` computes for a linear mediator and a probit outcome, to
+        Maximum likelihood at each rho; or the formula of R's ``medsens`` for a linear mediator and a probit outcome, to
         reproduce its numbers (docs/sensitivity.md says why not to use it).
     interval : {"delta", "monte-carlo"}, optional
-        Without it ``monte-carlo`` if a seed is given, otherwise ``delta``.
+        By default ``monte-carlo`` if a seed is given, otherwise ``delta``.
+
+    Returns
+    -------
+    SensitivityResults
+        ``table``, ``zero``, ``region`` and ``plot()``.
 
     Raises
     ------
     EffectError
-        Families without an error correlation, correlations outside (-1, 1), unknown or idle options.
+        Families without an error correlation, random terms, correlations outside (-1, 1), options that are unknown or
+        not used.
 
     Notes
     -----
     Imai, K., Keele, L. and Yamamoto, T. (2010). Identification, inference and sensitivity analysis for causal mediation
     effects. *Statistical Science*, 25, 51-71.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.causal("Med ~ X", "y ~ Med + X", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.sensitivity().zero["rho"].round(2).unique().tolist()
+    [-0.17]
     """
     one_of(effect, SENSITIVE, "effect")
     one_of(formula, SENSITIVITY_FORMULAS, "formula")
@@ -138,7 +152,7 @@ class _Estimates:
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
-    """Effects of draws, the same draws whenever it is asked."""
+    """Effects of draws, the same draws at every call."""
 
     curve: Curve
     contrast: Array
@@ -150,19 +164,19 @@ class _Draws:
         return self.curve.draws(rhos, self.n, np.random.default_rng(self.seed)) @ self.contrast.T
 
     def means(self, rhos: Array) -> Array:
-        """What R calls the estimate, (R, 3)."""
+        """Means over draws, R's estimate, (R, 3)."""
         return np.asarray(self(rhos).mean(axis=1))
 
 
 def _with_shares(table: pd.DataFrame, unexplained: tuple[float, float]) -> pd.DataFrame:
-    """The table with both products of R2 (eq. 88), in the order in which columns are shown."""
+    """Add both products of R^2 (eq. 88) and order the columns."""
     star = table["rho"] ** 2
     table = table.assign(R2_star=star, R2_tilde=star * unexplained[0] * unexplained[1])
     return table[["rho", "term", "estimate", "std_error", "conf_low", "conf_high", "R2_star", "R2_tilde", "note"]]
 
 
 def grid_of(rho: Any) -> Array:
-    """Correlations in order: multiples of a step, or what was listed."""
+    """Sorted correlations: multiples of a step, or those listed."""
     if rho is None or isinstance(rho, Real):
         step = STEP if rho is None else rho
         if not is_number(step) or not 0.0 < float(step) < 1.0:
@@ -184,12 +198,12 @@ def grid_of(rho: Any) -> Array:
 
 
 def _interval_of(formula: str, interval: str | None, n: int | None, seed: int | None) -> tuple[str, int]:
-    """Which interval, and the number of draws.
+    """Choose the interval and the number of draws.
 
     Raises
     ------
     EffectError
-        Unknown interval, options that it does not use, no seed where numbers are drawn.
+        Unknown interval, options that it does not use, or draws without a seed.
     """
     drawn = formula == "medsens" or seed is not None or n is not None
     chosen = ("monte-carlo" if drawn else "delta") if interval is None else interval
@@ -209,7 +223,7 @@ def _interval_of(formula: str, interval: str | None, n: int | None, seed: int | 
 
 
 def _check_direct(found: CounterfactualSet) -> None:
-    """Refuse a curve of direct effects that are 0 whatever the correlation is."""
+    """Refuse direct effects that are 0 at every correlation."""
     if "ade" in found.fixed:
         raise EffectError(
             f"the direct effect is fixed at 0 at every rho: the treatment {found.chain.treatment} is not in the "
@@ -218,7 +232,7 @@ def _check_direct(found: CounterfactualSet) -> None:
 
 
 def _pair_of(found: CounterfactualSet) -> Pair:
-    """The two fits, if the correlation of their errors is defined here."""
+    """Return the two fits, if the correlation of their errors is defined."""
     mediator, outcome = found.chain.parts
     supported = " or ".join(f"{m} and {y}" for m, y in SUPPORTED)
     mixed = [part.name for part in found.chain.parts if part.is_mixed]
@@ -237,7 +251,7 @@ def _pair_of(found: CounterfactualSet) -> Pair:
 
 
 def _other_families(mediator: Part, outcome: Part) -> str:
-    """Families of the same responses for which there is an analysis."""
+    """Suggest families of the same responses that have an analysis."""
     m, y = (NORMAL.get(equation.family, equation.family) for equation in (mediator, outcome))
     if (m, y) not in SUPPORTED:
         y = "linear"
@@ -258,7 +272,7 @@ def _equation(part: Part, kind: str) -> Equation:
     return Equation(part.family, design.y, design.X, part.beta, V.entire, scale, float(n - p), V.lost)
 
 
-#: What a reader should know of a linear mediator and a probit outcome.
+#: Note on a linear mediator with a probit outcome.
 TWO_DIVISORS = (
     "coefficients maximize the likelihood at each rho (variances with the divisor n); the spread of the mediator that "
     "effects average over has its unbiased variance, as effects() has it"
@@ -266,7 +280,7 @@ TWO_DIVISORS = (
 
 
 def _curve_of(found: CounterfactualSet, pair: Pair, formula: str) -> tuple[Curve, tuple[str, ...]]:
-    """How effects depend on rho, and what a reader should know of it."""
+    """Choose the curve of effects over rho, with notes for the reader."""
     C = embedding(pair) if pair.families[0] == "linear" else None
     if formula == "medsens":
         _check_medsens(pair, C)
@@ -311,7 +325,7 @@ def _check_medsens(pair: Pair, C: Array | None) -> None:
 
 
 def _lost_cells(curve: Curve, pair: Pair, contrast: Array, rhos: Array) -> list[list[str]]:
-    """Why effects have no standard error, by rho and effect; empty where they have one."""
+    """Say why effects lack a standard error, by rho and effect; else empty."""
     found = []
     for rho in map(float, rhos):
         cells = curve.slopes(rho)

@@ -20,14 +20,34 @@ from mlmed.results.tables import ranef_table
 
 @only(ranef_table)
 def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
-    """Conditional modes: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
+    """Random effects of the clusters: conditional modes, or posterior means of a location-scale model.
 
-    One row per effect and cluster. ``std_error`` is the conditional standard deviation given the estimates, as
-    lme4's ``condsd``. ``shrinkage`` is std_error^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (it
-    has the population's value); 1 - shrinkage is the reliability. With a random intercept only, a mode is
-    (1 - shrinkage) times the mean residual of the cluster. NaN where the variance is 0.
+    Parameters
+    ----------
+    level : float
+        Coverage of the intervals, a proportion.
 
-    Of a location-scale model: posterior means and standard deviations by the quadrature of the fit, without shrinkage.
+    Returns
+    -------
+    DataFrame
+        One row per effect and cluster: group_var, effect, group, estimate, std_error, conf_low, conf_high, shrinkage.
+        ``std_error`` is the conditional standard deviation given the estimates, as lme4's ``condsd``. ``shrinkage`` is
+        std_error^2 / var(effect), from 0 (the rows of the cluster decide) to 1 (the population's value); 1 - shrinkage
+        is the reliability; NaN where the variance is 0. With a random intercept only, a mode is (1 - shrinkage) times
+        the mean residual of the cluster. A location-scale model has posterior means and standard deviations by
+        quadrature, and no shrinkage.
+
+    Raises
+    ------
+    EffectError
+        No random effects, or equations that are fitted apart: use the parts, as in ``fit.mediator.ranef()``.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.ranef()[["effect", "group", "estimate", "shrinkage"]].head(2).round(2).values.tolist()
+    [['Intercept', 1, 0.16, 0.03], ['Intercept', 2, 0.7, 0.03]]
     """
     return ranef_table(self.fit, level=level)
 
@@ -35,7 +55,7 @@ def ranef(self: Held, *, level: float = 0.95) -> pd.DataFrame:
 @own_words
 @never(SystemFit, PlainFit)
 def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
-    """Fitted values of the rows of the data.
+    """Fitted values of the rows of the data (mixed and location-scale models).
 
     Parameters
     ----------
@@ -46,19 +66,28 @@ def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     -------
     Series (one equation) or DataFrame (a column per response)
         With the index of the data; NaN where a row was not used in an equation. A location-scale model has the
-        columns estimate and sd, the expected response and the residual sd.
+        columns estimate (expected response) and sd (residual sd).
 
     Raises
     ------
     EffectError
-        Unknown word, or the fit has no rows.
+        Unknown ``of``, the fit has no rows, or equations that are fitted apart: use the parts, as in
+        ``fit.mediator.fitted()``.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.fitted().head(2).round(2).tolist(), fit.fitted(of="population").head(2).round(2).tolist()
+    ([1.96, 2.22], [1.83, 2.05])
     """
     return self.fit.fitted(of=of)
 
 
+@own_words
 @only(LmmFit)
 def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
-    """Responses less ``fitted(of=of)``, with the index of the data.
+    """Residuals of a linear mixed model: responses minus ``fitted(of=of)``.
 
     Parameters
     ----------
@@ -68,12 +97,19 @@ def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     Returns
     -------
     Series (one equation) or DataFrame (a column per response)
-        NaN where a row was not used in an equation.
+        With the index of the data; NaN where a row was not used in an equation.
 
     Raises
     ------
     EffectError
-        Unknown ``of``, or the fit has no rows.
+        Unknown ``of``, the fit has no rows, or another kind of fit.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.resid().head(2).round(2).tolist()
+    [-0.19, -0.17]
     """
     return self.fit.residuals(of=of)
 
@@ -83,25 +119,24 @@ def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
 def predict(
     self: Held, newdata: Any, *, of: str = "population", interval: str | None = None, level: float | None = None
 ) -> pd.DataFrame | pd.Series:
-    """Predicted responses for new rows.
+    """Predict responses for new rows (mixed and location-scale models).
 
-    Standard errors take the variances as known, as those of ``fixef()`` do; intervals are normal. A response that
-    is a predictor of another one (the mediator m of y) is taken from ``newdata``: y is predicted given m, so its
-    change with x is the direct effect.
+    Standard errors treat the variances as known, as those of ``fixef()`` do; intervals of a mixed model are normal. A
+    response that is a predictor of another one (the mediator m of y) is taken from ``newdata``: y is predicted given m,
+    so its change with x is the direct effect.
 
     Parameters
     ----------
     newdata : dataframe
         Columns of the right-hand sides (for ``of="cluster"`` also the cluster variable).
     of : {"population", "cluster"}
-        ``population``: X beta. ``cluster``: plus Z u of the row's cluster; clusters that were not in the
-        data get the population value, and the variance of a cluster of which nothing is known. To see which
-        are known, compare with ``ranef()["group"]``.
+        ``population``: X beta. ``cluster``: plus Z u of the row's cluster. Clusters that are not in the data (see
+        ``ranef()["group"]``) get the population value, with the variance of an unobserved cluster.
     interval : {"confidence", "prediction"}, optional
         For the expected response (of the population or of the cluster), or for a single new response: this adds the
         residual variance, and in the population that of the random effects.
     level : float, optional
-        Coverage of the interval, a proportion; .95 if not given. Without an interval it is refused.
+        Coverage of the interval, a proportion; .95 if not given. A mixed model refuses it without ``interval``.
 
     Returns
     -------
@@ -109,18 +144,19 @@ def predict(
         NaN where a predictor is missing. With ``interval`` a tidy table: row (the label in newdata), response,
         estimate, std_error, conf_low, conf_high; one block of rows per response.
 
-        A location-scale model always has a DataFrame with the index of newdata: estimate, std_error, conf_low,
-        conf_high (response; 95% confidence limits unless something else is asked for), sd, sd_conf_low, sd_conf_high
-        (residual sd, limits on the log scale). The sd of the population is that of a cluster whose scale effects are 0,
-        the median of all clusters. Prediction limits are exact quantiles of the mixture over scale effects.
+        A location-scale model always returns a DataFrame with the index of newdata: estimate, std_error, conf_low,
+        conf_high (response; confidence limits by default), sd, sd_conf_low, sd_conf_high (residual sd, limits on the
+        log scale). The sd of the population is that of a cluster whose scale effects are 0, the median of all clusters.
+        Prediction limits are exact quantiles of the mixture over scale effects.
 
     Raises
     ------
     DataError
-        A column is missing, has another type than in the fit, or holds what the fit cannot know: a new level, a
-        value beyond the ends of a spline. Or no cluster is known, and their ids are of another type.
+        A column is missing, has another type than in the fit, or holds a new level or a value beyond the ends of a
+        spline. Or no cluster is known, and the ids are of another type.
     EffectError
-        Unknown ``of`` or interval, or a level without an interval.
+        Unknown ``of`` or interval, a level without an interval, or equations that are fitted apart: use the parts, as
+        in ``fit.mediator.predict(newdata)``.
 
     Examples
     --------
@@ -146,17 +182,17 @@ def conditional_effects(
     level: float = 0.95,
     points: int | Sequence[Any] = 50,
 ) -> pd.DataFrame:
-    """Expected responses of the population along one predictor, all others held.
+    """Expected responses of the population along one predictor, all others held (linear mixed models).
 
     A response that is a predictor of another one (the mediator m of y) is held, too: along x, the line of y given
-    m has the slope of the direct effect. ``effects()`` of ``mlmed.mediate`` has the total one.
+    m has the slope of the direct effect. ``effects()`` of ``mlmed.mediate`` has the total effect.
 
     Parameters
     ----------
     variable : str
-        The predictor. Responses whose equations do not have it are left out.
+        The predictor. Responses whose equations lack it are left out.
     at : mapping, optional
-        The value at which each of other predictors is held; by default its mean or first level.
+        Values at which other predictors are held; by default their mean or first level.
     level : float
         Coverage of the intervals, a proportion.
     points : int or sequence
@@ -171,7 +207,7 @@ def conditional_effects(
     Raises
     ------
     EffectError
-        No equation has the predictor, ``at`` names something that is none, or a value is not one finite number.
+        No equation has the predictor, ``at`` names no predictor, or a value is not one finite number.
 
     Examples
     --------
@@ -183,14 +219,15 @@ def conditional_effects(
     return conditional_table(self.fit, line_along(self.fit, variable, at=at, points=points), level=level)
 
 
+@own_words
 @only(LmmFit)
 def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "population") -> pd.DataFrame:
-    """New responses for the rows that were fitted, from the model at its estimates.
+    """Simulate responses for the fitted rows from a linear mixed model at its estimates.
 
-    Random effects, then the residuals of each row (all responses together), are drawn from their normal
-    distributions. Predictors stay as they are, lagged responses too; only a response that is itself a predictor
-    of a later equation (the mediator) is simulated first, and what is computed from it (``m:x``, ``np.log(m)``)
-    follows. The estimates are taken as known: their uncertainty is not part of the draws.
+    Random effects, then the residuals of each row (jointly over responses), are drawn from their normal
+    distributions. Predictors stay as observed, lagged responses too. A response that is a predictor of a later
+    equation (the mediator) is simulated first, and terms computed from it (``m:x``, ``np.log(m)``) follow. The
+    uncertainty of the estimates is not part of the draws.
 
     Parameters
     ----------
@@ -200,22 +237,22 @@ def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "popu
         Required. Set k is the same whatever n is.
     of : {"population", "cluster"}
         ``population``: new clusters, with random effects from N(0, G). ``cluster``: the clusters of the data,
-        with random effects from their law given the data and the estimates (modes and covariances as in
-        ``ranef()``), which is what ``posterior_predict`` of brms does. Use it with lagged responses, which say
-        what cluster a row is from: new effects would contradict them.
+        with random effects from their distribution given the data and the estimates (modes and covariances as in
+        ``ranef()``), as ``posterior_predict`` of brms does. Use it with lagged responses: they carry the random effects
+        of their cluster, which new ones would contradict.
 
     Returns
     -------
     DataFrame
         The rows of the data in their order (a pandas index is kept). Columns are the responses; for n > 1 they
-        are (draw, response), so that ``out[3]`` is set 3. NaN on rows that do not belong to an equation.
+        are (draw, response), so that ``out[3]`` is set 3. NaN on rows that an equation does not use.
 
     Raises
     ------
     EffectError
-        No seed, an unknown ``of``, or a fit that has no rows (stored Grams, an engine, a pickle).
+        No seed, an unknown ``of``, or a fit without rows (stored Grams, an engine, a pickle).
     DataError, FormulaError
-        If a predictor cannot follow a simulated response.
+        A predictor cannot be recomputed from a simulated response.
 
     Examples
     --------
@@ -231,11 +268,12 @@ def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "popu
     return simulated(self.fit, n, seed=seed, of=of)
 
 
+@own_words
 @only(LmmFit)
 def predictive_check(
     self: Held, n: int = 200, *, seed: int | None = None, of: str = "population", level: float = 0.95
 ) -> pd.DataFrame:
-    """Statistics of the data beside those of simulated sets.
+    """Compare statistics of the data with those of simulated sets (linear mixed models).
 
     Parameters
     ----------
@@ -244,7 +282,7 @@ def predictive_check(
     seed, of
         As in ``simulate``.
     level : float
-        Share of the simulated values between ``conf_low`` and ``conf_high``.
+        Share of the simulated values between ``conf_low`` and ``conf_high``, a proportion.
 
     Returns
     -------
@@ -257,8 +295,8 @@ def predictive_check(
     -----
     For each response: mean, sd, skewness, min, max, sd of the cluster means, sd of the logarithms of the clusters'
     sds (large where some clusters vary more than others); for two responses their correlation over rows and
-    within clusters. Estimates were fitted to the same data, so statistics that the model has a parameter for
-    fit nearly by construction: a tail share there is larger than a p value would be.
+    within clusters. The model was fitted to the same data, so statistics that it has a parameter for agree nearly by
+    construction: their tail share is larger than a p value would be.
 
     Examples
     --------

@@ -27,14 +27,14 @@ TERMS = {
     "indirect": ("acme_control", "acme_treated", "acme"),
     "direct": ("ade_control", "ade_treated", "ade"),
 }
-#: Beside the grid, the curve is looked at here for changes of its sign; the last is .995.
+#: Correlations besides the grid at which the sign of the curve is checked; the last is .995.
 LOOKED_AT = np.tanh(np.arange(-3.0, 3.25, 0.5))
-#: A curve that stays below this share of its size at its largest is zero everywhere.
+#: A curve below this share of its scale is zero everywhere.
 NOTHING = 1e-12
 
 
 def check_rho(value: Any) -> float:
-    """One correlation."""
+    """Check one correlation."""
     if not is_number(value) or not -1.0 < value < 1.0:
         raise EffectError(f"rho is a correlation of errors, between -1 and 1 (both excluded); found {shown(value)}")
     return float(value)
@@ -51,21 +51,21 @@ class SensitivityResults:
         (rho^2 times what both equations leave unexplained), note. Terms are ``acme_control``, ``acme_treated`` and
         their mean ``acme``; or those of ``ade``.
     effect : {"indirect", "direct"}
-        Which effects.
+        ACME or ADE.
     formula : {"exact", "medsens"}
-        How they depend on rho.
+        Maximum likelihood at each rho, or R's formula.
     interval : {"delta", "monte-carlo"}
-        How the intervals were made.
+        Kind of interval.
     level : float
-        Their coverage, a proportion.
+        Coverage of the intervals, a proportion.
     n, seed : int or None
         Draws and their seed, with ``monte-carlo``.
     families : (str, str)
-        Of mediator and outcome.
+        Families of mediator and outcome.
     unexplained : (float, float)
         1 - R^2 of mediator and outcome, on the latent scale for probit.
     notes : tuple of str
-        What a reader should know.
+        Notes for the reader.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class SensitivityResults:
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """At control, at treated, their mean."""
+        """Terms: at control, at treated, their mean."""
         return TERMS[self.effect]
 
     def at(self, rho: float) -> pd.Series:
@@ -116,7 +116,7 @@ class SensitivityResults:
 
     @cached_property
     def zero(self) -> pd.DataFrame:
-        """Where each curve is zero.
+        """Roots of the curves.
 
         One row per term: rho (a root of the curve), R2_star and R2_tilde there; rho_on_grid, the rho of the table
         whose estimate is nearest to zero (what R prints), R2_star_on_grid and R2_tilde_on_grid; note.
@@ -135,12 +135,12 @@ class SensitivityResults:
         return pd.DataFrame(rows, columns=["term", "rho", "R2_star", "R2_tilde", *on_grid, "note"])
 
     def rows(self, term: str | None = None) -> pd.DataFrame:
-        """The rows of one term; without one those of the mean.
+        """Rows of one term; by default of the mean.
 
         Raises
         ------
         EffectError
-            No such term.
+            Unknown term.
         """
         name = self.terms[2] if term is None else check_text(term, "term", "a term")
         if name not in self.terms:
@@ -148,7 +148,7 @@ class SensitivityResults:
         return self.table[self.table["term"] == name].reset_index(drop=True)
 
     def region(self) -> pd.DataFrame:
-        """The rows of the table whose interval contains zero: correlations that would explain the effect away."""
+        """Rows of the table whose interval contains zero: correlations that would explain the effect away."""
         inside = (self.table["conf_low"] < 0.0) & (self.table["conf_high"] > 0.0)
         return self.table[inside].reset_index(drop=True)
 
@@ -169,7 +169,7 @@ class SensitivityResults:
             Against rho, or against the shares of the variances of mediator and outcome that an omitted cause of both
             would explain.
         term : str, optional
-            Which; without it the mean of control and treated.
+            By default the mean of control and treated.
         shares : {"residual", "total"}, optional
             Shares of what the equations leave unexplained (default) or of the whole variances; for ``r2``.
         sign : {"positive", "negative"}, optional
@@ -215,14 +215,14 @@ class SensitivityResults:
 
 
 def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Array) -> tuple[float, str]:
-    """The zero of a curve nearest to rho = 0, between points (k,) at which it is known; NaN and why, if none.
+    """Find the zero of a curve nearest to rho = 0, bracketed by k points; NaN and the reason if there is none.
 
     Parameters
     ----------
     effects : function
         All curves, (R,) to (R, 3).
     term : int
-        Which of them.
+        Position of the curve among them.
     at, values : (k,) arrays
         Increasing correlations, and the curve there.
     """
@@ -242,7 +242,7 @@ def root_of(effects: Callable[[Array], Array], term: int, at: Array, values: Arr
 
 
 def _report(results: SensitivityResults) -> str:
-    """Header, zeros, and the correlations at which the interval has zero in it."""
+    """Write header, zeros, and the correlations whose interval contains zero."""
     what = "indirect effect (ACME)" if results.effect == "indirect" else "direct effect (ADE)"
     title = f"Sensitivity of the {what} to correlated errors"
     terms = _distinct(results)
@@ -285,7 +285,7 @@ def _rounded(region: pd.DataFrame) -> str:
 
 
 def _distinct(results: SensitivityResults) -> tuple[str, ...]:
-    """The mean alone where control and treated are the same curve."""
+    """Choose the terms to show: the mean alone if control and treated are the same curve."""
     control, treated = (results.rows(term)["estimate"].to_numpy() for term in results.terms[:2])
     size = np.abs([control, treated]).max()
     return results.terms[2:] if np.all(np.abs(control - treated) <= 1e-10 * size) else results.terms[:2]

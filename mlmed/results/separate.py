@@ -1,4 +1,4 @@
-"""What equations that are fitted apart have beside what every fit has."""
+"""Methods of separate fits (``mlmed.piecewise``): design, levels, the joint model, Sobel's tests."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from mlmed.results.inference import effect_set, kind_of
 from mlmed.results.remarks import joint_remarks
 from mlmed.results.summary import how_fitted
 
-#: What Stata calls the roles.
+#: Stata's names of the roles.
 ROLES = {"treatment": "iv", "mediator": "mv", "outcome": "dv"}
 
 
 @only(SeparateCatalogue)
 def design(self: Held) -> str:
-    """Levels of treatment, mediator and outcome: ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``."""
+    """Levels of treatment, mediator and outcome of ``mlmed.piecewise``: ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``."""
     return self.fit.design
 
 
 @only(SeparateCatalogue)
 def levels(self: Held) -> pd.DataFrame:
-    """Level of every variable, found in the data: variable, role, level (1 rows, 2 clusters)."""
+    """Level of every variable, as found in the data: variable, role, level (1 rows, 2 clusters)."""
     return self.fit.levels.copy()
 
 
 def joint(self: Held) -> tuple[LmmFit, PathCatalogue, tuple[Note, ...]]:
-    """The same equations as one model, with its effects and remarks."""
+    """Fit the same equations as one model; return it with its catalogue and remarks."""
     fit: SystemFit = self.fit
     if isinstance(fit.components["mediator"], PlainFit):
         raise EffectError(
@@ -62,7 +62,26 @@ def joint(self: Held) -> tuple[LmmFit, PathCatalogue, tuple[Note, ...]]:
 def sobel(
     self: Held, *, vcov: str | None = None, level: float = 0.95, at: Mapping[str, Any] | None = None
 ) -> pd.DataFrame:
-    """The three tests of a b that go by a name: Sobel (first order), Aroian (second), Goodman (unbiased).
+    """Tests of a b by Sobel (first order), Aroian (second order) and Goodman (unbiased); ``mlmed.piecewise``.
+
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default ``block``.
+    level : float
+        Coverage of the intervals, a proportion.
+    at : mapping, optional
+        Values of moderators, as in ``effects``.
+
+    Returns
+    -------
+    DataFrame
+        A row per test, in the columns of ``effects``.
+
+    Raises
+    ------
+    EffectError
+        The model defines no effects, or another kind of fit.
 
     Examples
     --------
@@ -80,7 +99,7 @@ def sobel(
 
 
 def ml_mediation(self: Held) -> str:
-    """The numbers of Stata's ``ml_mediation``; the model must define effects."""
+    """Write the output of Stata's ``ml_mediation``; the model must define effects."""
     quantities, fit = effect_set(self).quantities, self.fit
     value = {term: quantity.estimate for term, quantity in quantities.items()}
     first, second, total = ((equation_of(one).text, how_fitted(one)) for one in fit.components.values())

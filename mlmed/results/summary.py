@@ -1,4 +1,4 @@
-"""Summaries: what was asked, what was found, whether to trust it."""
+"""Summaries as text: the model, its estimates, and whether they are certified."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from mlmed.results.document import interval_entry, plain
 from mlmed.results.inference import effects, interval_and_effects, kind_of
 from mlmed.results.tables import about, fixed_table, root_table, variance_table
 
-#: What the equation without the mediator is called.
+#: Name of the equation without the mediator.
 TITLES = {"reduced": "Path c"}
-#: Rows that say everything where control and treated cannot differ.
+#: Rows shown if control and treated cannot differ.
 AVERAGES = ("acme", "ade", "total", "prop_mediated")
 
 
@@ -41,18 +41,18 @@ AVERAGES = ("acme", "ade", "total", "prop_mediated")
 def native_summary(
     fit: Any, *, vcov: str, level: float, title: str = "", ddf: str = "none", correlations: bool = True
 ) -> str:
-    """Title, header and tables of a fit; each kind of fit has its own.
+    """Write title, header and tables of a fit, by kind of fit.
 
     Parameters
     ----------
     fit : Fit
-        What is shown.
+        The fit.
     vcov, level, ddf
         As in ``Results.tidy``.
     title : str
-        The first line, if it is not the fit's own.
+        First line; by default the fit's own.
     correlations : bool
-        Whether correlations of several responses are shown.
+        Whether to show correlations of several responses.
     """
     raise EffectError(f"{fit.kind} has no summary of its own")
 
@@ -63,7 +63,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
         fixed_table(fitted, vcov=vcov, level=level, ddf=ddf),
         variance_table(fitted, vcov=vcov, level=level),
     )
-    n_tau = len(fitted.estimates.tau)  # clusters may be called Residual, too
+    n_tau = len(fitted.estimates.tau)  # the group may be named Residual
     lines = [
         *headed(title or "Linear mixed model", header(fitted)),
         "",
@@ -90,7 +90,7 @@ def scale_summary(
     ddf: str,
     asked: Mapping[str, Any],
 ) -> str:
-    """Header, fixed effects, scale effects, random effects; ``asked`` are the options of ``effects``."""
+    """Write header, fixed effects, scale effects, random effects; ``asked`` holds the options of ``effects``."""
     fixed = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
     p, percent = fit.problem.p, f"{100 * level:g}% intervals; observed information"
     interval, given = interval_entry(asked).values()
@@ -127,8 +127,8 @@ def _(fit: SystemFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     lines = headed(title or "Equations that are fitted apart", pairs)
     lines += [] if fit.levels is None else ["", "Levels", render_table(fit.levels)]
     for role, one in fit.components.items():
-        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})"]
-        lines.append(_coefficients(one, vcov=vcov, level=level, ddf=ddf))
+        table = _coefficients(one, vcov=vcov, level=level, ddf=ddf)  # refuses what it cannot use
+        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})", table]
     return "\n".join(lines)
 
 
@@ -141,8 +141,9 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
         pairs.append(("Residual", text))
     pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
     own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
+    table = _coefficients(fit, vcov=vcov, level=level, ddf=ddf)
     heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
-    return "\n".join([*headed(title or own, pairs), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
+    return "\n".join([*headed(title or own, pairs), "", heading, table])
 
 
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
@@ -153,17 +154,17 @@ def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
 
 
 def headed(title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """The first lines of a summary."""
+    """Write the first lines of a summary."""
     return [title, "=" * len(title), render_pairs(pairs)]
 
 
 def intervals_named(vcov: str, level: float, ddf: str) -> str:
-    """How the intervals of a table are made, as its heading says it."""
+    """Describe the intervals of a table, for its heading."""
     return f"{100 * level:g}% intervals; {errors_named(vcov, ddf)} standard errors"
 
 
 def how_fitted(fit: LmmFit | PlainFit) -> str:
-    """Engine, criterion and size of one of several fits, and what is unusual about it."""
+    """Describe one component: engine, criterion, size, and anything unusual."""
     if isinstance(fit, PlainFit):
         where = f"on one row per cluster, {fit.nobs} clusters" if fit.unit_name else f"on {fit.nobs} rows"
         return f"least squares {where}"
@@ -177,7 +178,7 @@ def how_fitted(fit: LmmFit | PlainFit) -> str:
 
 
 def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:
-    """How several responses go together; nothing where the model has no such correlation."""
+    """Write the correlations of several responses; empty if the model has none."""
     table = headline_correlations(fitted, vcov=vcov, level=level)
     if not len(table):
         return []
@@ -186,19 +187,19 @@ def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:
 
 
 def errors_named(vcov: str, ddf: str) -> str:
-    """What standard errors are called in a heading."""
+    """Name the standard errors, for a heading."""
     return f"{vcov}, adjusted by Kenward and Roger," if ddf == "kenward-roger" else vcov
 
 
 def letter(ddf: str) -> str:
-    """What tests are based on."""
+    """Letter of the test statistic, ``z`` or ``t``."""
     return "z" if ddf == "none" else "t"
 
 
 def effects_text(table: pd.DataFrame, meaning: str, usual: Mapping[str, Any], *, level: float, **asked: Any) -> str:
-    """Effects below a heading that says how their intervals are made.
+    """Write the effects below a heading that describes their intervals.
 
-    ``asked`` are the options of ``effects``, ``usual`` those of the delta method where nothing was asked.
+    ``asked`` holds the options of ``effects``, ``usual`` the defaults of the delta method.
     """
     interval, given = interval_entry(asked).values()
     where = "".join(f"; {name} = {value}" for name, value in given.pop("at", {}).items())
@@ -219,7 +220,7 @@ def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
 
 @singledispatch
 def header(fit: Any) -> list[tuple[str, str]]:
-    """Name and value of everything above the tables; each kind of fit has its own."""
+    """Pairs of name and value above the tables, by kind of fit."""
     raise EffectError(f"{fit.kind} has no summary of its own")
 
 
@@ -295,7 +296,7 @@ def _quadrature(fit: QuadratureFit) -> str:
 
 
 def evidence_text(certificate: Certificate) -> str:
-    """Gradient, decrement and curvature in a few words."""
+    """Summarize gradient, decrement and curvature."""
     return (
         f"gradient {certificate.gradient_norm:.0e}, Newton decrement {certificate.newton_decrement:.0e}, smallest "
         f"curvature {format_number(certificate.smallest_curvature, 3)}"
@@ -303,7 +304,7 @@ def evidence_text(certificate: Certificate) -> str:
 
 
 def counterfactual_facts(found: CounterfactualSet) -> dict[str, Any]:
-    """What a document says of the question beside its tables."""
+    """Facts of the question for a document, besides its tables."""
     return {
         "contrast": [plain(value) for value in found.chain.contrast],
         "interaction": found.interaction,
@@ -314,13 +315,13 @@ def counterfactual_facts(found: CounterfactualSet) -> dict[str, Any]:
 def counterfactual_text(
     self: Held, *, level: float, interval: Any = None, at: Mapping[str, Any] | None = None, **options: Any
 ) -> str:
-    """Header and table; one row an effect where treatment and mediator do not interact and all is linear."""
-    signature(effects).bind(self, **options)  # refuses what is no option
+    """Write header and table; one row per effect if both equations are linear without interaction."""
+    signature(effects).bind(self, **options)  # refuses unknown options
     asked, found = interval_and_effects(self, interval, at, options)
     assert isinstance(found, CounterfactualSet)
     fit, chain = self.fit, found.chain
     title = self.catalogue.title(fit)
-    table, closing = asked.table(replace(found, say_closed=False), level=level), ""  # the header says it
+    table, closing = asked.table(replace(found, say_closed=False), level=level), ""  # already in the header
     if chain.outcome.family == "linear" and not found.interaction:
         table = table.set_index("term").loc[list(AVERAGES)].reset_index()
         closing = (
@@ -349,7 +350,7 @@ def _header(fit: SameRowsFit, found: CounterfactualSet, vcov: str) -> list[tuple
         pairs.append(("Clusters", f"{len(grouping.clusters)} ({grouping.name})"))
     pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
     within, few = "", ""
-    if grouping is not None and vcov in ROBUST_KINDS:  # a sandwich is a sum over clusters, so they limit its rank
+    if grouping is not None and vcov in ROBUST_KINDS:  # clusters limit the rank of a sandwich
         J, p = len(grouping.clusters), max(len(part.beta) for part in chain.parts)
         within = f" within {grouping.name}"
         few = f" ({J} clusters for {p} coefficients: do not trust them)" if p >= J else ""
@@ -369,13 +370,13 @@ def _equation(part: Part) -> str:
 
 
 def shown_values(values: tuple[Any, Any]) -> tuple[str, str]:
-    """Whole numbers without decimals."""
+    """Show both values, whole numbers without decimals."""
     first, second = (f"{value:.12g}" if isinstance(value, float) else str(value) for value in values)
     return first, second
 
 
 def how_exact(mediator: str, outcome: str) -> str:
-    """How expected outcomes of given coefficients are computed (docs/math.md, eq. 68 to 72)."""
+    """Say how expected outcomes are computed from coefficients (docs/math.md, eq. 68 to 72)."""
     if mediator == outcome == "linear":
         return "closed form: sums of products of coefficients"
     if outcome == "linear" or (mediator in ("linear", "poisson") and outcome == "poisson"):

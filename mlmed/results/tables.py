@@ -1,4 +1,4 @@
-"""Tables of estimates; every one has the columns of ``mlmed.effects.delta.COLUMNS``."""
+"""Tables of estimates, with the columns of ``mlmed.effects.delta.COLUMNS``."""
 
 from __future__ import annotations
 
@@ -42,18 +42,65 @@ from mlmed.results.inference import effect_set, effects, effects_reason, kind_of
 
 
 def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
-    """Fixed effects: term, estimate, std_error, statistic, df, p_value, conf_low, conf_high, note.
+    """Fixed effects with standard errors, tests and intervals.
 
-    ``ddf`` as in ``tidy``; it says whose degrees of freedom ``df`` are.
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    level : float
+        Coverage of the intervals, a proportion.
+    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}, optional
+        As in ``tidy``.
+
+    Returns
+    -------
+    DataFrame
+        term, estimate, std_error, statistic, df (infinite for normal tests), p_value, conf_low, conf_high, note.
+
+    Raises
+    ------
+    EffectError
+        A covariance or degrees of freedom that this fit does not have.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.fixef().set_index("term")[["estimate", "std_error"]].round(3).values.tolist()
+    [[2.005, 0.142], [0.19, 0.114]]
     """
     return fixed_table(self.fit, vcov=kind_of(self.fit, vcov), level=level, ddf="none" if ddf is None else ddf)
 
 
 def varcorr(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.DataFrame:
-    """Variances and covariances of the random effects, and residual variances.
+    """Variances and covariances of the random effects, and residual variances of mixed models.
 
-    Variances have intervals on the log scale, covariances plain ones (as Stata prints them). ``sdcorr`` is
-    the standard deviation or the correlation.
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    level : float
+        Coverage of the intervals, a proportion.
+
+    Returns
+    -------
+    DataFrame
+        group, term, estimate, sdcorr (standard deviation or correlation; not of location-scale models), std_error,
+        statistic, df, p_value, conf_low, conf_high, note. Variances have intervals on the log scale, covariances normal
+        ones (as Stata prints them). No rows for ordinary regressions.
+
+    Raises
+    ------
+    EffectError
+        A covariance that this fit does not have.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.varcorr().set_index("term")["sdcorr"].round(2).to_dict()
+    {'var(Intercept)': 0.99, 'var(X)': 0.8, 'cov(Intercept,X)': -0.22, 'var(Residual)': 0.74}
     """
     return variance_table(self.fit, vcov=kind_of(self.fit, vcov), level=level)
 
@@ -63,13 +110,26 @@ def sdcor(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.Dat
 
     Errors are first-order; intervals of sds are formed on the log scale, those of correlations by Fisher's z.
     ``block`` and ``joint`` agree here, as they differ in the fixed effects only. On the boundary there is no error,
-    and no correlation with an effect whose variance is 0: NaN, and the reason in ``note``.
+    and no correlation with an effect whose variance is 0: NaN, and the reason in ``note``. Residual sds are those of
+    mixed models; a location-scale model has ``effects()``.
+
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    level : float
+        Coverage of the intervals, a proportion.
 
     Returns
     -------
     DataFrame
         group, term (``sd(m~x)``, ``cor(m~Intercept,y~Intercept)``, ``sd(m~Residual)``), estimate, std_error,
         conf_low, conf_high, note. ``nlcom``, ``profile`` and ``test`` know the terms, too.
+
+    Raises
+    ------
+    EffectError
+        No random effects, or a covariance that this fit does not have.
 
     Examples
     --------
@@ -84,29 +144,60 @@ def sdcor(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.Dat
 
 @only(LmmFit)
 def correlations(self: Held, *, vcov: str | None = None, level: float = 0.95) -> pd.DataFrame:
-    """The correlations of ``sdcor``, between clusters (random effects) and within (residuals of a row).
+    """Correlations between clusters (random effects) and within (residuals of a row) of a linear mixed model.
+
+    Parameters
+    ----------
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
+    level : float
+        Coverage of the intervals, a proportion.
 
     Returns
     -------
     DataFrame
         part (``between``, ``within``), equation1, equation2, term1, term2, estimate, std_error, conf_low,
-        conf_high, note; without rows where the model has no correlation.
+        conf_high, note; no rows if the model has no correlation.
+
+    Raises
+    ------
+    EffectError
+        Another kind of fit, or a covariance that it does not have.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> df = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fit = mlmed.mixed(["Med ~ X + (1 |c| group)", "y ~ X + (1 |c| group)"], df, residual="unstructured")
+    >>> fit.correlations()[["part", "equation1", "equation2", "estimate"]].round(2).values.tolist()
+    [['between', 'Med', 'y', -0.12], ['within', 'Med', 'y', -0.21]]
     """
     return correlations_table(self.fit, vcov=kind_of(self.fit, vcov), level=level)
 
 
 def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
-    """All estimates in broom.mixed's columns: effect, equation, group, term, estimate, std_error, ...
+    """Tabulate all parameters in broom.mixed's columns.
 
     Parameters
     ----------
-    vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}
-        Covariance of the estimates; see docs/standard_errors.md.
+    vcov : str, optional
+        Covariance of the estimates, one of ``vcov()``; by default the fit's own.
     level : float
         Coverage of the intervals, a proportion.
-    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
-        Degrees of freedom of the fixed effects: t instead of z. ``kenward-roger`` also adjusts the standard
-        errors (REML only).
+    ddf : {"none", "satterthwaite", "kenward-roger", "residual"}, optional
+        Linear mixed models, also in systems of them: t instead of z for the fixed effects, with these degrees of
+        freedom. ``kenward-roger`` also adjusts the standard errors (REML only).
+
+    Returns
+    -------
+    DataFrame
+        effect (``fixed``, ``ran_pars``), equation, group, term, estimate, std_error, statistic, df, p_value, conf_low,
+        conf_high, note; rows in the order of ``names``.
+
+    Raises
+    ------
+    EffectError
+        A covariance or degrees of freedom that this fit does not have.
 
     Examples
     --------
@@ -126,7 +217,22 @@ def tidy(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str |
 
 
 def glance(self: Held) -> pd.DataFrame:
-    """One row: nobs, n_clusters, llf, aic, bic, converged, is_singular and the certificate."""
+    """Tabulate the fit as a whole in one row.
+
+    Returns
+    -------
+    DataFrame
+        method, nobs, n_clusters, llf, aic, bic, converged, is_singular. Mixed models add gradient_norm and the number
+        of starts and optima; location-scale models the certificate and the nodes; ``causal`` the families,
+        log-likelihoods, vcov and whether treatment and mediator interact.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.glance()[["nobs", "n_clusters", "converged"]].values.tolist()
+    [[1000, 50, True]]
+    """
     found = about(self.fit)
     if isinstance(self.catalogue, CounterfactualCatalogue):
         found["interaction"] = self.catalogue.effects(self.fit).interaction
@@ -134,7 +240,26 @@ def glance(self: Held) -> pd.DataFrame:
 
 
 def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
-    """Effects (without numbers where there are none), then all estimates, under the names that all fits share."""
+    """Tabulate effects, then all estimates, under names that fits of all kinds share (for ``mlmed.compare``).
+
+    Parameters
+    ----------
+    level : float
+        Coverage of the intervals, a proportion.
+
+    Returns
+    -------
+    DataFrame
+        The columns of ``effects``. Terms name their equation, ``m~x``, also in a model of one; ``causal`` has indirect,
+        direct and total. Effects that the model does not define are NaN with the reason in ``note``.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.comparable()["term"].tolist()
+    ['Med~Intercept', 'Med~X', 'var(Med~Intercept)', 'var(Med~Residual)']
+    """
     shared, table = shared_terms(self.fit), tidy(self, level=level)[list(COLUMNS)]
     table = table[table["term"].isin(shared)].replace({"term": shared}).reset_index(drop=True)
     if isinstance(self.catalogue, NoEffects):
@@ -147,7 +272,32 @@ def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFrame:
-    """``nlcom`` with the names of ``comparable``."""
+    """Evaluate ``nlcom`` with the names of ``comparable``.
+
+    Parameters
+    ----------
+    expression : str
+        For example ``"m~x + y~x"``.
+    level : float
+        Coverage of the interval, a proportion.
+
+    Returns
+    -------
+    DataFrame
+        One row, with the columns of ``effects``.
+
+    Raises
+    ------
+    EffectError
+        A name that this fit does not have.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> fit = mlmed.mixed("Med ~ X + (1 | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+    >>> fit.combined("2 * Med~X")["estimate"].round(2).tolist()
+    [0.43]
+    """
     known = quantities(self)
     known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items() if old in known}
     return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
@@ -155,12 +305,12 @@ def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFram
 
 @singledispatch
 def fixed_table(fit: Any, *, vcov: str, level: float, ddf: str = "none") -> pd.DataFrame:
-    """Fixed effects, with t tests where the fit has degrees of freedom for them.
+    """Fixed effects, with t tests where the fit has degrees of freedom.
 
     Raises
     ------
     EffectError
-        Degrees of freedom that only a mixed model has.
+        Degrees of freedom that only mixed models have.
     """
     if one_of(ddf, DDF_KINDS, "ddf") != "none":
         raise EffectError(f"ddf={ddf!r} is for linear mixed models; this is {fit.kind}")
@@ -174,7 +324,7 @@ def _(fit: SystemFit, *, vcov: str, level: float, ddf: str = "none") -> pd.DataF
 
 
 def _below(fit: SystemFit, table_of: Callable[[Component], pd.DataFrame]) -> pd.DataFrame:
-    """Tables of the components below each other, under the names of the system."""
+    """Stack tables of the components, under the names of the system."""
     tables = []
     for component, part in zip(fit.components.values(), fit.parts, strict=True):
         names = dict(zip([one.name for one in component.parameters], fit.parameters[part], strict=True))
@@ -222,17 +372,8 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @singledispatch
 def root_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
-    """Standard deviations and correlations.
-
-    Raises
-    ------
-    EffectError
-        The fit has no random effects.
-    """
-    found = sdcor_of(fit)
-    if not found:
-        raise EffectError(f"{fit.kind} has no random effects")
-    table = delta_table(list(found.values()), fit.vcov(vcov), level=level)
+    """Standard deviations and correlations; no rows without random effects."""
+    table = delta_table(list(sdcor_of(fit).values()), fit.vcov(vcov), level=level)
     return table.assign(group=fit.group_name)[["group", "term", *NUMBERS]]
 
 
@@ -243,20 +384,18 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @root_table.register
 def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
-    if not residual_rows(fit):
-        raise EffectError("no equation has random effects, so there are no standard deviations of them")
     return system_sdcor_table(fit, vcov=vcov, level=level)
 
 
 @singledispatch
 def residual_rows(fit: Any) -> list[bool]:
-    """Which rows of ``varcorr`` are of residuals."""
+    """Flag the rows of ``varcorr`` that are residual variances."""
     return [False for one in fit.parameters if one.kind]
 
 
 @residual_rows.register
 def _(fit: LmmFit) -> list[bool]:
-    return [False] * len(fit.estimates.tau) + [True] * len(fit.estimates.sigma2)  # clusters may be called Residual, too
+    return [False] * len(fit.estimates.tau) + [True] * len(fit.estimates.sigma2)  # the group may be named Residual
 
 
 @residual_rows.register
@@ -275,7 +414,7 @@ def sd_and_correlation(matrix: NDArray[np.float64], at: NDArray[np.intp]) -> lis
 
 @singledispatch
 def shared_terms(fit: Any) -> dict[str, str]:
-    """Names of the parameters that several fits share: by their equation, also where there is only one."""
+    """Map parameter names to those shared across fits: with the equation, even in a model of one."""
     return {one.name: one.name for one in fit.parameters}
 
 
@@ -290,7 +429,7 @@ def _(fit: LmmFit) -> dict[str, str]:
 
 @shared_terms.register
 def _(fit: SystemFit) -> dict[str, str]:
-    """Those of equations that describe a response once more have no others to stand beside."""
+    """Skip the equation of path c: no other kind of fit has it."""
     own, once = zip(fit.components.values(), fit.parts, strict=True), list(map(id, fit.once))
     return {one.name: one.name for component, part in own if id(component) in once for one in fit.parameters[part]}
 
@@ -301,16 +440,16 @@ def _(fit: QuadratureFit) -> dict[str, str]:
 
 
 def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame:
-    """The effects, or no rows where the model defines none and nobody asks for them."""
+    """Tabulate the effects; no rows if the model defines none and no option asks for them."""
     given = {name: value for name, value in options.items() if value is not None}
-    if effects_reason(self) and given.keys() <= {"vcov", "ddf"}:  # which other tables use
+    if effects_reason(self) and given.keys() <= {"vcov", "ddf"}:  # options of other tables, too
         return wald_table([], np.empty(0), np.empty(0))
     return effects(self, level=level, **given)
 
 
 @singledispatch
 def about(fit: Any) -> dict[str, Any]:
-    """What there is to say of a fit as a whole."""
+    """Facts of a fit as a whole, by column of ``glance``."""
     n = fit.n_parameters
     return {
         "method": fit.method,
@@ -326,7 +465,7 @@ def about(fit: Any) -> dict[str, Any]:
 
 @about.register
 def _(fit: SameRowsFit) -> dict[str, Any]:
-    """Also of each equation; there are no clusters where no column names them."""
+    """Add facts of each equation; ``n_clusters`` is None if no column names clusters."""
     parts = list(zip("my", fit.components.values(), strict=True))
     return {
         **about.dispatch(object)(fit),
@@ -360,7 +499,7 @@ def _(fit: QuadratureFit) -> dict[str, Any]:
 
 @singledispatch
 def ranef_table(fit: Any, *, level: float) -> pd.DataFrame:
-    """Random effects with their standard deviations, one row per effect and cluster; each kind of fit has its own.
+    """Random effects with their standard deviations, one row per effect and cluster, by kind of fit.
 
     Raises
     ------
@@ -391,7 +530,7 @@ def _(fit: QuadratureFit, *, level: float) -> pd.DataFrame:
 def effects_by_cluster(
     fit: Fit, names: Sequence[str], values: NDArray[np.float64], errors: NDArray[np.float64], *, level: float
 ) -> pd.DataFrame:
-    """The rows of ``ranef``, from values and standard deviations (q, J)."""
+    """Build the rows of ``ranef`` from values and standard deviations (q, J)."""
     half = float(ndtri(0.5 + check_level(level) / 2.0)) * errors.ravel()
     return pd.DataFrame(
         {

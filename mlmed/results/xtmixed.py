@@ -1,4 +1,4 @@
-"""A fit as the numbers of Stata's ``xtmixed`` output: Stata's names, order, and tests."""
+"""Numbers of Stata's ``xtmixed`` output from a fit: Stata's names, order, and tests."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def stata_report(
     effects: pd.DataFrame | None = None,
     notes: tuple[str, ...] = (),
 ) -> StataReport:
-    """Numbers of ``xtmixed`` for one equation, or of the stacked model of a ``mediation`` (Bauer-Preacher-Gil).
+    """Collect the numbers of ``xtmixed`` for one equation, or for the stacked model of a ``mediation``.
 
     Raises
     ------
     EffectError
-        If there are several responses that are not mediator and outcome.
+        There are several responses that are not mediator and outcome.
     """
     stacked = len(fitted.layout.equations) > 1
     if stacked and not mediation:
@@ -71,20 +71,20 @@ def stata_report(
 
 
 def _optimum_note(fitted: LmmFit) -> str:
-    """What the native summary says in its line "Optimum", and Stata does not."""
+    """Note with the summary's line "Optimum", which Stata lacks."""
     searched = fitted.optimum.searched
     return f"Note: the optimum is {certified_text(fitted)}; it is {starts_text(searched)}."
 
 
 def _lr_p(df: int, chi2: float) -> float:
-    """P value; for one variance the 50:50 mixture of 0 and chi2(1), which is at least 0 with certainty."""
+    """P value; for one variance of the 50:50 mixture of 0 and chi2(1), which is 1 at a statistic of 0."""
     if df == 1:
         return 1.0 if chi2 == 0.0 else 0.5 * float(chdtrc(1, chi2))
     return float(chdtrc(df, chi2))
 
 
 def _stata_name(equation: int, column: str, fitted: LmmFit) -> str:
-    """Column names of the stacked data: sm, smx, sy, sym, syx; ``_cons`` in a single equation."""
+    """Name columns as in the stacked data: sm, smx, sy, sym, syx; ``_cons`` in a single equation."""
     if len(fitted.layout.equations) == 1:
         return "_cons" if column == INTERCEPT else column
     return ("sm", "sy")[equation] + ("" if column == INTERCEPT else column)
@@ -103,7 +103,7 @@ def _constant_last(is_constant: list[bool]) -> list[int]:
 
 
 def _constants(fitted: LmmFit, part: str) -> list[bool]:
-    """Which of the ``fixed`` or ``random`` columns are the constant of a single equation; stacked models have none."""
+    """Flag the constant among the ``fixed`` or ``random`` columns; stacked models have none."""
     equations = fitted.layout.equations
     return [len(equations) == 1 and name == INTERCEPT for e in equations for name in getattr(e, part)]
 

@@ -1,1 +1,1 @@
-"""What is asked: the equations, their random effects, and the structure of their covariance."""
+"""The question: equations, their random effects, and the structure of their covariance."""

@@ -1,4 +1,4 @@
-"""What was asked of a mediation model, before any data is read: mediator, treatment, contrast."""
+"""Roles in a mediation model, checked before any data is read: mediator, treatment, contrast."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_mediator(first: Equation, second: Equation) -> None:
 
 
 def check_contrast(contrast: Any) -> tuple[Any, Any] | None:
-    """Two different values, or nothing."""
+    """Check that a contrast has two different values; None stays None."""
     if contrast is None:
         return None
     pair = tuple(contrast) if isinstance(contrast, list | tuple) else ()
@@ -40,7 +40,7 @@ def check_contrast(contrast: Any) -> tuple[Any, Any] | None:
 
 
 def treatment_of(first: Equation, treatment: str | None) -> str:
-    """The predictor of the mediator that plays x: the one that was named, or the only one."""
+    """Return the treatment: the predictor of the mediator that was named, or the only one."""
     candidates = sorted(formula_variables(first.fixed))
     if treatment is not None:
         treatment = check_text(treatment, "treatment", "a predictor of the mediator", error=FormulaError)

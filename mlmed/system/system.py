@@ -1,4 +1,4 @@
-"""System: everything that was asked, in one frozen value; change it with ``dataclasses.replace``."""
+"""System: the whole question in one frozen value; change it with ``dataclasses.replace``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BlockSpec:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A mixed model as it was asked for.
+    """Specification of a mixed model.
 
     Attributes
     ----------
@@ -50,8 +50,8 @@ class System:
     Raises
     ------
     FormulaError
-        If the equations have no random term, different cluster variables, or an unknown structure; if they feed
-        back into each other; if residuals are to be correlated where a response is also a predictor.
+        No random term, different cluster variables, an unknown structure, equations that feed back into each other, or
+        correlated residuals of a response and its predictor.
     """
 
     equations: tuple[Equation, ...]
@@ -61,7 +61,7 @@ class System:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        """Check what can be checked without data."""
+        """Check everything that needs no data."""
         one_of(self.method, METHODS, "method", error=FormulaError)
         self._check_residual()
         for equation in self.equations:
@@ -95,7 +95,7 @@ class System:
                 )
 
     def _check_feedback(self) -> None:
-        """The joint density is a product only if responses can be put in an order (docs/math.md, section 1)."""
+        """Refuse cycles: the joint density factorizes only if responses can be ordered (docs/math.md, section 1)."""
         left = list(self.equations)
         while left:
             first = [e for e in left if not any(e.predictors & other.response_columns for other in left)]
@@ -135,8 +135,8 @@ class System:
     def blocks(self) -> tuple[BlockSpec, ...]:
         """Random terms by covariance matrix.
 
-        Terms with the same label share one; so do, if ``shared``, the unlabelled terms of different equations, if
-        no equation has more than one (the Bauer-Preacher-Gil model). ``||`` terms stand alone.
+        Terms with the same label share one. With ``shared``, so do unlabelled terms, if no equation has more than one
+        (the Bauer-Preacher-Gil model). ``||`` terms stand alone.
         """
         plain = [sum(term.label is None and term.correlated for term in equation.random) for equation in self.equations]
         joined: dict[str, list[tuple[int, int]]] = {}

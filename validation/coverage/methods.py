@@ -16,6 +16,7 @@ from mlmed.data.grams import accumulate
 from mlmed.data.layout import Design
 from mlmed.effects.delta import std_error
 from mlmed.effects.draws import draw_interval
+from mlmed.effects.paths import PathCatalogue
 from mlmed.errors import MlmedWarning
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import psi
@@ -60,7 +61,7 @@ def fit(data: pd.DataFrame) -> Results:
     working = build_working(made.spec, made.layout, grams)
     optimum = optimize(working.problem, working.blocks, reml=True)
     estimates = to_estimates(working, optimum, reml=True)
-    return Results(LmmFit(made.spec, made.layout, grams, working, optimum, estimates, data), "x")
+    return Results(LmmFit(made.spec, made.layout, grams, working, optimum, estimates, data), PathCatalogue("x"))
 
 
 def _delta(results: Results, rng: np.random.Generator) -> Found:
