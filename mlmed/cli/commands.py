@@ -65,7 +65,7 @@ class _Parser(argparse.ArgumentParser):
         """End with status 2."""
         super().error(readable(message))
 
-    # Not public in argparse: tests/test_near_misses.py checks that it is called.
+    # Not public in argparse: tests/cli/test_near_misses.py checks that it is called.
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         from mlmed.options import MEANINGS, close_to, named
         from mlmed.text import shown
