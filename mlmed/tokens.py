@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
-from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
+from formulaic.parser.algos.tokenize import tokenize  # not public: tests/formula/test_formula.py checks it
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError

@@ -185,7 +185,7 @@ def _scoped(
     terms = [Term([factors[text] for text in term]) for term in asked]
     return tuple(
         tuple((one.scale, tuple((f.factor.expr, f.reduced) for f in one.factors)) for one in scopes)
-        for _, scopes in algebra._get_scoped_terms(terms)  # not public: tests/test_terms.py watches it
+        for _, scopes in algebra._get_scoped_terms(terms)  # not public: tests/data/test_terms.py checks it
     )
 
 
