@@ -83,10 +83,13 @@ def _among(e: Any, test_elements: Sequence[Any] = (), values: Sequence[Any] = ()
 
 
 def _bin(e: Any, bins: Sequence[float], right: bool = False) -> Any:
-    """Count the edges below; edges ascend."""
-    found = nw.lit(0.0)
+    """Count the edges below a value where edges ascend, and those above it where they descend, as NumPy does."""
+    found, descending = nw.lit(0.0), len(bins) > 1 and bins[0] > bins[-1]
     for edge in bins:
-        found = found + _as_number(e > edge if right else e >= edge)
+        if descending:
+            found = found + _as_number(e <= edge if right else e < edge)
+        else:
+            found = found + _as_number(e > edge if right else e >= edge)
     return found
 
 

@@ -68,11 +68,11 @@ class LmmFit:
     table : Any
         The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine,
         only Grams were given, or the fit comes from a pickle.
+    usual : str
+        The covariance of the estimates that is meant where none is named.
     """
 
     kind: ClassVar[str] = "a linear mixed model"
-    #: The covariance of the estimates that is meant where none is named.
-    usual: ClassVar[str] = "block"
 
     spec: System
     layout: Layout
@@ -81,10 +81,11 @@ class LmmFit:
     optimum: Optimum
     estimates: Estimates
     table: Any = field(default=None, repr=False, compare=False)
+    usual: str = "block"
 
     def __reduce__(self) -> tuple[type[LmmFit], tuple[Any, ...]]:
         """Pickle everything but the rows."""
-        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
+        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates, None, self.usual)
         return type(self), kept
 
     def __repr__(self) -> str:
