@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import poisson
 
+import mlmed
 from mlmed.api.causal import causal
 from mlmed.effects.potential import (
     expected_outcome,
