@@ -111,7 +111,7 @@ class Quantity:
         if v == 0.0:
             return Quantity("", math.nan, np.zeros_like(self.gradient))
         f = u / v
-        found = chained(f, (self - f * other,), (1.0 / v,))  # a numerator proportional to the denominator cancels exactly
+        found = chained(f, (self - f * other,), (1.0 / v,))  # equal relative changes cancel exactly
         if found.is_missing:
             return found
         cross = np.outer(found.gradient, other.gradient) / v
