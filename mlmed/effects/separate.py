@@ -109,7 +109,7 @@ def _find_slopes(
     layouts : tuple of 3 EquationLayout
         Mediator, outcome, outcome without the mediator.
     parts : tuple of 3 slices
-        Where each fit has its parameters in psi, fixed effects first.
+        Slice of psi for each fit, fixed effects first.
     treatment, contrast, at
         As in ``find_paths``; the default of a moderator is its mean or first level in the outcome equation.
 
