@@ -14,13 +14,13 @@ from mlmed.effects.potential import WEIGHTS, Counterfactual, expected_outcome, e
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Numbers per array in one piece of work: what is made of them stays in cache.
+#: Numbers per array in one piece of work, so that temporaries stay in cache.
 ENTRIES = 65_536
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What effects are averages of; rows ordered by cluster.
+    """Rows over which effects are averaged, ordered by cluster.
 
     Attributes
     ----------
@@ -29,13 +29,13 @@ class Setting:
     fixed : Counterfactual
         Columns of the fixed effects.
     random : Counterfactual
-        Columns of the random effects that enter; without columns where there are none.
+        Columns of the random effects that enter; none without random effects.
     noise : (2, n) or (2, 1) array
         Standard deviation of a linear mediator around its linear predictor, at control and at treated.
     starts : (J,) int array
-        First row of every cluster; one cluster where rows are not in clusters.
+        First row of every cluster; all rows are one cluster if none are named.
     weights : (n,) array
-        How often each row counts.
+        Frequency weight of each row.
     """
 
     mediator: str
@@ -48,7 +48,7 @@ class Setting:
 
     @property
     def is_closed(self) -> bool:
-        """Whether effects are bilinear in the coefficients of the two equations: sums of products."""
+        """Whether effects are bilinear in the coefficients of the two equations."""
         return self.mediator == self.outcome == "linear"
 
     @cached_property
@@ -64,7 +64,7 @@ class Setting:
 
     @cached_property
     def compact(self) -> Counterfactual:
-        """Columns of the fixed effects; one row only where no row differs and there are no random effects."""
+        """Columns of the fixed effects; a single row if all rows are equal and there are no random effects."""
         parts = (self.fixed.mediator, self.fixed.outcome, self.fixed.slope)
         extra = (self.random.mediator, self.random.outcome, self.random.slope)
         return Counterfactual(*(_compact(*pair) for pair in zip(parts, extra, strict=True)))
@@ -126,7 +126,7 @@ class ClusterSlopes:
 
 
 def pieces(setting: Setting, n: int) -> Iterator[slice]:
-    """The n parameter vectors in slices whose arrays stay small."""
+    """Slice n parameter vectors so that arrays stay small."""
     width = len(setting.starts) if setting.is_closed else len(setting.weights)
     size = max(ENTRIES // width, 1)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
@@ -138,7 +138,7 @@ def average_effects(setting: Setting, parameters: Parameters) -> Array:
         sums = sum(_summed(*term) for term in _terms(setting, parameters))
         return np.asarray(sums / setting.weights.sum())
     share = setting.weights / setting.weights.sum()
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a number is reported by the caller
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller reports overflow
         means = _row_means(setting, parameters) @ share
         return means.reshape(-1, 4) @ WEIGHTS.reshape(5, 4).T
 
@@ -154,7 +154,7 @@ def cluster_effects(setting: Setting, parameters: Parameters) -> Array:
         return np.einsum("dtsj,ets->dje", sums, WEIGHTS) / sizes
 
 
-# -- effects that are sums of products ------------------------------------------------------------------------
+# -- bilinear effects -----------------------------------------------------------------------------------------
 
 
 def _joined(fixed: Array, random: Array) -> Array:
@@ -162,7 +162,7 @@ def _joined(fixed: Array, random: Array) -> Array:
 
 
 def _contrast_products(setting: Setting) -> tuple[Array, Array]:
-    """Contrasts are taken of the sums, so that columns that do not change cancel exactly."""
+    """Take contrasts of sums, so that unchanged columns cancel exactly."""
     outcome = _joined(setting.fixed.outcome, setting.random.outcome)
     slope = _joined(setting.fixed.slope, setting.random.slope) * setting.weights[:, None]
     mediator = _joined(setting.fixed.mediator, setting.random.mediator)
@@ -181,7 +181,7 @@ def _contrast_products(setting: Setting) -> tuple[Array, Array]:
 
 
 def _terms(setting: Setting, parameters: Parameters) -> Iterator[tuple[Array, Array]]:
-    """Products of coefficients, (d, J) or the same in all clusters (d, 1), and their weights, (J, 5) (eq. 72)."""
+    """Yield products of coefficients, (d, J), or (d, 1) if equal in all clusters, and weights (J, 5) (eq. 72)."""
     (base, cross), (single, pairs) = setting.products, setting.used
     for k in single:
         yield _coefficient(parameters.outcome, parameters.outcome_u, k), base[:, :, k]
@@ -191,7 +191,7 @@ def _terms(setting: Setting, parameters: Parameters) -> Iterator[tuple[Array, Ar
 
 
 def _coefficient(beta: Array, u: Array, k: int) -> Array:
-    """Fixed effects first, then random ones."""
+    """Coefficient k, counting fixed effects first, then random ones."""
     p = beta.shape[1]
     return beta[:, k, None] if k < p else u[:, :, k - p]
 

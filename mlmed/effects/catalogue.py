@@ -1,4 +1,4 @@
-"""From a fit to its effects: functions of named forms of psi, and catalogues that make them at one place."""
+"""Effects of a fit: functions of named linear forms of psi, and catalogues that evaluate them at one place."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from mlmed.lmm.vcov import Vcov
 from mlmed.notes import joined
 
 Array = NDArray[np.float64]
-#: Name of an interval -> what it can be told, with defaults.
+#: Name of an interval -> its options, with defaults.
 IntervalOptions = Mapping[str, Mapping[str, Any]]
 
 
 class EffectSet(Protocol):
-    """Effects at one place: values and derivatives, their covariance, and what draws of parameters make of them."""
+    """Effects at one place: values and derivatives, their covariance, and their values for draws of parameters."""
 
     @property
     def quantities(self) -> Mapping[str, Quantity]:
-        """The effects at the estimates, as functions of the coordinates that ``vcov`` belongs to."""
+        """The effects at the estimates, as functions of the coordinates of ``vcov``."""
 
     @property
     def named(self) -> Mapping[str, Quantity]:
         """The effects and the parameters that expressions may name, as functions of these coordinates."""
 
     def told(self, V: Vcov) -> Mapping[str, Quantity]:
-        """The effects, with what their covariance says of them in front of their other notes."""
+        """The effects, with notes from their covariance before their other notes."""
 
     def vcov(self, kind: str | None = None) -> Vcov:
-        """Covariance of one kind of these coordinates; by default of the fit's usual kind."""
+        """Covariance of these coordinates, of one kind; by default the fit's own."""
 
     def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> Mapping[str, Array]:
-        """Effects (n,) of parameters that are drawn from their normal distribution."""
+        """Effects (n,) of normal draws of the parameters."""
 
     def centred(self, draws: Mapping[str, Array], V: Vcov) -> tuple[Mapping[str, Quantity], Mapping[str, str]]:
-        """The effects as Monte Carlo draws centre them, and why those have no interval that have none."""
+        """The effects centred at their Monte Carlo draws, and reasons for missing intervals."""
 
     @property
     def unspread(self) -> Mapping[str, str]:
         """Effects whose Monte Carlo draws have no variance, and why."""
 
     def cautions(self, V: Vcov) -> Mapping[str, str]:
-        """What to say beside normal intervals, by term."""
+        """Notes beside normal intervals, by term."""
 
     # -- bootstrap -----------------------------------------------------------------------------------------
 
     def source(self, plan: Plan) -> Source:
-        """What makes replicates of the fit."""
+        """Source of replicates of the fit."""
 
     @property
     def columns(self) -> Callable[[Array], Mapping[str, Array]]:
-        """From replicates (d, width) to the terms of ``drawn``, (d,) each; a function that holds no fit."""
+        """A picklable function from replicates (d, width) to the terms of ``drawn``, (d,) each."""
 
     @property
     def drawn(self) -> Mapping[str, Quantity]:
@@ -73,26 +73,26 @@ class EffectSet(Protocol):
         """Effects whose replicates have no variance, and why."""
 
     def seen(self, draws: Mapping[str, Array]) -> Mapping[str, str]:
-        """What to say of replicates, by term."""
+        """Notes on replicates, by term."""
 
 
 class Catalogue(ABC):
-    """What effects a kind of model has, and which intervals they can have.
+    """The effects that a kind of model defines, and the intervals that they can have.
 
-    A school of its own is one of these: give it ``school``, ``terms``, ``intervals`` and ``effects``.
+    A new school of effects is a subclass with ``school``, ``terms``, ``intervals`` and ``effects``.
     """
 
-    #: The function that makes such results, as users call it.
+    #: The public function that makes such fits.
     school: ClassVar[str]
     #: Rows of the table of effects, in order.
     terms: ClassVar[tuple[str, ...]] = ()
-    #: What stands behind the heading of that table; for example ``indirect = a*b + cov_ab``.
+    #: Definition in the heading of that table; for example ``indirect = a*b + cov_ab``.
     meaning: ClassVar[str] = ""
-    #: What each kind of interval can be told, with defaults; everything else is refused.
+    #: Options of each kind of interval, with defaults; others are refused.
     intervals: ClassVar[IntervalOptions] = {}
     #: Order of the delta method for functions of effects and parameters.
     order: ClassVar[str] = "second"
-    #: Options of ``effects`` beside ``at`` that say of what effects are asked.
+    #: Options besides ``at`` that choose among effects.
     questions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -106,16 +106,16 @@ class Catalogue(ABC):
         """
 
     def label(self, fit: Any) -> str:
-        """What a comparison calls such a fit."""
+        """Name of such a fit in a comparison."""
         return str(fit.label)
 
     def title(self, fit: Any) -> str:
-        """What a summary calls such a fit."""
+        """Title of a summary."""
         return f"{self.school.capitalize()}: {fit.label}"
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What a document says of the question, such as the treatment."""
+        """Entries of a document about the question, such as the treatment."""
         return {}
 
 
@@ -136,7 +136,7 @@ class NoEffects(Catalogue):
         raise EffectError("a model without treatment and mediator has no effects; fit it with mlmed.mediate")
 
     def title(self, fit: Any) -> str:
-        """None: the fit has its own."""
+        """Empty: the fit has its own title."""
         return ""
 
 
@@ -175,11 +175,11 @@ class FormSet:
     fit : Fit
         Has psi and its covariances.
     forms : Effects or None
-        The functions; None where the model defines no effects.
+        The functions; None if the model defines no effects.
     quantities : mapping of str to Quantity
         The effects at psi.
     moving : callable or None
-        The effects as a function of a mixed model's estimates; None where the fit is not one.
+        The effects as a function of a mixed model's estimates; None for other fits.
     unspread, caution, look
         ``unspread``, ``cautions`` and ``seen`` of ``EffectSet``.
     """
@@ -206,13 +206,13 @@ class FormSet:
         return self.fit.vcov(self.fit.usual if kind is None else kind)
 
     def monte_carlo(self, V: Vcov, *, n: int, seed: int) -> dict[str, Array]:
-        """Draws of the forms from their joint normal distribution, and the effects of each (eq. 43)."""
+        """Effects of joint normal draws of the forms (eq. 43)."""
         if self.forms is None:
             return {}
         return self.forms.monte_carlo(self.fit.psi, V, n=n, rng=np.random.default_rng(seed))
 
     def centred(self, draws: Mapping[str, Array], V: Vcov) -> tuple[Mapping[str, Quantity], Mapping[str, str]]:
-        """The effects as they are; those that are fixed, or of which V knows nothing, have no draws."""
+        """The effects as they are; fixed ones, and those without a variance in V, have no draws."""
         return self.quantities, {
             term: joined(q.note, "" if q.is_fixed else V.reason_for(q.gradient, q.hessian))
             for term, q in self.quantities.items()
@@ -220,16 +220,16 @@ class FormSet:
         }
 
     def cautions(self, V: Vcov) -> Mapping[str, str]:
-        """What to say beside normal intervals."""
+        """Notes beside normal intervals."""
         return self.caution(V)
 
     def source(self, plan: Plan) -> Source:
-        """What makes replicates of the fit."""
+        """Source of replicates of the fit."""
         return source_of(self.fit, plan)
 
     @property
     def columns(self) -> Callable[[Array], dict[str, Array]]:
-        """Effects and parameters of many parameter vectors."""
+        """A picklable function from parameter vectors to effects and parameters."""
         names = [one.name for one in self.fit.parameters]
         return partial(with_parameters, _no_effects if self.forms is None else self.forms.draws, names)
 
@@ -240,11 +240,11 @@ class FormSet:
 
     @property
     def unspread_replicates(self) -> Mapping[str, str]:
-        """None: their spread is shown, with what is ``seen``."""
+        """Empty: the spread is shown, with the notes of ``seen``."""
         return {}
 
     def seen(self, draws: Mapping[str, Array]) -> Mapping[str, str]:
-        """What to say of replicates."""
+        """Notes on replicates."""
         return self.look(draws)
 
 
@@ -255,16 +255,15 @@ class Effects:
     Attributes
     ----------
     make : callable
-        From the forms by name to the effects by name, written with arithmetic alone; a function of a module, so that
-        workers can be given it.
+        From forms to effects, by name, with arithmetic alone; a module-level function, so that it can be pickled.
     names : tuple of k str
         The forms.
     weights : (k, n) array
-        ``weights @ psi`` are their values; a row of zeros where the model fixes one.
+        ``weights @ psi`` are their values; a row of zeros for a form that the model fixes.
     notes : tuple of k str
-        What to say beside each.
+        Notes on each form.
     carried : tuple of k tuples of str
-        What to say of everything that is made of each.
+        Notes inherited by every effect that uses it.
     lacking : frozenset of str
         Forms that do not exist.
     """
@@ -296,7 +295,7 @@ class Effects:
         return self.make(**dict(zip(self.names, values.T, strict=True)))
 
     def covariance(self, V: Vcov) -> Array:
-        """Covariance (k, k) of the forms; NaN where V is, but not for entries that would only add 0 times NaN."""
+        """Covariance (k, k) of the forms; NaN where V is NaN with a nonzero weight."""
         found = np.empty((len(self.names),) * 2)
         for i, left in enumerate(self.weights):
             matrix = V.of(left)
@@ -308,8 +307,8 @@ class Effects:
     def monte_carlo(self, psi: Array, V: Vcov, *, n: int, rng: np.random.Generator) -> dict[str, Array]:
         """Draws (n,) of every effect from the joint normal distribution of the forms (eq. 43).
 
-        Forms whose covariance is not known are drawn apart, and nothing is made of both. A form whose variance does not
-        exist is NaN in every draw, and so is what is made of it.
+        Forms without a known covariance are drawn separately, and effects of both are NaN. A form without a variance
+        is NaN in every draw, and so are its effects.
         """
         mean, covariance = self.values(psi), self.covariance(V)
         found: dict[str, Array] = {}
@@ -325,7 +324,7 @@ class Effects:
 
 
 def _known_together(covariance: Array, exists: NDArray[np.bool_]) -> list[list[int]]:
-    """Forms with a variance, in groups within which all covariances are known."""
+    """Group the forms with a variance so that all covariances within a group are known."""
     known = np.isfinite(covariance)
     groups: list[list[int]] = []
     for k in np.flatnonzero(known.diagonal() & exists):

@@ -1,8 +1,7 @@
 """Effects as functions of the correlation rho of the two errors (docs/math.md, eq. 77 to 87).
 
-``Factored`` where the likelihood at every rho is that of the two separate fits in other coordinates, ``Jointly`` where
-it has to be maximized at each rho. Both give the four cells of ``mlmed.effects.sensitivity``, their derivatives, and
-draws of them.
+``Factored`` if the likelihood at every rho is that of the two separate fits in other coordinates, ``Jointly`` if it has
+to be maximized at each rho. Both give the four cells of ``mlmed.effects.sensitivity``, their derivatives, and draws.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ class Curve(Protocol):
     """The four cells as functions of rho."""
 
     def cells(self, rho: float) -> Array:
-        """At the estimates, (4,)."""
+        """Cells at the estimates, (4,)."""
 
     def slopes(self, rho: float) -> Array:
         """Derivatives (4, P) of the cells in the parameters."""
 
     def delta(self, rho: float) -> tuple[Array, Array]:
-        """The same, and the covariance of the parameters, (P, P)."""
+        """``slopes``, and the covariance of the parameters, (P, P)."""
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
-        """Cells (R, n, 4) of n draws, the same for every rho."""
+        """Cells (R, n, 4) of n draws, shared by all rho."""
 
     def coefficients(self, rho: float) -> Array:
         """Coefficients of the outcome, (p_y,)."""
@@ -53,7 +52,7 @@ class Factored:
     C : (p_y, 1 + p_m) array
         From ``embedding``.
     medsens : bool
-        R's formula instead of the exact one (eq. 87).
+        Whether to use R's formula instead of the exact one (eq. 87).
     """
 
     pair: Pair
@@ -61,10 +60,10 @@ class Factored:
     medsens: bool = False
 
     def _lift(self, rhos: Array, sigma_m: Array, sigma_y: Array) -> Array:
-        """What correlations do to the cells t != t' (eq. 81), (R, S); sigmas (S,).
+        """Shift of the cells t != t' by the correlations (eq. 81), (R, S); sigmas (S,).
 
-        Sigmas are freed of their bias, and the maximum of the likelihood lies where both mean squares have the divisor
-        n (eq. 78, 79). R's formula has sigma_m as it is.
+        Sigmas are unbiased estimates; the likelihood has its maximum at mean squares with the divisor n (eq. 78, 79).
+        R's formula uses sigma_m as it is.
         """
         mediator, outcome = self.pair.mediator, self.pair.outcome
         ratio = 1.0 / sigma_m
@@ -114,7 +113,7 @@ class Factored:
     def coefficients(self, rho: float) -> Array:
         """Coefficients of the outcome, (p_y,) (eq. 78, 79)."""
         estimates, root = self._estimates(rho), np.sqrt(1.0 - rho**2)
-        residual = self.C[:, 0] - self.C[:, 1:] @ self.pair.mediator.beta  # of the mediator, in the outcome's columns
+        residual = self.C[:, 0] - self.C[:, 1:] @ self.pair.mediator.beta  # the mediator's, in the outcome's columns
         moved = estimates.beta[0] - float(estimates.lift[0, 0]) * residual
         return np.asarray(moved * root if self.pair.outcome.family == "probit" else moved)
 
@@ -138,13 +137,13 @@ class Jointly:
     pair : Pair
         The fits.
     codes : (n,) int array or None
-        Rows with the same number may depend on each other: a cluster-robust covariance.
+        Cluster of each row, for a cluster-robust covariance.
     robust : bool
-        A covariance that does not trust the variances; implied by ``codes``.
+        Whether the covariance is robust to wrong variances; implied by ``codes``.
     corrected : bool
-        With ``codes``: times J/(J - 1) of J clusters, as CR1 has it; without it is CR0.
+        With ``codes``: CR1, times J/(J - 1) for J clusters; otherwise CR0.
     fits : dict
-        What has been fitted, by rho; without the scores, n numbers a parameter.
+        Cached fits by rho, without the scores (n numbers per parameter).
     roots : dict
         K (k, P) by rho: the covariance of a fit's parameters, in its own order, is K'K (eq. 84). Continuous in rho.
     """
@@ -161,7 +160,7 @@ class Jointly:
         return self.pair.mediator.family == "linear"
 
     def fit(self, rho: float) -> PairFit:
-        """The fit at one rho, starting from the nearest one there is."""
+        """Fit at one rho, starting from the nearest cached fit."""
         if rho not in self.fits:
             mediator, outcome = (Margin(e.family, e.y, e.X) for e in (self.pair.mediator, self.pair.outcome))
             nearest = min(self.fits, key=lambda known: abs(known - rho), default=None)
@@ -194,12 +193,12 @@ class Jointly:
             scores = sums * np.sqrt(J / (J - 1.0) if self.corrected else 1.0)
         R = np.asarray(
             np.linalg.qr(scores @ fit.vcov, mode="r"), dtype=np.float64
-        )  # also for fewer clusters than parameters
+        )  # works with fewer clusters than parameters
         whole = np.zeros(len(R), dtype=np.intp)
-        return triangular_roots(list(R.T), whole, 1)[0]  # unique where R is not: when some columns make up others
+        return triangular_roots(list(R.T), whole, 1)[0]  # unique even if columns are collinear, where R is not
 
     def _parameters(self, rho: float, alpha: Array, beta: Array, log_sigma: Array) -> Parameters:
-        """Sets (S, .) as the cells take them; the variance is freed of its bias as least squares does it."""
+        """Parameter sets (S, .) for the cells; the variance is unbiased as in least squares."""
         mediator = self.pair.mediator
         sigma = np.ones(len(alpha))
         if self._mediator_first:
@@ -228,11 +227,11 @@ class Jointly:
         return G, K.T @ K
 
     def draws(self, rhos: Array, n: int, rng: np.random.Generator) -> Array:
-        """Cells (R, n, 4) of normal draws of all parameters of each fit, from the same standard normal numbers."""
+        """Cells (R, n, 4) of normal draws of the parameters of each fit, from common standard normal numbers."""
         order, found = self._order(), np.empty((len(rhos), n, 4))
         p_m, p_y = len(self.pair.mediator.beta), len(self.pair.outcome.beta)
         z = rng.standard_normal((n, len(order)))
-        for r in np.argsort(np.abs(rhos)):  # outwards, each from the one before
+        for r in np.argsort(np.abs(rhos)):  # outwards, so that each starts from a neighbour
             rho = float(rhos[r])
             fit = self.fit(rho)
             mean = np.concatenate([fit.first, fit.second, np.log(fit.scales)])

@@ -1,4 +1,4 @@
-"""Effects between potential outcomes: ACME, ADE, their sum and shares of it, as functions of five contrasts."""
+"""Potential-outcome effects: ACME, ADE, their sum and shares of it, as functions of five contrasts."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ INTERVALS: IntervalOptions = {
     "monte-carlo": {"vcov": None, "n": 1000, "seed": None, "of": None, "ranef_draws": None},
     "bootstrap": {"n": 1000, "seed": None, "ends": "percentile", "n_jobs": None, "progress": False, "of": None},
 }
-#: Names under which other schools know the effects.
+#: Names of the effects in other schools.
 SHARED = {"indirect": "acme", "direct": "ade", "total": "total"}
-#: Of coefficients whose covariance is not asked for.
+#: Stands in for a covariance that is not needed.
 NOTHING = Vcov.one(np.zeros((0, 0)))
-#: A total effect this close to zero, in standard errors, says nothing as a denominator.
+#: Standard errors from 0 within which a total effect is useless as a denominator.
 CLEAR = 2.0
 NO_SPREAD = "no standard error: a ratio of draws has no variance"
 NO_DIRECT = "fixed at 0: the treatment is not in the outcome equation"
 ALL_MEDIATED = "fixed at 1: the treatment is not in the outcome equation"
 ZERO_TOTAL = "not defined: the total effect is 0"
-#: What effects with conditional modes in them are about, and what to do about it.
+#: Notes on the clusters that intervals with conditional modes are about, and the remedy.
 THESE = "about these {J} clusters only"
 NEITHER = "an interval neither about these {J} clusters nor about others, as in R's mediation"
 GENERAL = ": for clusters in general use "
@@ -64,9 +64,9 @@ class CounterfactualSet:
     chain : Chain
         Both fits, the treatment and the two values of it.
     usual : str
-        The covariance of the coefficients that is meant where none is named.
+        The default covariance of the coefficients.
     question : Question
-        Of what effects are asked.
+        Which effects, at which place.
     say_closed : bool
         Whether Monte Carlo notes say that estimates are in closed form.
     """
@@ -85,11 +85,11 @@ class CounterfactualSet:
 
     @cached_property
     def rows(self) -> Rows:
-        """What effects are averages of."""
+        """The rows that effects are averaged over."""
         return self.chain.rows(*self.designs, self.question)
 
     def laws(self, kind: str | None = None) -> tuple[Law, Law]:
-        """What is known of the coefficients of mediator and outcome."""
+        """Distributions of the coefficients of mediator and outcome."""
         named = self.usual if kind is None else kind
         return self.chain.laws(self.rows, [part.vcov(named) for part in self.chain.parts])
 
@@ -105,7 +105,7 @@ class CounterfactualSet:
 
     @cached_property
     def found(self) -> Contrasts:
-        """The same with the usual covariance."""
+        """``contrasts`` with the default covariance."""
         return self.contrasts()
 
     def draws(self, V: Vcov, *, n: int, seed: int, by_cluster: bool = False) -> Array:
@@ -116,7 +116,7 @@ class CounterfactualSet:
             laws.append(Law(part.beta, Vcov.one(V.entire[first:stop, first:stop]), modes))
         return draw_contrasts(self.rows.setting, *laws, n=n, seed=seed, by_cluster=by_cluster)
 
-    # -- what is said of them ------------------------------------------------------------------------------
+    # -- notes ---------------------------------------------------------------------------------------------
 
     @property
     def interaction(self) -> bool:
@@ -138,12 +138,12 @@ class CounterfactualSet:
 
     @property
     def subject(self) -> str:
-        """What an interval is about if it rests on the random effects of the clusters in the data."""
+        """Note on intervals that depend on the random effects of the clusters in the data."""
         text = THESE if self.question.ranef_draws == "joint" else NEITHER
         return text.format(J=len(self.rows.setting.starts))
 
     def _about(self) -> dict[str, str]:
-        """Which effects rest on the random effects of the clusters in the data, and what that means."""
+        """Notes on effects that depend on the random effects of the clusters in the data, by term."""
         enters = dict(zip(CONTRASTS, self.found.random.T, strict=True))
         for kind in ("acme", "ade"):
             enters[kind] = enters[f"{kind}_control"] | enters[f"{kind}_treated"]
@@ -155,7 +155,7 @@ class CounterfactualSet:
     # -- effects -------------------------------------------------------------------------------------------
 
     def _effects(self, about: Mapping[str, str]) -> dict[str, Quantity]:
-        """Every effect as a function of the contrasts (and coefficients, which do not enter)."""
+        """Every effect as a function of contrasts and coefficients; the latter have zero gradient."""
         values = self.found.values
         unit = np.eye(len(values))
         made = contrast_effects(**{name: Quantity(name, float(values[k]), unit[k]) for k, name in enumerate(CONTRASTS)})
@@ -170,7 +170,7 @@ class CounterfactualSet:
         return out
 
     def _with_shares(self, known: Mapping[str, Quantity], V: Vcov) -> dict[str, Quantity]:
-        """With a warning of shares of a total that may be zero."""
+        """Add a warning to shares of a total that may be zero."""
         total = known["total"]
         size, error = abs(total.estimate), std_error(total, V, order="first")
         if not size < CLEAR * error:
@@ -181,16 +181,16 @@ class CounterfactualSet:
 
     @cached_property
     def quantities(self) -> dict[str, Quantity]:
-        """The effects at the estimates, with what their intervals are about where they need a word."""
+        """The effects at the estimates, with notes on the clusters that their intervals are about."""
         return self._effects(self._about())
 
     def told(self, V: Vcov) -> dict[str, Quantity]:
-        """With a warning of shares of a total that may be zero."""
+        """Add a warning to shares of a total that may be zero."""
         return self._with_shares(self.quantities, V)
 
     @property
     def named(self) -> dict[str, Quantity]:
-        """Effects, also by the names that other schools know them by, and coefficients."""
+        """Effects, also under the names of other schools, and coefficients."""
         k, unit, values = len(CONTRASTS), np.eye(len(self.found.values)), self.found.values
         names = [labelled(part.name, name) for part in self.chain.parts for name in part.layout.fixed]
         effects = self.told(self.found.vcov)
@@ -204,7 +204,7 @@ class CounterfactualSet:
         return self.found.vcov if is_usual else self.contrasts(kind).vcov
 
     def cautions(self, V: Vcov) -> Mapping[str, str]:
-        """Nothing that is not told already."""
+        """Empty: ``told`` has all notes."""
         return {}
 
     # -- draws ---------------------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ class CounterfactualSet:
         return all_effects(self.draws(V, n=n, seed=seed))
 
     def centred(self, draws: Mapping[str, Array], V: Vcov) -> tuple[dict[str, Quantity], dict[str, str]]:
-        """Means of draws, medians of shares; what is bilinear in independent coefficients has its mean without draws.
+        """Means of draws, medians of shares; effects bilinear in independent coefficients have closed-form means.
 
-        Effects that the formulas fix, that V knows nothing of, or that overflow have no interval.
+        Fixed effects, those without a variance in V, and those that overflow have no interval.
         """
         known, closed = self.told(V), self.rows.setting.is_closed
         lost = int((~np.all([np.isfinite(draws[name]) for name in CONTRASTS], axis=0)).sum())
@@ -244,7 +244,7 @@ class CounterfactualSet:
     # -- bootstrap -----------------------------------------------------------------------------------------
 
     def source(self, plan: Plan) -> Source:
-        """What draws rows, or clusters where there are any, and fits both equations again."""
+        """Draw clusters, or rows without clusters, and refit both equations."""
         return source_of_chain(self.chain, self.rows, self.laws(), self.slopes, plan)
 
     @property
@@ -254,16 +254,16 @@ class CounterfactualSet:
 
     @property
     def drawn(self) -> dict[str, Quantity]:
-        """The effects: replicates are of clusters in general, so there is no word about those in the data."""
+        """The effects, without the note on clusters: replicates generalize to new ones."""
         return self._with_shares(self._effects({}), self.found.vcov)
 
     @property
     def unspread_replicates(self) -> Mapping[str, str]:
-        """The same of replicates."""
+        """Shares, whose replicates have no variance."""
         return self.unspread
 
     def seen(self, draws: Mapping[str, Array]) -> Mapping[str, str]:
-        """Nothing."""
+        """Empty."""
         return {}
 
 
@@ -274,7 +274,7 @@ class CounterfactualCatalogue(Catalogue):
     Attributes
     ----------
     treatment : str
-        The column that is changed.
+        Column of the treatment.
     contrast : pair
         Control and treated, as the formulas see them.
     """
@@ -289,20 +289,20 @@ class CounterfactualCatalogue(Catalogue):
     contrast: tuple[Any, Any]
 
     def label(self, fit: SameRowsFit) -> str:
-        """What a comparison calls such a fit."""
+        """Name of such a fit in a comparison."""
         return "potential outcomes"
 
     def title(self, fit: SameRowsFit) -> str:
-        """What a summary calls such a fit."""
+        """Title of a summary."""
         return f"Causal mediation: {' -> '.join([self.treatment, *fit.prefixes])}"
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What a document says of the question."""
+        """Entries of a document about the question."""
         return {"treatment": self.treatment}
 
     def chain(self, fit: SameRowsFit) -> Chain:
-        """Both fits, the treatment and the two values of it; kept, with the columns it has made, for the next time."""
+        """Both fits, the treatment and its two values; cached with its columns."""
         kept = self.__dict__.get("_chain")
         if kept is None or kept[0] is not fit:
             kept = self.__dict__["_chain"] = fit, Chain.of(fit, self.treatment, self.contrast)
@@ -326,7 +326,7 @@ class CounterfactualCatalogue(Catalogue):
         Raises
         ------
         EffectError
-            Words that mean nothing, or options of mixed models without one.
+            Unknown words, or options of mixed models without one.
         """
         chain = self.chain(fit)
         held = _check_at(at, (chain.mediator.layout, chain.outcome.layout), self.treatment, chain.mediator.name)
@@ -348,7 +348,7 @@ class CounterfactualCatalogue(Catalogue):
 def _check_at(
     at: Mapping[str, Any] | None, layouts: tuple[EquationLayout, EquationLayout], treatment: str, mediator: str
 ) -> dict[str, Any]:
-    """Values of covariates: known columns that are neither treatment nor mediator, values that they can have."""
+    """Check values of covariates: known columns, neither treatment nor mediator, with possible values."""
     at = check_mapping(at, "at", "at={'age': 30}")
     known = {name for layout in layouts for name in layout.typical} - {treatment, mediator}
     levels = {name: found for layout in layouts for name, found in layout.levels.items()}

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 #: Columns of every table of estimates; ``note`` says why a number is missing or how to read it. ``df`` are the degrees
 #: of freedom of t: infinite where the reference is normal, NaN where it is neither (quantiles of draws, products).
 COLUMNS = ("term", "estimate", "std_error", "statistic", "df", "p_value", "conf_low", "conf_high", "note")
-#: Kinds whose intervals are made on another scale: their errors are first-order, and their own note says all.
+#: Kinds with intervals on another scale: errors are first-order, and no second note is needed.
 ON_OTHER_SCALES = ("sd", "correlation", "factor")
 #: Why ``order="unbiased"`` may have no answer.
 NEGATIVE = (
@@ -57,9 +57,9 @@ def std_error(quantity: Quantity, V: Array | Vcov, *, order: str = "second") -> 
 
 
 def said_of(quantity: Quantity, V: Vcov, *, order: str, error: float | None = None) -> str:
-    """Why a quantity has no standard error, or what a reader should know of it; nothing if the model fixes it.
+    """Say why a quantity has no standard error, or how to read it; empty if the model fixes it.
 
-    ``error`` is that standard error, if it is known already.
+    ``error`` is that standard error, if known.
     """
     if quantity.is_fixed:
         return ""
@@ -80,11 +80,11 @@ def wald_table(
     kinds: Sequence[Kind] | None = None,
     df: Array | None = None,
 ) -> pd.DataFrame:
-    """The tidy table of estimates and their standard errors: tests and intervals, each on the scale of its kind.
+    """Tabulate estimates and standard errors with tests and intervals, each on the scale of its kind.
 
     Variances and standard deviations have intervals on the log scale, ``estimate * exp(+- z se / estimate)``, as Stata
-    prints them, and no test; factors the same with a test of 1; correlations both by Fisher's z. Everything else is
-    normal, or t with ``df`` (n,) degrees of freedom; where these are NaN there is neither test nor interval.
+    prints them, and no test; factors the same with a test of 1; correlations both by Fisher's z. All others are
+    normal, or t with ``df`` (n,) degrees of freedom; NaN there leaves out test and interval.
     """
     level = check_level(level)
     of = np.asarray([""] * len(estimates) if kinds is None else kinds, dtype=object)
@@ -118,13 +118,13 @@ def wald_table(
 
 
 def _quantile(df: Array, probability: float) -> Array:
-    """Quantiles of t, of the normal where df is infinite, NaN where it is NaN."""
+    """Quantiles of t, normal if df is infinite, NaN if it is NaN."""
     finite = np.where(np.isfinite(df), df, 1.0)
     return np.where(np.isinf(df), ndtri(probability), np.where(np.isnan(df), np.nan, stdtrit(finite, probability)))
 
 
 def _cumulative(df: Array, statistic: Array) -> Array:
-    """Distribution function of t, of the normal where df is infinite, NaN where it is NaN."""
+    """Distribution function of t, normal if df is infinite, NaN if it is NaN."""
     finite = np.where(np.isfinite(df), df, 1.0)
     return np.where(np.isinf(df), ndtr(statistic), np.where(np.isnan(df), np.nan, stdtr(finite, statistic)))
 
@@ -143,9 +143,9 @@ def delta_table(
     Parameters
     ----------
     quantities : sequence of Quantity
-        What to tabulate.
+        The rows.
     V : Vcov
-        Of psi; what it says of a quantity stands in its row.
+        Covariance of psi; its notes on a quantity go to the row.
     order : {"second", "first", "unbiased"}
         Second order adds the variance of the product term, ``unbiased`` subtracts it; standard deviations and
         correlations are first-order.

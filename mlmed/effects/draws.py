@@ -15,27 +15,27 @@ from mlmed.lmm.covariance import normal_root
 from mlmed.options import ENDS, one_of
 
 Array = NDArray[np.float64]
-#: Draws below which a standard deviation is not made into an interval, and jackknife fits into an acceleration.
+#: Fewest draws for a normal interval, and fewest jackknife fits for an acceleration.
 FEWEST, FEWEST_LEFT = 20, 3
 
 
 @dataclass(frozen=True, slots=True)
 class DrawInterval:
-    """What draws say about one quantity.
+    """Interval and test of one quantity from draws.
 
     Attributes
     ----------
     std_error : float
         Standard deviation of the draws.
     statistic : float
-        Estimate in standard deviations; less its bias for ``normal``, whose p value belongs to that.
+        Estimate in standard deviations; for ``normal`` minus the bias, as its p value.
     p_value : float
-        Level at which the interval with these ends just touches 0; never below 2/(draws + 1), what draws can show,
-        except for ``normal``.
+        Level at which the interval with these ends just touches 0; at least 2/(draws + 1), the resolution of the
+        draws, except for ``normal``.
     low, high : float
         Ends of the interval.
     note : str
-        Why numbers are missing, or how to read them; usually empty.
+        Reason for missing numbers, or how to read them; usually empty.
     """
 
     std_error: float
@@ -48,7 +48,7 @@ class DrawInterval:
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """Shares of draws that corrected percentiles stand for (eq. 45).
+    """Shares of draws behind corrected percentiles (eq. 45).
 
     Attributes
     ----------
@@ -62,14 +62,14 @@ class _Correction:
     speed: float
 
     def share(self, z: float) -> float:
-        """Share of draws below the end that is z without a correction; NaN where the acceleration is too large."""
+        """Share of draws below the corrected end for z; NaN if the acceleration is too large."""
         below = 1.0 - self.speed * (self.bias + z)
         return float(ndtr(self.bias + (self.bias + z) / below)) if below > 0.0 else float("nan")
 
     def tails(self, share: float) -> tuple[float, float]:
-        """Lower and upper tail of the normal distribution at the z whose corrected share this is."""
+        """Normal tails, lower and upper, at the z with this corrected share."""
         w = float(ndtri(share)) - self.bias
-        if self.speed * w <= -1.0:  # beyond what any z reaches
+        if self.speed * w <= -1.0:  # beyond any z
             return (0.0, 1.0) if w < 0.0 else (1.0, 0.0)
         z = w / (1.0 + self.speed * w) - self.bias
         return float(ndtr(z)), float(ndtr(-z))
@@ -81,7 +81,7 @@ def normal_draws(mean: Array, covariance: Array, n: int, rng: np.random.Generato
     Raises
     ------
     EffectError
-        If the covariance has a negative eigenvalue.
+        The covariance has a negative eigenvalue.
     """
     size = np.sqrt(np.abs(np.diag(covariance)))
     size = np.where(size > 0.0, size, 1.0)
@@ -102,7 +102,7 @@ def acceleration(jackknife: Array) -> float:
 
 
 def draws_needed(level: float, ends: str = "percentile") -> int:
-    """Draws without which an interval of this level would be their range: (n + 1) (1 - level) / 2 is at least 1."""
+    """Draws needed so that the interval is not their whole range: (n + 1) (1 - level) / 2 is at least 1."""
     return FEWEST if ends == "normal" else ceil(2.0 / (1.0 - level) * (1.0 - 1e-9)) - 1  # 1 - .9 is not .1
 
 
@@ -114,7 +114,7 @@ def draw_interval(
     Parameters
     ----------
     draws : (n,) array
-        Draws; NaN marks a replicate that failed and is left out (its count is the caller's to report).
+        Draws; NaN marks a failed replicate, which is left out (the caller reports the number).
     estimate : float
         The estimate itself.
     level : float
@@ -154,7 +154,7 @@ def draw_interval(
 
 
 def _quantiles(draws: Array, levels: Any) -> Array:
-    """Quantiles at positions (n + 1) p: with few draws those at (n - 1) p + 1 make intervals too short."""
+    """Quantiles at positions (n + 1) p; those at (n - 1) p + 1 make intervals too short with few draws."""
     return np.quantile(draws, levels, method="weibull")
 
 
@@ -191,7 +191,7 @@ def _corrected(
 
 
 def _speed(jackknife: Array) -> tuple[float, str]:
-    """The acceleration and what to say of fits that failed; NaN where there are too few."""
+    """The acceleration, NaN with too few fits, and a note on failed ones."""
     J, failed = len(jackknife), int((~np.isfinite(jackknife)).sum())
     found = acceleration(jackknife)
     if np.isnan(found):
@@ -203,7 +203,7 @@ def _speed(jackknife: Array) -> tuple[float, str]:
 
 
 def _beyond(n: int, share: float) -> str:
-    """A corrected percentile that the draws do not reach."""
+    """Note on a corrected percentile beyond the draws."""
     if (n + 1.0) * share >= 1.0 - 1e-9:
         return ""
     return f"an end is the most extreme draw: its corrected percentile ({100.0 * share:.2g}%) needs more draws; raise n"
@@ -222,7 +222,7 @@ def _positions(kept: Array, value: float) -> tuple[float, float]:
 
 
 def _p_value(kept: Array, value: float, correction: _Correction | None = None) -> float:
-    """Largest 1 - level at which the interval has the value: the dual of the quantiles, never below 2/(n + 1)."""
+    """Largest 1 - level at which the interval contains the value: the dual of the quantiles, at least 2/(n + 1)."""
     n = len(kept)
     first, last = (position / (n + 1.0) for position in _positions(kept, value))
     tails = (last, 1.0 - first) if correction is None else (correction.tails(last)[0], correction.tails(first)[1])

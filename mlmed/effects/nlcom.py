@@ -22,10 +22,10 @@ from mlmed.syntax import check_size, parse_expression
 from mlmed.text import shown
 
 Array = NDArray[np.float64]
-#: Value, first and second derivatives of a function of k values, (k,) and (k, k), and which of these it depends on.
+#: Value, first (k,) and second (k, k) derivatives of a function of k values, and the values it depends on.
 Local = tuple[float, Array, Array, list[int]]
 CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
-#: Relative step that shows whether a quantity plays a part; smaller than those of the derivatives.
+#: Relative step that tests whether the value depends on a quantity; smaller than the steps of derivatives.
 NEAR = 1e-3
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -35,16 +35,16 @@ _SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.USub: operator.neg,
 #: A function of values by name: numbers, or quantities, which carry derivatives through it.
 Formula = Callable[[dict[str, Any]], Any]
 
-#: Functions that make names, and what kind these are of.
+#: Functions in names, and the kind of quantity they name.
 _KINDS: dict[str, Kind] = {"var": "variance", "cov": "covariance", "sd": "sd", "cor": "correlation"}
-#: Where a name, and where one such as ``cor(m~x,y~m)`` begins; a whole ``m~x``, and where a name ends.
+#: Patterns: start and end of a name, start of one such as ``cor(m~x,y~m)``, a whole ``m~x``.
 _START, _END = rf"(?<![\w:.{OF_EQUATION}])", rf"(?![\w:.{OF_EQUATION}])"
 _CALL = rf"{_START}(?:{'|'.join(_KINDS)})\("
 _LABEL = rf"{_START}[\w.]+{OF_EQUATION}[\w.:]+"
 
 
 def known_name(text: str, known: Collection[str]) -> str | None:
-    """The known name that a text is: in backticks or not, with spaces, both effects of ``cov()`` in either order.
+    """Find the known name in a text: with or without backticks and spaces, effects of ``cov()`` in either order.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def known_name(text: str, known: Collection[str]) -> str | None:
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that stand in no bracket."""
+    """Split at commas outside brackets."""
     depth, parts = 0, [""]
     for sign in text:
         depth += (sign in "([") - (sign in ")]")
@@ -83,7 +83,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _quoted(text: str, known: Mapping[str, Quantity]) -> str:
-    """Backticks around names such as ``m~x`` and ``var(m~x)`` that were typed without, spelled as they are known."""
+    """Put backticks around names such as ``m~x`` and ``var(m~x)``, in their known spelling."""
     with_colon = _with_colon(known)
     odd = sorted((name for name in (*known, *with_colon) if not name.isidentifier()), key=len, reverse=True)
     exact = f"{_START}(?:{'|'.join(map(re.escape, odd))}){_END}|" if odd else ""
@@ -108,12 +108,12 @@ def _unknown(typed: str, known: Mapping[str, Quantity]) -> str:
 
 
 def _with_colon(known: Collection[str]) -> dict[str, str]:
-    """Names of parameters of several equations by what they are when typed with the sign of interactions."""
+    """Map names of several equations from their spelling with a colon, ``m:x``."""
     return {name.replace(OF_EQUATION, ":"): name for name in known if OF_EQUATION in name}
 
 
 def _meant(typed: str, known: Collection[str]) -> str:
-    """What is said of a name that was typed with the sign of interactions; nothing of another."""
+    """Hint for a name typed with a colon; empty for others."""
     with_colon = _with_colon(known)
     near = known_name(typed.replace(OF_EQUATION, ":"), with_colon)
     if near is None:
@@ -122,7 +122,7 @@ def _meant(typed: str, known: Collection[str]) -> str:
 
 
 def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[str]]:
-    """Read an expression: a function of values by name, made of what is listed above, and the names in it."""
+    """Compile an expression of the functions above into a function of values by name; also return its names."""
     if len(text) > MAX_EXPRESSION:
         raise EffectError(
             f"cannot read {shown(text)}: it has {len(text)} letters, and at most {MAX_EXPRESSION} are read "
@@ -134,7 +134,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
         raise EffectError(str(error)) from error
     quoted: dict[str, str] = {}
     named, prefix = _quoted(text, known), "_q"
-    while prefix in named:  # a column may be called so
+    while prefix in named:  # a column may have this name
         prefix += "_"
 
     def stand_in(hit: re.Match[str]) -> str:
@@ -159,7 +159,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
 
 
 def _check(tree: ast.Expression, text: str) -> None:
-    """Refuse syntax that is not made into functions below."""
+    """Refuse syntax that ``_function`` does not handle."""
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, int | float)):
@@ -181,7 +181,7 @@ def _check(tree: ast.Expression, text: str) -> None:
 
 
 def _function(node: ast.expr, used: Mapping[str, str]) -> Formula:
-    """A function of values by name; numbers are floats, so that none is computed with all its digits."""
+    """Build a function of values by name; numbers become floats, which bounds the cost of big integers."""
     if isinstance(node, ast.Name):
         name = used[node.id]
         return lambda values: values[name]
@@ -199,7 +199,7 @@ def _function(node: ast.expr, used: Mapping[str, str]) -> Formula:
 
 
 def combine(expression: str | Callable[[dict[str, float]], float], known: Mapping[str, Quantity]) -> Quantity:
-    """A function of known quantities with its derivatives in psi (eq. 31): of text exact, of a callable numerical.
+    """Evaluate a function of quantities with its derivatives in psi (eq. 31): exact for text, numerical for callables.
 
     Parameters
     ----------
@@ -211,12 +211,12 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
     Raises
     ------
     EffectError
-        If the text names or calls something unknown, or the value is not a finite number.
+        The text names or calls something unknown, or the value is not a finite number.
 
     Notes
     -----
-    Notes of the quantities in it are carried over. It has no derivatives (NaN) where one of them has none, as a
-    standard deviation of 0, and is NaN where one of them does not exist.
+    Notes of the quantities are carried over. The result has NaN derivatives if one of them has none (such as a standard
+    deviation of 0), and is NaN if one of them does not exist.
     """
     if isinstance(expression, str):
         of_text, names = _compile(expression, known)
@@ -235,14 +235,14 @@ def combine(expression: str | Callable[[dict[str, float]], float], known: Mappin
 def combine_all(
     expression: str | Callable[[dict[str, float]], float] | Mapping[str, str], known: Mapping[str, Quantity]
 ) -> list[Quantity]:
-    """``combine`` of one expression, or of each of a mapping under its label."""
+    """Apply ``combine`` to one expression, or to each of a mapping under its label."""
     if isinstance(expression, Mapping):
         return [combine(text, known).named(label) for label, text in expression.items()]
     return [combine(expression, known)]
 
 
 def _evaluated(term: str, function: Formula, values: dict[str, Any]) -> Any:
-    """The value, or an error that names the expression."""
+    """Return the value, or an error that names the expression."""
     try:
         return function(values)
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
@@ -250,7 +250,7 @@ def _evaluated(term: str, function: Formula, values: dict[str, Any]) -> Any:
 
 
 def _number(term: str, function: Formula, values: dict[str, float]) -> float:
-    """The value as a finite float, or an error that names the expression."""
+    """Return the value as a finite float, or an error that names the expression."""
     found = _evaluated(term, function, values)
     if isinstance(found, bool) or not isinstance(found, int | float | np.floating) or not np.isfinite(found):
         gone = ", ".join(name for name, value in values.items() if np.isnan(value))
@@ -262,7 +262,7 @@ def _number(term: str, function: Formula, values: dict[str, float]) -> float:
 def _chain(
     term: str, function: Formula, parts: list[Quantity], derivatives: Callable[[str, Formula, list[Quantity]], Local]
 ) -> Quantity:
-    """The function of the parts, its derivatives chained to psi."""
+    """Chain the derivatives of a function of the parts to psi."""
     if not parts:
         raise EffectError(f"{term!r} contains no parameter")
     estimate, slopes, bends, used = derivatives(term, function, parts)
@@ -280,12 +280,12 @@ def _chain(
 
 
 def _absolute(part: Quantity) -> Quantity:
-    """The sizes of its derivatives."""
+    """Replace derivatives by their absolute values."""
     return replace(part, gradient=np.abs(part.gradient), hessian=None if part.hessian is None else np.abs(part.hessian))
 
 
 def _exact(term: str, function: Formula, parts: list[Quantity]) -> Local:
-    """By the arithmetic of quantities; those that the model fixes do not move, but their notes are told."""
+    """Differentiate by the arithmetic of quantities; fixed ones have no derivative, but keep their notes."""
     unit = np.diag([float(not part.is_fixed) for part in parts])
     estimate = _number(term, function, {part.term: part.estimate for part in parts})
     moving = {part.term: Quantity(part.term, part.estimate, row) for part, row in zip(parts, unit, strict=True)}
@@ -296,7 +296,7 @@ def _exact(term: str, function: Formula, parts: list[Quantity]) -> Local:
 
 
 def _numerical(term: str, function: Formula, parts: list[Quantity]) -> Local:
-    """By numdifftools, in relative steps, so that a small variance stays positive under a root or logarithm."""
+    """Differentiate by numdifftools, in relative steps: a small variance stays positive under a root or logarithm."""
     import numdifftools as nd
 
     names, values, k = [part.term for part in parts], np.array([part.estimate for part in parts]), len(parts)
@@ -317,19 +317,19 @@ def _numerical(term: str, function: Formula, parts: list[Quantity]) -> Local:
 
 
 def _used(of_steps: Callable[[Array], float], n: int) -> list[int]:
-    """Which of n quantities change the value, beside a point where none of them is 0 or like another."""
+    """Find which of n quantities change the value, near a point where none is 0 or equal to another."""
     near = NEAR * np.sin(np.arange(1.0, n + 1.0))
     here = of_steps(near)
     return [k for k in range(n) if of_steps(near + NEAR * (np.arange(n) == k)) != here]
 
 
 def _without_error(term: str, estimate: float, parts: list[Quantity]) -> Quantity:
-    """What cannot be moved, because of some of its parts."""
+    """Return a value without derivatives, with notes from the parts that lack them."""
     return Quantity(term, estimate, np.full_like(parts[0].gradient, np.nan), note=_notes(term, parts))
 
 
 def _notes(term: str, parts: list[Quantity]) -> str:
-    """The notes of parts, each once, with the names of those that have it unless the term is that part."""
+    """Join the notes of parts, each once, with the parts' names unless the term is that part."""
     said: dict[str, list[str]] = {}
     for part in parts:
         said.setdefault(part.note, []).append(part.term)
@@ -338,7 +338,7 @@ def _notes(term: str, parts: list[Quantity]) -> str:
 
 
 def _clean(derivative: Array | None, size: Array | None) -> Array:
-    """Rounding noise set to zero, so that it does not touch entries of V that are NaN; ``size``: before cancelling."""
+    """Set rounding noise to zero, so that it meets no NaN of V; ``size``: magnitude before cancellation."""
     assert derivative is not None
     assert size is not None
     noise = 1e-9 * np.maximum(size, np.abs(derivative).max(initial=0.0))

@@ -58,7 +58,7 @@ class Paths:
     a, b, cprime : Path
         x -> m, m -> y, x -> y.
     other_slopes : tuple of 2 tuples of str
-        Random slopes of the equations of m and of y that belong to none of the paths, as ``m~x_w``.
+        Random slopes of the equations of m and y outside the paths, such as ``m~x_w``.
     """
 
     a: Path
@@ -81,18 +81,18 @@ def find_paths(
     layout : Layout
         Columns and encodings.
     treatment : str
-        Column that plays x.
+        Column of the treatment x.
     contrast : pair, optional
-        Values of the treatment to compare; needed when it is not numeric with two levels or not linear.
+        Values of the treatment to compare; needed if it is a factor of more than two levels or enters nonlinearly.
     at : mapping, optional
-        Values of moderators; by default the mean of a numeric one and the first level of another, in the rows of the
+        Values of moderators; by default the mean of a numeric one, otherwise the first level, in the rows of the
         outcome equation.
 
     Raises
     ------
     EffectError
-        A value for what is no moderator, a path that is not linear, a moderator whose mean lies where a path jumps, or
-        a treatment-mediator interaction.
+        A value for a variable that is no moderator, a nonlinear path, a moderator whose mean lies at a jump of a path,
+        or a treatment-mediator interaction.
     """
     first, second = at_one_place(layout.equations)
     _check_mediator_terms(first.name, second, treatment)
@@ -110,7 +110,7 @@ def find_paths(
 
 
 def path_moderators(first: EquationLayout, second: EquationLayout, treatment: str) -> set[str]:
-    """Variables on which a path depends: those that share a term with the treatment, or in ``second`` with m."""
+    """Variables on which a path depends: they share a term with the treatment, or in ``second`` with m."""
     found = moderators_of(first, treatment) | moderators_of(second, treatment) | moderators_of(second, first.name)
     return found - {treatment, first.name}
 
@@ -121,23 +121,23 @@ def check_at(
     treatment: str,
     moderators: Collection[str],
 ) -> dict[str, Any]:
-    """Values of moderators: numbers where numbers are meant; truth values become 0 and 1.
+    """Check values of moderators; booleans of numeric ones become 0 and 1.
 
     Parameters
     ----------
     at : mapping or None
-        What the user gave.
+        From the user.
     equations : tuple of 2 EquationLayout
         Mediator and outcome.
     treatment : str
-        The column that plays x.
+        Column of the treatment x.
     moderators : collection of str
-        What may be named.
+        Names that are allowed.
 
     Raises
     ------
     EffectError
-        It names something that no path depends on, or a value is not one finite number.
+        A name on which no path depends, or a value that is not one finite number.
     """
     held = check_mapping(at, "at", "at={'w': 1.0}")
     levels = {name: value for equation in equations for name, value in equation.levels.items()}
@@ -159,7 +159,7 @@ def check_at(
 
 
 def _role(name: str, equations: tuple[EquationLayout, EquationLayout], treatment: str) -> str:
-    """What a variable is that is no moderator."""
+    """Describe a variable that is no moderator."""
     if name == treatment:
         return "the treatment; effects are those of a change in it (see contrast=)"
     for equation, role in zip(equations, ("mediator", "outcome"), strict=True):
@@ -171,13 +171,13 @@ def _role(name: str, equations: tuple[EquationLayout, EquationLayout], treatment
 
 
 def _other_slopes(equation: EquationLayout, claimed: Array) -> tuple[str, ...]:
-    """Random slopes with no part in the paths of their equation."""
+    """Random slopes outside the paths of their equation."""
     pairs = zip(equation.random, claimed, strict=True)
     return tuple(labelled(equation.name, name) for name, weight in pairs if name != INTERCEPT and weight == 0.0)
 
 
 def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str) -> None:
-    """Refuse what makes a*b + cov_ab something else than the indirect effect."""
+    """Refuse terms for which a*b + cov_ab is not the indirect effect."""
     plain = mediator in second.typical
     variables = frozenset({mediator}) if plain else formula_variables(mediator)
     for encoding in second.encodings:
@@ -231,7 +231,7 @@ def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]
 
 
 def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ...]]:
-    """What to say beside cov_ab, and beside the indirect effect where random slopes may be left out of it."""
+    """Notes on cov_ab, and on an indirect effect that may leave out random slopes."""
     varying = [bool(path.random.any()) for path in (paths.a, paths.b)]
     others = [name for known, names in zip(varying, paths.other_slopes, strict=True) if not known for name in names]
     if is_free:
@@ -251,12 +251,12 @@ def _note_of_covariance(paths: Paths, is_free: bool) -> tuple[str, tuple[str, ..
 
 @dataclass(frozen=True)
 class PathCatalogue(Catalogue):
-    """Paths and effects of two equations that are fitted jointly: a, b, cprime, cov_ab, indirect, direct, total.
+    """Paths and effects of two equations fitted jointly: a, b, cprime, cov_ab, indirect, direct, total.
 
     Attributes
     ----------
     treatment : str
-        The column that plays x.
+        Column of the treatment x.
     contrast : pair or None
         Values of the treatment that are compared; None for a unit change.
     """
@@ -270,13 +270,13 @@ class PathCatalogue(Catalogue):
     contrast: tuple[Any, Any] | None = None
 
     def title(self, fit: LmmFit) -> str:
-        """What a summary calls such a fit."""
+        """Title of a summary."""
         first, second = fit.layout.equations
         return f"Multilevel mediation: {self.treatment} -> {first.name} -> {second.name}"
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What a document says of the question."""
+        """Entries of a document about the question."""
         return {"treatment": self.treatment}
 
     def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:

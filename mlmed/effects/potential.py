@@ -16,7 +16,7 @@ from mlmed.text import Compact
 Array = NDArray[np.float64]
 T = TypeVar("T", Quantity, Array)
 
-#: The effects that are differences of two of the four expected outcomes.
+#: Effects that are differences of two of the four expected outcomes.
 CONTRASTS = ("acme_control", "acme_treated", "ade_control", "ade_treated", "total")
 #: Weights (5, 2, 2) of E[Y(t, M(t'))] in them, t first.
 WEIGHTS = np.array(
@@ -104,7 +104,7 @@ def _expected(
 
 
 def _binary(mediator: str, outcome: str, eta: Array, A: Array, B: Array, *, slopes: bool) -> tuple[Array, ...]:
-    """Eq. 68 for a mediator that is 0 or 1."""
+    """Eq. 68 for a binary mediator."""
     p = mean_of(mediator, eta)
     with np.errstate(over="ignore", invalid="ignore"):
         without, with_it = mean_of(outcome, A), mean_of(outcome, A + B)
@@ -117,7 +117,7 @@ def _binary(mediator: str, outcome: str, eta: Array, A: Array, B: Array, *, slop
 
 
 def contrast_effects(acme_control: T, acme_treated: T, ade_control: T, ade_treated: T, total: T) -> dict[str, T]:
-    """Every effect by name from the five contrasts; a ratio to a total of 0 does not exist."""
+    """Every effect by name from the five contrasts; ratios to a total of 0 are missing."""
     acme, ade = 0.5 * (acme_control + acme_treated), 0.5 * (ade_control + ade_treated)
     with np.errstate(divide="ignore", invalid="ignore"):
         of_control, of_treated, share = acme_control / total, acme_treated / total, acme / total

@@ -22,18 +22,18 @@ LOG_SDS = "sd of log cluster sds"
 
 @dataclass(frozen=True, slots=True)
 class ResponseClusters:
-    """Which rows and clusters the statistics of one response look at; the same in every simulated set.
+    """Rows and clusters for the statistics of one response; the same in every simulated set.
 
     Attributes
     ----------
     name : str
         The response.
     rows : (n,) int array
-        Rows where it is known.
+        Rows with an observed value.
     codes : (n,) int array
-        Their clusters, numbered from 0 among those that have such rows.
+        Their clusters, renumbered from 0.
     varies : (J,) bool array
-        Clusters in which the observed response varies: those that have a log sd.
+        Clusters in which the observed response varies, which have a log sd.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ResponseClusters:
 
     @property
     def note(self) -> str:
-        """What the log sds leave out."""
+        """Note on clusters without a log sd."""
         left_out = int((~self.varies).sum())
         if not left_out:
             return ""
@@ -58,7 +58,7 @@ def response_clusters(names: Sequence[str], observed: Array, codes: Indices) -> 
     names : sequence of R str
         The responses.
     observed : (R, N) array
-        Their values; NaN on rows that do not belong to an equation.
+        Their values; NaN on rows that an equation does not use.
     codes : (N,) int array
         Cluster of each row.
     """
@@ -80,7 +80,7 @@ def cluster_moments(values: Array, codes: Indices) -> tuple[Array, Array]:
 
 
 def shown_values(values: Array, response: ResponseClusters, density: str) -> Array:
-    """What a density of one response is made of: its values (n,), or the means or sds of its clusters.
+    """Values behind a density of one response: its values (n,), or the means or sds of its clusters.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def response_statistics(sets: Array, responses: Sequence[ResponseClusters]) -> S
     Parameters
     ----------
     sets : (R, N) array
-        Responses, NaN on rows that do not belong to an equation.
+        Responses; NaN on rows that an equation does not use.
     responses : sequence of R ResponseClusters
         Their rows and clusters.
     """
@@ -146,7 +146,7 @@ def _deviations(values: Array, codes: Indices) -> Array:
 
 
 def _correlation(x: Array, y: Array) -> float:
-    """NaN where one of them is 0 throughout (clusters of one row have no deviations)."""
+    """Correlation; NaN if one is 0 throughout (clusters of one row have no deviations)."""
     dx, dy = x - x.mean(), y - y.mean()
     size = float(np.sqrt((dx @ dx) * (dy @ dy)))
     return float(dx @ dy) / size if size > 0.0 else float("nan")

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlmed.fit.protocol import Kind
 
 Array = NDArray[np.float64]
-#: What effects are made of: numbers with derivatives, or draws of them.
+#: Values that effects take: numbers with derivatives, or draws.
 T = TypeVar("T", "Quantity", Array)
 
 
@@ -36,16 +36,16 @@ class Quantity:
     hessian : (n, n) array or None
         Second derivatives; None if it is linear.
     note : str
-        What a reader should know; a non-empty note with a zero gradient marks a quantity that is fixed.
+        Note for the reader; a note with a zero gradient marks a fixed quantity.
     kind : Kind
-        Variances and standard deviations have their interval on the log scale and no test, correlations Fisher's z.
-        Its name says nothing of it: a column may be called ``var(x)``.
+        Decides the interval: log scale without a test for variances and standard deviations, Fisher's z for
+        correlations. Not read off the name: a column may be called ``var(x)``.
     carried : tuple of str
-        What is also to be said of everything that is made of it, such as values of moderators.
+        Notes inherited by every function of it, such as values of moderators.
 
     Notes
     -----
-    What is made of a quantity that does not exist does not exist either, for the same reason.
+    A function of a missing quantity is missing, for the same reason.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class Quantity:
     (7.0, [3.0, 2.0], [[0.0, 1.0], [1.0, 0.0]])
     """
 
-    __array_ufunc__: ClassVar[None] = None  # a NumPy number on the left leaves the arithmetic to this class
+    __array_ufunc__: ClassVar[None] = None  # NumPy numbers on the left defer to this class
 
     term: str
     estimate: float
@@ -72,7 +72,7 @@ class Quantity:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no such number, whatever psi is."""
+        """Whether the number does not exist at any psi."""
         return math.isnan(self.estimate) and self.is_fixed
 
     def named(self, term: str) -> Quantity:
@@ -111,7 +111,7 @@ class Quantity:
         if v == 0.0:
             return Quantity("", math.nan, np.zeros_like(self.gradient))
         f = u / v
-        found = chained(f, (self - f * other,), (1.0 / v,))  # a numerator that moves as the denominator cancels exactly
+        found = chained(f, (self - f * other,), (1.0 / v,))  # equal relative changes cancel exactly
         if found.is_missing:
             return found
         cross = np.outer(found.gradient, other.gradient) / v
@@ -157,9 +157,9 @@ def chained(estimate: float, parts: Sequence[Quantity], slopes: ArrayLike, bends
     estimate : float
         Its value.
     parts : sequence of k Quantity
-        What it is a function of.
+        Its arguments.
     slopes : (k,) array
-        First derivatives in these.
+        First derivatives in them.
     bends : (k, k) array, optional
         Second derivatives; None if it is linear.
     """
@@ -199,15 +199,15 @@ def applied(name: str, value: Any) -> Any:
 def mean_product(slopes: Sequence[T], covariances: Mapping[tuple[int, int], T]) -> T:
     """``E[prod (s_k + r_k'u)]``: the mean of a product of slopes that vary over clusters (eq. 27).
 
-    With normal deviations it is the sum over all ways to pair some of them, each pair by its covariance and each of the
-    others by its mean (Isserlis): ``a b + cov_ab`` of two slopes, ``a b c + a cov_bc + b cov_ac + c cov_ab`` of three.
+    With normal deviations it is the sum over all partial pairings, a covariance per pair and a mean per single
+    (Isserlis): ``a b + cov_ab`` of two slopes, ``a b c + a cov_bc + b cov_ac + c cov_ab`` of three.
 
     Parameters
     ----------
     slopes : sequence of k values
         The means s_k.
     covariances : mapping of (i, j), i < j, to values
-        ``r_i'G r_j``; a pair that is left out does not covary.
+        ``r_i'G r_j``; omitted pairs do not covary.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Counterfactual effects of replicates: rows or clusters drawn, both equations fitted again."""
+"""Potential-outcome effects of replicates: rows or clusters drawn, both equations refitted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Refitted:
     noise : (2, n) or (2, 1) array
         Spread of the response around its linear predictor, as ``Setting.noise``.
     u : (J, q) array
-        Modes of the clusters that were drawn, 0 for the others; no columns without random effects.
+        Modes of the drawn clusters, 0 for others; no columns without random effects.
     singular : bool
         Whether the optimum lies on the boundary.
     """
@@ -51,7 +51,7 @@ class Refitted:
 
 @dataclass(frozen=True, slots=True)
 class MixedRefit:
-    """A mixed model, fitted again to listed clusters.
+    """Refit of a mixed model to listed clusters.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class MixedRefit:
     modes : bool
         Whether random effects enter by their modes.
     Z : (2, n, q) array
-        Columns of the random effects where they are averaged out in the spread of the response; otherwise n is 0.
+        Columns of random effects that are integrated out into the spread of the response; otherwise n is 0.
     """
 
     equation: CaseRefit
@@ -95,12 +95,12 @@ class MixedRefit:
 
 @dataclass(frozen=True, slots=True)
 class ChainRefit:
-    """Both equations on listed rows or clusters, and the five contrasts averaged over these.
+    """Refit of both equations to listed rows or clusters, and the five contrasts averaged over them.
 
     Attributes
     ----------
     setting : Setting
-        Of the original rows.
+        The original rows.
     mediator, outcome : Regression or MixedRefit
         Both equations.
     codes : (n,) int array
@@ -133,12 +133,12 @@ class ChainRefit:
 
 
 def source_of_chain(chain: Chain, rows: Rows, laws: tuple[Law, Law], slopes: ClusterSlopes, plan: Plan) -> Source:
-    """What makes the replicates: clusters where a column names them, otherwise rows.
+    """Source of replicates: clusters if a column names them, otherwise rows.
 
     Raises
     ------
     EffectError
-        Replicates of another kind.
+        Another kind of replicate is asked for.
     """
     if plan.kind != "case" or plan.within or plan.strata is not None:
         raise EffectError(
@@ -155,7 +155,7 @@ def source_of_chain(chain: Chain, rows: Rows, laws: tuple[Law, Law], slopes: Clu
 
 
 def _lost(chain: Chain, laws: tuple[Law, Law], slopes: ClusterSlopes) -> tuple[Directions, ...]:
-    """Directions of the contrasts that single clusters, or rows, alone notice."""
+    """Directions of the contrasts that a single cluster, or row, alone identifies."""
     remedy = "use interval='delta' and vcov='iid'"
     if chain.grouping is not None:
         remedy = "use interval='delta' of equations with random terms, without cluster="

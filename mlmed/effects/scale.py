@@ -22,12 +22,12 @@ TOO_LARGE = "too large for a number: see the coefficient"
 
 
 def scale_effects(**logs: T) -> dict[str, T]:
-    """Residual sds and factors of their logarithms."""
+    """Residual sds and factors from their logarithms."""
     return {f"exp({name})": _exp(value) for name, value in logs.items()}
 
 
 def _exp(value: T) -> T:
-    """Exponential of draws, or of a quantity; one beyond 1e308 is infinite and has no derivatives."""
+    """Exponential of draws, or of a quantity; on overflow infinite, without derivatives."""
     with np.errstate(over="ignore"):
         if not isinstance(value, Quantity):
             return np.exp(value)
@@ -41,14 +41,14 @@ class ScaleCatalogue(Catalogue):
     """Scale effects on the sd scale: the residual sd where scale predictors are 0, and factors per unit."""
 
     school: ClassVar[str] = "location_scale"
-    #: All are made on the log scale.
+    #: All intervals are formed on the log scale.
     intervals: ClassVar[IntervalOptions] = {
         "delta": {"vcov": "joint"},
         "monte-carlo": {"vcov": "joint", "n": 20_000, "seed": None},
     }
 
     def title(self, fit: QuadratureFit) -> str:
-        """What a summary calls such a fit."""
+        """Title of a summary."""
         return "Mixed-effects location-scale model"
 
     def effects(self, fit: QuadratureFit, at: Mapping[str, Any] | None = None) -> FormSet:

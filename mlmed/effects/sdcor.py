@@ -13,7 +13,7 @@ from mlmed.fit.protocol import Kind
 
 Array = NDArray[np.float64]
 
-#: How near to 1 a correlation of an exactly singular matrix comes in double precision.
+#: Distance from 1 within which a correlation is that of a singular matrix, in double precision.
 EDGE = 1e-10
 NO_SD_ERROR = "the variance is 0, on the boundary: no standard error"
 NO_CORRELATION = "does not exist: the variance of {name} is 0"
@@ -27,11 +27,11 @@ class LinearCovariance:
     Attributes
     ----------
     names : tuple of str
-        What its k rows are called.
+        Names of its k rows.
     basis : (n, k, k) array
         The matrix is ``sum psi_i basis_i``.
     floor : (k,) array
-        Variances that are 0 up to rounding.
+        Variances up to these are rounding error of 0.
     """
 
     names: tuple[str, ...]
@@ -63,9 +63,9 @@ def sdcor_quantities(matrix: LinearCovariance, psi: Array, *, moving: bool = Fal
     matrix : LinearCovariance
         The covariance matrix.
     psi : (n,) array
-        Where to take them.
+        Parameters at which to evaluate.
     moving : bool
-        Also the derivatives that a correlation of -1 or 1 has: a profile moves along them. They give no standard error.
+        Whether to give derivatives at correlations of -1 and 1, which a profile follows; they give no standard error.
     """
     names = matrix.names
     found = [_sd(f"sd({name})", matrix.basis[:, k, k], psi, matrix.floor[k]) for k, name in enumerate(names)]
@@ -87,7 +87,7 @@ def _sd(term: str, row: Array, psi: Array, floor: float) -> Quantity:
 
 
 def _correlation(term: str, rows: Array, psi: Array, moving: bool) -> Quantity:
-    """``rows`` (3, n) make the covariance c and the variances v and w of psi."""
+    """Correlation from ``rows`` (3, n), which map psi to the covariance c and the variances v and w."""
     c, v, w = map(float, rows @ psi)
     size = float(np.sqrt(v * w))
     r = c / size

@@ -24,7 +24,7 @@ CONTRASTS: dict[str, Array] = {
     "indirect": np.array([[-1.0, 1.0, 0.0, 0.0], [0.0, 0.0, -1.0, 1.0], [-0.5, 0.5, -0.5, 0.5]]),
     "direct": np.array([[-1.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 1.0], [-0.5, -0.5, 0.5, 0.5]]),
 }
-#: Numbers in an array that stays in the cache of a core, and the rounding below which columns count as the same.
+#: Numbers in an array that fits the cache, and the rounding error below which columns are equal.
 CACHED, SAME_COLUMNS = 40_000, 1e-7
 
 
@@ -35,7 +35,7 @@ class Equation(Compact):
     Attributes
     ----------
     family : {"linear", "probit"}
-        What kind.
+        Family of the response.
     y, X : (n,), (n, p) arrays
         Response and columns.
     beta, vcov : (p,), (p, p) arrays
@@ -45,7 +45,7 @@ class Equation(Compact):
     df : float
         Its degrees of freedom, n - p.
     lost : tuple of Directions
-        Of the coefficients along which ``vcov`` says nothing.
+        Directions of the coefficients without a variance in ``vcov``.
     """
 
     family: str
@@ -60,7 +60,7 @@ class Equation(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Pair(Compact):
-    """What a sensitivity analysis starts from.
+    """The two fits of a sensitivity analysis.
 
     Attributes
     ----------
@@ -76,13 +76,13 @@ class Pair(Compact):
 
     @property
     def families(self) -> tuple[str, str]:
-        """Of mediator and outcome."""
+        """Families of mediator and outcome."""
         return self.mediator.family, self.outcome.family
 
     def lost(self, n: int) -> tuple[Directions, ...]:
-        """Directions of n parameters (alpha, beta, scales) of whose covariance nothing is known, at any rho.
+        """Directions of n parameters (alpha, beta, scales) without a variance, at any rho.
 
-        Which clusters notice a move of the coefficients does not depend on the weights of rows, hence not on rho.
+        The clusters that identify a direction do not depend on the weights of rows, hence not on rho.
         """
         p = len(self.mediator.beta)
         parts = ((self.mediator, 0), (self.outcome, p))
@@ -91,7 +91,7 @@ class Pair(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Parameters(Compact):
-    """S sets of what the cells depend on.
+    """S parameter sets for the cells.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Parameters(Compact):
     rho : float
         Correlation of the errors that ``alpha`` and ``beta`` belong to; 0 for the estimates without one.
     lift : (R, S) array
-        What a higher correlation does to the cells t != t' (eq. 81), one row for each of R correlations.
+        Shift of the cells t != t' by a higher correlation (eq. 81), one row for each of R correlations.
     """
 
     alpha: Array
@@ -124,8 +124,8 @@ def explained(equation: Equation) -> float:
 def embedding(pair: Pair) -> Array | None:
     """C, (p_y, 1 + p_m): the mediator and the columns of its equation as combinations of the outcome's columns.
 
-    None if they are not, in the data and under both treatments. Only if they are is the likelihood at any rho that of
-    the two separate fits (eq. 78, 79).
+    None unless they are, in the data and under both treatments. Only then is the likelihood at any rho that of the two
+    separate fits (eq. 78, 79).
     """
     X, columns = pair.outcome.X, pair.columns
     wanted = np.column_stack([pair.mediator.y, pair.mediator.X])
@@ -154,7 +154,7 @@ def cell_means(columns: Counterfactual, families: tuple[str, str], parameters: P
     families : (str, str)
         Of mediator and outcome.
     parameters : Parameters
-        What the cells depend on.
+        The parameter sets.
     """
     (R, S), n = parameters.lift.shape, columns.mediator.shape[1]
     found = np.empty((R, S, 4))

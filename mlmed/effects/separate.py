@@ -1,7 +1,7 @@
 """Effects of three separate fits: mediator, outcome, and outcome without the mediator (docs/math.md, eq. 59 to 62).
 
-psi holds the parameters of the three fits one after the other. Those of the first two are independent of each other;
-what the third has in common with them, the fits do not say, so its covariances with them are NaN.
+psi holds the parameters of the three fits one after the other. Those of the first two are independent; the covariances
+of the third with them are unknown, hence NaN.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ INTERVALS: IntervalOptions = {
 LINEAR = ("a", "b", "cprime", "c")
 #: The rows of the table of effects, in order.
 EFFECTS = (*LINEAR, "indirect", "direct", "total", "c_minus_cprime", "prop_mediated", "ratio")
-#: Quotients, and what they divide by.
+#: Quotients and their denominators.
 QUOTIENTS = {"prop_mediated": "total", "ratio": "direct"}
-#: Standard errors from 0 within which a denominator makes a normal interval of the quotient worthless.
+#: Standard errors between a denominator and 0 below which a normal interval of the quotient is useless.
 NEAR_ZERO = 2.0
 #: Structures in which the random effects of a block covary.
 TYING = ("unstructured", "exchangeable")
@@ -85,7 +85,7 @@ class _Slopes:
     Attributes
     ----------
     effects : Effects
-        Made of them; c is lacking where the equation without the mediator has no treatment.
+        Effects of these slopes; c is lacking if the equation without the mediator has no treatment.
     both_vary : bool
         Whether a and b both vary over clusters.
     """
@@ -109,7 +109,7 @@ def _find_slopes(
     layouts : tuple of 3 EquationLayout
         Mediator, outcome, outcome without the mediator.
     parts : tuple of 3 slices
-        Where each fit has its parameters in psi, fixed effects first.
+        Slice of psi for each fit, fixed effects first.
     treatment, contrast, at
         As in ``find_paths``; the default of a moderator is its mean or first level in the outcome equation.
 
@@ -119,7 +119,7 @@ def _find_slopes(
         As ``find_paths``.
     """
     third, first, second = at_one_place((layouts[2], layouts[0], layouts[1]))
-    apart = replace(first, name=safe_name(first.name))  # not a predictor there, so its name need only be readable
+    apart = replace(first, name=safe_name(first.name))  # no predictor there, so any readable name will do
     above, below = path_moderators(first, second, treatment), path_moderators(apart, third, treatment)
     held = check_at(at, (first, second), treatment, above | below)
     pair = compared_values((first, second, third), treatment, contrast, held)
@@ -149,7 +149,7 @@ def separate_effects(a: T, b: T, cprime: T, c: T) -> dict[str, T]:
 
 
 def _quantities(slopes: _Slopes, psi: Array, remarks: Mapping[str, str]) -> dict[str, Quantity]:
-    """All effects with their derivatives (eq. 61); ``remarks`` by term stand beside them."""
+    """All effects with their derivatives (eq. 61) and ``remarks`` by term."""
     found = slopes.effects.quantities(psi)
     said = {term: [remarks.get(term, "")] for term in found}
     for term, below in QUOTIENTS.items():
@@ -165,7 +165,7 @@ class SeparateCatalogue(Catalogue):
     Attributes
     ----------
     treatment : str
-        The column that plays x.
+        Column of the treatment x.
     contrast : pair or None
         Values of the treatment that are compared; None for a unit change.
     """
@@ -173,24 +173,24 @@ class SeparateCatalogue(Catalogue):
     school: ClassVar[str] = "piecewise"
     meaning: ClassVar[str] = "indirect = a*b"
     intervals: ClassVar[IntervalOptions] = INTERVALS
-    #: Effects that other schools have, too; separate equations have no covariance of a and b.
+    #: Effects shared with other schools; separate equations have no cov_ab.
     terms: ClassVar[tuple[str, ...]] = ("a", "b", "cprime", "indirect", "direct", "total")
 
     treatment: str
     contrast: tuple[Any, Any] | None = None
 
     def label(self, fit: SystemFit) -> str:
-        """What a comparison calls such a fit."""
+        """Name of such a fit in a comparison."""
         return f"piecewise {fit.method.upper()}"
 
     def title(self, fit: SystemFit) -> str:
-        """What a summary calls such a fit."""
+        """Title of a summary."""
         m, y = (equation_of(fit.components[role]).name for role in ("mediator", "outcome"))
         return f"Multilevel mediation, separate equations: {self.treatment} -> {m} -> {y}"
 
     @property
     def entries(self) -> dict[str, Any]:
-        """What a document says of the question."""
+        """Entries of a document about the question."""
         return {"treatment": self.treatment}
 
     def effects(self, fit: SystemFit, at: Mapping[str, Any] | None = None) -> FormSet:
@@ -211,7 +211,7 @@ class SeparateCatalogue(Catalogue):
 
 
 def joint_spec(fit: SystemFit) -> System:
-    """Mediator and outcome equation as one model; a mapping of structures has those of both."""
+    """Specify mediator and outcome as one model, with the covariance structures of both."""
     specs = [one.spec for one in fit.components.values() if isinstance(one, LmmFit)][:2]
     structures = [spec.covariance for spec in specs]
     both = structures[1] if isinstance(structures[1], str) else {k: v for one in structures for k, v in one.items()}  # type: ignore[union-attr]
@@ -231,7 +231,7 @@ def _joint_ties_slopes(fit: SystemFit, treatment: str) -> bool:
 
 
 def _remarks(fit: SystemFit, treatment: str, slopes: _Slopes) -> dict[str, str]:
-    """What to say beside effects, by term."""
+    """Notes on effects, by term."""
     mediator, outcome, reduced = fit.components.values()
     said = {"c_minus_cprime": WEIGHTS}
     if outcome.nobs != reduced.nobs:
@@ -246,7 +246,7 @@ def _remarks(fit: SystemFit, treatment: str, slopes: _Slopes) -> dict[str, str]:
 
 
 def _cautions(quantities: Mapping[str, Quantity], V: Vcov) -> dict[str, str]:
-    """What to say of quotients whose denominator may be 0."""
+    """Notes on quotients whose denominator may be 0."""
     said = {}
     for term, below in QUOTIENTS.items():
         error = std_error(quantities[below], V)
@@ -256,7 +256,7 @@ def _cautions(quantities: Mapping[str, Quantity], V: Vcov) -> dict[str, str]:
 
 
 def _of_quotients(draws: Mapping[str, Array]) -> dict[str, str]:
-    """Notes of quotients whose denominator comes out on both sides of 0: between them lie all values."""
+    """Notes on quotients whose denominator has draws on both sides of 0, where the quotient is unbounded."""
     return {
         term: BOTH_SIGNS.format(name=below)
         for term, below in QUOTIENTS.items()

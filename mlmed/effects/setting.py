@@ -1,4 +1,4 @@
-"""What counterfactual effects are averages of: columns at chosen values, random effects, spread of the mediator."""
+"""Rows of counterfactual effects: columns at chosen values, random effects, spread of the mediator."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ from mlmed.options import OF, RANEF_DRAWS, ROBUST_KINDS, one_of
 from mlmed.text import Compact
 
 Array = NDArray[np.float64]
-#: Columns of the outcome may differ from a straight line in the mediator by this much, relative to their size.
+#: Relative deviation of the outcome's columns from a straight line in the mediator that counts as rounding.
 LINEAR = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Of what effects are asked.
+    """Which effects, at which place.
 
     Attributes
     ----------
     at : mapping
-        Values of covariates in every row; the others stay as they are.
+        Values of covariates in every row; others stay as observed.
     of : {"cluster", "population"}
-        Whether random effects enter by their conditional modes, or are averaged out.
+        Whether random effects enter by their conditional modes, or are integrated out.
     ranef_draws : {"joint", "independent"}
-        How they move with the fixed effects.
+        Whether random effects are drawn given the fixed effects, or independently.
     by_cluster : bool
-        Whether each cluster is asked for by itself.
+        Whether effects are of each cluster.
     """
 
     at: Mapping[str, Any] = field(default_factory=dict)
@@ -56,21 +56,21 @@ class Question:
     by_cluster: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse words that mean nothing."""
+        """Refuse unknown words."""
         one_of(self.of, OF, "of")
         one_of(self.ranef_draws, RANEF_DRAWS, "ranef_draws")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Part(Compact):
-    """One equation of the two, as effects need it.
+    """One of the two equations, as effects need it.
 
     Attributes
     ----------
     fit : PlainFit or LmmFit
         A regression, or a mixed model.
     table : DataFrame of n rows
-        Its predictors, for encoding them again at other values.
+        Its predictors, to be encoded at other values.
     """
 
     fit: Component
@@ -78,12 +78,12 @@ class Part(Compact):
 
     @property
     def family(self) -> str:
-        """Of its response."""
+        """Family of its response."""
         return family_of(self.fit)
 
     @property
     def equation(self) -> Equation:
-        """What was asked."""
+        """The formula."""
         return equation_of(self.fit)
 
     @property
@@ -103,7 +103,7 @@ class Part(Compact):
 
     @property
     def coding(self) -> tuple[Any, Any] | None:
-        """The levels that count as 0 and 1, if the response is a factor."""
+        """The levels coded 0 and 1, if the response is a factor."""
         return self.fit.coding if isinstance(self.fit, PlainFit) else None
 
     @property
@@ -155,7 +155,7 @@ class Rows(Compact):
     order : (n,) int array
         Position in the table of every row of the setting.
     averaged_out : (2, n, q_m) array
-        Columns of the mediator's random effects where these belong to its spread; otherwise n is 0.
+        Columns of the mediator's random effects that are integrated out into its spread; otherwise n is 0.
     """
 
     setting: Setting
@@ -173,7 +173,7 @@ class Chain(Compact):
     mediator, outcome : Part
         Both equations.
     treatment : str
-        The column.
+        Its column.
     contrast : pair
         Control and treated, as the formulas see them.
     grouping : Grouping or None
@@ -188,7 +188,7 @@ class Chain(Compact):
 
     @classmethod
     def of(cls, fit: SameRowsFit, treatment: str, contrast: tuple[Any, Any]) -> Chain:
-        """The chain of two fitted equations with the same rows."""
+        """Make the chain of two equations fitted to the same rows."""
         assert fit.rows is not None
         mediator, outcome = (_part(fit.components[role], fit.rows.table) for role in ("mediator", "outcome"))
         return cls(mediator, outcome, treatment, contrast, fit.rows.grouping)
@@ -200,13 +200,13 @@ class Chain(Compact):
 
     @property
     def levels(self) -> tuple[Any, Any]:
-        """Two values of the mediator between which the outcome is a line: 0 and 1, or the only two that it has."""
+        """Two values of the mediator that define the line of the outcome: 0 and 1, or its only two values."""
         values = self.outcome.layout.observed.get(self.mediator.name, ())
         return self.mediator.coding or ((values[0], values[1]) if len(values) == 2 else (0.0, 1.0))
 
     @property
     def numbers(self) -> tuple[float, float]:
-        """What these values count as in the equation of the mediator."""
+        """Numeric codes of these values in the equation of the mediator."""
         return (0.0, 1.0) if self.mediator.coding else self.levels
 
     @property
@@ -216,13 +216,13 @@ class Chain(Compact):
 
     @cached_property
     def as_they_are(self) -> tuple[Counterfactual, Counterfactual]:
-        """The columns with every covariate as it is."""
+        """The columns with covariates as observed."""
         return self.columns({})
 
     def columns(self, at: Mapping[str, Any]) -> tuple[Counterfactual, Counterfactual]:
         """Columns of the fixed and of the random effects of both equations at control and at treated.
 
-        The other variables are as they are or as ``at`` says; there are no columns where an equation has no effects.
+        Other variables are as observed or held by ``at``; an equation without random effects has no such columns.
         """
         cases = [{**at, self.treatment: value} for value in self.contrast]
         fixed = self._counterfactual(cases, random=False)
@@ -236,7 +236,7 @@ class Chain(Compact):
         return Counterfactual(self.mediator.columns(cases, random=random), outcome[:2] - low * slope, slope)
 
     def rows(self, fixed: Counterfactual, random: Counterfactual, question: Question) -> Rows:
-        """Everything that averages need; columns from ``columns``."""
+        """Collect everything that averages need; columns from ``columns``."""
         with_modes = self.is_mixed and question.of == "cluster"
         n = fixed.mediator.shape[1]
         codes = np.zeros(n, dtype=np.intp)
@@ -268,7 +268,7 @@ class Chain(Compact):
         return np.sqrt(np.einsum("tna,ab,tnb->tn", Z, fit.estimates.G, Z, optimize=True) + sigma**2)
 
     def laws(self, rows: Rows, vcovs: Sequence[Vcov]) -> tuple[Law, Law]:
-        """What is known of the coefficients: nothing of the differences that only single clusters or rows give."""
+        """Distributions of the coefficients, without directions that a single cluster or row alone identifies."""
         fixed = rows.setting.fixed
         differences = (
             [fixed.mediator[1] - fixed.mediator[0]],
@@ -299,7 +299,7 @@ def _nothing(columns: Counterfactual) -> Counterfactual:
 
 
 def check_linear(chain: Chain, mediator: Array) -> None:
-    """Refuse an outcome equation that is not a straight line in the mediator, whose values in the rows are given.
+    """Refuse an outcome equation that is not linear in the mediator, given by its values in the rows.
 
     Raises
     ------

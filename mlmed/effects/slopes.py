@@ -22,7 +22,7 @@ from mlmed.text import display_level, shorten
 
 Array = NDArray[np.float64]
 
-#: Points between two values of a variable at which its path may bend.
+#: Points between two values of a variable at which its path is checked for bends.
 BETWEEN = 9
 #: Values of a variable that a message lists, at most.
 MOST_LISTED = 10
@@ -53,7 +53,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Change of one variable: from which value to which, with the others held where."""
+    """Change of one variable: from which value to which, and where others are held."""
 
     variable: str
     values: tuple[Any, Any] | None
@@ -62,12 +62,12 @@ class Question:
 
 
 def find_slope(equation: EquationLayout, question: Question) -> Path:
-    """The path of an equation that answers a question: unit vectors in plain models, differences of columns otherwise.
+    """Find the path for a question: unit vectors in plain models, differences of columns otherwise.
 
     Raises
     ------
     EffectError
-        It is no single slope, or a value is asked for of which nothing is known.
+        No single slope, or a value that the rows do not reach.
     """
     present = reads(equation, question.variable)
     parts = [_plain_column(encoding, question.variable, equation) for encoding in equation.encodings]
@@ -78,7 +78,7 @@ def find_slope(equation: EquationLayout, question: Question) -> Path:
 
 
 def _plain_column(encoding: Encoding, variable: str, equation: EquationLayout) -> Array | None:
-    """Unit vector of the column that is the variable itself; None where more is involved."""
+    """Unit vector of the column that is the variable itself; None if other columns involve it."""
     out = np.zeros(len(encoding.column_names))
     involved = [term for term in encoding.terms if variable in term_variables(term)]
     names = list(map(display_name, encoding.column_names))
@@ -98,15 +98,15 @@ def compared_values(
     contrast: tuple[Any, Any] | None = None,
     at: Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any] | None:
-    """The two values of the treatment that all paths compare; None for a unit change, or the two levels of a factor.
+    """Return the two treatment values that all paths compare; None for a unit change or a factor of two levels.
 
-    A number with two values that enters other than as a straight line, ``I(treat == 2)``, or as ``C(treat)`` in some of
-    the equations only, is compared at these values everywhere, as a factor with two levels is.
+    A number with two values that enters nonlinearly, ``I(treat == 2)``, or as ``C(treat)`` in some equations only, is
+    compared at these values everywhere, like a factor with two levels.
 
     Raises
     ------
     EffectError
-        A contrast with a value that the rows do not reach, where a term transforms the treatment.
+        A contrast beyond the values in the rows of a treatment that a term transforms.
     """
     coded = [equation.levels[treatment] for equation in equations if treatment in equation.levels]
     if contrast is None and coded and len(coded[0]) == 2 and isinstance(coded[0][0], float):
@@ -122,7 +122,7 @@ def compared_values(
 
 
 def _check_reached(equations: Sequence[EquationLayout], variable: str, contrast: tuple[Any, Any]) -> None:
-    """Refuse values at which nothing is known of a transformed variable."""
+    """Refuse values of a transformed variable that the rows do not reach."""
     values = values_seen(equations, variable)
     for value in contrast:
         number = as_number(value)
@@ -134,7 +134,7 @@ def _check_reached(equations: Sequence[EquationLayout], variable: str, contrast:
 
 
 def _is_straight_path(equation: EquationLayout, question: Question, values: Sequence[float]) -> bool:
-    """Whether every column is a straight line in the variable from its smallest to its largest value."""
+    """Whether every column is linear in the variable over its range."""
     grid = np.linspace(values[0], values[-1], BETWEEN)
     rows = _synthetic_rows(equation, question, tuple(grid))
     try:
@@ -144,12 +144,12 @@ def _is_straight_path(equation: EquationLayout, question: Question, values: Sequ
 
 
 def as_number(value: Any) -> float | None:
-    """A finite number as a float, anything else as None."""
+    """Return a finite number as a float; None for anything else."""
     return float(value) if is_number(value) or isinstance(value, bool | np.bool_) else None
 
 
 def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, ...]:
-    """Values of the variable between which columns are differenced; more than two where a line is to be seen."""
+    """Values of the variable at which columns are differenced; more than two to check linearity."""
     variable, levels = question.variable, equation.levels.get(question.variable)
     if question.values is not None:
         if levels is not None:
@@ -170,7 +170,7 @@ def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, .
             f"{variable} has {len(levels)} levels ({shorten(levels)}); say which two to compare with "
             "contrast=(control, treated)"
         )
-    if not transforms(equation, variable):  # a straight line by its syntax
+    if not transforms(equation, variable):  # linear by its syntax
         return float(equation.typical[variable]), float(equation.typical[variable]) + 1.0
     values = equation.observed.get(variable, ())
     if not values:
@@ -184,7 +184,7 @@ def _probed_values(equation: EquationLayout, question: Question) -> tuple[Any, .
 
 
 def _synthetic_rows(equation: EquationLayout, question: Question, values: tuple[Any, ...]) -> pd.DataFrame:
-    """One row per value of the variable; everything else where ``at`` or the typical value holds it."""
+    """Make one row per value of the variable; others are held by ``at`` or at typical values."""
     columns = {
         name: list(values) if name == question.variable else [question.at.get(name, typical)] * len(values)
         for name, typical in equation.typical.items()
@@ -211,7 +211,7 @@ def _differenced(equation: EquationLayout, question: Question) -> Path:
     steps = [(numbers[-1] - numbers[0]) / width for numbers in parts]
     note, random_note = (_moderator_note(equation, question, which) for which in (slice(1), slice(1, None)))
     unseen = is_unit and not (note or random_note) and not any(map(np.any, steps))
-    if unseen and transforms(equation, question.variable):  # it changes somewhere between the values looked at
+    if unseen and transforms(equation, question.variable):  # it changes between the values checked
         raise EffectError(_not_a_slope(equation, question))
     return Path(steps[0], np.concatenate(steps[1:]), note, random_note)
 
@@ -219,7 +219,7 @@ def _differenced(equation: EquationLayout, question: Question) -> Path:
 def _refuse_jumps(equation: EquationLayout, question: Question, table: pd.DataFrame) -> None:
     """Refuse to hold a moderator at a mean that lies between two of its values where the path jumps."""
     for name in sorted(moderators_of(equation, question.variable) & equation.observed.keys() - question.at.keys()):
-        ends = table.iloc[:1], table.iloc[-1:]  # at one of them the variable, and so a product with it, may be 0
+        ends = table.iloc[:1], table.iloc[-1:]  # the variable, and its products, may be 0 at one end
         around = next(filter(None, (jump_around(equation, row, name) for row in ends)), None)
         if around is not None:
             raise EffectError(
@@ -230,7 +230,7 @@ def _refuse_jumps(equation: EquationLayout, question: Question, table: pd.DataFr
 
 
 def _not_evaluated(equation: EquationLayout, question: Question, values: tuple[Any, ...]) -> str:
-    """What lies where a formula has no value: variables that are held there, or the one that is changed."""
+    """Name the variables at whose values a formula is undefined: held ones, or the changed one."""
     held = {
         name: question.at.get(name, equation.typical[name]) for name in equation.observed.keys() - {question.variable}
     }
@@ -273,14 +273,14 @@ def _not_a_slope(equation: EquationLayout, question: Question) -> str:
 
 
 def moderators_of(equation: EquationLayout, variable: str, which: slice = slice(None)) -> set[str]:
-    """Variables that share a term of some encodings with another one."""
+    """Variables that share a term with a given one, in some encodings."""
     terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
     found = set().union(*(term_variables(term) for term in terms if variable in term_variables(term)))
     return found - {variable}
 
 
 def _moderator_note(equation: EquationLayout, question: Question, which: slice) -> str:
-    """Where the fixed or the random part of a path was taken; empty if it is the same everywhere."""
+    """Say where the fixed or the random part of a path was taken; empty if it is constant."""
     terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
     pieces = []
     for name in sorted(moderators_of(equation, question.variable, which)):
@@ -299,17 +299,17 @@ def _moderator_note(equation: EquationLayout, question: Question, which: slice) 
 
 
 def slope_note(path: Path, absent: str) -> str:
-    """Where a path was taken, or why it is fixed at 0: ``absent`` where no term has the variable."""
+    """Say where a path was taken, or why it is fixed at 0: ``absent`` if no term has the variable."""
     if path.fixed.any():
         return path.note
     return f"fixed at 0: the slope is 0 {path.note}, whatever the coefficients are" if path.is_present else absent
 
 
 def at_one_place(layouts: tuple[EquationLayout, ...]) -> tuple[EquationLayout, ...]:
-    """The equations with one typical value per moderator: that of the last equation that has it.
+    """Give all equations one typical value per moderator: that of the last equation with it.
 
-    Equations may use different rows, or clusters instead of rows, and so have other means; the product of a at one
-    value and b at another is no effect.
+    Equations on different rows, or on clusters, have different means; the product of a at one value and b at another
+    is no effect.
     """
     common = {name: value for layout in layouts for name, value in layout.typical.items()}
 
@@ -324,12 +324,12 @@ def at_one_place(layouts: tuple[EquationLayout, ...]) -> tuple[EquationLayout, .
 
 
 def refuse_unreached(at: Mapping[str, Any], equations: Sequence[EquationLayout]) -> None:
-    """Refuse values of moderators and covariates at which nothing is known of a term that transforms them.
+    """Refuse values of moderators and covariates that the rows of a transforming term do not reach.
 
     Raises
     ------
     EffectError
-        Such a value (see ``is_unknown``), with those that the rows have.
+        Such a value (see ``is_unknown``); the message lists those in the rows.
     """
     for name, value in at.items():
         if any(name in equation.levels for equation in equations) or is_reached(equations, name, float(value)):
@@ -338,14 +338,14 @@ def refuse_unreached(at: Mapping[str, Any], equations: Sequence[EquationLayout])
 
 
 def is_reached(equations: Sequence[EquationLayout], name: str, value: float) -> bool:
-    """Whether every equation that transforms a variable is known at a value, by the values that any of them has."""
+    """Whether every equation that transforms a variable is defined at a value, given all observed values."""
     values = values_seen(equations, name)
     own = [equation for equation in equations if name in equation.observed]
     return not any(is_unknown(replace(one, observed={**one.observed, name: values}), name, value) for one in own)
 
 
 def unreached(equations: Sequence[EquationLayout], name: str) -> str:
-    """The values that a variable has, and what that means for others."""
+    """Say which values a variable has, and why others are refused."""
     values = values_seen(equations, name)
     seen = f"goes from {values[0]:g} to {values[-1]:g}"
     if len(values) <= MOST_LISTED:

@@ -1,7 +1,7 @@
 """Expected responses when the linear predictor is normal, or linear in a count (docs/math.md, eq. 69 to 71).
 
-Every function returns its value, and with ``slopes`` also its derivatives. A rate beyond double precision gives inf or
-NaN, which the caller reports; nothing is cut off.
+Functions return their value, and with ``slopes`` also derivatives. A rate beyond double precision gives inf or NaN,
+which the caller reports.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def normal_mean(family: str, a: Array, c: Array, *, slopes: bool = False) -> tup
     a, c : arrays that broadcast
         Centre and (signed) standard deviation of the linear predictor.
     slopes : bool
-        Whether derivatives are wanted.
+        Whether to return derivatives.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def node_distance(widest: float) -> float:
 
 
 def _logistic_normal(a: Array, c: Array, *, slopes: bool) -> tuple[Array, ...]:
-    """By the trapezoidal rule on the real line, which needs fewer nodes than Gauss and Hermite's (eq. 70)."""
+    """Integrate by the trapezoidal rule, which needs fewer nodes than Gauss-Hermite (eq. 70)."""
     a, c = np.broadcast_arrays(a, c)
     sizes = np.abs(c[np.isfinite(c)])
     h = node_distance(float(sizes.max(initial=0.0)))

@@ -1,4 +1,4 @@
-"""How sure effects are: their covariance by the delta method, and draws of them (docs/math.md, eq. 73 to 75)."""
+"""Uncertainty of effects: covariance by the delta method, and draws (docs/math.md, eq. 73 to 75)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """What is known of the coefficients of one equation.
+    """Distribution of the coefficients of one equation.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Law:
     vcov : Vcov
         Their covariance.
     modes : ModeLaw or None
-        Random effects given the data and beta; None where none enter.
+        Random effects given the data and beta; None if none enter.
     """
 
     beta: Array
@@ -44,7 +44,7 @@ class Law:
     modes: ModeLaw | None = None
 
     def at(self, shift: Array, J: int, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
-        """Fixed effects (d, p) and random effects (d, J, q) for steps of beta; modes without a generator."""
+        """Fixed effects (d, p) and random effects (d, J, q) after steps of beta; without a generator, modes."""
         beta = self.beta + shift
         if self.modes is None:
             return beta, np.empty((len(beta), J, 0))
@@ -88,7 +88,7 @@ class Contrasts:
 
 
 def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> Contrasts:
-    """Delta method: beta moves, the modes move with it, and vary around that (eq. 74)."""
+    """Delta method: modes follow beta, with their own variance given it (eq. 74)."""
     p = len(mediator.beta)
     values = np.concatenate([slopes.average(), mediator.beta, outcome.beta])
     matrix, moved = np.zeros((len(values), len(values))), np.zeros((5, len(values) - 5))
@@ -110,10 +110,10 @@ def contrast_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> C
 
 
 def compared(lost: Sequence[Directions], differences: Sequence[Array]) -> tuple[Directions, ...]:
-    """The directions along which what effects compare changes: differences (n, p) of the linear predictor's columns.
+    """Keep directions that change ``differences`` (n, p), the columns that effects compare.
 
-    A direction that moves only the level of rows, such as the coefficient of a cluster's own dummy, tells nothing of
-    the treatment and the mediator: effects are given that level, as always beside such dummies.
+    A direction that moves only the level of rows, such as a cluster's own dummy, does not affect contrasts of treatment
+    or mediator: effects are conditional on that level.
     """
     found = []
     for one in lost:
@@ -124,15 +124,15 @@ def compared(lost: Sequence[Directions], differences: Sequence[Array]) -> tuple[
 
 
 def note_of(mediator: Law, outcome: Law) -> str:
-    """What a reader should know of covariances from the same clusters: that of the one with more coefficients."""
+    """Note on covariances from the same clusters: that of the equation with more coefficients."""
     return max((mediator, outcome), key=lambda law: len(law.beta)).vcov.note
 
 
 def _lost_contrasts(matrix: Array, slopes: Array, mediator: Law, outcome: Law) -> tuple[Directions, ...]:
-    """Directions of the contrasts and coefficients that follow those of the coefficients."""
+    """Extend directions of the coefficients to contrasts and coefficients."""
     every = np.vstack([slopes, np.eye(slopes.shape[1])])
     errors = np.sqrt(np.diag(matrix))
-    errors[5:] = 0.0  # of the coefficients they are exact already
+    errors[5:] = 0.0  # exact for the coefficients
     moves = (one.through(every) for one in lost_coefficients(mediator, outcome))
     return tuple(replace(one, matrix=without_rounding(one.matrix, errors)) for one in moves)
 
@@ -144,7 +144,7 @@ def lost_coefficients(mediator: Law, outcome: Law) -> tuple[Directions, ...]:
 
 
 def cluster_covariance(slopes: ClusterSlopes, mediator: Law, outcome: Law) -> tuple[Array, Array]:
-    """The same for the contrasts of every cluster by itself, (J, 5, 5), and their slopes (J, 5, p_m + p_y)."""
+    """Covariance of each cluster's contrasts, (J, 5, 5), and their slopes (J, 5, p_m + p_y)."""
     total, moved = np.zeros((slopes.values.shape[1], 5, 5)), []
     for law, derivatives in ((mediator, slopes.mediator), (outcome, slopes.outcome)):
         p = len(law.beta)
@@ -176,8 +176,8 @@ def draw_contrasts(
 ) -> Array:
     """Contrasts of n draws of all coefficients, (n, 5), or (n, J, 5) by cluster (eq. 75).
 
-    The four kinds of numbers (fixed and random effects of two equations) come from generators of their own, so the same
-    seed gives the same coefficients whatever is asked of them, and however many are made at once.
+    Fixed and random effects of the two equations have separate generators, so a seed gives the same coefficients
+    whichever effects are computed, and however many are drawn at once.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4)]
     J = len(setting.starts)

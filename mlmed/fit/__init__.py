@@ -1,1 +1,1 @@
-"""LmmFit models: the optimum with its names, covariances and notes; the specification and its sufficient statistics."""
+"""Fitted models of all kinds: parameters by name, covariances, replicates and notes."""

@@ -1,4 +1,4 @@
-"""An ordinary regression as a fit: rows that are independent, or that depend on each other within clusters."""
+"""An ordinary regression as a fit, of independent rows or of rows in clusters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Covariances of rows that depend on each other within clusters.
+#: Covariances for rows in clusters.
 _IN_CLUSTERS = tuple(kind for kind in ROBUST_KINDS if kind != "CR2")
 NO_CR2 = (
     "vcov='CR2' is for linear mixed models, not for an ordinary regression on rows that depend on each other within "
@@ -62,17 +62,17 @@ class PlainFit(Compact):
     regression : GlmFit
         Estimates, residuals and leverages.
     units : Index of length n
-        What the rows are: clusters by their ids, or rows by their number.
+        Ids of the rows: clusters by their ids, or row numbers.
     unit_name : str
-        The cluster variable where each row is a cluster; otherwise empty.
+        The cluster variable if each row is a cluster; otherwise empty.
     grouping : Grouping or None
-        Clusters within which rows may depend on each other.
+        Clusters of dependent rows.
     coding : pair or None
-        The levels that count as 0 and 1, if the response is a factor.
+        The levels coded 0 and 1, if the response is a factor.
     notes : tuple of Note
-        What to know of the fit.
+        Notes on the fit.
     usual : str
-        The covariance that is meant where none is named.
+        The default covariance.
     """
 
     kind: ClassVar[str] = "an ordinary regression"
@@ -96,7 +96,7 @@ class PlainFit(Compact):
 
     @property
     def equation(self) -> Equation:
-        """What was asked."""
+        """The formula."""
         return self.design.equation
 
     @property
@@ -106,7 +106,7 @@ class PlainFit(Compact):
 
     @property
     def family(self) -> str:
-        """Of the response."""
+        """Family of the response."""
         return self.regression.family
 
     @property
@@ -126,22 +126,22 @@ class PlainFit(Compact):
 
     @property
     def nobs(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.regression.nobs
 
     @property
     def n_parameters(self) -> int:
-        """Coefficients, and the residual variance of least squares."""
+        """Number of coefficients, plus the residual variance of least squares."""
         return len(self.psi) + (self.family == "linear")
 
     @property
     def clusters(self) -> pd.Index:
-        """Ids of what is independent: clusters of rows, or the rows."""
+        """Ids of the independent units: clusters, or rows."""
         return self.units if self.grouping is None else self.grouping.clusters
 
     @property
     def group_name(self) -> str:
-        """The cluster variable; empty where rows are independent."""
+        """The cluster variable; empty if rows are independent."""
         return self.unit_name if self.grouping is None else self.grouping.name
 
     @property
@@ -163,7 +163,7 @@ class PlainFit(Compact):
     def kinds(self) -> tuple[str, ...]:
         """Names of its covariances.
 
-        ``block``, ``joint`` and ``iid`` are the model's own. Where every row is a cluster, CR0 to CR2 are White's HC0,
+        ``block``, ``joint`` and ``iid`` are the model's own. If every row is a cluster, CR0 to CR2 are White's HC0,
         HC0 J/(J - 1) and HC2.
         """
         if self.unit_name:
@@ -189,7 +189,7 @@ class PlainFit(Compact):
         return plain_covariance(self.regression, kind, lambda: self.alone_in(text), codes=codes, note=note)
 
     def alone_in(self, text: str) -> Directions:
-        """Directions of the coefficients that a single unit alone notices, and what is said of them."""
+        """Directions of the coefficients that a single unit alone identifies, with the note ``text``."""
         found = moves_of_one(self.regression, None if self.grouping is None else self.grouping.codes)
         if self.group_name:
             return named(found, text, [f"cluster {self.clusters[k]} ({self.group_name})" for k in found.owners])

@@ -1,7 +1,7 @@
-"""A linear mixed model from specification and table to its estimates, with the values of its rows.
+"""A linear mixed model, from specification and table to estimates and values of its rows.
 
-All numbers come from cross-products. A fit refers to the user's table, without a copy, for the bootstraps that draw
-rows; a pickled fit has no rows.
+All numbers come from cross-products. A fit keeps a reference to the user's table for bootstraps that draw rows; a
+pickled fit has no rows.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from mlmed.notes import Note
 from mlmed.options import OF, one_of
 from mlmed.system.system import System
 
-#: Sums and units of the same rows, in units of one, may differ by this much and this share.
+#: Absolute and relative tolerance for sums and units of the same rows.
 SAME_SUMS = 1e-9
 BETWEEN = (
     "random slope of {}, which does not vary within clusters: no slope differs between clusters, only the variance of "
@@ -49,14 +49,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LmmFit:
-    """One fitted model, before it is dressed as a result.
+    """A fitted linear mixed model.
 
     Attributes
     ----------
     spec : System
-        What was asked.
+        The specification.
     layout : Layout
-        What was learned of the columns.
+        Columns and encodings.
     grams : Grams
         Sufficient statistics.
     working : Working
@@ -66,10 +66,9 @@ class LmmFit:
     estimates : Estimates
         The optimum in the user's units.
     table : Any
-        The user's table itself (not a copy), for bootstraps that need rows; None where rows stayed in an engine,
-        only Grams were given, or the fit comes from a pickle.
+        The user's table itself (not a copy), for bootstraps that need rows; None for engines, Grams and pickled fits.
     usual : str
-        The covariance of the estimates that is meant where none is named.
+        The default covariance of the estimates.
     """
 
     kind: ClassVar[str] = "a linear mixed model"
@@ -126,7 +125,7 @@ class LmmFit:
 
     @property
     def label(self) -> str:
-        """What a comparison calls it."""
+        """Name in a comparison."""
         kind = "joint" if len(self.layout.equations) > 1 else "mixed"
         residual = f", residual {self.spec.residual}" if self.spec.correlated else ""
         return f"{kind} {self.spec.method.upper()}{residual}"
@@ -145,7 +144,7 @@ class LmmFit:
 
     @property
     def reml(self) -> bool:
-        """Restricted likelihood or not."""
+        """Whether the likelihood is restricted."""
         return self.spec.method == "reml"
 
     @property
@@ -175,13 +174,13 @@ class LmmFit:
 
     @property
     def optima(self) -> list[float]:
-        """Log-likelihoods of the different optima that searches ended in, the best first."""
+        """Log-likelihoods of the distinct optima found, the best first."""
         values = self.optimum.searched.values or (self.optimum.evaluation.value,)
         shift = self.working.units.criterion_shift(self.working.problem.nobs, reml=self.reml)
         return [-0.5 * (value + shift) for value in values]
 
     def law(self) -> ModeLaw:
-        """Random effects of every cluster given the data, as a function of the fixed effects."""
+        """Distribution of the random effects given the data, as a function of the fixed effects."""
         optimum, working = self.optimum, self.working
         return mode_law(working.problem, optimum.L, optimum.sigma2, optimum.evaluation.beta, working.units)
 
@@ -193,7 +192,7 @@ class LmmFit:
         return with_index(self.table, design, fitted_values(design, self.estimates.beta, law))
 
     def residuals(self, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
-        """Responses less the fitted values, in the shape of ``fitted``."""
+        """Responses minus fitted values, in the shape of ``fitted``."""
         one_of(of, OF, "of")
         design = design_of(self, "resid()", "use predict() with new rows")
         law = self.law() if of == "cluster" else None
@@ -201,7 +200,7 @@ class LmmFit:
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What to know of this fit: rows left out, columns that say little, an optimum on the boundary or uncertain."""
+        """Notes on rows left out, uninformative columns, and an optimum that is on the boundary or not certified."""
         working, optimum = self.working, self.optimum
         found = [Note("rows-left-out", str(dropped)) for dropped in self.layout.dropped]
         if working.between:
@@ -223,7 +222,7 @@ class LmmFit:
 
     @property
     def n_parameters(self) -> int:
-        """Fixed effects, natural parameters of G, residual variances."""
+        """Number of fixed effects, natural parameters of G, and residual parameters."""
         return len(self.estimates.beta) + len(self.estimates.tau) + len(self.estimates.sigma2)
 
     @property
@@ -238,8 +237,8 @@ class LmmFit:
 
 
 def fit_model(spec: System, data: Any) -> LmmFit:
-    """Run the whole flow."""
-    grams = make_grams(spec, data)  # nothing reads a row from here on
+    """Fit a specification to data: cross-products, optimum, estimates."""
+    grams = make_grams(spec, data)  # no rows are read from here on
     layout = grams.layout
     working = build_working(spec, layout, grams)
     reml = spec.method == "reml"
@@ -251,13 +250,13 @@ def fit_model(spec: System, data: Any) -> LmmFit:
 
 
 def _stored(data: Any) -> Grams | None:
-    """Grams made before, bare or as the value that users hold."""
-    arrays = inspect.getattr_static(data, "arrays", data)  # any attribute that is not there makes DuckDB run its query
+    """Return stored Grams, bare or wrapped; None for other data."""
+    arrays = inspect.getattr_static(data, "arrays", data)  # a missing attribute makes DuckDB run its query
     return arrays if isinstance(arrays, Grams) else None
 
 
 def known_columns(data: Any) -> list[str]:
-    """Names that a formula may mean, for names that need quotes."""
+    """Column names that formulas may refer to, including those that need quotes."""
     stored = _stored(data)
     if stored is not None:
         return sorted(frozenset().union(*(equation.variables for equation in stored.layout.asked)))
@@ -265,7 +264,7 @@ def known_columns(data: Any) -> list[str]:
 
 
 def make_grams(spec: System, data: Any) -> Grams:
-    """Cross-products from Grams made before, from an engine that holds the rows, or from memory."""
+    """Take cross-products from stored Grams, from an engine, or from rows in memory."""
     stored = _stored(data)
     if stored is not None:
         return grams_for(spec, stored)
@@ -274,12 +273,12 @@ def make_grams(spec: System, data: Any) -> Grams:
 
 
 def design_of(fitted: LmmFit, why: str, remedy: str) -> Design:
-    """The rows behind a fit, encoded again; ``remedy`` is what to do without them.
+    """Encode the rows of a fit again.
 
     Raises
     ------
     EffectError
-        If there are no rows, or they are not those that were fitted; ``why`` says what needs them.
+        No rows, or changed ones; the message has ``why``, what needs them, and ``remedy``.
     """
     if fitted.table is None:
         raise EffectError(
@@ -293,7 +292,7 @@ def design_of(fitted: LmmFit, why: str, remedy: str) -> Design:
 
 
 def _same_data(left: Grams, right: Grams) -> bool:
-    """Whether sums and units agree up to rounding."""
+    """Whether sums and units agree within rounding error."""
     if left.sums.shape != right.sums.shape or type(left.sums) is not type(right.sums):
         return False
     units = (
@@ -311,7 +310,7 @@ def _same_sums(left: Grams, right: Grams) -> bool:
 
 
 def empty_text(empty: Sequence[str]) -> str:
-    """What is said of random intercepts that were left out."""
+    """Text of the note on random intercepts that were left out."""
     return (
         f"random intercept {', '.join(empty)} is left out (its variance is 0): no column of the equation has a mean "
         "that differs between clusters, as after centring within clusters; the slopes are not affected"
@@ -319,7 +318,7 @@ def empty_text(empty: Sequence[str]) -> str:
 
 
 def boundary_text(fitted: LmmFit) -> str:
-    """Which covariance matrices of a singular fit lack what."""
+    """Say which covariance matrices of a singular fit lack rank."""
     optimum, R, found = fitted.optimum, fitted.working.problem.n_strata, []
     if optimum.rank < optimum.size:
         found.append(f"the covariance of the random effects has rank {optimum.rank} of {optimum.size}")
@@ -329,7 +328,7 @@ def boundary_text(fitted: LmmFit) -> str:
 
 
 def starts_text(searched: Searched) -> str:
-    """How many starts an optimum is the best of, and how many optima they led to."""
+    """Say the number of starts and of distinct optima."""
     sample = f" (compared in a sample of {searched.clusters} clusters)" if searched.clusters else ""
     if searched.n_optima == 1:
         return f"the only optimum that {searched.starts} start{'s' if searched.starts > 1 else ''} led to{sample}"
@@ -341,12 +340,12 @@ def starts_text(searched: Searched) -> str:
 
 
 def certified_text(fitted: LmmFit) -> str:
-    """Whether an optimum is certified."""
+    """Say whether the optimum is certified."""
     return "certified" if fitted.converged else "NOT CERTIFIED (see docs/convergence.md)"
 
 
 def fitted_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:
-    """X beta, plus Z u where there is a law of u; (N, R), NaN where an equation does not use a row."""
+    """X beta, plus Z u if a distribution of u is given; (N, R), NaN where an equation does not use a row."""
     out = np.full((len(design.codes), len(design.layout.equations)), np.nan)
     first_p = first_q = 0
     for number, (equation, own) in enumerate(zip(design.layout.equations, design.members, strict=True)):
@@ -361,13 +360,13 @@ def fitted_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:
 
 
 def residual_values(design: Design, beta: Array, law: ModeLaw | None) -> Array:
-    """Responses less the fitted values, (N, R)."""
+    """Responses minus fitted values, (N, R)."""
     responses = np.stack([design.values[equation.response_at] for equation in design.layout.equations], axis=1)
     return responses - fitted_values(design, beta, law)
 
 
 def with_index(table: Any, design: Design, values: Array) -> pd.Series | pd.DataFrame:
-    """Values (N, R) of the rows of a design on all rows of its table, with the table's index."""
+    """Put values (N, R) of a design on all rows of its table, with the table's index."""
     out = np.full((design.layout.total, values.shape[1]), np.nan)
     out[design.at] = values
     index = table.index if isinstance(table, pd.DataFrame) else None

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from mlmed.fit.protocol import Parameter, Solved
 from mlmed.names import labelled
 
-#: An sd below this, where responses and columns have sd 1, is rounding.
+#: Sds below this are rounding error, if responses and columns have sd 1.
 TINY = 1e-10
 RESIDUAL = "Residual"
 
 
-#: What labels call each equation, if not that; True: by its name also where there is only one.
+#: Names of the equations in labels; True: include the response even in a model of one equation.
 Called = bool | Sequence[str]
 _FUNCTION = r"(?:var|cov|sd|cor)\("
 
 
 def _shown(fitted: Solved, called: Called) -> Sequence[str]:
-    """Equations as labels name them: usually not at all where there is only one."""
+    """Names of the equations in labels; by default empty in a model of one."""
     equations = fitted.layout.equations
     if not isinstance(called, bool):
         return called
@@ -42,12 +42,12 @@ def _residuals(equations: Sequence[str]) -> list[str]:
 
 
 def qualified(fitted: Solved, part: str, *, called: Called = False) -> list[str]:
-    """Labels of the ``fixed`` or ``random`` columns, as ``m~x`` when there are several equations, or as ``called``."""
+    """Labels of the ``fixed`` or ``random`` columns: ``m~x`` with several equations, or as ``called``."""
     return _labels(fitted, part, _shown(fitted, called))
 
 
 def residual_names(fitted: Solved, *, called: Called = False) -> list[str]:
-    """What the residual of each equation is called: ``Residual``, or ``m~Residual`` as ``qualified`` has it."""
+    """Name the residual of each equation: ``Residual``, or ``m~Residual`` as in ``qualified``."""
     return _residuals(_shown(fitted, called))
 
 
@@ -59,7 +59,7 @@ def parameters(fitted: Solved, *, called: Called = False) -> list[Parameter]:
     fitted : Solved
         The fit.
     called : bool or sequence of str
-        What labels call each equation; True names it also where there is only one, as several fits share them.
+        Names of the equations in labels; True includes the response even in a model of one, for comparisons.
     """
     own, estimates = _shown(fitted, called), fitted.estimates
     fixed, random = _labels(fitted, "fixed", own), _labels(fitted, "random", own)
@@ -73,7 +73,7 @@ def parameters(fitted: Solved, *, called: Called = False) -> list[Parameter]:
 
 
 def _entry(names: Sequence[str], equations: Sequence[str], i: int, j: int) -> Parameter:
-    """A variance, or a covariance; of a pair the one that stands first in u (j) is named first."""
+    """Name a variance or covariance; the effect that comes first in u (j) is named first."""
     first, second = equations[j], equations[i]
     equation = first if first == second else f"{first}, {second}"
     if i == j:
@@ -92,20 +92,20 @@ def psi(fitted: Solved) -> NDArray[np.float64]:
 
 
 def variance_floor(fitted: Solved) -> NDArray[np.float64]:
-    """Variances (q,) of random effects up to which they are 0, as an optimum on the boundary leaves rounding."""
+    """Variances (q,) of random effects that count as 0: an optimum on the boundary leaves rounding error."""
     Z_map = fitted.working.units.Z_map
     return TINY**2 * np.einsum("ab,ab->a", Z_map, Z_map)
 
 
 def shown_clusters(clusters: pd.Index) -> NDArray[Any]:
-    """Cluster ids as a column; the parts of a combined id joined by a colon."""
+    """Cluster ids as a column; parts of a combined id are joined by a colon."""
     if isinstance(clusters, pd.MultiIndex):
         return np.array([":".join(map(str, parts)) for parts in clusters], dtype=object)
     return np.asarray(clusters.to_numpy())
 
 
 def coefficient_labels(names: Iterable[str]) -> list[str]:
-    """Names of fixed effects that do not read like a variance, covariance, standard deviation or correlation.
+    """Rename fixed effects that read like a variance, covariance, standard deviation or correlation.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def coefficient_labels(names: Iterable[str]) -> list[str]:
 
 
 def random_labels(names: Iterable[str], residuals: Collection[str]) -> list[str]:
-    """Names of random effects that are not those of residuals.
+    """Rename random effects that have the name of a residual.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def random_labels(names: Iterable[str], residuals: Collection[str]) -> list[str]
 
 
 def location_labels(names: Iterable[str], scale: str) -> list[str]:
-    """Names of location effects that read neither like one of the equation ``scale`` nor like a variance.
+    """Rename location effects that read like one of the equation ``scale`` or like a variance.
 
     Examples
     --------

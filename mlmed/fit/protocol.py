@@ -1,4 +1,4 @@
-"""What a fitted model has to offer, whatever made it: names, estimates, covariances, notes."""
+"""Protocols of fitted models: names, estimates, covariances, notes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from mlmed.lmm.vcov import Vcov
 from mlmed.lmm.working import Working
 from mlmed.notes import Note
 
-#: What a quantity is besides a number: "" for a coefficient or a function of several parameters; a factor is 1 where
-#: there is nothing to see.
+#: Kind of a quantity: "" for a coefficient or a function of several parameters; a factor of 1 means no effect.
 Kind = Literal["", "variance", "covariance", "sd", "correlation", "factor"]
 
 
@@ -30,11 +29,11 @@ class Parameter:
     Attributes
     ----------
     name : str
-        ``m~x``, ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``; without the equation where there is only one.
+        ``m~x``, ``var(m~x)``, ``cov(m~x,y~m)``, ``var(m~Residual)``; without the equation if there is only one.
     kind : Kind
-        What it is; the name does not say it, as a column may be called ``var(x)``.
+        Not read off the name, as a column may be called ``var(x)``.
     equation : str
-        The response that it belongs to, or both, ``m, y``.
+        Its response, or both, ``m, y``.
     """
 
     name: str
@@ -43,18 +42,18 @@ class Parameter:
 
 
 class Fit(Protocol):
-    """A fitted model: what effects, intervals and results are made from.
+    """A fitted model, as effects, intervals and results need it.
 
-    Linear mixed models, ordinary regressions, quadrature and systems of such components are all of this kind.
+    Implemented by linear mixed models, ordinary regressions, quadrature fits, and systems of components.
     """
 
     @property
     def kind(self) -> str:
-        """What it is, in words."""
+        """Kind of model, in words."""
 
     @property
     def usual(self) -> str:
-        """The covariance of the estimates that is meant where none is named."""
+        """The default covariance of the estimates."""
 
     @property
     def method(self) -> str:
@@ -87,11 +86,11 @@ class Fit(Protocol):
 
     @property
     def n_parameters(self) -> int:
-        """Parameters that AIC counts: fixed effects, variances and covariances."""
+        """Number of parameters in AIC: fixed effects, variances and covariances."""
 
     @property
     def clusters(self) -> pd.Index:
-        """Cluster ids, (J,); rows where no column names clusters."""
+        """Cluster ids, (J,); of the rows if no column names clusters."""
 
     @property
     def group_name(self) -> str:
@@ -107,7 +106,7 @@ class Fit(Protocol):
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What to know of the fit."""
+        """Notes on the fit."""
 
 
 class Solved(Protocol):
@@ -115,7 +114,7 @@ class Solved(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """What was learned of the columns."""
+        """Columns and encodings."""
 
     @property
     def grams(self) -> Grams:
@@ -135,7 +134,7 @@ class Solved(Protocol):
 
     @property
     def reml(self) -> bool:
-        """Restricted likelihood or not."""
+        """Whether the likelihood is restricted."""
 
     @property
     def clusters(self) -> pd.Index:

@@ -37,7 +37,7 @@ from mlmed.system.system import System
 from mlmed.text import Compact, shorten
 
 Array = NDArray[np.float64]
-#: Why the covariances of other fits are none of this one.
+#: Why this fit lacks the covariances of others.
 UNKNOWN = {
     "block": "takes fixed effects and variances as independent, which those of residual sds are not",
     **dict.fromkeys(ROBUST_KINDS, "is for linear mixed models and ordinary regressions"),
@@ -52,15 +52,15 @@ class QuadratureFit(Compact):
     Attributes
     ----------
     rows : Rows
-        What was asked and the complete rows.
+        The formulas and the complete rows.
     problem, units : Problem, Units
-        The likelihood's arrays and the way back to the user's units.
+        Arrays of the likelihood, and the transformation to the user's units.
     start : (n,) array
         Start values in working units.
     optimum, estimates : Optimum, Estimates
         The optimum in working and in user's units.
     notes : tuple of Note
-        What to know of the fit.
+        Notes on the fit.
     """
 
     kind: ClassVar[str] = "a location-scale model"
@@ -85,7 +85,7 @@ class QuadratureFit(Compact):
 
     @property
     def equations(self) -> tuple[str, str]:
-        """Both formulas; that of the scale with the name of its effects on the left."""
+        """Both formulas; that of the scale with ``sigma`` on the left."""
         location, scale = self.rows.equations
         return location.text, f"{SCALE} ~ {scale.right}"
 
@@ -95,9 +95,9 @@ class QuadratureFit(Compact):
         Parameters
         ----------
         part : {"fixed", "random"}
-            Which.
+            Which effects.
         always : bool
-            Name those of the location by the response, as several fits share them.
+            Whether location effects carry the name of the response, for comparisons.
         """
         own, scale = (getattr(one, f"{part}_names") for one in (self.rows.location, self.rows.scale))
         if always:
@@ -116,7 +116,7 @@ class QuadratureFit(Compact):
 
     @property
     def n_parameters(self) -> int:
-        """All of psi."""
+        """Length of psi."""
         return len(self.psi)
 
     def named(self, *, always: bool = False) -> list[Parameter]:
@@ -139,7 +139,7 @@ class QuadratureFit(Compact):
         return self.estimates.psi
 
     def vcov(self, kind: str = "joint") -> Vcov:
-        """The inverse observed information of all parameters together, which is ``joint``; there is no other.
+        """The inverse observed information of all parameters, ``joint``, the only kind.
 
         Raises
         ------
@@ -161,7 +161,7 @@ class QuadratureFit(Compact):
 
     @property
     def nobs(self) -> int:
-        """Rows used."""
+        """Number of rows used."""
         return self.problem.nobs
 
     @property
@@ -201,11 +201,11 @@ class QuadratureFit(Compact):
 
     @cached_property
     def law(self) -> EffectsLaw:
-        """Posterior of the clusters' random effects, and how it moves with the estimates."""
+        """Posterior of the clusters' random effects, with derivatives in the estimates."""
         return effects_law(self.problem, self.units, self.optimum)
 
     def mixtures(self) -> tuple[Mixture, Mixture]:
-        """The posterior of the clusters node by node, and that of a cluster without rows."""
+        """Posterior mixtures over the nodes: of the clusters, and of a cluster without rows."""
         own = self.problem, self.units, self.optimum
         return user_mixture(*own), prior_mixture(*own)
 
@@ -222,12 +222,12 @@ class QuadratureFit(Compact):
         return pd.DataFrame(out, index=self.rows.index, columns=["estimate", "sd"])
 
     def own_columns(self) -> NewColumns:
-        """The rows of the fit themselves."""
+        """Encoded rows of the fit itself."""
         location, scale = self.rows.location, self.rows.scale
         return NewColumns(location.fixed, location.random, scale.fixed, scale.random, self.rows.codes)
 
     def from_other_start(self, rng: np.random.Generator) -> tuple[Optimum, float]:
-        """The optimum found from a random start with as many nodes, and the distance of its estimates in std errors."""
+        """Optimum from a random start with the same nodes, and the distance of its estimates in standard errors."""
         start = random_start(self.problem, self.start, rng)
         found = optimize(self.problem, start, m=self.nodes)
         other = to_estimates(self.problem, self.units, found)
@@ -242,7 +242,7 @@ def fit_location_scale(location: str, scale: str, data: Any, *, nodes: int | Non
     Raises
     ------
     FormulaError, DataError, NotIdentifiedError, EffectError
-        What was found, what it means, what to do.
+        Unusable formulas or data, or parameters that the data do not determine.
     """
     rows = read_rows(read_equations(location, scale, data), data)
     refuse_unidentified(rows)
@@ -266,7 +266,7 @@ def fit_rows(
     nodes : int, optional
         Per scale random effect; chosen if it is not given.
     before : sequence of Note
-        Its notes.
+        Notes of the homoscedastic fit.
     """
     problem, units = build_problem(rows)
     start = start_theta(problem, units, beta, G, sigma2)
@@ -277,9 +277,9 @@ def fit_rows(
 
 
 def _homoscedastic(rows: Rows) -> tuple[tuple[Array, Array, float], list[Note]]:
-    """Beta, G and the residual variance with one residual sd for all rows; the checks of that model run too.
+    """Fit with one residual sd for all rows, with that model's checks.
 
-    And its notes, but for those on its optimum.
+    Returns (beta, G, residual variance) and its notes, except those on its optimum.
     """
     location = rows.equations[0]
     if not location.random:
@@ -314,7 +314,7 @@ def _notes(rows: Rows, optimum: Optimum, estimates: Estimates) -> list[Note]:
 
 
 def _exact(rows: Rows) -> list[Note]:
-    """Clusters that are constant and do not make the model unbounded where fixed effects leave residuals."""
+    """Note on constant clusters whose residuals come from fixed effects alone, so that the likelihood stays bounded."""
     if not rows.scale.random_names:
         return []
     at = exact_fits(rows).bounded

@@ -1,4 +1,4 @@
-"""Replicates of a fit: what draws them, what leaves one unit out, and what they cannot show."""
+"""Replicates of a fit: how they are drawn, leaving one unit out, and what they cannot show."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a bootstrap was asked to do.
+    """Options of a bootstrap.
 
     Attributes
     ----------
     n : int
         Replicates.
     kind : str
-        How they are made.
+        Type of replicate.
     within : bool
-        Rows within clusters, too.
+        Whether rows are drawn within clusters, too.
     strata : str or None
-        A column within whose values clusters are drawn.
+        Column within whose values clusters are drawn.
     seed : int or None
         Seed, required.
     n_jobs : int or None
@@ -72,7 +72,7 @@ class Plan:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is not a number of replicates, a seed or a number of workers."""
+        """Check the numbers of replicates and workers, and the seed."""
         check_count(self.n, "replicates")
         check_seed(self.seed, "bootstrap()")
         one_of(self.kind, RESAMPLED, "kind")
@@ -85,22 +85,22 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What makes the replicates of a fit.
+    """Source of replicates of a fit.
 
     Attributes
     ----------
     draw : callable
         From a random generator to a replicate of drawn units.
     left_out : LeaveOut
-        Gives the replicate without one unit, for the jackknife.
+        From a unit to the replicate without it, for the jackknife.
     width : int
-        Numbers of a replicate.
+        Length of a replicate.
     ids : Index
         Names of the units.
     kind : str
-        How replicates are made, in words.
+        Type of replicate, in words.
     lost : sequence of Directions
-        What single units alone notice, so that draws of units do not show how it varies.
+        Directions that a single unit alone identifies: draws of units do not show their variation.
     """
 
     draw: Callable[[np.random.Generator], Replicate | Failure]
@@ -113,7 +113,7 @@ class Source:
 
 @singledispatch
 def source_of(fit: Any, plan: Plan) -> Source:
-    """What makes the replicates of a fit; each kind of fit has its own.
+    """Make the source of replicates, by kind of fit.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _(fit: LmmFit, plan: Plan) -> Source:
     if plan.strata is not None:
         raise EffectError("strata= is for equations that are fitted apart (mlmed.piecewise); leave it out")
     source = resampler_for(fit, plan.kind, within=plan.within)
-    # those of the case resampler are the same arrays
+    # the case resampler already has these arrays
     products = source.products if isinstance(source, CaseResampler) else cluster_products(fit.working, fit.grams)
     text, n = lost_in_replicates("use kind='parametric' or a profile interval"), len(fit.psi)
     return Source(
@@ -143,7 +143,7 @@ def _(fit: LmmFit, plan: Plan) -> Source:
 
 @source_of.register
 def _(fit: SystemFit, plan: Plan) -> Source:
-    """Whole clusters, the same for all components (docs/math.md, eq. 66)."""
+    """Draw whole clusters, the same for all components (docs/math.md, eq. 66)."""
     if plan.kind != "case" or plan.within:
         asked = "within=True" if plan.within else f"kind={shown(one_of(plan.kind, RESAMPLED, 'kind'))}"
         raise EffectError(f"{asked} is for linear mixed models; separate equations draw whole clusters: leave it out")
@@ -161,7 +161,7 @@ def _(fit: SystemFit, plan: Plan) -> Source:
             refits.append(CaseRefit(where, case_resampler(one.spec, one.grams), refit))
             found.append(alone_in(one, text).below(width, part.start))
     places = tuple(one.clusters.get_indexer(fit.clusters) for one in fit.components.values())
-    # clusters that no equation uses are not part of the sample
+    # clusters that no equation uses are outside the sample
     used = np.flatnonzero(np.max(places, axis=0) >= 0)
     strata = (used,) if groups is None else tuple(np.intersect1d(group, used) for group in groups)
     drawn = Resampled(SystemRefit(tuple(refits), places), tuple(group for group in strata if len(group)))
@@ -171,14 +171,14 @@ def _(fit: SystemFit, plan: Plan) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class SystemRefit:
-    """All components on listed clusters; where one fails, there is no replicate.
+    """Refit of all components to listed clusters; if one fails, so does the replicate.
 
     Attributes
     ----------
     components : tuple of CaseRefit or Regression
-        What refits each.
+        Refit of each component.
     places : tuple of (J,) int arrays
-        Where each cluster of the data is among those of a component; -1 where it has none of its rows.
+        Position of each cluster of the data among those of a component; -1 if the component has none of its rows.
     """
 
     components: tuple[CaseRefit | Regression, ...]
@@ -198,12 +198,12 @@ class SystemRefit:
 
 
 def resampler_for(fitted: LmmFit, kind: str, *, within: bool = False) -> Resampler:
-    """What makes the replicates of one kind.
+    """Make the resampler of one kind.
 
     Raises
     ------
     EffectError
-        Unknown kind, ``within`` with another kind than cases, or rows are needed that the fit does not have.
+        Unknown kind, ``within`` without ``case``, or rows are needed that the fit does not have.
     """
     one_of(kind, RESAMPLED, "kind")
     if check_flag(within, "within") and kind != "case":
@@ -228,12 +228,12 @@ def resampler_for(fitted: LmmFit, kind: str, *, within: bool = False) -> Resampl
 
 
 def strata_of(data: Any, column: str, group: tuple[str, ...], clusters: pd.Index) -> tuple[Indices, ...]:
-    """Clusters by the value of a column, (J,) positions each.
+    """Positions of the clusters by value of a column.
 
     Raises
     ------
     EffectError
-        No rows, or they are not those of the fit.
+        No rows, or not those of the fit.
     DataError
         An unknown column, one that varies within clusters, or a cluster without a value.
     """

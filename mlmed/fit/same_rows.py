@@ -34,9 +34,9 @@ class SharedRows(Compact):
     table : DataFrame
         Their columns.
     dropped : Dropped or None
-        What was left out.
+        Rows left out.
     grouping : Grouping or None
-        Clusters, where a column names them.
+        Clusters, if a column names them.
     """
 
     table: pd.DataFrame
@@ -46,7 +46,7 @@ class SharedRows(Compact):
 
 @dataclass(frozen=True, repr=False)
 class SameRowsFit(SystemFit):
-    """Mediator and outcome, fitted apart on the same rows.
+    """Mediator and outcome, fitted separately on the same rows.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class SameRowsFit(SystemFit):
 
     @classmethod
     def of(cls, mediator: Component, outcome: Component, rows: SharedRows, usual: str) -> SameRowsFit:
-        """Two fits as one."""
+        """Combine two fits."""
         names, own = (equation_of(mediator).name, equation_of(outcome).name), rows.grouping
         clusters = pd.RangeIndex(len(rows.table)) if own is None else own.clusters
         parts = {"mediator": mediator, "outcome": outcome}
@@ -93,12 +93,12 @@ class SameRowsFit(SystemFit):
 
 
 def family_of(fit: Component) -> str:
-    """Of the response of one of several fits."""
+    """Family of a component's response."""
     return fit.family if isinstance(fit, PlainFit) else "linear"
 
 
 def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None) -> SharedRows:
-    """Rows that are complete for both equations.
+    """Read the rows that are complete for all equations.
 
     Raises
     ------
@@ -135,7 +135,7 @@ def shared_rows(equations: Sequence[Equation], data: Any, cluster: str | None) -
 
 
 def fit_on(rows: SharedRows, equation: Equation, family: str, *, method: str, usual: str) -> LmmFit | PlainFit:
-    """Fit one equation: a mixed model where it has random terms, otherwise a regression of its family."""
+    """Fit one equation: a mixed model if it has random terms, otherwise a regression of its family."""
     design = plain_design(equation, rows.table, binary=family in BINARY)
     if equation.random:
         return replace(fit_model(System((equation,), method), rows.table), usual=usual)  # type: ignore[arg-type]
@@ -153,9 +153,9 @@ def fit_on(rows: SharedRows, equation: Equation, family: str, *, method: str, us
 
 
 def level_notes(mediator: LmmFit | PlainFit, rows: SharedRows, *, in_clusters: bool) -> tuple[Note, ...]:
-    """A mediator of the clusters, fitted as if every row had its own.
+    """Note on a cluster-level mediator that is fitted on rows.
 
-    ``in_clusters`` says whether standard errors let rows of a cluster depend on each other.
+    ``in_clusters``: whether standard errors are cluster-robust.
     """
     if isinstance(mediator, LmmFit) or rows.grouping is None or in_clusters:
         return ()

@@ -1,4 +1,4 @@
-"""Separate equations: what is asked of each, which level it belongs to, and its fit."""
+"""Separate equations: specification, level and fit of each."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ UNKNOWN_COVARIANCE = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Asked(Compact):
-    """The question before any data is seen.
+    """Specification before any data is read.
 
     Attributes
     ----------
     mediator, outcome, reduced : Equation
         The three equations; ``reduced`` is the outcome's without the mediator.
     treatment : str
-        The column that plays x.
+        Column of the treatment x.
     method : str
         Criterion of the mixed equations.
     covariance : str or mapping
@@ -56,7 +56,7 @@ class Asked(Compact):
     covariance: str | Mapping[str, str]
 
     def spec(self, *equations: Equation) -> System:
-        """Equations as a model; a mapping of structures gives them the labels that they have."""
+        """Specify equations as one model, with the covariance structures of their labels."""
         if isinstance(self.covariance, str):
             return System(equations, self.method, self.covariance)
         labels = {block.label for block in System(equations, self.method).blocks}
@@ -82,8 +82,8 @@ def ask(
     Raises
     ------
     FormulaError
-        Different cluster variables, one response twice, a label that would tie the equations, an unknown label, or an
-        equation for c that is not one.
+        Different cluster variables, one response twice, a label that would tie the equations, an unknown label, or a
+        wrong equation for path c.
     """
     mediators = formula_variables(first.response)
     if third is not None:
@@ -117,7 +117,7 @@ def _check_labels(asked: Asked) -> None:
 
 
 def _check_total(third: Equation, second: Equation, mediators: frozenset[str], treatment: str) -> None:
-    """What ``total=`` must be: the same response and clusters, the treatment, no mediator."""
+    """Check ``total=``: the outcome's response and clusters, the treatment, no mediator."""
     fix = "it is the outcome equation without the mediator"
     if third.response != second.response:
         raise FormulaError(f"total={third.text!r} has the response {third.name}, not {second.name}; {fix}")
@@ -136,12 +136,12 @@ def _check_total(third: Equation, second: Equation, mediators: frozenset[str], t
 
 
 def without_mediator(outcome: Equation, mediators: frozenset[str]) -> Equation:
-    """The outcome equation without every term, fixed or random, that reads a column of the mediator.
+    """Remove every term, fixed or random, that uses the mediator from the outcome equation.
 
     Raises
     ------
     FormulaError
-        If no random term is left.
+        No random term is left.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def without_mediator(outcome: Equation, mediators: frozenset[str]) -> Equation:
 
 
 def _kept(text: str, mediators: frozenset[str]) -> str:
-    """One side without the terms that read the mediator; ``"0"`` if nothing is left."""
+    """Remove the terms that use the mediator from one side; ``"0"`` if none is left."""
     terms = [term for term in formula_of(text) if not term_variables(term) & mediators]
     shown = [str(term) for term in terms if str(term) != "1"]
     return " + ".join([*(["1"] if len(shown) < len(terms) else ["0"]), *shown])
@@ -178,7 +178,7 @@ def fit_separately(asked: Asked, data: Any) -> SystemFit:
     Raises
     ------
     DataError, FormulaError, NotIdentifiedError
-        What was found, what it means, what to do.
+        Unusable formulas or data, or parameters that the data do not determine.
     """
     if isinstance(getattr(data, "arrays", data), Grams):
         raise DataError(
@@ -192,7 +192,7 @@ def fit_separately(asked: Asked, data: Any) -> SystemFit:
     levels = levels_of(table, codes, roles.variables)
     design = check_design(roles, levels)
     if not first.random and design != "2-2-1":
-        System((first,), asked.method)  # says what a random term is for
+        System((first,), asked.method)  # refuses: a random term is needed
     rows = complete_rows(table, second.variables)
     fits: dict[str, Component] = {
         "mediator": _fit_mediator(asked, design, data, (table, codes, clusters)),

@@ -1,4 +1,4 @@
-"""The same model again: from random starts, and without one random effect."""
+"""Refits of a model: from random starts, and without some random effects."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mlmed.numerics.certificate import Certificate
 from mlmed.options import check_count, check_jobs, check_seed
 from mlmed.replication import replicate
 
-#: Where a search ended: log-likelihood, certificate, distance of the estimates in standard errors.
+#: End of a search: log-likelihood, certificate, distance of the estimates in standard errors.
 End = tuple[float, Certificate, float]
 
 
 class Search(Protocol):
-    """One fit from a random start."""
+    """Search from one random start."""
 
     def __call__(self, rng: np.random.Generator, /) -> End:
-        """Search."""
+        """Return the end of the search."""
         ...
 
 
 def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: int | None) -> pd.DataFrame:
-    """A row per start; start k has child k of the seed, so results do not depend on the number of workers."""
+    """Tabulate one row per start; start k uses child k of the seed, whatever the number of workers."""
     n, seed, n_jobs = check_count(n, "starts"), check_seed(seed, "check_starts()"), check_jobs(n_jobs)
     rows = [
         {
@@ -53,7 +53,7 @@ def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: in
 
 @singledispatch
 def from_random_start(fit: Any, rng: np.random.Generator) -> End:
-    """Where a search from a random start ends; each kind of fit that has starts has its own."""
+    """Search from a random start, by kind of fit."""
     if hasattr(fit, "components"):
         raise EffectError("equations that are fitted apart are searched apart; ask a mixed one, as in fit.outcome")
     raise EffectError(f"{fit.kind} has one optimum, so there are no starts to check")
@@ -66,7 +66,7 @@ def _(fitted: LmmFit, rng: np.random.Generator) -> End:
     try:
         start = material.anywhere(fitted.optimum, rng)
         found = optimize(working.problem, working.blocks, reml=reml, theta=start)
-    except (NotIdentifiedError, np.linalg.LinAlgError):  # it led to where the likelihood has no maximum
+    except (NotIdentifiedError, np.linalg.LinAlgError):  # it ended where the likelihood has no maximum
         return np.nan, Certificate(), np.nan
     made = to_estimates(working, found, reml=reml)
     with np.errstate(invalid="ignore"):
@@ -82,7 +82,7 @@ def _(fit: QuadratureFit, rng: np.random.Generator) -> End:
 
 
 def loglik_without(fitted: LmmFit, gone: Collection[int]) -> float:
-    """Log-likelihood of the model without the random effects at positions of u, everything else re-estimated.
+    """Log-likelihood without the random effects at positions ``gone`` of u, other parameters re-estimated.
 
     Raises
     ------

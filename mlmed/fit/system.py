@@ -1,4 +1,4 @@
-"""Several fits as one: their parameters one after the other, their covariances in blocks."""
+"""Several fits as one: parameters stacked, covariances in blocks."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 Component = LmmFit | PlainFit
-#: Notes that say nothing of what they are about; the others name a column.
+#: Notes that need the name of their equation; others name a column.
 OF_AN_OPTIMUM = ("not-certified", "boundary")
 
 
 def equation_of(fit: Component) -> Equation:
-    """What was asked of one of several fits."""
+    """The formula of a component."""
     return fit.equation if isinstance(fit, PlainFit) else fit.spec.equations[0]
 
 
 def layout_of(fit: Component) -> EquationLayout:
-    """Columns and encodings of its equation; an ordinary one gets a random intercept, which no path uses."""
+    """Columns and encodings of a component; a regression gets a random intercept, which no path uses."""
     if isinstance(fit, LmmFit):
         return fit.layout.equations[0]
     intercept = encode("1", fit.design.table, where="a random intercept")[1]
@@ -43,7 +43,7 @@ def layout_of(fit: Component) -> EquationLayout:
 
 
 def component_parameters(fit: Component, prefix: str) -> list[Parameter]:
-    """Parameters of one of several fits, named by the equation that they belong to."""
+    """Parameters of a component, named by its equation."""
     if isinstance(fit, PlainFit):
         names = coefficient_labels(labelled(prefix, name) for name in fit.design.names)
         return [replace(one, name=name) for one, name in zip(fit.parameters, names, strict=True)]
@@ -52,28 +52,28 @@ def component_parameters(fit: Component, prefix: str) -> list[Parameter]:
 
 @dataclass(frozen=True, repr=False)
 class SystemFit(Compact):
-    """Equations that are fitted apart: each component has random effects and a residual of its own.
+    """Equations fitted separately, each with its own random effects and residual.
 
     Attributes
     ----------
     components : mapping of str to LmmFit or PlainFit
         By role: ``mediator``, ``outcome``, ``reduced``.
     prefixes : tuple of str
-        What names of each component's parameters start with.
+        Prefix of each component's parameter names.
     called : tuple of str
-        What notes and failures call each component: ``y without m``.
+        Name of each component in notes and failures: ``y without m``.
     clusters : Index
         Every cluster of the data, in order of appearance.
     group : tuple of str
-        Columns whose combination names the cluster; none where no equation has one.
+        Columns whose combination names the cluster; empty if there are no clusters.
     apart : (str, str) or None
-        The component whose covariance with the others no fit has, and why; None where all are independent.
+        The component whose covariance with the others is unknown, and why; None if all are independent.
     levels : DataFrame or None
-        variable, role, level (1 rows, 2 clusters), where they were looked for.
+        variable, role, level (1 rows, 2 clusters); None if levels were not determined.
     table : Any
         The user's table itself (not a copy), for strata and joint fits; None in a fit from a pickle.
     usual : str
-        The covariance that is meant where none is named.
+        The default covariance.
     """
 
     kind: ClassVar[str] = "a system of equations that are fitted apart"
@@ -100,12 +100,12 @@ class SystemFit(Compact):
 
     @property
     def group_name(self) -> str:
-        """The cluster variable; empty where no equation has one."""
+        """The cluster variable; empty if there is none."""
         return ":".join(self.group)
 
     @property
     def design(self) -> str:
-        """Levels of treatment, mediator and outcome, ``"2-1-1"``; empty where they were not looked for."""
+        """Levels of treatment, mediator and outcome, ``"2-1-1"``; empty if not determined."""
         if self.levels is None:
             return ""
         found = self.levels.groupby("role")["level"].min()
@@ -113,7 +113,7 @@ class SystemFit(Compact):
 
     @property
     def parts(self) -> tuple[slice, ...]:
-        """Where each component has its parameters."""
+        """Slice of psi for each component."""
         ends = np.cumsum([0, *(len(fit.psi) for fit in self.components.values())])
         return tuple(slice(int(start), int(stop)) for start, stop in pairwise(ends))
 
@@ -125,7 +125,7 @@ class SystemFit(Compact):
 
     @property
     def psi(self) -> Array:
-        """All estimates, component after component."""
+        """All estimates, stacked by component."""
         return np.concatenate([fit.psi for fit in self.components.values()])
 
     def vcov(self, kind: str = "block") -> Vcov:
@@ -142,7 +142,7 @@ class SystemFit(Compact):
 
     @property
     def once(self) -> list[Component]:
-        """The components without those that describe a response once more."""
+        """Components without those that repeat a response."""
         return list({equation_of(fit).name: fit for fit in reversed(list(self.components.values()))}.values())[::-1]
 
     @property
@@ -157,7 +157,7 @@ class SystemFit(Compact):
 
     @property
     def n_parameters(self) -> int:
-        """Parameters of the same components."""
+        """Number of parameters, each response once."""
         return int(sum(fit.n_parameters for fit in self.once))
 
     @property
@@ -177,14 +177,14 @@ class SystemFit(Compact):
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """Notes of the components, each with its equation and none twice, rows left out first."""
+        """Notes of the components with their equations, without repeats, rows left out first."""
         pairs = zip(self.components.values(), self.called, strict=True)
         found = [note for fit, name in pairs for note in _named(fit, name)]
         return tuple(dict.fromkeys(sorted(found, key=lambda note: note.code != "rows-left-out")))
 
 
 def _named(fit: Component, name: str) -> list[Note]:
-    """Notes of a component; what does not name its equation is given it."""
+    """Notes of a component, prefixed with its equation if they do not name it."""
     if isinstance(fit, PlainFit):
         return list(fit.notes)
     dropped = [Note("rows-left-out", str(replace(one, equation=name))) for one in fit.layout.dropped]

@@ -18,16 +18,16 @@ from mlmed.options import HC_KINDS, check_vcov
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Kinds that let the fixed effects move with the variances.
+#: Kinds that propagate the variances to the fixed effects.
 PROPAGATED = ("joint", "cluster")
 BOUNDARY_NOTE = "boundary (singular) fit: standard error of a boundary value"
-#: A sandwich is a sum over clusters, so they limit its rank.
+#: Clusters limit the rank of a sandwich, which is a sum over them.
 FEW = "{what} from {J} clusters has rank {rank} at most for {n} {parameters}: do not trust it"
 ALONE = (
     "no robust standard error: without {{owners}} it cannot be estimated, so the others do not show how it varies; "
     "{remedy}, or a model in which more {what} give it"
 )
-#: Beside a bootstrap of clusters or rows. Most replicates without the owner fail; in strata there are none.
+#: Note on a bootstrap of clusters or rows. Most replicates without the owner fail; in strata none lacks it.
 RESAMPLED = (
     "no interval: without {{owners}} it cannot be estimated, so all replicates that give it have that same {one} in "
     "them and do not show how it varies; {remedy}, or a model in which more {one}s give it"
@@ -39,7 +39,7 @@ def _assumed(kind: str, fitted: Solved) -> Vcov:
 
 
 def _sandwich(kind: str, fitted: Solved) -> Vcov:
-    """Cluster-robust, without what single clusters alone give."""
+    """Cluster-robust covariance, without directions that a single cluster alone identifies."""
     products = cluster_products(fitted.working, fitted.grams)
     found = sandwich_vcov(fitted.working, fitted.optimum, products, kind, reml=fitted.reml)
     note = too_few(f"vcov={kind!r}", len(fitted.clusters), len(found.matrix), "parameters")
@@ -48,13 +48,12 @@ def _sandwich(kind: str, fitted: Solved) -> Vcov:
 
 
 def _in_rows(kind: str, fit: GlmFit, codes: Indices | None) -> Array:
-    assert codes is None, kind  # of rows in clusters there is no such covariance
+    assert codes is None, kind  # not defined for rows in clusters
     return hc_vcov(fit, kind)
 
 
-#: Every covariance by name: of psi of a linear mixed model, and of an ordinary regression given the cluster of
-#: each row (None: every row is one, where CR2 is HC2). None: of linear mixed models there is none, of ordinary
-#: regressions that of the model is meant.
+#: Every covariance by name: of psi of a linear mixed model (None: not defined), and of an ordinary regression (None:
+#: the model's own) given the cluster of each row (None: every row is a cluster, where CR2 is HC2).
 ESTIMATORS: dict[
     str, tuple[Callable[[Solved], Vcov] | None, Callable[[GlmFit, Indices | None], Array] | None]
 ] = {
@@ -70,12 +69,12 @@ ESTIMATORS: dict[
 
 
 def covariance(fitted: Solved, kind: str) -> Vcov:
-    """Covariance of psi in one of its versions.
+    """Covariance of psi, of one kind.
 
     Raises
     ------
     EffectError
-        Unknown kind, or one of ordinary regressions.
+        Unknown kind, or one for ordinary regressions.
     """
     estimate = ESTIMATORS[check_vcov(kind)][0]
     assert estimate is not None
@@ -85,7 +84,7 @@ def covariance(fitted: Solved, kind: str) -> Vcov:
 def plain_covariance(
     fit: GlmFit, kind: str, lost: Callable[[], Directions], *, codes: Indices | None = None, note: str = ""
 ) -> Vcov:
-    """Covariance of the coefficients of an ordinary regression; ``lost``: what single clusters or rows alone notice."""
+    """Covariance of an ordinary regression; ``lost``: directions that a single cluster or row alone identifies."""
     robust = ESTIMATORS[kind][1]
     if robust is None:
         return Vcov.one(fit.vcov, note=note)
@@ -93,22 +92,22 @@ def plain_covariance(
 
 
 def too_few(what: str, J: int, n: int, parameters: str) -> str:
-    """What to say of a cluster-robust covariance of n parameters from J clusters; empty if they are enough."""
+    """Note on a cluster-robust covariance of n parameters from J clusters; empty if J is enough."""
     return "" if n < J else FEW.format(what=what, J=J, rank=J - 1, n=n, parameters=parameters)
 
 
 def lost_along(remedy: str, what: str) -> str:
-    """The text of ``Directions`` that one cluster, or row, alone notices."""
+    """Note on ``Directions`` that one cluster, or row, alone identifies."""
     return ALONE.format(remedy=remedy, what=what)
 
 
 def lost_in_replicates(remedy: str, one: str = "cluster") -> str:
-    """The same for a bootstrap that draws clusters, or rows."""
+    """``lost_along`` for a bootstrap of clusters, or rows."""
     return RESAMPLED.format(remedy=remedy, one=one)
 
 
 def alone_in(fitted: Solved, text: str, products: ClusterProducts | None = None) -> Directions:
-    """Directions of the fixed effects that a single cluster alone notices."""
+    """Directions of the fixed effects that a single cluster alone identifies."""
     if products is None:
         products = cluster_products(fitted.working, fitted.grams)
     found = moves_of_one(fitted.working, fitted.optimum, products)
@@ -116,15 +115,14 @@ def alone_in(fitted: Solved, text: str, products: ClusterProducts | None = None)
 
 
 def named(found: Alone, text: str, owners: Sequence[str]) -> Directions:
-    """Moves with what is said of them, and of whom."""
+    """Directions from moves, with their note and the names of their owners."""
     return Directions(found.moves, text, tuple(owners))
 
 
 def _at_the_edge(fitted: Solved, kind: str, V: Vcov) -> Vcov:
-    """Flag what rests on the curvature in the variances of a singular matrix, where they cannot move freely.
+    """Flag errors that rely on the curvature in the variances of a singular matrix, which cannot move freely.
 
-    These are the variances and covariances of G, or of the residuals, and, where the fixed effects move with them, the
-    fixed effects.
+    These are errors of variances and covariances of G, or of the residuals, and of fixed effects that depend on them.
     """
     if not fitted.is_singular:
         return V
@@ -136,7 +134,7 @@ def _at_the_edge(fitted: Solved, kind: str, V: Vcov) -> Vcov:
     if kind in PROPAGATED:
         units = np.sqrt(np.diag(information_of(estimates)[0]))[of]
         errors = np.sqrt(np.diag(estimates.P_inv))
-        # in a balanced design beta does not move with the variances
+        # in a balanced design beta does not depend on the variances
         moved = without_rounding(estimates.beta_gradient[:, of] * units, errors)
         matrix[:p] = np.where(moved != 0.0, estimates.beta_gradient[:, of], 0.0)
     return V.saying(edge=(Directions(matrix, BOUNDARY_NOTE, ("",) * matrix.shape[1]),))

@@ -1,4 +1,4 @@
-"""Bootstrap of a fit: which replicates, and what their draws say."""
+"""Bootstrap of a fit: replicates, and intervals from their draws."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 Array = NDArray[np.float64]
-#: What is made of the values of replicates, (n, width), by name.
+#: A function from replicates (n, width) to effects by name.
 Columns = Callable[[Array], Mapping[str, Array]]
 
 
@@ -54,11 +54,10 @@ def draws_table(
     unspread: Mapping[str, str] = {},
     jackknife: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The tidy table of draws, one row per column.
+    """Tabulate intervals from draws, one row per column.
 
-    ``notes`` by term stand beside whatever the draws bring; a term in ``missing`` has that note and no interval.
-    Those in ``untested``, variances, have no test. Those in ``unspread``, ratios, have no standard error, and that
-    note.
+    ``notes`` by term are added to those of the draws; a term in ``missing`` has that note and no interval. Terms in
+    ``untested`` (variances) have no test, those in ``unspread`` (ratios) no standard error, and that note.
     """
     level = check_level(level)
     rows, df = [], np.inf if ends == "normal" else np.nan
@@ -79,7 +78,7 @@ def draws_table(
 
 
 def _jackknife(left_out: LeaveOut, columns: Columns, width: int, ids: pd.Index, n_jobs: int | None) -> pd.DataFrame:
-    """Estimates without each unit in turn, a row per unit."""
+    """Leave-one-out estimates, a row per unit."""
     units = left_out.units
     found = leave_out(left_out.without, units, n_jobs=n_jobs)
     return pd.DataFrame(columns(stacked(found, width))).set_index(ids[units])
@@ -96,7 +95,7 @@ class BootstrapResults:
     estimates : Series
         The estimates of the fit itself, by the same names.
     kind : str
-        How replicates were made.
+        Type of replicate.
     seed : int
         Seed of the replicates.
     n_singular : int
@@ -106,13 +105,13 @@ class BootstrapResults:
     fixed : dict of str to str
         Terms that the model fixes, and why.
     notes : dict of str to str
-        What a reader should know of the other terms, such as values of moderators.
+        Notes on other terms, such as values of moderators.
     lost : dict of str to str
-        Terms that have draws but no interval, as one cluster alone gives them, and why.
+        Terms without an interval, because one cluster alone identifies them, and why.
     variances : frozenset of str
-        Terms that are variances, which have no test.
+        Variances, which have no test.
     unspread : dict of str to str
-        Terms whose draws have no variance, so that they have no standard error, and why.
+        Terms without a standard error, because their draws have no variance, and why.
 
     Examples
     --------
@@ -141,29 +140,29 @@ class BootstrapResults:
 
     @property
     def n(self) -> int:
-        """Replicates, failed ones included."""
+        """Number of replicates, failed ones included."""
         return len(self.draws)
 
     @property
     def n_failed(self) -> int:
-        """Replicates without certified estimates."""
+        """Number of replicates without certified estimates."""
         return sum(self.failures.values())
 
     @cached_property
     def jackknife(self) -> pd.DataFrame:
-        """Estimates without one cluster (or row) at a time, exact refits, for the acceleration of ``bca``."""
+        """Leave-one-out estimates by cluster (or row), exact refits, for the acceleration of ``bca``."""
         return self._leave_out()
 
     @own_words
     def tidy(
         self, *, ends: str = "percentile", level: float = 0.95, terms: str | Sequence[str] | None = None
     ) -> pd.DataFrame:
-        """Intervals of all effects and parameters.
+        """Tabulate intervals of all effects and parameters.
 
         Parameters
         ----------
         ends : {"percentile", "bc", "bca", "basic", "normal"}
-            How an interval is made of draws; see docs/choosing_intervals.md.
+            Construction of the interval from the draws; see docs/choosing_intervals.md.
         level : float
             Coverage, a proportion.
         terms : str or sequence of str, optional
@@ -175,6 +174,11 @@ class BootstrapResults:
             term, estimate, std_error (standard deviation of the draws), statistic, df (infinite with normal
             ends, otherwise NaN), p_value (level at which the interval touches 0), conf_low, conf_high, note. Variances
             have neither statistic nor p value.
+
+        Raises
+        ------
+        EffectError
+            Unknown term or ends.
         """
         level = check_level(level)
         one_of(ends, ENDS, "ends")
@@ -236,7 +240,7 @@ class BootstrapResults:
 
 
 def run_bootstrap(effects: EffectSet, plan: Plan) -> BootstrapResults:
-    """Run the replicates of a fit, and make effects and parameters of each."""
+    """Run the replicates of a fit, and compute effects and parameters of each."""
     n, seed = check_count(plan.n, "replicates"), check_seed(plan.seed, "bootstrap()")
     source, columns, quantities = effects.source(plan), effects.columns, effects.drawn
     said = {term: said_along(source.lost, quantity.gradient, quantity.hessian) for term, quantity in quantities.items()}

@@ -30,10 +30,10 @@ from mlmed.lmm.working import Working
 
 Array = NDArray[np.float64]
 
-#: Differences start at this share of the distance over which V changes, and halve their step until the change of the
-#: variance over that distance is known to this share of the variance, or so often.
+#: Numerical differences: first step, as a share of the distance over which V changes; relative accuracy at which
+#: halving stops; most halvings.
 LONGEST, EXACT_ENOUGH, LEVELS = 0.2, 1e-9, 14
-#: Share of a covariance matrix that a step may take away.
+#: Share of a covariance matrix that a step may remove.
 MARGIN = 0.7
 #: Relative error of the degrees of freedom above which differences count as failed.
 LARGEST_ERROR = 1e-3
@@ -51,9 +51,9 @@ class DegreesOfFreedom:
     Attributes
     ----------
     values : (n,) array
-        NaN where they do not exist.
+        NaN if they do not exist.
     reasons : tuple of str, (n,)
-        Why a value is NaN; empty where it is not.
+        Why a value is NaN; otherwise empty.
     """
 
     values: Array
@@ -61,7 +61,7 @@ class DegreesOfFreedom:
 
 
 def _explained(values: Array, *causes: tuple[NDArray[np.bool_], str], otherwise: str) -> DegreesOfFreedom:
-    """Put beside every NaN the first cause, (n,) flags and their reason, that applies to it."""
+    """Give every NaN the reason of the first cause, (n,) flags, that applies."""
     reasons = np.full(len(values), otherwise, dtype=object)
     for applies, reason in reversed(causes):
         reasons[applies] = reason
@@ -75,12 +75,12 @@ def infinite_df(n: int) -> DegreesOfFreedom:
 
 
 def residual_df(contrasts: Array, problem: Problem) -> DegreesOfFreedom:
-    """Rows less fixed effects: of the one equation that a contrast belongs to, otherwise of all together.
+    """Rows minus fixed effects, of the one equation of a contrast, or of all together.
 
     Parameters
     ----------
     contrasts : (n, p) array
-        Rows l of l'beta; zero for a quantity that has no fixed effects in it.
+        Rows l of l'beta; zero for a quantity without fixed effects.
     problem : Problem
         Cross-products of the model.
     """
@@ -95,8 +95,8 @@ def residual_df(contrasts: Array, problem: Problem) -> DegreesOfFreedom:
 def satterthwaite_linear(contrasts: Array, working: Working, optimum: Optimum) -> DegreesOfFreedom:
     """Satterthwaite's df of l'beta with variance l'(X'V^-1 X)^-1 l (``vcov="block"``).
 
-    The covariance of (tau, sigma2) is the inverse observed information in natural parameters, so a singular G is
-    no obstacle as long as that exists.
+    The covariance of (tau, sigma2) is the inverse observed information in natural parameters, which may exist for a
+    singular G.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def satterthwaite_linear(contrasts: Array, working: Working, optimum: Optimum) -
         Where to take it.
     """
     at, (J, base) = optimum.evaluation, _units(working, optimum)
-    estimates = to_estimates(working, optimum, reml=True)  # -2l itself is not used
+    estimates = to_estimates(working, optimum, reml=True)  # the value of -2l is not used
     V, reason = information_inverse(estimates.hessian if estimates.local is None else estimates.local)
     moved = moved_crossproducts(working.problem, optimum.L, optimum.sigma2, J, base)
     turned = contrasts @ working.units.X_map
@@ -119,7 +119,7 @@ def satterthwaite_linear(contrasts: Array, working: Working, optimum: Optimum) -
 def _units(working: Working, optimum: Optimum) -> tuple[Array, Array | None]:
     """d(vec G, sigma2)/d of the coordinates of ``Estimates.local``, and the units of sigma2, (R, R) or None.
 
-    Degrees of freedom do not depend on coordinates; in natural ones of residuals that hardly differ digits are lost.
+    Degrees of freedom do not depend on coordinates; natural ones of nearly equal residuals lose digits.
     """
     J, at = natural_jacobian(working.problem, working.blocks), optimum.evaluation
     if at.base is not None:
@@ -149,16 +149,16 @@ def satterthwaite_effects(
     vcov: str = "block",
     order: str = "second",
 ) -> DegreesOfFreedom:
-    """Satterthwaite's df of any functions of the estimates, from the variance that the delta method gives them.
+    """Satterthwaite's df of functions of the estimates, from their delta-method variance.
 
     The variance is a function of (tau, sigma2) alone: beta, (X'V^-1 X)^-1, the information matrix and the derivative of
-    beta are computed anew wherever it is evaluated. Its gradient is taken along directions that no G, singular or
-    not, has to leave the cone for, and the covariance of (tau, sigma2) is taken along the same directions.
+    beta are recomputed at each point. Its gradient and the covariance of (tau, sigma2) are taken along directions that
+    stay in the cone for any G, singular or not.
 
     Parameters
     ----------
     quantities_at : callable
-        The quantities, always the same ones in the same order, at the estimates it is given; for instance
+        From estimates to the quantities, always in the same order; for instance
         ``lambda estimates: [*effect_quantities(paths, estimates).values()]``.
     working : Working
         The problem, its structures and its units.
@@ -176,7 +176,7 @@ def satterthwaite_effects(
 
     def variances(L: Array, sigma2: Array) -> Array:
         at = evaluate(working.problem, L, sigma2, reml=reml, order=2, base=optimum.evaluation.base)
-        # rank and certificate of this point are left as they are: they are not used
+        # rank and certificate are stale here, but not used
         moved = to_estimates(working, replace(optimum, G=L @ L.T, L=L, sigma2=sigma2, evaluation=at), reml=reml)
         V = parameter_vcov(moved, vcov).matrix
         try:
@@ -207,10 +207,9 @@ def _slopes_along(
 ) -> tuple[Array, Array, Array]:
     """Directions in working (tau, sigma2), (K, K), slopes of every variance along them and their errors, both (K, n).
 
-    To E_k of a covariance the variances that it joins are added: a diagonally dominant matrix is positive
-    semidefinite, so G may be moved along it from the boundary too, and it belongs to the structure of E_k. V changes
-    noticeably over a distance at which tr(V^-1 V_k V^-1 V_k) comes to the number of clusters. Sigma is moved likewise,
-    over distances at which it changes noticeably.
+    E_k of a covariance gets the two variances added: the sum is diagonally dominant, hence positive semidefinite, so G
+    can move along it even from the boundary, within the structure of E_k. The step size is the distance at which
+    tr(V^-1 V_k V^-1 V_k) equals the number of clusters. Sigma is moved likewise.
     """
     q, S, n_tau = problem.n_random, problem.residual.size, len(estimates.tau)
     off_diagonal = np.abs(estimates.tau_basis) * (1.0 - np.eye(q))
@@ -230,7 +229,7 @@ def _slopes_along(
         both = _may_go_back(root, problem.residual.matrix(direction), 1.0)
         found.append(slopes_at(_moving_sigma2(variances, optimum, direction), start, 1.0, both_ways=both))
     slopes, errors = (np.array(part).reshape(n_tau + S, -1) for part in zip(*found, strict=True))
-    slopes[:, np.isinf(errors).any(axis=0)] = np.nan  # one direction lost is the gradient lost
+    slopes[:, np.isinf(errors).any(axis=0)] = np.nan  # without one direction there is no gradient
     errors[:, np.isinf(errors).any(axis=0)] = np.nan
     return along, slopes, errors
 
@@ -238,15 +237,15 @@ def _slopes_along(
 def _residual_directions(structure: ResidualStructure, units: Array) -> Array:
     """Row s: a move of the residual parameters (S,) that changes Sigma noticeably and leaves it positive definite.
 
-    Moves are v v' with v a column of ``units`` or, for a covariance, the sum of two: in the units of the data, where
-    raw variances and covariances of responses that hardly differ would have to be moved by next to nothing.
+    Moves are v v' with v a column of ``units`` or, for a covariance, the sum of two. In raw units the moves for nearly
+    equal responses would be too small.
 
     Parameters
     ----------
     structure : ResidualStructure
-        Which parameters there are.
+        The residual parameters.
     units : (R, R) array
-        Regular B with B B' about Sigma.
+        Nonsingular B with B B' near Sigma.
     """
     rows, columns = structure.at.T
     moves = units.T[rows] + units.T[columns] * (rows != columns)[:, None]
@@ -254,7 +253,7 @@ def _residual_directions(structure: ResidualStructure, units: Array) -> Array:
 
 
 def _may_go_back(root: Array, direction: Array, size: float) -> bool:
-    """Whether ``root @ root.T`` less the longest step along a direction, both (n, n), is safely positive definite."""
+    """Whether ``root @ root.T`` minus the longest step along a direction, (n, n), is safely positive definite."""
     if np.abs(root.diagonal()).min() <= ROUNDING * np.abs(root).max():
         return False
     half = np.linalg.solve(root, direction)
@@ -278,26 +277,25 @@ def slopes_at(
 ) -> tuple[Array, Array]:
     """Derivatives at 0 of a vector-valued function of t, and their errors, by Richardson extrapolation.
 
-    Differences at steps that halve have an error of all powers of the step (even ones if they are taken both ways);
-    each column of the tableau removes one more. As in Ridders' method, every entry is compared with those that it was
-    made from, and the entry that agrees best is taken, so steps that are too long (also those where the function is
-    NaN) or too short drop out.
+    Differences at halved steps have an error of all powers of the step (even ones if taken both ways); each column of
+    the tableau removes one more. As in Ridders' method, the entry that agrees best with its two parents is taken, so
+    steps that are too long (or give NaN) or too short drop out.
 
     Parameters
     ----------
     function : callable
-        Takes t, returns (n,).
+        From t to (n,).
     start : (n,) array
         Its value at 0.
     size : float
         Distance over which the function changes.
     both_ways : bool
-        Whether the function may be taken at t < 0: the differences are more accurate then.
+        Whether the function exists at t < 0, which makes differences more accurate.
 
     Returns
     -------
     slopes, errors : (n,) arrays
-        NaN and infinity where no two steps agree.
+        NaN and infinity if no two steps agree.
     """
     slopes, errors = np.full(len(start), np.nan), np.full(len(start), np.inf)
     above: list[Array] = []

@@ -1,4 +1,4 @@
-"""Functions of the parameters of a fit: what text can name, and their tables."""
+"""Functions of the parameters of a fit, from text, and their tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlmed.options import ORDERS, one_of
 from mlmed.text import shown
 
 Expression = str | Callable[[dict[str, float]], float] | Mapping[str, str]
-#: Everything that can be named, as a function of the estimates.
+#: From estimates to quantities by name.
 QuantitiesAt = Callable[[Estimates], dict[str, Quantity]]
 
 
@@ -29,7 +29,7 @@ def quantity_of(expression: str, every: QuantitiesAt, estimates: Estimates) -> Q
     Raises
     ------
     EffectError
-        If it cannot be read, or has no derivatives where it is.
+        It cannot be read, or has no derivatives at the estimates.
     """
     if not isinstance(expression, str):
         raise EffectError(f"a quantity is named by text such as 'indirect'; found {shown(expression)}")
@@ -51,14 +51,14 @@ def function_table(
     order: str = "second",
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Functions of known quantities by the delta method; a bare ``sd()`` or ``cor()`` as in ``sdcor()``.
+    """Tabulate functions of quantities by the delta method; a bare ``sd()`` or ``cor()`` as in ``sdcor()``.
 
     Parameters
     ----------
     expression : str, callable or mapping
         One expression, or several by label.
     known : mapping
-        What they can name.
+        Quantities by name.
     V : Vcov
         Covariance of psi.
     order, level
@@ -72,7 +72,7 @@ def function_table(
 
 
 def _bare(expression: object, known: Mapping[str, Quantity]) -> Quantity | None:
-    """The standard deviation, correlation or factor that an expression is, if it is one."""
+    """Return the standard deviation, correlation or factor that an expression names; otherwise None."""
     name = known_name(expression, known) if isinstance(expression, str) else None
     return known[name] if name is not None and known[name].kind in ON_OTHER_SCALES else None
 

@@ -1,8 +1,8 @@
 """Distribution of a product of two normal variables, alone or plus a third (docs/math.md, eq. 65).
 
-With (a, b, c) jointly normal, ``a b + c`` is normal given b, so its distribution function is one integral over b. It is
-taken with Gauss-Legendre panels that get smaller towards the points where the integrand turns: where the conditional
-variance is smallest (b = 0 for a plain product) and where the conditional mean passes the argument.
+With (a, b, c) jointly normal, ``a b + c`` is normal given b, so its distribution function is one integral over b, by
+Gauss-Legendre panels that shrink towards the points where the integrand turns: where the conditional variance is
+smallest (b = 0 for a plain product) and where the conditional mean passes the argument.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mlmed.errors import EffectError
 from mlmed.text import shown
 
 Array = NDArray[np.float64]
-#: Nodes of a panel, standard deviations of b that are covered, width of plain panels, halvings towards a point.
+#: Nodes per panel, standard deviations of b covered, width of plain panels, halvings towards a turning point.
 NODES, REACH, WIDTH, HALVINGS = 16, 9.0, 0.5, 50
-#: How far an eigenvalue of a scaled covariance may be below zero: rounding.
+#: Rounding error of a zero eigenvalue of a scaled covariance.
 ROUNDING = 1e-10
 
 
@@ -66,12 +66,12 @@ class ProductNormal:
         return float(np.minimum(weight @ share, 1.0))
 
     def quantile(self, probability: float) -> float:
-        """The value with this share below it, by root finding.
+        """Quantile by root finding.
 
         Raises
         ------
         EffectError
-            If ``probability`` is not between 0 and 1.
+            ``probability`` is not between 0 and 1.
         """
         from scipy.optimize import brentq
 
@@ -88,12 +88,12 @@ class ProductNormal:
         return float(brentq(lambda value: self.cdf(value) - probability, low, high, xtol=1e-13 * sd, rtol=1e-13))
 
     def interval(self, level: float) -> tuple[float, float]:
-        """Quantiles that leave out equal tails."""
+        """Equal-tailed interval."""
         tail = 0.5 * (1.0 - level)
         return self.quantile(tail), self.quantile(1.0 - tail)
 
     def p_value(self) -> float:
-        """Largest 1 - level at which the interval has 0: twice the smaller tail at 0."""
+        """Largest 1 - level at which the interval contains 0: twice the smaller tail at 0."""
         turned = np.array([-1.0, 1.0, -1.0])
         above = ProductNormal(turned * self.mean, np.outer(turned, turned) * self.covariance).cdf(0.0)
         return float(min(1.0, 2.0 * min(self.cdf(0.0), above)))
@@ -120,7 +120,7 @@ class _GivenB:
         """Values of z near which the integrand may change fast."""
         gap = np.polysub(self.mean, [value])
         roots = np.roots(gap) if np.any(gap[:-1]) else np.empty(0)
-        found = [float(root.real) for root in roots]  # of complex ones: where the mean comes closest
+        found = [float(root.real) for root in roots]  # real parts of complex roots: where the mean comes closest
         for parabola in (self.mean, self.variance):
             if len(parabola) == 3 and parabola[0] != 0.0:
                 found.append(float(-0.5 * parabola[1] / parabola[0]))
@@ -159,7 +159,7 @@ def product_normal(mean: ArrayLike, covariance: ArrayLike) -> ProductNormal:
     Raises
     ------
     EffectError
-        If the shapes do not fit, a number is not finite, or the covariance has a negative eigenvalue.
+        Shapes that do not fit, a number that is not finite, or a covariance with a negative eigenvalue.
 
     Examples
     --------

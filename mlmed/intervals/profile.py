@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 from mlmed.intervals.profile_search import STIFFNESS
 from mlmed.options import MOST_POINTS, check_count, check_level
 
-#: Why no correlation is outside of an interval.
+#: Why an interval contains every correlation.
 ANY = (
     "no correlation can be excluded: without {name} the log-likelihood drops by {drop:.3g} only (not {target:.3g}), "
     "and where its variance goes to 0 the correlation can have any value"
@@ -50,7 +50,7 @@ class ProfileResults:
         value, drop (of the log-likelihood), zeta (signed root of twice the drop); a straight line of zeta against
         value is what normal theory assumes.
     place : str
-        Where the quantity is taken: values of moderators; empty if it is the same everywhere.
+        Values of moderators at which the quantity is taken; empty if it does not depend on any.
     """
 
     term: str
@@ -67,17 +67,17 @@ class ProfileResults:
 
     @property
     def note(self) -> str:
-        """What is unusual about the interval; usually empty."""
+        """Note on the interval; usually empty."""
         return joined(*(end.note for end in self.ends))
 
     def root(self, term: str) -> ProfileResults:
-        """The profile of the square root, of a standard deviation where this is that of a variance."""
+        """Transform the profile of a variance to that of its standard deviation."""
         low, high = (replace(end, value=float(np.sqrt(end.value))) for end in self.ends)
         curve = self.curve.assign(value=np.sqrt(self.curve["value"]))
         return replace(self, term=term, estimate=float(np.sqrt(self.estimate)), ends=(low, high), curve=curve)
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
-        """The curve with its interval (extra ``plots``); ``ax`` is where to draw."""
+        """Draw the curve with its interval (extra ``plots``); ``ax`` is where to draw."""
         shown: dict[str, Any] = {
             "term": self.term,
             "estimate": self.estimate,
@@ -99,7 +99,7 @@ class ProfileResults:
 
 
 def profiler_of(fitted: LmmFit, quantity_at: QuantityAt) -> Profiler:
-    """The profiler of a quantity of a fit."""
+    """Make the profiler of a quantity of a fit."""
     return profiler_for(quantity_at, fitted.estimates, fitted.working, fitted.optimum, reml=fitted.reml)
 
 
@@ -114,10 +114,10 @@ def profile_quantity(fitted: LmmFit, quantity_at: QuantityAt, *, level: float, p
 
 
 def _any_correlation(fitted: LmmFit, term: str, ends: tuple[End, End], *, level: float) -> tuple[End, End]:
-    """Ends of a correlation that could not be followed there: -1 and 1, if a variance of 0 cannot be excluded.
+    """Replace ends of a correlation that the search lost by -1 and 1, if a variance of 0 is not excluded.
 
-    As the variance of one effect goes to 0 the correlation can have any value, and the model becomes that without the
-    effect, so its log-likelihood bounds the whole profile from below.
+    As the variance of one effect goes to 0, the correlation is arbitrary and the model becomes that without the effect,
+    whose log-likelihood bounds the whole profile from below.
     """
     if not any(np.isnan(end.value) for end in ends):
         return ends
@@ -139,7 +139,7 @@ def _any_correlation(fitted: LmmFit, term: str, ends: tuple[End, End], *, level:
 
 
 def _drop_without(fitted: LmmFit, effect: int) -> float:
-    """Drop of -2l without one random effect; infinite, as of no use, if that model cannot be fitted."""
+    """Drop of -2l without one random effect; infinite if that model cannot be fitted."""
     try:
         return 2.0 * (fitted.estimates.loglik - loglik_without(fitted, {effect}))
     except EffectError:
@@ -158,7 +158,7 @@ def profile_table(
     quantities : dict of term to (Quantity, function)
         Each at the optimum, and as a function of the estimates.
     V : Vcov
-        For the standard errors that stand beside the intervals.
+        For the standard errors.
     level : float
         Coverage, a proportion.
     """
@@ -189,7 +189,7 @@ def _root_at_zero(profiler: Profiler) -> tuple[float, str]:
 
 
 def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> pd.DataFrame:
-    """Points of the profile from a little before one end to a little beyond the other.
+    """Points of the profile from slightly beyond one end to slightly beyond the other.
 
     Returns
     -------
@@ -199,9 +199,9 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
     rows = [(profiler.estimate, 0.0, 0.0)]
     strength = 2.0 * STIFFNESS / profiler.unit**2
     for side, end in zip((-1, 1), ends, strict=True):
-        if np.isnan(end.value):  # the curve cannot be followed there
+        if np.isnan(end.value):  # the search was lost there
             continue
-        far = 1.12 * np.sqrt(max(end.drop, 1e-8))  # a little beyond the end, in equal steps of zeta
+        far = 1.12 * np.sqrt(max(end.drop, 1e-8))  # slightly beyond the end, in equal steps of zeta
         start, value, zeta, rate = profiler.optimum, profiler.estimate, 0.0, 1.0 / profiler.unit
         for goal in np.linspace(0.0, far, points // 2 + 1)[1:]:
             aim = value + side * (goal - zeta) / rate
@@ -220,6 +220,6 @@ def curve_points(profiler: Profiler, ends: tuple[End, End], *, points: int) -> p
 
 
 def check_points(points: int, level: float) -> None:
-    """Refuse what makes no curve."""
+    """Check the number of points and the level."""
     check_level(level)
     check_count(points, "points of the curve", name="points", least=4, most=MOST_POINTS)

@@ -21,14 +21,14 @@ Array = NDArray[np.float64]
 #: A quantity as a function of the estimates.
 QuantityAt = Callable[[Estimates], Quantity]
 
-#: How far the drop of -2l at an end may be from its target; a hundredth of what is asked (1e-6 in the log-likelihood).
+#: Tolerance of the drop of -2l at an end; a hundredth of the required 1e-6 in the log-likelihood.
 DROP_TOLERANCE = 1e-8
-#: Drop of -2l below zero that means the fit was not the global optimum.
+#: A drop of -2l below minus this means that the fit was not the global optimum.
 BETTER = 1e-5
-#: Strength of the pull in units of the curvature of the profile: stiff enough to lead, soft enough to stay smooth.
+#: Strength of the pull in units of the profile's curvature: stiff enough to move g, soft enough to stay smooth.
 STIFFNESS, STIFFNESS_AT_VALUE = 4.0, 50.0
-#: Searches for one end; times a pull that failed is tried at half the distance; standard errors from the
-#: estimate at which an end counts as infinite.
+#: Most searches for one end; most halvings of a failed pull; distance from the estimate, in standard errors, beyond
+#: which an end is infinite.
 MAX_SEARCHES, MAX_HALVINGS, FAR = 60, 5, 1e3
 
 
@@ -41,13 +41,13 @@ class ProfilePoint:
     value : float
         g there.
     drop : float
-        How far -2l lies above its minimum.
+        -2l minus its minimum.
     slope : float
         Derivative of the drop in g.
     psi : (n,) array
         All parameters at this point, re-estimated.
     note : str
-        Why the point should not be trusted; usually empty.
+        Why not to trust the point; usually empty.
     """
 
     value: float
@@ -64,13 +64,13 @@ class End:
     Attributes
     ----------
     value : float
-        The end; infinite, or the edge of the parameter space, where the likelihood never drops far enough.
+        The end; infinite, or the edge of the parameter space, if the likelihood never drops far enough.
     drop : float
         Drop of -2l there.
     psi : (n,) array
         The parameters there; empty if there are none.
     note : str
-        What is unusual about it; usually empty.
+        Note on the end; usually empty.
     """
 
     value: float
@@ -81,7 +81,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Profiler:
-    """Everything needed to move along the profile of one function g.
+    """State for moving along the profile of one function g.
 
     Attributes
     ----------
@@ -90,11 +90,11 @@ class Profiler:
     estimate : float
         Its value at the optimum.
     unit : float
-        Standard error of g, or a guess of its size where there is none.
+        Standard error of g, or a guess of its size.
     working, reml, optimum, minimum
         The model, its optimum and -2l there.
     pull : Pull
-        g and the map to psi, with strength 0.
+        g and its map to psi, with strength 0.
     """
 
     term: str
@@ -107,7 +107,7 @@ class Profiler:
     pull: Pull
 
     def point(self, towards: float, start: Optimum, *, stiffness: float = STIFFNESS) -> tuple[ProfilePoint, Optimum]:
-        """The point of the profile that a pull towards a value leads to, and where to start the next one."""
+        """Pull towards a value: return the profile point reached, and a start for the next one."""
         pull = replace(self.pull, towards=towards, strength=2.0 * stiffness / self.unit**2)
         found: PulledPoint = pulled_optimum(self.working, self.working.blocks, pull, start, reml=self.reml)
         drop = found.criterion - self.minimum
@@ -126,12 +126,12 @@ def profiler_for(
     *,
     reml: bool,
 ) -> Profiler:
-    """A profiler of the quantity that ``quantity_at`` gives at any estimates.
+    """Make the profiler of a quantity.
 
     Raises
     ------
     EffectError
-        If the model fixes the quantity, so that there is nothing to profile.
+        The model fixes the quantity.
     """
     here = quantity_at(estimates)
     if here.is_fixed:
@@ -149,7 +149,7 @@ def profiler_for(
     made = Profiler(here.term, here.estimate, unit, working, reml, optimum, -2.0 * estimates.loglik, pull)
     if np.isfinite(std_error(here, parameter_vcov(estimates, "joint").matrix)):
         return made
-    near, _ = made.point(here.estimate + unit, optimum)  # the curvature of the profile itself gives the unit
+    near, _ = made.point(here.estimate + unit, optimum)  # unit from the curvature of the profile itself
     moved = near.value - here.estimate
     return replace(made, unit=float(np.sqrt(2.0 * moved / near.slope))) if moved * near.slope > 0.0 else made
 
@@ -168,16 +168,16 @@ def _sizes(quantity: Quantity, estimates: Estimates) -> list[float]:
 
 
 def find_end(profiler: Profiler, side: int, *, level: float) -> End:
-    """The lower (side -1) or upper (+1) end of a profile interval: Newton on the signed root of the drop (eq. 41).
+    """Find the lower (side -1) or upper (+1) end by Newton steps on the signed root of the drop (eq. 41).
 
-    The slope of the profile comes with each point, so about five points are enough.
+    Each point comes with the slope of the profile, so about five are enough.
     """
     z, unit = float(ndtri(0.5 + level / 2.0)), profiler.unit
     strength = 2.0 * STIFFNESS / unit**2
     towards = profiler.estimate + side * z * unit * (1.0 + 1.0 / STIFFNESS)
     inner, outer, start = profiler.estimate, np.inf * side, profiler.optimum
     last: ProfilePoint | None = None
-    done: list[tuple[float, float]] = []  # pulls and the zeta that each led to
+    done: list[tuple[float, float]] = []  # pulls and the zeta each reached
     halvings = 0
     for _ in range(MAX_SEARCHES):
         at, optimum = profiler.point(towards, start)
@@ -202,10 +202,10 @@ def find_end(profiler: Profiler, side: int, *, level: float) -> End:
 
 
 def _aims(at: ProfilePoint, done: list[tuple[float, float]], side: int, z: float, strength: float) -> list[float]:
-    """Where to pull next, the better guess first.
+    """Next pulls to try, the better guess first.
 
-    Newton for zeta(g) = z is turned into a pull by eq. 40 at a slope that is extrapolated; once three points are
-    known, a secant through the last two pulls makes no such guess.
+    A Newton step for zeta(g) = z becomes a pull by eq. 40 at an extrapolated slope; with three points, a secant through
+    the last two pulls needs no extrapolation.
     """
     found = []
     zeta = done[-1][1]
@@ -219,7 +219,7 @@ def _aims(at: ProfilePoint, done: list[tuple[float, float]], side: int, z: float
 
 
 def _next(aims: list[float], towards: float, side: int, inner: float, outer: float, base: Profiler) -> float:
-    """The first aim inside the bracket, else its middle; without a bracket a step of bounded length outwards."""
+    """First aim inside the bracket, else its midpoint; without a bracket a bounded step outwards."""
     if np.isfinite(outer):
         return next((aim for aim in aims if (aim - inner) * (aim - outer) < 0.0), 0.5 * (inner + outer))
     reach = max(abs(towards - base.estimate), base.unit)
@@ -247,12 +247,12 @@ def _unbounded_note(term: str, drop: float, z: float) -> str:
 
 
 def constrained(profiler: Profiler, value: float) -> ProfilePoint:
-    """The best point with g = value (method of multipliers: the pull overshoots until g arrives).
+    """Best point with g = value, by the method of multipliers: the pull overshoots until g gets there.
 
     Raises
     ------
     EffectError
-        If g cannot take the value.
+        g cannot take the value.
     """
     towards, start, reached = value, profiler.optimum, np.nan
     for _ in range(MAX_SEARCHES):
@@ -262,7 +262,7 @@ def constrained(profiler: Profiler, value: float) -> ProfilePoint:
             return replace(at, value=value, drop=at.drop + at.slope * gap)
         if abs(towards - value) > FAR * profiler.unit:
             break
-        # where g hardly follows (an edge of the parameter space is near) the pull is led away in growing steps
+        # near an edge of the parameter space g hardly follows, so the pull moves away in growing steps
         follows = abs(at.value - reached) >= 1e-3 * abs(gap) or not np.isfinite(reached)
         towards = towards + gap if follows else value + 4.0 * (towards + gap - value)
         reached = at.value

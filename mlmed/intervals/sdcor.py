@@ -22,7 +22,7 @@ from mlmed.fit.vcov import covariance
 from mlmed.lmm.estimates import Estimates
 
 NUMBERS = ["estimate", "std_error", "conf_low", "conf_high", "note"]
-#: An entry (i, j), i <= j, of the covariance matrix of the ``random`` effects or of a row's ``residual``s.
+#: Entry (i, j), i <= j, of the covariance matrix of the ``random`` effects or of a row's ``residual``s.
 Place = tuple[str, int, int]
 PAIRS = ["part", "equation1", "equation2", "term1", "term2"]
 
@@ -46,9 +46,9 @@ def _within(fitted: LmmFit, *, called: Called = False) -> LinearCovariance:
 def fit_sdcor_quantities(
     fitted: LmmFit, estimates: Estimates, *, moving: bool = False, called: Called = False
 ) -> dict[str, Quantity]:
-    """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model of a fit.
+    """``sd()`` and ``cor()`` of random effects, then of residuals, at any estimates of the model.
 
-    ``moving`` as in ``sdcor_quantities``; ``called``: what labels call each equation.
+    ``moving`` as in ``sdcor_quantities``; ``called``: names of the equations in labels.
     """
     matrices = (part(fitted, called=called) for part in (_between, _within))
     return {
@@ -58,7 +58,7 @@ def fit_sdcor_quantities(
 
 @singledispatch
 def sdcor_of(fit: Any) -> dict[str, Quantity]:
-    """``sd()`` and ``cor()`` of the random effects and residuals of a fit, at its estimates; none without them."""
+    """``sd()`` and ``cor()`` of the random effects and residuals of a fit, at its estimates; empty without any."""
     return {}
 
 
@@ -86,7 +86,7 @@ def _(fit: SystemFit) -> dict[str, Quantity]:
 
 
 def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:
-    """Where every ``sd`` or ``correlation`` stands, by name."""
+    """Matrix entry of every ``sd`` or ``correlation``, by name."""
     at: list[Place] = []
     for part, matrix in (("random", _between(fitted)), ("residual", _within(fitted))):
         own = [*((k, k) for k in range(len(matrix.names))), *correlation_pairs(matrix)]
@@ -96,7 +96,7 @@ def places(fitted: LmmFit, kind: Kind) -> dict[str, Place]:
 
 
 def entry_behind(fitted: LmmFit, kind: Kind) -> dict[str, str]:
-    """The variance of which an ``sd`` is the root, or the covariance that is 0 with a ``correlation``, by name."""
+    """Name of the variance behind each ``sd``, or of the covariance behind each ``correlation``."""
     estimates = fitted.estimates
     parts = (("random", estimates.tau_at), ("residual", estimates.sigma_at))
     at: list[Place] = [(part, int(min(pair)), int(max(pair))) for part, pairs in parts for pair in pairs]
@@ -114,7 +114,7 @@ def fit_sdcor_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 
 def system_sdcor_table(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
-    """The tables of the components below each other, under the names of the system."""
+    """Stack tables of the components, under the names of the system."""
     mixed = [one for one in fit.components.values() if isinstance(one, LmmFit)]
     if not mixed:
         return pd.DataFrame(columns=["group", "term", *NUMBERS])
@@ -123,7 +123,7 @@ def system_sdcor_table(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFra
 
 
 def correlations_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
-    """The correlations with the equations and effects that each is of."""
+    """Tabulate correlations with the equations and effects of each."""
     table = fit_sdcor_table(fitted, vcov=vcov, level=level)
     kinds = [quantity.kind for quantity in fit_sdcor_quantities(fitted, fitted.estimates).values()]
     shown = table[[kind == "correlation" for kind in kinds]].reset_index(drop=True)
@@ -139,13 +139,13 @@ def correlations_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFra
 
 
 def headline_correlations(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
-    """Of every pair of responses the correlation of their intercepts and that of their residuals.
+    """Tabulate the correlations of intercepts and of residuals of every pair of responses.
 
     Returns
     -------
     DataFrame
-        ``correlation`` (as in ``between id: m, y``), estimate, std_error, conf_low, conf_high, note; without rows where
-        the model has neither.
+        ``correlation`` (such as ``between id: m, y``), estimate, std_error, conf_low, conf_high, note; no rows if the
+        model has neither.
     """
     table = correlations_table(fitted, vcov=vcov, level=level)
     names = [e.name for e in fitted.layout.equations]

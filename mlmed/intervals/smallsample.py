@@ -1,4 +1,4 @@
-"""Degrees of freedom beside the delta method: which rows get which, and what the table says of it."""
+"""Degrees of freedom for delta-method tables: which rows get which, with notes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ Array = NDArray[np.float64]
 NAMES = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger", "residual": "residual"}
 #: Degrees of freedom below which the t distribution has no variance.
 FEWEST_DF = 2.0
-#: The fewest that a variance can be estimated from are those of two values, 1, up to the error of approximated ones.
-#: With fewer the chi-squared distribution that they are matched to is that of no sum of squares, and the quantiles of t
-#: leave all bounds (12.7 standard errors at 1, 165 at .5, 6,582 at .3).
+#: Fewest usable degrees of freedom: 1, from two values, less approximation error. Below, no sum of squares has the
+#: matched chi-squared distribution, and quantiles of t explode (12.7 standard errors at 1, 165 at .5, 6,582 at .3).
 LEAST_DF = 0.99
 USELESS = ", too few to be of use"
 NO_DF = "no degrees of freedom: {}"
@@ -45,16 +44,16 @@ NOT_LINEAR = "Satterthwaite, as Kenward and Roger's are for fixed effects only"
 
 @dataclass(frozen=True, slots=True)
 class ErrorsAndDf:
-    """What the rows of a table need.
+    """Errors, degrees of freedom and notes of the rows of a table.
 
     Attributes
     ----------
     errors : (n,) array
         Standard errors.
     df : (n,) array
-        Degrees of freedom; infinite for normal tests, NaN where they do not exist.
+        Degrees of freedom; infinite for normal tests, NaN if they do not exist.
     notes : tuple of str, (n,)
-        What a reader should know of each.
+        Notes for the reader.
     """
 
     errors: Array
@@ -63,11 +62,11 @@ class ErrorsAndDf:
 
     @property
     def usable(self) -> Array:
-        """Those that a test and an interval are made with, NaN where they are too few; (n,)."""
+        """Degrees of freedom for tests and intervals, (n,); NaN if too few."""
         return np.where(self.df < LEAST_DF, np.nan, self.df)
 
     def table(self, quantities: Sequence[Quantity], *, level: float) -> pd.DataFrame:
-        """The tidy table of the quantities that these belong to."""
+        """Tabulate the quantities with these errors."""
         estimates = np.array([quantity.estimate for quantity in quantities])
         notes = [joined(q.note, note) for q, note in zip(quantities, self.notes, strict=True)]
         terms = [quantity.term for quantity in quantities]
@@ -89,7 +88,7 @@ def errors_and_df(
     Raises
     ------
     EffectError
-        Unknown ``ddf``, or one that has no meaning for the asked covariance.
+        Unknown ``ddf``, or one that is not defined for the covariance.
     """
     _check(ddf, vcov)
     V = covariance(fitted, vcov)
@@ -115,7 +114,7 @@ def errors_and_df(
     reasons = [e if one else f for e, f, one in zip(exact.reasons, found.reasons, linear, strict=True)]
     both = DegreesOfFreedom(np.where(linear, exact.values, found.values), tuple(reasons))
     notes = _notes(quantities, both, ddf, errors, said, [None if one else NOT_LINEAR for one in linear])
-    corrected = linear & slopes.any(axis=1)  # an effect that the model fixes has no error to correct
+    corrected = linear & slopes.any(axis=1)  # a quantity that the model fixes has no error
     return ErrorsAndDf(np.where(corrected, adjusted, errors), both.values, notes)
 
 
@@ -136,7 +135,7 @@ def _notes(
     said: Sequence[str],
     names: Sequence[str | None] | None = None,
 ) -> tuple[str, ...]:
-    """Say of every quantity whose its degrees of freedom are, or why there are none, and what V says of it."""
+    """Note for every quantity the kind of its degrees of freedom, or why there are none, and the notes of V."""
     notes = []
     for k, quantity in enumerate(quantities):
         name = (names[k] if names else None) or NAMES[ddf]
@@ -163,9 +162,9 @@ def delta_with_df(
     order: str,
     ddf: str,
 ) -> pd.DataFrame:
-    """The effects table of the delta method, with t tests where degrees of freedom are asked for.
+    """Tabulate effects by the delta method, with t tests if ``ddf`` asks for them.
 
-    ``quantities_at`` makes the same quantities, and maybe more, of other estimates.
+    ``quantities_at`` computes the same quantities, and possibly more, at other estimates.
     """
     listed = list(quantities.values())
 

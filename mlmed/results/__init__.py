@@ -1,1 +1,1 @@
-"""What a fit says: tables, tests, predictions, comparisons, summaries, documents."""
+"""Results of a fit: tables, tests, predictions, comparisons, summaries, documents."""

@@ -170,7 +170,7 @@ def _positions(fitted: LmmFit, wanted: list[Any]) -> Indices:
 
 
 def own_values(fitted: LmmFit, line: Line) -> pd.DataFrame:
-    """Values (J, variables) of predictors that are constant within clusters, except those that the user holds.
+    """Values (J, variables) of predictors that are constant within clusters, except those held by the user.
 
     No columns if there are none, or if the fit has no rows.
 

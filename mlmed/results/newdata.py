@@ -50,7 +50,7 @@ class NewRows:
 
 
 def own_effects(fitted: LmmFit, number: int) -> tuple[slice, slice]:
-    """Which fixed and which random effects of the model belong to an equation."""
+    """Slices of the fixed and random effects that belong to an equation."""
     before, own = fitted.layout.equations[:number], fitted.layout.equations[number]
     p, q = sum(len(e.fixed) for e in before), sum(len(e.random) for e in before)
     return slice(p, p + len(own.fixed)), slice(q, q + len(own.random))

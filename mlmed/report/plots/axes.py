@@ -1,8 +1,7 @@
-"""What all pictures share: axes, colours, captions, names of any length.
+"""Axes, colours, captions and long names for all pictures.
 
-One rule for all: ``ax=`` takes what the picture returns, an ``Axes``, or a list of as many as it has panels, and
-without it there is a new figure. Nothing else of a figure that is not new is touched: the caption, which says what is
-held at which value, then stands above the (first) panel.
+``ax=`` takes what the picture returns: an ``Axes``, or a list with one per panel; without it a new figure is made. On
+the user's axes nothing else of the figure is touched, and the caption stands above the (first) panel.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-#: Colours that are told apart with any colour vision, and in grey: Okabe and Ito's, without black and yellow, and two
-#: of Tol's. Black is for the data and the population, ``MAIN`` for what is estimated, ``ACCENT`` for what is marked.
+#: Colours that differ for any colour vision, and in grey: Okabe and Ito's, without black and yellow, and two of Tol's.
+#: Black is for data and population, ``MAIN`` for estimates, ``ACCENT`` for marks.
 MAIN, ACCENT = "#0072B2", "#D55E00"
 MANY = (MAIN, ACCENT, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#999933")
 DARK, GREY, FAINT = "0.4", "0.6", "0.8"
-#: Letters to an inch in the default font, in its sizes "medium" and "small".
+#: Letters per inch in the default font, sizes "medium" and "small".
 MEDIUM, SMALL = 13.0, 15.0
-#: Inches that ticks, labels and titles take of the width and height of a panel; fewest letters of a line.
+#: Inches of a panel's width and height for ticks, labels and titles; fewest letters of a line.
 BESIDE, FEWEST = (0.95, 1.3), 12
-#: Between the parts of a name.
+#: Separators of the parts of a name.
 NAMES = f"{OF_EQUATION}:"
-#: After what a line may end, the best first.
+#: Characters after which a line may break, the best first.
 BREAKS = (" ", NAMES, "._")
-#: Lines of a caption that a figure has room for, inches of each further one, the most of a line of text above several
-#: panels and above one.
+#: Lines of a caption that fit a figure, inches of each further one, most lines that one line of text wraps to above
+#: several panels, and above one.
 FREE_LINES, LINE, MOST_LINES, MOST_OF_ONE = 2, 0.2, 8, 3
 
 
 def pyplot() -> Any:
-    """Import what every picture starts from, ``matplotlib.pyplot``.
+    """Import ``matplotlib.pyplot``.
 
     Raises
     ------
@@ -58,9 +57,9 @@ def pyplot() -> Any:
 
 
 def literal(text: object) -> str:
-    r"""Text of the user's, a name or a level, for matplotlib to draw letter by letter: a dollar starts no formula.
+    r"""Escape a user's text, a name or a level, for matplotlib: a dollar starts no formula.
 
-    The last step before drawing, since what it adds is not seen.
+    Apply last, as the escapes do not show.
 
     Examples
     --------
@@ -71,10 +70,10 @@ def literal(text: object) -> str:
 
 
 def wrapped(text: str, width: int, *, most: int = 4) -> str:
-    r"""Text in lines of at most ``width`` letters.
+    r"""Wrap text to lines of at most ``width`` letters.
 
-    Broken at blanks, a part that is still too long at the signs between its names, then at dots and underscores, then
-    anywhere; what needs more than ``most`` lines ends in three dots.
+    Break at blanks, then at the signs between names, then at dots and underscores, then anywhere; text of more than
+    ``most`` lines ends in three dots.
 
     Examples
     --------
@@ -88,7 +87,7 @@ def wrapped(text: str, width: int, *, most: int = 4) -> str:
 
 
 def _lines(text: str, width: int) -> list[str]:
-    """Lines with the blanks at their ends."""
+    """Wrap to lines, with their trailing blanks."""
     if len(text.rstrip()) <= width:
         return [text]
     for marks in BREAKS:
@@ -100,7 +99,7 @@ def _lines(text: str, width: int) -> list[str]:
 
 
 def _joined(parts: list[str], width: int) -> list[str]:
-    """As few lines as parts that are not cut need."""
+    """Join uncut parts to as few lines as possible."""
     lines = parts[:1]
     for part in parts[1:]:
         if len((lines[-1] + part).rstrip()) <= width:
@@ -129,7 +128,7 @@ class Panels:
     own : bool
         Whether the figure was made for them.
     columns : int
-        Panels side by side; 1 for those of the user, each of which then has labels of its own.
+        Panels side by side; 1 on the user's axes, each of which gets its own labels.
     """
 
     axes: list[Axes]
@@ -143,7 +142,7 @@ class Panels:
 
     @property
     def figure(self) -> Figure:
-        """The figure, where it was made for these axes."""
+        """The figure, if it was made for these axes."""
         return cast("Figure", self.first.figure)
 
     @property
@@ -152,9 +151,9 @@ class Panels:
         return self.axes[:: self.columns]
 
     def caption(self, text: str) -> None:
-        """Write above all panels, or above the first one where the figure is the user's; lines of the text stay lines.
+        """Write above all panels, or above the first one on the user's axes; line breaks are kept.
 
-        The last step: then it is known what stands above the first panel already.
+        Call last, when the title of the first panel is known.
         """
         if not self.own:
             above = caption_lines(text, across(self.first))
@@ -169,19 +168,19 @@ class Panels:
 def new_panels(
     ax: Any, names: Sequence[object], *, width: float, height: float, columns: int = 3, sharey: bool = False
 ) -> Panels:
-    """Panels of a size in inches on a figure of their own, or the axes of the user.
+    """Make panels of a size in inches on a new figure, or use the axes of the user.
 
     Parameters
     ----------
     ax : Axes, sequence of Axes or None
-        What the user gave.
+        From the user.
     names : sequence
-        What the panels show, one each.
+        One name per panel.
 
     Raises
     ------
     EffectError
-        Not as many axes as there are panels.
+        The numbers of axes and panels differ.
     """
     n, plt = len(names), pyplot()
     if ax is not None:
@@ -202,22 +201,22 @@ def new_panels(
 
 
 def one_panel(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
-    """Axes on a figure of their own, or those of the user."""
+    """Make axes on a new figure, or use those of the user."""
     return new_panels(ax, [""], width=width, height=height).first
 
 
 def across(ax: Axes) -> int:
-    """Letters of size "medium" that stand side by side below axes."""
+    """Letters of size "medium" that fit below axes."""
     return max(int(MEDIUM * _inches(ax)[0]), FEWEST)
 
 
 def along(ax: Axes) -> int:
-    """Letters of size "medium" that stand beside axes."""
+    """Letters of size "medium" that fit beside axes."""
     return max(int(MEDIUM * _inches(ax)[1]), FEWEST)
 
 
 def _inches(ax: Axes) -> tuple[float, float]:
-    """Width and height, or what a layout that is made when the figure is drawn will leave of its share."""
+    """Width and height of axes, allowing for a layout that is computed when the figure is drawn."""
     box, figure, spec = ax.get_window_extent(), ax.figure.bbox, ax.get_subplotspec()
     width, height = box.width / ax.figure.dpi, box.height / ax.figure.dpi
     if spec is None or ax.figure.get_layout_engine() is None:
@@ -229,17 +228,17 @@ def _inches(ax: Axes) -> tuple[float, float]:
 
 
 def caption_lines(text: str, room: int, most: int = MOST_LINES) -> str:
-    """Lines of a caption as they are drawn, each wrapped to the room there is."""
+    """Wrap the lines of a caption to the room available."""
     return literal("\n".join(wrapped(line, room, most=most) for line in text.split("\n") if line))
 
 
 def titled(ax: Axes, text: str) -> None:
-    """A title in lines that fit the axes; lines of the text stay lines."""
+    """Set a title, wrapped to the axes; line breaks are kept."""
     ax.set_title(caption_lines(text, across(ax), MOST_OF_ONE), fontsize="medium")
 
 
 def legend_in(ax: Axes, **options: Any) -> None:
-    """A legend without a frame."""
+    """Draw a legend without a frame."""
     ax.legend(**{"frameon": False, "fontsize": "small", **options})
 
 
@@ -249,5 +248,5 @@ def style_of(k: int) -> dict[str, Any]:
 
 
 def intervals_of(level: float, *more: str) -> str:
-    """The first line of a caption, ``95% intervals``, and what else there is to say."""
+    """First line of a caption, ``95% intervals``, with further parts."""
     return ", ".join(filter(None, [f"{100 * level:g}% intervals", *more]))

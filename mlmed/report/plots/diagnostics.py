@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from mlmed.report.plots.axes import DARK
 
 Array = NDArray[np.float64]
-#: Correlations beyond this are left out of the plane of R^2, where the effect may run off to infinity.
+#: Largest correlation in the plane of R^2; beyond it the effect may diverge.
 FARTHEST = 0.95
 
 
@@ -44,7 +44,7 @@ def plot_profile(
     note: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Log-likelihood below its maximum against the value of the effect; a parabola would be the normal theory.
+    """Log-likelihood below its maximum against the value of the effect, with a parabola of the same curvature.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def plot_profile(
     term : str
         The quantity.
     estimate, ends, level : float, (float, float), float
-        At the maximum, of the interval, and its coverage.
+        Estimate, ends of the interval, and its coverage.
     note : str
         Second line of the caption.
     """
@@ -62,7 +62,7 @@ def plot_profile(
     ax = one_panel(ax)
     drop = 0.5 * float(ndtri(0.5 + level / 2.0)) ** 2
     ax.plot(curve["value"], -curve["drop"], color=MAIN, label="profile likelihood")
-    if curve["value"].min() < estimate < curve["value"].max():  # at an edge there is a slope and no curvature to match
+    if curve["value"].min() < estimate < curve["value"].max():  # at an edge there is no curvature to match
         near = curve.iloc[(curve["value"] - estimate).abs().argsort()[1:3]]
         bend = float((near["drop"] / (near["value"] - estimate) ** 2).mean())
         grid = np.linspace(curve["value"].min(), curve["value"].max(), 200)
@@ -86,16 +86,16 @@ def plot_profile(
 def plot_influence(
     changes: pd.Series, *, term: str, unit: str, label: int, note: str = "", ax: Axes | None = None
 ) -> Axes:
-    """One stem per cluster, the largest named.
+    """One stem per cluster, the largest labelled.
 
     Parameters
     ----------
     changes : Series
-        A value per cluster, its name as index.
+        A value per cluster, with its name as index.
     term, unit : str
-        What changes, in what.
+        The quantity that changes, and the unit of changes.
     label : int
-        How many are named.
+        Number of labelled clusters.
     note : str
         Second line of the caption.
     """
@@ -154,7 +154,7 @@ def plot_scatter(
     table, line : DataFrame
         location, sd; the line has the median sd of clusters with that location.
     labels : (str, str)
-        Of the axes.
+        Labels of the axes.
     title : str
         The caption.
     """
@@ -172,7 +172,7 @@ def plot_scatter(
 def plot_over_rho(rows: pd.DataFrame, *, term: str, zero: float, level: float, ax: Axes | None = None) -> Axes:
     """The effect with its band over rho; the estimate at rho = 0 and the zero of the curve are marked.
 
-    ``rows`` are those of one term: rho, estimate, conf_low, conf_high; ``ax`` is where to draw.
+    ``rows`` of one term: rho, estimate, conf_low, conf_high; ``ax`` is where to draw.
     """
     ax = one_panel(ax, 6.5, 4.2)
     rho = rows["rho"].to_numpy()
@@ -206,15 +206,15 @@ def plot_over_r2(
     Parameters
     ----------
     effects : function
-        The effect at correlations, (R,) to (R,).
+        From correlations (R,) to effects (R,).
     term : str
         Its name.
     left : (float, float)
-        1 - R^2 of mediator and outcome: what is left to explain.
+        1 - R^2 of mediator and outcome.
     total : bool
-        Shares of the whole variance rather than of what is left.
+        Whether shares are of the total variance, not of the residual one.
     negative : bool
-        The omitted cause moves the two in opposite directions.
+        Whether the omitted cause moves the two in opposite directions.
     """
     sign = -1.0 if negative else 1.0
     nodes = np.concatenate([np.linspace(0.0, 0.8, 33), np.linspace(0.8, FARTHEST, 16)[1:]])
@@ -240,7 +240,7 @@ def plot_over_r2(
 
 
 def _levels(nodes: Array, values: Array) -> Array:
-    """Round values that the effect takes for rho from .1 to .9; zero is left to its own line."""
+    """Round contour values in the range of the effect for rho from .1 to .9; zero has its own line."""
     from matplotlib.ticker import MaxNLocator
 
     inner = values[(nodes >= 0.1) & (nodes <= 0.9)]

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 Array = NDArray[np.float64]
-#: Points of a density, and values above which they are counted in bins first.
+#: Points of a density, and number of values above which they are binned first.
 POINTS, MANY, BINS = 200, 5000, 2000
-#: How far beyond the data a density is drawn, as a share of their range.
+#: Margin of a density beyond the data, as a share of their range.
 MARGIN = 0.05
 #: The size of a panel in inches.
 WIDTH, HEIGHT = 4.2, 3.4
@@ -56,14 +56,14 @@ def plot_densities(
     shown : sequence of Panel
         One per response.
     density : {"value", "cluster-mean", "cluster-sd"}
-        Of what.
+        What the density is of.
     title : str
         The caption.
 
     Raises
     ------
     EffectError
-        If there is nothing that a density could be drawn of.
+        Fewer than 3 values, or values that do not differ.
     """
     for own in shown:
         _refuse_flat(own, density)
@@ -95,7 +95,7 @@ def plot_residuals(
     Raises
     ------
     EffectError
-        Residuals that do not differ.
+        Fewer than 3 residuals, or residuals that do not differ.
     """
     for name, values in residuals.items():
         if len(values) < 3 or not np.ptp(values) > 0.0:
@@ -169,7 +169,7 @@ def _draw(ax: Axes, panel: Panel, *, log: bool) -> None:
     at = np.exp(grid) if log else grid
     for values in sets[1:]:
         ax.plot(at, _density(values, grid), color=MAIN, lw=0.6, alpha=0.4)
-    ax.plot([], [], color=MAIN, lw=1.2, label="simulated")  # one faint line would not be seen in the legend
+    ax.plot([], [], color=MAIN, lw=1.2, label="simulated")  # a faint line would not show in the legend
     ax.plot(at, _density(sets[0], grid), color="k", lw=1.8, label="observed")
     ax.margins(x=0.0)
     if log:
@@ -177,7 +177,7 @@ def _draw(ax: Axes, panel: Panel, *, log: bool) -> None:
 
 
 def _log_axis(ax: Axes) -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, or evenly where there would be too few, as plain numbers."""
+    """Set ticks at 1, 2 and 5 times powers of ten, or evenly if too few, as plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     ax.set_xscale("log")
@@ -188,7 +188,7 @@ def _log_axis(ax: Axes) -> None:
 
 
 def _density(values: Array, grid: Array) -> Array:
-    """Gaussian kernel density with Scott's bandwidth; many values are binned first, finely against the bandwidth."""
+    """Gaussian kernel density with Scott's bandwidth; many values are binned first, finer than the bandwidth."""
     from scipy.stats import gaussian_kde
 
     if len(values) <= MANY:

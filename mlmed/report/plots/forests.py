@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: Most clusters whose ids fit beside their lines, and the fewest inches that each of them takes.
+#: Most clusters with ids beside their lines, and inches of each.
 LABELLED, HIGH = 40, 0.085
 #: The width of a caterpillar in inches.
 WIDTH = 3.4
@@ -40,7 +40,7 @@ WIDTH = 3.4
 BESIDE, NARROW, AXIS = 50, 24, 4.0
 PARTS = {"between": MAIN, "within": ACCENT}
 SOURCES = {"published": "0.45", "fit": MAIN}
-#: How far the two marks of one line stand apart.
+#: Distance of the two marks of one line.
 APART = 0.12
 
 
@@ -56,19 +56,19 @@ def plot_effects(
     null: float = 0.0,
     ax: Axes | None = None,
 ) -> Axes:
-    """One line per effect from the top, with its interval as a bar; grey where there is no interval.
+    """One line per effect from the top, with its interval as a bar; grey without an interval.
 
     Parameters
     ----------
     table : DataFrame
         term, estimate, conf_low, conf_high.
     lines : sequence of (str, str, str)
-        What stands beside the line, the term that it shows, and that of the control group or "": the treated are filled
-        then, and the control group is open beside them, but where both are the same.
+        Label, term, and term of the control group or "". With one, the treated have filled marks and controls open ones
+        beside them, unless both are equal.
     title, label : str
-        The caption, and what the numbers are.
+        The caption, and the label of the axis.
     null : float
-        Where there is no effect; a line.
+        Value of no effect, drawn as a line.
     """
     ax = one_panel(ax, 6.0, 1.7 + 0.5 * len(lines))
     rows = {str(row["term"]): row for row in table.to_dict("records")}
@@ -119,7 +119,7 @@ class Ranked:
     table : DataFrame
         group, estimate, conf_low, conf_high.
     label : str
-        What the numbers are; empty where they are differences from the population.
+        Label of the axis; empty for differences from the population.
     centre : float
         The population's value.
     """
@@ -133,14 +133,14 @@ class Ranked:
 def plot_caterpillars(
     effects: Sequence[Ranked], *, group: str, level: float, ax: Axes | Sequence[Axes] | None = None
 ) -> list[Axes]:
-    """A panel per effect: clusters by rank with their intervals, in colour where these leave out the population.
+    """A panel per effect: clusters by rank with intervals, coloured if these exclude the population.
 
     Parameters
     ----------
     effects : sequence of Ranked
-        What is drawn.
+        The effects.
     group : str
-        What the clusters are called.
+        Name of the cluster variable.
     level : float
         Coverage, for the caption.
     """
@@ -184,7 +184,7 @@ def plot_correlations(table: pd.DataFrame, *, group: str, level: float, ax: Axes
     table : DataFrame
         part, equation1, equation2, term1, term2, estimate, conf_low, conf_high.
     group : str
-        What the clusters are called.
+        Name of the cluster variable.
     level : float
         Coverage, for the caption.
     """

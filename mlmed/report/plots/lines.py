@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: Most clusters that get a colour and a name each.
+#: Most clusters with a colour and a label each.
 NAMED = 8
 #: The size of a panel in inches.
 WIDTH, HEIGHT = 4.2, 3.6
-#: Letters of all levels that fit side by side on an inch of axis, fewest letters of a line, most lines of a level.
+#: Letters of levels that fit on an inch of axis, fewest letters of a line, most lines of a level.
 ROOM, LEAST, LINES = 10, 10, 3
 #: Letters of a line in a legend.
 NARROW = 20
@@ -61,7 +61,7 @@ def plot_curves(
     table : DataFrame
         response, the variable, estimate, conf_low, conf_high.
     variable : str
-        What is on the horizontal axis.
+        Variable on the horizontal axis.
     level : float
         Coverage, for the caption.
     rows : DataFrame, optional
@@ -95,12 +95,12 @@ def plot_lines(
     Parameters
     ----------
     lines : DataFrame
-        response, the variable, estimate, and the cluster as index; the rows of a cluster side by side, at the values of
+        response, the variable, estimate, with the cluster as index; rows sorted by cluster, at the values of
         ``population``.
     population : DataFrame
         response, the variable, estimate.
     variable, group : str
-        What is on the horizontal axis, and what the clusters are called.
+        Variable on the horizontal axis, and cluster variable.
     note : str
         Second line of the caption.
     """
@@ -125,10 +125,10 @@ def plot_lines(
 
 
 def _name_lines(panels: Panels, title: str, names: list[str]) -> None:
-    """The legend of all lines at the right end of a row of panels, and as much more width as it takes.
+    """Draw the legend of all lines right of a row of panels, widening the figure.
 
-    On axes of the user it stands where there is room. A line has no label of its own: matplotlib would leave out those
-    whose name starts with an underscore.
+    On axes of the user it stands where there is room. Lines have no labels of their own: matplotlib omits those that
+    start with an underscore.
     """
     title, labels = wrapped(title, NARROW), [wrapped(name, NARROW, most=2) for name in names]
     ax = panels.axes[panels.columns - 1]
@@ -158,7 +158,7 @@ def plot_along(
     table : DataFrame
         estimate, conf_low, conf_high, sd, sd_conf_low, sd_conf_high.
     column : Series
-        The values of the predictor, whatever it is called.
+        Values of the predictor.
     variable, response : str
         Labels.
     interval : str
@@ -185,7 +185,7 @@ def plot_along(
 
 
 def _band(ax: Axes, positions: _Positions, column: pd.Series, ends: pd.DataFrame) -> None:
-    """A line with its band, or for the levels of a factor marks with bars; ``ends``: middle, lower, upper."""
+    """Draw a line with its band, or marks with bars for levels of a factor; ``ends``: middle, lower, upper."""
     x, (middle, low, high) = positions(column), (ends.iloc[:, k] for k in range(3))
     if positions.levels:
         ax.vlines(x, low, high, color=MAIN, lw=1.5)
@@ -196,7 +196,7 @@ def _band(ax: Axes, positions: _Positions, column: pd.Series, ends: pd.DataFrame
 
 
 def _panels(ax: Axes | Sequence[Axes] | None, table: pd.DataFrame, variable: str) -> tuple[Panels, _Positions]:
-    """A titled panel per response, and what puts values of the variable on the axis."""
+    """Make a titled panel per response, and the positions of the variable's values."""
     responses = list(dict.fromkeys(table["response"]))
     panels = new_panels(ax, responses, width=WIDTH, height=HEIGHT)
     positions = _Positions(table[variable])
@@ -209,7 +209,7 @@ def _panels(ax: Axes | Sequence[Axes] | None, table: pd.DataFrame, variable: str
 
 
 class _Positions:
-    """Where values of a variable stand: numbers as they are, levels of a factor at 0, 1, ..."""
+    """Positions of a variable's values: numbers themselves, levels of a factor at 0, 1, ..."""
 
     def __init__(self, column: pd.Series) -> None:
         self.levels = list(dict.fromkeys(map(str, column))) if _is_factor(column) else []
@@ -222,14 +222,14 @@ class _Positions:
         return np.array([place.get(str(value), np.nan) for value in column])
 
     def label(self, ax: Axes, variable: str) -> None:
-        """The name of the variable, and the levels of a factor where they stand."""
+        """Label the axis with the variable, and the levels of a factor at their positions."""
         ax.set_xlabel(literal(wrapped(variable, across(ax))))
         if self.levels:
             self._label_levels(ax)
             ax.margins(x=0.1)
 
     def _label_levels(self, ax: Axes) -> None:
-        """On one line if there is room, on several if they are few, otherwise aslant."""
+        """Label levels on one line if there is room, on several if they are few, otherwise rotated."""
         room = int(ROOM * across(ax) / MEDIUM)
         share = room // len(self.levels)
         one_line = sum(map(len, self.levels)) <= room
@@ -246,7 +246,7 @@ def _is_factor(column: pd.Series) -> bool:
 
 
 def _faint(n: int) -> float:
-    """Opacity at which n marks on top of each other still show a density."""
+    """Opacity at which n overlapping marks still show their density."""
     return float(np.clip(30.0 / n**0.75, 0.1, 0.6))
 
 
@@ -261,7 +261,7 @@ def plot_power(table: pd.DataFrame, *, term: str, value: str, title: str, ax: Ax
     table : DataFrame
         n_clusters, cluster_size, the value and its ``_mcse``.
     term, value, title : str
-        What was tested, ``"power"`` or ``"coverage"``, and the caption.
+        Tested term, ``"power"`` or ``"coverage"``, and the caption.
     """
     ax = one_panel(ax)
     for k, (size, rows) in enumerate(table.groupby("cluster_size")):
@@ -289,16 +289,16 @@ def plot_study(table: pd.DataFrame, *, value: str, level: float, title: str, ax:
     table : DataFrame
         estimator, cov_ab, the value and its ``_mcse``.
     value : str
-        Which.
+        Column to draw.
     level : float
-        The coverage that was asked for.
+        Nominal coverage.
     title : str
         The caption.
     """
     ax = one_panel(ax)
     estimators = list(table["estimator"].unique())
     known = np.sort(table["cov_ab"].unique())
-    apart = 0.006 * float(np.ptp(known)) if len(known) > 1 else 0.002  # so that markers do not hide each other
+    apart = 0.006 * float(np.ptp(known)) if len(known) > 1 else 0.002  # keeps markers from overlapping
     if value == "bias":
         ax.plot(known, -known, color=GREY, ls=":", label="-cov($a_j$, $b_j$)", zorder=0)
         ax.axhline(0.0, color=FAINT, lw=1, zorder=0)
