@@ -24,7 +24,7 @@ from typing import Any
 from kept import folder_of
 
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
-os.environ.update(ONE_THREAD)  # before numpy is loaded
+os.environ.update(ONE_THREAD)  # before numpy is imported
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
@@ -35,12 +35,12 @@ from mlmed.atomic import write_text  # noqa: E402
 HERE = Path(__file__).resolve().parent
 MEDIATOR = "emo ~ treat + age + educ + gender + income"
 OUTCOME = "cong_mesg ~ emo + treat + age + educ + gender + income"
-#: Seconds of R for 1,000 draws and 10 sensitivity points, as stated when this was asked for, and what was asked.
+#: Seconds for 1,000 draws and 10 sensitivity points: R's, as stated in the requirement, and the requirement.
 STATED, ASKED = 2.7, 0.3
 
 
 def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Median of several runs, after one that loads what is loaded late."""
+    """Median of several runs, after a warm-up run for lazy imports."""
     call()
     found = []
     for _ in range(repeats):
@@ -51,7 +51,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def own_times(data: pd.DataFrame, repeats: int) -> dict[str, float]:
-    """The page's analysis in steps, and what else there is."""
+    """Seconds of the page's analysis by step, and of other calls."""
 
     def fit() -> Any:
         return mlmed.causal(MEDIATOR, OUTCOME, data, treatment="treat", family_y="probit", vcov="HC3")
@@ -79,7 +79,7 @@ def own_times(data: pd.DataFrame, repeats: int) -> dict[str, float]:
 
 
 def peer(data: pd.DataFrame, repeats: int) -> dict[str, Any] | None:
-    """Seconds of R in the same run; None without R or its package."""
+    """Seconds of R, measured in the same run; None without R or its package."""
     if shutil.which("Rscript") is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def write(times: dict[str, float], other: dict[str, Any] | None, folder: Path) -> None:
-    """Tables as Markdown and JSON."""
+    """Write tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}, numpy {np.__version__}"
     first, own = next(iter(times.items()))
     lines = ["# Potential outcomes: timings", "", f"{date.today().isoformat()}; framing (265 rows), linear mediator, "]

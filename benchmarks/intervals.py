@@ -24,7 +24,7 @@ from typing import Any
 from kept import folder_of
 
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS")}
-os.environ.update(ONE_THREAD)  # before numpy is loaded
+os.environ.update(ONE_THREAD)  # before numpy is imported
 
 import numpy as np  # noqa: E402
 
@@ -32,7 +32,7 @@ import mlmed  # noqa: E402
 from mlmed.atomic import write_text  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-#: What was asked for: seconds for 1,000 replicates on one core, and for 10,000 on two.
+#: Required seconds for 1,000 replicates on one core, and for 10,000 on two.
 ASKED = {"1,000 case replicates, 1 worker": 5.0, "10,000 case replicates, 2 workers": 30.0}
 
 
@@ -47,7 +47,7 @@ def seconds(call: Callable[[], Any], repeats: int) -> float:
 
 
 def own_times(fit: mlmed.Results, replicates: int, many: int) -> dict[str, float]:
-    """Every interval of the effects table, and bootstraps of each kind."""
+    """Seconds of every interval of the effects table, and of every bootstrap."""
     table = {
         "delta": lambda: fit.effects(),
         "delta, Satterthwaite": lambda: fit.effects(ddf="satterthwaite"),
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def write(times: dict[str, float], other: dict[str, Any] | None, options: argparse.Namespace, folder: Path) -> None:
-    """Tables as Markdown and JSON."""
+    """Write tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}, numpy {np.__version__}"
     setting = "ml_sim (100 clusters of 8), REML, one BLAS thread"
     lines = ["# Intervals: timings", "", f"{date.today().isoformat()}; {setting}; {versions}.", ""]

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from causal import HERE, ONE_THREAD, os, seconds  # sets the threads before numpy is loaded
+from causal import HERE, ONE_THREAD, os, seconds  # sets the threads before numpy is imported
 from kept import folder_of
 
 import mlmed
@@ -28,7 +28,7 @@ from mlmed.atomic import write_text
 SLOPES = "NA_lag + PA_lag + (1 + NA_lag + PA_lag |c| id)"
 LOCATION = "PA.std ~ 1 + day + PA_lag + NA_lag + steps.pm*steps.pmd + (1 + day + steps.pmd |c| id)"
 SCALE = "~ 1 + PA_lag + NA_lag + steps.pm*steps.pmd + (1 + steps.pmd |c| id)"
-#: Seconds that were asked for, and what else is known: the page's brms took minutes for m3 and 80 minutes for m5.
+#: Required seconds. For comparison, the page's brms took minutes for m3 and 80 minutes for m5.
 ASKED = {"m3": "1", "m4": "5", "m5, five random starts": "60 on 2 cores"}
 
 
@@ -75,7 +75,7 @@ def peer_times(data: Any, asked: list[str]) -> dict[str, Any] | None:
 
 
 def write(own: dict[str, dict[str, float]], other: dict[str, Any] | None, folder: Path) -> None:
-    """Tables as Markdown and JSON."""
+    """Write tables as Markdown and JSON."""
     versions = f"python {platform.python_version()}, mlmed {mlmed.__version__}"
     if other:
         versions += f"; R {other['R']}, lme4 {other['lme4']} (m1), nlme {other['nlme']} (m2, m3)"

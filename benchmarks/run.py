@@ -31,7 +31,7 @@ from mlmed.atomic import write_text
 
 HERE = Path(__file__).resolve().parent
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
-#: Largest table, in rows, that each peer is given.
+#: Most rows of a table for each peer.
 LIMITS = {
     "lme4_stacked": 500_000,
     "nlme_stacked": 40_000,
@@ -39,12 +39,12 @@ LIMITS = {
     "lme4_separate": 1_000_000,
     "statsmodels_separate": 20_000,
 }
-#: Peers that fit another model, so that their log-likelihood is not comparable.
+#: Peers that fit another model: their log-likelihood is not comparable.
 OTHER_MODEL = {
     "lme4_separate": "no covariance across equations",
     "statsmodels_separate": "no covariance across equations",
 }
-#: What the fit may take from the Grams to the effects on ml_sim, in milliseconds.
+#: Required milliseconds on ml_sim from the Grams to the effects.
 REQUIRED_MS = 20.0
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")} | {
     "VECLIB_MAXIMUM_THREADS": "1"
@@ -64,7 +64,7 @@ class Timing:
     repeats : int
         Timed runs.
     llf : float or None
-        Restricted log-likelihood it reports.
+        Restricted log-likelihood reported by the engine.
     baseline_mb, peak_mb : float or None
         Resident memory with library and data loaded, and its peak (Linux only).
     note : str
@@ -97,7 +97,7 @@ class Case:
     seed : int or None
         None for data that were not simulated.
     timings : tuple of Timing
-        One an engine.
+        One per engine.
     """
 
     name: str
@@ -111,7 +111,7 @@ class Case:
 
 
 def resident_mb(name: str) -> float | None:
-    """Read ``VmRSS`` or ``VmHWM`` of this process in megabytes; None where the kernel does not tell."""
+    """Read ``VmRSS`` or ``VmHWM`` of this process in megabytes; None if the kernel does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -131,7 +131,7 @@ def one_fit(data: Any) -> tuple[dict[str, float], float]:
 
 
 def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
-    """Seconds of the stages that ``mediate`` goes through, called one by one."""
+    """Seconds of the stages of ``mediate``, called one by one."""
     from mlmed.data.design import build_design
     from mlmed.data.grams import accumulate
     from mlmed.fit.lmm import LmmFit
@@ -163,7 +163,7 @@ def one_fit_by_stage(data: Any) -> tuple[dict[str, float], float]:
 def repeat(
     run: Callable[[Any], tuple[dict[str, float], float]], data: Any, repeats: int, budget: float
 ) -> tuple[list[dict[str, float]], float]:
-    """Call it until there are enough repeats or the budget is spent; the first call warms up."""
+    """Repeat a call until there are enough repeats or the time budget is spent; the first call warms up."""
     found: list[dict[str, float]] = []
     spent, llf = 0.0, float("nan")
     while len(found) < repeats + 1 and spent < budget:
@@ -177,7 +177,7 @@ def measure_mlmed(table: Path, repeats: int, budget: float) -> dict[str, Any]:
     """Time mlmed on a table in this process."""
     import pandas as pd
 
-    import mlmed.api.mediate  # noqa: F401  # loaded before the baseline is read
+    import mlmed.api.mediate  # noqa: F401  # imported before the baseline is read
 
     warnings.simplefilter("ignore")
     data = pd.read_csv(table)
@@ -197,7 +197,7 @@ def measure_mlmed(table: Path, repeats: int, budget: float) -> dict[str, Any]:
 
 
 def measure_statsmodels(table: Path, repeats: int, budget: float) -> dict[str, Any]:
-    """Time statsmodels' MixedLM on the two equations one by one; it cannot express the joint model."""
+    """Time statsmodels' MixedLM on the two equations separately; it cannot express the joint model."""
     import pandas as pd
     from statsmodels.formula.api import mixedlm
 
@@ -222,7 +222,7 @@ def measure_statsmodels(table: Path, repeats: int, budget: float) -> dict[str, A
 
 
 def call(engine: str, command: Sequence[str], timeout: float) -> Timing:
-    """Run one engine on one thread and read the JSON that it prints."""
+    """Run one engine on one thread and read its JSON output."""
     environment = os.environ | ONE_THREAD
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
@@ -271,7 +271,7 @@ def processor() -> str:
 
 
 def software(peers: Sequence[str]) -> dict[str, Any]:
-    """Versions of everything that was timed."""
+    """Versions of the timed software."""
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
@@ -292,7 +292,7 @@ def software(peers: Sequence[str]) -> dict[str, Any]:
 
 
 def differences(case: Case) -> list[dict[str, Any]]:
-    """Timings of a case with ratio to mlmed and difference in log-likelihood."""
+    """Timings of a case with the ratio to mlmed and the difference in log-likelihood."""
     own = case.timings[0]
     rows = []
     for timing in case.timings:
@@ -307,7 +307,7 @@ def differences(case: Case) -> list[dict[str, Any]]:
 
 
 def shown(value: float | None, text: str) -> str:
-    """Format a number, or a dash where there is none."""
+    """Format a number, or a dash for None."""
     return "-" if value is None else format(value, text)
 
 
@@ -428,7 +428,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Time everything that was asked for."""
+    """Time all requested cases."""
     options = read_options(arguments)
     os.environ.update(ONE_THREAD)  # before anything imports numpy
     if options.worker:

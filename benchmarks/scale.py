@@ -1,6 +1,6 @@
-"""Size: rows, clusters, memory, and rows that stay in Parquet. Writes ``scale.md`` and ``scale.json``.
+"""Time and memory by rows and clusters, in memory and from Parquet. Writes ``scale.md`` and ``scale.json``.
 
-Every case runs in a process of its own with one BLAS thread; peak memory is that process' largest resident set.
+Every case runs in its own process with one BLAS thread; peak memory is the largest resident set of that process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def peak_mb() -> float:
 
 
 def in_memory(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
-    """Data frame to effects table, the Gram pass alone, and numpy's own time for its ten products and sums."""
+    """Seconds from data frame to effects table, of the Gram pass, and of its ten products and sums in plain numpy."""
     import numpy as np
 
     import mlmed
@@ -94,7 +94,7 @@ def one_evaluation(clusters: int, rows: int, repeats: int) -> dict[str, Any]:
 
 
 def write_parquet(folder: str, clusters: int, rows: int) -> dict[str, Any]:
-    """Random-slope mediation data made by DuckDB itself, cluster ids scattered over the rows."""
+    """Random-slope mediation data simulated in DuckDB, cluster ids scattered over the rows."""
     import duckdb
 
     duckdb.sql("SELECT setseed(0.5)")
@@ -114,7 +114,7 @@ def write_parquet(folder: str, clusters: int, rows: int) -> dict[str, Any]:
 
 
 def from_parquet(folder: str, limit_mb: int) -> dict[str, Any]:
-    """Mlmed on Parquet through DuckDB, and DuckDB's own time for the same group-by sums."""
+    """Seconds of mlmed on Parquet through DuckDB, and of DuckDB for the same group-by sums."""
     import duckdb
 
     import mlmed
@@ -141,7 +141,7 @@ CASES = {"memory": in_memory, "evaluation": one_evaluation, "write": write_parqu
 
 
 def run(case: str, *arguments: Any, threads: str = "1") -> dict[str, Any]:
-    """One case in a fresh process."""
+    """Run one case in a fresh process."""
     environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "MLMED_THREADS": threads}
     command = [sys.executable, __file__, "--case", case, json.dumps(arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

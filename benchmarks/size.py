@@ -1,8 +1,8 @@
 """Many columns: factors with many levels, numbers, wide tables. Writes ``size.md`` and ``size.json``.
 
-Every case runs in a process of its own with one thread for linear algebra. Times are seconds of the processor, all
-threads of an engine added up, for a call to ``mixed`` after a small one has loaded everything; memory is the largest
-resident set of the process. ``--before FOLDER`` runs the same with another version of the package.
+Every case runs in its own process with one thread for linear algebra. Times are CPU seconds, summed over the threads of
+an engine, of a call to ``mixed`` after a small warm-up call; memory is the largest resident set of the process.
+``--before FOLDER`` runs the same with another version of the package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).parent
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ENGINES = ("pandas", "polars", "polars lazy", "duckdb", "dask")
-#: What is fitted, number of levels or columns, rows, clusters.
+#: Kind of table, number of levels or columns, rows, clusters.
 CASES = (
     ("factor", 20, 100_000, 1000),
     ("factor", 100, 100_000, 1000),
@@ -74,7 +74,7 @@ def source(engine: str, data: Any) -> Any:
 
 
 def measure(kind: str, size: int, rows: int, clusters: int, engine: str) -> dict[str, Any]:
-    """One case, in this process."""
+    """Measure one case in this process."""
     import mlmed
 
     data, text = table(kind, size, rows, clusters)
@@ -91,7 +91,7 @@ def measure(kind: str, size: int, rows: int, clusters: int, engine: str) -> dict
 
 
 def in_process(case: tuple[str, int, int, int], engine: str, package: str, limit: int) -> dict[str, Any]:
-    """One case in a process of its own; ``limit`` in seconds of the processor."""
+    """Measure one case in its own process; ``limit``: CPU seconds."""
     environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": package}
     call = [sys.executable, __file__, "--case", json.dumps([*case, engine])]
     cap = lambda: resource.setrlimit(resource.RLIMIT_CPU, (limit + 10, limit + 10))  # noqa: E731
@@ -112,7 +112,7 @@ def shown(found: dict[str, Any] | None, limit: int) -> str:
 
 
 def report(results: list[dict[str, Any]], limit: int, before: bool) -> str:
-    """Markdown."""
+    """The report as Markdown."""
     import mlmed
 
     machine = f"{os.cpu_count()} processors, {platform.machine()}"

@@ -1,4 +1,4 @@
-"""Multilevel mediation by mixed models: certified optima, indirect effects with their covariance.
+"""Multilevel mediation by mixed models: certified optima, indirect effects and their covariance.
 
 ``mediate`` fits the Bauer-Preacher-Gil model, ``piecewise`` separate equations (Krull and MacKinnon), ``causal``
 potential outcomes; ``compare`` sets them side by side. ``mixed`` fits one equation or several responses,
@@ -35,8 +35,8 @@ __all__ = [
     "stack",
 ]
 
-#: Where each public name comes from; a module is loaded when one of its names is first used. ``__init__.pyi`` says the
-#: same to type checkers and editors.
+#: Public names by module, loaded when one of its names is first used. ``__init__.pyi`` declares them to type checkers
+#: and editors.
 _HOMES = {
     "Bootstrap": "mlmed.intervals.values",
     "Comparison": "mlmed.results.comparison",

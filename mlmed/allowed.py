@@ -1,4 +1,4 @@
-"""What formulas can call: the one list of functions, methods and constants, with what each of them takes; numbers."""
+"""Functions, methods and constants that formulas can use, with their arguments; values of constant expressions."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from mlmed.text import shown
 class Takes:
     """Arguments of a function or method."""
 
-    data: int  #: How many arguments may be expressions of columns; they come first and have no names.
-    #: Names of those that are literals (numbers, text, lists of these), in their order; by position or by name.
+    data: int  #: Most arguments that are expressions of columns; they come first, by position.
+    #: Names of literal arguments (numbers, text, lists of these) in order; by position or by name.
     words: tuple[str, ...] = ()
-    first: str = ""  #: The name by which the first argument may be given; empty if it has none.
-    least: int = 1  #: How many arguments there are at least.
-    #: How many there are at most where the words name some of the data; None for data and words together.
+    first: str = ""  #: Name of the first argument; empty if it has none.
+    least: int = 1  #: Fewest arguments.
+    #: Most arguments, if words name some of the data; None for data and words together.
     most: int | None = None
 
     @property
     def largest(self) -> int:
-        """How many arguments it takes at most."""
+        """The largest number of arguments."""
         return self.data + len(self.words) if self.most is None else self.most
 
     @property
     def counted(self) -> str:
-        """How many arguments it takes, in words."""
+        """The number of arguments, in words."""
         most = self.largest
         if most == 0:
             return "no argument"
@@ -61,14 +61,14 @@ _TWO = (
     "logaddexp", "logaddexp2", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
     "logical_and", "logical_or", "logical_xor",
 )  # fmt: skip
-#: One number of a column; a predictor must not depend on other rows (mlmed.data.checks), a response may.
+#: Statistics of a column: refused in predictors, which must not depend on other rows (mlmed.data.checks).
 _STATISTICS = {
     **dict.fromkeys(("mean", "median", "min", "max", "sum"), Takes(1)),
     **dict.fromkeys(("std", "var"), Takes(1, ("ddof",))),
     "quantile": Takes(1, ("q",)),
 }
 
-#: Functions of numpy, as np.name(). No more arguments than these: another one would be an array to write into.
+#: Functions of numpy, as np.name(), without further arguments: another one would be an array to write into.
 NUMPY: Mapping[str, Takes] = _table(
     **dict.fromkeys(_ONE, Takes(1)),
     **dict.fromkeys(_TWO, Takes(2, least=2)),
@@ -82,7 +82,7 @@ NUMPY: Mapping[str, Takes] = _table(
     digitize=Takes(1, ("bins", "right")),
 )
 
-#: Functions that are called by a bare name.
+#: Functions called by a bare name.
 FUNCTIONS: Mapping[str, Takes] = _table(
     I=Takes(1),
     C=Takes(1, ("contrasts", "levels", "spans_intercept"), first="data"),
@@ -104,7 +104,7 @@ FUNCTIONS: Mapping[str, Takes] = _table(
     round=Takes(1, ("ndigits",)),
 )
 
-#: Those that remember the rows of the fit; the text of the call names what they remember, so it is bounded more.
+#: Functions that remember the rows of the fit. Their state is stored under the text of the call, hence tighter rules.
 STATEFUL = frozenset({"center", "scale", "standardize", "poly", "bs", "cr", "cs", "cc"})
 
 #: Methods of a column, as x.name().
@@ -122,7 +122,7 @@ METHODS: Mapping[str, Takes] = _table(
 #: np.name without a call.
 CONSTANTS = frozenset({"pi", "e", "nan", "inf"})
 
-#: Codings of a factor that are called by a bare name, or named without parentheses: C(g, Sum).
+#: Codings of a factor, called by a bare name or named without parentheses: C(g, Sum).
 CODINGS: Mapping[str, Takes] = _table(
     Treatment=Takes(0, ("reference",), least=0),
     Sum=Takes(0, least=0),
@@ -130,7 +130,7 @@ CODINGS: Mapping[str, Takes] = _table(
     Diff=Takes(0, ("backward",), least=0),
     Poly=Takes(0, ("scores",), least=0),
 )
-#: The same as contr.name.
+#: Codings as contr.name.
 CONTRASTS: Mapping[str, Takes] = _table(
     treatment=Takes(0, ("base", "drop"), least=0),
     SAS=Takes(0, ("base", "drop"), least=0),
@@ -150,7 +150,7 @@ _SWITCHES = (
     "ascending", "backward", "drop", "include_intercept", "numeric_only", "pct", "raw", "reverse", "right",
     "spans_intercept",
 )  # fmt: skip
-#: What a literal argument is, by its name, or by the function and its name; what is not here may be any literal.
+#: Kinds of literal arguments, by name, or by function and name; others may be any literal.
 LITERALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("N", "decimals", "degree", "hashed() levels"), (A_WHOLE,)),
@@ -165,7 +165,7 @@ LITERALS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 
-#: Attributes by which a row takes its value from other rows; named so that the message says so.
+#: Attributes that make a row depend on other rows, for the message.
 OTHER_ROWS = frozenset(
     {
         "accumulate", "agg", "aggregate", "apply", "at", "bfill", "cummax", "cummin", "cumprod", "cumsum", "diff",
@@ -187,12 +187,12 @@ _SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.USub: operator.neg, ast
 
 
 def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
-    """Values of the nodes that are numbers whatever the data are, by the identity of the node.
+    """Values of constant nodes, by the identity of the node.
 
     ``tree``: of bounded depth; ``text``: the expression, for messages.
 
     Raises ``FormulaError``: a number is complex, beyond ``MAX_NUMBER`` or ``MAX_INTEGER``, or cannot be computed,
-    such as 1/0; or the exponent of anything is a number beyond ``MAX_POWER``.
+    such as 1/0; or a constant exponent is beyond ``MAX_POWER``.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
     18
     """
     found: dict[int, Number] = {}
-    for node in reversed(list(ast.walk(tree))):  # operands before what is computed from them
+    for node in reversed(list(ast.walk(tree))):  # operands first
         value = _value(node, found, text)
         if value is not None:
             found[id(node)] = _bounded(value, text)
@@ -209,7 +209,7 @@ def numbers_of(tree: ast.AST, text: str) -> dict[int, Number]:
 
 
 def _value(node: ast.AST, found: dict[int, Number], text: str) -> Any:
-    """The value of one node; None if it is no number, or depends on columns."""
+    """The value of a constant node; None if it is no number or depends on columns."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, int | float | complex) else None
     if isinstance(node, ast.Attribute) and node.attr in CONSTANTS:
@@ -230,7 +230,7 @@ def _value(node: ast.AST, found: dict[int, Number], text: str) -> Any:
 
 
 def _check_power(base: Number | None, power: Number | None, text: str) -> None:
-    """Refuse a power before it is computed with all its digits; None is what depends on columns."""
+    """Refuse a large power before it is computed with all its digits; None stands for expressions of columns."""
     if power is None:
         return
     if abs(power) > MAX_POWER:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and targets that are looked at before the work starts."""
+"""Write files whole or not at all, and check targets before the work starts."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import IO
 from mlmed.errors import DataError
 
 _Path = str | os.PathLike[str]
-#: Names of descriptors that are open already, once links are followed; in /proc those of this process.
+#: Paths of open descriptors, links followed; in /proc those of this process.
 _DESCRIPTOR = r"/(?:dev|proc/{process})/fd/(\d+)"
-#: Links that are followed at most.
+#: Most links followed.
 _MOST_LINKS = 40
 
 
 @contextmanager
 def replacing(path: _Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its place once it is complete: readers see the old file or the new one.
+    """A file to write to that replaces the target once complete: readers see the old file or the new one.
 
-    A temporary file in the same folder is written, brought to the disk and renamed; if anything fails it is removed,
-    and a file that was there stays as it is. Permissions of that file are kept, and a link is followed. What is no
-    file (a pipe, a terminal, ``/dev/stdout``) is written to directly.
+    A temporary file in the same folder is written, synced to disk and renamed; on failure it is removed and the target
+    stays unchanged. Permissions of the target are kept and links followed. Pipes, terminals and ``/dev/stdout`` are
+    written to directly.
 
     Raises
     ------
@@ -56,21 +56,21 @@ def replacing(path: _Path) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: _Path, text: str) -> None:
-    r"""Write UTF-8 text by ``replacing``; letters that no encoding has are written as ``\udc80``."""
+    r"""Write UTF-8 text by ``replacing``; lone surrogates are written as ``\udc80``."""
     with replacing(path) as file:
         file.write(text.encode("utf-8", errors="backslashreplace"))
 
 
 def check_target(path: _Path, inputs: Iterable[_Path] = ()) -> None:
-    """Refuse a target that cannot be written, or that is one of the files that are read.
+    """Refuse a target that cannot be written, or that is an input.
 
-    A temporary file is made in its folder and removed again, since that is what writing will need.
+    A temporary file is created in its folder and removed, as writing will need one.
 
     Raises
     ------
     DataError
-        If there is no such folder, nothing can be written to it, the target is a directory, or it is an input (under
-        the same name or another one: a link, a hard link, a relative path).
+        If its folder does not exist or cannot be written to, the target is a directory, or it is an input (also under
+        another name: a link, a hard link, a relative path).
     """
     try:
         if _descriptor(path) is not None:
@@ -96,12 +96,12 @@ def _cannot(path: _Path, error: OSError) -> DataError:
 
 
 def _status(path: _Path) -> os.stat_result | None:
-    """What is at a path, links followed; None if nothing is.
+    """The status of a path, links followed; None if nothing is there.
 
     Raises
     ------
     DataError
-        If it is no path.
+        If it is no valid path.
     """
     try:
         return os.stat(path)
@@ -121,18 +121,18 @@ def _refuse_input(path: _Path, found: os.stat_result, inputs: Iterable[_Path]) -
 def _is(found: os.stat_result, source: _Path) -> bool:
     try:
         return os.path.samestat(found, os.stat(source))
-    except (OSError, ValueError):  # what cannot be looked at is said where it is read
+    except (OSError, ValueError):  # unreadable inputs are reported where they are read
         return False
 
 
 def _refuse_read_only(target: str, found: os.stat_result | None) -> None:
-    """A folder that can be written allows to replace a file that cannot; the permissions of the file are heeded."""
+    """Refuse to replace a read-only file, which a writable folder would allow."""
     if found is not None and not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "the file is there and must not be written")
 
 
 def _descriptor(path: _Path) -> int | None:
-    """The open descriptor that a path names, as ``/dev/stdout`` does."""
+    """The open descriptor named by a path such as ``/dev/stdout``."""
     name, pattern = os.path.abspath(path), _DESCRIPTOR.format(process=os.getpid())
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(os.path.dirname(name))
@@ -146,7 +146,7 @@ def _descriptor(path: _Path) -> int | None:
 
 
 def _stream(path: _Path) -> IO[bytes] | None:
-    """An open descriptor, a pipe or a device as it is; None for what is or will be a file."""
+    """A stream to an open descriptor, a pipe or a device; None for a regular or new file."""
     found = _status(path)
     number = _descriptor(path)
     if number is not None:
@@ -167,17 +167,17 @@ def _renamed(target: str) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(handle)
         if found is not None:
-            with suppress(OSError, AttributeError):  # the owner stays where this is allowed, and where there is one
+            with suppress(OSError, AttributeError):  # keep the owner where the system allows it
                 os.chown(made, found.st_uid, found.st_gid)
             os.chmod(made, stat.S_IMODE(found.st_mode))
         os.replace(made, target)
-    except BaseException:  # also an interruption: nothing half written stays
+    except BaseException:  # also interruptions: nothing half written stays
         with suppress(OSError):
             os.unlink(made)
         raise
 
 
 def _temporary(target: str) -> tuple[int, str]:
-    """A new file in the folder of the target, with the permissions that a new file has."""
+    """A new file in the folder of the target, with the usual permissions of new files."""
     made = os.path.join(os.path.dirname(target), f".mlmed-{secrets.token_hex(8)}.tmp")
     return os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), made

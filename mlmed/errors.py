@@ -25,29 +25,30 @@ __all__ = [
     "MlmedError",
     "MlmedWarning",
     "NotIdentifiedError",
+    "UnavailableError",
     "abridged",
     "filtering",
     "warn",
 ]
 
-#: Held while the process's warning filters are changed: they are those of all threads.
+#: Held while warning filters are changed, which all threads share.
 _FILTERS = threading.RLock()
 
 
-#: Letters of a message; what holds a formula, a name or a value of the user's may be of any length.
+#: Most letters of a message, which may quote formulas, names or values of any length.
 LONGEST = 4_000
 
 
 def abridged(text: str) -> str:
-    """A message without its middle where nobody would read all of it."""
+    """Cut the middle out of an overlong message."""
     half = LONGEST // 2
     return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 class MlmedError(Exception):
-    """Root of every error that mlmed raises on purpose; of a message that nobody would read the middle is left out.
+    """Root of every error that mlmed raises on purpose; overlong messages lose their middle.
 
-    ``code`` says what went wrong where many fits are counted by what they failed for; by default the class.
+    ``code`` names the failure, by which failed fits are counted; by default the class.
     """
 
     def __init__(self, message: object = "", *, code: str = "") -> None:
@@ -56,7 +57,7 @@ class MlmedError(Exception):
 
 
 class FormulaError(MlmedError, ValueError):
-    """What was asked cannot be read, or contradicts itself."""
+    """A formula or another request cannot be read, or contradicts itself."""
 
 
 class DataError(MlmedError, ValueError):
@@ -75,6 +76,10 @@ class EffectError(MlmedError, ValueError):
     """A quantity was asked for that the fitted model does not define."""
 
 
+class UnavailableError(EffectError, AttributeError):
+    """A fit of this kind does not have the attribute; also an AttributeError, so that ``hasattr`` is false."""
+
+
 class MlmedWarning(UserWarning):
     """Root of every warning of mlmed."""
 
@@ -84,7 +89,7 @@ class DroppedRowsWarning(MlmedWarning):
 
 
 class CategoryWarning(MlmedWarning):
-    """Categories have no order where the rows are, so that the reference level is the first of the alphabet."""
+    """Categories have no order in the table, so the reference level is the first of the alphabet."""
 
 
 class IdWarning(MlmedWarning):
@@ -104,7 +109,7 @@ class BoundaryWarning(MlmedWarning):
 
 
 class CovarianceWarning(MlmedWarning):
-    """The random slopes of two paths are kept from covarying by the way the formulas were written."""
+    """The formulas as written do not let the random slopes of two paths covary."""
 
 
 class FamilyWarning(MlmedWarning):
@@ -112,7 +117,7 @@ class FamilyWarning(MlmedWarning):
 
 
 class LevelWarning(MlmedWarning):
-    """A variable that does not vary within clusters has a random slope, or the part of one of the rows."""
+    """A variable that is constant within clusters has a random slope, or the role of a row-level variable."""
 
 
 class ConvergenceWarning(MlmedWarning):
@@ -126,9 +131,9 @@ def warn(message: str, category: type[MlmedWarning], *, stacklevel: int) -> None
 
 @contextmanager
 def filtering(*, ignore: type[Warning] | None = None, error: Sequence[type[Warning]] = ()) -> Iterator[None]:
-    """Filters for the warnings of other packages, inside one block at a time.
+    """Filter warnings of other packages inside a block.
 
-    The filters are those of the process, so that blocks of two threads must not overlap; they should be short.
+    Filters belong to the process, so blocks of two threads wait for each other; keep them short.
     """
     with _FILTERS, warnings.catch_warnings():
         if ignore is not None:

@@ -1,7 +1,7 @@
-"""lme4 and brms formula syntax -> Equation: what was asked, before any data is seen.
+"""lme4 and brms formula syntax -> Equation, before any data are seen.
 
 ``m ~ x + (1 + x | id)``, ``(1 + x || id)`` (no covariances), ``(1 + x |i| id)`` (brms: effects with the same
-``i`` are correlated across equations). Each part is read by formulaic; only the split at the bars is ours.
+``i`` are correlated across equations). Formulaic reads each part; only the split at the bars is ours.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RandomTerm:
     """One parenthesis ``(formula | label | group)``."""
 
     formula: str  #: Right-hand side of the effects that vary, e.g. ``"1 + x"`` (safe names, see ``mlmed.names``).
-    group: tuple[str, ...]  #: Columns whose combination names the cluster; one for ``id``, two for ``g:h``.
+    group: tuple[str, ...]  #: Columns that together name the cluster; one for ``id``, two for ``g:h``.
     label: str | None  #: brms' correlation label, None if not given.
     correlated: bool  #: False for the double bar.
 
@@ -45,7 +45,7 @@ class Equation:
 
     @property
     def name(self) -> str:
-        """The response as it is shown in tables."""
+        """The response as shown in tables."""
         return display_name(self.response)
 
     @property
@@ -77,13 +77,13 @@ class Equation:
 def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     """Read one two-sided formula.
 
-    ``text``: for example ``"y ~ m + x + (1 + m + x | id)"``; ``columns``: column names of the data, so that names
-    such as ``NA.std`` need no backticks.
+    ``text``: for example ``"y ~ m + x + (1 + m + x | id)"``; ``columns``: of the data, so that names such as
+    ``NA.std`` need no backticks.
 
     Raises
     ------
     FormulaError
-        If the formula cannot be read or has a form that is not supported (nested groups).
+        If the formula cannot be read or is not supported (nested groups).
 
     Examples
     --------
@@ -109,7 +109,7 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
         raise FormulaError(f"{error}; the column {bare[0]!r} is written `{bare[0]}`, in backticks") from error
 
 
-@lru_cache(maxsize=1024, typed=True)  # texts of another type are shown in another way
+@lru_cache(maxsize=1024, typed=True)  # subclasses of str are shown differently
 def _parse(text: str, quoted: str) -> Equation:
     plain = encode_quoted(quoted)
     if _has_inner_tilde(plain):
@@ -150,7 +150,7 @@ def _parse(text: str, quoted: str) -> Equation:
 
 
 def _has_inner_tilde(text: str) -> bool:
-    """Whether a tilde stands inside parentheses that are closed again."""
+    """Whether a tilde is inside closed parentheses."""
     opened = accumulate(part.count("(") - part.count(")") for part in text.split("~")[:-1])
     return text.count("(") == text.count(")") and any(depth > 0 for depth in opened)
 
@@ -171,7 +171,7 @@ def _one_response(left: str, whole: str) -> str:
 
 
 def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
-    """Cut the parentheses that hold a bar out of the right-hand side."""
+    """Cut random terms, parentheses with a bar, out of the right-hand side."""
     tokens = tokens_of(right, whole)
     if any(token.token == "." for token in tokens):
         raise FormulaError(
@@ -205,7 +205,7 @@ def _split_random(right: str, whole: str) -> tuple[str, tuple[RandomTerm, ...]]:
 
 
 def _cut_out(tokens: Sequence[Token], first: int, last: int, right: str, whole: str) -> tuple[int, int]:
-    """Characters that a random term takes up with the plus before it; refuses any other operator around it."""
+    """Start and end of a random term with the plus before it; refuses any other operator around it."""
     before = tokens[first - 1] if first else None
     after = tokens[last + 1] if last + 1 < len(tokens) else None
     if before is not None and not is_token(before, "operator", "+"):
@@ -247,18 +247,18 @@ def _random_term(tokens: Sequence[Token], right: str, whole: str) -> RandomTerm:
 
 @lru_cache(maxsize=1024)
 def formula_of(text: str) -> Formula:
-    """Read one side of a formula, after a look at its size and syntax; read once, however often it is used.
+    """Read one side of a formula after checks of its size and syntax; cached.
 
-    Nothing else in this package makes a ``Formula``, so that nothing reaches formulaic unseen.
+    The only place that makes a ``Formula``, so nothing reaches formulaic unchecked.
 
-    Raises ``FormulaError``: it cannot be read, or has what formulas do not have.
+    Raises ``FormulaError``: it cannot be read, or has syntax that formulas do not have.
     """
     refuse_explosion(text, text)
     try:
         return Formula(text)
     except (FormulaicError, SyntaxError) as error:
         raise FormulaError(f"cannot read {display_name(text)!r}: {said_by_formulaic(error, text)}") from error
-    except TypeError as error:  # formulaic nests in the product of no terms
+    except TypeError as error:  # formulaic fails so on products without terms
         raise FormulaError(
             f"cannot read {display_name(text)!r}: nothing is left before the / in it, as in (x - x) / w; write the "
             "terms that are meant"

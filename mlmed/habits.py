@@ -1,4 +1,4 @@
-"""What users of R, pandas and patsy are used to write in a formula, and what to write here."""
+"""Habits of users of R, pandas and patsy in formulas, and what to write here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FACTOR = "write C(g)"
 _BEFORE = "make the column before the fit"
 _NUMBERS = "columns of numbers are numbers already; write the column alone"
 
-#: Calls by a bare name that are unknown here, or do not do what they seem to.
+#: Calls by a bare name that are unknown or misleading here.
 CALLS = {
     "lag": "lag() would shift the rows of the whole table, from one cluster into the next; add the column before the "
     "fit, within clusters and in the order of time, as in data.groupby('id')['x'].shift(1) of pandas",
@@ -36,7 +36,7 @@ CALLS = {
     },
 }
 
-#: Functions of R with a dot; Python does not read ``as`` and ``is`` as names.
+#: Functions of R with a dot, apart because Python does not read ``as`` and ``is`` as names.
 _DOTTED = {
     "as.factor": _FACTOR,
     "as.ordered": _FACTOR,
@@ -49,7 +49,7 @@ _DOTTED = {
     "is.element": "write x.isin([1, 2])",
 }
 _DOTTED_CALL = re.compile(r"(?<![\w.])((?:as|is)\.[\w.]+)\s*\(")
-#: Signs of R, with what is written instead: those that formulas do not have, and those of expressions only.
+#: Signs of R and their replacement: signs unknown to formulas, and signs unknown inside expressions only.
 _SIGNS = (
     (r"%\*%", "%*% is R's product of matrices; the product of two columns is written I(x * z)"),
     (r":::?\s*[\w.]+\s*\(", "write the function without the package that R has it in, as in bs(x, df=4)"),
@@ -84,7 +84,7 @@ MODULES = {
     "os": "os",
     "sys": "sys",
 }
-#: Names that such packages give to functions of numpy.
+#: Names of numpy's functions in such packages.
 _RENAMED = {"pow": "power", "fabs": "abs", "sign": "sign"}
 
 #: Attributes of a column in pandas.
@@ -102,9 +102,9 @@ _ATTRIBUTES = {
 
 
 def hint_for_text(text: str, *, inside: bool) -> str:
-    """What to write instead of something that cannot be read; empty if it looks like nothing that is known.
+    """What to write instead of unreadable text; empty if no known habit matches.
 
-    ``inside``: whether it is an expression, in which ``||`` and ``%in%`` have no meaning of their own.
+    ``inside``: whether it is an expression, in which ``||`` and ``%in%`` have no meaning.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def hint_for_text(text: str, *, inside: bool) -> str:
 
 
 def hint_for_module(base: str, name: str) -> tuple[str, str] | None:
-    """What is wrong with ``base.name`` of a package of Python, and what to write; None if ``base`` is no package.
+    """What is wrong with ``base.name`` of a Python package, and what to write; None if ``base`` is no known package.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def hint_for_module(base: str, name: str) -> tuple[str, str] | None:
 
 
 def hint_for_name(name: str, columns: Collection[str]) -> str | None:
-    """What to write instead of a name that no column has; None if nothing is known.
+    """What to write instead of an unknown name; None without a hint.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def hint_for_name(name: str, columns: Collection[str]) -> str | None:
 
 
 def hint_for_attribute(name: str) -> str:
-    """What to write instead of an attribute or method ``.name`` of a column; empty if nothing is known.
+    """What to write instead of an attribute or method ``.name`` of a column; empty without a hint.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""How much may be asked for: bounds of a formula, of the memory of a fit, of the size of numbers.
+"""Bounds of a formula, of the memory of a fit, of the size of numbers.
 
-Each is far above what a model can use and far below what takes seconds, or all memory.
+Each is far above what a model can use and far below what takes seconds or exhausts memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_CHARACTERS = 50_000
 MAX_NAME = 1_000
 #: Names, numbers and signs of a formula: ten for each term.
 MAX_TOKENS = 10_000
-#: Letters of one expression, as in I(...), or of nlcom(): a thousand codes in isin([...]).
+#: Letters of one expression, of I(...) or nlcom(): a thousand codes in isin([...]).
 MAX_EXPRESSION = 10_000
 #: Brackets inside brackets; Python itself reads 200.
 MAX_NESTED = 50
@@ -23,13 +23,13 @@ MAX_NESTED = 50
 MAX_DEPTH = 200
 #: Terms of one formula once products are written out; a factor is one term, whatever its levels.
 MAX_TERMS = 1_000
-#: Products that a power or product of sums makes before equal ones become one term: (a+b+c)**8 makes 3**8.
+#: Products in the expansion of a power or product of sums, before equal ones are merged: (a+b+c)**8 has 3**8.
 MAX_PRODUCTS = 10_000
 #: Variables of one interaction. k factors have 2**k codings, from which formulaic chooses: 1 s for 8, 150 s for 10.
 MAX_ORDER = 8
 #: Columns of one spline, polynomial or hashed factor (df, degree, levels, knots).
 MAX_BASIS = 200
-#: Whole numbers have 64 bits, as those of columns: longer ones make Python compute with all their digits.
+#: Whole numbers have 64 bits, as in columns: with longer ones Python computes all digits.
 MAX_INTEGER = 2**63 - 1
 #: The largest number; products of two of them are still finite.
 MAX_NUMBER = 1e100
@@ -38,13 +38,13 @@ MAX_POWER = 1_000
 
 #: Memory that one table, or one fit, may take.
 LARGEST_BYTES = 2e9
-#: Matrices with a row and a column for every fixed effect that a fit holds at a time (measured with 1,000 and 3,000
-#: columns), and those for every pair of random effects.
+#: Matrices a fit holds at a time: square in the fixed effects (measured with 1,000 and 3,000 columns), and further ones
+#: per pair of random effects.
 MATRICES, MATRICES_BY_PAIR = 14, 4
 
 
 def refuse_size(needed: float, what: str, remedy: str) -> None:
-    """Refuse what needs too many bytes.
+    """Refuse a request for too many bytes.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def refuse_size(needed: float, what: str, remedy: str) -> None:
 
 
 def refuse_products(columns: int, patterns: int, clusters: int) -> None:
-    """Refuse a table of all products of all columns by cluster that does not fit."""
+    """Refuse a table of products of all columns by cluster that does not fit into memory."""
     refuse_size(
         8.0 * patterns * columns * (columns + 1) / 2 * clusters,
         f"all cross-products of {columns} columns in each of {clusters} clusters",
@@ -70,9 +70,9 @@ def refuse_products(columns: int, patterns: int, clusters: int) -> None:
 
 
 def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
-    """Refuse fixed effects whose matrices do not fit while a model is fitted.
+    """Refuse fixed effects whose matrices do not fit into memory during a fit.
 
-    ``columns``: fixed effects; ``owner``: what has them; ``random``: random effects per cluster: derivatives by their
+    ``columns``: fixed effects; ``owner``: for messages; ``random``: random effects per cluster, as derivatives by their
     covariances are matrices of that size, too.
     """
     refuse_size(
@@ -84,7 +84,7 @@ def refuse_columns(columns: int, owner: str, random: int = 1) -> None:
 
 
 def refuse_effects(random: int) -> None:
-    """Refuse random effects whose second derivatives, by pairs of pairs of them, do not fit."""
+    """Refuse random effects whose second derivatives, by pairs of covariances, do not fit into memory."""
     refuse_size(
         8.0 * MATRICES_BY_PAIR * float(random) ** 4,
         f"the covariances of {random} random effects",
@@ -92,18 +92,18 @@ def refuse_effects(random: int) -> None:
     )
 
 
-#: Sizes of columns, and of a response over a predictor, between which the variance of a variance, a fourth power, is a
-#: number of 1e-308 to 1e308 and keeps its digits where the residual sd is a millionth of the response.
+#: Bounds for columns, and for a response over a predictor: the variance of a variance, a fourth power, then stays
+#: within 1e-308 to 1e308 and keeps its digits with a residual sd of a millionth of the response.
 SMALLEST, LARGEST = 1e-70, 1e70
 
 
 def rescaled_by(size: float) -> str:
-    """The power of ten that makes a size about 1."""
+    """The power of ten that scales a size to about 1."""
     return f"1e{-int(np.floor(np.log10(size))):d}"
 
 
 def unusual_size(name: str, size: float) -> DataError | None:
-    """The error for a column whose largest absolute value is ``size``; None if that can be computed with."""
+    """The error for a column whose largest absolute value ``size`` is out of bounds; otherwise None."""
     if size == 0.0 or SMALLEST <= size <= LARGEST:
         return None
     return DataError(

@@ -1,8 +1,7 @@
-"""Column names that are not Python names, and what they are called inside formulas.
+"""Column names that are not Python names, and their codes inside formulas.
 
 A name such as ``NA.std``, ``my x``, ``C`` (which would hide the function ``C()``) or ``µg`` (whose first letter Python
-replaces by another) is replaced by a name that formulaic reads without quotes; the code is reversible, so nothing has
-to be remembered.
+replaces by another) is coded as a name that formulaic reads without quotes; the code is reversible.
 """
 
 from __future__ import annotations
@@ -15,37 +14,37 @@ from functools import lru_cache
 
 from formulaic.transforms import TRANSFORMS
 
-#: Names that a formula can call or that calls know by name, some only to be refused (``mlmed.syntax``).
+#: Names of functions in formulas, some only to be refused (``mlmed.syntax``).
 FUNCTIONS = frozenset(TRANSFORMS) | {"np", "abs", "round", "float", "int", "Intercept"}
 
-#: Between an equation and one of its terms. A colon is the sign of interactions: ``m~x:w``.
+#: Separates an equation from its term in labels; the colon is left to interactions: ``m~x:w``.
 OF_EQUATION = "~"
-#: Beginning of the names of columns that mlmed makes inside an engine.
+#: Prefix of columns that mlmed makes inside an engine.
 RESERVED = "mlmed_"
 
 _SAFE = re.compile(r"Q_([0-9a-f]+)_Q")
-#: What a user types is no code of ours, even if it looks like one.
+#: Text that looks like our code; typed by a user it is a name.
 _CODES = r"\w*Q_[0-9a-f]+_Q\w*"
-#: A quoted name, or patsy's way to quote one: a text of Python, in which the other mark, or an escaped one, may stand.
+#: A name in backticks, or in patsy's Q(): a Python string, possibly with the other or an escaped quotation mark.
 _QUOTED = re.compile(
     r"""`[^`]*`|(?<![\w.])Q\(\s*(?P<mark>['"])(?P<name>(?:(?!(?P=mark))[^\\`\n]|\\[^`\n])*)(?P=mark)\s*\)"""
 )
 
 
 def _is_plain(name: str) -> bool:
-    """Whether Python reads the name as it stands, and as a column; the code for other names does not look like it."""
+    """Whether Python reads the name as it stands, as a column; names that look like a code do not count."""
     same = unicodedata.normalize("NFKC", name) == name
     own = name in FUNCTIONS or name.startswith(("__", RESERVED)) or _SAFE.search(name)
     return name.isidentifier() and same and not keyword.iskeyword(name) and not own
 
 
 def _is_word(name: str) -> bool:
-    """Whether a name is told from its surroundings in a formula."""
+    """Whether a name can be found in a formula without backticks."""
     return bool(name.isidentifier() or re.fullmatch(r"[\w.]+", name)) and not name[0].isdigit()
 
 
 def needing_backticks(columns: Iterable[str]) -> list[str]:
-    """Columns with letters that cannot be found in a formula without backticks, such as ``my x``, the longest first.
+    """Columns that cannot be found in a formula without backticks, such as ``my x``, longest first.
 
     Examples
     --------
@@ -58,7 +57,7 @@ def needing_backticks(columns: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def safe_name(name: str) -> str:
-    """The name of a column inside formulas: itself where that is unambiguous.
+    """The name of a column inside formulas: itself if unambiguous, else its code.
 
     Examples
     --------
@@ -71,7 +70,7 @@ def safe_name(name: str) -> str:
 
 
 def _decoded(hit: re.Match[str]) -> str:
-    """The name behind a code; a column may itself be called as if it were one."""
+    """The name behind a code; unchanged if a column merely looks like one."""
     try:
         name = bytes.fromhex(hit[1]).decode(errors="surrogatepass")
     except ValueError:
@@ -80,7 +79,7 @@ def _decoded(hit: re.Match[str]) -> str:
 
 
 def decoded(text: str) -> str:
-    """Codes replaced by the names behind them, and nothing else changed.
+    """Replace codes by the names behind them.
 
     Examples
     --------
@@ -90,16 +89,16 @@ def decoded(text: str) -> str:
     return _SAFE.sub(_decoded, text)
 
 
-@lru_cache(maxsize=4096, typed=True)  # a text of another type stays one
+@lru_cache(maxsize=4096, typed=True)  # subclasses of str are kept
 def display_name(text: str) -> str:
-    """Names as the user wrote them; whole-number levels without decimals."""
+    """A label with names as the user wrote them and whole-number levels without decimals."""
     shown = decoded(text.replace("`", ""))
     shown = re.sub(r"(\[(?:[A-Z]\.)?-?\d+)\.0\]", r"\1]", shown)
     return text if shown == text else shown
 
 
 def quoted_name(text: str) -> str:
-    """Names as they can be typed in a formula: in backticks where that is needed.
+    """Names as typed in a formula, in backticks where needed.
 
     Examples
     --------
@@ -116,17 +115,17 @@ def encode_quoted(text: str) -> str:
 
 
 def _with_backticks(text: str) -> str:
-    """``Q('my x')`` of patsy and statsmodels as ```my x```; an empty name stays, and is refused later."""
+    """Turn ``Q('my x')`` of patsy and statsmodels into ```my x```; an empty name stays and is refused later."""
     return _QUOTED.sub(lambda hit: f"`{_unquoted(hit['name'])}`" if hit["name"] else hit[0], text)
 
 
 def _unquoted(text: str) -> str:
-    """What stands between quotation marks; a backslash before a mark or a backslash is none of it."""
+    """The content of a string literal, with escaped marks and backslashes resolved."""
     return re.sub(r"\\(['\"\\])", r"\1", text)
 
 
 def quote_columns(text: str, columns: Iterable[str]) -> str:
-    """Put backticks around columns with dots, or that Python would read as something else, and names in Q('...').
+    """Put backticks around columns that Python would misread (dots, keywords), and around names in Q('...').
 
     Examples
     --------
@@ -140,7 +139,7 @@ def quote_columns(text: str, columns: Iterable[str]) -> str:
 
 
 def labelled(equation: str, term: str) -> str:
-    """Join the label of a term of an equation; the term alone where no equation is named.
+    """The label of a term in an equation; the term alone without an equation.
 
     Examples
     --------

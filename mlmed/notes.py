@@ -1,4 +1,4 @@
-"""What a reader should know of a fit or a number: values with a code, made into text only where they are shown."""
+"""Notes on a fit or a number: a code to compare, a text to show; fits return them, user functions warn of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Code = Literal[
     "two-values", "slopes-apart", "not-certified", "exact-fit", "boundary", "no-order", "missing-mark", "doubtful-ids",
 ]
 # fmt: on
-#: The warning that a note of a fit becomes.
+#: The warning class of each code.
 WARNINGS: dict[Code, type[MlmedWarning]] = {
     "rows-left-out": DroppedRowsWarning,
     "slope-between": LevelWarning,
@@ -44,20 +44,20 @@ WARNINGS: dict[Code, type[MlmedWarning]] = {
     "missing-mark": MissingMarkWarning,
     "doubtful-ids": IdWarning,
 }
-#: All notes of such a code are said in one warning.
+#: Codes whose notes are joined in one warning.
 TOGETHER: tuple[Code, ...] = ("rows-left-out", "missing-mark", "doubtful-ids")
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing to know of a fit.
+    """A note on a fit.
 
     Attributes
     ----------
     code : Code
-        What it is; this is compared, never the text.
+        Its kind; programs compare this, never the text.
     text : str
-        What is shown.
+        The text to show.
 
     Examples
     --------
@@ -69,12 +69,12 @@ class Note:
     text: str
 
     def about(self, what: str) -> Note:
-        """The same note of a part of a larger fit."""
+        """The same note, prefixed by the part of a larger fit it is about."""
         return replace(self, text=f"{what}: {self.text}")
 
 
 def joined(*texts: str) -> str:
-    """Several remarks as one text, each once, the empty ones left out.
+    """Join remarks to one text, each once, without empty ones.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def joined(*texts: str) -> str:
 
 
 def warn_of(notes: Iterable[Note], *, stacklevel: int) -> None:
-    """Warn the user of the notes of a fit, each text once; ``stacklevel`` as of ``warnings.warn``."""
+    """Warn the user of the notes of a fit, each text once; ``stacklevel`` as in ``warnings.warn``."""
     said: dict[tuple[Code, str], list[str]] = {}
     for note in dict.fromkeys(notes):
         said.setdefault((note.code, "" if note.code in TOGETHER else note.text), []).append(note.text)
@@ -94,11 +94,11 @@ def warn_of(notes: Iterable[Note], *, stacklevel: int) -> None:
 
 
 class Noted(Protocol):
-    """What has notes."""
+    """Anything with notes."""
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        """What to know of it."""
+        """Its notes."""
 
 
 P = ParamSpec("P")
@@ -106,7 +106,7 @@ R = TypeVar("R", bound=Noted)
 
 
 def warns(fit: Callable[P, R]) -> Callable[P, R]:
-    """Warn of the notes of the fit that a function returns to its user; ``inspect.unwrap`` has the silent function."""
+    """Decorate a user function to warn of the notes of the fit it returns; ``inspect.unwrap`` gives the silent one."""
 
     @wraps(fit)
     def told(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""Words and numbers that users choose: what there is to choose from, and one check for each kind."""
+"""Words and numbers that users choose: the allowed words, and one check for each kind."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ RESIDUALS: tuple[str, ...] = get_args(Residual)
 #: Family of a response.
 Family = Literal["linear", "logit", "probit", "poisson"]
 FAMILIES: tuple[str, ...] = get_args(Family)
-#: Covariances of the estimates: of the model, robust to a wrong one in clusters, robust in ordinary regressions.
+#: Covariances of the estimates: model-based, cluster-robust, and heteroscedasticity-robust for ordinary regressions.
 VcovKind = Literal["block", "joint"]
 VCOV_KINDS: tuple[str, ...] = get_args(VcovKind)
 RobustKind = Literal["CR0", "CR1", "CR2", "cluster"]
 ROBUST_KINDS: tuple[str, ...] = get_args(RobustKind)
-#: What ``vcov=`` names where clusters are.
+#: Values of ``vcov=`` for models with clusters.
 ALL_KINDS = (*VCOV_KINDS, *ROBUST_KINDS)
 HcKind = Literal["HC0", "HC1", "HC2", "HC3"]
 HC_KINDS: tuple[str, ...] = get_args(HcKind)
-#: Where rows do not depend on each other; and every name of a covariance.
+#: Values of ``vcov=`` for independent rows; and all values.
 ROW_KINDS = ("iid", *HC_KINDS)
 VcovName = Literal[VcovKind, RobustKind, HcKind, "iid"]
 VCOV_NAMES: tuple[str, ...] = get_args(VcovName)
-#: What some of them are for, and why they are not there otherwise.
+#: What some of them are for, and why others do not have them.
 UNLIKE = {
     VCOV_KINDS: "equations with random terms, and none has any",
     ROBUST_KINDS: "rows that depend on each other within clusters, and none are named (cluster='...')",
@@ -55,7 +55,7 @@ Order = Literal["first", "second", "unbiased"]
 ORDERS: tuple[str, ...] = get_args(Order)
 Ddf = Literal["none", "satterthwaite", "kenward-roger", "residual"]
 DDF_KINDS: tuple[str, ...] = get_args(Ddf)
-#: Intervals of effects, and which of them each mode has.
+#: Intervals of effects, and those of each mode.
 Interval = Literal["delta", "monte-carlo", "product", "profile", "bootstrap"]
 INTERVALS: tuple[str, ...] = get_args(Interval)
 JointInterval = Literal["delta", "monte-carlo", "profile", "bootstrap"]
@@ -68,19 +68,19 @@ ScaleInterval = Literal["delta", "monte-carlo"]
 SCALE_INTERVALS: tuple[str, ...] = get_args(ScaleInterval)
 SensitivityInterval = Literal["delta", "monte-carlo"]
 SENSITIVITY_INTERVALS: tuple[str, ...] = get_args(SensitivityInterval)
-#: How the ends of an interval are made of draws, and what a bootstrap draws again.
+#: How interval ends are computed from draws, and what a bootstrap resamples.
 Ends = Literal["percentile", "bc", "bca", "basic", "normal"]
 ENDS: tuple[str, ...] = get_args(Ends)
 Resampled = Literal["case", "parametric", "residual"]
 RESAMPLED: tuple[str, ...] = get_args(Resampled)
-#: Of what a prediction is: X beta of the population, or X beta + Z u of a cluster; and for what its interval is.
+#: Predictions of the population, X beta, or of a cluster, X beta + Z u; and the target of their interval.
 Of = Literal["population", "cluster"]
 OF: tuple[str, ...] = get_args(Of)
 PREDICTION_INTERVALS = ("confidence", "prediction")
-#: What the densities of a predictive check are of.
+#: Quantities whose densities a predictive check compares.
 Density = Literal["value", "cluster-mean", "cluster-sd"]
 DENSITIES: tuple[str, ...] = get_args(Density)
-#: How causal effects draw random effects, and which of them a sensitivity analysis looks at.
+#: How causal effects draw random effects, and the effects of a sensitivity analysis.
 RanefDraws = Literal["joint", "independent"]
 RANEF_DRAWS: tuple[str, ...] = get_args(RanefDraws)
 Sensitive = Literal["indirect", "direct"]
@@ -89,13 +89,13 @@ SENSITIVITY_FORMULAS = ("exact", "medsens")
 #: Levels of the variables of a simulated population.
 Design = Literal["1-1-1", "2-1-1", "2-2-1"]
 DESIGNS: tuple[str, ...] = get_args(Design)
-#: Rows of the table that ``stack`` makes.
+#: Order of rows in the table of ``stack``.
 StackOrder = Literal["stata", "equations"]
 STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)
 #: Form of a summary.
 STYLES = ("text", "stata")
 
-#: Words of other packages (R's ``mediation``, statsmodels), and the words here that may be meant.
+#: Words of other packages (R's ``mediation``, statsmodels), and the likely words here.
 ELSEWHERE = {
     **dict.fromkeys(("quasi-bayes", "quasi-bayesian", "quasi-bayesian monte carlo", "simulation"), ("monte-carlo",)),
     **dict.fromkeys(("robust", "robustse"), ("vcov", "HC3", "CR1")),
@@ -103,39 +103,39 @@ ELSEWHERE = {
     **dict.fromkeys(("control", "treated", "control-value", "treat-value"), ("contrast",)),
     "boot": ("bootstrap", "interval"),
 }
-#: Letters of the beginning of a word that is meant.
+#: Fewest letters of an abbreviation of a word.
 BEGUN = 3
-#: More draws, replicates or starts, workers and points of a curve than anybody needs: slips of the hand.
+#: Most draws (replicates, starts), workers, and points of a curve; larger numbers are typing errors.
 MOST, MOST_JOBS, MOST_POINTS = 10_000_000, 10_000, 100_000
 
 
 def named(values: Iterable[Any]) -> str:
-    """Words with commas."""
+    """Join words with commas."""
     return ", ".join(map(str, values))
 
 
 def one_of(
     value: Any, allowed: Iterable[str], what: str, *, error: type[MlmedError] = EffectError, also: str = ""
 ) -> str:
-    """The word, if it is one of those allowed; anything else is refused, tables and arrays too.
+    """Return an allowed word; refuse anything else, tables and arrays too.
 
     Parameters
     ----------
     value : object
-        What the user gave. Only text is compared: an array has no truth value, a list cannot be looked up.
+        The user's value. Only text is compared: an array has no truth value, a list cannot be looked up.
     allowed : iterable of str
-        Words.
+        Allowed words.
     what : str
         Name of the argument.
     error : type
         Class of the refusal.
     also : str
-        What may stand instead of a word, such as "None".
+        An allowed alternative to the words, such as "None".
 
     Raises
     ------
     error
-        The value is no such word; the message lists them, with the one that is meant where it is close.
+        The value is no allowed word; the message lists them, with the closest one.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def one_of(
 
 
 def close_to(value: Any, words: Collection[str]) -> str | None:
-    """The word that a text was probably meant to be.
+    """The word that a text probably stands for; None if none is close.
 
     Examples
     --------
@@ -184,7 +184,7 @@ def close_to(value: Any, words: Collection[str]) -> str | None:
 
 
 def check_vcov(value: Any, there: Collection[str] = ALL_KINDS) -> str:
-    """The name of a covariance that a model has; by default one with random effects.
+    """Return the name of a covariance that a model has (by default a model with clusters); refuse others.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is one finite number that a float can hold; truth values are not."""
+    """Whether it is one finite number within the range of floats; truth values are not."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return False
     try:
@@ -217,14 +217,14 @@ def is_number(value: Any) -> bool:
 
 
 def is_one_value(value: Any) -> bool:
-    """Whether it is one number, text, date or truth value that is not missing: what a column can have in a row."""
+    """Whether it is a valid cell of a column: one number, text, date or truth value, not missing."""
     if isinstance(value, str | bytes | bool | date | timedelta):
-        return bool(value == value)  # NaT is not
+        return bool(value == value)  # False for NaT
     return is_number(value) or (isinstance(value, Decimal) and value.is_finite()) or type(value).__name__ == "bool_"
 
 
 def refuse_given(why: str, given: Mapping[str, Any]) -> None:
-    """Refuse options that have a value where none is used."""
+    """Refuse options that were given but are not used."""
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise EffectError(f"{why}; leave out {', '.join(names)}")
@@ -239,7 +239,7 @@ def check_count(
     most: int = MOST,
     error: type[MlmedError] = EffectError,
 ) -> int:
-    """A number of draws, replicates or points."""
+    """Check a number of draws, replicates or points."""
     if not is_whole(value) or value < least:
         raise error(f"{name} is a number of {of}, a whole number from {least}; found {shown(value)}")
     if value > most:
@@ -248,7 +248,7 @@ def check_count(
 
 
 def check_seed(value: Any, what: str, *, error: type[MlmedError] = EffectError) -> int:
-    """A seed; ``what`` draws the numbers."""
+    """Check a seed; ``what``: the procedure that draws, for messages."""
     if value is None:
         raise error(f"{what} draws random numbers: give a seed, as in seed=1, to get them again")
     if not is_whole(value) or value < 0:
@@ -257,7 +257,7 @@ def check_seed(value: Any, what: str, *, error: type[MlmedError] = EffectError) 
 
 
 def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | None:
-    """A number of workers; negative ones count from the number of cores, as in joblib."""
+    """Check a number of workers; negative ones count from the number of cores, as in joblib."""
     if value is None:
         return None
     if not is_whole(value) or value == 0 or abs(int(value)) > MOST_JOBS:
@@ -267,7 +267,7 @@ def check_jobs(value: Any, *, error: type[MlmedError] = EffectError) -> int | No
     return int(value)
 
 
-#: Keywords that had another meaning once: what they mean, and the one for each of those words.
+#: Keywords whose meaning changed: the new meaning, the keyword for the old one, and its words.
 MEANINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "level": ("the coverage of an interval", "of", OF),
     "method": ("the criterion of a fit", "ends", ENDS),
@@ -275,7 +275,7 @@ MEANINGS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def own_words(function: Callable[P, R]) -> Callable[P, R]:
-    """Refuse ``level="cluster"`` and ``method="bca"`` by the keyword that is meant, ``of`` and ``ends``."""
+    """Decorate a function to refuse ``level="cluster"`` and ``method="bca"``, naming ``of`` and ``ends``."""
 
     @wraps(function)
     def asked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -289,7 +289,7 @@ def own_words(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def check_level(level: Any, name: str = "level") -> float:
-    """A coverage, which is a proportion; ``name`` is what the caller's argument is called."""
+    """Check a coverage, a proportion; ``name``: the caller's argument."""
     if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
         raise EffectError(f"{name} must be a proportion between 0 and 1, such as 0.95; found {shown(level)}")
     if not 0.5 + float(level) / 2.0 < 1.0:
@@ -298,28 +298,28 @@ def check_level(level: Any, name: str = "level") -> float:
 
 
 def check_number(value: Any, name: str, *, error: type[MlmedError] = EffectError) -> float:
-    """A finite number."""
+    """Check a finite number."""
     if not is_number(value):
         raise error(f"{name} must be a number (finite, not missing); found {shown(value)}")
     return float(value)
 
 
 def check_flag(value: Any, name: str, *, error: type[MlmedError] = EffectError) -> bool:
-    """True or False, of Python or NumPy; nothing else has the truth value that it seems to have."""
+    """Check for True or False, of Python or NumPy; anything else, such as "no", would mislead."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
         raise error(f"{name} must be True or False; found {shown(value)}")
     return bool(value)
 
 
 def check_text(value: Any, name: str, of: str, *, error: type[MlmedError] = EffectError) -> str:
-    """A name; ``of`` says of what."""
+    """Check a name; ``of``: what it names."""
     if not isinstance(value, str):
         raise error(f"{name} is the name of {of}; found {shown(value)}. Give the name, which is text")
     return str(value)
 
 
 def check_formulas(value: Any) -> list[str]:
-    """One formula or several, as a list; generators are refused, as they can be read once only."""
+    """One formula or several as a list; generators are refused, as they can be read only once."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, Sequence):
@@ -332,13 +332,13 @@ def check_formulas(value: Any) -> list[str]:
 
 
 def several(value: Any) -> list[Any]:
-    """The values of a list, or the one value as a list; text is one value, and so is what may have no end."""
+    """The values of a list, or a single value as a list; text and possibly endless iterables are single values."""
     is_list = isinstance(value, Collection) and getattr(value, "shape", None) != ()
     return list(value) if is_list and not isinstance(value, str | bytes) else [value]
 
 
 def check_path(value: Any, name: str, *, error: type[MlmedError] = DataError) -> str | Path:
-    """A path that the file system can be asked for."""
+    """Check a path."""
     if not isinstance(value, str | PathLike) or not isinstance(fspath(value), str):
         raise error(f"{name} is the path of a file, text or a Path; found {shown(value)}")
     text = str(fspath(value))
@@ -348,7 +348,7 @@ def check_path(value: Any, name: str, *, error: type[MlmedError] = DataError) ->
 
 
 def check_list(value: Any, name: str, of: str, *, error: type[MlmedError] = EffectError) -> list[Any]:
-    """Several values that can be counted, as a list; text, mappings and what may have no end are refused."""
+    """Several values as a list; text, mappings and possibly endless iterables are refused."""
     counted = isinstance(value, Collection) and getattr(value, "shape", None) != ()
     if not counted or isinstance(value, str | bytes | Mapping):
         raise error(f"{name} is a list of {of}; found {shown(value)}")
@@ -356,7 +356,7 @@ def check_list(value: Any, name: str, of: str, *, error: type[MlmedError] = Effe
 
 
 def check_mapping(value: Any, name: str, example: str, *, error: type[MlmedError] = EffectError) -> dict[str, Any]:
-    """A mapping whose keys are text, as a dict; empty for None."""
+    """A mapping with text keys as a dict; empty for None."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -368,7 +368,7 @@ def check_mapping(value: Any, name: str, example: str, *, error: type[MlmedError
 
 
 def check_own_name(name: str, columns: Collection[str], what: str) -> None:
-    """Refuse a name of the user's that a table has for a column of its own."""
+    """Refuse a user's name that clashes with a column of the table."""
     if name in columns:
         raise EffectError(
             f"{what} called {name!r} cannot be told from a column of the table, which has {named(columns)}; rename it "

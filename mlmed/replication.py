@@ -1,4 +1,4 @@
-"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and what each gives."""
+"""Many fits: independent seeded replicates over joblib's backends (processes, Dask, Ray), and their results."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from mlmed.text import shown
 Result = TypeVar("Result")
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Seconds between two looks of a worker at whether the process that it works for is still there.
+#: Seconds between a worker's checks that its owner process is alive.
 LOOK = 1.0
-#: A worker gets its replicates in about this many pieces, none larger than MOST: the task travels once a piece.
+#: Number of pieces per worker, and the most replicates in one: the task is sent once per piece.
 PIECES, MOST = 25, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a replicate has no estimates; failures of the same code are equal, so that they are counted together.
+    """Why a replicate has no estimates; failures with the same code are equal, so that they are counted together.
 
     Attributes
     ----------
     code : str
         What went wrong.
     text : str
-        The same in words, as they hold for all failures of this code.
+        Message common to all failures with this code.
     detail : str
-        What this one adds, such as the numbers that were found; usually empty.
+        Details of this failure, such as values; usually empty.
 
     Examples
     --------
@@ -60,11 +60,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: MlmedError) -> Failure:
-        """What an error says."""
+        """Build from an error."""
         return cls(error.code, str(error))
 
     def within(self, where: str) -> Failure:
-        """The failure of a part, which is counted apart; ``where`` stands before its text."""
+        """The failure of a part, counted separately; ``where`` is prefixed to its text."""
         return changed(self, code=where + self.code, text=where + self.text)
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Replicate:
-    """What a replicate gives.
+    """Estimates of a replicate.
 
     Attributes
     ----------
@@ -88,28 +88,28 @@ class Replicate:
 
 
 class LeaveOut(Protocol):
-    """What units can be left out of, one at a time (jackknife, influence)."""
+    """Fits without one unit at a time (jackknife, influence)."""
 
     @property
     def units(self) -> Indices:
-        """What can be left out."""
+        """Units that can be left out."""
         ...
 
     def without(self, unit: int) -> Replicate | Failure:
-        """All units but this one."""
+        """Fit all units but this one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """Resampled that are drawn with replacement (call it), or left out one at a time.
+    """Units drawn with replacement (call it), or left out one at a time.
 
     Attributes
     ----------
     at : callable
-        What the listed units give.
+        Fits the listed units.
     strata : tuple of int arrays
-        Resampled that are drawn among themselves, so that every stratum keeps its size.
+        Units of each stratum, drawn within it, so that it keeps its size.
     """
 
     at: Callable[[Indices], Replicate | Failure]
@@ -117,19 +117,19 @@ class Resampled:
 
     @property
     def units(self) -> Indices:
-        """What is drawn."""
+        """All units."""
         return np.sort(np.concatenate(self.strata))
 
     def draw_index(self, rng: np.random.Generator) -> Indices:
-        """Resampled of one replicate."""
+        """Draw the units of one replicate."""
         return np.concatenate([members[rng.integers(len(members), size=(len(members),))] for members in self.strata])
 
     def __call__(self, rng: np.random.Generator) -> Replicate | Failure:
-        """One replicate."""
+        """Draw and fit one replicate."""
         return self.at(self.draw_index(rng))
 
     def without(self, unit: int) -> Replicate | Failure:
-        """All units but this one."""
+        """Fit all units but this one."""
         units = self.units
         return self.at(units[units != unit])
 
@@ -151,7 +151,7 @@ def replicate(
     n_jobs: int | None = None,
     progress: bool = False,
 ) -> list[Result]:
-    """Call ``task`` n times, each with a random generator of its own.
+    """Call ``task`` n times, each with its own random generator.
 
     Replicate k gets child k of ``SeedSequence(seed)``, so results do not depend on the number of workers or on
     the backend; ``with joblib.parallel_config(backend="dask"):`` runs them on a cluster (docs/scale.md).
@@ -172,7 +172,7 @@ def replicate(
     Raises
     ------
     DataError
-        ``task`` cannot be called; ``n``, ``seed``, ``n_jobs`` or ``progress`` is none.
+        ``task`` is not callable; ``n``, ``seed``, ``n_jobs`` or ``progress`` is invalid.
 
     Examples
     --------
@@ -200,7 +200,7 @@ def replicate(
 
 
 def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | None = None) -> list[Result]:
-    """Call ``task`` with each of the units, as a jackknife leaves them out; workers as in ``replicate``.
+    """Call ``task`` with each of the units (jackknife); workers as in ``replicate``.
 
     Examples
     --------
@@ -218,16 +218,16 @@ def leave_out(task: Callable[[int], Result], units: Indices, *, n_jobs: int | No
 def results_of(
     function: Callable[..., Result], calls: Iterable[tuple[Any, ...]], n_jobs: int | None
 ) -> Iterator[Iterator[Result]]:
-    """``function(*call)`` for each of the calls, in their order, by workers; they end when the block is left early.
+    """Results of ``function(*call)`` in order, by workers, which stop when the block is left early.
 
-    Left by an interruption, a closed generator or an error, workers would go on computing what nobody waits for. Those
-    that are processes of this machine also end when this process does, however that came about (see ``_for``).
+    Otherwise, after an interruption, a closed generator or an error, workers would go on computing unused results.
+    Worker processes on this machine also end whenever this process does, even if killed (see ``_for``).
     """
     import joblib
 
     backend, _ = joblib.parallel.get_active_backend()
     how, owner = "generator" if backend.supports_return_generator else "list", os.getpid()
-    # a worker that is still without a task when this process is killed ends, too
+    # so that workers without a task end, too, if this process is killed
     early = {"initializer": _belong, "initargs": (owner,)} if type(backend).__name__ == "LokyBackend" else {}
     run = joblib.Parallel(n_jobs=n_jobs, return_as=how, **early)
     tasks = (joblib.delayed(_for)(owner, function, *call) for call in calls)
@@ -240,18 +240,18 @@ def results_of(
             found = iter(run(tasks))
         yield found
     finally:
-        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # one that is not exhausted
-            with filtering(ignore=UserWarning):  # joblib advises to ask for less
+        if isinstance(found, GeneratorType) and found.gi_frame is not None:  # not exhausted
+            with filtering(ignore=UserWarning):  # joblib advises fewer tasks
                 found.close()
 
 
 @contextmanager
 def _quiet_start() -> Iterator[None]:
-    """Ctrl-C waits while workers are started: they inherit that they hear none, as later (see ``_belong``)."""
+    """Block Ctrl-C while workers start: they inherit the blocked signal (see ``_belong``)."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # loky starts it, and while it starts it lets Ctrl-C through
+    resource_tracker.ensure_running()  # if loky started it, that would unblock Ctrl-C
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -260,9 +260,9 @@ def _quiet_start() -> Iterator[None]:
 
 
 def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result:
-    """The call of a worker for the process ``owner``."""
+    """Call the function in a worker of the process ``owner``."""
     if os.name == "posix" and os.getpid() != owner:
-        of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may be gone by now
+        of_joblib = multiprocessing.current_process().name.startswith("LokyProcess")  # its owner may have ended
         if of_joblib or os.getppid() == owner:
             _belong(owner)
     return function(*arguments)
@@ -270,9 +270,9 @@ def _for(owner: int, function: Callable[..., Result], *arguments: Any) -> Result
 
 @lru_cache(maxsize=1)
 def _belong(owner: int) -> None:
-    """Leave interruptions to the process that started this one, and end with it.
+    """Ignore interruptions, which the owner process handles, and end when it ends.
 
-    A process that is killed cannot tell its workers, which would stay for minutes with the data they hold.
+    A killed process cannot stop its workers, which would hold their data for minutes.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

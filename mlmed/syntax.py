@@ -1,7 +1,7 @@
-"""What an expression of a formula may be made of; it is read here, and nothing is evaluated before.
+"""Check the syntax of expressions in formulas before anything is evaluated.
 
-Formulas are data and no Python: numbers, columns, arithmetic, comparisons, ``&`` and ``|``, and calls of what
-``mlmed.allowed`` lists. Whatever else Python has is refused, with what to do.
+Formulas are data, not Python: numbers, columns, arithmetic, comparisons, ``&`` and ``|``, and calls listed in
+``mlmed.allowed``. All other Python is refused, with a remedy.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ _ARITHMETIC = (
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.BitAnd, ast.BitOr,
 )  # fmt: skip
 _COMPARISONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-#: Literal arguments that say how many columns there will be, or how many digits.
-#: What R calls truth values.
+#: R's names of truth values.
 _TRUTH = {"TRUE": "True", "T": "True", "FALSE": "False", "F": "False"}
+#: Literal arguments that set a number of columns or digits.
 _SIZES = frozenset({"N", "decimals", "degree", "df", "knots", "levels", "ndigits"})
-#: Bare names of functions of numpy: what they make of a number is numpy's, and of bounded size.
+#: numpy's functions under bare names; applied to a number their result has bounded size.
 NUMPY_TOO = frozenset({"exp", "exp2", "log", "log2", "log10"})
 _TOLD = (
     "formulas take columns, numbers, arithmetic, comparisons, & and |, and the functions and methods of "
@@ -64,9 +64,9 @@ _TOLD = (
 _INSTEAD = "check it, or make the column before the fit"
 _NO_COLUMN = "write the number itself, or name the column"
 _CHECK = "docs/formulas.md has what functions take"
-#: Names, in backticks or not, and runs of signs, that are longer than any that is meant.
+#: Overlong names, in backticks or not, and runs of signs.
 _LONG = re.compile(rf"[\w.]{{{MAX_NAME + 1},}}|`[^`]{{{MAX_NAME + 1},}}`|[^\w\s]{{{MAX_NAME + 1},}}")
-#: What Python calls syntax that formulas do not have.
+#: Python syntax that formulas do not have, in words.
 _SYNTAX = {
     ast.Subscript: "square brackets",
     ast.Lambda: "lambda",
@@ -100,18 +100,18 @@ def depends_on_other_rows(shown: str, where: str) -> FormulaError:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """An expression while it is checked."""
+    """An expression during its check."""
 
     #: The expression and its formula, for messages.
     shown: str
     whole: str
-    numbers: dict[int, Number]  #: Values of the nodes, by identity, that are numbers whatever the data are.
+    numbers: dict[int, Number]  #: Values of constant nodes, by identity of the node.
 
     def refuse(self, found: str, instead: str = _TOLD) -> NoReturn:
         raise FormulaError(f"cannot use {shown(self.shown)}: {found}; {instead}")
 
     def check_attribute(self, name: str) -> None:
-        """Refuse an attribute that no formula has; those that look at other rows say so."""
+        """Refuse an attribute; the message says if it would use other rows."""
         if instead := hint_for_attribute(name):
             self.refuse(f"a formula cannot ask for .{name}", instead)
         if name in OTHER_ROWS:
@@ -120,12 +120,11 @@ class _Asked:
 
 
 def check_size(text: str, instead: str = "make the inner part a column before the fit") -> None:
-    """Refuse a formula that is too long to be read at once, or has brackets inside brackets inside brackets.
+    """Refuse a formula that is too long or too deeply nested.
 
-    ``text``: the formula, or an expression; ``instead``: what is to be done about brackets.
+    ``text``: the formula, or an expression; ``instead``: the remedy for too many brackets.
 
-    Raises ``FormulaError``: it has more than ``MAX_CHARACTERS`` letters, or more than ``MAX_NESTED`` brackets are
-    open at one place.
+    Raises ``FormulaError``: it has more than ``MAX_CHARACTERS`` letters, or more than ``MAX_NESTED`` open brackets.
     """
     if len(text) > MAX_CHARACTERS:
         raise FormulaError(
@@ -143,7 +142,7 @@ def check_size(text: str, instead: str = "make the inner part a column before th
 
 
 def check_names(text: str) -> None:
-    """Refuse a formula, as it was typed, with a name that is longer than any that is meant."""
+    """Refuse overlong names in a formula as typed."""
     if long := _LONG.search(text):
         raise FormulaError(
             f"cannot read {shown(text)}: a name, or signs without a name between them, have more than {MAX_NAME} "
@@ -152,10 +151,10 @@ def check_names(text: str) -> None:
 
 
 def check_number(text: str, whole: str) -> None:
-    """Refuse a number outside of expressions that is beyond the bounds, as in ``1e200:x``."""
+    """Refuse an out-of-bounds number outside expressions, as in ``1e200:x``."""
     try:
         size = abs(float(text))
-    except ValueError:  # formulaic says what is wrong
+    except ValueError:  # formulaic reports it
         return
     if size > MAX_NUMBER or (text.isdecimal() and size > MAX_INTEGER):
         raise FormulaError(
@@ -165,16 +164,16 @@ def check_number(text: str, whole: str) -> None:
 
 
 def check_column(name: str, whole: str) -> None:
-    """Refuse a name that Python keeps to itself, unless it was in backticks."""
+    """Refuse Python's reserved names, unless in backticks."""
     if name.startswith("__"):
         raise FormulaError(f"cannot read {shown(display_name(whole))}: a column called {name} is written `{name}`")
 
 
 def _has_comment(expression: str) -> bool:
-    """Whether Python would pass over the end of an expression; a # inside of quotation marks is text."""
+    """Whether an expression has a Python comment; a # inside quotation marks is text."""
     try:
         found = list(tokenize.generate_tokens(io.StringIO(expression).readline))
-    except (tokenize.TokenError, SyntaxError):  # the parser says what is wrong
+    except (tokenize.TokenError, SyntaxError):  # the parser reports it
         return False
     return any(token.type == tokenize.COMMENT for token in found)
 
@@ -182,11 +181,9 @@ def _has_comment(expression: str) -> bool:
 def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -> ast.Expression:
     """The syntax tree of an expression that is neither too long nor too deep.
 
-    ``expression``: in Python's syntax; ``text``, ``instead``: how it is called in messages, and what they say is to
-    be done.
+    ``expression``: in Python's syntax; ``text``, ``instead``: its name and the remedy, for messages.
 
-    Raises ``FormulaError``: it is no expression of Python, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or
-    ``MAX_DEPTH``.
+    Raises ``FormulaError``: it is no Python expression, or beyond ``MAX_EXPRESSION``, ``MAX_NESTED`` or ``MAX_DEPTH``.
     """
     asked = shown(text or display_name(expression[:MAX_EXPRESSION]))
     if len(expression) > MAX_EXPRESSION:
@@ -206,7 +203,7 @@ def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -
         said = error.msg if isinstance(error, SyntaxError) else str(error)
         hint = hint_for_text(expression, inside=True) or f"{said}; {instead}"
         raise FormulaError(f"cannot read {asked}: {hint}") from error
-    except (RecursionError, MemoryError) as error:  # how Python's parser says that it is nested too deeply
+    except (RecursionError, MemoryError) as error:  # Python's parser: nested too deeply
         raise FormulaError(deep) from error
     level: list[ast.AST] = [tree]
     for _ in range(MAX_DEPTH):
@@ -217,12 +214,12 @@ def parse_expression(expression: str, text: str = "", instead: str = _INSTEAD) -
 
 
 def check_expression(expression: str, whole: str = "") -> ast.Expression:
-    """Refuse an expression of a formula that is more than columns, numbers and listed functions.
+    """Refuse an expression with anything but columns, numbers and listed functions.
 
-    Pure: nothing is evaluated, no data are read.
+    Nothing is evaluated, no data are read.
 
-    ``expression``: for example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``); ``whole``: the
-    formula that it stands in, for messages.
+    ``expression``: for example ``"np.log(x + 1)"``, without backticks (``mlmed.names.encode_quoted``); ``whole``: its
+    formula, for messages.
 
     Returns
     -------
@@ -263,7 +260,7 @@ def _checked(expression: str, whole: str) -> ast.Expression:
 
 
 def _operands(node: ast.expr, asked: _Asked) -> list[ast.expr]:
-    """What a node is computed from, after a look at the node itself."""
+    """Check a node; return its operands."""
     if id(node) in asked.numbers:
         return []
     if isinstance(node, ast.Name):
@@ -326,7 +323,7 @@ def _comparison(node: ast.Compare, asked: _Asked) -> list[ast.expr]:
 
 
 def _call(node: ast.Call, asked: _Asked) -> list[ast.expr]:
-    """Arguments that are expressions, of a call that is listed."""
+    """Check a call; return its arguments that are expressions."""
     check_call(node, asked.shown)
     function = node.func
     if isinstance(function, ast.Name):
@@ -350,7 +347,7 @@ def _call(node: ast.Call, asked: _Asked) -> list[ast.expr]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that attributes hang on, as ``scipy`` in ``scipy.special``; empty if it is no name."""
+    """The first name of a chain of attributes, such as ``scipy`` in ``scipy.special``; empty if it is no name."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
@@ -372,7 +369,7 @@ def _bare_call(node: ast.Call, name: str, asked: _Asked) -> list[ast.expr]:
 
 
 def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
-    """What such a call remembers is kept by its text."""
+    """Refuse odd texts of stateful calls, whose state is stored under the text."""
     for node in ast.walk(call):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             text = node.value
@@ -384,7 +381,7 @@ def _refuse_odd_text(call: ast.Call, name: str, asked: _Asked) -> None:
 
 
 def _arguments(node: ast.Call, takes: Takes, called: str, asked: _Asked) -> list[ast.expr]:
-    """Arguments that are expressions; all others are literals that the function knows by name."""
+    """Check arguments; return those that are expressions (others are literals known by name)."""
     words = [word.arg for word in node.keywords]
     for k, name in enumerate(words):
         if not name or name not in (takes.first, *takes.words) or name in words[:k]:
@@ -424,7 +421,7 @@ def _is_coding(node: ast.expr, asked: _Asked) -> bool:
 
 
 def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> None:
-    """Refuse an argument that is computed from columns, one of another kind, and sizes beyond their bounds."""
+    """Refuse a literal argument that is computed from columns, of a wrong kind, or out of bounds."""
     waiting: list[ast.expr] = [node]
     size = 0
     while waiting:
@@ -452,10 +449,10 @@ def _check_literal(node: ast.expr, word: str, called: str, asked: _Asked) -> Non
         )
 
 
-#: Contrasts that can be named without parentheses, as in patsy: C(g, Sum).
+#: Codings that can be named without parentheses, as in patsy: C(g, Sum).
 _BARE = sorted({*CODINGS} - {"Treatment"})
 
-#: Methods of a column that take a type or a function, and what to write instead of those of Python.
+#: Methods of a column that take a type or a function, and replacements for Python's.
 _TAKING = frozenset({"agg", "apply", "astype", "map", "pipe", "transform", "vectorize"})
 _ARGUMENTS = {
     "float": "columns of numbers are double precision already; write the column alone",
@@ -469,7 +466,7 @@ _ARGUMENTS = {
 
 
 def arguments_of(node: ast.Call, takes: Takes) -> tuple[list[ast.expr], dict[str, ast.expr]]:
-    """Arguments of a call that are expressions of columns, and those that are literals, by name.
+    """Arguments of a call: expressions of columns, and literals by name.
 
     Examples
     --------
@@ -486,9 +483,9 @@ def arguments_of(node: ast.Call, takes: Takes) -> tuple[list[ast.expr], dict[str
 
 
 def check_call(node: ast.Call, expression: str) -> None:
-    """Refuse a call of a plain name (``f(x)``) that is unknown or cannot be meant.
+    """Refuse calls of unknown or misleading plain names, ``f(x)``, and methods given a Python type or function.
 
-    The same of a method that is given a type or a function of Python, ``x.astype(float)``.
+    ``x.astype(float)`` is such a method.
     """
     asked = shown(display_name(expression))
     if isinstance(node.func, ast.Attribute) and node.func.attr in _TAKING:
@@ -516,7 +513,7 @@ def _check_arguments(node: ast.Call, asked: str) -> None:
 
 
 def check_logic(tree: ast.AST, expression: str) -> None:
-    """Refuse ``and``, ``or`` and ``not``, which are for single values."""
+    """Refuse ``and``, ``or`` and ``not``, which take single values."""
     words = [
         "not" if isinstance(node, ast.Not) else "and" if isinstance(node, ast.And) else "or"
         for node in ast.walk(tree)
@@ -560,7 +557,7 @@ def coding_names(tree: ast.AST) -> frozenset[str]:
 
 
 def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
-    """Column and coding of every C() that has a coding, in an expression; columns in safe names.
+    """Column (safe name) and coding of every C() with a coding in an expression.
 
     Examples
     --------
@@ -572,7 +569,7 @@ def codings_of(expression: str) -> list[tuple[str, ast.expr]]:
 
 
 def _coded(tree: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
-    """What every C() in an expression makes a factor of, and its coding, if it has one."""
+    """Argument and coding of every C() in an expression that has a coding."""
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "C":
             data, words = arguments_of(call, FUNCTIONS["C"])

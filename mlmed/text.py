@@ -1,4 +1,4 @@
-"""How values are shown in messages and tables: cut where they are long, shapes in place of numbers."""
+"""Values as text in messages and tables: long ones cut, arrays by their shape."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
-#: Letters of a value in a message; more than these are not read.
+#: Most letters of a value in a message.
 LETTERS = 120
-#: Digits that Python writes of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
+#: Most digits shown of a whole number (``sys.set_int_max_str_digits`` refuses more than 4,300).
 DIGITS = 50
 
 
 def shown(value: Any) -> str:
-    """A value as a message has it: short ones as they are written, long ones cut, tables and arrays by their type.
+    """A value in a message: short ones as written, long ones cut, tables and arrays by their type.
 
     Examples
     --------
@@ -40,9 +40,9 @@ def shown(value: Any) -> str:
 
 
 def brief(value: Any, most: int) -> str:
-    """A plain value, or several in a container, written out in at most so many letters; empty if that cannot be.
+    """A plain value or a flat container in at most ``most`` letters; empty if it is longer or nested.
 
-    What is long or nested is not written out first.
+    Long or nested values are never written out.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def _is_short(value: Any, most: int) -> bool:
 
 
 def cut(text: str, most: int = LETTERS) -> str:
-    """A text of at most so many letters; of a longer one the beginning.
+    """A text cut to at most ``most`` letters.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def display_level(value: object) -> str:
 
 
 def typed(value: object) -> str:
-    """A value as it can be typed: texts in quotation marks, numbers short.
+    """A value as typed in code: texts in quotation marks, numbers short.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def typed(value: object) -> str:
 
 
 def assigned(values: Mapping[str, object], digits: int = 6) -> str:
-    """Names with their values, numbers of so many digits.
+    """Names with their values, numbers with ``digits`` digits.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def assigned(values: Mapping[str, object], digits: int = 6) -> str:
 
 
 def shorten(values: Iterable[Any], most: int = 8, *, last: str = "") -> str:
-    """Comma-separated values, the rest counted; whole numbers without decimals. ``last``: a word before the last one.
+    """At most ``most`` values with commas, the rest counted; ``last``: a word before the last value.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def shorten(values: Iterable[Any], most: int = 8, *, last: str = "") -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """What there is to choose from, in order, or that there is nothing.
+    """The sorted names with commas, or "none".
 
     Examples
     --------
@@ -140,12 +140,12 @@ def listed(names: Iterable[str]) -> str:
     return shorten(sorted(names), 20) or "none"
 
 
-#: Letters of one attribute and of the whole; what is longer is told by its type.
+#: Most letters of one attribute and of the whole; longer ones are shown by their type.
 LONGEST_PART, LONGEST = 60, 500
 
 
 class Compact:
-    """A dataclass (with ``repr=False``) whose ``repr`` has shapes for arrays and tables, and types for what is long."""
+    """A dataclass (with ``repr=False``) whose ``repr`` shows arrays by shape and long values by type."""
 
     __slots__ = ()
 
@@ -156,7 +156,7 @@ class Compact:
 
 
 def _short(value: Any) -> str:
-    """A text of one attribute; what is long is told by its type."""
+    """One attribute as text; long values by type."""
     kind = type(value).__name__
     if hasattr(value, "shape"):
         return f"{kind} {tuple(value.shape)}"

@@ -1,4 +1,4 @@
-"""Formulas as formulaic's tokens: reading them, one spelling of every term, products that would vanish."""
+"""Formulas as formulaic's tokens: read them, and refuse repeated terms, squares and explosions of products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
-from formulaic.parser.algos.tokenize import tokenize  # not public: tests/test_formula.py watches it
+from formulaic.parser.algos.tokenize import tokenize  # not public: tests/formula/test_formula.py checks it
 from formulaic.parser.types import ASTNode, Term, Token
 
 from mlmed.errors import FormulaError
@@ -21,20 +21,20 @@ from mlmed.syntax import check_column, check_expression, check_number
 from mlmed.text import shown
 
 _POWERS = ("**", "^")
-#: Products beyond are not counted any more.
+#: Counting of products stops here.
 COUNTED = 10**9
 _PRODUCTS = ("*", ":", "/", "in")
 
 
-#: What formulaic says of numbers beside terms, and what is said here.
+#: Formulaic's message on numbers beside terms, and ours.
 _SCALED = ("different numerical scaling", "can only be used to scale other terms")
 _SCALE = "a number beside a term makes no other model; arithmetic stands inside I(), as in I(2*x) or I((x > 0)*1)"
 
 
 def said_by_formulaic(error: Exception, text: str) -> str:
-    """What is wrong with a part of a formula, with names as the user wrote them, and what to do.
+    """Formulaic's message on a part of a formula, with the user's names and a remedy.
 
-    Formulaic underlines the place with terminal colours; its first line says what is wrong.
+    Only its first line is used; the others underline the place with terminal colours.
     """
     said = str(error).strip().splitlines()[0]
     if any(part in said for part in _SCALED):
@@ -46,10 +46,10 @@ def said_by_formulaic(error: Exception, text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
-    """Tokens of a part of a formula, each of which formulas may have; nothing is evaluated.
+    """Tokens of a part of a formula, each checked; nothing is evaluated. ``whole``: the formula, for messages.
 
-    Raises ``FormulaError``: it names the whole: the part cannot be read, is too long or too deep, or has an
-    expression that is more than columns, numbers and listed functions (``mlmed.syntax``).
+    Raises ``FormulaError``: the part cannot be read, is too long or too deep, or has an expression with anything but
+    columns, numbers and listed functions (``mlmed.syntax``).
     """
     try:
         found = tuple(tokenize(text))
@@ -73,12 +73,12 @@ def tokens_of(text: str, whole: str) -> tuple[Token, ...]:
 
 
 def is_token(token: Token, kind: str, *texts: str) -> bool:
-    """Whether a token is of a kind, and one of the texts."""
+    """Whether a token has a kind and one of the texts."""
     return token.kind.value == kind and (not texts or token.token in texts)
 
 
 def refuse_duplicates(text: str, whole: str) -> None:
-    """Formulaic drops repetitions silently, whatever their spelling; a mistake should be seen."""
+    """Refuse repeated terms in any spelling, which formulaic drops silently."""
     seen: set[str] = set()
     for piece in _top_level_sum(text, whole):
         if piece in seen:
@@ -113,10 +113,10 @@ def _canonical_piece(piece: list[str]) -> str:
 
 
 def refuse_squares(text: str, whole: str) -> None:
-    """Formulaic reads a factor times itself (``x**2``, ``x*x``, ``x:x``) as the factor alone; a mistake should be seen.
+    """Refuse a factor times itself (``x**2``, ``x*x``, ``x:x``), which formulaic reads as the factor alone.
 
-    A power of a sum stays what it is: the interactions of its terms up to that order. A number times a factor
-    (``2:x``) would be a column of another unit under the name of the factor.
+    A power of a sum is allowed: the interactions of its terms up to that order. A number times a factor (``2:x``) is
+    refused, too: a column in another unit under the name of the factor.
 
     Raises ``FormulaError``: if a factor is multiplied by itself or by a number, or the text cannot be read.
     """
@@ -138,7 +138,7 @@ def _tree(text: str, whole: str) -> Token | ASTNode[Term] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """How many terms a part of a formula has at most, how many products make them, and variables of the longest."""
+    """Bounds for a part of a formula: number of terms, products before merging, variables of the longest term."""
 
     terms: int
     products: int
@@ -146,9 +146,9 @@ class _Size:
 
 
 def refuse_explosion(text: str, whole: str) -> int:
-    """Refuse a side of a formula that has too many terms once its products are written out; returns how many it has.
+    """Refuse a side of a formula with too many terms once products are expanded; returns their number.
 
-    They are counted, not made.
+    Terms are counted, not built.
 
     Raises ``FormulaError``: beyond ``MAX_TERMS``, ``MAX_PRODUCTS`` or ``MAX_ORDER``; or a power is no whole number.
 
@@ -159,7 +159,7 @@ def refuse_explosion(text: str, whole: str) -> int:
     """
     tree = _tree(text, whole)
     sizes: dict[int, _Size] = {}
-    for node in reversed(_nodes(tree)):  # operands before what is made of them
+    for node in reversed(_nodes(tree)):  # operands first
         if isinstance(node, ASTNode) and node.operator.symbol in _POWERS and not _is_whole(node.args[1]):
             raise FormulaError(
                 f"cannot read {shown(display_name(whole))}: the right-hand argument of {node.operator.symbol} must "
@@ -189,7 +189,7 @@ def _count(n: int) -> str:
 
 
 def _nodes(tree: Token | ASTNode[Term] | None) -> list[Token | ASTNode[Term]]:
-    """Every node, those that hold others first."""
+    """Every node, parents first."""
     found = [] if tree is None else [tree]
     for node in found:
         if isinstance(node, ASTNode):
@@ -219,7 +219,7 @@ def _size(node: Token | ASTNode[Term], sizes: dict[int, _Size]) -> _Size:
 
 
 def _size_of_power(base: _Size, power: Token | ASTNode[Term]) -> _Size:
-    """(a + b + c)**k makes 3**k products; distinct ones have 1 to k of the variables."""
+    """Size of a power: (a + b + c)**k has 3**k products; distinct ones have 1 to k of the variables."""
     k = min(int(power.token), MAX_PRODUCTS) if isinstance(power, Token) else 1
     if base.terms == 1:
         return _Size(1, base.products + k, base.order)
@@ -229,7 +229,7 @@ def _size_of_power(base: _Size, power: Token | ASTNode[Term]) -> _Size:
 
 
 def _said_of_square(repeated: list[Term], node: ASTNode[Term]) -> str:
-    """What is multiplied by itself, and what to write; C() is a factor, other names may be numbers."""
+    """The message on a factor multiplied by itself; C() is a factor, other names may be numbers."""
     symbol, power = node.operator.symbol, node.args[1]
     degree = power.token if symbol in _POWERS and isinstance(power, Token) else "2"
     shown = " and ".join(display_name(_spelled(term, ":")) for term in repeated)
@@ -265,7 +265,7 @@ def _is_scale(operand: Token | ASTNode[Term]) -> bool:
 
 
 def _repeated(node: ASTNode[Term]) -> list[Term]:
-    """What a product or power multiplies by itself: a term that is both operands, or factors that both have."""
+    """Terms that a product or power multiplies by themselves: equal operands, or factors in both."""
     left, right = node.args
     terms = _terms(left)
     if node.operator.symbol not in _PRODUCTS:

@@ -1,7 +1,7 @@
 """Daily affect of 193 people: reference fits of lme4 and nlme, and the page's posterior means.
 
-Posterior means are not likelihood estimates, so they are bounded in published posterior standard deviations. The page's
-m5 did not converge and is not compared; what is checked there is our own certificate.
+Posterior means are not likelihood estimates, so the tolerance is in published posterior standard deviations. The page's
+m5 did not converge and is not compared; only our certificate is checked.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from validation.comparison_checks import numbers
 
 __all__ = ["PARTS", "affect_checks", "certificate", "fit_affect", "posterior_means", "reference_fit"]
 
-#: How far our estimate may lie from a posterior mean, in published posterior standard deviations.
+#: Largest distance of our estimate from a posterior mean, in published posterior standard deviations.
 POSTERIOR_SDS = {"affect-m1": 1.0, "affect-m2": 1.0, "affect-m3": 1.0, "affect-m4": 0.5}
 #: Reference fits by model.
 REFERENCES = {"m1": "williams_m1_lme4", "m2": "williams_m2_nlme", "m3": "williams_m3_nlme"}
-#: nlme after Newton steps on the same criterion with numerical derivatives, absolute.
+#: Against nlme after Newton steps on the same criterion with numerical derivatives, absolute.
 SAME_OPTIMUM = 1e-6
-#: Doubling the nodes of the quadrature, absolute.
+#: Change when the nodes of the quadrature are doubled, absolute.
 NODES = 1e-4
 
 
@@ -41,7 +41,7 @@ def fit_affect(model: str) -> Results:
 def reference_fit(model: str) -> Iterator[Check]:
     """Log-likelihood, fixed effects with errors, covariances of random effects and residuals.
 
-    nlme stops short by up to 1e-5, so estimates are compared where Newton steps took it.
+    nlme stops short by up to 1e-5, so estimates are compared after further Newton steps.
     """
     table, theirs, fit = f"affect-{model}, reference", load_json("reference", REFERENCES[model]), fit_affect(model)
     short = theirs["logLik"] - fit.llf
@@ -63,7 +63,7 @@ def reference_fit(model: str) -> Iterator[Check]:
 
 
 def _covariances(table: str, name: str, ours: np.ndarray, theirs: np.ndarray, labels: list[str]) -> Iterator[Check]:
-    """Relative to the product of the two standard deviations, because a covariance can be zero."""
+    """Covariances, relative to the product of the two standard deviations, because they can be zero."""
     sd = np.sqrt(np.diag(theirs))
     for i, first in enumerate(labels):
         for j, second in enumerate(labels[: i + 1]):
@@ -72,7 +72,7 @@ def _covariances(table: str, name: str, ours: np.ndarray, theirs: np.ndarray, la
 
 
 def posterior_means(example: str) -> Iterator[Check]:
-    """Every posterior mean that the page prints; where its sd was printed as 0.00, half a unit of the last digit."""
+    """Every posterior mean on the page; if its sd was printed as 0.00, to half a unit of the last digit."""
     rows = numbers(example, "brms")
     rows = rows[(rows["quantity"] == "estimate") & rows["posterior_sd"].notna()]
     table = f"{example}, posterior means"
@@ -83,7 +83,7 @@ def posterior_means(example: str) -> Iterator[Check]:
 
 
 def certificate() -> Iterator[Check]:
-    """m5, whose published chains did not mix: nothing of the page, only whether our optimum is one."""
+    """Our certificate for m5, whose published chains did not mix."""
     table, asked = "affect-m5, our own certificate (the page did not converge)", published("williams")["m5"]
     fit = mlmed.location_scale(asked["location"], asked["scale"], load_data("williams"))
     row = fit.glance().iloc[0]
@@ -100,7 +100,7 @@ PARTS = (
 
 
 def affect_checks() -> Iterator[Check]:
-    """Everything about the data set ``williams``."""
+    """All checks of the data set ``williams``."""
     for part, argument in PARTS:
         yield from part(argument)
     yield from certificate()

@@ -14,7 +14,7 @@ from mlmed.glm.fit import GlmFit, cluster_vcov, fit_glm, hc_vcov
 from mlmed.options import FAMILIES, HC_KINDS
 from validation.checks import Check, load_data, load_json, relative
 
-#: R iterated to a relative change of the deviance of 1e-15.
+#: R iterates to a relative change of the deviance of 1e-15.
 SAME_FIT = 1e-8
 
 
@@ -29,7 +29,7 @@ def _plain_fit(formula: str, family: str, data: pd.DataFrame) -> GlmFit:
 
 
 def regression(family: str) -> list[Check]:
-    """Coefficients, relative to their standard errors, and every covariance, to the two standard errors."""
+    """Coefficients, relative to their standard errors, and covariances, relative to the two standard errors."""
     stored, data = load_json("reference", "glm/framing"), load_data("framing")
     theirs, table = stored["fits"][family], f"{family} regression (R)"
     fit = _plain_fit(theirs["formula"], family, data)

@@ -1,4 +1,4 @@
-"""Data that are centred within clusters: R package bmlm's BLch9 against the fit of Mplus that its page prints."""
+"""Data centred within clusters: BLch9 of the R package bmlm against the Mplus fit printed on its page."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ EFFECTS = {
 VARIANCES = {
     "var(m~x)": ".067", "var(y~m)": ".046", "var(y~x)": ".008", "var(m~Residual)": "1.187", "var(y~Residual)": ".855",
 }  # fmt: skip
-#: The last digit: Mplus does not keep the covariance of the slopes inside the cone, and the optimum is singular.
+#: One unit of the last digit: the optimum is singular, and Mplus does not keep the covariance of the slopes positive
+#: semidefinite.
 UNIT = 1.001e-3
 
 
 def centred_checks() -> list[Check]:
-    """Random intercepts are left out by us and were not asked for there."""
+    """Effects and standard errors; we drop the random intercepts, and Mplus had none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mlmed.errors.MlmedWarning)
         fit = mlmed.mediate(*FORMULAS, load_data("blch9"), method="ml", treatment="x")

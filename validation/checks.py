@@ -1,8 +1,8 @@
-"""One comparison of ours with somebody else's number, and what all comparisons share.
+"""One comparison of our number with another's, and helpers shared by all comparisons.
 
-Three questions are asked of other software's fits, in this order: is our criterion at their parameters
-equal to their log-likelihood; is our optimum never worse than theirs; do the estimates agree as far as
-the spread of the references allows. Published tables are compared number by number.
+Fits of other software are checked in this order: our criterion at their parameters equals their log-likelihood; our
+optimum is never worse than theirs; the estimates agree within the spread of the references. Published tables are
+compared number by number.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PUBLISHED_AT = Path(mlmed.__file__).parent / "reproduce" / "published"
 
 #: Stata stops up to 1e-6 short of the optimum and prints 7 digits.
 PUBLISHED = 2e-6
-#: Our criterion evaluated at the parameters another program reports, relative.
+#: Our criterion at the parameters another program reports, relative.
 AT_THEIRS = 1e-8
-#: How far below theirs our log-likelihood may be, absolute.
+#: Largest shortfall of our log-likelihood, absolute.
 NEVER_WORSE = 1e-7
-#: Estimates, relative; lme4 was run to rhoend 1e-10, which leaves about this much in flat directions.
-#: A covariance can be zero, so it is measured on the scale of a correlation: against sqrt(var_i var_j).
+#: Estimates, relative; lme4 with rhoend 1e-10 is this precise in flat directions.
+#: Covariances can be zero, so they are compared relative to sqrt(var_i var_j).
 ESTIMATES = 1e-5
-#: lme4's default optimizer, which printed the page's tables, also stops short: allowed beyond half a digit.
+#: lme4's default optimizer, used on the page, also stops short: allowed beyond half a digit.
 SHORT = 2e-6
 
 
@@ -48,13 +48,13 @@ class Check:
 
     @property
     def same_digits(self) -> bool:
-        """Whether ours rounds to what was printed; True if nothing was."""
+        """Whether ours rounds to the printed number; True if none was printed."""
         decimals = len(self.printed.partition(".")[2])
         return not self.printed or abs(self.ours - self.theirs) <= 0.5 * 10.0**-decimals * (1.0 + 1e-9)
 
     @property
     def ok(self) -> bool:
-        """Whether it holds; a NaN does not."""
+        """Whether the check holds; False for NaN."""
         return bool(self.difference <= self.tolerance)
 
 
@@ -64,7 +64,7 @@ def load_json(kind: str, name: str) -> dict[str, Any]:
 
 
 def absolute(table: str, quantity: str, ours: float, theirs: float | str, tolerance: float) -> Check:
-    """Absolute difference; ``theirs`` is text when it was printed."""
+    """Check an absolute difference; ``theirs`` is text if printed."""
     printed = theirs if isinstance(theirs, str) else ""
     return Check(table, quantity, ours, float(theirs), abs(ours - float(theirs)), tolerance, printed)
 
@@ -77,7 +77,7 @@ def relative(
 
 
 def printed(table: str, quantity: str, ours: float, printed: str, *, short: float = 0.0) -> Check:
-    """Half a unit in the last printed place, plus ``short``."""
+    """Check to half a unit in the last printed place, plus ``short``."""
     decimals = len(printed.partition(".")[2])
     return absolute(table, quantity, ours, printed, 0.5 * 10.0**-decimals * (1.0 + 1e-9) + short)
 
@@ -88,7 +88,7 @@ def load_data(name: str) -> pd.DataFrame:
 
 
 def fit_mediation(name: str, method: str) -> mlmed.Results:
-    """The Bauer-Preacher-Gil model of one of the two data sets."""
+    """Fit the Bauer-Preacher-Gil model to one of the two data sets."""
     m, y, x, group = ("m", "y", "x", "id") if name == "ml_sim" else ("Med", "y", "X", "group")
     return mlmed.mediate(
         f"{m} ~ {x} + (1 + {x} | {group})",

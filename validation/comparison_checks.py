@@ -1,4 +1,4 @@
-"""The comparisons of ``mlmed.reproduce``: every printed number that ours are meant to reach."""
+"""The comparisons of ``mlmed.reproduce``: every printed number that ours should reproduce."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reproduction(example: str) -> mlmed.reproduce.Reproduction:
 
 
 def numbers(example: str, *tables: str) -> pd.DataFrame:
-    """One row per number that both sides of an example have; only tables whose titles start like these."""
+    """One row per number on both sides of an example, from tables whose titles start with one of these."""
     rows = reproduction(example).to_frame()
     if tables:
         rows = rows[rows["table"].str.startswith(tables)]
@@ -56,7 +56,7 @@ def _printed(table: str, rows: pd.DataFrame, *, short: float = 0.0) -> Iterator[
 
 
 def _drawn(table: str, rows: pd.DataFrame) -> Iterator[Check]:
-    """Within Monte Carlo error of what R drew, beyond the rounding of what was printed."""
+    """Check that ours are within Monte Carlo error of R's draws, printed rounding allowed for."""
     assert len(rows), f"no rows for {table}"
     for row in rows.itertuples():
         bound = MC_ERRORS * row.mc_error + half_unit(row.printed)
@@ -69,7 +69,7 @@ def gpa_lmer() -> Iterator[Check]:
 
 
 def yuan_pieces() -> Iterator[Check]:
-    """What the separate fits give on the Yuan-MacKinnon page, beyond lmer's tables (``published_lmer``)."""
+    """Results of the separate fits on the Yuan-MacKinnon page, beyond lmer's tables (``published_lmer``)."""
     rows = numbers("yuan-mackinnon")
     residuals = rows["term"].str.startswith("scaled residuals")
     yield from _printed("yuan-mackinnon lmer residuals", rows[residuals], short=SHORT)
@@ -81,14 +81,14 @@ def yuan_pieces() -> Iterator[Check]:
 
 
 def yuan_mediation() -> Iterator[Check]:
-    """R ``mediation``, run twice, against our draws of the same kind; and the share of it that is exact."""
+    """R ``mediation``, run twice, against our draws of the same kind; brms' indirect effect."""
     yield from _drawn("yuan-mackinnon R mediation", numbers("yuan-mackinnon", "R mediation"))
     brms = numbers("yuan-mackinnon", "Indirect effect").set_index("term").loc[["brms"]]
     yield printed("yuan-mackinnon indirect", "brms hypothesis", brms["ours"].iloc[0], brms["printed"].iloc[0])
 
 
 def framing_effects() -> Iterator[Check]:
-    """R ``mediation`` on the framing data: 1,000 draws of the page, 50,000 draws of a longer run."""
+    """R ``mediation`` on the framing data: the page's 1,000 draws, and 50,000 draws of a longer run."""
     yield from _drawn("framing R mediation", numbers("framing", "mediate"))
     yield from _drawn("framing test.TMint", numbers("framing", "test.TMint"))
 
@@ -102,7 +102,7 @@ def framing_sensitivity() -> Iterator[Check]:
 
 
 def closed_form() -> Iterator[Check]:
-    """Linear mediator and outcome, data made as the page makes them: ACME is the product of two OLS slopes, exactly."""
+    """Linear mediator and outcome, simulated as on the page: ACME equals the product of two OLS slopes."""
     table = "product method, closed form"
     for n, a, b in ((200, 1.0, 1.0), (2000, 0.4, 0.5)):
         rng = np.random.default_rng(n)
@@ -118,7 +118,7 @@ def closed_form() -> Iterator[Check]:
 
 
 def ml_sim_bias() -> Iterator[Check]:
-    """What a*b of separate fits leaves out on ml_sim: Stata's two ML tables against its joint REML effect."""
+    """The part missing from a*b of separate fits on ml_sim: Stata's two ML tables against its joint REML effect."""
     facts = load_json("published", "stata_bpg_reml")["effects"]
     a, b = (
         next(float(row["estimate"]) for row in load_json("published", name)["coefficients"] if row["term"] == term)
@@ -133,7 +133,7 @@ def ml_sim_bias() -> Iterator[Check]:
 
 
 def product_method() -> Iterator[Check]:
-    """The page's simulated examples, whose data cannot be had: its numbers against each other."""
+    """The page's simulated examples, without data: the consistency of its numbers."""
     table = "product method, printed numbers"
     facts = load_json("published", "product_method")
     for name in ("full_mediation", "partial_mediation"):
@@ -165,6 +165,6 @@ PARTS = {
 
 
 def comparison_checks() -> Iterator[Check]:
-    """Everything ``mlmed reproduce`` is meant to reach that the other checks do not cover."""
+    """All comparisons of ``mlmed reproduce`` not covered by the other checks."""
     for part in PARTS:
         yield from part()

@@ -1,4 +1,4 @@
-"""Intervals, degrees of freedom and robust covariances against other software, and against what defines them."""
+"""Intervals, degrees of freedom and robust covariances against other software and their definitions."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ __all__ = [
 
 #: Degrees of freedom and Kenward-Roger standard errors, relative (reached: below 1e-6).
 SMALL_SAMPLE = 1e-4
-#: clubSandwich's matrices, against the two standard errors.
+#: clubSandwich's matrices, relative to the two standard errors.
 ROBUST = 1e-6
 #: lme4's profile intervals (splines through a fine grid of refits), relative to the width of the interval.
 SPLINE = 1e-6
 #: Drop of the log-likelihood at the ends of a profile interval.
 DROP = 1e-6
-#: The same replicate from rows and from cross-products.
+#: A replicate fitted from rows and from cross-products.
 SAME_REPLICATE = 1e-8
-#: Draws of the Monte Carlo check; a standard deviation of n draws has the relative error 1/sqrt(2n).
+#: Draws of the Monte Carlo check; a standard deviation of n draws has relative error 1/sqrt(2n).
 DRAWS = 200_000
 
 
 def small_sample_names() -> list[str]:
-    """Reference fits of one equation with degrees of freedom."""
+    """Names of reference fits of one equation with degrees of freedom."""
     return [name for name in reference_names() if "kr_df" in load_json("reference", name)]
 
 
@@ -73,7 +73,7 @@ def robust() -> Iterator[Check]:
 
 
 def profile_names() -> list[str]:
-    """Fits with profile intervals by lme4."""
+    """Names of fits with profile intervals by lme4."""
     return sorted(path.stem for path in (HERE / "reference/profile").glob("*.json"))
 
 
@@ -84,7 +84,7 @@ def profiles(name: str) -> Iterator[Check]:
     table = f"lme4 profile {name}"
     yield absolute(table, "log-likelihood", fit.llf, float(reference["logLik"]), 1e-7)
     for theirs, low in reference["low"].items():
-        if theirs.startswith("cor_"):  # a correlation is profiled in another chart there
+        if theirs.startswith("cor_"):  # lme4 profiles correlations in another parametrization
             continue
         high = reference["high"][theirs]
         found = fit.profile(_our_name(theirs), points=4).interval
@@ -93,7 +93,7 @@ def profiles(name: str) -> Iterator[Check]:
 
 
 def _our_name(name: str) -> str:
-    """lme4's names: sd_(Intercept)|id, sigma, x."""
+    """Our name for lme4's: sd_(Intercept)|id, sigma, x."""
     if name == "sigma":
         return "sqrt(`var(Residual)`)"
     plain = name.replace("(Intercept)", "Intercept")
@@ -112,7 +112,7 @@ def drops() -> Iterator[Check]:
 
 
 def monte_carlo() -> Iterator[Check]:
-    """Monte Carlo draws spread as the second-order delta errors, .0533 and .0583 of the published page."""
+    """Standard deviations of Monte Carlo draws equal second-order delta errors, .0533 and .0583 on the page."""
     fit = fit_mediation("ml_sim", "reml")
     drawn = fit.effects(interval="monte-carlo", n=DRAWS, seed=1).set_index("term")["std_error"]
     exact = fit.effects().set_index("term")["std_error"]
@@ -141,7 +141,7 @@ def bootstrap_from_rows() -> Iterator[Check]:
 
 
 def interval_checks() -> Iterator[Check]:
-    """Everything about intervals."""
+    """All checks of intervals."""
     for name in small_sample_names():
         yield from small_samples(name)
     yield from robust()

@@ -1,4 +1,4 @@
-"""Separate equations: lme4's and lm's on the student data, and what is known of the two simulated data sets."""
+"""Separate equations: against lme4 and lm on the student data, and known numbers of two simulated data sets."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from validation.checks import (
 __all__ = ["STUDENT", "known", "model_names", "piecewise_checks", "product", "student"]
 
 STUDENT = ("student_211", "student_221")
-#: lm solves the normal equations exactly, up to rounding.
+#: lm is exact up to rounding.
 EXACT = 1e-10
-#: Two fits of one likelihood, as one model and as two.
+#: One likelihood, fitted as one model and as two.
 SAME_OPTIMUM = 1e-7
 
 
 def model_names(name: str) -> list[str]:
-    """The models of one file."""
+    """Names of the models of one file."""
     return [model["name"] for model in load_json("reference", f"piecewise/{name}")["models"]]
 
 
 def student(name: str, which: str) -> Iterator[Check]:
-    """The three equations of one model, and the effects that follow from lme4's numbers."""
+    """The three equations of one model, and the effects computed from lme4's numbers."""
     models = load_json("reference", f"piecewise/{name}")["models"]
     model = next(model for model in models if model["name"] == which)
     first, second, third = (model[part] for part in ("mediator", "outcome", "reduced"))
@@ -124,7 +124,7 @@ def _effects(table: str, fit: Results, model: dict[str, Any]) -> Iterator[Check]
 
 
 def known() -> Iterator[Check]:
-    """Printed and stated numbers of the two simulated data sets; the joint fit without what joins it."""
+    """Printed and stated numbers of the two simulated data sets; the joint fit with uncorrelated equations."""
     printed_fits = load_json("published", "yuan_mackinnon")["lmer"]
     yuan = piecewise(printed_fits["med"]["formula"], printed_fits["main"]["formula"], load_data("yuan_mackinnon_sim"))
     table, effects = "yuan-mackinnon piecewise", yuan.effects().set_index("term")
@@ -146,7 +146,7 @@ def known() -> Iterator[Check]:
 
 
 def _apart() -> Iterator[Check]:
-    """Labels that differ keep the equations of a joint fit apart: the same likelihood, a sum of two."""
+    """A joint fit with different labels per equation: its likelihood is the sum of the separate ones."""
     data = load_data("ml_sim")
     for method in ("reml", "ml"):
         both = mlmed.mediate("m ~ x + (1 + x |i| id)", "y ~ m + x + (1 + m + x |j| id)", data, method=method)
@@ -169,7 +169,7 @@ def product() -> Iterator[Check]:
 
 
 def piecewise_checks() -> Iterator[Check]:
-    """Everything about separate equations."""
+    """All checks of separate equations."""
     for name in STUDENT:
         for which in model_names(name):
             yield from student(name, which)

@@ -62,7 +62,7 @@ def _published_effects(table: str, results: mlmed.Results, asked: dict[str, Any]
 
 
 def published_lmer() -> Iterator[Check]:
-    """The two piecewise lmer fits of the Yuan-MacKinnon example, to every printed digit."""
+    """The two separate lmer fits of the Yuan-MacKinnon example, to every printed digit."""
     for name, asked in load_json("published", "yuan_mackinnon")["lmer"].items():
         table = f"yuan-mackinnon lmer {name}"
         fit = mlmed.mixed(asked["formula"], load_data("yuan_mackinnon_sim"), method="reml")
@@ -134,7 +134,7 @@ def joint_errors() -> Iterator[Check]:
 
 
 def published_checks() -> Iterator[Check]:
-    """Everything that was printed."""
+    """All checks of printed numbers."""
     for name in STATA:
         yield from published_stata(name)
     yield from published_lmer()

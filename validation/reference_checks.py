@@ -55,7 +55,7 @@ def joint_glmmtmb() -> Iterator[Check]:
 
 
 def _psi_order(names: list[str]) -> list[int]:
-    """Positions in our psi of the entries ``sm``, ``G[smx,sm]``, ``sigma2[m]``."""
+    """Positions in our psi of entries named as ``sm``, ``G[smx,sm]``, ``sigma2[m]``."""
     ours: dict[str, int] = {name: k for k, name in enumerate(STACKED)}
     pairs = [(i, i) for i in range(5)] + [(i, j) for j in range(5) for i in range(j + 1, 5)]
     for k, (i, j) in enumerate(pairs):
@@ -65,7 +65,7 @@ def _psi_order(names: list[str]) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """One fit of other software, in our order of effects."""
+    """A fit of other software, in our order of effects."""
 
     loglik: float
     beta: np.ndarray
@@ -116,7 +116,7 @@ def _compare(table: str, fit: Results, target: _Target, *, estimates: bool = Tru
 
 
 def reference_names() -> list[str]:
-    """Files of ``reference/`` with one lme4 fit each; ``affect_checks`` has those of the daily affect data."""
+    """Files of ``reference/`` with one lme4 fit each, except the daily affect data (``affect_checks``)."""
     names = sorted(path.stem for path in (HERE / "reference").glob("*.json"))
     return [name for name in names if not name.startswith(("singular_", "joint_", "williams_"))]
 
@@ -165,7 +165,7 @@ def singular_names() -> list[str]:
 
 
 def singular_fits(name: str) -> Iterator[Check]:
-    """Small simulated data with a slope that does not vary: our optimum against the best of lme4's starts."""
+    """Small simulated data with a zero slope variance: our optimum against the best of lme4's starts."""
     reference = load_json("reference", name)
     made = dict(reference["simulate"])
     truth = mlmed.simulate.BPGTruth(**made.pop("truth"))
@@ -191,7 +191,7 @@ def singular_fits(name: str) -> Iterator[Check]:
 
 
 def reference_checks() -> Iterator[Check]:
-    """Everything that other software fitted."""
+    """All checks against fits of other software."""
     yield from joint_glmmtmb()
     for name in reference_names():
         yield from reference_fit(name)

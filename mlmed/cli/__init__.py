@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0; 2 with a message for anything refused; 128 and the number of a signal that ended it.
+        Exit status: 0; 2 with a message for refusals; 128 plus the number of the signal that ended it.
     """
     with stoppable() as stop:
         try:
@@ -38,12 +38,12 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         return make_parser().parse_args(argv)
     except SystemExit as ended:
         if not ended.code and sys.stdout is not None:
-            print_text("")  # what is left of a help text goes out while a closed pipe can be told from an error
+            print_text("")  # flush help texts while a closed pipe can be told from an error
         raise
 
 
 def _run(options: argparse.Namespace) -> int:
-    # not above: a version and a help text do not need what reads tables
+    # imported late: versions and help texts need no tables
     from mlmed.cli.files import check_targets, write
 
     with warnings.catch_warnings(record=True) as caught:

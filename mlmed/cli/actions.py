@@ -1,4 +1,4 @@
-"""What each command does: its options in, its text out."""
+"""The action of each command: options in, text out."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mlmed.results.comparison import Comparable
 from mlmed.results.document import interval_entry, plain
 
 BOTH: tuple[Method, ...] = ("reml", "ml")
-#: Options of tables and intervals, where results call them otherwise.
+#: Options with another name in methods of results.
 NAMES = {"jobs": "n_jobs"}
-#: Those of each command.
+#: Options of tables and intervals, by command.
 ASKED: dict[str, tuple[str, ...]] = {
     "mediate": ("interval", "vcov", "order", "ddf", "n", "kind", "within", "ends", "seed", "jobs"),
     "piecewise": ("interval", "vcov", "order", "n", "strata", "ends", "seed", "jobs"),
@@ -102,7 +102,7 @@ def location_scale_model(options: argparse.Namespace) -> str:
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
-    """What is asked of the results: the level, and the options that were given."""
+    """Keywords for methods of results: the level and the options given."""
     given = {NAMES.get(name, name): getattr(options, name) for name in ASKED[options.command]}
     if given.get("interval") == "bootstrap" and sys.stderr.isatty():
         given["progress"] = True
@@ -111,7 +111,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _shown(results: Any, options: argparse.Namespace) -> str:
-    """The summary, the document, or all tables below each other; with ``--table`` one of them."""
+    """The summary, the document, or all tables below each other; with ``--table`` one table."""
     form, asked = options.format, _asked(options)
     if options.table is not None:
         return _one_table(results, options, asked)
@@ -163,17 +163,17 @@ def _every_fit(options: argparse.Namespace) -> list[Comparable]:
     data, asked, pair = read(options), (options.mediator, options.outcome), given_pair(options.contrast)
     chosen: dict[str, Any] = {"treatment": options.treatment, "contrast": pair}
     separate = [mlmed.piecewise(*asked, data, method=method, **chosen) for method in BOTH]
-    if separate[0].design != "1-1-1":  # the joint model and row-level potential outcomes are for variables of the rows
+    if separate[0].design != "1-1-1":  # the joint model and potential outcomes need variables of the rows
         return [*separate]
     averaged = mlmed.causal(*asked, data, **chosen)
-    if pair is None and _unlike_a_unit(averaged.contrast):  # the others would show the effect of one unit
+    if pair is None and _unlike_a_unit(averaged.contrast):  # the other methods give the effect of one unit
         chosen["contrast"] = averaged.contrast
         separate = [mlmed.piecewise(*asked, data, method=method, **chosen) for method in BOTH]
     return [*(mlmed.mediate(*asked, data, method=method, **chosen) for method in BOTH), *separate, averaged]
 
 
 def _unlike_a_unit(values: tuple[Any, Any] | None) -> bool:
-    """Whether two numbers are compared that are no unit apart."""
+    """Whether the contrast is of two numbers that are not one unit apart."""
     return values is not None and all(isinstance(one, float) for one in values) and values[1] - values[0] != 1.0
 
 

@@ -1,4 +1,4 @@
-"""Commands: what each does and where it is. Its options and its function are loaded when it is given."""
+"""The commands of ``mlmed``; options and function of a command are loaded when it is used."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Command:
     meaning : str
         One line of ``mlmed --help``.
     function : str
-        What makes its text from the options, in ``mlmed.cli.actions``.
+        Name of its action in ``mlmed.cli.actions``.
     example : str
-        What ``--help`` of the command ends with.
+        Last lines of its ``--help``.
     """
 
     meaning: str
@@ -51,21 +51,21 @@ COMMANDS: dict[str, Command] = {
     "grams": Command("sums of products by cluster: store them, or print their SQL", "summed"),
     "datasets": Command("list the example data sets, or write one as CSV", "listed"),
 }
-#: Words for a command that is called otherwise.
+#: Other words for commands, for suggestions.
 _CALLED = {"fit": "mediate", "effects": "mediate", "effect": "mediate"}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses words as Python's interface does, with the one that is close: ``REML`` for ``reml``.
+    """Refuses words as Python's interface does, with the closest one: ``reml`` for ``REML``.
 
-    A refusal is one readable line, below the usage.
+    A refusal is one readable line below the usage.
     """
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""
         super().error(readable(message))
 
-    # Not public in argparse: tests/test_near_misses.py watches that it is asked.
+    # Not public in argparse: tests/cli/test_near_misses.py checks that it is called.
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         from mlmed.options import MEANINGS, close_to, named
         from mlmed.text import shown
@@ -81,7 +81,7 @@ class _Parser(argparse.ArgumentParser):
         raise argparse.ArgumentError(action, f"must be one of {named(words)}; found {shown(value)}{hint}")
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        """As argparse's; an unknown option that is close to a known one says so."""
+        """As in argparse; for an unknown option the closest known one is suggested."""
         found, others = super().parse_known_args(args, namespace)
         for other in others:
             name = other.partition("=")[0]
@@ -97,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _CommandParser(_Parser):
-    """Parser of one command. Options are added when it has something to parse: their choices come from the engine."""
+    """Parser of one command. Options are added when it is used, as their choices import the engine."""
 
     def __init__(self, *, command: str, **settings: Any) -> None:
         super().__init__(**settings)
@@ -109,7 +109,7 @@ class _CommandParser(_Parser):
             self._command = None
         for word in takewhile(lambda word: word != "--", args or ()):
             name, _, value = word.partition("=")
-            if name.startswith("-") and value == "--":  # which argparse takes out, and then there is no value
+            if name.startswith("-") and value == "--":  # argparse removes it, which leaves no value
                 self.error(f"argument {name}: expected a value; found --")
         return super().parse_known_args(args, namespace)
 
@@ -130,7 +130,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def function(name: str) -> Callable[[argparse.Namespace], str]:
-    """The function of a command; loads what reads tables."""
+    """The action of a command; imports the engine."""
     module = importlib.import_module("mlmed.cli.actions")
     found: Callable[[argparse.Namespace], str] = getattr(module, COMMANDS[name].function)
     return found

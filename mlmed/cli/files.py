@@ -1,4 +1,4 @@
-"""Files that a command reads and writes, and what DATA and other values mean.
+"""Files that a command reads and writes, and the parsing of DATA and other values.
 
 Targets are checked before anything is read, and written whole.
 """
@@ -43,7 +43,7 @@ from mlmed.quadrature.rows import read_equations
 
 
 def read(options: argparse.Namespace) -> Any:
-    """Grams, Parquet through DuckDB, another file, or an example data set."""
+    """Read DATA: Grams, Parquet through DuckDB, another file, or an example data set."""
     codes = True if options.codes == [] else tuple(options.codes or ())
     check_source(options.data)
     given = ReadOptions(options.encoding, tuple(options.missing), codes)
@@ -61,7 +61,7 @@ def read(options: argparse.Namespace) -> Any:
 
 
 def _other_source(source: str) -> Any | None:
-    """Data that are no file to be read into memory; None if it is, or is to be refused as one."""
+    """Data other than a file to be read into memory (Grams, Parquet, examples); None for a file."""
     if is_grams(source):
         return Grams.load(source)
     if source.endswith(".parquet") and (relation := open_parquet(source)) is not None:
@@ -76,7 +76,7 @@ def _other_source(source: str) -> Any | None:
 
 
 def _with_order(other: Any, options: argparse.Namespace) -> Any:
-    """Rows of Parquet files with the order of the categories that are used; stored Grams as they are."""
+    """Restore the order of the categories used in Parquet files; stored Grams stay unchanged."""
     if isinstance(other, Grams):
         return other
     return with_category_order(other, options.data, sorted(_asked_columns(other, options).used))
@@ -84,7 +84,7 @@ def _with_order(other: Any, options: argparse.Namespace) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Columns that a command reads, those of them that have to be numbers, and cluster ids."""
+    """Columns that a command reads, columns that must be numbers, and cluster ids."""
 
     used: frozenset[str]
     numbers: frozenset[str]
@@ -92,7 +92,7 @@ class _Asked:
 
 
 def _with_labels(table: pd.DataFrame, labels: Labels, asked: _Asked, codes: bool | tuple[str, ...]) -> pd.DataFrame:
-    """Labelled columns as factors, but for those that have to be numbers; warns of the columns that are asked for."""
+    """Labelled columns as factors, except those that must be numbers; warns about columns in use."""
     table, shown = with_levels(table, labels, True if codes is True else {*(codes or ()), *asked.numbers})
     said = [f"{message}; --codes keeps numbers"] if (message := labels_message(shown, asked.used)) else []
     if not codes and (kept := sorted(asked.numbers & set(labels.complete))):
@@ -103,7 +103,7 @@ def _with_labels(table: pd.DataFrame, labels: Labels, asked: _Asked, codes: bool
 
 
 def _asked_columns(table: Any, options: argparse.Namespace) -> _Asked:
-    """What a command asks of the table; responses and all roles of ``stack`` have to be numbers."""
+    """The columns that a command reads; responses and all roles of ``stack`` must be numbers."""
     given = {options.cluster} if getattr(options, "cluster", None) else set()
     if options.command == "stack":
         roles = frozenset({options.x, options.m, options.y, *options.covariates})
@@ -125,7 +125,7 @@ def _asked_columns(table: Any, options: argparse.Namespace) -> _Asked:
 
 @contextmanager
 def scan_progress(data: Any) -> Iterator[None]:
-    """A bar on standard error while DuckDB scans; nothing for other data or where nobody watches."""
+    """Show a bar on standard error while DuckDB scans; nothing for other data or without a terminal."""
     if not sys.stderr.isatty() or not type(data).__module__.startswith(("duckdb", "_duckdb")):
         yield
         return
@@ -150,7 +150,7 @@ def scan_progress(data: Any) -> Iterator[None]:
 
 
 def _number_or_text(text: str) -> float | str:
-    """A number where it is one."""
+    """A number if the text is one, else the text."""
     try:
         return float(text)
     except ValueError:
@@ -176,7 +176,7 @@ def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
 
 
 def check_targets(options: argparse.Namespace) -> None:
-    """Refuse ``--out`` and ``--plot`` that cannot be written, that are one file, or that the command reads.
+    """Refuse ``--out`` and ``--plot`` that cannot be written, that are the same file, or that the command reads.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def check_targets(options: argparse.Namespace) -> None:
 
 
 def _inputs(options: argparse.Namespace) -> Iterator[str | Path]:
-    """Files that the command may read: DATA, what a pattern matches, and the files of example data sets."""
+    """Files that the command may read: DATA, matches of a pattern, files of example data sets."""
     source = getattr(options, "data", None)
     if source is not None:
         yield os.path.expanduser(source)
@@ -206,7 +206,7 @@ def _inputs(options: argparse.Namespace) -> Iterator[str | Path]:
 
 
 def write(text: str, out: Path | None) -> None:
-    """To a file or to standard output."""
+    """Write a text to a file or to standard output."""
     if out is None:
         print_text(f"{text}\n")
     else:
@@ -216,7 +216,7 @@ def write(text: str, out: Path | None) -> None:
 def _check_picture(path: Path) -> None:
     from mlmed.report.plots.axes import pyplot
 
-    known = pyplot().Figure().canvas.get_supported_filetypes().keys() - {"pgf"}  # which runs LaTeX
+    known = pyplot().Figure().canvas.get_supported_filetypes().keys() - {"pgf"}  # pgf runs LaTeX
     if (kind := _kind(path)) not in known:
         raise DataError(
             f"cannot write the picture {path}: there is no kind {kind!r}; name a file such as plot.png or plot.pdf"
@@ -224,7 +224,7 @@ def _check_picture(path: Path) -> None:
 
 
 def _kind(path: Path) -> str:
-    """The format that the name of a picture asks for; PNG without one."""
+    """The format of a picture by its extension; PNG without one."""
     return path.suffix.removeprefix(".").lower() or "png"
 
 

@@ -26,7 +26,7 @@ from mlmed.options import (
 
 FORMATS = ("text", "stata", "json", "csv")
 FORMATS_BUT_STATA = ("text", "json", "csv")
-#: What ``--table`` of each command names.
+#: Names of ``--table`` by command.
 TABLES: dict[str, tuple[str, ...]] = {
     "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
@@ -37,7 +37,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add what a command takes to its parser."""
+    """Add the options of a command to its parser."""
     OPTIONS[command](parser)
 
 
@@ -205,7 +205,7 @@ def _add_out(parser: argparse.ArgumentParser) -> None:
 
 
 def _file(text: str) -> Path:
-    """The path of a file to write; what is no name, or would be a file that nobody means, is refused."""
+    """The path of a file to write; refuses "-" and blank names."""
     if text == "-":
         raise argparse.ArgumentTypeError(
             "'-' does not stand for standard output; leave the option out to print, or write ./- for a file called so"

@@ -1,4 +1,4 @@
-"""What happens when a command is stopped: Ctrl-C, a signal to end, a reader of its output that has left."""
+"""Stop a command: on Ctrl-C, a signal to end, or when the reader of its output has left."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from typing import Any
 
 from mlmed.errors import DataError, abridged
 
-#: Signals that ask to end; those that the system does not have are left out.
+#: Signals to end; the system may lack some.
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-#: Seconds in which an engine has to hand on a signal.
+#: Seconds an engine has to pass on a signal.
 PATIENCE = 5
 
 
 class _Stopped(BaseException):
-    """A signal to end has come; no ``Exception``, so that nothing on the way up takes it for a failure of its own."""
+    """A signal to end has come; not an ``Exception``, so that no handler takes it for a failure."""
 
 
 @dataclass(slots=True)
 class Stop:
-    """The signal that came, if one did.
+    """The signal received, if any.
 
     Attributes
     ----------
     number : int or None
-        Its number.
+        Number of the signal.
     """
 
     number: int | None = None
 
     @property
     def status(self) -> int:
-        """The exit status that shells give to it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """The exit status by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.number or 0)
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Run a command so that a signal to end unwinds it: temporary files are removed and workers ended.
+    """Run a command so that a signal to end unwinds it: temporary files are removed, workers ended.
 
-    A second signal ends the process at once. Signals that are ignored (``nohup``) stay ignored.
+    A second signal ends the process at once. Ignored signals (``nohup``) stay ignored.
     """
     stop, over = Stop(), threading.Event()
 
@@ -68,7 +68,7 @@ def stoppable() -> Iterator[Stop]:
     except BaseException:
         if stop.number is None:
             raise
-        # an engine may hand the signal over as an error of its own, so anything counts once one has come
+        # an engine may turn the signal into its own error, so any error counts once a signal has come
         say(f"stopped by {signal.Signals(stop.number).name}")
     finally:
         over.set()
@@ -77,9 +77,9 @@ def stoppable() -> Iterator[Stop]:
 
 
 def _end_if_lost(stop: Stop, frame: FrameType, at: int, over: threading.Event) -> None:
-    """End the process where the main thread does not leave the instruction at which a signal came.
+    """End the process if the main thread stays at the instruction where a signal came.
 
-    Some engine may lose what the signal raised, and computes on without a look at further ones.
+    Some engines lose the raised exception and compute on, deaf to further signals.
     """
     main = threading.main_thread().ident
     for _ in range(PATIENCE):
@@ -90,17 +90,17 @@ def _end_if_lost(stop: Stop, frame: FrameType, at: int, over: threading.Event) -
 
 
 def say(text: str) -> None:
-    """A line on standard error, if there is one."""
+    """Print a line on standard error, if there is one."""
     if sys.stderr is not None:
         with suppress(OSError):
             sys.stderr.write(f"mlmed: {readable(text)}\n")
 
 
 def readable(text: str) -> str:
-    r"""A message as one line that a terminal only shows.
+    r"""A message as one line, safe to print on a terminal.
 
-    A name or value in it may hold what ends the line, moves the cursor, turns the direction or cannot be written at
-    all; such characters are shown by their numbers.
+    Names and values in it may have characters that end the line, move the cursor, change the direction of text or
+    cannot be written; these are shown as escapes.
 
     Examples
     --------
@@ -122,14 +122,14 @@ def _shown(letter: str) -> str:
 
 
 def print_text(text: str) -> None:
-    """A text on standard output, all of it: nothing is left in the buffer.
+    """Print a text on standard output and flush it.
 
     Raises
     ------
     BrokenPipeError
-        If its reader (``head``, ``less``) has seen enough.
+        If the reader (``head``, ``less``) has left.
     DataError
-        If it is closed, or cannot take the text.
+        If standard output is closed or cannot take the text.
     """
     if sys.stdout is None:
         raise DataError("standard output is closed; name a file with --out")
@@ -144,12 +144,12 @@ def print_text(text: str) -> None:
 
 
 def _writable(text: str, encoding: str | None) -> str:
-    r"""Letters that the encoding of a terminal lacks are written as ``\xe4``."""
+    r"""Escape letters that the encoding lacks, as in ``\xe4``."""
     chosen = encoding or "utf-8"
     return text.encode(chosen, errors="backslashreplace").decode(chosen)
 
 
 def _discard() -> None:
-    """Let what is left in the buffer of standard output go nowhere, where Python would complain of it at the end."""
+    """Discard the buffer of standard output, about which Python would complain at exit."""
     with suppress(OSError), open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,1 +1,1 @@
-"""Reading tables, and putting them into the shapes that the models need."""
+"""Read tables; reduce them to columns, cluster codes and cross-products."""

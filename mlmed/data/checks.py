@@ -1,4 +1,4 @@
-"""What a formula must not ask of the columns that it finds, said before its columns are made."""
+"""Refuse formulas that do not fit the table's columns, before any design column is computed."""
 
 from __future__ import annotations
 
@@ -46,11 +46,10 @@ def expressions_in(terms: Iterable[Term]) -> Iterator[str]:
 def refuse_other_kinds(source: Formula, table: Columns, where: str) -> None:
     """Refuse comparisons of a column of levels with anything else, and of a column of numbers with text.
 
-    pandas answers them with False everywhere and without a word, so a predictor or a response would be another than
-    meant.
+    pandas silently answers them with False everywhere, which would change a predictor or response.
 
-    Raises ``FormulaError``: a plain column is compared with a literal that is none of its levels, or of another kind,
-    or with a column of another kind; or its levels have no order and are asked for one.
+    Raises ``FormulaError``: a plain column is compared with a literal that is not one of its levels or is of another
+    kind, or with a column of another kind; or unordered levels are compared by order.
     """
     for text in expressions_in(source):
         for key, operands in reading_of(text).compared:
@@ -120,9 +119,9 @@ def _cure(name: str) -> str:
 
 
 def refuse_wide(formula: Formula, table: Columns, n: int, where: str, *, dense: bool) -> None:
-    """Refuse formulas whose columns would not fit, before memory is asked for.
+    """Refuse formulas whose columns would not fit into memory, before it is allocated.
 
-    ``dense``: whether columns will be made with their zeros.
+    ``dense``: whether columns are stored with their zeros.
     """
     width = least_columns(formula, table)
     refuse_columns(width, where)
@@ -135,7 +134,7 @@ def refuse_wide(formula: Formula, table: Columns, n: int, where: str, *, dense: 
 
 
 def least_columns(formula: Formula, table: Columns) -> int:
-    """Columns that the terms of a formula make at least, the constant among them: products of those of their factors.
+    """Lower bound for the number of columns of a formula, the constant included.
 
     Examples
     --------
@@ -149,7 +148,7 @@ def least_columns(formula: Formula, table: Columns) -> int:
 
 
 def _width(factor: Factor, table: Columns) -> int:
-    """Columns of a factor: those of its levels but one, or what a call is asked for; 1 for anything else."""
+    """Columns of a factor: levels minus one, or the number a call asks for; 1 for anything else."""
     if factor.eval_method.value == "lookup":
         return _level_count(table, factor.expr)
     if factor.eval_method.value != "python":
@@ -159,7 +158,7 @@ def _width(factor: Factor, table: Columns) -> int:
 
 
 def _level_count(table: Columns, name: str, *, coded: bool = False) -> int:
-    """Levels of a column but one."""
+    """Number of levels of a column, minus one."""
     if name not in table:
         return 1
     column = table[name]
@@ -171,16 +170,16 @@ def _level_count(table: Columns, name: str, *, coded: bool = False) -> int:
 def refuse_other_rows(terms: Iterable[Term], where: str) -> None:
     """Refuse a term whose value in a row depends on other rows: ``I(w - w.mean())``, ``x.rank()``.
 
-    Such a statistic would be taken again from whatever rows are encoded next (new rows, one row with ``at=``), and the
-    coefficients would mean something else there. ``center()``, ``scale()``, ``poly()`` and splines remember the rows of
-    the fit and stay.
+    Such a statistic would be recomputed from the rows encoded next (new rows, one row with ``at=``), which changes the
+    meaning of the coefficients. ``center()``, ``scale()``, ``poly()`` and splines remember the rows of the fit and are
+    allowed.
     """
     if (told := depends_on_rows(terms, where)) is not None:
         raise told
 
 
 def depends_on_rows(terms: Iterable[Term], where: str) -> FormulaError | None:
-    """The error for the first term that takes its values from other rows; None if there is none."""
+    """The error for the first term that depends on other rows; None if there is none."""
     found = (text for text in expressions_in(terms) if reading_of(text).looks_at_other_rows)
     return next((depends_on_other_rows(display_name(text), where) for text in found), None)
 
@@ -191,7 +190,7 @@ def computed_levels(encoding: Encoding) -> dict[str, tuple[Any, ...]]:
 
 
 def refuse_levels(encoding: Encoding, where: str) -> None:
-    """Formulaic drops a factor with a single level silently, and a level that begins with two underscores.
+    """Refuse factors with a single level and levels that begin with two underscores: formulaic drops them silently.
 
     Raises ``DataError``: if there is one.
     """
@@ -208,7 +207,7 @@ def refuse_levels(encoding: Encoding, where: str) -> None:
 
 
 def unknown_level(source: str | Formula | Encoding, where: str) -> FormulaError:
-    """The error for values at which a factor has a level that is not among its own."""
+    """The error for values that are not levels of their factor."""
     if not isinstance(source, Encoding):
         return FormulaError(
             f"a factor of {display_name(str(source))!r} in {where} has values that are not among its levels=; name all "
@@ -224,7 +223,7 @@ def unknown_level(source: str | Formula | Encoding, where: str) -> FormulaError:
 
 
 def misfit_of_coding(formula: Formula, table: Columns, where: str) -> FormulaError | None:
-    """The error for a coding of C() that cannot be that of the column's levels; None if there is none."""
+    """The error for a coding of C() that does not fit the column's levels; None if there is none."""
     for column, coding in (pair for text in sorted({*expressions_in(formula)}) for pair in codings_of(text)):
         if column not in table:
             continue
@@ -250,7 +249,7 @@ def _levels_of(column: pd.Series) -> list[Any]:
 
 
 def _reference(coding: ast.expr) -> Any:
-    """The level that a treatment coding names; None if it names none, or is another coding."""
+    """The reference level named by a treatment coding; None if it names none or is another coding."""
     called = coding.func if isinstance(coding, ast.Call) else coding
     if not isinstance(coding, ast.Call) or ast.unparse(called) not in _TREATMENT:
         return None

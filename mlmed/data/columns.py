@@ -1,7 +1,7 @@
-"""Columns that are zero in most rows, such as indicators of levels: kept without their zeros, and summed by cluster.
+"""Sparse columns, such as indicators of levels, and sums of products by cluster.
 
-A table of all products of K columns has K (K + 1) / 2 numbers a cluster. Indicators make nearly all of them zero, so
-that sums of sparse columns come as a sparse table with the same rows; those of whole columns by BLAS.
+All products of K columns are K (K + 1) / 2 numbers per cluster. With indicators nearly all are zero, so sums of sparse
+columns are a sparse table with the same rows; sums of dense columns use BLAS.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from scipy.sparse import coo_array, csr_array
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Distinct columns from which a design is taken for a wide one, whose products are summed block by block.
+#: Number of distinct columns from which a design is wide: its products are summed block by block.
 MANY_COLUMNS = 32
-#: Share of rows in which a column of a wide design may differ from zero to be kept without its zeros.
+#: A column of a wide design is stored sparse if at most this share of its rows is not zero.
 MOSTLY_ZERO = 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SparseColumn:
-    """A column without its zeros; NumPy takes it for an array."""
+    """A column without its zeros, convertible to a NumPy array."""
 
     at: Indices  #: (m,): Rows that are not zero, ascending.
     values: Array  #: (m,): Their values.
@@ -49,13 +49,13 @@ class SparseColumn:
         return found
 
     def among(self, rows: NDArray[np.bool_]) -> SparseColumn:
-        """The column on some rows, (n,) flags; these rows are numbered anew."""
+        """The column on the flagged rows, (n,), renumbered from 0."""
         kept = rows[self.at]
         place = np.cumsum(rows) - 1
         return SparseColumn(place[self.at[kept]], self.values[kept], int(rows.sum()))
 
     def spread(self, rows: NDArray[np.bool_]) -> SparseColumn:
-        """The column on more rows, of which it has those that are flagged; elsewhere it is zero."""
+        """The column on a larger set of rows: its values on the flagged rows, zero elsewhere."""
         return SparseColumn(np.flatnonzero(rows)[self.at], self.values, len(rows))
 
 
@@ -63,7 +63,7 @@ Column = Array | SparseColumn
 
 
 def same_on(one: Column, two: Column, rows: NDArray[np.bool_]) -> bool:
-    """Whether two columns have the same values on some rows, (n,) flags."""
+    """Whether two columns have the same values on the flagged rows, (n,)."""
     if one is two:
         return True
     if isinstance(one, SparseColumn) and isinstance(two, SparseColumn):
@@ -82,18 +82,18 @@ def completed(one: Column, two: Column, rows: NDArray[np.bool_]) -> Column:
     return SparseColumn(at[order], np.concatenate([one.values[own], two.values[rest]])[order], len(one))
 
 
-#: Numbers that one block holds, of rows as of products.
+#: Numbers per block, of rows as of products.
 BLOCK = 1 << 20
 
 
 def pair_at(i: Indices | int, j: Indices | int) -> Indices:
-    """Place of the product of columns i and j among all products, lower triangle row by row."""
+    """Position of the product of columns i and j among all products, lower triangle row by row."""
     high, low = np.maximum(i, j), np.minimum(i, j)
     return np.asarray(high * (high + 1) // 2 + low, dtype=np.intp)
 
 
 def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Array:
-    """Sums of products of d whole columns by cluster, (d * (d + 1) / 2, J): one matrix product a cluster.
+    """Sums of products of d dense columns by cluster, (d * (d + 1) / 2, J): one matrix product per cluster.
 
     ``columns``: (n,) arrays by ascending positions; ``codes`` (n,): cluster of every row; ``J``: clusters.
     """
@@ -119,9 +119,9 @@ def block_products(columns: Mapping[int, Array], codes: Indices, J: int) -> Arra
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What differs from zero in some sparse columns."""
+    """Nonzero entries of some sparse columns."""
 
-    #: (m,): Where it stands: row among those that are summed, column by its position.
+    #: (m,): Row among those summed, and position of the column.
     row: Indices
     column: Indices
     value: Array  #: (m,): The value.
@@ -140,8 +140,8 @@ def sparse_products(
 ) -> csr_array:
     """Sums of all products by cluster where some columns are sparse; ``shape``: products and clusters.
 
-    ``whole``: (n,) columns that are not sparse, by position; ``entries``: the sparse ones; ``codes`` (n,): cluster of
-    every row; ``J``: clusters.
+    ``whole``: dense (n,) columns by position; ``entries``: the sparse ones; ``codes`` (n,): cluster of every row;
+    ``J``: clusters.
     """
     parts = [_of_whole(whole, codes, J), *_of_entries(entries, codes)]
     cell, inverse = np.unique(entries.column * np.intp(J) + codes[entries.row], return_inverse=True)
@@ -162,7 +162,7 @@ def _of_whole(whole: Mapping[int, Array], codes: Indices, J: int) -> tuple[Array
 
 
 def _of_entries(entries: Entries, codes: Indices) -> Iterator[tuple[Array, Indices, Indices]]:
-    """Products of sparse columns with each other: of entries of one row that stand 0, 1, 2, ... places apart."""
+    """Products of sparse columns with each other: of entries of one row that are 0, 1, 2, ... positions apart."""
     order = np.argsort(entries.row, kind="stable")
     row, column, value = entries.row[order], entries.column[order], entries.value[order]
     for apart in range(len(row)):

@@ -22,9 +22,9 @@ from mlmed.errors import DataError
 from mlmed.text import shorten
 
 SEPARATORS = (",", ";", "\t", "|")
-#: Lines that are looked at to find the separator.
+#: Lines read to find the separator.
 LINES = 50
-#: Marks at the start of a file that name its encoding; the longer first, since one begins with another.
+#: Byte-order marks and their encodings; the longer first, since one begins with another.
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -32,14 +32,14 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-#: Numbers that can be written in another way, zeros in front apart: 1.10, 1., .5, 1E2; the sign is a point or comma.
+#: Numbers with a second spelling, leading zeros apart: 1.10, 1., .5, 1E2; the sign is a point or comma.
 OTHER_SPELLING = r"{sign}(\d*0)?(?!\d)|(?<!\d){sign}\d|\d[eE][+-]?\d"
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A decoded file, and how its lines are to be split."""
+    """A decoded file and its separator."""
 
     content: str
     separator: str
@@ -62,11 +62,11 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Spellings:
-    """A column of numbers of which some are written in several ways."""
+    """A column with numbers in several spellings."""
 
-    texts: pd.Series  #: As they are written.
-    pair: tuple[str, str]  #: Two texts that are one number, such as 1.1 and 1.10.
-    rows: float  #: Rows for each text, on average.
+    texts: pd.Series  #: The numbers as written.
+    pair: tuple[str, str]  #: Two texts for one number, such as 1.1 and 1.10.
+    rows: float  #: Mean number of rows per text.
 
 
 def read_delimited(
@@ -74,20 +74,19 @@ def read_delimited(
 ) -> tuple[pd.DataFrame, dict[str, Spellings]]:
     """Read a table of delimited text.
 
-    ``file``: compressed if its name ends in ``.gz``; ``usual``: the separator that its extension promises; another
-    one is taken if only that splits the lines evenly; ``encoding``: by default what the mark at the start of the file
-    says, or UTF-8; ``missing``: values that are missing, besides empty cells, ``NA``, ``NaN`` and what else pandas
-    knows; ``as_text``: columns that stay as they are written.
+    ``file``: compressed if its name ends in ``.gz``; ``usual``: the separator of its extension; another is used if only
+    that splits the lines evenly; ``encoding``: by default that of the byte-order mark, or UTF-8; ``missing``: marks of
+    missing values, besides empty cells, ``NA``, ``NaN`` and pandas' other marks; ``as_text``: columns kept as text.
 
     Returns
     -------
     table : DataFrame
-        Blanks around the names of its columns are removed where that makes no two the same.
+        Blanks around column names are removed unless two names would become equal.
     spellings : dict
-        Columns that became numbers although some texts in them are different and the same number.
+        Numeric columns with several spellings of one number.
 
-    Raises ``DataError``: the bytes are not of that encoding, a line has more or fewer fields than the header, a name
-    is there twice, or a column in ``as_text`` is unknown.
+    Raises ``DataError``: the bytes do not fit the encoding, a line has more or fewer fields than the header, a name
+    occurs twice, or a column in ``as_text`` is unknown.
     """
     packed = file.read_bytes()
     raw = gzip.decompress(packed) if file.name.lower().endswith(".gz") else packed
@@ -147,7 +146,7 @@ def _split(content: str, usual: str) -> tuple[str, str]:
 
 
 def _fields(lines: list[str], separator: str) -> int:
-    """Into how many fields every line is split; 0 if not all into the same number."""
+    """Number of fields of every line; 0 if lines differ."""
     counts = {len(row) for row in csv.reader(lines, delimiter=separator)}
     return counts.pop() if len(counts) == 1 else 0
 
@@ -162,7 +161,7 @@ def _has_decimal_commas(column: pd.Series) -> bool:
 def _with_exact_numbers(
     table: pd.DataFrame, text: _Text, as_text: Sequence[str]
 ) -> tuple[pd.DataFrame, dict[str, Spellings]]:
-    """Whole numbers that floats would round as integers, other numbers that are written in several ways remembered."""
+    """Keep whole numbers that floats would round as integers; collect other numbers with several spellings."""
     padded = re.search(rf'(^|[\s"{re.escape(text.separator)}])[+-]?0\d', text.content, re.MULTILINE) is not None
     varied = padded or re.search(OTHER_SPELLING.format(sign=re.escape(text.decimal)), text.content) is not None
     columns = {str(name): table[name] for name in table.columns}
@@ -187,7 +186,7 @@ def _has_equal_floats(column: pd.Series) -> bool:
 def _spellings(column: pd.Series, texts: pd.Series) -> Spellings | None:
     """The texts of a column of floats if two of them are one number.
 
-    The sign of a zero tells nothing, nor do decimals of zero: 1 becomes 1.0 when floats are written.
+    The sign of a zero and decimals of zero are ignored: 1 becomes 1.0 when floats are written.
     """
     if column.dtype != np.float64:
         return None
@@ -219,7 +218,7 @@ def _is_rounded(column: pd.Series) -> bool:
 
 
 def _exact(column: pd.Series, texts: pd.Series) -> pd.Series:
-    """Whole numbers as they are written; text where they differ in leading zeros only; anything else as it was."""
+    """Exact whole numbers; text if some differ only in leading zeros; anything else unchanged."""
     present = texts.dropna()
     found = [whole_number(text) for text in present]
     numbers = [number for number in found if number is not None]
@@ -240,16 +239,16 @@ def _exact(column: pd.Series, texts: pd.Series) -> pd.Series:
 
 
 def checked_header(content: str, separator: str, file: Path, *, skipped: int = 0) -> list[str]:
-    """Names in the header of a table whose lines have one value for each of them.
+    """Names in the header, after a check that every line has one value for each.
 
     Without this check pandas takes the first column as row names where lines have one field more than the header, which
     shifts all columns, fills short lines up with missing values, and renames the second of two equal names.
 
-    ``content``: the text; ``separator``: what stands between two fields; ``file``: for messages; ``skipped``: lines
-    of the file before the text.
+    ``content``: the text; ``separator``: of fields; ``file``: for messages; ``skipped``: lines of the file before the
+    text.
 
-    Raises ``DataError``: a name is there twice, or a line has more fields than the header (empty ones at its end
-    apart) or fewer.
+    Raises ``DataError``: a name occurs twice, or a line has more fields than the header (empty ones at its end ignored)
+    or fewer.
     """
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     try:

@@ -1,6 +1,6 @@
-"""Equations + table -> Design: the distinct columns of all equations, who uses which, which rows count.
+"""Equations + table -> Design: distinct columns of all equations, which equation uses which columns and rows.
 
-Without clusters a design is a matrix, to which ordinary regressions are fitted.
+Without clusters a design is the matrix of an ordinary regression.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ Array = NDArray[np.float64]
 
 @dataclass(slots=True)
 class _Columns:
-    """Distinct columns met so far by their expressions; merged when two equations mean the same numbers.
+    """Distinct columns so far, by expression; merged when two equations mean the same numbers.
 
-    A key is formulaic's name, and before it the equation where its numbers are those of one equation only.
+    The key is formulaic's name, preceded by the equation for columns with numbers of one equation only.
     """
 
     names: dict[tuple[str, str], int]
@@ -85,7 +85,7 @@ def build_design(spec: System, data: Any) -> Design:
     table = _usual_columns(spec.equations, data, spec.group)
     codes, clusters = cluster_codes(table, spec.group)
     both = frozenset(spec.group) & frozenset().union(*(equation.predictors for equation in spec.equations))
-    table |= {name: normalize(table[name]) for name in both}  # ids that are predictors, too
+    table |= {name: normalize(table[name]) for name in both}  # ids that are also predictors
     known = codes >= 0
     if not known.any():
         raise DataError(f"the cluster id {':'.join(spec.group)} is missing in every row; check the column")
@@ -110,7 +110,7 @@ def build_design(spec: System, data: Any) -> Design:
     for equation, rows in zip(spec.equations, complete, strict=True):
         check_response(equation, table)
         key = rows.tobytes()
-        if key not in memories:  # equations with the same rows share what is computed of them
+        if key not in memories:  # equations with the same rows share computed columns
             own_rows = (table[name] if rows.all() else table[name][rows] for name in used)
             memories[key] = Memory({safe_name(str(one.name)): encodable(one) for one in own_rows}, np.flatnonzero(rows))
         equations.append(_design_equation(equation, memories[key], rows[kept], columns))
@@ -122,7 +122,7 @@ def build_design(spec: System, data: Any) -> Design:
 
 
 def refuse_intercept(variables: frozenset[str]) -> None:
-    """A column called Intercept cannot be told from the constant."""
+    """Refuse a column called Intercept, which would be confused with the constant."""
     if INTERCEPT in variables:
         raise FormulaError(f"a column called {INTERCEPT} cannot be told from the constant; rename it")
 
@@ -156,10 +156,10 @@ def _complete_rows(equation: Equation, missing: Mapping[str, NDArray[np.bool_]])
 def rows_left_out(
     name: str, missing: Mapping[str, NDArray[np.bool_]], rows: NDArray[np.bool_], known: NDArray[np.bool_]
 ) -> Dropped:
-    """What is said of rows that an equation cannot use.
+    """Count the rows an equation cannot use, by reason.
 
-    ``name``: the response; ``missing`` (n,): rows without a value, by column; ``rows``, ``known`` (n,): rows that are
-    used, and those with a cluster id.
+    ``name``: the response; ``missing`` (n,): rows without a value, by column; ``rows``, ``known`` (n,): rows used, and
+    rows with a cluster id.
     """
     counts = {column: int((own & known).sum()) for column, own in missing.items()}
     found = {column: count for column, count in counts.items() if count}
@@ -174,7 +174,7 @@ def _used_clusters(codes: NDArray[np.intp], clusters: pd.Index) -> tuple[NDArray
 
 
 def check_response(equation: Equation, table: Mapping[str, pd.Series] | pd.DataFrame) -> None:
-    """Refuse a response that is not numeric, and one that is computed from text that holds numbers."""
+    """Refuse a response that is not numeric, or is computed from numbers stored as text."""
     for name in sorted(equation.response_columns):
         column = table[name]
         if name == equation.name and not pd.api.types.is_numeric_dtype(column.dtype):  # truth values are 0 and 1
@@ -200,7 +200,7 @@ def _design_equation(equation: Equation, memory: Memory, rows: NDArray[np.bool_]
 
 
 def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
-    """A column of some rows, (n,) flags, on all rows; undefined elsewhere."""
+    """A column of the flagged rows, (n,), on all rows; undefined elsewhere."""
     if rows.all():
         return values
     if isinstance(values, SparseColumn):
@@ -214,11 +214,11 @@ def spread_column(values: Column, rows: NDArray[np.bool_]) -> Column:
 class PlainDesign(Compact):
     """Numbers of one equation on its rows."""
 
-    equation: Equation  #: What was asked; its random terms play no part here.
+    equation: Equation  #: The equation; its random terms are ignored.
     layout: EquationLayout  #: Names, encodings, typical values and levels.
-    y: Array  #: (n,): Response; for one with two levels 0 and 1.
+    y: Array  #: (n,): Response; two levels are 0 and 1.
     X: Array  #: (n, p): Fixed-effects columns.
-    table: pd.DataFrame  #: The predictors as formulaic sees them, for encoding them again at other values.
+    table: pd.DataFrame  #: The predictors as formulaic sees them, to encode them at other values.
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -227,10 +227,10 @@ class PlainDesign(Compact):
 
 
 def read_columns(equations: Iterable[Equation], data: Any, *, keep: Iterable[str] = ()) -> pd.DataFrame:
-    """The columns of several equations, and those in ``keep`` as they are, with a fresh index.
+    """The columns of several equations, and those in ``keep`` unchanged, with a fresh index.
 
-    Raises ``DataError``: unknown columns, no rows, values that are infinite or of unusual size, two things that would
-    be printed alike.
+    Raises ``DataError``: unknown columns, no rows, values that are infinite or of unusual size, two different columns
+    with one label.
     """
     equations = tuple(equations)
     refuse_alike((equation, ()) for equation in equations)
@@ -243,7 +243,7 @@ def complete_rows(table: pd.DataFrame, names: Iterable[str]) -> NDArray[np.bool_
 
 
 def two_levels(column: pd.Series) -> tuple[Any, Any] | None:
-    """The two values of a truth value, a factor or a number that has no more, in order; otherwise None."""
+    """The two values of a binary column (truth values, factor or numbers), in order; otherwise None."""
     known = column.dropna()
     if isinstance(column.dtype, pd.CategoricalDtype):
         found = [level for level in column.cat.categories if (known == level).any()]
@@ -255,8 +255,8 @@ def two_levels(column: pd.Series) -> tuple[Any, Any] | None:
 def plain_design(equation: Equation, table: pd.DataFrame, *, binary: bool = False) -> PlainDesign:
     """Encode one equation on a table whose rows are complete.
 
-    ``equation``: its random terms are left out; ``table``: from ``read_columns``, complete rows only; ``binary``:
-    whether a response with two levels that are not numbers may be coded as 0 and 1.
+    ``equation``: its random terms are ignored; ``table``: from ``read_columns``, complete rows only; ``binary``:
+    whether a non-numeric response with two levels is coded as 0 and 1.
 
     Raises ``DataError``, ``FormulaError``: a response that is not numeric, predictors that cannot be used, formulas
     that cannot be evaluated.
@@ -300,8 +300,8 @@ def encode_each(
     """Columns of several encodings side by side, (cases, n, p), once per set of values.
 
     ``encodings``: of ``layout.encodings``; without any, p is 0; ``layout``: of the fitted equation; ``table``:
-    ``PlainDesign.table`` of the rows; ``cases``: variable -> value in every row; variables that the equation does not
-    use are skipped. A factor takes one of its levels.
+    ``PlainDesign.table`` of the rows; ``cases``: variable -> value for all rows (a level, for a factor); variables that
+    the equation does not use are skipped.
 
     Raises ``DataError``: a factor has no such level, or a number is needed; ``FormulaError``: a formula cannot be
     evaluated there.

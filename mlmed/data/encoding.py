@@ -1,4 +1,4 @@
-"""A right-hand side and a table -> numbers, and the encoding that repeats them on new rows, in memory or not."""
+"""Right-hand side + table -> numbers, and the encoding that repeats them on new rows, in memory or in an engine."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Array = NDArray[np.float64]
 
 
 def to_encodable(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Columns as formulas see them, under safe names; of those not in ``names`` only the name is another."""
+    """Columns as formulas see them, under safe names; those not in ``names`` are only renamed."""
     made = encodable_values(table, names)
     renamed = {name: safe for name in map(str, table.columns) if (safe := safe_name(name)) != name}
     return made.rename(columns=renamed) if renamed else made
 
 
 def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """Truth values as numbers, factors without levels that no row has."""
+    """Truth values as numbers, factors without unused levels."""
     wanted = table.columns if names is None else frozenset(names)
     columns = {str(name): column for name, column in table.items() if name in wanted}
     changed = {name: made for name, column in columns.items() if (made := encodable(column)) is not column}
@@ -55,7 +55,7 @@ def encodable_values(table: pd.DataFrame, names: Iterable[str] | None = None) ->
 
 
 def encodable(column: pd.Series) -> pd.Series:
-    """The same of one column."""
+    """The same for one column."""
     if isinstance(column.dtype, pd.BooleanDtype):
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan), index=column.index, name=column.name)
     return column.cat.remove_unused_categories() if isinstance(column.dtype, pd.CategoricalDtype) else column
@@ -70,9 +70,9 @@ def encode(
 ) -> tuple[Array, Encoding]:
     """Turn a right-hand side into numbers, (n, columns), and the encoding that repeats it on new data.
 
-    Raises ``FormulaError``: if the formula cannot be evaluated, it yields values that are not finite, a factor has a
-    level that it did not have when it was learned, or a column is compared with what none of its values can be;
-    ``DataError``: if a factor has a single level when it is learned.
+    Raises ``FormulaError``: the formula cannot be evaluated or yields values that are not finite, a factor has a level
+    unknown to its encoding, or a column is compared with a value that it cannot have; ``DataError``: a factor has a
+    single level when its encoding is learned.
     """
     memory = _memory(table)
     columns, encoding = encode_columns(text, memory, where=where, finite=finite, sparse=False)
@@ -92,7 +92,7 @@ def encode_columns(
     finite: bool = True,
     sparse: bool = True,
 ) -> tuple[list[Column], Encoding]:
-    """The same column by column; ``sparse``: those that are mostly zero without their zeros."""
+    """The same as single columns; ``sparse``: mostly zero ones without their zeros."""
     memory = _memory(table)
     source = formula_of(text) if isinstance(text, str) else text
     terms, is_new = (source, True) if isinstance(source, Formula) else (source.formula, False)
@@ -118,7 +118,7 @@ def encode_columns(
 
 
 def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception, *, is_new: bool) -> FormulaError:
-    """What is said of a formula that has no value."""
+    """The error for a formula that cannot be evaluated."""
     told = (used_as_number, misfit_of_coding) if is_new else ()
     named = next(filter(None, (tell(terms, memory.columns, where) for tell in told)), None)
     said = display_name(str(error).splitlines()[0] if str(error) else type(error).__name__)
@@ -127,7 +127,7 @@ def _not_evaluated(terms: Formula, memory: Memory, where: str, error: Exception,
 
 
 def _refuse_numbers(name: str, column: Column, memory: Memory, where: str, *, finite: bool) -> None:
-    """Refuse complex numbers, of which double precision would lose a part silently, and what is not finite."""
+    """Refuse complex numbers, whose imaginary part would be lost silently, and values that are not finite."""
     if np.iscomplexobj(column):
         raise DataError(
             f"{display_name(name)} in {where} has complex values; write what is meant as real numbers, such as its size"
@@ -171,13 +171,13 @@ def _learned(
 def learn_equation(
     equation: Equation, memory: Memory, *, random: bool = True, sparse: bool = False
 ) -> tuple[list[list[Column]], EquationLayout]:
-    """Columns of the fixed part and of each random term, and what is known of the equation; its columns have no places.
+    """Columns of the fixed part and of each random term, and the layout of the equation without column positions.
 
-    ``equation``: what was asked; ``memory``: its complete rows; ``random``: whether the random terms are encoded;
-    ``sparse``: whether columns that are mostly zero come without their zeros.
+    ``memory``: complete rows of the equation; ``random``: whether the random terms are encoded; ``sparse``: whether
+    columns that are mostly zero come without their zeros.
 
-    Raises ``DataError``, ``FormulaError``: as ``encode``; or a predictor cannot be used, takes its value in a row
-    from other rows, or is there twice.
+    Raises ``DataError``, ``FormulaError``: as ``encode``; or a predictor cannot be used, depends on other rows, or
+    occurs twice.
     """
     check_predictors(equation, memory.columns)
     numbers, encodings = _learned(equation, memory, random=random, sparse=sparse)
@@ -185,7 +185,7 @@ def learn_equation(
 
 
 def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of values of variables as formulas see them; ``levels``: those of factors, of text or of numbers."""
+    """A table of values of variables as formulas see it; ``levels``: of factors (text or numbers)."""
     columns: dict[str, Any] = {}
     for name, own in values.items():
         known = levels.get(name)
@@ -195,9 +195,9 @@ def typed_rows(levels: Mapping[str, Sequence[Any]], values: Mapping[str, Any]) -
 
 
 def stand_in(known: Known) -> Memory:
-    """Rows with the given means and sample standard deviations of numbers, and levels of factors.
+    """Artificial rows with the known means and sample standard deviations of numbers, and levels of factors.
 
-    Grams that are pushed down or stored have no rows left to learn an encoding from; these serve as well.
+    They stand in for the rows of pushed-down or stored Grams when an encoding is learned.
     """
     n = 2 * max([1, *map(len, known.levels.values())])
     half = np.repeat([-1.0, 1.0], n // 2) * np.sqrt((n - 1) / n)
@@ -207,12 +207,12 @@ def stand_in(known: Known) -> Memory:
 
 
 def encodings_of(equation: Equation, memory: Memory) -> tuple[Encoding, ...]:
-    """Those of the fixed part and of each random term, learned from rows that stand in for others."""
+    """Encodings of the fixed part and of each random term, learned from stand-in rows."""
     return _learned(equation, memory, finite=False)[1]
 
 
 def response_encoding(equation: Equation, memory: Memory) -> Encoding | None:
-    """The same of a response that is computed; None if it is a column as it stands."""
+    """The encoding of a computed response; None for a plain column."""
     if equation.response_columns == {equation.name}:
         return None
     return encode_columns(f"0 + {equation.response}", memory, where=repr(equation.text), finite=False)[1]

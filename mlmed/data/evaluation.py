@@ -1,6 +1,6 @@
-"""Expressions of formulas as values: one walk over the syntax tree, for columns in memory and those of engines.
+"""Evaluate expressions of formulas: one walk over the syntax tree, for columns in memory and in engines.
 
-A third side computes nothing and tells what an expression asks of its columns.
+A third side, ``Reading``, computes nothing and records how an expression uses its columns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlmed.names import FUNCTIONS as RESERVED
 from mlmed.names import display_name
 from mlmed.syntax import arguments_of, check_expression
 
-#: What expressions of users raise inside NumPy, pandas and formulaic's splines and contrasts.
+#: Errors that users' expressions raise inside NumPy, pandas and formulaic's splines and contrasts.
 EVALUATION_ERRORS = (
     ArithmeticError,
     AttributeError,
@@ -35,7 +35,7 @@ EVALUATION_ERRORS = (
     TypeError,
     ValueError,
 )
-#: How operators are called in the table of operations.
+#: Operators by their keys in the table of operations.
 _SIGNS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
     ast.BitAnd: "&", ast.BitOr: "|", ast.USub: "u-", ast.UAdd: "u+",
@@ -47,46 +47,46 @@ _SIGNS: dict[type[ast.AST], str] = {
 class Tree:
     """A checked expression."""
 
-    text: str  #: As formulaic writes it, with safe names.
+    text: str  #: The expression as formulaic writes it, with safe names.
     body: ast.expr  #: Its syntax tree.
-    numbers: dict[int, Number]  #: Values of the nodes, by identity, that are numbers whatever the data are.
+    numbers: dict[int, Number]  #: Values of constant nodes, by identity of the node.
 
 
 @lru_cache(maxsize=4096)
 def tree_of(expression: str) -> Tree:
     """The checked tree of an expression.
 
-    Raises ``FormulaError``: it is more than formulas may have (``mlmed.syntax``).
+    Raises ``FormulaError``: it has syntax that formulas do not have (``mlmed.syntax``).
     """
     tree = check_expression(expression)
     return Tree(expression, tree.body, numbers_of(tree, display_name(expression)))
 
 
 class Side(Protocol):
-    """Where columns are, and what operations mean there."""
+    """A place of columns, with its implementation of the operations."""
 
     def column(self, name: str) -> Any:
         """A column by its safe name."""
 
     def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> Any:
-        """An operation of ``OPERATIONS``."""
+        """Apply an operation of ``OPERATIONS``."""
 
     def remembered(self, call: str, function: str, operand: Any, words: dict[str, Any]) -> Any:
-        """A function that remembers the rows of the fit, such as ``center()``."""
+        """Apply a function that remembers the rows of the fit, such as ``center()``."""
 
     def coded(self, function: str, operand: Any, words: dict[str, Any]) -> Any:
-        """A factor made by ``C()`` or ``hashed()``."""
+        """Make a factor by ``C()`` or ``hashed()``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Coded:
     """A factor."""
 
-    values: Any  #: What has levels.
-    contrasts: Contrasts  #: How they become columns.
-    levels: tuple[Any, ...] | None = None  #: All of them, if they were named.
+    values: Any  #: The values to be coded.
+    contrasts: Contrasts  #: How levels become columns.
+    levels: tuple[Any, ...] | None = None  #: All levels, if they were named.
     spans_intercept: bool = True  #: Whether indicators of all levels add up to the constant.
-    is_remembered: bool = True  #: Whether the levels are those of the rows of the fit.
+    is_remembered: bool = True  #: Whether the levels are taken from the rows of the fit.
 
 
 def evaluate(tree: Tree, side: Side) -> Any:
@@ -132,7 +132,7 @@ def _called(node: ast.Call, numbers: dict[int, Number], side: Side) -> Any:
 
 
 def _function(node: ast.Call) -> tuple[str, Any, list[ast.expr]]:
-    """What is called, as the table of operations calls it, what it takes, and whose method it is."""
+    """The key of a call in the table of operations, its arguments, and the object of a method."""
     function = node.func
     if isinstance(function, ast.Name):
         return function.id, FUNCTIONS[function.id], []
@@ -174,30 +174,30 @@ def _literal(node: ast.expr, numbers: dict[int, Number]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A column as it stands, by its safe name."""
+    """A plain column, by its safe name."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
 class Reading:
-    """What an expression asks of its columns: a side on which nothing is computed, and what is computed is None."""
+    """A side that computes nothing (results are None) and records how an expression uses its columns."""
 
-    #: Columns that C() makes factors of as they are; None for levels that are computed, as in ``C(x > 0)``.
+    #: Plain columns inside C(); None for computed levels, as in ``C(x > 0)``.
     factors: list[str | None] = field(default_factory=list)
     #: (str, list): Comparisons: the operation, and its columns and literals.
     compared: list[tuple[str, list[Any]]] = field(default_factory=list)
-    #: Columns that stand in arithmetic or are given to a function of numbers.
+    #: Columns used in arithmetic or by a function of numbers.
     computed: list[str] = field(default_factory=list)
     #: Calls of functions that remember the rows of the fit, such as ``center(x)``.
     calls: set[str] = field(default_factory=set)
-    functions: set[str] = field(default_factory=set)  #: Those functions, and ``hashed``.
-    #: Whether the value of a row depends on other rows than those that are remembered.
+    functions: set[str] = field(default_factory=set)  #: Names of those functions, and ``hashed``.
+    #: Whether the value of a row depends on other rows being encoded (those of the fit apart).
     looks_at_other_rows: bool = False
-    width: int = 1  #: Columns that a basis has at least.
+    width: int = 1  #: Least number of columns of a basis.
 
     def column(self, name: str) -> Plain:
-        """A column as it stands."""
+        """A plain column."""
         return Plain(name)
 
     def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> None:
@@ -207,11 +207,11 @@ class Reading:
         if operation.takes == "alike" or key == ".between":
             self.compared.append((key, [*operands, *words.get("test_elements", ()), *words.get("values", ())]))
         elif key != "np.where":
-            given = operands[1:] if key.startswith(".") else operands  # what a method of levels is, pandas says
+            given = operands[1:] if key.startswith(".") else operands  # the object of a method may have levels
             self.computed += [one.name for one in given if isinstance(one, Plain)]
 
     def remembered(self, call: str, function: str, operand: Any, words: dict[str, Any]) -> None:
-        """A function of numbers, of so many columns if that is said."""
+        """A function of numbers, with its number of columns if that is given."""
         self.calls.add(call)
         self.functions.add(function)
         self.computed += [operand.name] if isinstance(operand, Plain) else []
@@ -219,7 +219,7 @@ class Reading:
         self.width = max(self.width, *(size for size in sizes if isinstance(size, int)), 1)
 
     def coded(self, function: str, operand: Any, words: dict[str, Any]) -> None:
-        """A factor of a column, or of what is computed."""
+        """A factor of a plain column or a computed one."""
         if function == "hashed":
             self.functions.add(function)
             self.width = max(self.width, words["levels"])
@@ -229,7 +229,7 @@ class Reading:
 
 @lru_cache(maxsize=4096)
 def reading_of(expression: str) -> Reading:
-    """What an expression asks of its columns; of one that has no value, what comes before that."""
+    """How an expression uses its columns; if it cannot be evaluated, up to that point."""
     found = Reading()
     with suppress(*EVALUATION_ERRORS):
         evaluate(tree_of(expression), found)
@@ -238,11 +238,11 @@ def reading_of(expression: str) -> Reading:
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """Columns of a table under safe names, and what expressions make of them; each is computed once."""
+    """Columns of a table under safe names, and values of expressions, each computed once."""
 
     columns: Mapping[str, pd.Series]  #: Numbers as float64, levels as ``category``.
     index: pd.Index | NDArray[np.intp]  #: Labels of the rows.
-    #: What functions such as ``center()`` remember, by their call; new ones are learned from the columns.
+    #: State of functions such as ``center()``, by their call; learned from the columns where it is missing.
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     _found: dict[str, Any] = field(default_factory=dict)
 
@@ -257,7 +257,7 @@ class Memory:
         return len(self.index)
 
     def value(self, text: str, *, is_column: bool) -> Any:
-        """A column, or an expression."""
+        """The value of a column or an expression."""
         if text not in self._found:
             if is_column and text not in self.columns:
                 raise NameError(f"`{text}` is not present in the dataset or evaluation context.")
@@ -272,7 +272,7 @@ class Memory:
         return series.to_numpy() if isinstance(series.dtype, np.dtype) and series.dtype.kind in "biufc" else series
 
     def apply(self, key: str, operands: Sequence[Any], words: dict[str, Any]) -> Any:
-        """As arrays; levels stay what they are."""
+        """Apply an operation to arrays; levels stay a Series."""
         made = OPERATIONS[key].memory(*operands, **words)
         if isinstance(made, pd.Series) and isinstance(made.dtype, np.dtype):
             return made.to_numpy()
@@ -284,7 +284,7 @@ class Memory:
         return made(operand, **words, _state=self.states.setdefault(call, {}))
 
     def coded(self, function: str, operand: Any, words: dict[str, Any]) -> Coded:
-        """A factor whose columns are made when its levels are known."""
+        """A factor; its columns are made once its levels are known."""
         asked = words.get("contrasts")
         coding = TreatmentContrasts() if asked is None else asked() if inspect.isclass(asked) else asked
         coding = coding if isinstance(coding, Contrasts) else CustomContrasts(coding)

@@ -1,4 +1,4 @@
-"""Formula columns as narwhals expressions, so that the engine that holds the rows computes them."""
+"""Formula columns as narwhals expressions, computed by the engine that holds the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlmed.names import display_name, safe_name
 
 
 class UntranslatedError(FormulaError):
-    """A function that engines do not compute as NumPy does: their rows have to be fetched."""
+    """An engine does not compute a function as NumPy does: rows have to be fetched."""
 
 
 def variable_expression(name: str) -> nw.Expr:
@@ -39,8 +39,8 @@ class _Value:
     """An expression of an engine."""
 
     expression: Any  #: Double precision, truth values or text.
-    kind: str  #: {"number", "truth", "text"}: Which of these.
-    name: str = ""  #: The column, if it is one as it stands.
+    kind: str  #: {"number", "truth", "text"}.
+    name: str = ""  #: The name, if it is a plain column.
 
 
 _Operand = _Value | float | str
@@ -48,7 +48,7 @@ _Operand = _Value | float | str
 
 @dataclass(frozen=True, slots=True)
 class _Engine:
-    """The side of an engine: what is known of its columns, and the term that is translated, for messages."""
+    """The side of an engine: known facts of its columns, and the term being translated, for messages."""
 
     known: Known
     text: str
@@ -83,7 +83,7 @@ class _Engine:
         return _Value(made, "truth" if operation.is_truth else "number")
 
     def _given(self, operation: Operation, operands: Sequence[_Operand]) -> list[Any]:
-        """Operands in the kinds that an operation takes."""
+        """Convert operands to the kinds that an operation takes."""
         if operation.takes == "truths":
             return [self._truth(one) for one in operands]
         if operation.takes == "choice":
@@ -132,7 +132,7 @@ def _as_number(value: _Value) -> Any:
 
 
 def _as_with_nan(made: Any, operands: Sequence[_Operand], *, is_unequal: bool) -> Any:
-    """Nothing is larger than NaN or equal to it, in memory; engines sort it behind all numbers."""
+    """Compare NaN as in memory (never larger or equal); engines sort it behind all numbers."""
     for one in operands:
         if isinstance(one, _Value) and one.kind == "number" and not one.name:
             is_nan = one.expression.is_nan()
@@ -154,10 +154,10 @@ def _product(column: TermColumn, encoding: Encoding, known: Known) -> nw.Expr:
 
 
 def _piece(piece: Piece, encoding: Encoding, known: Known) -> Any:
-    """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``, or what a coding makes of the levels of a column.
+    """A numeric expression such as ``np.log(x)`` or ``I(x**2 + w)``, or a column of the coding of a factor.
 
-    Raises ``UntranslatedError``: if it uses a function that engines do not compute as NumPy does; ``FormulaError``:
-    if it has to know the rows, as splines do.
+    Raises ``UntranslatedError``: it uses a function that engines do not compute as NumPy does; ``FormulaError``: it
+    needs all rows, as splines do.
     """
     side = _Engine(known, piece.factor)
     value = evaluate(tree_of(piece.factor), side)
@@ -178,8 +178,8 @@ def _indicator(column: Any, level: Any) -> Any:
 def is_translated(encoding: Encoding, known: Known) -> bool:
     """Whether an engine computes every column; otherwise its rows have to be fetched.
 
-    Raises ``FormulaError``: a column can neither be written for an engine nor computed from some of its rows at a
-    time: a function has to know all rows, or levels are computed.
+    Raises ``FormulaError``: a column can neither be translated nor computed batch by batch: a function needs all rows,
+    or levels are computed.
     """
     found = True
     for piece in {piece.factor: piece for column in encoding.columns for piece in column.pieces}.values():

@@ -1,4 +1,4 @@
-"""Any dataframe -> the columns an analysis reads, as plain pandas, with the order of their categories."""
+"""Any dataframe -> the columns an analysis reads, in pandas, with the order of their categories."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlmed.errors import DataError
 from mlmed.habits import hint_for_name
 from mlmed.text import shorten
 
-#: Errors of the engines, by the module that has them; looked up in those that have been loaded.
+#: Errors of the engines by module; looked up in loaded modules only.
 ERRORS = {
     "duckdb": "Error",
     "ibis.common.exceptions": "IbisError",
@@ -34,10 +34,9 @@ ERRORS = {
 
 @contextmanager
 def engine_rows() -> Iterator[None]:
-    """Where rows are asked of an engine, which only then says what it cannot do.
+    """Turn errors of an engine, which come only when rows are read, into ``DataError``.
 
-    Raises ``DataError``: the engine gave up: its connection is closed, a table or file is gone, a value is not of its
-    type.
+    Raises ``DataError``: the connection is closed, a table or file is gone, a value does not have its type.
     """
     try:
         yield
@@ -50,13 +49,13 @@ def engine_rows() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an engine said, without the query and the plan that follow."""
+    """The message of an engine without the query and plan that follow."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".! ")
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """Those of the file system, of narwhals, and of the engines that have been loaded."""
+    """Errors of the file system, of narwhals, and of the loaded engines."""
     own = (getattr(sys.modules[module], name) for module, name in ERRORS.items() if module in sys.modules)
     return (OSError, NarwhalsError, *own)
 
@@ -76,7 +75,7 @@ def _wrap(data: Any) -> nw.DataFrame[Any] | nw.LazyFrame[Any]:
 
 
 def schema_names(frame: nw.DataFrame[Any] | nw.LazyFrame[Any]) -> list[Any]:
-    """Names of the columns as they are; refuses a table without any, or with one name twice."""
+    """Original names of the columns; refuses a table without columns or with one name twice."""
     try:
         is_dask = frame.implementation.is_dask()  # its schema cannot have a name twice
         names = list(frame.to_native().columns) if is_dask else list(frame.collect_schema().names())
@@ -97,7 +96,7 @@ def column_names(data: Any) -> list[str]:
 
 
 def _is_plain(data: Any) -> bool:
-    """Whether data are a pandas table with names that nothing has to be asked of."""
+    """Whether data are a pandas table whose column names need no check."""
     return isinstance(data, pd.DataFrame) and len(data.columns) > 0 and data.columns.is_unique
 
 
@@ -121,7 +120,7 @@ def select_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()
 
 @engine_rows()
 def selected_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = ()) -> dict[str, pd.Series]:
-    """The same as columns; numbers are those of the table itself and not to be changed."""
+    """The same as columns; numbers may share memory with the table: do not modify them."""
     wanted, keep = sorted(wanted), frozenset(keep)
     native, present = data, list(data.columns) if _is_plain(data) else []
     if not present:
@@ -145,7 +144,7 @@ def selected_columns(data: Any, wanted: Iterable[str], *, keep: Iterable[str] = 
 
 
 def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any]) -> nw.DataFrame[Any]:
-    """Some columns."""
+    """Read some columns into memory."""
     if frame.implementation.is_dask():  # narwhals gives an Arrow table, in which categories have no order
         return nw.from_native(frame.to_native()[names].compute(), eager_only=True)
     chosen = taken(frame, {name: name for name in names})
@@ -153,7 +152,7 @@ def _in_memory(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: list[Any]) -
 
 
 def taken(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], names: Mapping[Any, Any]) -> Any:
-    """Some columns under new names, as a narwhals frame; whatever they are called, each is the column of that name.
+    """Rename and select columns as a narwhals frame, whatever characters their names have.
 
     DuckDB and Spark would read ``a.b`` as a part of ``a`` and Spark ``ID`` as ``id``, Dask ``self`` as an argument,
     Polars ``*`` and ``^x$`` as patterns.
@@ -182,7 +181,7 @@ def _column(name: Any, present: list[Any]) -> nw.Expr:
 
 
 def replaced(table: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """A table with new values in some of its columns, whatever they are called (``assign`` cannot take ``self``).
+    """A table with new values in some columns of any name (``assign`` cannot take ``self``).
 
     Examples
     --------
@@ -204,14 +203,14 @@ def index_names(data: Any) -> list[str]:
 
 
 def refuse_unknown(wanted: Iterable[str], present: list[Any], data: Any = None) -> None:
-    """Refuse names that are none of the columns; ``data``: the table, if it may have an index."""
+    """Refuse unknown column names; ``data``: the table, if it may have an index."""
     for name in wanted:
         if name not in present:
             raise unknown_column(name, present, index_names(data))
 
 
 def unknown_column(name: str, present: list[Any], index: Iterable[str] = ()) -> DataError:
-    """The error for a column that is not there, with what it may have been; ``index``: names of the index."""
+    """The error for an unknown column, with a suggestion; ``index``: names of the index."""
     return DataError(f"column {name!r} is not in the data; {_hint(name, present, index)}")
 
 
@@ -238,14 +237,14 @@ def _hint(name: str, present: list[Any], index: Iterable[str]) -> str:
 
 
 def _visible(name: Any) -> str:
-    """A name of a column, with the blanks that it begins or ends with."""
+    """A column name that shows leading and trailing blanks."""
     text = str(name)
     ends = [end for end, bare in (("start", text.lstrip()), ("end", text.rstrip())) if bare != text]
     return f"`{text}` (with a blank at its {' and '.join(ends)})" if ends else text
 
 
 def _folded(name: str) -> str:
-    """One spelling for names that differ in case, in blanks around them, or in characters that look alike."""
+    """Fold names that differ in case, in surrounding blanks, or in look-alike characters to one spelling."""
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
@@ -282,7 +281,7 @@ def _complex(column: pd.Series, found: str) -> DataError:
 
 
 def _from_dictionary(column: pd.Series, ordered: bool) -> pd.Series:
-    """A dictionary of Arrow as a factor; one that is not ordered lists its values as they came, so they are sorted."""
+    """An Arrow dictionary as a factor; an unordered one lists values as they came, so they are sorted."""
     if ordered:
         levels = column.array.__arrow_array__().combine_chunks().dictionary.to_pylist()
     else:
@@ -318,10 +317,10 @@ def _as_category(column: pd.Series) -> pd.Series:
 
 
 def declared_levels(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], name: str) -> tuple[Any, ...] | None:
-    """Levels of a column in the order that its table has for them; None if it has none, as for text.
+    """Levels of a column in the order declared by its table; None without one, as for text.
 
-    Polars' Enum and DuckDB's ENUM have one, and so have the categories of Dask and dictionaries of Arrow that are
-    ordered or come from pandas. Polars' Categorical has none.
+    Polars' Enum, DuckDB's ENUM, Dask's categories, and Arrow dictionaries that are ordered or come from pandas declare
+    an order; Polars' Categorical does not.
     """
     kind = frame.collect_schema()[name]
     if isinstance(kind, nw.Enum):
@@ -339,7 +338,7 @@ def declared_levels(frame: nw.DataFrame[Any] | nw.LazyFrame[Any], name: str) -> 
 
 
 def arrow_levels(table: Any, name: str) -> tuple[Any, ...] | None:
-    """Levels of a dictionary of Arrow that is ordered or was pandas' categories; others list values as they came."""
+    """Levels of an Arrow dictionary that is ordered or comes from pandas; None for others."""
     kind = table.schema.field(name).type
     if not kind.ordered and not _was_categorical(table.schema, name):
         return None
@@ -357,7 +356,7 @@ def _is_dictionary(schema: Any, name: str) -> bool:
 
 
 def unordered(data: Any, names: Iterable[str]) -> list[str]:
-    """Those of the named factors that are Categorical in Polars: whatever order they had elsewhere is lost."""
+    """Named factors that are Categorical in Polars and so have lost their order."""
     frame = None if isinstance(data, pd.DataFrame) else nw.from_native(data, pass_through=True)
     if not isinstance(frame, nw.DataFrame | nw.LazyFrame) or not frame.implementation.is_polars():
         return []
@@ -366,6 +365,6 @@ def unordered(data: Any, names: Iterable[str]) -> list[str]:
 
 
 def lazy_frame(data: Any) -> nw.LazyFrame[Any] | None:
-    """The data as a lazy frame if an engine other than memory holds them, else None."""
+    """The data as a lazy frame if an engine holds them, None if they are in memory."""
     frame = None if isinstance(data, pd.DataFrame) else nw.from_native(data, pass_through=True)
     return frame if isinstance(frame, nw.LazyFrame) else None

@@ -1,6 +1,6 @@
 """Sufficient statistics: cross-products of the distinct columns per cluster (docs/math.md, eq. 3).
 
-After the Grams exist nothing reads a row again.
+Fits read Grams only, no rows.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 
-#: Sums of squares may differ by this share from those of a column with two values; they are rounding errors.
+#: Relative rounding error allowed in the sums of a column with two values.
 TWO_VALUES = 1e-9
-#: Share of the squares of a response that its predictors leave (``rest_share``), below which roots are taken:
-#: derivatives made of cross-products then have rounding errors of 1e-16 / share, and the search needs 1e-11.
+#: Residual share of the squares of a response (``rest_share``) below which roots are used: derivatives from
+#: cross-products have rounding errors of 1e-16 / share, and the search needs 1e-11.
 FEW_DIGITS = 1e-5
-#: Clusters whose products are looked at together: copies of them stay small.
+#: Clusters per block of products, so that copies stay small.
 CLUSTERS = 16_384
 
 
@@ -58,15 +58,15 @@ class Grams(Compact):
     """Cross-products per cluster and pattern of usable equations."""
 
     layout: Layout  #: Names and encodings of the K distinct columns; the constant first.
-    #: (K,): Every column was replaced by (column - shift) / scale before summing; 0 and 1 for the constant.
+    #: (K,): Columns are summed as (column - shift) / scale; 0 and 1 for the constant.
     shift: Array
     scale: Array
     patterns: tuple[tuple[bool, ...], ...]  #: Which equations a row of the pattern belongs to.
-    #: (P, K * (K + 1): Sums of products, lower triangle row by row; the first is the number of rows. Sparse where
-    #: there are many columns, most of them indicators; these have the shift 0.
+    #: (P, K * (K + 1) / 2, J): Sums of products, lower triangle row by row; the first is the number of rows. Sparse
+    #: where most of many columns are indicators; these have the shift 0.
     sums: Array | csr_array
     clusters: pd.Index  #: Cluster ids.
-    #: Triangular roots of the rows of every equation, where the products have lost digits of them.
+    #: Triangular roots of the rows of every equation, where products have lost digits.
     roots: ClusterRoots | None = None
 
     @property
@@ -127,7 +127,7 @@ def _moments(name: str, values: Column, rows: NDArray[np.bool_] | None) -> tuple
 
 
 def _sparse_moments(name: str, column: SparseColumn, rows: NDArray[np.bool_] | None) -> tuple[float, float]:
-    """A column that is mostly zero keeps its zeros."""
+    """Moments of a sparse column; the shift is 0 so that zeros stay zeros."""
     used = column if rows is None else column.among(rows)
     error = unusual_size(name, float(np.abs(used.values).max(initial=0.0)))
     if error is not None:
@@ -152,9 +152,9 @@ def accumulate(design: Design) -> Grams:
 
 
 def _wants_roots(grams: Grams) -> bool:
-    """Whether products hold too few digits of what random effects leave of a response, or of their columns.
+    """Whether products have too few digits of residuals within clusters, or of the columns with random effects.
 
-    Roots of many columns, a matrix for every cluster, would not fit.
+    Never for many columns: roots, a matrix per cluster, would not fit into memory.
     """
     if len(grams.columns) >= MANY_COLUMNS:
         return False
@@ -163,7 +163,7 @@ def _wants_roots(grams: Grams) -> bool:
 
 
 def _varying_share(grams: Grams, equation: int) -> float:
-    """Smallest share of the squares of a column with random effects that varies, where no intercept takes its mean."""
+    """Smallest share of variance in the mean square of a random-effects column; 1 where an intercept takes the mean."""
     effects = [*grams.layout.equations[equation].random_at]
     if not effects or 0 in effects:
         return 1.0
@@ -171,7 +171,7 @@ def _varying_share(grams: Grams, equation: int) -> float:
 
 
 def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: slice = slice(None)) -> Array:
-    """Cross-products of some columns on the rows of an equation, (k, k, J), of some clusters."""
+    """Cross-products of some columns on the rows of an equation, (k, k, J), for the clusters in ``part``."""
     at = np.asarray(columns)
     high, low = np.maximum(at[:, None], at), np.minimum(at[:, None], at)
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
@@ -184,17 +184,16 @@ def _own_products(grams: Grams, equation: int, columns: Sequence[int], part: sli
 
 
 def rest_share(grams: Grams, equation: int) -> float:
-    """Share of the squares of a response that its predictors leave, those with random effects cluster by cluster.
+    """Residual share of the squares of a response; columns with random effects are regressed out cluster by cluster.
 
-    It is made from cross-products, so it is known to about 1e-16. Of many columns only those with random effects are
-    looked at.
+    Computed from cross-products, so known to about 1e-16. Of many columns only those with random effects are used.
     """
     own = grams.layout.equations[equation]
     effects = [k for k in dict.fromkeys(own.random_at) if k != own.response_at]
     several = equation_columns(grams.layout, equation) if len(grams.columns) < MANY_COLUMNS else [0]
     others = [k for k in several if k not in (*effects, own.response_at)]
     columns = [*effects, *others, own.response_at]
-    maps = np.eye(len(columns))  # random effects of columns as they are, not as Grams have shifted them
+    maps = np.eye(len(columns))  # random effects of the original columns, not of the shifted ones
     maps[columns.index(0), : len(effects)] += (grams.shift / grams.scale)[effects]
     starts = range(0, len(grams.clusters), CLUSTERS)
     parts = (_own_products(grams, equation, columns, slice(start, start + CLUSTERS)) for start in starts)
@@ -204,16 +203,16 @@ def rest_share(grams: Grams, equation: int) -> float:
 
 
 def product_roots(grams: Grams) -> ClusterRoots:
-    """Roots from cross-products, for want of rows: what these have lost is not brought back."""
+    """Roots from cross-products, without rows; lost digits stay lost."""
     equations = range(len(grams.layout.equations))
     tables = [cross_roots(_own_products(grams, r, equation_columns(grams.layout, r))) for r in equations]
     return ClusterRoots(tuple(tables), of_rows=False)
 
 
 def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Array, scale: Array) -> Array | csr_array:
-    """Sums of products of the rows of every pattern, as in ``Grams``; sparse if a column of the design is.
+    """Sums of products by pattern, as in ``Grams``; sparse if a column of the design is.
 
-    Raises ``DataError``: if they would not fit into memory.
+    Raises ``DataError``: they would not fit into memory.
     """
     J, K = len(design.clusters), len(design.values)
     parts = [_part(design, pattern, shift, scale) for pattern in patterns]
@@ -230,7 +229,7 @@ def pattern_sums(design: Design, patterns: Sequence[tuple[bool, ...]], shift: Ar
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """The rows of one pattern, all or those that are flagged, and the columns that its equations use, by position."""
+    """The rows of one pattern, all or the flagged ones, and the columns that its equations use, by position."""
 
     columns: dict[int, Column]
     codes: NDArray[np.intp]
@@ -239,7 +238,7 @@ class _Part:
     scale: Array
 
     def whole(self) -> dict[int, Array]:
-        """Columns that are not sparse, by position."""
+        """Dense columns by position."""
         found = {}
         for k, column in self.columns.items():
             if not isinstance(column, SparseColumn):
@@ -248,7 +247,7 @@ class _Part:
         return found
 
     def entries(self) -> Entries:
-        """The sparse ones."""
+        """Entries of the sparse columns."""
         parts = []
         for k, column in self.columns.items():
             if isinstance(column, SparseColumn):
@@ -280,24 +279,24 @@ def _sum_products(columns: dict[int, Array], codes: NDArray[np.intp], out: Array
 
 
 def column_sums(grams: Grams, equation: int, k: int, other: int = 0) -> Array:
-    """Sums of column k, or of its products with another, over the rows of one equation by cluster, (J,)."""
+    """Sums of column k, or of its products with ``other``, over the rows of one equation by cluster, (J,)."""
     chosen = [p for p, pattern in enumerate(grams.patterns) if pattern[equation]]
     at = int(pair_at(k, other))
     return np.sum([grams.row(p, at) for p in chosen], axis=0)
 
 
 def total_gram(grams: Grams, equation: int, *others: int) -> Array:
-    """Cross-products of all rows that belong to an equation (and to others), (K, K)."""
+    """Cross-products over all rows of an equation (that ``others`` use, too), (K, K)."""
     chosen = [p for p, pattern in enumerate(grams.patterns) if all(pattern[r] for r in (equation, *others))]
     packed = grams.sums.sum(axis=-1).reshape(len(grams.patterns), -1)[chosen].sum(axis=0)
     return unpacked(packed[:, None])[:, :, 0]
 
 
 def two_values(grams: Grams, equation: int, column: int) -> tuple[float, float] | None:
-    """The two values of a column, if it has no more in the rows of an equation; read from sums, without the rows.
+    """The two values of a column in the rows of an equation, from sums; None if it has more, or cannot be told.
 
-    With the values l and h every row has z^2 = (l + h) z - l h, and so have the sums of every cluster. Two unknowns are
-    told from three clusters with different means; with fewer the answer is None.
+    With the values l and h, z^2 = (l + h) z - l h in every row and, summed, in every cluster. Three clusters with
+    different means check the two unknowns; with fewer the answer is None.
     """
     n, sums, squares = (column_sums(grams, equation, *at) for at in ((0,), (column,), (column, column)))
     rows = n > 0.0
@@ -325,9 +324,9 @@ def unpacked(packed: Array) -> Array:
 
 
 def grams_for(spec: System, grams: Grams) -> Grams:
-    """Grams that were made before, if they were made for these equations.
+    """Check that existing Grams were made for these equations.
 
-    Raises ``DataError``: if the equations differ in more than the labels of their random terms.
+    Raises ``DataError``: the equations differ in more than the labels of their random terms.
     """
 
     def essence(equation: Equation) -> tuple[Any, ...]:
@@ -345,7 +344,7 @@ def grams_for(spec: System, grams: Grams) -> Grams:
 def rebased(grams: Grams, shift: Array, scale: Array) -> Array | csr_array:
     """Products of the columns as ``(column - shift) / scale`` instead of the Grams' own units (eq. 18).
 
-    Every pattern keeps the columns it does not use at zero.
+    Columns that a pattern does not use stay zero.
     """
     if np.array_equal(shift, grams.shift) and np.array_equal(scale, grams.scale):
         return grams.sums
@@ -372,7 +371,7 @@ def _moving(grams: Grams, pattern: tuple[bool, ...], shift: Array, scale: Array)
 
 
 def _moved_columns(grams: Grams, shift: Array, scale: Array, used: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Columns in other units are ``t_k w_k + d_k w_0``, (K,) each; zero for columns that are not used."""
+    """Coefficients of columns in other units, ``t_k w_k + d_k w_0``, (K,) each; zero for unused columns."""
     return np.where(used, grams.scale / scale, 0.0), np.where(used, (grams.shift - shift) / scale, 0.0)
 
 
@@ -422,7 +421,7 @@ def _column_moments(grams: Grams, k: int, patterns: list[tuple[bool, ...]]) -> t
 
 
 def _refuse_means(grams: Grams) -> None:
-    """center() and scale() mean other numbers in every shard."""
+    """Refuse center() and scale(), whose numbers differ between shards."""
     for equation in grams.layout.asked:
         for name in sorted(called_functions(equation) & STATEFUL):
             raise DataError(
@@ -434,7 +433,7 @@ def _refuse_means(grams: Grams) -> None:
 def add_grams(left: Grams, right: Grams) -> Grams:
     """Grams of the rows of both; clusters may overlap.
 
-    Raises ``DataError``: if they were made for other equations, or a factor has other levels.
+    Raises ``DataError``: they were made for different equations, or a factor has different levels.
     """
     if not isinstance(right, Grams):
         raise DataError(f"Grams can be added to Grams; found {type(right).__name__}")
@@ -466,7 +465,7 @@ def add_grams(left: Grams, right: Grams) -> Grams:
 
 
 def _added(parts: Sequence[Grams], patterns: tuple[tuple[bool, ...], ...], clusters: pd.Index) -> csr_array:
-    """Sums of all parts, of which at least one is sparse."""
+    """Sums of all parts, at least one of them sparse."""
     K = len(parts[0].columns)
     n = K * (K + 1) // 2
     found: list[coo_array] = []

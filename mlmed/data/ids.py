@@ -1,4 +1,4 @@
-"""Cluster ids: their codes, and ids that say less than they seem to (rounded, mixed, alike, numbered anew)."""
+"""Cluster ids: their codes, and checks for ids that are rounded, mixed, look alike or restart in upper groups."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def cluster_codes(
     labels : Index of length J
         Id of each cluster; a MultiIndex for several columns.
 
-    Raises ``DataError``: if ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats of a size
-    at which different ids are one float.
+    Raises ``DataError``: ids cannot be compared (lists), are of several kinds (1 and "1"), or are floats so large that
+    different ids are one float.
     """
     parts = [_factorize(table[name], name) for name in group]
     for _, labels in parts:
@@ -63,7 +63,7 @@ def _factorize(column: pd.Series, name: str) -> tuple[NDArray[np.intp], pd.Index
 
 
 def _first_appearance(keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Codes of non-negative keys by order of appearance, and the row where each first stands."""
+    """Codes of non-negative keys by order of appearance, and the first row of each."""
     known = np.flatnonzero(keys >= 0)
     codes = np.full(len(keys), -1, dtype=np.intp)
     codes[known], uniques = pd.factorize(keys[known])
@@ -73,7 +73,7 @@ def _first_appearance(keys: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArra
 
 
 def _as_integer(labels: pd.Index) -> pd.Index:
-    """Ids that are whole numbers in a float column (because some are missing) are shown as such."""
+    """Show whole-number ids of a float column (floats because some are missing) as integers."""
     if labels.dtype == np.float64:
         values = labels.to_numpy()
         if np.all(values == np.floor(values)):
@@ -82,14 +82,14 @@ def _as_integer(labels: pd.Index) -> pd.Index:
 
 
 Codes = NDArray[np.intp]
-#: Share of the numbers from the lowest to its highest that a pass must have to be a numbering that starts anew.
+#: Share of the numbers from the lowest id to its highest that a pass must have to count as a restarted numbering.
 DENSE = 0.8
 #: Text that is a whole number, with or without a decimal point.
 WHOLE = r"\s*[+-]?\d+(?:\.0*)?\s*"
 
 
 def refuse_mixed(column: pd.Series) -> None:
-    """Refuse ids of several kinds: pandas reads a long file in pieces, of which some hold 1 and some "1".
+    """Refuse ids of several kinds: pandas reads long files in pieces, some with 1 and some with "1".
 
     Raises ``DataError``: numbers beside text, or truth values, dates or anything else of another type.
     """
@@ -110,13 +110,13 @@ def refuse_mixed(column: pd.Series) -> None:
 
 
 def _free_values(column: pd.Series) -> list[Any]:
-    """Known values of a column, or its categories, that may be of any type; of other columns none."""
+    """Known values or categories of a column of any type; none for columns with one type."""
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     return list(values.dropna()) if pd.api.types.is_object_dtype(values.dtype) else []
 
 
 def _kind(found: type) -> str:
-    """A word for values that are equal to each other where they mean the same."""
+    """A word for a class of types whose equal values compare equal."""
     if issubclass(found, bool | np.bool_):
         return "truth values"
     if issubclass(found, Number | np.number):
@@ -125,7 +125,7 @@ def _kind(found: type) -> str:
 
 
 def refuse_spellings(ids: pd.Index) -> None:
-    """Refuse ids of text of which two are one whole number, 1 and 1.0, as when parts of a file went through floats."""
+    """Refuse text ids that write one whole number as 1 and 1.0, as when parts of a file went through floats."""
     if not _may_be_text(ids):
         return
     texts = pd.Series([value for value in ids if isinstance(value, str)], dtype=object)
@@ -145,7 +145,7 @@ def refuse_spellings(ids: pd.Index) -> None:
 def refuse_rounded(column: pd.Series) -> None:
     """Refuse floating-point ids so large that neighbouring whole numbers are one float, and infinite ones.
 
-    Raises ``DataError``: an id of 2^53 and more in double precision (2^24 in single precision), or an infinite one.
+    Raises ``DataError``: an id of at least 2^53 in double precision (2^24 in single precision), or an infinite one.
     """
     values, bits = _floats(column)
     large = np.unique(values[np.abs(values) >= 2.0**bits])
@@ -164,7 +164,7 @@ def refuse_rounded(column: pd.Series) -> None:
 
 
 def _floats(column: pd.Series) -> tuple[NDArray[np.float64], int]:
-    """The floating-point numbers among the known values, and up to which power of two they are exact."""
+    """The floating-point numbers among the known values, and the power of two up to which they are exact."""
     levels = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if pd.api.types.is_float_dtype(levels.dtype):
         known = levels.dropna()
@@ -179,14 +179,14 @@ LONGEST_ID = 1_000
 
 
 def whole_number(text: str) -> int | None:
-    """The whole number that a text writes, or None."""
+    """The whole number written by a text, or None."""
     stripped = text.strip()
     digits = stripped[1:] if stripped[:1] in ("+", "-") else stripped
     return int(stripped) if len(digits) <= LONGEST_ID and digits.isascii() and digits.isdigit() else None
 
 
 def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
-    """Two ids that differ only in blanks around them, in zeros in front, or as number and text; or None."""
+    """Two ids that differ only in surrounding blanks, leading zeros, or as number and text; or None."""
 
     def bare(value: Any) -> str | None:
         if isinstance(value, str):
@@ -200,7 +200,7 @@ def lookalikes(ids: pd.Index) -> tuple[Any, Any] | None:
 def case_twins(ids: pd.Index) -> tuple[str, str] | None:
     """Two ids that differ only in upper and lower case; or None."""
     texts = [value for value in ids if isinstance(value, str)] if _may_be_text(ids) else []
-    if len(set(map(str.casefold, texts))) == len(texts):  # nearly always, and quickly seen of a million ids
+    if len(set(map(str.casefold, texts))) == len(texts):  # nearly always; fast for a million ids
         return None
     return _twins(texts, str.casefold)
 
@@ -210,7 +210,7 @@ def _may_be_text(ids: pd.Index) -> bool:
 
 
 def _twins(values: Iterable[Any], bare: Callable[[Any], str | None]) -> tuple[Any, Any] | None:
-    """The first two different values of which the same is left; nothing is left of those that are not compared."""
+    """The first two different values with the same ``bare`` form; values whose form is None are skipped."""
     seen: dict[str, Any] = {}
     for value in values:
         if (key := bare(value)) is not None:
@@ -222,21 +222,21 @@ def _twins(values: Iterable[Any], bare: Callable[[Any], str | None]) -> tuple[An
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Runs of rows with one id, in the order of the rows; ids are counted up again and again."""
+    """Runs of rows with one id, in the order of the rows; a pass is a stretch of ascending ids."""
 
     starts: Codes  #: (R,): First row of each run.
-    ids: NDArray[np.int64]  #: (R,): Its id.
-    number: Codes  #: (R,): The pass that it belongs to, from 0.
+    ids: NDArray[np.int64]  #: (R,): Id of each run.
+    number: Codes  #: (R,): Pass of each run, from 0.
 
 
 def numbering_passes(ids: pd.Series) -> Passes | None:
-    """Passes of ids that are numbers and are counted up again and again in the order of the rows; otherwise None.
+    """Passes of numeric ids whose numbering restarts along the rows; None if it does not.
 
-    A run is a stretch of rows with one id, a pass a stretch of runs with ascending ids. The numbering starts anew
-    if there are at least two passes, every pass has most of the numbers from the lowest of all to its own highest,
-    and runs have at least two rows on average (a diary sorted by day has runs of one row).
+    A run is a stretch of rows with one id, a pass a stretch of runs with ascending ids. The numbering restarts if there
+    are at least two passes, every pass has most of the numbers from the lowest of all to its own highest, and runs have
+    at least two rows on average (a diary sorted by day has runs of one row).
 
-    ``ids``: none missing; numbers, or texts that write whole numbers.
+    ``ids``: none missing; whole numbers or their texts.
     """
     values = ids.to_numpy()
     if not len(values):
@@ -257,7 +257,7 @@ def numbering_passes(ids: pd.Series) -> Passes | None:
 
 
 def _whole_numbers(ids: pd.Index) -> NDArray[np.int64] | None:
-    """Ids as whole numbers; None if they are anything else."""
+    """Ids as whole numbers; None if some are not."""
     if pd.api.types.is_bool_dtype(ids.dtype):
         return None
     if pd.api.types.is_numeric_dtype(ids.dtype):
@@ -270,25 +270,25 @@ def _whole_numbers(ids: pd.Index) -> NDArray[np.int64] | None:
 
 
 def refuse_infinite_ids(table: pd.DataFrame, group: Sequence[str]) -> None:
-    """Refuse ids of an engine that are not finite; ``table`` has them under safe names."""
+    """Refuse infinite ids of an engine; ``table`` has them under safe names."""
     for name in group:
         column = table[safe_name(name)]
         if column.dtype == np.float64 and np.isinf(column).any():
             raise DataError(f"column {name!r} has infinite value(s); replace or remove them")
 
 
-#: Below this p value a column tells the ids apart over the passes, so the same id is the same cluster.
+#: Below this p value ids differ in a column across passes, so the same id is the same cluster.
 SAME_CLUSTERS = 0.01
-#: Below this p value the runs of one id differ from each other in a column, so they may be different clusters.
+#: Below this p value the runs of one id differ in a column, so they may be different clusters.
 OTHER_CLUSTERS = 0.001
 
 
 def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: bool) -> list[str]:
     """Sentences about ids that look alike or seem to be used again in every upper group; usually none.
 
-    ``data``: the user's table; rows in an engine or behind Grams have no order, so only their ids are looked at;
-    ``ids``: the different ids; a MultiIndex for combined ids, which name their upper group; ``asked``: columns that
-    are used; ``has_term``: whether a random term names the ids, so that it can name a combination of columns.
+    ``data``: the user's table; rows in an engine or behind Grams have no order, so only their ids are checked; ``ids``:
+    the distinct ids; a MultiIndex for combined ids, which include their upper group; ``asked``: columns in use;
+    ``has_term``: whether a random term names the ids, so that it could name a combination of columns.
     """
     found = [_alike(ids.get_level_values(k)) for k in range(ids.nlevels)]
     in_memory = not isinstance(getattr(data, "arrays", data), Grams) and lazy_frame(data) is None
@@ -300,7 +300,7 @@ def doubtful_ids(data: Any, ids: pd.Index, asked: frozenset[str], *, has_term: b
 def _alike(ids: pd.Index) -> str:
     if pair := lookalikes(ids):
         only, cure = "blanks, leading zeros or type", "(.str.strip(), .str.lstrip('0')), or make the column numbers"
-    elif pair := case_twins(ids):  # persons A and a may be two, as 007 and 7 may; where files were joined often one
+    elif pair := case_twins(ids):  # A and a, as 007 and 7, may be two persons; in joined files often one
         only, cure = "upper and lower case", "(.str.lower())"
     else:
         return ""
@@ -311,15 +311,14 @@ def _alike(ids: pd.Index) -> str:
 
 
 def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = True) -> str:
-    """One sentence if the ids of a table in memory seem to be numbered anew in every upper group; otherwise nothing.
+    """One sentence if ids of a table in memory seem to restart in every upper group; otherwise empty.
 
-    Four things must come together. The ids are counted up again and again in the order of the rows, each time in
-    runs of several rows (``numbering_passes``). A column names each of these passes. No column tells the ids apart
-    over the passes: if persons 1 to 20 are measured again in every session, something about them persists. And in some
-    column the runs of one id differ more than the rows within a run do, as pupils 1 of two schools do, who are
-    strangers; where there is no such difference nothing is wrong with one cluster for both.
+    Four conditions: the numbering restarts along the rows (``numbering_passes``); a column names the passes; no column
+    differs between ids across passes (persons 1 to 20 measured again in every session would persist in something); and
+    in some column the runs of one id differ by more than rows within runs, as pupils 1 of two schools do. Without such
+    a difference one cluster for both does no harm.
 
-    ``data``: its rows are in an order; ``name``: the cluster variable; ``asked``: columns that the model uses;
+    ``data``: its rows are ordered; ``name``: the cluster variable; ``asked``: columns that the model uses;
     ``has_term``: whether a random term names the ids.
     """
     ids = data[name] if isinstance(data, pd.DataFrame) else select_columns(data, [name], keep=[name])[name]
@@ -353,24 +352,24 @@ def reused_ids(data: Any, name: str, asked: frozenset[str], *, has_term: bool = 
 
 @dataclass(frozen=True, slots=True)
 class _TwoWay:
-    """A column's analysis of variance by ids and passes, over the means of the runs."""
+    """A column's two-way analysis of variance by ids and passes, over the means of the runs."""
 
-    persists: bool = False  #: Whether ids differ beyond chance, passes apart.
-    #: Whether the runs of one id differ, passes apart, by more than the rows within runs let expect.
+    persists: bool = False  #: Whether ids differ beyond chance, adjusted for passes.
+    #: Whether the runs of one id differ, adjusted for passes, by more than rows within runs predict.
     varies: bool = False
-    constant: bool = False  #: Whether the rows of a run have one value.
+    constant: bool = False  #: Whether it is constant within runs.
 
     def differs(self, is_used: bool) -> bool:
-        """Whether the column speaks against one cluster for all runs of an id.
+        """Whether the column is evidence against one cluster for all runs of an id.
 
-        A column that the model uses and that is constant in every run may be a condition, given to a person for a
-        session.
+        A column in the model that is constant within runs may be a condition given to a person for a session, so it is
+        no evidence.
         """
         return self.varies and not (is_used and self.constant)
 
 
 def _names_passes(column: pd.Series, passes: Codes) -> bool:
-    """Whether a column of text or whole numbers has one value in each pass, another in every pass."""
+    """Whether a column of text or whole numbers is constant within passes and differs between all of them."""
     texts = pd.api.types.is_string_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype)
     values = _as_numbers(column)
     if not np.array_equal(values, np.round(values)) or not (texts or is_numeric(column)):  # a NaN is not equal either
@@ -383,7 +382,7 @@ def _names_passes(column: pd.Series, passes: Codes) -> bool:
 def _two_way(column: pd.Series, runs: Codes, found: Passes) -> _TwoWay:
     """Compare ids with the runs of one id, and these with the rows within runs (unweighted means).
 
-    Columns that are keys, one value a run or a row, say nothing of either.
+    Keys (one value per run or per row) are no evidence for either.
     """
     values, number = _as_numbers(column), len(found.starts)
     known = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""What is known of the columns: names, positions, encodings, rows left out."""
+"""The layout of columns: names, positions, encodings, rows left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 def column_labels(keys: Iterable[tuple[str, str]]) -> tuple[str, ...]:
-    """What columns are called in messages: their expressions, after the equation where only one has these numbers.
+    """Labels of columns in messages: the expression, prefixed by the equation where only one has these numbers.
 
     Examples
     --------
@@ -41,7 +41,7 @@ class Dropped:
     """Rows an equation could not use."""
 
     equation: str  #: The response.
-    #: Rows in the table, rows in the equation.
+    #: Rows of the table, rows of the equation.
     total: int
     used: int
     missing_cluster: int  #: Rows without a cluster id.
@@ -60,17 +60,17 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Known(Compact):
-    """What is known of the variables of an equation, over the rows that it uses."""
+    """Summaries of the variables of an equation over its rows."""
 
     typical: dict[str, Any]  #: Mean of every numeric variable, first level of every other one.
     spread: dict[str, float]  #: Standard deviation of every numeric variable.
     levels: dict[str, tuple[Any, ...]]  #: Levels of factors: text, or numbers inside C().
-    #: Values that the rows have of numeric variables that a term transforms, ascending; some of them where there are
-    #: many, with the smallest, the largest and the neighbours of the mean.
+    #: Observed values of transformed numeric variables, ascending; of many a part, with the smallest, the largest and
+    #: the neighbours of the mean.
     observed: dict[str, tuple[float, ...]]
 
     def only(self, names: frozenset[str]) -> Known:
-        """What is known of some of the variables."""
+        """The summaries of the named variables."""
 
         def own(part: dict[str, T]) -> dict[str, T]:
             return {name: part[name] for name in sorted(part.keys() & names)}
@@ -80,7 +80,7 @@ class Known(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EquationLayout(Known):
-    """Where one equation finds its columns, what is known of its variables, and how it encodes new data."""
+    """Positions of an equation's columns, summaries of its variables, and encodings for new data."""
 
     name: str  #: The response.
     #: Column labels of X_r and Z_r (all random terms side by side).
@@ -88,14 +88,14 @@ class EquationLayout(Known):
     random: tuple[str, ...]
     terms: tuple[int, ...]  #: The random term each column of Z_r belongs to.
     encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
-    #: Positions of the columns among ``Layout.columns``; none where no Grams are made.
+    #: Positions among ``Layout.columns``; none without Grams.
     fixed_at: tuple[int, ...] = ()
     random_at: tuple[int, ...] = ()
     response_at: int = 0  #: Position of y_r.
 
     @classmethod
     def of(cls, name: str, encodings: Sequence[Encoding], known: Known) -> EquationLayout:
-        """What is known of an equation, ``name`` as it is shown, whose columns have no positions."""
+        """The layout of an equation without column positions; ``name``: as shown."""
         random = [(t, column) for t, encoding in enumerate(encodings[1:]) for column in encoding.column_names]
         return cls(
             *(known.typical, known.spread, known.levels, known.observed),
@@ -107,7 +107,7 @@ class EquationLayout(Known):
         )
 
     def placed(self, at: Mapping[str, int], response: str) -> EquationLayout:
-        """The same with positions of columns by name; ``response``: how the column of the response is called."""
+        """The same with positions of columns by name; ``response``: name of the response column."""
         fixed, *random = (tuple(at[name] for name in encoding.column_names) for encoding in self.encodings)
         return replace(self, fixed_at=fixed, random_at=tuple(chain(*random)), response_at=at[response])
 
@@ -118,7 +118,7 @@ class EquationLayout(Known):
         return [tuple(islice(at, len(encoding.column_names))) for encoding in self.encodings]
 
     def column_of(self, variable: str) -> int | None:
-        """Position among ``Layout.columns`` of the column that is a variable as it stands; None if there is none."""
+        """Position among ``Layout.columns`` of the untransformed variable; None if there is none."""
         numbers = [name for encoding in self.encodings for name in encoding.column_names]
         places = dict(zip(numbers, (*self.fixed_at, *self.random_at), strict=True))
         return places.get(safe_name(variable))
@@ -126,9 +126,9 @@ class EquationLayout(Known):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Layout(Compact):
-    """What is known of the columns once the rows are gone."""
+    """Everything about the columns that is kept without rows."""
 
-    asked: tuple[Equation, ...]  #: The equations as they were asked for.
+    asked: tuple[Equation, ...]  #: The equations as asked for.
     columns: tuple[str, ...]  #: Distinct columns of all equations, the constant first.
     equations: tuple[EquationLayout, ...]  #: One per response.
     dropped: tuple[Dropped, ...]  #: Equations that lost rows.
@@ -145,11 +145,10 @@ class Layout(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Design(Compact):
-    """Numbers of all equations on the rows that at least one of them uses."""
+    """Columns of all equations on the rows that at least one equation uses."""
 
     layout: Layout  #: Names and positions.
-    #: (N,): The columns, without their zeros where these are many (``SparseColumn``); undefined on rows where no
-    #: equation that uses the column is complete.
+    #: (N,): The columns, mostly zero ones as ``SparseColumn``; undefined on rows that no equation with the column uses.
     values: tuple[Column, ...]
     members: NDArray[np.bool_]  #: (R, N): Rows that each equation uses.
     codes: NDArray[np.intp]  #: (N,): Cluster of each row.
@@ -159,14 +158,14 @@ class Design(Compact):
 
 #: An equation and the encodings of its fixed part and of each of its random terms.
 Part = tuple[Equation, Sequence[Encoding]]
-#: What a column is: the factors of its term, and formulaic's name, in which a level can look like an interaction.
+#: Identity of a column: the factors of its term, and formulaic's name, in which a level can look like an interaction.
 _Meaning = tuple[frozenset[str], str]
 
 
 def refuse_alike(parts: Iterable[Part]) -> None:
     """Refuse two different columns, variables or responses of a model that have the same label.
 
-    Without encodings only the terms of the formula are looked at, not their levels.
+    Without encodings only terms of the formula are compared, not levels.
     """
     known: dict[str, _Meaning] = {}
     for equation, encodings in parts:
@@ -185,7 +184,7 @@ def refuse_likeness(spec: System, equations: Sequence[EquationLayout]) -> None:
 
 
 def _refuse_same_labels(equations: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Refuse equations whose names and columns run together: w in the equation a~b, and b~w in the equation a."""
+    """Refuse equations whose labels collide: w in the equation a~b, and b~w in the equation a."""
     known: dict[str, str] = {}
     for name, labels in equations:
         for label in labels:

@@ -13,7 +13,7 @@ from mlmed.errors import DataError
 from mlmed.text import shorten
 
 Codes = NDArray[np.intp]
-#: A variable whose variation within clusters is below this share of all is constant there, as it is for the engine.
+#: A variable is constant within clusters if its variation there is below this share of all, as for the engine.
 NO_WITHIN = 1e-11
 
 
@@ -59,16 +59,16 @@ def cluster_table(table: pd.DataFrame, codes: Codes, names: Iterable[str]) -> pd
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Who is what in a mediation question."""
+    """The roles of variables in a mediation model."""
 
-    #: As they are shown.
+    #: Names as shown.
     treatment: str
     mediator: str
     outcome: str
     #: The columns behind ``mediator`` and ``outcome``; more than one if the response is computed.
     columns: Mapping[str, tuple[str, ...]]
     covariates: tuple[str, ...]  #: All other predictors of any equation.
-    upstream: tuple[str, ...]  #: Those of them that stand in the mediator equation.
+    upstream: tuple[str, ...]  #: Covariates in the mediator equation.
     group: str  #: The cluster variable.
 
     @property
@@ -96,7 +96,7 @@ class Roles:
 
 
 def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
-    """Refuse a column that has one value: it would pass for a variable of the clusters."""
+    """Refuse a constant column, which would pass for a variable of the clusters."""
     for name, role in roles.listed:
         values = table[name].dropna().unique()
         if len(values) < 2:
@@ -111,7 +111,7 @@ def refuse_constant(roles: Roles, table: pd.DataFrame) -> None:
 def check_design(roles: Roles, levels: Mapping[str, int]) -> str:
     """The design, ``"1-1-1"``, ``"2-1-1"`` or ``"2-2-1"``: levels of treatment, mediator and outcome.
 
-    Raises ``DataError``: nothing is nested, or a variable of the rows is to cause or predict one of the clusters.
+    Raises ``DataError``: nothing is nested, or a variable of the rows predicts one of the clusters.
     """
     x, m, y = roles.treatment, roles.mediator, roles.outcome
     of_m, of_y = (min(levels[name] for name in roles.columns[role]) for role in (m, y))
@@ -135,7 +135,7 @@ def check_design(roles: Roles, levels: Mapping[str, int]) -> str:
 
 
 def _refuse_upward(roles: Roles, levels: Mapping[str, int], same: str) -> None:
-    """A mediator of the clusters has causes of the clusters only."""
+    """Refuse predictors of the rows for a mediator of the clusters."""
     x, m = roles.treatment, roles.mediator
     if levels[x] == 1:
         raise DataError(

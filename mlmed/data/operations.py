@@ -1,6 +1,6 @@
-"""What formulas can compute: one entry an operation, with its meaning for arrays in memory and for an engine's rows.
+"""Operations of formulas: one entry each, implemented for arrays in memory and for engines.
 
-An engine that does not compute an operation hands out its rows, and they are computed as those in memory are.
+Where engines have no implementation, rows are fetched and computed in memory.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mlmed.allowed import METHODS, NUMPY
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Two meanings of one operation."""
+    """Two implementations of one operation."""
 
-    memory: Callable[..., Any]  #: Of arrays and numbers; columns of levels come as pandas Series.
-    #: Of expressions of double precision, and of what ``takes`` says; None where engines differ or have none.
+    memory: Callable[..., Any]  #: For arrays and numbers; columns of levels are pandas Series.
+    #: For expressions, of the kinds in ``takes``; None where engines differ or have none.
     engine: Callable[..., Any] | None = None
-    #: {"numbers", "truths", "alike", "choice"}: What an engine is given: numbers, truth values, two numbers or two
-    #: texts, or a truth value and two numbers.
+    #: {"numbers", "truths", "alike", "choice"}: Operands in an engine: numbers, truth values, two numbers or two texts,
+    #: a truth value and two numbers.
     takes: str = "numbers"
-    is_truth: bool = False  #: Whether it gives truth values.
+    is_truth: bool = False  #: Whether it returns truth values.
     is_rowwise: bool = True  #: Whether the value of a row depends on this row only.
 
 
@@ -42,7 +42,7 @@ def _chosen(condition: Any, one: Any, other: Any) -> Any:
 
 
 def _even(e: Any) -> Any:
-    """The nearest whole number, of two the even one, as NumPy rounds; engines round away from zero."""
+    """Round half to even, as NumPy does; engines round half away from zero."""
     low = e.floor()
     rest, is_odd = e - low, low - 2.0 * (low / 2.0).floor() > 0.5
     return low + _as_number((rest > 0.5) | ((rest == 0.5) & is_odd))
@@ -83,10 +83,13 @@ def _among(e: Any, test_elements: Sequence[Any] = (), values: Sequence[Any] = ()
 
 
 def _bin(e: Any, bins: Sequence[float], right: bool = False) -> Any:
-    """How many edges are below, which come in ascending order."""
-    found = nw.lit(0.0)
+    """Count the edges below a value where edges ascend, and those above it where they descend, as NumPy does."""
+    found, descending = nw.lit(0.0), len(bins) > 1 and bins[0] > bins[-1]
     for edge in bins:
-        found = found + _as_number(e > edge if right else e >= edge)
+        if descending:
+            found = found + _as_number(e <= edge if right else e < edge)
+        else:
+            found = found + _as_number(e > edge if right else e >= edge)
     return found
 
 
@@ -102,7 +105,7 @@ def _xor(a: Any, b: Any) -> Any:
     return (a & ~b) | (b & ~a)
 
 
-#: What an engine computes as NumPy does, by NumPy's name; functions that are missing here are computed in memory.
+#: Functions that engines compute as NumPy does, by NumPy's name; others are computed in memory.
 _ENGINE: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("abs", "absolute", "fabs"), lambda e: e.abs()),
     "negative": lambda e: e * -1.0,
@@ -138,7 +141,7 @@ _ENGINE: dict[str, Callable[..., Any]] = {
     "clip": _clipped,
     "digitize": _bin,
 }
-#: Those that give truth values, and of what.
+#: Functions that return truth values, and the kind of their operands.
 _TRUTHS: dict[str, tuple[Callable[..., Any], str]] = {
     "equal": (operator.eq, "alike"),
     "not_equal": (operator.ne, "alike"),
@@ -153,9 +156,9 @@ _TRUTHS: dict[str, tuple[Callable[..., Any], str]] = {
     "logical_not": (operator.invert, "truths"),
     **{name: (_ENGINE[name], "numbers") for name in ("isfinite", "isnan", "isinf")},
 }
-#: One number of all rows, and ranks among them.
+#: Statistics of all rows, and ranks.
 _OF_ROWS = frozenset({"mean", "median", "min", "max", "sum", "std", "var", "quantile", "percentile", "rank"})
-#: Methods of pandas that have another name in NumPy.
+#: Methods of pandas and their names in NumPy.
 _SAME = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
 
 
@@ -181,7 +184,7 @@ def _of_pandas(name: str) -> Operation:
 
 
 def _refusing_truths(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Two truth values have no quotient and no power, as in pandas."""
+    """Refuse quotients and powers of two truth values, as pandas does."""
 
     def computed(a: Any, b: Any) -> Any:
         if _is_truth(a) and _is_truth(b):
@@ -192,7 +195,7 @@ def _refusing_truths(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any]
 
 
 def _as_pandas(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """What pandas makes of ``&`` and ``|``: with a truth value, a number is one that is not 0."""
+    """``&`` and ``|`` as in pandas: next to a truth value, a number is true if it is not 0."""
 
     def computed(a: Any, b: Any) -> Any:
         return function(pd.Series(a), b) if isinstance(a, np.ndarray) else function(a, pd.Series(b))
@@ -208,7 +211,7 @@ def _minus(value: Any) -> Any:
     return ~value if _is_truth(value) else -value
 
 
-#: By what is written: an operator (``u-`` and ``u+`` have one operand), ``np.name``, a bare name, or ``.name``.
+#: By spelling: an operator (``u-`` and ``u+`` are unary), ``np.name``, a bare name, or ``.name``.
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
         "+": Operation(operator.add, operator.add),

@@ -1,4 +1,4 @@
-"""What a pushed-down sum needs to know first: which rows count, levels, units, and expressions of all columns."""
+"""Prepare pushed-down sums: complete rows, levels, units, and expressions of all columns."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from mlmed.system.system import System
 from mlmed.text import shorten
 
 Array = NDArray[np.float64]
-#: Levels of a factor whose products are summed by the engine; levels of any factor that are not worth a second look.
+#: Most levels of a factor whose products the engine sums, and of any factor that is not checked for too many levels.
 MOST_LEVELS = 200
-#: Different texts or numbers that are looked up of one column.
+#: Distinct texts or numbers looked up per column.
 MOST_TEXTS = 100_000
-#: Rows that units are taken from; any constants give the same fit.
+#: Rows sampled for units; any constants give the same fit.
 SAMPLE = 20_000
 
 
@@ -54,7 +54,7 @@ class Plan:
 
     layout: Layout  #: Names, positions, encodings.
     columns: tuple[nw.Expr, ...]  #: Expression of every distinct column but the constant.
-    complete: tuple[nw.Expr, ...]  #: Which rows each equation can use.
+    complete: tuple[nw.Expr, ...]  #: Complete rows of each equation.
     #: (K,): Moments of the distinct columns.
     shift: Array
     scale: Array
@@ -62,37 +62,37 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What is known of an equation before its columns are computed."""
+    """An equation's levels, moments and encodings, before its columns are computed."""
 
-    equation: Equation  #: What was asked.
-    known: Known  #: Levels and moments of its variables, those of the response among them.
+    equation: Equation  #: The equation.
+    known: Known  #: Levels and moments of its variables, the response included.
     encodings: tuple[Encoding, ...]  #: Of the fixed part and of each random term.
-    response: Encoding | None  #: Of a response that is computed.
+    response: Encoding | None  #: Of a computed response.
 
     @property
     def parts(self) -> tuple[Encoding, ...]:
-        """Encodings of a response that is computed, of the fixed part and of each random term."""
+        """Encodings of a computed response, of the fixed part and of each random term."""
         return self.encodings if self.response is None else (self.response, *self.encodings)
 
     @property
     def columns(self) -> dict[str, bool]:
-        """Every column but the constant, the response first, and whether it means other numbers for other rows."""
+        """Every column but the constant, the response first, and whether its numbers depend on the equation's rows."""
         columns = [column for part in self.parts for column in part.columns if column.pieces]
         own = {column.name: any(reading_of(piece.factor).calls for piece in column.pieces) for column in columns}
         return {self.equation.response: False} | own
 
     def expressions(self) -> dict[str, nw.Expr]:
-        """The same as an engine computes them."""
+        """Their expressions for an engine."""
         found = {} if self.response is not None else {self.equation.response: variable_expression(self.equation.name)}
         for part in self.parts:
             found |= column_expressions(part, self.known)
         return found
 
     def layout(self, names: dict[tuple[str, str], int]) -> EquationLayout:
-        """Where the equation finds its columns among the distinct ones, which new ones are appended to."""
+        """The layout of the equation; its new columns are appended to the distinct ones in ``names``."""
         placed = {INTERCEPT: 0}
         for name, is_own in self.columns.items():
-            # a centred column means other numbers in an equation with other rows, so it is not shared
+            # a centred column differs between equations with different rows, so it is not shared
             placed[name] = names.setdefault((self.equation.name if is_own else "", name), len(names))
         known = self.known.only(self.equation.predictors)
         return EquationLayout.of(self.equation.name, self.encodings, known).placed(placed, self.equation.response)
@@ -113,7 +113,7 @@ def _present(name: str, schema: Any) -> nw.Expr:
 
 
 def safe_frame(spec: System, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
-    """The columns that are read, under names that no engine misreads (dots, spaces)."""
+    """The columns in use, under names that no engine misreads (dots, spaces)."""
     present = list(frame.collect_schema().names())
     wanted = sorted(frozenset().union(*(e.variables for e in spec.equations)))
     refuse_intercept(frozenset(wanted))
@@ -123,7 +123,7 @@ def safe_frame(spec: System, frame: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
 
 def complete_rows(spec: System, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]:
-    """Which rows each equation can use."""
+    """Complete rows of each equation."""
     schema = frame.collect_schema()
     known = [_present(g, schema) for g in spec.group]
     return tuple(
@@ -137,9 +137,9 @@ def complete_rows(spec: System, frame: nw.LazyFrame[Any]) -> tuple[nw.Expr, ...]
 
 
 def learn_equations(spec: System, frame: nw.LazyFrame[Any], *, most: int = MOST_LEVELS) -> tuple[Learned, ...]:
-    """What is known of every equation before a column is computed.
+    """Levels, moments and encodings of every equation, before its columns are computed.
 
-    ``spec``: the equations; ``frame``: as ``safe_frame`` makes it; ``most``: levels that a factor may have.
+    ``spec``: the equations; ``frame``: from ``safe_frame``; ``most``: most levels of a factor.
     """
     found, complete = [], complete_rows(spec, frame)
     for equation, rows in zip(spec.equations, complete, strict=True):
@@ -168,25 +168,25 @@ def plan_sums(spec: System, frame: nw.LazyFrame[Any], learned: tuple[Learned, ..
 
 def one_row(frame: nw.LazyFrame[Any], **expressions: nw.Expr) -> dict[str, float]:
     """Aggregates of a lazy frame as numbers; null becomes NaN."""
-    with filtering(ignore=RuntimeWarning):  # an infinite value is explained by our own error
+    with filtering(ignore=RuntimeWarning):  # our own error explains infinite values
         row = frame.select(**expressions).collect().to_pandas().iloc[0]
     return {str(name): float("nan") if pd.isna(value) else float(value) for name, value in row.items()}
 
 
 def as_count(condition: nw.Expr) -> nw.Expr:
-    """In how many rows something holds."""
+    """The number of rows where a condition holds."""
     return flag(condition).sum()
 
 
 def flag(condition: nw.Expr, number: int = 1) -> nw.Expr:
-    """A number where something holds, and 0 elsewhere."""
+    """``number`` where a condition holds, 0 elsewhere."""
     return nw.when(condition).then(nw.lit(number)).otherwise(nw.lit(0))
 
 
 def count_rows(
     spec: System, frame: nw.LazyFrame[Any], complete: tuple[nw.Expr, ...]
 ) -> tuple[tuple[Dropped, ...], int]:
-    """Rows each equation can use, missing values by column; raises where nothing can be used."""
+    """Complete rows of each equation, missing values by column; raises if no row is complete."""
     schema = frame.collect_schema()
     known = nw.all_horizontal(*(_present(g, schema) for g in spec.group), ignore_nulls=False)
     asked = {"total": nw.len(), "known": as_count(known)}
@@ -230,7 +230,7 @@ def _learn(equation: Equation, frame: nw.LazyFrame[Any], rows: nw.Expr, most: in
 
 
 def _known(equation: Equation, usable: nw.LazyFrame[Any], most: int) -> Known:
-    """Levels of factors over all rows; moments of numbers over a sample, or all rows where they are subtracted."""
+    """Levels of factors over all rows; moments of numbers over a sample, or over all rows for center() and scale()."""
     schema, coded, sample = usable.collect_schema(), coded_variables(equation), usable.head(SAMPLE)
     numeric, levels = [], {}
     for name in sorted(equation.predictors | formula_variables(equation.response)):
@@ -266,7 +266,7 @@ def _known(equation: Equation, usable: nw.LazyFrame[Any], most: int) -> Known:
 
 
 def _text_counts(rows: nw.LazyFrame[Any], name: str) -> dict[str, int]:
-    """Different texts of a column, sorted, and in how many rows each is; some of them where they are very many."""
+    """Distinct texts of a column, sorted, with their numbers of rows; a part of them if there are very many."""
     texts = rows.select(nw.col(safe_name(name)).cast(nw.String).alias("text")).filter(~nw.col("text").is_null())
     found = texts.group_by("text").agg(nw.len().alias("rows")).head(MOST_TEXTS + 1).collect().to_pandas()
     counts = dict(zip(map(str, found["text"]), map(int, found["rows"]), strict=True))
@@ -276,9 +276,9 @@ def _text_counts(rows: nw.LazyFrame[Any], name: str) -> dict[str, int]:
 def _observed(
     usable: nw.LazyFrame[Any], sample: nw.LazyFrame[Any], names: list[str]
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, float]]:
-    """Values of transformed variables, and their means over all rows.
+    """Observed values of transformed variables, and their means over all rows.
 
-    All values where they are few; of many those of the sample, the ends and the neighbours of the mean.
+    All values if they are few; of many those of the sample, the ends and the neighbours of the mean.
     """
     if not names:
         return {}, {}
@@ -310,7 +310,7 @@ def _observed(
 def _checked_levels(
     usable: nw.LazyFrame[Any], name: str, levels: tuple[Any, ...], kind: type, dtype: Any, most: int
 ) -> tuple[Any, ...]:
-    if isinstance(dtype, nw.Enum | nw.Categorical):  # the order of categories says which level is the reference
+    if isinstance(dtype, nw.Enum | nw.Categorical):  # the order of categories decides the reference
         declared, known = declared_levels(usable, safe_name(name)) or (), set(levels)
         levels = tuple(dict.fromkeys([*(level for level in map(kind, declared) if level in known), *levels]))
     if len(levels) > MOST_LEVELS:
@@ -356,7 +356,7 @@ def _moments(
             raise _bad_size(usable, found[name], display_name(name)) or bad_column(display_name(name), equation.name)
         if np.isnan(sd) and (error := _bad_size(usable, found[name], display_name(name))) is not None:
             raise error  # squares that overflow; a single row has no standard deviation either
-        if not sd > 1e-12 * abs(mean):  # constant here; whether that is allowed is asked when a model is fitted
+        if not sd > 1e-12 * abs(mean):  # constant here; whether that is allowed is checked when a model is fitted
             out[k] = (0.0, abs(mean) if mean != 0.0 else 1.0)
     return dict(zip(names, out, strict=True))
 
@@ -369,7 +369,7 @@ def _bad_size(rows: nw.LazyFrame[Any], column: nw.Expr, shown: str) -> DataError
 
 
 def mean_and_sd(rows: nw.LazyFrame[Any], columns: list[nw.Expr]) -> list[tuple[float, float]]:
-    """Mean and standard deviation of each column over some rows."""
+    """Mean and standard deviation of each column over ``rows``."""
     if not columns:
         return []
     wide = rows.select(**{f"v{k}": column for k, column in enumerate(columns)})

@@ -1,4 +1,4 @@
-"""What the predictors of an equation must be, and what is remembered of them."""
+"""Check the predictors of an equation and summarize them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from mlmed.text import shorten
 
 Array = NDArray[np.float64]
 
-#: Most levels of a factor made of numbers, C(k), whose values are remembered.
+#: Most levels of a factor of numbers, C(k), that are kept.
 MOST_LEVELS = 1000
-#: Most values of a transformed variable that are all remembered; of more, a part, larger than this number.
+#: Most values of a transformed variable that are all kept; of more, a part of more than this many.
 MOST_VALUES = 200
-#: A mean is an observed value when it differs by this share of the largest: it was rounded when it was computed.
+#: A mean this close to an observed value, as a share of the largest, equals it up to rounding.
 ROUNDED = 1e-12
 #: Calls that only shift and scale a column.
 _STRAIGHT = re.compile(r"(?:center|scale|standardize)\(\w+\)")
 
 
 def known_of(equation: Equation, table: Mapping[str, pd.Series]) -> Known:
-    """What the predictors of an equation have in complete rows, encodable and under safe names."""
+    """Summaries of the predictors of an equation over complete rows, encodable and under safe names."""
     typical: dict[str, Any] = {}
     spread: dict[str, float] = {}
     levels: dict[str, tuple[Any, ...]] = {}
@@ -65,9 +65,9 @@ def _mean_and_sd(values: Array) -> tuple[float, float]:
 
 
 def some_values(values: Array, mean: float) -> tuple[float, ...]:
-    """The distinct values, ascending; of many, more than ``MOST_VALUES``: a part that tells what the rows have.
+    """The distinct values, ascending; a representative part if they are more than ``MOST_VALUES``.
 
-    The part has the ends, the neighbours of the mean, those that many rows have and evenly spaced ones of the others.
+    The part has the ends, the neighbours of the mean, the most frequent values and evenly spaced ones of the others.
     """
     found = np.unique(values)
     if len(found) > MOST_VALUES:
@@ -80,12 +80,12 @@ def some_values(values: Array, mean: float) -> tuple[float, ...]:
 
 
 def are_few(values: Collection[float]) -> bool:
-    """Whether ``some_values`` kept every value that the rows have."""
+    """Whether ``some_values`` kept all observed values."""
     return len(values) <= MOST_VALUES
 
 
 def snapped(mean: float, values: ArrayLike) -> float:
-    """The mean, or the observed value that it is up to rounding: 0.2 for 0.1, 0.2 and 0.3, on its side of a step."""
+    """The mean, or the observed value equal to it up to rounding (0.2 for 0.1, 0.2 and 0.3), so that steps see it."""
     numbers = np.asarray(values, dtype=np.float64)
     if not numbers.size:
         return mean
@@ -95,25 +95,25 @@ def snapped(mean: float, values: ArrayLike) -> float:
 
 @lru_cache(maxsize=1024)
 def transformed_variables(equation: Equation) -> frozenset[str]:
-    """Predictors of which a term takes more than the value, shifted or scaled: ``np.log(x)``, ``I(x > 0)``."""
+    """Predictors that a term transforms beyond shift and scale: ``np.log(x)``, ``I(x > 0)``."""
     texts = [equation.fixed, *(term.formula for term in equation.random)]
     return transformed_in(term for text in texts for term in formula_of(text))
 
 
 def transformed_in(terms: Iterable[Term]) -> frozenset[str]:
-    """Variables that some of the terms transform."""
+    """Variables that any of the terms transforms."""
     factors = [factor for term in terms for factor in term.factors]
     return frozenset().union(*(term_variables(Term([factor])) for factor in factors if not _is_straight(factor)))
 
 
 def _is_straight(factor: Factor) -> bool:
-    """Whether a factor is a column as it is, or shifted and scaled."""
+    """Whether a factor is a plain column, possibly shifted and scaled."""
     return factor.eval_method.value != "python" or _STRAIGHT.fullmatch(factor.expr) is not None
 
 
 @lru_cache(maxsize=1024)
 def coded_variables(equation: Equation) -> frozenset[str]:
-    """Variables that C() makes factors of, as in ``C(k)``; those inside ``C(k > 1)`` are not among them."""
+    """Variables that C() turns into factors, as in ``C(k)``, but not ``C(k > 1)``."""
     return frozenset(display_name(name) for read in _readings(equation) for name in read.factors if name)
 
 
@@ -130,7 +130,7 @@ def _readings(equation: Equation, *more: str) -> list[Reading]:
 
 
 def check_predictors(equation: Equation, table: Mapping[str, pd.Series]) -> None:
-    """Refuse what is neither numbers nor a factor, and factors that cannot be meant."""
+    """Refuse predictors that are neither numbers nor a factor, and factors that cannot be meant."""
     coded = coded_variables(equation)
     for name in sorted(equation.predictors):
         column = table[safe_name(name)]
@@ -161,7 +161,7 @@ def refuse_written(name: str, levels: Iterable[Any], counts: Mapping[Any, int], 
 
 
 def level_count(equation: Equation, table: Mapping[str, pd.Series]) -> int:
-    """Levels of all factors of an equation together; call it with encodable, complete rows."""
+    """Total number of levels of all factors of an equation; ``table``: encodable, complete rows."""
     coded, counts = coded_variables(equation), []
     for name in equation.predictors:
         column = table[safe_name(name)]
@@ -191,13 +191,13 @@ def refuse_rounded_levels(name: str, largest: float) -> None:
 
 
 def check_fixed(equation: Equation, names: Sequence[str]) -> None:
-    """At least one fixed effect."""
+    """Refuse an equation without fixed effects."""
     if not len(names):
         raise FormulaError(f"{equation.text!r} has no fixed effect; write at least an intercept, 1")
 
 
 def check_random(equation: Equation, names: list[str]) -> None:
-    """Refuse one effect in two random terms."""
+    """Refuse an effect in two random terms."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise FormulaError(

@@ -1,7 +1,7 @@
-"""What the columns of a formula are at chosen values and in new rows, from what the rows of the fit had.
+"""Columns of a formula at chosen values and in new rows, given the observed values.
 
-A formula is known where there are rows: a slope is looked for between observed values, and a number that is coded with
-two values (1 and 2) has, halfway between them, the mean of the columns at both, as a 0/1 column would.
+A formula is known where there are rows: slopes are computed between observed values, and halfway between the two values
+of a binary number (1 and 2) columns are the mean of those at both, as for a 0/1 column.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from mlmed.text import display_level, shorten
 
 Array = NDArray[np.float64]
 
-#: Columns may differ from a straight line by this share of their size.
+#: Relative deviation from a straight line that still counts as straight.
 STRAIGHT = 1e-8
-#: Points between two neighbouring values at which a jump is looked for.
+#: Points between two neighbouring values at which jumps are searched.
 FINE = 101
 
 
 def reads(layout: EquationLayout, variable: str) -> bool:
-    """Whether a term of the fixed part has the variable (or is it, for a response such as ``np.log(m)``)."""
+    """Whether a fixed term contains the variable (or equals it, for a response such as ``np.log(m)``)."""
     encoding = layout.encodings[0]
     named = map(display_name, encoding.column_names)
     return any(variable in term_variables(term) for term in encoding.terms) or variable in named
 
 
 def transforms(layout: EquationLayout, variable: str) -> bool:
-    """Whether a term of any part takes more than the value of a variable, shifted or scaled."""
+    """Whether any term, fixed or random, transforms a variable beyond shift and scale."""
     return variable in transformed_in(term for encoding in layout.encodings for term in encoding.terms)
 
 
 def rows_of(layout: EquationLayout, values: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
-    """Rows of values of all variables of an equation as formulaic sees them; others are skipped."""
+    """A table of values of the equation's variables as formulaic sees it; other variables are skipped."""
     return typed_rows(layout.levels, {name: values[name] for name in layout.typical})
 
 
 def columns_at(layout: EquationLayout, table: pd.DataFrame, *, skip: str = "") -> list[Array]:
     """Columns of the fixed part and of each random term at rows of values, (n, columns) each.
 
-    ``layout``: of the fitted equation; ``table``: its variables as formulaic sees them. A variable with two values is
-    interpolated between them; ``skip``: a variable that is not interpolated.
+    ``layout``: of the fitted equation; ``table``: its variables as formulaic sees them; variables with two values are
+    interpolated between them, except ``skip``.
 
     Raises ``FormulaError``: a formula cannot be evaluated there.
     """
@@ -72,7 +72,7 @@ def spread_rows(
     Returns
     -------
     table, owner, weight
-        More rows, which row each belongs to, and its weight there.
+        The expanded rows, the original row of each, and its weight.
     """
     owner, weight = np.arange(len(table)), np.ones(len(table))
     for name, values in layout.observed.items():
@@ -93,7 +93,7 @@ def spread_rows(
 
 
 def gathered(numbers: Array, owner: NDArray[np.intp], weight: Array) -> Array:
-    """Weighted sums of the rows that belong together, (n, columns)."""
+    """Weighted sums by original row, (n, columns)."""
     if len(owner) == int(owner.max(initial=-1)) + 1:
         return numbers
     out = np.zeros((int(owner.max()) + 1, numbers.shape[1]))
@@ -113,12 +113,11 @@ def is_straight(values: ArrayLike, columns: list[Array]) -> bool:
 
 
 def jump_around(layout: EquationLayout, row: pd.DataFrame, name: str) -> tuple[float, float] | None:
-    """The two neighbouring observed values around that of ``row``, where columns jump between them.
+    """The neighbouring observed values around that of ``row`` if columns jump between them; otherwise None.
 
-    Nothing is known at a value that no row has then. With two values columns are interpolated, and known.
+    Columns at values in between are unknown then. With only two values columns are interpolated instead.
 
-    ``row``: variables as formulaic sees them; ``name``: a variable that is held at a value which no row need have,
-    its mean.
+    ``row``: variables as formulaic sees them; ``name``: a variable held at its mean, which need not be observed.
     """
     values, at = np.array(layout.observed.get(name, ())), float(row[safe_name(name)].iloc[0])
     if len(values) < 3 or at in values or not values[0] < at < values[-1]:
@@ -129,11 +128,11 @@ def jump_around(layout: EquationLayout, row: pd.DataFrame, name: str) -> tuple[f
 
 
 def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
-    """Whether nothing is known of a transformed variable at a value that no row has.
+    """Whether columns of a transformed variable are unknown at an unobserved value.
 
-    So it is beyond the only two values, beyond few values (``are_few``) between some of which columns jump, as
-    indicators, codes and roundings do, and between two of them where columns jump. Many values are a scale on which
-    the formula itself says what is elsewhere, as it does for logarithms and curves.
+    They are unknown outside the range of two values; with few values (``are_few``) outside their range if columns jump
+    anywhere, as indicators, codes and roundings do, and between neighbours where columns jump. Many values are a scale
+    on which the formula holds everywhere, as for logarithms and curves.
     """
     values = np.array(layout.observed.get(name, ()))
     if len(values) < 2 or value in values or not are_few(values):
@@ -148,7 +147,7 @@ def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
     row = rows_of(layout, {other: [held] for other, held in {**others, name: value}.items()})
     try:
         columns_at(layout, row)
-    except FormulaError:  # a pole, a level that no row has: whoever evaluates it there says so
+    except FormulaError:  # a pole or an unknown level: reported where it is evaluated
         return False
     if not outside:
         return jump_around(layout, row, name) is not None
@@ -156,7 +155,7 @@ def is_unknown(layout: EquationLayout, name: str, value: float) -> bool:
 
 
 def _jumps(layout: EquationLayout, row: pd.DataFrame, name: str, values: Array) -> bool:
-    """Whether columns jump between some two neighbours among ascending values, or have a pole there."""
+    """Whether columns jump, or have a pole, between any two neighbours of ascending values."""
     fine = np.linspace(values[:-1], values[1:], FINE)
     rows = row.iloc[np.zeros(fine.size, dtype=int)].reset_index(drop=True).assign(**{safe_name(name): fine.ravel()})
     try:
@@ -170,7 +169,7 @@ def _jumps(layout: EquationLayout, row: pd.DataFrame, name: str, values: Array) 
 
 
 def pooled(layouts: Sequence[EquationLayout]) -> tuple[EquationLayout, ...]:
-    """Equations that know what the others do of a variable with many values: neighbours of another equation's mean."""
+    """Merge the observed values of all equations, so that each has the neighbours of the others' means."""
 
     def with_all(layout: EquationLayout) -> EquationLayout:
         many = [name for name, values in layout.observed.items() if not are_few(values)]
@@ -180,12 +179,12 @@ def pooled(layouts: Sequence[EquationLayout]) -> tuple[EquationLayout, ...]:
     return tuple(map(with_all, layouts))
 
 
-#: What pandas calls the kinds of numbers that are equal to each other.
+#: pandas' names for kinds of numbers that compare equal.
 NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
 
 
 def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str]) -> pd.DataFrame:
-    """Give new columns the kinds and levels of the fit; refuse what was not there."""
+    """Convert new columns to the types and levels of the fit; refuse new levels."""
     changed: dict[str, Any] = {}
     for name in sorted(wanted):
         column, levels = table[name], equation.levels.get(name)
@@ -209,7 +208,7 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
                 f"{equation.name} (levels: {shorten(levels)}); its effect is unknown, so remove those rows"
             )
         if not isinstance(levels[0], float):
-            # plain values: pandas takes the categories of a column for entries, also those that no row has
+            # plain values: of a categorical column pandas would take unused categories for entries
             changed[name] = pd.Categorical(column.astype(object), categories=list(levels))
     return replaced(table, changed)
 
@@ -217,14 +216,13 @@ def as_fitted(equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[s
 def encode_as_fitted(
     equation: EquationLayout, table: pd.DataFrame, wanted: frozenset[str], *, where: str, between: bool = False
 ) -> list[NDArray[np.float64]]:
-    """Complete new rows in the columns of the fixed part and of each random term, (n, columns) each.
+    """Columns of the fixed part and of each random term for complete new rows, (n, columns) each.
 
     ``equation``: of the fit; ``table``: new rows; ``wanted``: predictors of the equation; ``where``: for messages;
-    ``between``: whether rows hold means: a transformed variable that has two values is then interpolated between
-    them.
+    ``between``: whether rows hold means, so that transformed variables with two values are interpolated.
 
-    Raises ``DataError``: a column has another type than in the fit, a level that was not there, or a value beyond the
-    ends of a spline; ``FormulaError``: if a formula cannot be evaluated on the new rows.
+    Raises ``DataError``: a column has another type than in the fit, a new level, or a value beyond the ends of a
+    spline; ``FormulaError``: a formula cannot be evaluated on the new rows.
     """
     encodable = to_encodable(as_fitted(equation, table, wanted))
     if not between:
@@ -244,7 +242,7 @@ def _encode_again(encoding: Encoding, table: pd.DataFrame, where: str) -> NDArra
 
 
 def _beyond_spline(encoding: Encoding, error: FormulaError) -> str:
-    """What is said of values outside the fitted range of a spline, which is remembered; otherwise nothing."""
+    """The message for values outside the fitted range of a spline; otherwise empty."""
     failed = error.__cause__
     if failed is None or not isinstance(failed.__cause__, ValueError):
         return ""
@@ -259,9 +257,9 @@ def _beyond_spline(encoding: Encoding, error: FormulaError) -> str:
 
 
 def known_clusters(clusters: pd.Index, labels: pd.Index) -> NDArray[np.intp]:
-    """Position of new cluster ids among those of the fit, (n,); -1 where they are new.
+    """Positions of cluster ids among those of the fit, (n,); -1 for new clusters.
 
-    Raises ``DataError``: no id is known, and the new ones are of another type, such as text for numbers.
+    Raises ``DataError``: no id is known, and they are of another type, such as text for numbers.
     """
     if not len(labels):
         return np.empty(0, dtype=np.intp)
@@ -279,7 +277,7 @@ def known_clusters(clusters: pd.Index, labels: pd.Index) -> NDArray[np.intp]:
 
 
 def _kind(ids: pd.Index) -> str:
-    """A word for the type of ids; all kinds of numbers are one."""
+    """A word for the type of ids, one for all kinds of numbers."""
     found = str(pd.api.types.infer_dtype(ids, skipna=True))
     return "numbers" if found in NUMBERS else "text" if found == "string" else f"of type {found}"
 

@@ -1,8 +1,8 @@
 """Grams computed by the engine that holds the rows, through narwhals, or from batches of its rows.
 
-A few thousand rows give units and levels are looked up; one scan then sums the products by cluster, and only these sums
-come back. Where rows are missing or a sum is not finite a second scan finds out why (docs/scale.md). A query that sums
-the products of many columns is too long for engines: then rows come in batches and are summed as those in memory are.
+Units come from a sample of rows, levels from a look-up; one scan then sums the products by cluster and returns only the
+sums. If rows are missing or a sum is not finite, a second scan finds out why (docs/scale.md). Queries with the products
+of many columns are too long for engines: then batches of rows are fetched and summed in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from mlmed.names import safe_name
 from mlmed.system.system import System
 
 Array = NDArray[np.float64]
-#: Columns of a query that is written out.
+#: Most columns of one query.
 MOST_QUERIED = 64
 _PATTERN, _COUNT, _BAD = "mlmed_pattern", "mlmed_n", "mlmed_bad"
 _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
@@ -59,17 +59,17 @@ _PRODUCT, _COLUMN = "mlmed_p", "mlmed_c"
 
 @engine_rows()
 def pushed_grams(spec: System, frame: nw.LazyFrame[Any]) -> Grams:
-    """Cross-products by cluster, summed where the rows are.
+    """Cross-products by cluster, summed by the engine.
 
     Raises ``DataError``: unknown or non-numeric columns, infinite or constant values, fewer than two clusters;
-    ``FormulaError``: if a term cannot be translated; it is named, with what to do.
+    ``FormulaError``: a term cannot be translated; it is named, with what to do.
     """
     frame = safe_frame(spec, frame)
     learned = learn_equations(spec, frame, most=MOST_TEXTS if streams(frame) else MOST_LEVELS)
     if is_streamed(frame, learned):
         return standardized(_with_dropped(spec, frame, streamed_grams(spec, frame, learned)))
     plan = plan_sums(spec, frame, learned)
-    with filtering(ignore=RuntimeWarning):  # an infinite value is explained by our own error
+    with filtering(ignore=RuntimeWarning):  # our own error explains infinite values
         table = sums_query(spec, frame, plan).collect().to_pandas()
     with np.errstate(invalid="ignore"):  # sums that are not finite are explained below
         found = _arrays(spec, plan, table) if len(table) else None
@@ -81,7 +81,7 @@ def pushed_grams(spec: System, frame: nw.LazyFrame[Any]) -> Grams:
 
 
 def _with_dropped(spec: System, frame: nw.LazyFrame[Any], grams: Grams) -> Grams:
-    """The Grams with what is known of the rows that some equation could not use."""
+    """The Grams with counts of the rows that equations could not use."""
     total = int(one_row(frame, n=nw.len())["n"])
     if all(grams.nobs(r) == total for r in range(len(grams.layout.equations))):
         return grams
@@ -108,7 +108,7 @@ def _arrays(spec: System, plan: Plan, table: pd.DataFrame) -> Grams:
 def unstacked(
     table: pd.DataFrame, group: Sequence[str], pattern: NDArray[np.intp], names: Sequence[str]
 ) -> tuple[Array, pd.Index]:
-    """Sums in a table, a row for each cluster and pattern (a number), as in ``Grams``, and the clusters."""
+    """Sums as in ``Grams`` and the clusters, from a table with one row per cluster and pattern number."""
     codes, clusters = cluster_codes(table, tuple(group))
     products = np.zeros((int(pattern.max()) + 1, len(names), len(clusters)))
     if len(np.unique(pattern * len(clusters) + codes)) < len(table):
@@ -119,7 +119,7 @@ def unstacked(
 
 
 def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
-    """The error for a sum that is not finite, with the column that spoiled it."""
+    """The error for a sum that is not finite, naming the column."""
     for k, column in enumerate(plan.columns, start=1):
         for r in np.flatnonzero(plan.layout.used[:, k]):
             spoiled = as_count(column.is_null() | ~column.is_finite())
@@ -129,7 +129,7 @@ def _not_finite(frame: nw.LazyFrame[Any], plan: Plan) -> MlmedError:
 
 
 def _refuse_long_query(learned: Sequence[Learned]) -> None:
-    """Refuse to write a query with more sums than engines read."""
+    """Refuse a query with more sums than engines read."""
     columns = len({name for own in learned for e in own.encodings for name in e.column_names})
     if columns > MOST_QUERIED:
         raise DataError(
@@ -140,7 +140,7 @@ def _refuse_long_query(learned: Sequence[Learned]) -> None:
 
 @engine_rows()
 def sums_query(spec: System, frame: nw.LazyFrame[Any], plan: Plan | None = None) -> nw.LazyFrame[Any]:
-    """The scan that sums, not yet run: one row per cluster and pattern with the sums of products."""
+    """The summing scan, not yet run: one row per cluster and pattern with the sums of products."""
     if plan is None:
         frame = safe_frame(spec, frame)
         learned = learn_equations(spec, frame)
@@ -156,13 +156,13 @@ def sums_query(spec: System, frame: nw.LazyFrame[Any], plan: Plan | None = None)
     columns = {}
     for k, expression in enumerate(plan.columns, start=1):
         standard = (expression - float(plan.shift[k])) / float(plan.scale[k])
-        if not used[:, k].all():  # rows of an equation without this column may miss it
+        if not used[:, k].all():  # it may be missing in rows of other equations
             needed = nw.any_horizontal(
                 *(nw.col(f"mlmed_ok{r}") for r in np.flatnonzero(used[:, k])), ignore_nulls=False
             )
             standard = nw.when(needed).then(standard).otherwise(nw.lit(0.0))
         columns[f"{_COLUMN}{k}"] = standard
-    # some engines leave a NaN out of a sum, so values that are not finite are counted
+    # some engines skip NaN in sums, so values that are not finite are counted
     bad = nw.lit(0)
     for name, column in columns.items():
         if "(" in plan.layout.columns[int(name.removeprefix(_COLUMN))]:
@@ -184,21 +184,21 @@ Units = tuple[Array, Array, frozenset[int]]
 
 #: Columns of all equations from which rows are fetched in batches.
 MOST_PUSHED = 16
-#: Rows of a batch, where the engine lets choose.
+#: Rows per batch, where the engine lets us choose.
 BATCH = 131_072
 
 
 def streams(frame: nw.LazyFrame[Any]) -> bool:
-    """Whether the engine hands out rows in batches."""
+    """Whether the engine returns rows in batches."""
     native, engine = frame.to_native(), frame.implementation
     arrow = any(hasattr(native, name) for name in ("to_arrow_reader", "to_pyarrow_batches"))
     return engine.is_dask() or engine.is_polars() or arrow
 
 
 def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
-    """Whether rows are fetched: there are many columns, or some that the engine does not compute, and it gives rows.
+    """Whether rows are fetched: there are many columns, or some the engine does not compute, and it returns batches.
 
-    Raises ``FormulaError``: a column cannot be computed from some of the rows at a time either.
+    Raises ``FormulaError``: a column cannot be computed batch by batch either.
     """
     many = sum(len(e.column_names) for own in learned for e in own.encodings) >= MOST_PUSHED
     translated = [is_translated(part, own.known) for own in learned for part in own.parts]
@@ -206,7 +206,7 @@ def is_streamed(frame: nw.LazyFrame[Any], learned: Sequence[Learned]) -> bool:
 
 
 def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
-    """Rows of a lazy frame, part by part."""
+    """Rows of a lazy frame in batches."""
     native: Any = frame.to_native()
     if frame.implementation.is_dask():
         parts: Any = (part.compute() for part in native.partitions)
@@ -219,7 +219,7 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
         reader = native.to_arrow_reader(BATCH) if hasattr(native, "to_arrow_reader") else _of_ibis(native)
         parts = (pa.Table.from_batches([batch]) for batch in reader)
     held: list[nw.DataFrame[Any]] = []
-    for part in parts:  # small ones are put together, so that the first tells units
+    for part in parts:  # merge small parts, so that the first batch gives units
         held.append(nw.from_native(part, eager_only=True))
         if sum(map(len, held)) >= SAMPLE:
             yield nw.concat(held)
@@ -229,7 +229,7 @@ def _batches(frame: nw.LazyFrame[Any]) -> Generator[nw.DataFrame[Any]]:
 
 
 def _of_ibis(native: Any) -> Any:
-    """Batches of an Ibis table; its rows at once where Ibis asks DuckDB for batches by a name that is gone in 2.0."""
+    """Batches of an Ibis table; all rows at once where Ibis calls a DuckDB method removed in 2.0."""
     backend = native.get_backend()
     if backend.name == "duckdb" and not hasattr(backend.con, "fetch_record_batch"):
         return native.to_pyarrow().to_batches(BATCH)
@@ -241,12 +241,12 @@ class _Reading:
     """How rows become a design."""
 
     spec: System  #: The equations.
-    learned: tuple[Learned, ...]  #: What is known of each.
+    learned: tuple[Learned, ...]  #: Levels, moments and encodings of each.
     layout: Layout  #: Names and positions of the columns.
     clusters: pd.Index  #: Ids of all clusters.
 
     def design(self, batch: nw.DataFrame[Any]) -> Design:
-        """The rows of a batch, all of which some equation uses."""
+        """The design of a batch, whose rows are all used by some equation."""
         wanted = {safe_name(name) for own in self.learned for name in own.equation.variables}
         predictors = {safe_name(name) for own in self.learned for name in own.equation.predictors}
         group = frozenset(map(safe_name, self.spec.group))
@@ -280,7 +280,7 @@ class _Reading:
 def _columns(
     own: Learned, layout: EquationLayout, table: Mapping[str, pd.Series], rows: NDArray[np.bool_]
 ) -> Iterator[tuple[int, Column]]:
-    """Positions and columns of one equation but the constant, on the rows of a batch; factors have all levels."""
+    """Positions and columns of one equation, without the constant, on the rows of a batch; factors have all levels."""
     if not rows.any():
         return
     columns = {name: encodable(column if rows.all() else column[rows]) for name, column in table.items()}
@@ -300,7 +300,7 @@ def _columns(
 
 
 def _with_sparse(design: Design, sparse: frozenset[int]) -> Design:
-    """The same rows, with these columns and no others without their zeros."""
+    """The same design with exactly the columns in ``sparse`` stored sparse."""
     columns = (_as_sparse(c) if k in sparse else np.asarray(c) for k, c in enumerate(design.values))
     return replace(design, values=tuple(columns))
 
@@ -328,7 +328,7 @@ def streamed_grams(spec: System, frame: nw.LazyFrame[Any], learned: tuple[Learne
 
 
 def _summed(reading: _Reading, batches: Iterator[nw.DataFrame[Any]]) -> Grams | MlmedError:
-    """Sums of all batches, or the error for a column that is not finite in one of them."""
+    """Sums of all batches, or the error for a column that is not finite."""
     found: dict[Pattern, Any] = {}
     units: Units | MlmedError | None = None
     for batch in batches:
@@ -381,9 +381,9 @@ def _indicators(learned: tuple[Learned, ...], layout: Layout) -> frozenset[int]:
 
 
 def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:
-    """Shift and scale of every column from some rows, and which columns are kept without their zeros.
+    """Shift and scale of every column from a sample, and which columns are stored sparse.
 
-    Any constants give the same fit; these only keep digits.
+    Any constants give the same fit; these only preserve digits.
     """
     used, K = sample.layout.used, len(sample.values)
     shift, scale = np.zeros(K), np.ones(K)
@@ -403,7 +403,7 @@ def _units(sample: Design, indicators: frozenset[int]) -> Units | MlmedError:
 
 
 def _spoiled_by(design: Design) -> MlmedError:
-    """The error for the first column that spoils a sum."""
+    """The error for the first column that is not finite."""
     for r, equation in enumerate(design.layout.equations):
         for k in np.flatnonzero(design.layout.used[r]):
             values = np.asarray(design.values[k])[design.members[r]]

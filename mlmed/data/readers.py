@@ -27,31 +27,31 @@ from mlmed.text import shorten
 
 
 class _Read(NamedTuple):
-    """A table, code -> label by column, and numbers of delimited text that are written in several ways."""
+    """A table, code -> label by column, and columns of delimited text with several spellings of a number."""
 
     table: pd.DataFrame
     labels: Mapping[str, Mapping[Any, Any]] = {}
     spellings: Mapping[str, Spellings] = {}
 
 
-#: Numbers that are written in several ways may be ids if every text has this many rows on average; fewer: measurements.
+#: Numbers in several spellings may be ids if texts have this many rows on average; with fewer they are measurements.
 ROWS_OF_ID = 2
 
-# What the readers raise on bytes that are not what the extension says.
+# Errors of readers for bytes that do not fit the extension.
 _UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Options that only some kinds of files have."""
+    """Options for some kinds of files."""
 
-    encoding: str | None = None  #: Delimited text; None for the one that the file says.
-    missing: tuple[str, ...] = ()  #: Delimited text: values that are missing.
+    encoding: str | None = None  #: Delimited text; None for that of the byte-order mark, or UTF-8.
+    missing: tuple[str, ...] = ()  #: Delimited text: marks of missing values.
     codes: bool | Collection[str] = False  #: Stata and SPSS: columns that stay numbers; True for all.
-    as_text: tuple[str, ...] = ()  #: Delimited text: columns that stay as they are written.
+    as_text: tuple[str, ...] = ()  #: Delimited text: columns kept as text.
 
     def refuse(self, source: object, suffix: str = "") -> None:
-        """Raise if an option is not for files of this extension, or for other data."""
+        """Raise if an option does not apply to this extension or kind of data."""
         for name, value, kinds in (
             ("encoding", self.encoding, _DELIMITED),
             ("missing", self.missing, _DELIMITED),
@@ -78,13 +78,13 @@ def read_table(
         A file ending in ``.csv``, ``.csv.gz``, ``.tsv``, ``.dta`` (Stata), ``.sav`` (SPSS) or ``.parquet``,
         in lower or upper case. The last two need the extra ``io``.
     codes : bool or collection of str
-        Stata and SPSS: columns that stay the numbers they are although their values are labelled; True for all.
+        Stata and SPSS: labelled columns that stay numbers; True for all.
     encoding : str, optional
-        Delimited text: by default what the mark at its start says, or UTF-8.
+        Delimited text: by default that of the byte-order mark, or UTF-8.
     missing : sequence of str
-        Delimited text: values that are missing, such as ``"."``, besides empty cells, ``NA`` and the like.
+        Delimited text: marks of missing values, such as ``"."``, besides empty cells, ``NA`` and the like.
     text : sequence of str
-        Delimited text: columns that stay as they are written, such as ids 1.1 and 1.10, which are one number.
+        Delimited text: columns kept as text, such as ids 1.1 and 1.10, which are one number.
 
     Returns
     -------
@@ -93,18 +93,16 @@ def read_table(
 
     Notes
     -----
-    *Delimited text.* If the separator that the extension promises does not split the lines evenly, a semicolon, a tab
-    or a bar does so instead, and decimal commas are then understood. Whole numbers are never rounded: with missing
-    values among them, large ones are pandas' ``Int64``. Numbers that differ only in leading zeros (7 and 007) stay
-    text, since as ids they may be two. Other texts that are the same number (1.1 and 1.10, 1E2 and 100) become that
-    number; an ``IdWarning`` names them where every text has at least two rows on average. Blanks around the names of
-    columns are removed.
+    *Delimited text.* If the separator of the extension does not split the lines evenly, a semicolon, tab or bar that
+    does is used, and decimal commas are then understood. Whole numbers are never rounded: large ones with missing
+    values among them are pandas' ``Int64``. Numbers that differ only in leading zeros (7 and 007) stay text, since they
+    may be different ids. Other spellings of one number (1.1 and 1.10, 1E2 and 100) become that number; an ``IdWarning``
+    names them where texts have at least two rows on average. Blanks around column names are removed.
 
     *Value labels* of Stata and SPSS become the levels of a factor, in the order of their codes, if every value that
-    occurs has its own; a ``LabelWarning`` says so. A scale of which only the ends are labelled stays a number. All
-    labels are kept in ``attrs["value_labels"]`` as ``{name: {value: label}}``, where the name is that of the column
-    for SPSS and that of the label set for Stata, and the descriptions of the columns in ``attrs["variable_labels"]``
-    as ``{column: text}``.
+    occurs has its own; a ``LabelWarning`` says so. A scale with labels at its ends only stays a number. All labels are
+    kept in ``attrs["value_labels"]`` as ``{name: {value: label}}``, where the name is the column for SPSS and the label
+    set for Stata; ``attrs["variable_labels"]`` has the descriptions of columns as ``{column: text}``.
 
     Raises
     ------
@@ -141,7 +139,7 @@ def read_table(
 def read_labelled(
     path: str | os.PathLike[str], options: ReadOptions
 ) -> tuple[pd.DataFrame, Labels, Mapping[str, Spellings]]:
-    """Read a table with the codes of labelled values, their labels, and what is written in several ways."""
+    """Read a table with codes of labelled values, their labels, and columns with several spellings of a number."""
     check_source(path)
     file = Path(os.path.expanduser(path))
     suffix, reader = _reader(file)
@@ -163,7 +161,7 @@ def read_labelled(
 
 
 def check_source(source: str | os.PathLike[str]) -> None:
-    """Refuse what cannot be the path of a table: nothing, or an address on the web or in a store of objects."""
+    """Refuse an empty path, and addresses on the web or in an object store."""
     text = os.fspath(source)
     if not text.strip():
         raise DataError(f"{text!r} is no name of a file or data set; name one")
@@ -185,10 +183,9 @@ def _reader(file: Path) -> tuple[str, Callable[[Path, ReadOptions], _Read]]:
 
 
 def file_status(path: str | os.PathLike[str]) -> os.stat_result | None:
-    """What is at a path; None if nothing is.
+    """The status of a path; None if nothing is there.
 
-    Raises ``DataError``: if the system does not tell: the name is too long or no name, or a folder must not be looked
-    into.
+    Raises ``DataError``: the name is invalid or too long, or access to a folder is denied.
     """
     try:
         return os.stat(path)
@@ -266,7 +263,7 @@ def _read_stata(file: Path, options: ReadOptions) -> _Read:
 def _stata_labels(file: Path, table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
     """Code -> label by column.
 
-    pandas tells the label sets but not which column has which, so the two forms of a column are compared.
+    pandas returns the label sets but not their columns, so codes and labels of each column are compared.
     """
     found = {}
     for name, shown in _stata_shown(file, table).items():
@@ -276,7 +273,7 @@ def _stata_labels(file: Path, table: pd.DataFrame) -> dict[str, dict[Any, Any]]:
 
 
 def _stata_shown(file: Path, table: pd.DataFrame) -> dict[Any, pd.Series]:
-    """Labelled columns as pandas shows them: categories, values without a label as they are."""
+    """Labelled columns as pandas converts them: categories, and values without a label unchanged."""
     try:
         shown = {name: column for name, column in pd.read_stata(file).items()}
     except ValueError:  # two codes of some column have the same label
@@ -304,7 +301,7 @@ def _described(labels: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def _read_parquet(file: Path, options: ReadOptions) -> _Read:
-    """Whole numbers with missing values as pandas' nullable ones: as floats, long ids would be rounded."""
+    """Read whole numbers with missing values as pandas' nullable integers: floats would round long ids."""
     _need("pyarrow", ".parquet")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -343,14 +340,14 @@ def is_grams(source: str) -> bool:
         return False
     try:
         return b"mlmed" in (pq.read_metadata(source).metadata or {})
-    except (OSError, ValueError, pa.ArrowException):  # no Parquet file, said by the reader
+    except (OSError, ValueError, pa.ArrowException):  # not a Parquet file: the reader reports it
         return False
 
 
 def open_parquet(source: str) -> Any | None:
-    """Parquet file(s) as a DuckDB relation, not read yet; None if DuckDB is not installed and one file is meant.
+    """Parquet file(s) as a DuckDB relation, not read yet; None for one file without DuckDB installed.
 
-    Raises ``DataError``: if no file matches, or a pattern is given and DuckDB is missing.
+    Raises ``DataError``: no file matches, or a pattern is given and DuckDB is missing.
     """
     pattern = any(sign in source for sign in "*?[")
     try:
@@ -362,7 +359,7 @@ def open_parquet(source: str) -> Any | None:
     if not pattern and not _is_file(source):
         raise DataError(f"there is no file {source}; check the path")
     try:
-        # progress is asked for, not printed by DuckDB, whose own bar would land in the output
+        # progress is polled: DuckDB's own bar would land in the output
         duckdb.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
         return duckdb.read_parquet(source)
     except duckdb.Error as error:
@@ -373,16 +370,16 @@ def open_parquet(source: str) -> Any | None:
 class Labels:
     """Labels of the values that occur, by column."""
 
-    #: Code -> label, in the order of the codes, where every value has a label and no two have the same: factors.
+    #: Factors: code -> label in the order of the codes, every value with its own label.
     complete: dict[str, dict[Any, str]]
-    partial: dict[str, dict[Any, str]]  #: Code -> label where some value has none, or two have the same: numbers.
+    partial: dict[str, dict[Any, str]]  #: Numbers: code -> label where values lack a label or share one.
 
 
 def labelled(table: pd.DataFrame, labels: Mapping[str, Mapping[Any, Any]]) -> Labels:
     """Sort the labelled columns of numbers by whether their labels can be levels.
 
-    A label that only repeats its code ("2" for 2) is none, and labels of values that do not occur (codes of missing
-    values) play no part.
+    Labels that only repeat their code ("2" for 2) and labels of values that do not occur (codes of missing values) are
+    ignored.
     """
     complete: dict[str, dict[Any, str]] = {}
     partial: dict[str, dict[Any, str]] = {}
@@ -405,10 +402,10 @@ def _repeats(label: Any, code: float) -> bool:
 
 
 def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[str]) -> tuple[pd.DataFrame, Labels]:
-    """Labelled columns as categories, the first code first, and the labels that were used or could not be.
+    """Labelled columns as categories in the order of their codes, and the labels, used or unusable.
 
-    ``table``: with the codes; not modified; ``labels``: of its columns; ``codes``: columns that stay the numbers they
-    are; True for all.
+    ``table``: with the codes; not modified; ``labels``: of its columns; ``codes``: columns that stay numbers; True for
+    all.
 
     Raises ``DataError``: a column in ``codes`` is unknown.
     """
@@ -423,7 +420,7 @@ def with_levels(table: pd.DataFrame, labels: Labels, codes: bool | Collection[st
 
 
 def labels_message(labels: Labels, used: Collection[str] | None = None) -> str:
-    """What was done with the labels of the columns (of those in ``used``); nothing if nothing was labelled."""
+    """A sentence on how labels of columns (of those in ``used``) were treated; empty without labels."""
     complete, partial = (
         [f"{name} ({_shown(own)})" for name, own in part.items() if used is None or name in used]
         for part in (labels.complete, labels.partial)
@@ -447,8 +444,8 @@ def _shown(own: Mapping[Any, str]) -> str:
 def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any:
     """A relation of Parquet files in which pandas' categories are DuckDB's ENUM, not text or numbers.
 
-    ``relation``: the files as DuckDB reads them; ``source``: path or pattern of the files, for the schema and the
-    dictionaries that DuckDB does not look at; ``names``: columns that are used.
+    ``relation``: the files as DuckDB reads them; ``source``: path or pattern of the files, for the schema and
+    dictionaries that DuckDB ignores; ``names``: columns in use.
 
     Raises ``DataError``: a file has a name twice.
     """
@@ -500,7 +497,7 @@ def with_category_order(relation: Any, source: str, names: Iterable[str]) -> Any
 
 
 def _dictionaries(files: Sequence[str], name: str, wanted: set[Any]) -> list[Any]:
-    """Values of a column in the order of the dictionaries of files and row groups, until all wanted ones are found."""
+    """Values of a column in dictionary order over files and row groups, until all wanted ones are found."""
     import pyarrow.parquet as pq
 
     found: dict[Any, None] = {}

@@ -1,8 +1,8 @@
-"""Triangular roots of the rows of every cluster: they keep the digits that cross-products lose (docs/math.md, eq. 3b).
+"""Triangular roots of the rows of every cluster, which keep digits that cross-products lose (docs/math.md, eq. 3b).
 
-A sum of squares holds its last digit at 1e-16 of itself. Where random slopes are hundreds of times the residual sd,
-what they leave of a response within clusters is 1e-10 of its squares and less: six digits, then none. The triangular
-factor of the same rows holds lengths and not squares, so it loses half as many.
+A sum of squares is exact to 1e-16 of itself. With random slopes of hundreds of residual sds, the residual squares
+within clusters are 1e-10 of those of the response or less, which leaves six digits or none. The triangular factor of
+the rows holds lengths, not squares, and loses half as many digits.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mlmed.data.layout import Design, Layout
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
 
-#: Share of the squares of a response that its predictors leave, below which cross-products alone do not tell the
-#: residual variance to six digits.
+#: Residual share of the squares of a response below which cross-products do not determine the residual variance to six
+#: digits.
 NO_DIGITS = 1e-10
-#: Length of a column, next to others of its cluster, that is the rounding error of zero, as a share of its length.
+#: Share of a column's length, after projection on other columns of its cluster, that is rounding error of zero.
 DEPENDENT = 1e-12
-#: The same for a pivot of cross-products, a square.
+#: The same for a squared length, a pivot of cross-products.
 DEPENDENT_SQUARE = 1e-13
 
 
@@ -32,7 +32,7 @@ class ClusterRoots:
     """Triangular roots of all equations."""
 
     tables: tuple[Array, ...]  #: (J, k_r, k_r): Upper-triangular roots of the columns of ``equation_columns``.
-    of_rows: bool  #: Whether they were made from rows; those of cross-products have lost what these have lost.
+    of_rows: bool  #: Whether they were computed from rows, not from cross-products, which have lost digits.
 
 
 def equation_columns(layout: Layout, equation: int) -> list[int]:
@@ -45,8 +45,8 @@ def equation_columns(layout: Layout, equation: int) -> list[int]:
 def triangular_roots(columns: Sequence[Array], codes: Codes, n_clusters: int) -> Array:
     """Upper-triangular R_j with ``R_j'R_j`` the cross-products of the rows of cluster j, (J, k, k).
 
-    Modified Gram-Schmidt, twice, which is as good as Householder's method. A column that others of its cluster make up
-    has a row of zeros.
+    Modified Gram-Schmidt, twice, as accurate as Householder's method. A column that depends linearly on earlier ones in
+    its cluster has a row of zeros.
 
     ``columns``: k (N,) arrays; ``codes`` (N,): cluster of every row, 0 to J - 1; ``n_clusters``: J.
     """
@@ -72,7 +72,7 @@ def triangular_roots(columns: Sequence[Array], codes: Codes, n_clusters: int) ->
 
 
 def roots_from_rows(design: Design, shift: Array, scale: Array) -> ClusterRoots:
-    """Roots of the columns of a design in units of Grams."""
+    """Roots of the columns of a design in the units of its Grams."""
     found = []
     for r, rows in enumerate(design.members):
         chosen = slice(None) if rows.all() else rows
@@ -85,7 +85,7 @@ def roots_from_rows(design: Design, shift: Array, scale: Array) -> ClusterRoots:
 
 
 def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
-    """Cross-products (k, k, J) after ``steps`` columns, in place; ``roots`` (J, k, k) takes the rows of the factor."""
+    """Eliminate ``steps`` columns from cross-products (k, k, J), in place; ``roots`` (J, k, k) receives the factor."""
     sizes = np.einsum("kkj->kj", rest).copy()
     for k in range(steps):
         pivot = rest[k, k]
@@ -98,9 +98,9 @@ def _eliminated(rest: Array, steps: int, roots: Array | None = None) -> Array:
 
 
 def left_within(parts: Iterable[Array], steps: int) -> float:
-    """Share of the last column that the first ``steps`` leave within clusters, and the others of all rows together.
+    """Residual share of the last column after the first ``steps`` columns by cluster and the others over all rows.
 
-    ``parts`` (k, k, j): cross-products of some clusters each, which are changed.
+    ``parts`` (k, k, j): cross-products of some clusters each; modified.
     """
     total, whole = 0.0, np.zeros((1, 1))
     for products in parts:
@@ -113,9 +113,9 @@ def left_within(parts: Iterable[Array], steps: int) -> float:
 
 
 def cross_roots(products: Array) -> Array:
-    """Upper-triangular roots (J, k, k) of cross-products (k, k, J), as ``triangular_roots`` has them of rows.
+    """Upper-triangular roots (J, k, k) of cross-products (k, k, J), as ``triangular_roots`` of rows.
 
-    What these have lost is not brought back.
+    Digits lost in the products stay lost.
     """
     roots = np.zeros(products.shape[::-1])
     _eliminated(products.copy(), len(products), roots)

@@ -1,7 +1,7 @@
-"""Rows in the units of Grams, and what is computed from simulated responses: what resampling needs beyond sums.
+"""Rows in the units of Grams, and columns computed from simulated responses: what resampling needs beyond sums.
 
-Equations are simulated in the order in which they were written. A predictor that *is* the response of an earlier
-equation (the mediator) follows it at once; one that is computed from it (``m:w``, ``np.log(m)``) is encoded again.
+Equations are simulated in the order of the system. A predictor that *is* the response of an earlier equation (the
+mediator) is replaced directly; one computed from it (``m:w``, ``np.log(m)``) is encoded again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlmed.system.system import System
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Products per row of rows and Grams of the same data, in units of one, may differ by this much.
+#: Tolerance for products per row, in standard units, between rows and Grams of the same data.
 SAME_DATA = 1e-6
 
 
@@ -47,12 +47,11 @@ class Rows:
 
 
 def unit_rows(design: Design, grams: Grams) -> Rows:
-    """Rows of a design with the shift and scale of Grams that were made from the same data.
+    """Rows of a design with the shift and scale of Grams of the same data.
 
-    Raises ``DataError``: if the Grams are of another model or of other rows, or all their products would not fit into
-    memory.
+    Raises ``DataError``: the Grams are of another model or other rows, or their products would not fit into memory.
     """
-    P, J, known = len(grams.patterns), len(grams.clusters), grams.products  # refused before the same is made of rows
+    P, J, known = len(grams.patterns), len(grams.clusters), grams.products  # refused before rows take memory
     codes, pattern = _clusters(design, grams), _patterns(design, grams)
     key = pattern * J + codes
     order = np.argsort(key, kind="stable")
@@ -104,7 +103,7 @@ def row_products(
 ) -> Array:
     """Sums of products by pattern and cluster, (P, K * (K + 1) / 2, J), as in Grams.
 
-    ``values``: K (N,) columns in the order of ``rows``; ``base``: products that are known already, not modified;
+    ``values``: K (N,) columns in the order of ``rows``; ``base``: known products, not modified;
     ``changed``: columns that differ from those of ``base``.
     """
     P, J = rows.shape
@@ -118,7 +117,7 @@ def row_products(
     return out.reshape(-1, P, J).transpose(1, 0, 2)
 
 
-#: A predictor that equals the cluster means of a response up to this share of its scale is made of them.
+#: A predictor equal to the cluster means of a response within this share of its scale is taken for them.
 SAME_MEANS = 1e-9
 
 
@@ -134,9 +133,9 @@ class Derived:
 
 
 def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
-    """For every equation, its columns that earlier responses go into without being such a response themselves.
+    """For every equation, its columns that are computed from earlier responses (plain responses excluded).
 
-    Raises ``DataError``: if an equation uses the response of a later one.
+    Raises ``DataError``: an equation uses the response of a later one.
     """
     responses = [formula_variables(equation.response) for equation in layout.asked]
     places = [equation.response_at for equation in layout.equations]
@@ -161,7 +160,7 @@ def derived_columns(layout: Layout) -> tuple[tuple[Derived, ...], ...]:
 
 
 def refuse_derived(layout: Layout) -> None:
-    """Refuse what cannot be simulated from cross-products."""
+    """Refuse derived columns, which cannot be simulated from cross-products."""
     for column in (column for own in derived_columns(layout) for column in own):
         raise DataError(
             f"the predictor {layout.columns[column.at]!r} of equation {layout.equations[column.equation].name} is "
@@ -172,7 +171,7 @@ def refuse_derived(layout: Layout) -> None:
 
 
 def refuse_cluster_means(grams: Grams) -> None:
-    """Refuse a predictor that holds the cluster means of an earlier response: nothing says that it must follow."""
+    """Refuse a predictor that holds the cluster means of an earlier response: it would not be simulated with it."""
     layout = grams.layout
     for s, equation in enumerate(layout.equations):
         rows = column_sums(grams, s, 0)
@@ -210,19 +209,19 @@ class Source:
 
     column: str  #: Its (safe) name in the table of an equation.
     at: int  #: The Gram column that holds it: the response of an earlier equation.
-    rows: NDArray[np.bool_]  #: (n,): Rows of the table on which it is simulated; on the others it stays as observed.
+    rows: NDArray[np.bool_]  #: (n,): Rows of the table on which it is simulated; elsewhere it stays as observed.
 
 
 @dataclass(frozen=True, slots=True)
 class Recode:
-    """How one equation gets its derived columns back."""
+    """How one equation recomputes its derived columns."""
 
     name: str  #: The equation.
     table: pd.DataFrame  #: Its predictors on its n rows, in the order of ``Rows``.
     rows: Indices  #: (n,): Positions of these rows among all.
     sources: tuple[Source, ...]  #: Variables that are simulated.
-    columns: tuple[Derived, ...]  #: Columns to rebuild.
-    encodings: dict[int, Encoding]  #: The specs that they belong to.
+    columns: tuple[Derived, ...]  #: Columns to recompute.
+    encodings: dict[int, Encoding]  #: Their encodings, by ``Derived.encoding``.
     #: (K,): Units of the Gram columns.
     shift: Array
     scale: Array
@@ -230,8 +229,7 @@ class Recode:
     def apply(self, values: list[Array]) -> None:
         """Replace the derived columns in ``values``, K arrays of length N, by new arrays.
 
-        Raises ``FormulaError``: if a transformation is not defined at a simulated value (the logarithm of a negative
-        number).
+        Raises ``FormulaError``: a transformation is undefined at a simulated value (logarithm of a negative number).
         """
         changed: dict[str, Any] = {}
         for source in self.sources:
@@ -249,11 +247,11 @@ class Recode:
 
 
 def recodes(spec: System, grams: Grams, rows: Rows, data: Any) -> tuple[Recode | None, ...]:
-    """What each equation has to encode again; None where nothing is derived.
+    """The columns each equation has to encode again; None if there are none.
 
-    ``data``: the table that the design was built from, needed if a column is derived.
+    ``data``: the table of the design, needed if a column is derived.
 
-    Raises ``DataError``: if a derived column cannot be rebuilt: no table, a factor made of a response, a transformed
+    Raises ``DataError``: a derived column cannot be recomputed: no table, a factor made of a response, a transformed
     response.
     """
     derived = derived_columns(grams.layout)
@@ -293,7 +291,7 @@ def _refuse_unknown(layout: Layout, derived: tuple[tuple[Derived, ...], ...], da
 
 
 def _recode(spec: System, grams: Grams, rows: Rows, table: pd.DataFrame, own: tuple[Derived, ...]) -> Recode:
-    """One equation; ``table`` has all rows in the order of ``Rows``."""
+    """The derived columns of one equation; ``table`` has all rows in the order of ``Rows``."""
     s, layout = own[0].equation, grams.layout
     equation, asked = layout.equations[s], spec.equations[s]
     member = np.array(grams.patterns)[rows.pattern]  # (N, R)

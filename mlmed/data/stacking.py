@@ -56,8 +56,8 @@ def stack(
         Shape (up to 2 n, 10 + 3 k) for n observations and k covariates, with the columns ``fid`` (number
         1..n of the row of `data`), ``sm``, the cluster, x, m and the covariates under their own names, ``z``,
         ``sy``, ``smx`` = sm x, ``sym`` = sy m, ``syx`` = sy x, then ``sm_NAME`` and ``sy_NAME`` for each
-        covariate. No value is missing. ``attrs["dropped"]`` counts what was left out: ``"cluster"``, the rows
-        without cluster id, and of the others ``"m"`` and ``"y"``, those that could not enter that equation.
+        covariate. No value is missing. ``attrs["dropped"]`` counts rows left out: ``"cluster"``, without cluster
+        id; ``"m"`` and ``"y"``, of the others, incomplete for that equation.
 
     Raises
     ------
@@ -67,8 +67,8 @@ def stack(
 
     Notes
     -----
-    An observation enters an equation if its cluster, the response and all predictors of that equation are
-    there: one with the mediator but no outcome stays as an m row.
+    An observation enters an equation if its cluster id, response and predictors of that equation are not missing:
+    one with the mediator but no outcome stays as an m row.
 
     References
     ----------
@@ -96,7 +96,7 @@ def stack(
     _check_names([x, m, *covariates], y, cluster, covariates)
     frame = _columns(data, [cluster, x, m, y, *covariates])
     asked = [cluster, x, m, y, *covariates]
-    cells = select_columns(frame, asked, keep=asked)  # looks at every cell, too
+    cells = select_columns(frame, asked, keep=asked)  # also checks every cell
     cluster_codes(cells, (cluster,))  # refuses ids that cannot be told apart
     values = {name: _numbers(frame.get_column(name)) for name in asked[1:]}
     ids = frame.get_column(cluster).to_list()
@@ -125,7 +125,7 @@ def stack(
 
 
 def _check_names(carried: list[str], y: str, cluster: str, covariates: list[str]) -> None:
-    """Refuse names that are used twice, or that the stacked table has for its own."""
+    """Refuse names that are used twice or reserved for columns of the stacked table."""
     asked = [*carried, y, cluster]
     twice = sorted({name for name in asked if asked.count(name) > 1})
     if twice:
@@ -183,7 +183,7 @@ def _numbers(column: nw.Series[Any]) -> np.ndarray:
 
 
 def _untyped_numbers(column: nw.Series[Any]) -> np.ndarray:
-    """Return the numbers of a column that has no type of its own (Python objects, or nothing but gaps)."""
+    """Return the numbers of a column of Python objects or of missing values only."""
     items = [None if item is pd.NA else item for item in column.to_list()]
     there = [item for item in items if item is not None]
     typed = column.dtype not in (nw.Object, nw.Unknown)  # categories may be coded 0 and 1, but are no numbers

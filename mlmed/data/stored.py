@@ -1,8 +1,7 @@
 """Grams in a file: one row per cluster and pattern in Parquet, everything else as JSON in its metadata.
 
-A file can come from anywhere, so what is read is checked in this order: the metadata by themselves, the digest over
-metadata and numbers, the numbers. Nothing in a file is run: there is no pickle in it, and formulas are read as those of
-a user.
+Files are untrusted. Checks come in this order: metadata, digest of metadata and numbers, numbers. Nothing in a file is
+executed: it has no pickle, and its formulas are read like a user's.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from mlmed.text import shown
 
 #: Name and version of the stored layout.
 SCHEMA = "mlmed.grams/2"
-#: Sizes that no formula, name or level of a model has.
+#: Bounds above any formula, name or level of a model.
 LONGEST_TEXT, MOST_ITEMS = 100_000, 1_000_000
-#: Whole numbers that are exact as floats.
+#: Whole numbers up to this one are exact as floats.
 LARGEST_WHOLE = 2**53
 
 Check = Callable[[Any, str], None]
@@ -140,9 +139,9 @@ _DOCUMENT = _record(
 
 
 def read_document(raw: bytes) -> dict[str, Any]:
-    """The metadata as a mapping whose keys and types are those that ``save`` writes.
+    """The metadata as a mapping with the keys and types that ``save`` writes.
 
-    Raises ``DataError``: if they are not, or it is no JSON (NaN and keys that are there twice are none either).
+    Raises ``DataError``: they differ, or it is no valid JSON (NaN and duplicate keys count as invalid).
     """
     try:
         document = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
@@ -171,10 +170,9 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def checked_equations(document: dict[str, Any]) -> tuple[Equation, ...]:
-    """The equations of a document, whose parts are found to belong to them; formulas come first.
+    """The equations of a document, after checks that its other parts fit them; formulas are checked first.
 
-    Raises ``FormulaError``: if a formula is none that may be read; ``DataError``: if something else does not fit to
-    the equations.
+    Raises ``FormulaError``: a formula is not allowed; ``DataError``: another part does not fit the equations.
     """
     asked = tuple(parse_equation(text, document["variables"]) for text in document["equations"])
     names = [equation.name for equation in asked]
@@ -212,7 +210,7 @@ def _check_columns(document: dict[str, Any]) -> None:
 
 
 def _check_layout(equation: Equation, layout: dict[str, Any], K: int) -> None:
-    """Lengths, positions of the constant and of the response, numbers of random terms."""
+    """Check lengths, positions of the constant and of the response, and numbers of random terms."""
     where = f"layout of {equation.name}"
     for part in ("fixed", "random"):
         labels, positions = layout[part], layout[f"{part}_at"]
@@ -232,7 +230,7 @@ def _check_layout(equation: Equation, layout: dict[str, Any], K: int) -> None:
 
 
 def _check_variables(equation: Equation, layout: dict[str, Any]) -> None:
-    """Every predictor is a number with a spread or a factor with levels, as many as there are columns for."""
+    """Check that every predictor is a number with a spread or a factor with the right number of levels."""
     where = f"layout of {equation.name}"
     numbers, factors, own = layout["spread"].keys(), layout["levels"].keys(), equation.predictors
     if layout["typical"].keys() != own or numbers | factors != own or numbers & factors:
@@ -253,7 +251,7 @@ def _check_variables(equation: Equation, layout: dict[str, Any]) -> None:
 
 
 def _refuse_too_many(equation: Equation, layout: dict[str, Any], where: str) -> None:
-    """A term has at least the product of its factors' levels less one as columns; encoding it costs time and memory."""
+    """Refuse terms of more columns (levels minus one, multiplied) than the file has, before encoding takes memory."""
     levels, coded = layout["levels"], coded_variables(equation)
     for text, labels in (
         (equation.fixed, layout["fixed"]),
@@ -282,24 +280,24 @@ def _check_dropped(document: dict[str, Any]) -> None:
 
 Array = NDArray[np.float64]
 
-#: What to do with a file that cannot be read.
+#: Remedy for a file that cannot be read.
 _AGAIN = "make it again from the rows, with grams() and save()"
 #: Key of the metadata in the file.
 METADATA = b"mlmed"
 _PATTERN, _PRODUCT = "mlmed_pattern", "mlmed_p"
-#: Calls whose memory is the mean and the standard deviation of a column, which are in the file.
+#: Calls whose state is the mean and standard deviation of a column, which the file has.
 _STORED = re.compile(r"(?:center|scale)\(\w+\)")
-#: The smallest eigenvalue of the products of a cluster may be below zero by this share of the largest: rounding.
+#: Rounding allowance for negative eigenvalues of a cluster's products, as a share of the largest.
 ROUNDING = 1e-4
-#: Clusters whose products are looked at together.
+#: Clusters whose products are checked at once.
 CHUNK = 4096
 
 
 def save_grams(grams: Grams, path: str | Path) -> None:
     """Write one row per cluster and pattern to Parquet; formulas, units and levels go into its metadata.
 
-    Raises ``DataError``: if pyarrow is missing, the file cannot be written, or a formula has a transformation whose
-    state cannot be stored.
+    Raises ``DataError``: pyarrow is missing, the file cannot be written, or a formula has a transformation whose state
+    cannot be stored.
     """
     pa, pq = _arrow()
     _refuse_other_state(grams)
@@ -317,7 +315,7 @@ def save_grams(grams: Grams, path: str | Path) -> None:
         raise DataError(f"the cluster ids cannot be stored ({error}); convert them to whole numbers or text") from error
     document["digest"] = _digest(document, table)
     raw = json.dumps(document).encode()
-    checked_equations(read_document(raw))  # what cannot be read again is not written
+    checked_equations(read_document(raw))  # refuse to write what could not be read
     _check_products(grams)
     with replacing(path) as file:
         pq.write_table(table.replace_schema_metadata({METADATA: raw}), file, write_page_checksum=True)
@@ -334,7 +332,7 @@ def _rows(grams: Grams) -> pd.DataFrame:
 
 
 def _kept(kind: Any) -> Any:
-    """The type that Parquet gives back: it has no times in seconds."""
+    """The type after a round trip through Parquet, which has no times in seconds."""
     import pyarrow as pa
 
     return pa.timestamp("ms", kind.tz) if pa.types.is_timestamp(kind) and kind.unit == "s" else kind
@@ -385,8 +383,8 @@ def _refuse_other_state(grams: Grams) -> None:
 def _digest(document: dict[str, Any], table: Any) -> str:
     """SHA-256 of the metadata without the digest, as JSON with sorted keys, and of every column.
 
-    A column counts with its name, its number of rows, and its values as little-endian numbers or as ``_id_bytes``, so
-    that the digest depends neither on the version of pyarrow nor on how it packs them.
+    A column enters with its name, number of rows, and values as little-endian numbers or ``_id_bytes``, so that the
+    digest depends neither on the version of pyarrow nor on its packing.
     """
     plain = {key: value for key, value in document.items() if key != "digest"}
     found = hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
@@ -397,9 +395,9 @@ def _digest(document: dict[str, Any], table: Any) -> str:
 
 
 def _id_bytes(column: Any) -> bytes:
-    """Ids as bytes: numbers and times as they are, texts with their lengths; the kind before.
+    """Ids as bytes after their kind: raw numbers and times, texts with their lengths.
 
-    Raises ``DataError``: if they are of a kind that cannot be stored, or one is missing.
+    Raises ``DataError``: their kind cannot be stored, or one is missing.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -428,10 +426,10 @@ def _id_bytes(column: Any) -> bytes:
 
 
 def load_grams(path: str | Path) -> Grams:
-    """Read what ``save_grams`` wrote.
+    """Read a file written by ``save_grams``.
 
-    Raises ``DataError``: if the file is missing, is no Parquet file, was not written by ``save``, or is not what it
-    was then; ``FormulaError``: if a formula in it may not be read.
+    Raises ``DataError``: the file is missing, is no Parquet file, was not written by ``save``, or was changed since;
+    ``FormulaError``: a formula in it is not allowed.
     """
     raw, table = _content(path)
     if raw is None:
@@ -443,13 +441,13 @@ def load_grams(path: str | Path) -> Grams:
 
 
 def _content(path: str | Path) -> tuple[bytes | None, Any]:
-    """The metadata of a Parquet file, None where they are not ours, and its rows."""
+    """The metadata of a Parquet file (None if they are not ours) and its rows."""
     pa, pq = _arrow()
     try:
         with open(path, "rb") as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
             raw = (file.metadata.metadata or {}).get(METADATA)
             return raw, None if raw is None else file.read().replace_schema_metadata(None)
-    except (OSError, ValueError, pa.ArrowException) as error:  # a ValueError: no path, or a name that is no text
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: no path, or a column name that is no text
         raise DataError(f"cannot read Grams from {path}: {error}; check the path") from error
 
 
@@ -472,7 +470,7 @@ def _grams(document: dict[str, Any], table: Any) -> Grams:
 
 
 def _check_table(document: dict[str, Any], table: Any) -> None:
-    """Names and types of the columns, numbers of patterns, nothing missing."""
+    """Check names and types of the columns and numbers of patterns; refuse missing values."""
     import pyarrow as pa
 
     K, P, ids = len(document["columns"]), len(document["patterns"]), len(document["group"])
@@ -503,7 +501,7 @@ def _layout_of(equation: Equation, plain: dict[str, Any]) -> EquationLayout:
 
 
 def _check_products(grams: Grams) -> None:
-    """Sums are finite and such that rows can have them; as many rows as the metadata say."""
+    """Check that sums are finite, possible for rows, and agree with the numbers of rows in the metadata."""
     products, layout = grams.products, grams.layout
     if not np.isfinite(products).all():
         raise DataError("a sum is not finite")
@@ -516,7 +514,7 @@ def _check_products(grams: Grams) -> None:
 
 
 def _check_sums(packed: Array, used: NDArray[np.bool_]) -> None:
-    """Sums of products of columns, (K * (K + 1) / 2, J): zero for columns without use, those of rows for the others."""
+    """Check sums of products, (K * (K + 1) / 2, J): zero for unused columns, positive semidefinite for the others."""
     unused = [i * (i + 1) // 2 + j for i in range(len(used)) for j in range(i + 1) if not (used[i] and used[j])]
     if packed[unused].any():
         raise DataError("there are sums of a column that no equation of the pattern has")

@@ -1,7 +1,7 @@
-"""From the terms of a formula to its columns: which columns there are (formulaic's algebra), and their numbers.
+"""Terms of a formula -> columns: which columns a term has (formulaic's algebra), and their numbers.
 
-A column is a product of pieces, one of each factor of its term: numbers, the indicator or coding of a level, one of a
-basis. What is learned once (levels, means, knots) encodes new rows, and makes an engine's expressions.
+A column is a product of pieces, one for each factor of its term: numbers, an indicator or coding of a level, or a
+column of a basis. Learned state (levels, means, knots) encodes new rows and builds expressions for engines.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ INTERCEPT = "Intercept"
 
 
 class UnknownLevelError(LookupError):
-    """Values of a factor that are none of its levels."""
+    """A factor has values that are not among its levels."""
 
 
 class FactorError(ValueError):
-    """An expression has no value."""
+    """An expression cannot be evaluated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +43,9 @@ class Piece:
     """One column of a factor."""
 
     factor: str  #: The expression.
-    #: Position of the level whose indicator it is, or the name of one column of a basis; None for numbers.
+    #: Position of the level of an indicator, or name of a column of a basis; None for numbers.
     at: Any = None
-    weights: Array | None = None  #: (levels,): The column of a coding, by level, where that is no indicator.
+    weights: Array | None = None  #: (levels,): The column of a coding that is no indicator, by level.
     is_level: bool = False  #: Whether the factor has levels.
 
 
@@ -68,17 +68,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """One right-hand side: what was asked, and what was learned from the rows of the fit."""
+    """One right-hand side with the state learned from the rows of the fit."""
 
-    formula: Formula  #: What was asked.
+    formula: Formula  #: The right-hand side.
     parts: tuple[Part, ...]  #: Its terms and their columns.
     levels: Mapping[str, tuple[Any, ...]]  #: Levels of factors, by their expressions.
-    states: dict[str, dict[str, Any]]  #: What functions such as ``center()`` and ``bs()`` remember, by their calls.
+    states: dict[str, dict[str, Any]]  #: State of functions such as ``center()`` and ``bs()``, by their calls.
     column_names: tuple[str, ...]  #: With safe names; the constant is ``Intercept``.
 
     @property
     def terms(self) -> list[Term]:
-        """What was asked, term by term."""
+        """Terms of the formula."""
         return list(self.formula)
 
     @property
@@ -88,14 +88,14 @@ class Encoding:
 
     @property
     def term_slices(self) -> dict[Term, slice]:
-        """Where the columns of each term are."""
+        """Positions of the columns of each term."""
         ends = np.cumsum([0, *(len(part.columns) for part in self.parts)]).tolist()
         return {part.term: slice(a, b) for part, a, b in zip(self.parts, ends[:-1], ends[1:], strict=True)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Basis:
-    """Several columns of numbers that one call makes."""
+    """Several columns of numbers from one call."""
 
     columns: dict[Hashable, Any]
     spans_intercept: bool
@@ -123,7 +123,7 @@ def _known(value: Any) -> Any:
 
 
 def learn_terms(formula: Formula, memory: Memory) -> Encoding:
-    """The columns that a right-hand side has for rows in memory, and what they remember."""
+    """Learn the encoding of a right-hand side from rows in memory."""
     factors = {factor.expr: factor for term in formula for factor in term.factors}
     found = {text: _known(_evaluated(factor, memory)) for text, factor in factors.items() if not _is_number(factor)}
     levels = {text: _learned_levels(value) for text, value in found.items() if isinstance(value, Coded)}
@@ -149,7 +149,7 @@ def learn_terms(formula: Formula, memory: Memory) -> Encoding:
 
 
 def is_expression(factor: Factor) -> bool:
-    """Whether a factor is computed, not a column or a number."""
+    """Whether a factor is computed (neither a plain column nor a number)."""
     return bool(factor.eval_method.value == "python")
 
 
@@ -173,9 +173,9 @@ def _spans(value: Any) -> bool:
 def _scoped(
     asked: tuple[tuple[str, ...], ...], spans: tuple[tuple[str, bool], ...], literals: frozenset[str]
 ) -> tuple[tuple[tuple[float, tuple[tuple[str, bool], ...]], ...], ...]:
-    """For every term the products that make its columns: a scale, and of each factor whether its rank is reduced.
+    """The products that make the columns of every term: a scale, and for each factor whether its rank is reduced.
 
-    Formulaic's algebra: columns that others span are left out.
+    Formulaic's algebra: redundant columns are left out.
     """
     algebra = PandasMaterializer(pd.DataFrame())
     values = {text: FactorValues(float(text), kind="constant") for text in literals}
@@ -185,7 +185,7 @@ def _scoped(
     terms = [Term([factors[text] for text in term]) for term in asked]
     return tuple(
         tuple((one.scale, tuple((f.factor.expr, f.reduced) for f in one.factors)) for one in scopes)
-        for _, scopes in algebra._get_scoped_terms(terms)  # not public: tests/test_terms.py watches it
+        for _, scopes in algebra._get_scoped_terms(terms)  # not public: tests/data/test_terms.py checks it
     )
 
 
@@ -223,7 +223,7 @@ def _coded_pieces(text: str, value: Coded, levels: Sequence[Any], *, reduced: bo
 
 
 def _products(scale: float, factors: Sequence[Sequence[tuple[str, Piece]]]) -> Iterator[TermColumn]:
-    """All products of one column of each factor, those of the first factor next to each other, as in R."""
+    """All products of one column per factor; the first factor varies fastest, as in R."""
     if not factors:
         yield TermColumn(INTERCEPT, scale, ())
         return
@@ -233,9 +233,9 @@ def _products(scale: float, factors: Sequence[Sequence[tuple[str, Piece]]]) -> I
 
 
 def term_columns(encoding: Encoding, memory: Memory, *, sparse: bool = False) -> list[Column]:
-    """Numbers of the columns, (n,) each; ``sparse``: those with levels without their zeros where these are most.
+    """Numbers of the columns, (n,) each; ``sparse``: store columns of levels without zeros if most are zero.
 
-    Raises ``UnknownLevelError``: a factor has values that are none of its levels.
+    Raises ``UnknownLevelError``: a factor has values that are not among its levels.
     """
     factors = {factor.expr: factor for term in encoding.formula for factor in term.factors if not _is_number(factor)}
     values = {text: _known(_evaluated(factor, memory)) for text, factor in factors.items()}
@@ -305,7 +305,7 @@ def _product(scale: float, numbers: Iterable[Array], n: int) -> Array:
 
 
 def _numbers(piece: Piece, values: Mapping[str, Any], codes: Mapping[str, NDArray[np.intp]]) -> Array:
-    """A column of a factor on all rows."""
+    """A piece on all rows."""
     if piece.is_level:
         own = codes[piece.factor]
         if piece.weights is None:

@@ -1,4 +1,4 @@
-"""What cells and columns may hold: one value each, numbers that are numbers, text that is no number."""
+"""Check cells and columns: one value per cell, finite numbers of usual size, no numbers stored as text."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlmed.errors import DataError
 from mlmed.limits import unusual_size
 from mlmed.text import shorten, shown
 
-#: Bits of a whole number that a float can hold.
+#: Most bits of a whole number within the range of floats.
 MOST_BITS = 1024
 
 
 def refuse_odd_cells(column: pd.Series, name: str) -> None:
-    """Refuse a column, called ``name``, with cells that nothing can be done with.
+    """Refuse a column, called ``name``, with unusable cells.
 
-    Raises ``DataError``: cells hold several values (lists, dicts, arrays, tables), half a character (a lone
-    surrogate), a signaling NaN, or a whole number that no float can hold. The first of them is shown.
+    Raises ``DataError``: a cell holds several values (list, dict, array, table), half a character (a lone surrogate), a
+    signaling NaN, or a whole number beyond the range of floats. The first of them is shown.
     """
     kind = column.dtype
     if isinstance(kind, pd.ArrowDtype) and _is_nested(kind):
@@ -42,7 +42,7 @@ _SEVERAL = "a cell has to hold one value; take the parts that are needed as colu
 
 
 def _is_free(kind: Any) -> bool:
-    """Whether cells may hold any object; text that pandas keeps as such may have half characters, too."""
+    """Whether cells may hold any object, or text (which may have half characters)."""
     return pd.api.types.is_object_dtype(kind) or (isinstance(kind, pd.StringDtype) and kind.storage == "python")
 
 
@@ -67,7 +67,7 @@ def _refuse_among(name: Any, values: Iterable[Any]) -> None:
 
 
 def _wrong_with(kind: type) -> tuple[Any, str] | None:
-    """What may be wrong with values of a type, and why it is."""
+    """A test for unusable values of a type, and the reason; None if there is none."""
     if issubclass(kind, str):
         return _is_half, "a part of a character that cannot be written; read the table with its own encoding"
     if issubclass(kind, Decimal):
@@ -87,20 +87,20 @@ def _is_huge(number: Any) -> bool:
     return int(number).bit_length() > MOST_BITS - 1
 
 
-#: What converts to a number as it stands.
+#: Text that converts to a number.
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-#: What a person reads as a number: a decimal comma, thousands, a currency before, a percent sign behind.
+#: Text that a person reads as a number: with a decimal comma, thousands, a currency sign, a percent sign.
 READ_AS_NUMBER = re.compile(
     r"[+-]?[$€£]?\s?[+-]?(\d{1,3}([ ,.'\u00a0\u202f]\d{3})+([.,]\d+)?|\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?\s?[%€$£]?"
 )
-#: Marks of missing values that are no words, in lower case; ``.a`` to ``.z`` are Stata's, ``#...`` SPSS's and Excel's.
+#: Marks of missing values that are no words, lower case; ``.a`` to ``.z`` are Stata's, ``#...`` SPSS's and Excel's.
 MARKS = frozenset(
     [
         *(".", "..", "-", "--", "?", "*", "#n/a", "#null!", "#value!", "#div/0!", "#num!", "#ref!", "#name?"),
         *(f".{letter}" for letter in string.ascii_lowercase),
     ]
 )
-#: Among numbers, these words are none either.
+#: Words that are marks of missing values, too, among numbers.
 MISSING = MARKS | {"", "na", "n/a", "nan", "none", "null", "(null)", "missing", "inf", "-inf"}
 
 
@@ -108,16 +108,16 @@ MISSING = MARKS | {"", "na", "n/a", "nan", "none", "null", "(null)", "missing", 
 class WrittenNumbers:
     """A column of text that was meant to hold numbers."""
 
-    numbers: tuple[str, ...]  #: Different values that convert.
-    others: tuple[str, ...]  #: Those that do not.
+    numbers: tuple[str, ...]  #: Distinct values that convert to numbers.
+    others: tuple[str, ...]  #: Distinct values that do not.
 
 
 def written_numbers(values: Iterable[Any]) -> WrittenNumbers | None:
     """Tell numbers that were read as text from the levels of a factor.
 
-    They are numbers if most of the different values, marks of missing ones apart, read as numbers, and if they are
-    not just codes: some value does not convert, some is not a whole number, or two are the same number. Codes, whole
-    numbers each written in one way ("1", "2", "3"), are levels.
+    They are numbers if most distinct values, marks of missing values apart, read as numbers, and some value does not
+    convert, some is no whole number, or two are the same number. Codes, whole numbers with one spelling each ("1", "2",
+    "3"), are levels.
 
     Examples
     --------
@@ -149,10 +149,9 @@ def value_counts(column: pd.Series) -> dict[Any, int]:
 
 
 def refusal_of_text(found: WrittenNumbers, name: str, counts: Mapping[Any, int], *, more: bool = False) -> str:
-    """What was found in column ``name`` and what to do.
+    """The message for numbers stored as text in column ``name``, and the remedy.
 
-    ``found``: what the values are; ``name``: the column; ``counts``: in how many rows every value is; ``more``:
-    whether these are not all values.
+    ``found``: the values; ``counts``: number of rows by value; ``more``: whether there are further values.
     """
     total = f"{'more than ' if more else ''}{len(counts)} different values"
     if not found.others:
@@ -172,7 +171,7 @@ def _rows(number: int) -> str:
 
 
 def conversion(column: pd.Series) -> str:
-    """How a column that is no number is made one: what to write where its values are numbers, stored as categories."""
+    """How to convert a column to numbers; with code, if its categories hold numbers."""
     known = column.dropna()
     values = list(known.unique())
     numbers = [float(v) for v in values if isinstance(v, Real) or (isinstance(v, str) and NUMBER.fullmatch(v.strip()))]
@@ -183,7 +182,7 @@ def conversion(column: pd.Series) -> str:
 
 
 def refusal_of_response(column: pd.Series) -> DataError:
-    """The error for a response that is text, categories or something else than numbers."""
+    """The error for a response that is not numeric."""
     known = column.dropna()
     counts = value_counts(known) if isinstance(known.dtype, pd.CategoricalDtype) else {}
     found = written_numbers(sorted(counts, key=str))
@@ -217,7 +216,7 @@ def refuse_infinite(table: Mapping[str, pd.Series] | pd.DataFrame) -> None:
 
 
 def refuse_unusual(table: Mapping[str, pd.Series] | pd.DataFrame, *, but: Iterable[str] = ()) -> None:
-    """Raise ``DataError`` for an infinite value, or numbers of unusual size; ``but`` these, which are ids."""
+    """Raise ``DataError`` for infinite values or numbers of unusual size; ``but``: columns of ids, not checked."""
     sizes = {name: _size_of(values) for name, values in _numbers_of(table)}
     if np.inf in sizes.values():
         refuse_infinite(table)
@@ -231,7 +230,7 @@ def _numbers_of(table: Mapping[str, pd.Series] | pd.DataFrame) -> Iterator[tuple
 
 
 def _size_of(values: NDArray[np.float64]) -> float:
-    """The largest absolute value; 0 if none is known."""
+    """The largest absolute value; 0 if all are missing."""
     low, high = float(values.min()), float(values.max())
     if np.isnan(low):  # only then a copy is needed
         known = values[~np.isnan(values)]

@@ -1,4 +1,4 @@
-"""Example data sets, each checked against what is known of it before it is handed out.
+"""Example data sets, each checked against its record before it is returned.
 
 One data set ships with the package: ``yuan_mackinnon_sim``, produced by running the R recipe published in
 "Bayesian Multilevel Mediation" (after Yuan and MacKinnon, 2009), seed 8675309, in R 4.2.2, with the signs
@@ -36,26 +36,26 @@ _MEAN_TOLERANCE = 1e-6  # times max(1, |mean|); the means below carry eight digi
 _TIMEOUT_SECONDS = 30.0
 _ENVIRONMENT = "MLMED_DATA"
 _Directory = str | os.PathLike[str] | None
-# what pandas raises on a bad file
+# errors of pandas for a bad file
 _UNREADABLE = (ValueError, LookupError, TypeError, OSError, EOFError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What is known of a data set.
+    """The record of a data set.
 
     Attributes
     ----------
     name, what, citation : str
-        Name to load it by, one line on what it is, whom to cite.
+        Name, description in one line, citation.
     rows : int
         Number of rows.
     columns : Mapping[str, float or None]
-        Column name to mean, in the order of the table; None where the column holds words.
+        Column name to mean, in the order of the table; None for columns of text.
     address, format : str or None, {"csv", "stata"}
-        Public address (None where none is known) and format of the file there.
+        Public address (None if unknown) and format of the file there.
     shipped, constant : bool, (str, str) or None
-        Whether the file is part of the package; a column, and the cluster within which it must not vary.
+        Whether the file is part of the package; a column, and the cluster within which it must be constant.
     """
 
     name: str
@@ -140,7 +140,7 @@ def names() -> list[str]:
 
 
 def describe() -> pd.DataFrame:
-    """Return one row a data set: what it is, how large, and where it comes from.
+    """Return one row per data set: description, size, source.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def files(*, data_home: _Directory = None) -> list[Path]:
     Parameters
     ----------
     data_home : path, optional
-        Cache directory, as of `load`.
+        Cache directory, as in `load`.
 
     Examples
     --------
@@ -184,11 +184,11 @@ def files(*, data_home: _Directory = None) -> list[Path]:
 def load(name: str, *, data_home: _Directory = None, download: bool = True) -> pd.DataFrame:
     """Load an example data set by name, after checking its content.
 
-    The places are tried in this order: the package (``yuan_mackinnon_sim`` only, see `mlmed.datasets` for how
-    it was made), the directory named by the environment variable ``MLMED_DATA``, the cache, the public
-    address. In a directory, ``NAME.csv`` goes before ``NAME.csv.gz``. Wherever the file came from, the number
-    of rows, the columns and the mean of every numeric column must be as recorded (means to 1e-6 times the
-    larger of 1 and the mean); columns that are not part of the data set, such as row names, are dropped.
+    Sources are tried in this order: the package (``yuan_mackinnon_sim`` only, see `mlmed.datasets` for its
+    origin), the directory named by the environment variable ``MLMED_DATA``, the cache, the public address. In
+    a directory, ``NAME.csv`` goes before ``NAME.csv.gz``. The number of rows, the columns and the mean of
+    every numeric column must be as recorded (means to 1e-6 times the larger of 1 and the mean); columns that
+    are not part of the data set, such as row names, are dropped.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def load(name: str, *, data_home: _Directory = None, download: bool = True) -> p
     data_home : path, optional
         Cache directory; default ``mlmed`` under ``XDG_CACHE_HOME`` or ``~/.cache``.
     download : bool, default True
-        Whether to fetch what is found nowhere else; it is then kept in the cache.
+        Whether to download a data set found nowhere else, and keep it in the cache.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def load(name: str, *, data_home: _Directory = None, download: bool = True) -> p
     Raises
     ------
     DatasetError
-        If the name is unknown, the data set is nowhere to be found, or its content is not as recorded.
+        If the name is unknown, the data set is not found, or its content is not as recorded.
 
     Examples
     --------
@@ -254,7 +254,7 @@ def _candidates(name: str, home: Path) -> list[Path]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; a folder that must not be looked into is not passed over."""
+    """Whether a file exists; raises for folders without access instead of skipping them."""
     try:
         return path.is_file()
     except OSError as error:
@@ -295,7 +295,7 @@ def _parsed(source: Path | IO[bytes], kind: str, where: str, name: str) -> pd.Da
 
 
 def _checked(table: pd.DataFrame, record: Dataset, where: str) -> pd.DataFrame:
-    """Return the recorded columns of a table that holds what the record says, else raise."""
+    """Return the recorded columns of a table that agrees with the record, else raise."""
     faults = []
     if absent := [column for column in record.columns if column not in table]:
         faults.append(f"expected the columns {list(record.columns)}, found {list(table)}, without {absent}")
@@ -304,7 +304,7 @@ def _checked(table: pd.DataFrame, record: Dataset, where: str) -> pd.DataFrame:
     for column, mean in record.columns.items():
         if mean is None or column in absent:
             continue
-        # words and gaps become NaN, and NaN does not pass
+        # text and missing values become NaN, which fails the check
         found = float(pd.to_numeric(table[column], errors="coerce").mean(skipna=False))
         if not abs(found - mean) <= _MEAN_TOLERANCE * max(1.0, abs(mean)):
             faults.append(f"expected the mean of {column!r} to be {mean:.8g}, found {found:.8g}")
@@ -321,7 +321,7 @@ def _checked(table: pd.DataFrame, record: Dataset, where: str) -> pd.DataFrame:
 
 
 def _keep(table: pd.DataFrame, path: Path) -> None:
-    """Write a checked table to the cache, atomically, so that no reader sees half a file."""
+    """Write a checked table to the cache, atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, table.to_csv(index=False))

@@ -67,11 +67,11 @@ class LmmFit:
         The optimum in the user's units.
     table : Any
         The user's table itself (not a copy), for bootstraps that need rows; None for engines, Grams and pickled fits.
+    usual : str
+        The default covariance of the estimates.
     """
 
     kind: ClassVar[str] = "a linear mixed model"
-    #: The default covariance of the estimates.
-    usual: ClassVar[str] = "block"
 
     spec: System
     layout: Layout
@@ -80,10 +80,11 @@ class LmmFit:
     optimum: Optimum
     estimates: Estimates
     table: Any = field(default=None, repr=False, compare=False)
+    usual: str = "block"
 
     def __reduce__(self) -> tuple[type[LmmFit], tuple[Any, ...]]:
         """Pickle everything but the rows."""
-        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates)
+        kept = (self.spec, self.layout, self.grams, self.working, self.optimum, self.estimates, None, self.usual)
         return type(self), kept
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -138,7 +138,7 @@ def fit_on(rows: SharedRows, equation: Equation, family: str, *, method: str, us
     """Fit one equation: a mixed model if it has random terms, otherwise a regression of its family."""
     design = plain_design(equation, rows.table, binary=family in BINARY)
     if equation.random:
-        return fit_model(System((equation,), method), rows.table)  # type: ignore[arg-type]
+        return replace(fit_model(System((equation,), method), rows.table), usual=usual)  # type: ignore[arg-type]
     found = fit_glm(family, design.y, design.X, names=design.names, response=equation.name)
     name = equation.name
     is_factor = name in rows.table.columns and isinstance(rows.table[name].dtype, pd.CategoricalDtype)

@@ -54,6 +54,8 @@ def table_of_starts(search: Search, llf: float, n: int, *, seed: int, n_jobs: in
 @singledispatch
 def from_random_start(fit: Any, rng: np.random.Generator) -> End:
     """Search from a random start, by kind of fit."""
+    if hasattr(fit, "components"):
+        raise EffectError("equations that are fitted apart are searched apart; ask a mixed one, as in fit.outcome")
     raise EffectError(f"{fit.kind} has one optimum, so there are no starts to check")
 
 

@@ -1,9 +1,9 @@
 """Two regressions whose errors have a known correlation, by maximum likelihood (docs/math.md, eq. 77 and 82 to 84).
 
-The first response is linear, the second linear or probit, and the first may stand among the predictors of the second
-or the other way round: the likelihood is the same, because the system is recursive. In the coordinates of Olsen (1978),
-coefficients over the standard deviation and its inverse, it is concave, so the optimum is unique and Newton's method
-finds it from anywhere. Columns are orthogonal in them, so that units and collinearity do not matter.
+The first response is linear, the second linear or probit, and one may be a predictor of the other: the likelihood is
+the same, because the system is recursive. In the coordinates of Olsen (1978), coefficients divided by the standard
+deviation and its inverse, it is concave, so the optimum is unique and Newton's method
+finds it from any start. Columns are made orthogonal, so that units and collinearity do not matter.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mlmed.errors import EffectError, NotIdentifiedError
 from mlmed.numerics.certificate import DECREMENT, STEP, Certificate, below
 
 Array = NDArray[np.float64]
-#: Squared Newton decrement (about twice the log-likelihood still to gain) after whose step nothing is left to gain;
-#: what the returned point must certify; most steps; most halvings of one.
+#: Squared Newton decrement (about twice the log-likelihood still to gain) below which a step is the last; bound of the
+#: certificate; most steps; most halvings of a step.
 LAST, CERTIFIED, MOST_STEPS, MOST_HALVINGS = 1e-14, 1e-12, 100, 40
-#: What a linear predictor may still move by in one more step: 1e-7 at an optimum, more than .1 on the way to infinity.
+#: Largest move of a linear predictor in one more step: 1e-7 at an optimum, more than .1 on the way to infinity.
 STILL = 1e-4
 #: Shares of the diagonal added to a Hessian that has no Cholesky factor.
 RIDGES = (0.0, 1e-10, 1e-7, 1e-4, 1e-2)
@@ -36,7 +36,7 @@ class Margin:
     Attributes
     ----------
     family : {"linear", "probit"}
-        What kind.
+        Kind of regression.
     y : (n,) array
         Response; 0 and 1 for ``probit``.
     X : (n, p) array
@@ -78,7 +78,7 @@ class Block:
         return not np.isnan(self.spread)
 
     def to_theta(self, beta: Array, scale: float) -> Array:
-        """From natural parameters."""
+        """Theta from natural parameters."""
         if not self.is_linear:
             return np.asarray(self.R @ beta)
         return np.append(self.R @ (beta - self.centre) / scale, self.spread / scale)
@@ -96,7 +96,7 @@ class Block:
 
 
 def block_of(margin: Margin) -> Block:
-    """One regression in its coordinates."""
+    """Orthogonalize the columns of one regression."""
     Q, R = np.linalg.qr(margin.X)
     if margin.family == "probit":
         return Block(Q, R, np.zeros(len(R)), float("nan"))
@@ -123,11 +123,11 @@ class PairFit:
     vcov : (P, P) array
         Inverse observed information of (first, second, log scales).
     scores : (n, P) array
-        Each row's derivatives of its log-likelihood in the same; they sum to zero.
+        Derivatives of each row's log-likelihood in (first, second, log scales); they sum to zero.
     loglik : float
         The maximum.
     certificate : Certificate
-        g'(-H)^-1 g at the returned point, and how far an index still moves.
+        Checks of g'(-H)^-1 g at the returned point and of the last move of an index.
     """
 
     rho: float
@@ -186,7 +186,7 @@ class _System:
         return common - 0.5 * float(e1 @ e1) + float(log_ndtr(u).sum())
 
     def row_derivatives(self, e1: Array, e2: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """Of each row's log-likelihood: in e1, in e2, twice in e1, in both, twice in e2 (eq. 83); (n,) each."""
+        """Derivatives of each row's log-likelihood: d1, d2, d11, d12, d22 in (e1, e2) (eq. 83); (n,) each."""
         rho, rest = self.rho, 1.0 - self.rho**2
         if self.signs is None:
             flat = np.full(len(e1), 1.0 / rest)
@@ -239,12 +239,12 @@ def fit_pair(first: Margin, second: Margin, rho: float, *, start: PairFit | None
     rho : float
         Correlation of their errors, between -1 and 1.
     start : PairFit, optional
-        A fit at a correlation nearby; without it least squares and an index of zero.
+        A fit at a similar correlation; by default least squares and an index of zero.
 
     Raises
     ------
     EffectError
-        A correlation or a family that cannot be.
+        Invalid correlation or family.
     NotIdentifiedError
         No finite optimum was certified.
 
@@ -289,9 +289,9 @@ def fit_pair(first: Margin, second: Margin, rho: float, *, start: PairFit | None
 
 
 def _newton_step(gradient: Array, H: Array, ridges: tuple[float, ...] = RIDGES) -> tuple[Array, float]:
-    """(-H)^-1 g and g'(-H)^-1 g, infinite where there is none.
+    """(-H)^-1 g and g'(-H)^-1 g; zero and infinite if no ridge makes -H positive definite.
 
-    Far from its top the concave likelihood may be flat up to rounding; then a ridge is added.
+    Far from its maximum the concave likelihood may be flat up to rounding; then a ridge is added.
     """
     size = np.sqrt(np.abs(np.diag(H)))
     size = np.where(size > 0.0, size, 1.0)
@@ -307,7 +307,7 @@ def _newton_step(gradient: Array, H: Array, ridges: tuple[float, ...] = RIDGES) 
 
 
 def _line_search(system: _System, theta: Array, value: float, step: Array, decrement: float) -> tuple[Array, float]:
-    """The longest halved step that gains; what is lost to rounding does not count."""
+    """Halve the step until the log-likelihood rises, up to rounding."""
     length, rounding = 1.0, 1e-13 * (abs(value) + len(system.first.E))
     for _ in range(MOST_HALVINGS):
         trial = theta + length * step
@@ -319,7 +319,7 @@ def _line_search(system: _System, theta: Array, value: float, step: Array, decre
 
 
 def _natural(system: _System, theta: Array, scores: Array, H: Array, certificate: Certificate) -> PairFit:
-    """From theta to (first, second, log scales) (eq. 84)."""
+    """Map theta to (first, second, log scales) (eq. 84)."""
     k = system.first.E.shape[1]
     first, first_scale, J_first = system.first.natural(theta[:k])
     second, second_scale, J_second = system.second.natural(theta[k:])

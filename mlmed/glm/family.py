@@ -1,4 +1,4 @@
-"""Families of responses: their data, their mean, their log-likelihood row by row, Newton's method near an optimum."""
+"""Families of responses: checks of data, mean, row-wise log-likelihood, Newton's method near an optimum."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mlmed.errors import DataError
 
 Array = NDArray[np.float64]
 
-#: Families of a response that is 0 or 1.
+#: Families for 0/1 responses.
 BINARY = ("logit", "probit")
-#: Newton's method has settled when the linear predictor of no row moves further; from a step of this size it is exact.
+#: Largest move of a linear predictor at which Newton's method has converged: after such a step it is exact.
 SETTLED = 1e-8
-#: A step this long is not near an optimum, and neither is a search of so many steps.
+#: Length of a step, and number of steps, beyond which the start was not near an optimum.
 FAR, MOST_STEPS = 5.0, 15
 
 
 def check_response_of(family: str, y: Array, name: str) -> None:
-    """Refuse data that the family cannot have made.
+    """Refuse data outside the family's support.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def mean_of(family: str, eta: Array) -> Array:
         return eta
     if family == "logit":
         return np.asarray(expit(eta))
-    with np.errstate(over="ignore"):  # infinity says just that
+    with np.errstate(over="ignore"):  # an infinite mean is right there
         return np.asarray(ndtr(eta)) if family == "probit" else np.exp(eta)
 
 
@@ -84,14 +84,14 @@ def normal_density(z: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class RowLikelihood:
-    """What every row says of its linear predictor.
+    """Row-wise log-likelihood and its derivatives in the linear predictor.
 
     Attributes
     ----------
     loglik, score : (n,) arrays
         Log-likelihood and its derivative.
     observed, expected : (n,) arrays
-        Minus the second derivative, and its expectation (they differ for the probit only).
+        Minus the second derivative, and its expectation (different for the probit only).
     """
 
     loglik: Array
@@ -125,16 +125,16 @@ def likelihood(family: str, y: Array, eta: Array) -> RowLikelihood:
 
 
 def newton(family: str, y: Array, X: Array, counts: Array, beta: Array) -> Array | None:
-    """Maximum-likelihood estimate (p,) from a point near it; None where the steps do not settle.
+    """Maximum-likelihood estimate (p,) from a point near it; None if the steps do not converge.
 
     Parameters
     ----------
     family : {"logit", "probit", "poisson"}
-        Of the response; their log-likelihoods are concave.
+        Family of the response, with a concave log-likelihood.
     y, X, counts : (n,), (n, p), (n,) arrays
-        Data, and how often each row counts.
+        Response, columns, frequency weights.
     beta : (p,) array
-        Where to start.
+        Start values.
     """
     for _ in range(MOST_STEPS):
         at = likelihood(family, y, X @ beta)

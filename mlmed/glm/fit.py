@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 
 #: Change of the scaled coefficients at which iteratively reweighted least squares stops, and the most iterations.
 TOLERANCE, MOST_ITERATIONS = 1e-10, 100
-#: The linear predictor may still move by this much in one more Newton step. At an optimum it is below 1e-6; where an
-#: estimate is infinite it stays near 1 (logit, poisson) or falls like 1/eta (probit).
+#: Largest move of the linear predictor in one more Newton step. At an optimum it is below 1e-6; if an estimate is
+#: infinite it stays near 1 (logit, poisson) or falls like 1/eta (probit).
 STILL = 1e-4
 #: Why there is no least-squares fit of drawn rows.
 DEFICIENT = Failure("deficient", "the coefficients cannot be told apart in the replicate")
@@ -45,7 +45,7 @@ class GlmFit(Compact):
     bread : (p, p) array
         (X'WX)^-1, with W = 1 for ``linear``; ``bread @ X.T @ score`` is the first-order change of beta.
     score : (n,) array
-        Derivative of each row's log-likelihood in its linear predictor, for ``linear`` times sigma^2: the residual.
+        Derivative of each row's log-likelihood in its linear predictor; times sigma^2 for ``linear``: the residual.
     information : (n,) array
         Expected information of each row in its linear predictor, W above.
     leverage : (n,) array
@@ -83,7 +83,7 @@ class GlmFit(Compact):
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """A regression that is fitted again with other counts of its rows.
+    """A regression to refit with other frequency weights.
 
     Attributes
     ----------
@@ -94,9 +94,9 @@ class Regression:
     y, X : (n,), (n, p) arrays
         Data.
     start : (p,) array
-        Where the search begins.
+        Start values.
     where : str
-        What failures begin with.
+        Prefix of failures.
     """
 
     family: str
@@ -108,12 +108,12 @@ class Regression:
     where: str
 
     def __call__(self, index: NDArray[np.intp]) -> Replicate | Failure:
-        """Coefficients of the listed rows."""
+        """Fit the listed rows."""
         found = self.counted(np.bincount(index, minlength=len(self.y)).astype(np.float64))
         return found if isinstance(found, Failure) else Replicate(found.beta)
 
     def counted(self, counts: Array) -> GlmFit | Failure:
-        """Fit the rows, each as often as it counts, (n,)."""
+        """Fit the rows with frequency weights ``counts``, (n,)."""
         kept, names, response = counts > 0.0, self.names, self.response
         X, y, weights = self.X[kept], self.y[kept], counts[kept]
         try:
@@ -122,12 +122,12 @@ class Regression:
             if self.family == "linear":
                 failure = DEFICIENT if isinstance(error, NotIdentifiedError) else EXACT
                 return failure.within(self.where)
-            return Failure(self.where + error.code, str(error))  # which names the equation
+            return Failure(self.where + error.code, str(error))  # the text names the equation
 
 
 @dataclass(frozen=True, slots=True)
 class _Scaled:
-    """Columns of mean 0 and standard deviation 1, where there is an intercept to take up their means.
+    """Columns scaled to mean square 1, and centred if there is an intercept.
 
     Attributes
     ----------
@@ -153,23 +153,23 @@ def fit_glm(
 ) -> GlmFit:
     """Fit one regression.
 
-    Columns are shifted and scaled before, so that neither collinearity nor accuracy depends on their units.
+    Columns are shifted and scaled first, so that checks of collinearity and accuracy do not depend on their units.
 
     Parameters
     ----------
     family : {"linear", "logit", "probit", "poisson"}
-        With their own links; ``poisson`` has the logarithm.
+        Family with its own link; ``poisson`` has the logarithm.
     y, X : (n,), (n, p) arrays
         Response and columns.
     names : tuple of str
-        Of the columns.
+        Names of the columns.
     response : str
-        For messages.
+        Name of the response, for messages.
     weights : (n,) array, optional
-        How often each row counts (bootstrap); whole numbers from 1.
+        Frequency weights (bootstrap); whole numbers from 1.
     start : (p,) array, optional
-        Estimates of nearly the same data (bootstrap): Newton's method starts there; statsmodels takes over where it
-        does not settle.
+        Estimates from similar data (bootstrap): Newton's method starts there; statsmodels takes over if it does not
+        converge.
 
     Raises
     ------
@@ -203,7 +203,7 @@ def fit_glm(
 
 
 def _scaled(X: Array, counts: Array, response: str, names: tuple[str, ...]) -> _Scaled:
-    """Columns in units of their own; refuses those that say nothing or are made up by others."""
+    """Shift and scale the columns; refuse constant or collinear ones."""
     n, p = float(counts.sum()), X.shape[1]
     mean = counts @ X / n
     constant = [k for k in range(p) if X[0, k] != 0.0 and np.all(X[:, k] == X[0, k])]
@@ -254,9 +254,9 @@ def _least_squares(y: Array, X: Array, scaled: _Scaled, names: tuple[str, ...], 
 
 
 def _settled_bread(family: str, X: Array, information: Array, score: Array, response: str) -> Array:
-    """Inverse information, (p, p), at a point that one more Newton step would not leave.
+    """Inverse information, (p, p); refuse a point that one more Newton step would leave.
 
-    Where an estimate is infinite some step may be small enough to stop at; the linear predictor does not settle there.
+    With an infinite estimate the search may stop at a small step, but the linear predictor still moves.
     """
     try:
         bread = np.linalg.inv((X * information[:, None]).T @ X)
@@ -294,7 +294,7 @@ def _statsmodels_glm(family: str, y: Array, X: Array, counts: Array, response: s
     }
     model = GLM(y, X, family=kinds[family](), freq_weights=counts)
     told = filtering(ignore=RuntimeWarning, error=(PerfectSeparationWarning, ConvergenceWarning))
-    with told, np.errstate(all="ignore"):  # the point is judged where it ends
+    with told, np.errstate(all="ignore"):  # the end point is checked by ``_settled_bread``
         try:
             return np.asarray(model.fit(maxiter=MOST_ITERATIONS, tol=TOLERANCE, tol_criterion="params").params)
         except (PerfectSeparationWarning, PerfectSeparationError) as error:
@@ -315,7 +315,7 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
     fit : GlmFit
         The regression.
     kind : {"HC0", "HC1", "HC2", "HC3"}
-        Squared scores as they are, times n/(n - p), over 1 - h, over (1 - h)^2 (MacKinnon and White 1985); for
+        Squared scores unchanged, times n/(n - p), over 1 - h, over (1 - h)^2 (MacKinnon and White 1985); for
         generalized linear models as R's ``sandwich::vcovHC``.
 
     Raises
@@ -325,8 +325,8 @@ def hc_vcov(fit: GlmFit, kind: str) -> Array:
 
     Notes
     -----
-    A row with leverage 1 fits itself, and its score is 0. It moves what it alone gives (``moves_of_one``), whose
-    variance here says nothing, and nothing else, so it is left out.
+    A row with leverage 1 fits itself, and its score is 0. It is left out: it informs only directions of its own
+    (``moves_of_one``), whose variance here is meaningless.
     """
     one_of(kind, HC_KINDS, "kind")
     n, p = fit.X.shape
@@ -348,9 +348,9 @@ def cluster_vcov(fit: GlmFit, codes: NDArray[np.intp] | None = None, *, correcte
     fit : GlmFit
         The regression.
     codes : (n,) int array, optional
-        Cluster of each row, 0 to J - 1; by default every row is one.
+        Cluster of each row, 0 to J - 1; by default every row is a cluster.
     corrected : bool
-        With that factor; without it is CR0.
+        Whether to apply that factor; CR0 without it.
 
     Raises
     ------
@@ -369,14 +369,14 @@ def cluster_vcov(fit: GlmFit, codes: NDArray[np.intp] | None = None, *, correcte
 
 
 def moves_of_one(fit: GlmFit, codes: NDArray[np.intp] | None = None) -> Alone:
-    """What single clusters, or rows, alone notice.
+    """Moves of beta that single clusters, or rows, alone inform.
 
     Parameters
     ----------
     fit : GlmFit
         The regression.
     codes : (n,) int array, optional
-        Cluster of each row, 0 to J - 1; by default every row is one.
+        Cluster of each row, 0 to J - 1; by default every row is a cluster.
     """
     codes = np.arange(fit.nobs) if codes is None else codes
     weighted = fit.X * np.sqrt(fit.information)[:, None]

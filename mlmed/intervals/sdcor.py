@@ -116,6 +116,8 @@ def fit_sdcor_table(fitted: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 def system_sdcor_table(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
     """Stack tables of the components, under the names of the system."""
     mixed = [one for one in fit.components.values() if isinstance(one, LmmFit)]
+    if not mixed:
+        return pd.DataFrame(columns=["group", "term", *NUMBERS])
     tables = [fit_sdcor_table(one, vcov=vcov, level=level) for one in mixed]
     return pd.concat(tables, ignore_index=True).assign(term=list(sdcor_of(fit)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
@@ -26,6 +26,7 @@ from mlmed.options import (
     DDF_KINDS,
     ENDS,
     ORDERS,
+    RESAMPLED,
     check_count,
     check_flag,
     check_jobs,
@@ -56,9 +57,10 @@ class Delta:
     ----------
     vcov : str, optional
         Covariance of the estimates; by default the fit's own.
-    order : {"second", "first", "unbiased"}
-        ``second`` adds the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006), ``first`` omits it, ``unbiased``
-        subtracts it (Aroian, Sobel, Goodman). ``mediate`` and ``piecewise`` only: other errors are first-order.
+    order : {"second", "first", "unbiased"}, optional
+        By default ``second``, which adds the term Va Vb + Cab^2 of Bauer, Preacher & Gil (2006); ``first`` omits it,
+        ``unbiased`` subtracts it (Aroian, Sobel, Goodman). ``mediate`` and ``piecewise`` only: other errors are
+        first-order.
     ddf : {"none", "satterthwaite", "kenward-roger", "residual"}
         t instead of z, with these degrees of freedom; ``mediate`` only.
 
@@ -79,23 +81,23 @@ class Delta:
 
     name: ClassVar[str] = "delta"
     vcov: str | None = None
-    order: str = "second"
-    ddf: str = "none"
+    order: str | None = None
+    ddf: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse unknown words."""
-        one_of(self.order, ORDERS, "order")
-        one_of(self.ddf, DDF_KINDS, "ddf")
+        _known(self.order, ORDERS, "order")
+        _known(self.ddf, DDF_KINDS, "ddf")
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Tabulate the effects with delta-method errors."""
         if isinstance(effects, FormSet) and isinstance(effects.fit, LmmFit) and effects.moving is not None:
             kind = effects.fit.usual if self.vcov is None else self.vcov
-            given = {"vcov": kind, "order": self.order, "ddf": self.ddf}
+            given = {"vcov": kind, "order": self.order or "second", "ddf": self.ddf or "none"}
             return delta_with_df(effects.fit, effects.quantities, effects.moving, level=level, **given)
         V = effects.vcov(self.vcov)
         listed = list(effects.told(V).values())
-        return delta_table(listed, V, order=self.order, level=level, more=effects.cautions(V))
+        return delta_table(listed, V, order=self.order or "second", level=level, more=effects.cautions(V))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,8 @@ class MonteCarlo:
     ----------
     vcov : str, optional
         Covariance of the estimates; by default the fit's own.
-    n : int
-        Draws.
+    n : int, optional
+        Draws, by default 20,000 (``causal``: 1,000).
     seed : int
         Required.
 
@@ -128,19 +130,20 @@ class MonteCarlo:
 
     name: ClassVar[str] = "monte-carlo"
     vcov: str | None = None
-    n: int = 20_000
+    n: int | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
         """Check seed and number of draws."""
         check_seed(self.seed, f"interval={self.name!r}")
-        check_count(self.n, "draws")
+        if self.n is not None:
+            check_count(self.n, "draws")
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Tabulate quantiles of draws; a row without them says why."""
         assert self.seed is not None
         V = effects.vcov(self.vcov)
-        draws = effects.monte_carlo(V, n=self.n, seed=self.seed)
+        draws = effects.monte_carlo(V, n=20_000 if self.n is None else self.n, seed=self.seed)
         known, missing = effects.centred(draws, V)
         return draws_table(
             pd.DataFrame(draws),
@@ -236,21 +239,21 @@ class Bootstrap:
 
     Attributes
     ----------
-    n : int
-        Replicates.
-    kind : {"case", "parametric", "residual"}
+    n : int, optional
+        Replicates, by default 1,000.
+    kind : {"case", "parametric", "residual"}, optional
         Type of replicate; ``mediate`` only, others draw clusters (rows, if there are none).
-    within : bool
+    within : bool, optional
         With ``case``: also draw rows within the drawn clusters; ``mediate`` only.
-    strata : str or None
+    strata : str, optional
         Column within whose values clusters are drawn; ``piecewise`` only.
-    ends : {"percentile", "bc", "bca", "basic", "normal"}
+    ends : {"percentile", "bc", "bca", "basic", "normal"}, optional
         Construction of the interval from the draws.
     seed : int
         Required.
-    n_jobs : int or None
+    n_jobs : int, optional
         Workers.
-    progress : bool
+    progress : bool, optional
         Show a progress bar.
 
     Raises
@@ -269,38 +272,80 @@ class Bootstrap:
     """
 
     name: ClassVar[str] = "bootstrap"
-    n: int = 1000
-    kind: str = "case"
-    within: bool = False
+    n: int | None = None
+    kind: str | None = None
+    within: bool | None = None
     strata: str | None = None
-    ends: str = "percentile"
+    ends: str | None = None
     seed: int | None = None
     n_jobs: int | None = None
-    progress: bool = False
+    progress: bool | None = None
 
     def __post_init__(self) -> None:
         """Check all options before replicates are drawn."""
         check_seed(self.seed, f"interval={self.name!r}")
-        check_count(self.n, "replicates")
-        one_of(self.ends, ENDS, "ends")
+        if self.n is not None:
+            check_count(self.n, "replicates")
+        _known(self.kind, RESAMPLED, "kind")
+        _known(self.ends, ENDS, "ends")
         check_jobs(self.n_jobs)
-        check_flag(self.within, "within")
-        check_flag(self.progress, "progress")
+        for name in ("within", "progress"):
+            if getattr(self, name) is not None:
+                check_flag(getattr(self, name), name)
 
     @property
     def plan(self) -> Plan:
         """The options of the replicates."""
-        return Plan(self.n, self.kind, self.within, self.strata, self.seed, self.n_jobs, self.progress)
+        n, kind = 1000 if self.n is None else self.n, self.kind or "case"
+        return Plan(n, kind, bool(self.within), self.strata, self.seed, self.n_jobs, bool(self.progress))
 
     def table(self, effects: EffectSet, *, level: float) -> pd.DataFrame:
         """Tabulate intervals from the draws."""
         boot = run_bootstrap(effects, self.plan)
-        return boot.tidy(ends=self.ends, level=level, terms=list(effects.quantities))
+        return boot.tidy(ends=self.ends or "percentile", level=level, terms=list(effects.quantities))
 
 
 KINDS: dict[str, type[Delta | MonteCarlo | Product | Profile | Bootstrap]] = {
     kind.name: kind for kind in (Delta, MonteCarlo, Product, Profile, Bootstrap)
 }
+
+
+def _known(value: str | None, words: Sequence[str], what: str) -> None:
+    if value is not None:
+        one_of(value, words, what)
+
+
+def options_of(interval: Interval) -> dict[str, Any]:
+    """The options that a value was given."""
+    found = {f.name: getattr(interval, f.name) for f in fields(interval)}  # type: ignore[arg-type]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def spread(
+    vcov: str | None, ddf: str | None, options: Mapping[str, Any]
+) -> tuple[str | None, str | None, dict[str, Any]]:
+    """``vcov``, ``ddf`` and the other options of effects, an interval that is a value as its name and its options.
+
+    Raises
+    ------
+    EffectError
+        Options beside a value that has its own.
+    """
+    interval = options.get("interval")
+    if not isinstance(interval, Delta | MonteCarlo | Product | Profile | Bootstrap):
+        return vcov, ddf, dict(options)
+    given = {"vcov": vcov, "ddf": ddf, **options}
+    _refuse_twice(interval, {name: value for name, value in given.items() if value is not None})
+    found = {**given, **options_of(interval), "interval": interval.name}
+    return found.pop("vcov"), found.pop("ddf"), found
+
+
+def _refuse_twice(interval: Interval, asked: Mapping[str, Any]) -> None:
+    if twice := [f.name for f in fields(interval) if f.name in asked]:  # type: ignore[arg-type]
+        raise EffectError(
+            f"interval={interval!r} has its own options; give {', '.join(twice)} to it, as in "
+            f"{type(interval).__name__}({twice[0]}=...)"
+        )
 
 
 def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOptions) -> Interval:
@@ -321,25 +366,16 @@ def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOption
         An unknown interval, an option that it does not use, or options beside a value that has its own.
     """
     asked = {name: value for name, value in given.items() if value is not None}
-    made: Interval | None = None
     if isinstance(interval, Delta | MonteCarlo | Product | Profile | Bootstrap):
-        own = {f.name: getattr(interval, f.name) for f in fields(interval)}
-        if twice := [name for name in asked if name in own]:
-            raise EffectError(
-                f"interval={interval!r} has its own options; give {', '.join(twice)} to it, as in "
-                f"{type(interval).__name__}({twice[0]}=...)"
-            )
-        usual = {f.name: f.default for f in fields(interval)}
-        made, interval = interval, interval.name
-        asked |= {name: value for name, value in own.items() if value != usual[name]}
+        _refuse_twice(interval, asked)
+        asked |= options_of(interval)
+        interval = interval.name
     one_of(interval, allowed, "interval")
     idle = [name for name in asked if name not in allowed[interval]]
     if idle:
         users = [kind for kind, options in allowed.items() if idle[0] in options]
         belongs = f"belongs to {' and '.join(f'interval={kind!r}' for kind in users)}" if users else "is unknown here"
         raise EffectError(f"interval={shown(interval)} does not use {', '.join(idle)}; {idle[0]} {belongs}")
-    if made is not None:
-        return made
     kind, options = KINDS[interval], {**allowed[interval], **asked}
     return kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})  # others ask for effects
 

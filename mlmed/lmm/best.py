@@ -1,10 +1,10 @@
-"""The best of several optima: starts in different regions, and the searches from them (docs/math.md, section 21).
+"""Find the best of several optima by searches from starts in different regions (docs/math.md, section 21).
 
-A certificate is local: it proves that nothing nearby is better. Searches start in different regions, and one that comes
-to where the criterion is convex all the way to a known optimum is left. Where some clusters are unlike the others, or
-the searches end in different optima, more starts follow, in rounds, until nothing better is found. A likelihood of
-variances has several optima mostly where a few clusters are unlike the others: what is unlike may be residual (a large
-Sigma) or random effects (a large G with a small Sigma), and G may follow one outlying cluster or another.
+A certificate is local: it proves that nothing nearby is better. So searches start in different regions, and stop early
+once the criterion is convex from their point to a known optimum. With outlying clusters, or several optima, further
+rounds of starts follow until none improves. Likelihoods of variances have several optima mostly when a few clusters
+are outlying: their deviation may be residual (a large Sigma) or random effects (a large G with a small Sigma), and G
+may follow one outlying cluster or another.
 """
 
 from __future__ import annotations
@@ -30,46 +30,46 @@ from mlmed.numerics.newton import NewtonSettings
 
 Array = NDArray[np.float64]
 
-#: Outlying clusters that starts are made of.
+#: Number of outlying clusters used to build starts.
 OUTLYING = 3
-#: Chance that normal data have a cluster as unlike the others, below which starts are tried more widely: by the law of
-#: the Mahalanobis distance from an estimated covariance matrix, and (for few clusters) by the chi-square it tends to.
-#: Nine data sets with t(1.2) residuals that had a better optimum had chances of at most .003 and .14.
+#: p-values of the most outlying cluster below which starts are tried more widely: by the law of the Mahalanobis
+#: distance from an estimated covariance matrix, and (for few clusters) by its chi-square limit. In nine data sets with
+#: t(1.2) residuals and a better optimum they were at most .003 and .14.
 UNUSUAL, CHI_SQUARE = 0.02, 0.5
 #: Smallest eigenvalue of G at these starts, where 1 is the neutral guess.
 LEAST = 0.02
-#: A hundredth of the information of the neutral guess, so that every cluster has least squares effects.
+#: Ridge of a hundredth of the neutral guess's information, so that every cluster has least squares effects.
 RIDGE = 0.005
-#: Starts far away in each round of the wide search, and the seed that makes every fit the same.
+#: Random starts in each round of the wide search, and their seed: a fit is reproducible.
 WIDE, SEED = 8, 20_261_130
-#: Difference in -2l that counts as none: 1e-6 in the log-likelihood.
+#: Difference in -2l below which optima are the same: 1e-6 in the log-likelihood.
 SAME = 2e-6
-#: Newton decrement from which on a search is near its end, the same where no cluster is unlike the others, and distance
-#: that is none (all squared, in standard errors). In 1,320 data sets of twelve kinds none of 7,012 searches of the
-#: second sort ended anywhere but in the first optimum.
+#: Newton decrement below which a search is near its end, the same without outlying clusters, and negligible distance
+#: (all squared, in standard errors). In 1,320 data sets of twelve kinds all 7,012 searches of the second sort ended in
+#: the first optimum.
 NEAR, ORDINARY, HERE = 1.0, 100.0, 1e-4
-#: Where convexity is looked at between two points.
+#: Points on a segment where convexity is checked.
 BETWEEN = np.linspace(0.0, 1.0, 9)
-#: A search from another start ends early, unless it is lower by then than all others.
+#: Searches from other starts stop after few steps, unless they are then lower than all others.
 SHORT = NewtonSettings(max_steps=40)
-#: Rounds of the wide search at most, and clusters up to which it is made with all of them.
+#: Most rounds of the wide search, and most clusters for which it uses all of them.
 ROUNDS, SEARCHED = 6, 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What starts are made of.
+    """Material for building starts.
 
     Attributes
     ----------
     problem, blocks, reml
         The model.
     variance, level : (R,), (q,) arrays
-        Residual variance of each equation without random effects, and what the neutral guess gives to each effect.
+        Residual variance of each equation without random effects, and the neutral guess's variance of each effect.
     effects : (J, q) array
-        Least squares random effects of every cluster, slightly shrunken where a cluster does not determine them.
+        Least squares random effects of every cluster, slightly shrunken if a cluster does not determine them.
     unlike : (J,) array
-        How unlike the others a cluster is at the first optimum: chi-square with q degrees of freedom for normal data.
+        Outlyingness of each cluster at the first optimum: chi-square with q degrees of freedom for normal data.
     """
 
     problem: Problem
@@ -82,7 +82,7 @@ class Candidates:
 
     @property
     def unusual(self) -> bool:
-        """Whether some cluster is more unlike the others than it would be in normal data, but for a small chance."""
+        """Whether some cluster is more outlying than normal data explain."""
         J, q = self.effects.shape
         most = float(self.unlike.max())
         if J * float(chdtrc(q, most)) > CHI_SQUARE:
@@ -92,12 +92,12 @@ class Candidates:
         return few or J * float(betainc(0.5 * (J - q - 1), 0.5 * q, 1.0 - share)) < UNUSUAL
 
     def different(self, optimum: Optimum) -> Iterator[Array]:
-        """Starts (n,) in other regions than the first: moments, small G, large G, equations apart, odd clusters.
+        """Starts (n,) in other regions than the first: moments, small G, large G, equations apart, outlying clusters.
 
-        Where no cluster is unlike the others a scoring step leads from each of them to the neighbourhood of its end.
+        Without outlying clusters a scoring step moves each start close to the end of its search.
         """
         yield from self._scored(np.diag(20.0 * self.level), self._sigma2(0.01 * self.variance))
-        if self.problem.roots is not None:  # the first start trusts regressions of single clusters, which may mislead
+        if self.problem.roots is not None:  # the first start relies on single-cluster regressions, which may mislead
             level, variance = regression_guess(self.problem, self.blocks)
             yield from self._scored(np.diag(level), self._sigma2(0.5 * variance))
         stratum = self.problem.stratum
@@ -112,7 +112,7 @@ class Candidates:
         yield self._towards(optimum, self._most_unlike(), 1.0, 0.5)
 
     def more(self, optimum: Optimum, round_: int) -> Iterator[Array]:
-        """Starts of one round of the wide search: G made of outlying clusters in all combinations, and far away."""
+        """Starts of one round of the wide search: G from outlying clusters in all combinations, and random ones."""
         rng = np.random.default_rng([SEED, round_])
         most = self._most_unlike()
         for size in range(1, len(most) + 1):
@@ -122,7 +122,7 @@ class Candidates:
             yield wide_theta(self.problem, self.blocks, rng, low_rank=k % 2 == 0)
 
     def anywhere(self, optimum: Optimum, rng: np.random.Generator) -> Array:
-        """One random start (n,): far away, every other time with outlying clusters in G."""
+        """One random start (n,): from the wide search or, half of the time, with outlying clusters in G."""
         if rng.random() < 0.5:
             return wide_theta(self.problem, self.blocks, rng, low_rank=bool(rng.random() < 0.5))
         most = self._most_unlike()
@@ -130,14 +130,15 @@ class Candidates:
         return self._towards(optimum, chosen, *self._weights(rng))
 
     def _weights(self, rng: np.random.Generator) -> tuple[float, float, float]:
-        """Weight of outlying clusters, share of Sigma that is left, share of G."""
+        """Random weight of the outlying clusters, share of Sigma kept, share of G kept."""
         weight, share, shrink = 10.0 ** rng.uniform((-0.5, -1.2, -1.0), (0.5, 0.0, 0.0))
         return float(weight), float(share), float(shrink)
 
     def _scored(self, G: Array, sigma2: Array) -> list[Array]:
-        """One scoring step from (G, Sigma); none where nothing is left to Sigma.
+        """Take one scoring step from (G, Sigma); empty if Sigma vanishes.
 
-        From a G so large that Sigma is what varies within clusters, and from one of nearly zero, these are moments.
+        From a very large G (Sigma is then the variation within clusters) and from one near zero these are moment
+        estimates.
         """
         L = psd_cholesky(G, tol=ROUNDING)
         try:
@@ -152,7 +153,7 @@ class Candidates:
     def _towards(
         self, optimum: Optimum, clusters: tuple[int, ...], weight: float, share: float, shrink: float = 1.0
     ) -> Array:
-        """The optimum with outlying clusters in G and a share of Sigma."""
+        """Add outlying clusters to the G of the optimum and keep a share of its Sigma."""
         own = self.effects[list(clusters)]
         return self._theta(shrink * optimum.G + weight / len(self.effects) * own.T @ own, share * optimum.sigma2)
 
@@ -167,7 +168,7 @@ class Candidates:
 
 
 def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum, *, reml: bool) -> Candidates:
-    """Material for starts, from one pass over the clusters at an optimum."""
+    """Build the material for starts in one pass over the clusters at an optimum."""
     level, variance = neutral_guess(problem, blocks)
     contrast, look = np.append(-optimum.evaluation.beta, 1.0), _unlike if problem.roots is None else _unlike_by_roots
     effects, unlike = zip(
@@ -177,9 +178,9 @@ def candidates_for(problem: Problem, blocks: tuple[Block, ...], optimum: Optimum
 
 
 def _unlike(problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array) -> tuple[Array, Array]:
-    """Least squares effects of one chunk, with a prior of sds ``unit`` that weighs ``RIDGE``; how unlike clusters are.
+    """Least squares effects of one chunk, with a prior of sds ``unit`` and weight ``RIDGE``; outlyingness of clusters.
 
-    The latter is e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of the residuals e = y - X beta.
+    Outlyingness is e'V^-1 Z (Z'V^-1 Z)^-1 Z'V^-1 e of the residuals e = y - X beta.
     """
     made = inverted(factor_clusters(problem, optimum.L, optimum.sigma2, part), np.zeros((len(contrast),) * 2))
     Q, score = made.tables[:, 0], made.V @ contrast
@@ -194,7 +195,7 @@ def _unlike(problem: Problem, optimum: Optimum, part: slice, contrast: Array, un
 def _unlike_by_roots(
     problem: Problem, optimum: Optimum, part: slice, contrast: Array, unit: Array
 ) -> tuple[Array, Array]:
-    """The same from roots, in which the distance is the length of K^-1 P'e: squares would drown the prior."""
+    """Compute the same from roots: the distance is the length of K^-1 P'e, as squares would drown the prior."""
     assert problem.roots is not None
     weight = (1.0 / np.sqrt(optimum.sigma2))[problem.stratum][:, None]
     E, own = problem.roots.Z[part] * weight, problem.roots.reduced[part] * weight @ contrast
@@ -206,10 +207,10 @@ def _unlike_by_roots(
 
 
 def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation) -> bool:
-    """Whether a search that has come to (L, sigma2) ends in an optimum that is known.
+    """Whether a search at (L, sigma2) will end in the known optimum ``end``.
 
-    -2l must be convex on the segment from the optimum to the point, in (G, Sigma): the quintic with the value, slope
-    and curvature of -2l at both ends is (eq. 130). No cluster is visited.
+    True if -2l is convex in (G, Sigma) on the segment between them, judged by the quintic with the value, slope and
+    curvature of -2l at both ends (eq. 130). No pass over clusters.
     """
     move = np.append((L @ L.T - end.G).ravel(), sigma2 - end.sigma2)
     first = end.evaluation
@@ -227,7 +228,7 @@ def falls_into(end: Optimum, L: Array, sigma2: Array, at: Evaluation) -> bool:
 
 @dataclass(slots=True)
 class _Ends:
-    """Distinct ends of searches in one problem, in the order in which they were found."""
+    """Distinct ends of the searches in one problem, in the order found."""
 
     problem: Problem
     blocks: tuple[Block, ...]
@@ -237,7 +238,7 @@ class _Ends:
     near: float = NEAR
 
     def add(self, end: Optimum) -> None:
-        """Keep an end that is not known; of two at the same value the certified one."""
+        """Keep a new end; of two at the same value the certified one."""
         for k, other in enumerate(self.found):
             if abs(end.evaluation.value - other.evaluation.value) <= SAME:
                 if end.certificate.converged and not other.certificate.converged:
@@ -246,16 +247,16 @@ class _Ends:
         self.found.append(end)
 
     def search(self, thetas: Iterable[Array]) -> None:
-        """Search from each start, unless that leads to a certified optimum which is known."""
+        """Search from each start, stopping early if the search leads to a known certified optimum."""
         objective = objective_for(self.problem, self.blocks, reml=self.reml)
         for theta in thetas:
             self.starts += 1
             try:
                 end = search_from(objective, self.blocks, theta, SHORT, self._known)
-                if end is not None and not end.certificate.converged and self._lower(end):  # worth going on
+                if end is not None and not end.certificate.converged and self._lower(end):  # worth continuing
                     start = coordinates(self.problem, self.blocks, end.G, end.sigma2)
                     end = search_from(objective, self.blocks, start, NewtonSettings(), self._known)
-            except (NotIdentifiedError, np.linalg.LinAlgError):  # it led to where there is no optimum
+            except (NotIdentifiedError, np.linalg.LinAlgError):  # the likelihood is unbounded that way
                 continue
             if end is not None and (end.certificate.converged or self._lower(end)):
                 self.add(end)
@@ -264,7 +265,7 @@ class _Ends:
         return end.evaluation.value < self.best.evaluation.value - SAME
 
     def _known(self, objective: Objective, theta: Array, point: ThetaEvaluation, decrement: float) -> bool:
-        """Whether the Newton step is short and leads into a certified optimum."""
+        """Whether the Newton step is short and the search will end in a known certified optimum."""
         if not decrement < self.near:
             return False
         L, sigma2 = objective.factor(theta), objective.sigma2(theta)
@@ -278,11 +279,11 @@ class _Ends:
 
     @property
     def best(self) -> Optimum:
-        """The lowest end, certified or not: a certified one that is beaten is no answer."""
+        """The lowest end, certified or not: a certified optimum with a higher -2l is no answer."""
         return min(self.found, key=lambda end: end.evaluation.value)
 
     def result(self, *, clusters: int = 0) -> Optimum:
-        """The best end, with what is known of the others."""
+        """The best end, with a record of the others."""
         best, optima = self.best, self.optima
         others = [end for end in optima if end is not best]
         values = tuple(sorted(end.evaluation.value for end in {id(e): e for e in (best, *optima)}.values()))
@@ -298,15 +299,15 @@ def best_optimum(
     names: tuple[str, ...] | None = None,
     sample: Callable[[], Problem | None] | None = None,
 ) -> Optimum:
-    """The lowest of the optima that searches from different starts find.
+    """Search from different starts and return the lowest optimum.
 
     Parameters
     ----------
     problem, blocks, reml, names
         As in ``optimize``.
     sample : callable, optional
-        A problem of some of the clusters in the same units, where there are too many to try all starts on all of them;
-        None where there are not.
+        Gives the problem of a sample of clusters in the same units if there are too many to try all starts on, else
+        None.
     """
     first = optimize(problem, blocks, reml=reml, names=names)
     ends = _Ends(problem, blocks, reml, [first], 1)
@@ -315,7 +316,7 @@ def best_optimum(
         _widen(ends)
         return ends.result()
     material = candidates_for(problem, blocks, first, reml=reml)
-    if material.unusual:  # what a few clusters decide a sample does not show
+    if material.unusual:  # a sample may miss the few clusters that decide
         _widen(ends, material, rounds=ROUNDS if problem.n_clusters <= SEARCHED else 0)
     inner = _sampled(part, blocks, reml, names)
     if inner is not None:
@@ -327,7 +328,7 @@ def best_optimum(
 
 
 def _same_basin(best: Optimum, first: Optimum, part: Problem, *, reml: bool) -> bool:
-    """Whether -2l of a sample is convex from its optimum to that of all clusters: no cluster beyond it is visited."""
+    """Whether -2l of a sample is convex between its optimum and that of all clusters; visits the sample only."""
     try:
         at = evaluate(part, first.L, first.sigma2, reml=reml)
     except np.linalg.LinAlgError:
@@ -336,7 +337,7 @@ def _same_basin(best: Optimum, first: Optimum, part: Problem, *, reml: bool) -> 
 
 
 def _sampled(part: Problem, blocks: tuple[Block, ...], reml: bool, names: tuple[str, ...] | None) -> _Ends | None:
-    """The ends in a sample of clusters; None where it does not determine the model."""
+    """Ends of searches in a sample of clusters; None if it does not identify the model."""
     try:
         ends = _Ends(part, blocks, reml, [optimize(part, blocks, reml=reml, names=names)], 1)
         _widen(ends)
@@ -346,7 +347,7 @@ def _sampled(part: Problem, blocks: tuple[Block, ...], reml: bool, names: tuple[
 
 
 def _widen(ends: _Ends, material: Candidates | None = None, *, rounds: int = ROUNDS) -> None:
-    """Search from different starts, and from more of them where the data are unusual or have several optima."""
+    """Search from different starts, and from more of them if the data have outlying clusters or several optima."""
     first = ends.found[0]
     material = material or candidates_for(ends.problem, ends.blocks, first, reml=ends.reml)
     ends.near = NEAR if material.unusual else ORDINARY
@@ -358,17 +359,17 @@ def _widen(ends: _Ends, material: Candidates | None = None, *, rounds: int = ROU
         lowest = ends.best.evaluation.value
         ends.search(material.more(ends.best, k))
         in_vain = 0 if ends.best.evaluation.value < lowest - SAME else in_vain + 1
-        if in_vain > (len(ends.optima) > 1):  # where there are several optima one round may miss the best
+        if in_vain > (len(ends.optima) > 1):  # with several optima one round may miss the best
             return
 
 
 def best_from(problem: Problem, blocks: tuple[Block, ...], thetas: Iterable[Array], *, reml: bool) -> Optimum:
-    """The lowest optimum that searches from the given starts end in.
+    """Search from the given starts and return the lowest optimum.
 
     Raises
     ------
     NotIdentifiedError
-        The search from the first of them leads to where there is no optimum.
+        The search from the first start finds no optimum.
     """
     first, *rest = thetas
     ends = _Ends(problem, blocks, reml, [optimize(problem, blocks, reml=reml, theta=first)], 1)

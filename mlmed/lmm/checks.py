@@ -1,4 +1,4 @@
-"""What the cross-products of an equation must allow before it is fitted."""
+"""Checks of an equation's cross-products before it is fitted."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from mlmed.limits import LARGEST, SMALLEST, rescaled_by, unusual_size
 
 Array = NDArray[np.float64]
 
-#: A column whose part not explained by others (or within clusters) is below this share does not count.
+#: Share of a column unexplained by others (or within clusters) below which it counts as collinear (or constant).
 COLLINEAR = 1e-11
-#: Share of a response within clusters that predictors and other responses leave, below which it repeats them: a
-#: correlation of .9999995. Cross-products hold such a share to a billionth of itself, so no order of rows decides.
+#: Share of a response within clusters left unexplained by predictors and other responses, below which it repeats them:
+#: a correlation of .9999995. Cross-products hold such a share to nine digits, so the order of rows does not matter.
 REPEATED = 1e-6
-#: Share of a random effect's columns, of all clusters together, that fixed effects leave, below which they leave none.
+#: Share of a random effect's columns, over all clusters, left by the fixed effects, below which it counts as zero.
 ABSORBED = 1e-9
 #: A variance below this share of the mean square is the rounding error of zero.
 CONSTANT = 1e-13
-#: Mean of a column within a cluster, in sds of the column, that is the rounding error of zero (data kept to 6 digits).
+#: Cluster mean of a column, in its sds, below which it is the rounding error of zero (data kept to 6 digits).
 CENTRED = 1e-6
 
 
 def refuse_one_cluster(equation: str, clusters: int, group: str) -> None:
-    """A multilevel model needs two clusters."""
+    """Refuse fewer than two clusters."""
     if clusters < 2:
         raise DataError(
             f"equation {equation} has {clusters} cluster with complete rows ({group}); a multilevel model needs "
@@ -38,7 +38,7 @@ def refuse_one_cluster(equation: str, clusters: int, group: str) -> None:
 
 
 def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> None:
-    """A response or, beside an intercept, a predictor of one value; a random effect's column of zeros.
+    """Refuse a constant response, a constant predictor beside an intercept, or a random effect's column of zeros.
 
     ``total``: (K, K) sums.
     """
@@ -68,7 +68,7 @@ def refuse_constant(equation: EquationLayout, total: Array, grams: Grams) -> Non
 
 
 def refuse_scales(equation: EquationLayout, grams: Grams) -> None:
-    """Columns whose coefficients, or their variances, would leave the range of floating point."""
+    """Refuse columns whose coefficients, or their variances, would leave the range of floating point."""
     response = equation.response_at
     columns = sorted({response, *equation.fixed_at, *equation.random_at} - {0})
     for k in columns:
@@ -89,8 +89,8 @@ def refuse_scales(equation: EquationLayout, grams: Grams) -> None:
 
 
 def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
-    """A response of which predictors leave less, in cross-products without rows, than these hold."""
-    is_wide = len(grams.columns) >= MANY_COLUMNS  # roots are not taken
+    """Refuse a response whose residual share is below the digits of its cross-products, where no rows are at hand."""
+    is_wide = len(grams.columns) >= MANY_COLUMNS  # no roots are computed
     if grams.roots.of_rows if grams.roots is not None else not is_wide:
         return
     share = rest_share(grams, equation)
@@ -108,7 +108,7 @@ def refuse_lost_digits(equation: int, name: str, grams: Grams) -> None:
 
 
 def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> None:
-    """A fixed-effects column that the ones before it make up, or that is 0 in every row."""
+    """Refuse a fixed-effects column that is zero or a linear combination of those before it."""
     empty = np.flatnonzero(np.diag(cross) == 0.0)
     if len(empty):
         raise NotIdentifiedError(
@@ -120,7 +120,7 @@ def refuse_collinear(cross: Array, equation: str, names: tuple[str, ...]) -> Non
     factor, failed = dpotrf(scaled, lower=1)
     if not failed and float((factor.diagonal() ** 2).min()) > 2.0 * COLLINEAR:
         return
-    rest = scaled.copy()  # which column it is, one after the other
+    rest = scaled.copy()  # find the column by sweeping one after the other
     done: list[int] = []
     for k in range(len(names)):
         if rest[k, k] < COLLINEAR:
@@ -143,7 +143,7 @@ def within_share(grams: Grams, equation: int, k: int) -> float:
 
 
 def refuse_between(equation: str, grams: Grams, number: int, response_at: int) -> None:
-    """A response without variation inside clusters belongs to the clusters, not to their rows."""
+    """Refuse a response without variation within clusters: it is a variable of the clusters, not of their rows."""
     counts = column_sums(grams, number, 0)
     rows, clusters = float(counts.sum()), int((counts > 0.0).sum())
     if rows == clusters:
@@ -162,7 +162,7 @@ def refuse_between(equation: str, grams: Grams, number: int, response_at: int) -
 
 
 def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
-    """More rows than fixed effects."""
+    """Refuse an equation without more rows than fixed effects."""
     if nobs <= fixed:
         raise NotIdentifiedError(
             f"equation {equation} has {nobs} rows for {fixed} fixed effects; remove predictors or add rows",
@@ -171,7 +171,7 @@ def refuse_few_rows(equation: str, nobs: int, fixed: int) -> None:
 
 
 def refuse_absorbed(equation: str, names: tuple[str, ...], absorbed: NDArray[np.bool_]) -> None:
-    """A random effect whose columns the fixed effects make up, (q_r,) flags: REML does not depend on its variance."""
+    """Refuse random effects in the span of the fixed effects, (q_r,) flags: REML does not depend on their variance."""
     if absorbed.any():
         name = names[int(np.flatnonzero(absorbed)[0])]
         raise NotIdentifiedError(
@@ -183,7 +183,7 @@ def refuse_absorbed(equation: str, names: tuple[str, ...], absorbed: NDArray[np.
 
 
 def absorbed_effects(A: Array, B: Array, cross: Array) -> NDArray[np.bool_]:
-    """Which random effects' columns, one a cluster, the fixed effects make up, (q_r,).
+    """Which random effects have their columns, one per cluster, in the span of the fixed effects, (q_r,).
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def absorbed_effects(A: Array, B: Array, cross: Array) -> NDArray[np.bool_]:
 
 
 def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: Array) -> None:
-    """Residual covariances need rows that have both responses; ``observed`` (P, R), ``nobs`` (P,)."""
+    """Refuse residual covariances without rows that have both responses; ``observed`` (P, R), ``nobs`` (P,)."""
     counts = observed.T @ (nobs[:, None] * observed)
     for r in range(len(names)):
         for s in range(r):
@@ -211,7 +211,7 @@ def refuse_unpaired(names: tuple[str, ...], observed: NDArray[np.bool_], nobs: A
 
 
 def refuse_repeated(grams: Grams) -> None:
-    """A response that others and predictors make up within clusters: then residuals have no joint density."""
+    """Refuse a response collinear, within clusters, with others and predictors: residuals have no joint density."""
     for pattern, packed in zip(grams.patterns, grams.products, strict=True):
         equations = [e for e, own in zip(grams.layout.equations, pattern, strict=True) if own]
         responses = [e.response_at for e in equations]
@@ -234,14 +234,14 @@ def refuse_repeated(grams: Grams) -> None:
 
 
 def _made_up(cross: Array, first: int) -> int | None:
-    """The first column from ``first`` on that others from there on make up, given the columns before ``first``.
+    """The first column from ``first`` on that is collinear with others from there, given the columns before ``first``.
 
-    What predictors explain of a response does not count: a trend may make up nearly all of it.
+    Shares are of a response's residual after the predictors: a trend may explain nearly all of the response.
     """
     size = np.sqrt(np.diag(cross))
     size = np.where(size > 0.0, size, 1.0)
     rest = cross / np.outer(size, size)
-    given = np.diag(rest).copy()  # what the predictors leave of each column
+    given = np.diag(rest).copy()  # residual sum of squares of each column after the predictors
     for k in range(len(rest)):
         if k <= first:
             given = np.diag(rest).copy()
@@ -257,8 +257,8 @@ def empty_intercepts(grams: Grams) -> tuple[int, ...]:
     """Positions in u of random intercepts whose equation has no column that varies between clusters.
 
     If the response and all fixed columns have the same mean in every cluster, and the random ones sum to zero there,
-    what clusters differ in is not in the data: the variance of the intercepts is estimated as 0, which their
-    covariances with slopes must follow, and derivatives in these covariances describe nothing.
+    the data hold no differences between clusters: the intercepts' variance is estimated as 0, so their covariances
+    with slopes must be 0, and derivatives in these are meaningless.
     """
     found: list[int] = []
     first = 0
@@ -273,7 +273,7 @@ def _is_centred(grams: Grams, r: int, equation: EquationLayout) -> bool:
     """Whether no column of an equation but the constant has a mean that differs between clusters."""
     n = column_sums(grams, r, 0)
     columns, varying = ({*at} - {0} for at in ((equation.response_at, *equation.fixed_at), equation.random_at))
-    if INTERCEPT not in equation.fixed:  # nothing takes the means up
+    if INTERCEPT not in equation.fixed:  # no intercept absorbs the means
         varying, columns = columns | varying, set()
     shift = grams.shift / grams.scale
     moved = ((k, 0.0 if k in columns else float(shift[k])) for k in (*columns, *varying))

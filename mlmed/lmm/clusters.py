@@ -1,13 +1,12 @@
 """Passes over the clusters: chunks in order over threads, rows weighted by the residual covariance, factors, sums.
 
 Equation numbers refer to ``docs/math.md``. Clusters are taken in chunks that stay in cache. Within a chunk every
-q x q product over clusters is one batched ``matmul`` (cluster index first), which costs a fraction of ``einsum``
-both for few clusters, where calls are dear, and for many. Only the Cholesky recursion has the cluster index last:
-it is a loop of vector operations over clusters.
+q x q product over clusters is one batched ``matmul`` (cluster index first), much cheaper than ``einsum`` for few
+clusters and for many. Only the Cholesky recursion has the cluster index last: it loops over vector operations on
+clusters.
 
-A row whose responses O are observed has the precision Sigma_OO^-1. So every matrix between Z, X and y that the
-criterion needs is, entry by entry, a cross-product of the pattern times one number that depends on the two equations
-the entry belongs to (eq. 90, 91).
+A row whose responses O are observed has the precision Sigma_OO^-1. So every entry of the weighted cross-products of
+Z, X and y is the cross-product of the pattern times a number that depends on the entry's two equations (eq. 90, 91).
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ Result = TypeVar("Result")
 
 #: Environment variable that sets the number of threads.
 VARIABLE = "MLMED_THREADS"
-#: Share of a response's residual sd that the others leave, below which Sigma_OO counts as singular.
+#: Share of a response's residual sd unexplained by the others, below which Sigma_OO counts as singular.
 SINGULAR = 1e-13
-#: Entries of the cross-products per chunk: with what is made from them they stay in a 1 MB cache (512 clusters at
-#: q = 5, p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
+#: Entries of the cross-products per chunk: with their temporaries they fit a 1 MB cache (512 clusters at q = 5,
+#: p = 5). Larger arrays also cost a page fault for every 4 kB, each time they are allocated.
 ENTRIES = 28_160
-#: Pivot of Z'R^-1 Z of one cluster, as a share of its diagonal entry, that is the rounding error of zero.
+#: Pivot of a cluster's Z'R^-1 Z, as a share of its diagonal entry, below which it is the rounding error of zero.
 DEPENDENT = 1e-13
-#: Clusters from which chunks twice as large pay (and threads may).
+#: Clusters from which chunks twice as large are faster (and threads may be).
 MANY = 65_536
 
 
@@ -65,14 +64,14 @@ def ordered_map(function: Callable[[Item], Result], items: Sequence[Item], worke
     if workers == 1:
         yield from map(function, items)
         return
-    # one BLAS thread in each of ours: they would otherwise compete for the same processors
+    # one BLAS thread per worker thread, or they would compete for the same processors
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as pool:
         yield from pool.map(function, items)
 
 
 @dataclass(frozen=True, slots=True)
 class Whitener:
-    """What makes the residuals of the rows of every pattern independent with variance 1, at one Sigma (eq. 91).
+    """Matrices that make the residuals of each pattern's rows independent with variance 1, at one Sigma (eq. 91).
 
     Attributes
     ----------
@@ -92,14 +91,14 @@ class Whitener:
 def whitener(cross: Cross, root: Array) -> Whitener:
     """The whitener of Sigma = ``root @ root.T``.
 
-    Sigma is not formed: that would lose what responses hardly differ in.
+    Sigma is not formed: that would lose the small differences of nearly equal responses.
 
     Parameters
     ----------
     cross : Cross
         The patterns and their rows.
     root : (R, R) array
-        A factor of Sigma. A column may be zero as long as Sigma_OO of every pattern is regular.
+        A factor of Sigma. Columns may be zero if Sigma_OO of every pattern is regular.
 
     Raises
     ------
@@ -120,7 +119,7 @@ def whitener(cross: Cross, root: Array) -> Whitener:
 
 
 def smallest_share(cross: Cross, root: Array) -> float:
-    """The smallest share of a residual variance that the other responses of a row leave."""
+    """The smallest share of a residual variance left unexplained by the other responses of a row."""
     made, variances = whitener(cross, root), np.einsum("rk,rk->r", root, root)
     inflation = np.einsum("prr,r->pr", made.precision, variances)  # 1 / share of the observed, 0 elsewhere
     return float(1.0 / inflation.max())
@@ -129,7 +128,7 @@ def smallest_share(cross: Cross, root: Array) -> float:
 def residual_units(cross: Cross, root: Array) -> Array:
     """Regular lower-triangular B with B B' the inverse of the average precision of rows, (R, R) (eq. 89b).
 
-    With complete rows B B' = Sigma. Where Sigma is singular and no row has all responses, B is regular still.
+    With complete rows B B' = Sigma. B is regular even if Sigma is singular and no row has all responses.
     """
     average = np.einsum("prs,p->rs", whitener(cross, root).precision, cross.nobs) / cross.nobs.sum()
     # with J the exchange of rows, J A J = U U' gives A = (J U J)(J U J)', upper triangular, and its inverse is lower
@@ -140,8 +139,7 @@ def residual_units(cross: Cross, root: Array) -> Array:
 def weighted_tables(cross: Cross, stratum: NDArray[np.int64], weights: Array, part: slice) -> tuple[Array, Array]:
     """Z'(weights)Z, (S, n, q, q), and Z'(weights)[X y], (S, n, q, p + 1), of one chunk of clusters.
 
-    All S matrices of weights, (S, P, R, R), at once: for a pair of equations the sum over patterns is a product of
-    matrices.
+    All S matrices of weights, (S, P, R, R), at once: for a pair of equations the sum over patterns is a matrix product.
     """
     R = cross.observed.shape[1]
     p, effects = len(cross.owner) - R, [_run(stratum == r) for r in range(R)]
@@ -166,7 +164,7 @@ def _combined(weights: Array, tables: Array) -> Array:
 
 
 def _run(mine: NDArray[np.bool_]) -> slice:
-    """Where a run of true values stands; empty if there is none."""
+    """The slice of a run of true values; empty if there is none."""
     at = np.flatnonzero(mine)
     return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0)
 
@@ -183,7 +181,7 @@ def weighted_clusters(cross: Cross, weights: Array, C: Array) -> Array:
 
 
 def chunks(problem: Problem, size: int | None = None) -> list[slice]:
-    """The clusters in slices of at most ``size``; with many fixed effects sums cost more than what is summed."""
+    """Slice the clusters into chunks of at most ``size``; with many fixed effects the sums are the costly part."""
     J, k = problem.n_clusters, problem.n_fixed + 1
     entries = ENTRIES if J < MANY else 2 * ENTRIES
     size = size or max(entries // (problem.n_random * (problem.n_random + k)), 64, k // 4)
@@ -203,7 +201,7 @@ class Factored:
     HB : (n, q, p + 1) array
         ``H B``.
     both : (n, q, q + p + 1) array
-        The memory of ``[H, HB]``.
+        ``[H, HB]`` in one array.
     logdet : float
         Sum of the log determinants of ``I + L'A L``.
     """
@@ -219,7 +217,7 @@ class Factored:
         return self.both[:, :, : self.A.shape[1]]
 
     def cluster_last(self) -> tuple[Array, Array, Array]:
-        """A, B and H with the cluster index last, for sums that are written as ``einsum`` over clusters."""
+        """A, B and H with the cluster index last, for ``einsum`` over clusters."""
         A, B, H = (np.ascontiguousarray(table.transpose(1, 2, 0)) for table in (self.A, self.B, self.H))
         return A, B, H
 
@@ -235,14 +233,14 @@ def product(left: Array, right: Array) -> Array:
 
 
 def weighted(problem: Problem, sigma2: Array, part: slice, precision: Array | None = None) -> tuple[Array, Array]:
-    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters; ``precision`` as in ``Whitener``, where it is known."""
+    """Z'R^-1 Z and Z'R^-1 [X y] of one chunk of clusters; ``precision`` as in ``Whitener``, if known."""
     if problem.cross is not None:
         if precision is None:
             precision = whitener(problem.cross, problem.residual.root(sigma2)).precision
         A, B = weighted_tables(problem.cross, problem.stratum, precision[None], part)
         return A[0], B[0]
     weight = (1.0 / sigma2)[problem.stratum][:, None]
-    # weights of full shape: numpy then loops over whole matrices and not over their rows
+    # weights of full shape, so numpy loops over whole matrices, not over their rows
     A = np.multiply(problem.A[:, :, part].transpose(2, 0, 1), weight.repeat(problem.A.shape[1], axis=1), order="C")
     B = np.multiply(problem.B[:, :, part].transpose(2, 0, 1), weight.repeat(problem.B.shape[1], axis=1), order="C")
     return A, B
@@ -253,7 +251,7 @@ def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice, prec
     A, B = weighted(problem, sigma2, part, precision)
     n, q, k = B.shape
     work = np.empty((2 * q, q, n))  # columns of M = I + L'A L, then of L'; the second index is the row
-    half = np.matmul(L.T, A.transpose(1, 2, 0))  # one row of A after the other: (q, q, n)
+    half = np.matmul(L.T, A.transpose(1, 2, 0))  # row by row of A: (q, q, n)
     np.matmul(L.T, half.reshape(q, q * n), out=work[:q].reshape(q, q * n))
     work[q:] = L[:, :, None]
     pivots = work[:q].reshape(q * q, n)[:: q + 1]
@@ -271,7 +269,7 @@ def factor_clusters(problem: Problem, L: Array, sigma2: Array, part: slice, prec
 
 @dataclass(slots=True)
 class Sums:
-    """Sums over clusters that add up chunk by chunk."""
+    """Sums over clusters, accumulated chunk by chunk."""
 
     def add(self, other: Sums) -> None:
         """Add another chunk, of the same class, in place."""
@@ -283,16 +281,16 @@ class Sums:
 
 @dataclass(slots=True)
 class ClusterSums(Sums):
-    """Sums over clusters that derivatives in G are assembled from (eq. 8 to 12); the last two empty below order 2.
+    """Sums over clusters for derivatives in G (eq. 8 to 12); the last two empty below order 2.
 
     Attributes
     ----------
     QTF : (3, q, q) array
-        Q = Z'V^-1 Z, T and F = I - N A; without F, (2, q, q), where roots serve.
+        Q = Z'V^-1 Z, T and F = I - N A; without F, (2, q, q), if computed from roots.
     Q_QT : (q*q, 2, q*q) array
-        Entries of Q times those of Q and of T.
+        Products of the entries of Q with those of Q and of T.
     VV : (q*(p+1), q*(p+1)) array
-        Entries of V = Z'V^-1 [X y] times themselves.
+        Products of the entries of V = Z'V^-1 [X y].
     """
 
     QTF: Array
@@ -307,8 +305,8 @@ class DiagonalSums(Sums):
     Attributes
     ----------
     residual : (q, p + 1, p + 1) array
-        Row by row of Z: ``h'(B + V)``, of which the symmetric part of equation r's rows is what C_r / sigma2_r loses
-        in eq. 6b.
+        ``h'(B + V)`` by row of Z'; the symmetric part over equation r's rows is subtracted from C_r / sigma2_r in
+        eq. 6b.
     F_QT : (2, q, q, q) array
         Row a of F times row a of Q and of T.
     NN, NT : (q, q) arrays
@@ -323,7 +321,7 @@ class DiagonalSums(Sums):
 
 @dataclass(frozen=True, slots=True)
 class Inverted:
-    """What V^-1 makes of one chunk of n clusters (eq. 5, 6), N = L M^-1 L'.
+    """Products with V^-1 in one chunk of n clusters (eq. 5, 6), N = L M^-1 L'.
 
     Attributes
     ----------
@@ -355,9 +353,9 @@ def _cross(left: Array, right: Array) -> Array:
 
 
 def inverted(part: Factored, weight: Array, L: Array | None = None) -> Inverted:
-    """One chunk. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z.
+    """Products with V^-1. ``weight`` (p + 1, p + 1) is W of eq. 8: T = Z'V^-1[X y] W [X y]'V^-1 Z.
 
-    With ``L`` (q, q) Q and V are computed by eq. 95c, for residuals that may be nearly the same: there A is large and
+    With ``L`` (q, q) Q and V are computed by eq. 95c, for residuals that may be nearly equal: then A is large and
     A - A N A cancels.
     """
     n, q, k = part.B.shape
@@ -371,7 +369,7 @@ def inverted(part: Factored, weight: Array, L: Array | None = None) -> Inverted:
         np.subtract(part.A, part.A @ NA, out=Q)  # Z'V^-1 Z
     else:
         Q[:], V = _without_cancellation(part, L)
-    # a copy: the last factor of a batched product is read much faster as it lies than transposed
+    # a copy: batched products read a contiguous last factor much faster than a transposed one
     np.matmul((V.reshape(n * q, k) @ weight).reshape(n, q, k), _transposed(V).copy(), out=T)
     np.subtract(np.eye(q), NA, out=F)  # V^-1 Z = R^-1 Z F
     return Inverted(part, N, NA, h, V, tables)
@@ -388,7 +386,7 @@ def _without_cancellation(part: Factored, L: Array) -> tuple[Array, Array]:
 
 
 def _semidefinite_roots(A: Array, B: Array) -> tuple[Array, Array]:
-    """C with C C' = A, and C^-1 B, both zero in the rows and columns of pivots that are rounding errors of zero."""
+    """C with C C' = A, and C^-1 B, with zeros in the rows and columns of pivots that are zero up to rounding."""
     q = A.shape[1]
     rest, C, reduced = A.copy(), np.zeros_like(A), B.copy()
     for k in range(q):

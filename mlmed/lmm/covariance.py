@@ -5,7 +5,7 @@ Every structure is described by two sets of constant matrices (docs/math.md, eq.
 * the factor L is linear in theta, ``L = sum_k theta_k Lambda_k``, so G = L L' can reach the boundary exactly;
 * G is linear in its natural parameters tau, ``G = sum_k tau_k E_k``, where standard errors are computed.
 
-A face of the cone of G has fewer columns of L: what a singular G lies on.
+A singular G lies on a face of the cone, where L has fewer columns.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Array = NDArray[np.float64]
 
 #: A Cholesky pivot below this share of its diagonal entry is rounding error of an exact zero.
 ROUNDING = 1e-12
-#: The same of what draws are made of: predictors with a mean of more than 3e6 sds are refused, so no direction of
-#: coefficients that were estimated is shorter.
+#: The same for covariances that are drawn from: predictors with a mean above 3e6 sds are refused, so no direction of
+#: estimated coefficients is shorter.
 DRAWN_ROUNDING = 1e-13
-#: A pivot of G below this share of its variance may be zero; the criterion decides.
+#: Share of its variance below which a pivot of G may be zero; the criterion decides.
 SUSPECT = 1e-5
-#: Share of the largest sd below which that of a direction is the rounding error of zero.
+#: Share of the largest sd below which a direction's sd is the rounding error of zero.
 GONE = 1e-6
 
 
@@ -55,7 +55,7 @@ class Block:
 
 @lru_cache(maxsize=256)
 def square(index: tuple[int, ...]) -> tuple[NDArray[np.intp], ...]:
-    """What takes the rows and columns ``index`` of a matrix."""
+    """Indexer of the rows and columns ``index`` of a matrix."""
     return np.ix_(index, index)
 
 
@@ -66,7 +66,7 @@ def _unit(q: int, a: int, b: int) -> Array:
 
 
 def _constant(matrices: list[Array], q: int) -> Array:
-    """One array of all matrices that nobody can write to, as it is made once and handed to everyone."""
+    """Stack the matrices in a read-only array, as it is cached and shared."""
     out = np.array(matrices).reshape(-1, q, q)
     out.flags.writeable = False
     return out
@@ -111,7 +111,7 @@ def factor_basis(block: Block, q: int, *, order: tuple[int, ...] | None = None, 
 
 
 def natural_pairs(block: Block) -> list[tuple[int, int]]:
-    """Row and column of G that each natural parameter is read from: variances, then covariances by column."""
+    """Row and column of each natural parameter in G: variances, then covariances by column."""
     index = block.index
     if block.structure == "unstructured":
         below = [(index[i], index[j]) for j in range(len(index)) for i in range(j + 1, len(index))]
@@ -163,10 +163,10 @@ def psd_cholesky(G: Array, *, tol: float = 0.0) -> Array:
 
 
 def normal_root(G: Array) -> Array:
-    """The factor L, (q, q), by which independent normal numbers have covariance G = L L', positive semidefinite.
+    """The factor L, (q, q), of positive semidefinite G = L L', for draws of normal vectors.
 
-    Lower-triangular, which makes it unique and continuous in G: the same numbers give the same draws whatever the last
-    digits of G are. Eigenvectors have signs, and with equal eigenvalues directions, that these digits decide.
+    Lower-triangular, hence unique and continuous in G: the same random numbers give the same draws whatever the last
+    digits of G. These digits would decide the signs of eigenvectors and, with equal eigenvalues, their directions.
     """
     size = np.sqrt(np.abs(np.diag(G)))
     size = np.where(size > 0.0, size, 1.0)
@@ -217,10 +217,10 @@ def factor_coordinates(block: Block, G: Array) -> Array:
 
 
 def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> Array:
-    """The lower-trapezoidal factor of ``factor @ factor.T`` with as many columns as that has.
+    """The lower-trapezoidal factor of ``factor @ factor.T`` with as many nonzero columns as ``factor``.
 
-    By QR, without forming G: the rank of a factor on a face of the cone stays what it is, where a Cholesky
-    factorization of G would have to guess which pivots are rounding errors.
+    By QR, without forming G: this keeps the rank of a factor on a face of the cone, where a Cholesky factorization of
+    G would have to guess which pivots are rounding errors.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def canonical_factor(blocks: tuple[Block, ...], factor: Array) -> Array:
             upper: Array = np.asarray(np.linalg.qr(columns.T, mode="r")) if columns.size else np.empty((0, len(own)))
             pivots = upper[np.arange(len(upper)), (upper != 0.0).argmax(axis=1)]
             lower = np.zeros_like(own)
-            lower[:, : len(upper)] = (upper * np.sign(pivots)[:, None]).T + 0.0  # no zero with a sign
+            lower[:, : len(upper)] = (upper * np.sign(pivots)[:, None]).T + 0.0  # no negative zero
             L[at] = lower
             continue
         entries = factor_coordinates(block, factor @ factor.T)
@@ -330,13 +330,13 @@ def natural_turn(blocks: tuple[Block, ...], metric: Array) -> Array:
 def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, Array]:
     """Units A of a block, (q, q) with ones elsewhere, and A^-1 times its part of the factor, (size, size).
 
-    A A' is the inverse of the block's part of the metric: a variance of 1 in these units is what the data leave
-    uncertain of one cluster. Where responses hardly differ, so do the units of their random effects.
+    A A' is the inverse of the block's part of the metric: a variance of 1 in these units is the sampling variance of
+    one cluster's effects. If responses are nearly equal, so are the units of their random effects.
     """
     at = square(block.index)
     size = np.sqrt(np.maximum(metric[at].diagonal(), np.finfo(float).tiny))
     values, vectors = np.linalg.eigh(metric[at] / np.outer(size, size))
-    # only units: where rounding leaves a direction without information, it takes that of the smallest that is seen
+    # only units: directions whose information is lost to rounding take the smallest that can be told from zero
     root = np.sqrt(np.maximum(values, ROUNDING * max(float(values[-1]), 1.0)))
     whole = np.eye(len(factor))
     whole[at] = (vectors / root) @ vectors.T / size[:, None]  # the symmetric root: axes stay close to the effects
@@ -345,7 +345,7 @@ def whitened_block(block: Block, factor: Array, metric: Array) -> tuple[Array, A
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face of the cone: which columns of the factor are left in each block.
+    """A face of the cone: the columns of the factor left in each block.
 
     Attributes
     ----------
@@ -363,14 +363,14 @@ class Face:
 
 
 def factor_rank(blocks: tuple[Block, ...], L: Array) -> int:
-    """Rank of G = L L': the columns left in an unstructured factor, the directions left in any other."""
+    """Rank of G = L L': nonzero columns of unstructured factors, numerical rank of others."""
     rank = 0
     for block in blocks:
         own = L[square(block.index)]
         size = float(np.abs(own).max())
         if block.structure == "unstructured" or size == 0.0:
             rank += int((np.abs(own).max(axis=0) > 0.0).sum())
-        else:  # a symmetric root: no column vanishes where a direction does
+        else:  # a symmetric root: a direction may vanish without a zero column
             rank += int(np.linalg.matrix_rank(own, tol=GONE * size))
     return rank
 
@@ -400,7 +400,7 @@ def find_face(blocks: tuple[Block, ...], factor: Array, metric: Array) -> Face:
 
 
 def missing_directions(block: Block, factor: Array, slope: Array, metric: Array) -> list[Array]:
-    """Directions (q, q) that a block of G lacks: of an unstructured one, that of the smallest slope."""
+    """Directions (q, q) missing from a block of G: of an unstructured one, that of the smallest slope."""
     q, at = len(factor), square(block.index)
     if block.structure != "unstructured":
         theta = factor_coordinates(block, factor @ factor.T)

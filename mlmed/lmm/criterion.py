@@ -1,7 +1,7 @@
 """REML and ML criterion with exact first and second derivatives, in natural parameters.
 
-Everything is computed from per-cluster cross-products, summed in ``clusters.py``; equation numbers refer to
-``docs/math.md``. What is here works on small matrices whose size does not depend on the number of clusters.
+Sums over clusters come from ``clusters.py``; this file works on small matrices whose size does not depend on the
+number of clusters. Equation numbers refer to ``docs/math.md``.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class _Solved:
 
     @property
     def turn(self) -> Array:
-        """(p + 1, p + 1): takes [X y] to columns with P = 1 and the residuals y - X beta (eq. 8b)."""
+        """(p + 1, p + 1): maps [X y] to columns with P = 1 and the residuals y - X beta (eq. 8b)."""
         p = len(self.factor)
         return np.column_stack([np.vstack([self.inverse.T, np.zeros(p)]), self.contrast])
 
     @property
     def turned(self) -> _Solved:
-        """The same for these columns."""
+        """The same for the columns ``[X y] @ turn``."""
         one = np.eye(len(self.factor))
         contrast = np.append(np.zeros(len(one)), 1.0)
         return replace(self, P_inv=one, factor=one, inverse=one, contrast=contrast)
@@ -128,7 +128,7 @@ def evaluate(
     L : (q, q) array
         Any factor of G; G may be singular.
     sigma2 : (S,) array
-        Residual parameters (``problem.residual``): variances, and covariances where residuals are correlated.
+        Residual parameters (``problem.residual``): variances, and covariances if residuals are correlated.
     reml : bool
         Restricted (default) or full likelihood.
     order : {0, 1, 2}
@@ -137,13 +137,13 @@ def evaluate(
         Clusters per pass through the cache; the sums are the same to the last bit for a given chunk size,
         whatever the number of threads.
     beta : (p,) array, optional
-        Fixed effects; by default the best ones given (G, sigma2). With beta the derivatives are those of a
+        Fixed effects; by default their generalized least squares estimate. With beta the derivatives are those of a
         function of (vec G, sigma2, beta), in this order (eq. 37, 38).
     root : (R, R) array, optional
-        Lower-triangular factor of Sigma where residuals are correlated; by default that of ``sigma2``, which has
-        lost what responses hardly differ in.
+        Lower-triangular factor of Sigma if residuals are correlated; by default that of ``sigma2``, which has lost
+        small differences of nearly equal responses.
     base : (R, R) array, optional
-        Take derivatives in Sigma along B E_s B' first (eq. 95b), where residuals are correlated.
+        Take derivatives in Sigma along B E_s B' first (eq. 95b), if residuals are correlated.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def _second_order(
     *,
     given: bool,
 ) -> tuple[Array, Array, Array]:
-    """Hessian, information and slopes of beta; ``given``: at a given beta, which is a coordinate then."""
+    """Hessian, information and slopes of beta; if ``given``, beta is fixed by the caller and a coordinate."""
     if problem.roots is None:
         information, hessian, v = _second_derivatives(problem, sums, residual, solved, reml)
         beta_gradient = -solved.P_inv @ v
@@ -208,7 +208,7 @@ def _second_order(
         information, hessian, own = _second_derivatives(problem, sums, residual, solved.turned, reml)
         v, beta_gradient = solved.factor @ own, -solved.inverse.T @ own
     if not given:
-        hessian += 2.0 * (v.T @ beta_gradient)  # beta follows the variances
+        hessian += 2.0 * (v.T @ beta_gradient)  # beta is profiled out
     else:
         P = solved.factor @ solved.factor.T
         hessian = np.block([[hessian, 2.0 * v.T], [2.0 * v, 2.0 * P]])
@@ -219,7 +219,7 @@ def _second_order(
 def _first_pass(
     problem: Problem, L: Array, sigma2: Array, made: Whitener | None, slices: list[slice], workers: int
 ) -> tuple[Array, float, float, Sequence[slice | Factored | Rooted]]:
-    """Factor of S, log|V| over all clusters (eq. 5), the size of what S is made of, the parts of the second pass.
+    """Factor of S, log|V| over all clusters (eq. 5), the size of the terms of S, the parts of the second pass.
 
     A single chunk is kept factored.
     """
@@ -267,7 +267,7 @@ def _second_pass(
     reml: bool,
     second: bool,
 ) -> tuple[ClusterSums, ResidualTables]:
-    """What derivatives are assembled from, summed over clusters: for G, and for the residual parameters.
+    """Sums over clusters for the derivatives in G and in the residual parameters.
 
     With roots the columns [X y] are multiplied by ``turn`` first (eq. 8b).
     """
@@ -369,13 +369,13 @@ def _second_derivatives(
 
 @lru_cache
 def _distinct(q: int, S: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Coordinates of (vec G, sigma2) that differ, as G is symmetric, and where each coordinate is among them."""
+    """Distinct coordinates of (vec G, sigma2), as G is symmetric, and the position of each coordinate among them."""
     high, low = np.tril_indices(q)
     distinct = np.append(high * q + low, q * q + np.arange(S))
     at = np.empty(q * q + S, dtype=np.intp)
     at[distinct] = np.arange(len(distinct))
     at[low * q + high] = np.arange(len(high))
-    distinct.flags.writeable = at.flags.writeable = False  # handed to everyone
+    distinct.flags.writeable = at.flags.writeable = False  # cached and shared
     return distinct, at
 
 

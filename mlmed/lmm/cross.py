@@ -1,9 +1,9 @@
 """Derivatives of the criterion in an unstructured Sigma (docs/math.md, eq. 92 to 95).
 
 V is linear in the natural parameters of Sigma, with D_s = dSigma/dsigma_s repeated over rows. With the weights
-W = Sigma_OO^-1 of a pattern, R^-1 D_s R^-1 is once more a matrix of weights, W D_s W: everything is made of the
-cross-products of the patterns. Derivatives may be taken along other directions, D_s = K E_s K' with K K' close to
-Sigma (eq. 95b): where responses hardly differ these have one size, and natural ones cancel.
+W = Sigma_OO^-1 of a pattern, R^-1 D_s R^-1 is a matrix of weights, too, W D_s W, so cross-products of the patterns
+suffice. Derivatives may be taken along other directions, D_s = K E_s K' with K K' close to Sigma (eq. 95b): with
+nearly equal responses these are of one size, while natural derivatives cancel.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ResidualTables:
-    """What the residual parameters add to gradient and Hessian, for diagonal and unstructured Sigma alike.
+    """Terms of the residual parameters in gradient and Hessian, for diagonal and unstructured Sigma.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class ResidualTables:
     pairs : (2, S, S) array
         tr(V^-1 V_s V^-1 V_t), and the quadratic form of V^-1 V_s V^-1 V_t V^-1; empty below order 2.
     form : (S,) array or None
-        tr(W own), where it was taken before the squares of ``own``.
+        tr(W own), if computed before ``own`` was squared.
     """
 
     trace: Array
@@ -105,9 +105,9 @@ class CrossSums(Sums):
     NA : (P, R, R) array
         tr of N with the cross-products Z'Z of a pattern, by pair of equations.
     lost : (S, p + 1, p + 1) array
-        h'B_s + U_s'h, with U_s = B_s - A_s h: what C_s loses in [X y]'V^-1 D_s V^-1 [X y].
+        h'B_s + U_s'h, with U_s = B_s - A_s h, subtracted from C_s in [X y]'V^-1 D_s V^-1 [X y].
     omega : (P, R, R) array
-        What the cross-products of a pattern lose in those of its conditional residuals, weighted by W.
+        Cross-products of a pattern minus those of its conditional residuals, weighted by W.
     FQ, FT : (S, q, q) arrays
         Z'V^-1 D_s V^-1 Z, and V W Y_s' with Y_s = Z'V^-1 D_s V^-1 [X y].
     NN, NT : (S, S) arrays
@@ -164,7 +164,7 @@ def cross_sums(
 
 
 def cross_tables(problem: Problem, weights: CrossWeights, sums: CrossSums, weight: Array) -> ResidualTables:
-    """What gradient and Hessian are assembled from."""
+    """Terms of gradient and Hessian."""
     cross, nobs = weights.cross, weights.cross.nobs
     owner = (cross.owner == np.arange(problem.n_strata)[:, None]).astype(float)
     own = np.array([weighted_cross(cross, moved) for moved in weights.moved]) - sums.lost

@@ -1,4 +1,4 @@
-"""An optimum in the user's units: estimates, their derivatives, and the linear regression beside it."""
+"""An optimum in the user's units: estimates, their derivatives, and the linear regression for comparison."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ class Estimates:
     tau : (n_tau,) array
         Natural parameters of G.
     tau_at : (n_tau, 2) int array
-        Row and column of G that each tau is.
+        Row and column of each tau in G.
     tau_basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
     sigma2 : (S,) array
-        Residual parameters: R variances, then, where residuals are correlated across equations, their covariances.
+        Residual parameters: R variances, then covariances if residuals are correlated across equations.
     sigma_at : (S, 2) int array
-        Row and column of Sigma that each of them is.
+        Row and column of each of them in Sigma.
     loglik : float
         Log-likelihood, restricted if REML.
     P_inv : (p, p) array
         (X'V^-1 X)^-1.
     hessian : (n_tau + S, n_tau + S) array
-        Second derivatives of -2l in working (tau, sigma2), where they are well conditioned (eq. 10).
+        Second derivatives of -2l in working (tau, sigma2), in which they are well conditioned (eq. 10).
     tau_map : (n_tau + S, n_tau + S) array
         The user's (tau, sigma2) is ``tau_map`` times the working one (eq. 20).
     beta_gradient : (p, n_tau + S) array
         Derivative of beta with respect to working (tau, sigma2) (eq. 12).
     local, turn : (n_tau + S, n_tau + S) arrays or None
-        The Hessian in coordinates of the units of the data, ``local = turn @ hessian @ turn.T`` without its
-        cancellation; None where residuals are independent.
+        The Hessian in the units of the data, ``local = turn @ hessian @ turn.T`` without its cancellation; None if
+        residuals are independent.
     """
 
     beta: Array
@@ -85,7 +85,7 @@ class Estimates:
 
 
 def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates:
-    """Map an optimum from working units back (eq. 18 to 21)."""
+    """Map an optimum from working to user's units (eq. 18 to 21)."""
     problem, units, blocks = working.problem, working.units, working.blocks
     at, q = optimum.evaluation, problem.n_random
     pairs = np.array([pair for block in blocks for pair in natural_pairs(block)])
@@ -123,12 +123,12 @@ def to_estimates(working: Working, optimum: Optimum, *, reml: bool) -> Estimates
 
 
 def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) -> float:
-    """Log-likelihood at given variances (user's units), beta at its generalized least squares value.
+    """Log-likelihood at given variances (user's units), maximized over beta.
 
     Raises
     ------
     EffectError
-        If the shapes are wrong, G has a negative eigenvalue, or the residual covariance one that is not positive.
+        If the shapes are wrong, G has a negative eigenvalue, or the residual covariance is not positive definite.
     """
     structure, matrix = working.problem.residual, _numbers(G, "G")
     residual = _residual_values(structure, sigma2)
@@ -140,7 +140,7 @@ def loglik_at(working: Working, G: ArrayLike, sigma2: ArrayLike, *, reml: bool) 
     if np.abs(matrix - matrix.T).max() > 1e-10 * np.abs(matrix).max(initial=0.0):
         raise EffectError("G must be symmetric")
     lowest, smallest = (float(np.linalg.eigvalsh(part)[0]) for part in (matrix, structure.matrix(residual)))
-    # a singular Sigma is possible where no row has all responses; rows that have them all are judged below
+    # Sigma may be singular if no row has all responses; complete rows are checked by ``evaluate``
     least = -1e-12 * float(np.abs(residual).max()) if structure.correlated else np.finfo(float).tiny
     if lowest < -1e-12 * float(np.abs(matrix).max()) or smallest < least or residual[: structure.R].min() <= 0.0:
         raise EffectError(
@@ -166,7 +166,7 @@ def _numbers(given: ArrayLike, name: str) -> Array:
 
 
 def _residual_values(structure: ResidualStructure, given: ArrayLike) -> Array:
-    """Residual parameters (S,) from themselves or from the matrix Sigma."""
+    """Residual parameters (S,), given as such or as the matrix Sigma."""
     values = np.atleast_1d(_numbers(given, "sigma2"))
     R, S = structure.R, structure.size
     if values.shape == (S,):

@@ -1,4 +1,4 @@
-"""What the estimates would be without one cluster: by formula for all clusters at once, or by refitting.
+"""Changes of the estimates without one cluster: by formula for all clusters at once, or by refitting.
 
 Three answers, from cheap to exact: ``fixed_variance_changes`` (beta alone, exact if the variances stay),
 ``one_step_changes`` (one step of all parameters), ``refit_changes`` (the optimum without the cluster).
@@ -40,12 +40,12 @@ class Influence:
     Attributes
     ----------
     changes : (n, p + n_tau + S) array
-        psi without the cluster minus psi; (n, p), beta alone, where the variances are held fixed. NaN where it
+        psi without the cluster minus psi; (n, p), beta alone, if the variances are held fixed. NaN where it
         does not exist.
     cooks : (n,) array
         Cook's distance of beta.
     failures : tuple of Failure or None
-        Why a row is NaN; None where it is not.
+        Why a row is NaN; None if it is not.
     """
 
     changes: Array
@@ -116,7 +116,7 @@ def _terms(
 def fixed_variance_changes(working: Working, optimum: Optimum, products: ClusterProducts, *, reml: bool) -> Influence:
     """Exact changes of beta without each cluster at the variances of the full fit: ``-(P - P_j)^-1 X_j'V_j^-1 r_j``.
 
-    Defined for singular optima, too. The parameters are those of ``refit_changes``.
+    Defined for singular optima, too. Parameters as in ``refit_changes``.
     """
     found = [_deleted(_terms(working, optimum, products, part), optimum) for part in chunks(working.problem)]
     changes = np.concatenate([part.change for part in found]) @ working.units.X_map.T
@@ -127,12 +127,12 @@ def fixed_variance_changes(working: Working, optimum: Optimum, products: Cluster
 def one_step_changes(working: Working, optimum: Optimum, products: ClusterProducts, *, reml: bool) -> Influence:
     """Approximate changes of all parameters, one step of the criterion without each cluster.
 
-    beta goes to its exact value without the cluster at the variances of the full fit. There the gradient of the
+    beta moves to its exact value without the cluster at the variances of the full fit. There the gradient of the
     deleted criterion in (tau, sigma2) is exact, with |P - P_j| in place of |P| under REML. The step divides it
-    by ``H - I_j``, the observed Hessian of the full fit less the *expected* Hessian of the cluster; beta follows
-    by its derivative. The observed Hessian of the cluster would be the literal Newton step, but it grows with
-    the cluster's residuals and spoils the step for just the clusters that stand out. Where all clusters have the
-    same rows of X and Z = X, the step is exact. The parameters are those of ``refit_changes``.
+    by ``H - I_j``, the observed Hessian of the full fit minus the *expected* Hessian of the cluster; beta follows
+    by its derivative. A literal Newton step would take the observed Hessian of the cluster, which grows with the
+    cluster's residuals and spoils the step for the very clusters that stand out. Where all clusters have the
+    same rows of X and Z = X, the step is exact. Parameters as in ``refit_changes``.
 
     Returns
     -------
@@ -174,7 +174,7 @@ def _total(working: Working, optimum: Optimum, products: ClusterProducts) -> tup
 def _step(
     terms: ClusterTerms, total: tuple[Array, Array], deleted: _Deleted, beta: Array, hessian: Array, reml: bool
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Step of (beta, tau, sigma2), (n, p + K), NaN where it is flat, and where it is, (n,)."""
+    """Step of (beta, tau, sigma2), (n, p + K), NaN if the Hessian is flat, and flags of that, (n,)."""
     p = len(beta)
     contrast = np.column_stack([-beta - deleted.change, np.ones(len(deleted.change))])
     moved = (total[1][..., None] - terms.moved).transpose(3, 0, 1, 2)  # (n, K, p + 1, p + 1)
@@ -238,7 +238,7 @@ class WithoutOne:
 
     @cached_property
     def _refused(self) -> list[Failure | None]:
-        """Why a cluster cannot be left out; None where it can."""
+        """Why a cluster cannot be left out; None if it can."""
         alone = fixed_variance_changes(self.working, self.optimum, self.products, reml=self.reml).failures
         present = self.products.nobs > 0
         left = (present.sum(axis=1)[:, None] - present).min(axis=0)

@@ -1,9 +1,9 @@
 """Kenward and Roger (1997): covariance and degrees of freedom of fixed effects in small samples, and their sums.
 
-V is linear in its natural parameters (tau, sigma2), so the term with second derivatives of V is zero, and sums over
-clusters of X'V^-1 V_k V^-1 X, X'V^-1 V_k V^-1 V_l V^-1 X and tr(V^-1 V_k V^-1 V_l) are all of it (docs/math.md, eq. 49,
-96, 97). With V^-1 X = R^-1 (X - Z h), what residual parameters add is linear in the cross-products of X - Z h, taken by
-cell: an equation where Sigma is diagonal, otherwise a pattern of observed responses and a pair of equations.
+V is linear in its natural parameters (tau, sigma2), so the term with second derivatives of V is zero, and the sums over
+clusters of X'V^-1 V_k V^-1 X, X'V^-1 V_k V^-1 V_l V^-1 X and tr(V^-1 V_k V^-1 V_l) suffice (docs/math.md, eq. 49, 96,
+97). With V^-1 X = R^-1 (X - Z h), terms of residual parameters are linear in the cross-products of X - Z h by cell: an
+equation if Sigma is diagonal, otherwise a pattern of observed responses and a pair of equations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUNDED = (
     "the other responses of a row leave {share:.1e} of a residual variance, where Kenward and Roger's correction loses "
     "its digits; use ddf='satterthwaite', or model the difference of the two responses"
 )
-#: Share of a residual variance below which the correction, whose terms cancel like its square, loses five digits.
+#: Share of a residual variance below which the correction loses five digits: its terms cancel like the square of this.
 LOST_DIGITS = 3e-4
 
 
@@ -65,7 +65,7 @@ class _Cells:
     twice : (S, S, M) array
         Weights of (X - Z h)'R^-1 D_s R^-1 D_t R^-1 (X - Z h).
     weights : CrossWeights or None
-        Those of the patterns, which ``once`` and ``twice`` have row by row; None where Sigma is diagonal.
+        Weights of the patterns, in ``once`` and ``twice`` row by row; None if Sigma is diagonal.
     """
 
     sigma2: Array
@@ -91,7 +91,7 @@ class _Sums(Sums):
     """Sums over clusters with U = Z'V^-1 X (q, p) and U_s of eq. 92; the last three are empty below order 2."""
 
     UU: Array  # (q*p, q*p)
-    lost: Array  # (M, p, p): what the cells of X'X lose in those of X - Z h
+    lost: Array  # (M, p, p): cells of X'X minus those of X - Z h
     UQU: Array  # (q*(q + 1)/2, q*p, q*p): U_ai Q_bc U_dk at [ai, dk], for every b <= c
     UY: Array  # (S, q*p, q*p): U_ai (F'U_s)_bk
     UNU: Array  # (S*p, S*p): U_s'N U_t
@@ -125,7 +125,7 @@ def _chunk_sums(problem: Problem, L: Array, cells: _Cells, part: slice, second: 
 
 
 def _rooted_sums(problem: Problem, L: Array, sigma2: Array, part: slice, second: bool) -> _Sums:
-    """The same from roots, where ``lost`` is what Z leaves of X - Z h less all of it: no difference is taken."""
+    """The same from roots; ``lost`` is minus the cross-products in the span of Z, computed without a difference."""
     p, q, member = problem.n_fixed, problem.n_random, problem.member
     at = rooted(problem, L, sigma2, part)
     D, V = at.solved[:, :, :p], at.V[:, :, :p]
@@ -136,7 +136,7 @@ def _rooted_sums(problem: Problem, L: Array, sigma2: Array, part: slice, second:
         return _Sums(flat @ flat.T, lost, *(np.zeros(0) for _ in range(3)))
     Q, by_equation = at.Q.transpose(1, 2, 0), member[:, None, :, None] * D
     Y = np.einsum("nab,rnai->rbin", at.reach, by_equation) / sigma2[:, None, None, None]
-    # U_s'N U_t enters as what X'V^-1 V_s V^-1 V_t V^-1 X is less than the rest of X in ``twice``
+    # U_s'N U_t: the rest of X in ``twice`` minus X'V^-1 V_s V^-1 V_t V^-1 X
     through = np.einsum("rnai,nab,snbk->risk", by_equation, at.inverse, by_equation, optimize=True)
     through /= -sigma2[:, None, None, None] * sigma2[:, None]
     for r, table in enumerate(own):
@@ -170,7 +170,7 @@ def _cross_moved(problem: Problem, weights: CrossWeights, h: Array, part: slice)
 
 
 def _lost(problem: Problem, B: Array, h: Array, U: Array, sigma2: Array) -> Array:
-    """C_r less the cross-products of X - Z h in equation r (eq. 6b), (R, p, p)."""
+    """C_r minus the cross-products of X - Z h in equation r (eq. 6b), (R, p, p)."""
     owned = [np.flatnonzero(mine) for mine in problem.member]
     lost = [_inner(h[own], B[own]) + _inner(U[own], h[own]) for own in owned]
     return np.asarray(sigma2[:, None, None] * np.array(lost))
@@ -262,7 +262,7 @@ def moments(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | N
     J : (q*q + S, K) array
         d(vec G, sigma2)/d(tau, sigma2), see ``natural_jacobian``.
     base : (R, R) array, optional
-        Take sigma2 along B E_s B' (eq. 95b) in the place of its natural parameters, where residuals are correlated.
+        Take sigma2 along B E_s B' (eq. 95b) instead of natural parameters, if residuals are correlated.
     """
     cells = _cells(problem, sigma2, base)
     at = evaluate(problem, L, sigma2, order=2, base=base)
@@ -279,7 +279,7 @@ def moments(problem: Problem, L: Array, sigma2: Array, J: Array, base: Array | N
 
 @dataclass(frozen=True, slots=True)
 class KenwardRoger:
-    """What tests of fixed effects are made of; NaN where it does not exist.
+    """Material for tests of fixed effects; NaN where it does not exist.
 
     Attributes
     ----------
@@ -310,7 +310,7 @@ class KenwardRoger:
 def kenward_roger(
     problem: Problem, L: Array, sigma2: Array, J: Array, *, reml: bool = True, base: Array | None = None
 ) -> KenwardRoger:
-    """Adjusted covariance of the fixed effects (Kenward & Roger, 1997), and what degrees of freedom need.
+    """Adjusted covariance of the fixed effects (Kenward & Roger, 1997), and material for degrees of freedom.
 
     Parameters
     ----------
@@ -319,9 +319,9 @@ def kenward_roger(
     L, sigma2, J : arrays
         The estimates and d(vec G, sigma2)/d(tau, sigma2), as in ``moments``.
     reml : bool
-        Whether the estimates are by REML; for others the correction does not exist.
+        Whether the estimates are REML; otherwise the correction does not exist.
     base : array, optional
-        As in ``moments``; ``slopes`` and ``W`` are in its coordinates then, and nothing else depends on them.
+        As in ``moments``; then ``slopes`` and ``W`` are in its coordinates, which nothing else depends on.
     """
     K, p = J.shape[1], problem.n_fixed
     reason = _impossible(problem, sigma2, reml)
@@ -335,14 +335,14 @@ def kenward_roger(
         found.trace - 2.0 * np.einsum("klij,ji->kl", found.twice, plain) + np.einsum("kij,lji->kl", spread, spread)
     )
     W, reason = information_inverse(0.5 * (expected + expected.T), "the expected information")
-    # once for what beta gains by moving with (tau, sigma2), once for the bias of P^-1 at their estimates
+    # once for the variance that estimated (tau, sigma2) add to beta, once for the bias of P^-1 at the estimates
     gain = np.einsum("kl,klij->ij", W, found.twice - np.einsum("kij,ljm->klim", spread, found.moved))
     adjusted = plain + plain @ (gain + gain.T) @ plain
     return KenwardRoger(plain, adjusted, plain @ found.moved @ plain, W, reason)
 
 
 def _impossible(problem: Problem, sigma2: Array, reml: bool) -> str:
-    """Why the correction does not exist, or not to five digits; empty if it does."""
+    """Why the correction does not exist to five digits; empty if it does."""
     if not reml:
         return ONLY_REML
     if problem.cross is None:
@@ -355,8 +355,7 @@ def contrast_df(contrasts: Array, covariance: Array, slopes: Array, W: Array) ->
     """Denominator degrees of freedom 2 v^2 / (g'W g) of single contrasts, v = l'Pl and g_k = l'(dP/dk)l.
 
     With W from the observed information this is Satterthwaite's (Fai & Cornelius, 1996); with W from the expected
-    information it is what Kenward and Roger's formulas come to for one contrast, where A_1 = A_2 = g'Wg/v^2,
-    the scale is 1 and the df are 2/A_1.
+    information it is Kenward and Roger's for one contrast: A_1 = A_2 = g'Wg/v^2, scale 1, df 2/A_1.
 
     Parameters
     ----------
@@ -372,7 +371,7 @@ def contrast_df(contrasts: Array, covariance: Array, slopes: Array, W: Array) ->
     Returns
     -------
     df : (n,) array
-        NaN for a contrast that is zero, and where W is.
+        NaN for a zero contrast or if W is NaN.
     """
     v = np.einsum("ni,ij,nj->n", contrasts, covariance, contrasts)
     g = np.einsum("ni,kij,nj->nk", contrasts, slopes, contrasts)

@@ -20,7 +20,7 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class EquationMaps:
-    """One equation in working units; W stands for the rows of the K Gram columns.
+    """One equation in working units; W holds the rows of the K Gram columns.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ def entries(left: Array, right: Array, left_at: Indices, right_at: Indices, widt
 
 
 def sparse(pieces: Iterable[Entries], shape: tuple[int, int]) -> csr_array:
-    """All pieces as one matrix; entries at the same place add up."""
+    """Join all pieces in one matrix, adding entries at the same place."""
     listed = list(pieces)
     row, product, weight = (np.concatenate([getattr(e, name) for e in listed]) for name in Entries.__slots__)
     return coo_array((weight, (row, product)), shape=shape).tocsr()
@@ -97,12 +97,12 @@ class CrossMaps:
 
 
 def cross_maps(Z: Array, XY: Array, owner: NDArray[np.int64], observed: NDArray[np.bool_]) -> CrossMaps:
-    """Maps from the columns as combinations of the K Gram columns.
+    """Build the maps from columns given as combinations of the K Gram columns.
 
     Parameters
     ----------
     Z, XY : (K, q), (K, p + R) arrays
-        Of all equations side by side; the R responses last.
+        Columns of all equations side by side; the R responses last.
     owner, observed
         As in ``CrossMaps``.
     """
@@ -116,7 +116,7 @@ def cross_maps(Z: Array, XY: Array, owner: NDArray[np.int64], observed: NDArray[
 
 
 def summed_cross(maps: CrossMaps, products: Array | csr_array, q: int) -> Cross:
-    """Products across equations of every pattern, those without Z summed over clusters."""
+    """Products across equations by pattern, those without Z summed over clusters."""
     tables = _of_patterns(maps, products)
     A, B = _by_pattern(maps, tables, q)
     width = len(maps.owner)
@@ -126,7 +126,7 @@ def summed_cross(maps: CrossMaps, products: Array | csr_array, q: int) -> Cross:
 
 
 def _of_patterns(maps: CrossMaps, products: Array | csr_array) -> Sequence[Array | csr_array]:
-    """Sums of every pattern, from an array or from a sparse one with the patterns below each other."""
+    """Sums by pattern, from an array or from a sparse one with the patterns stacked."""
     if isinstance(products, np.ndarray):
         return list(products)
     n = maps.C.shape[1]
@@ -134,7 +134,7 @@ def _of_patterns(maps: CrossMaps, products: Array | csr_array) -> Sequence[Array
 
 
 def cross_products(maps: CrossMaps, products: Array, q: int) -> CrossProducts:
-    """Products across equations of every pattern and cluster."""
+    """Products across equations by pattern and cluster."""
     A, B = _by_pattern(maps, list(products), q)
     P, _, J = products.shape
     width = len(maps.owner)

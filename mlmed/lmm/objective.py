@@ -1,4 +1,4 @@
-"""The criterion as a function of theta: a plain value that users can hold."""
+"""The criterion as a function of theta."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ThetaEvaluation:
 
     @property
     def size(self) -> float:
-        """Size of the terms that add up to the value."""
+        """Size of the terms of the value, to which its rounding error is proportional."""
         return self.natural.size
 
     @property
@@ -79,7 +79,7 @@ class Objective:
 
     @property
     def n_factor(self) -> int:
-        """Entries of theta that make up L."""
+        """Number of entries of theta for L."""
         return len(self.basis)
 
     def factor(self, theta: Array) -> Array:
@@ -88,11 +88,11 @@ class Objective:
         return (theta[:K] @ self.basis.reshape(K, q * q)).reshape(q, q)
 
     def residual_part(self, theta: Array) -> Array:
-        """The entries of theta that make up Sigma."""
+        """The entries of theta for Sigma."""
         return theta[self.n_factor : self.n_factor + self.chart.size]
 
     def free_part(self, theta: Array) -> Array:
-        """The entries of theta that stand for themselves (beta, where it is given)."""
+        """The entries of theta that are natural parameters themselves (a given beta)."""
         return theta[self.n_factor + self.chart.size :]
 
     def residual_root(self, theta: Array) -> Array:
@@ -104,9 +104,9 @@ class Objective:
         return self.chart.values(self.residual_part(theta))
 
     def is_lost(self, theta: Array) -> bool:
-        """Whether a residual variance, or what responses of one row leave of it, has gone to zero.
+        """Whether a residual variance, or its share unexplained by responses of the same row, has gone to zero.
 
-        The criterion has no minimum that way.
+        The criterion has no minimum in that direction.
         """
         cross = self.problem.cross
         if cross is None:
@@ -120,7 +120,7 @@ class Objective:
         return self.evaluation(theta, self.factor(theta), order=0).value
 
     def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
-        """Criterion and natural derivatives at theta, with ``L`` in the place of its factor."""
+        """Criterion and natural derivatives at theta, with ``L`` as the factor of G."""
         root = None if self.problem.cross is None else self.residual_root(theta)
         at = self.sigma2(theta)
         return evaluate(self.problem, L, at, reml=self.reml, order=order, root=root, base=self.chart.base)
@@ -130,7 +130,7 @@ class Objective:
         return self.in_chart(theta, self.evaluation(theta, self.factor(theta) if factor is None else factor))
 
     def in_chart(self, theta: Array, natural: Evaluation) -> ThetaEvaluation:
-        """Derivatives in theta from those in natural parameters at the same point; no cluster is visited."""
+        """Derivatives in theta from those in natural parameters at the same point; no pass over clusters."""
         L, structure, part = self.factor(theta), self.problem.residual, self.residual_part(theta)
         own = natural if self.chart.base is None else along(natural, structure, self.chart.base)
         J = self.jacobian(theta)
@@ -144,7 +144,7 @@ class Objective:
         return ThetaEvaluation(natural.value, own.gradient @ J, hessian, natural)
 
     def jacobian(self, theta: Array) -> Array:
-        """d(vec G, natural parameters of M)/d theta (eq. 15); coordinates after those (beta) stand for themselves."""
+        """d(vec G, natural parameters of M)/d theta (eq. 15); identity for the coordinates after those (beta)."""
         L, part = self.factor(theta), self.residual_part(theta)
         K, S, n, q = self.n_factor, self.problem.residual.size, self.chart.size, len(L)
         free = len(theta) - K - n

@@ -1,8 +1,8 @@
 """From one start to a certified optimum, inside the cone of G or on one of its faces.
 
-A singular G is a legitimate optimum. After the search, directions of G that have collapsed are removed,
-the criterion is optimized again on that face, and the face is kept only if the criterion agrees. The
-multiplier (the gradient along the removed directions) then certifies it: it must not be negative (eq. 17).
+A singular G is a legitimate optimum. After the search, collapsed directions of G are removed, the criterion is
+optimized again on that face, and the face is kept only if the criterion is no worse. The multiplier (the gradient
+along the removed directions) then certifies it: it must not be negative (eq. 17).
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ from mlmed.numerics.newton import SHORTEST, NewtonSettings, Step, decrement_at, 
 
 Array = NDArray[np.float64]
 
-#: How much -2l may rise when a suspect direction is set to zero: less than the certificate lets leaving promise.
+#: Largest rise of -2l when a suspect direction is set to zero: below the gain from leaving a face that the certificate
+#: tolerates.
 AGREES = 4e-9
-#: Whether the end of a search is known: criterion, coordinates, evaluation and Newton decrement at a step.
+#: Whether a search will end in a known optimum, from criterion, coordinates, evaluation and Newton decrement at a step.
 Known = Callable[[Objective, Array, ThetaEvaluation, float], bool]
 #: Bounds of the certificate, all on the scale of -2l in unit-free coordinates: gradient and multiplier in standard
-#: errors. The square of the multiplier is what the decrement is, twice the drop that a step promises.
+#: errors. The square of the multiplier is a decrement: twice the predicted drop of a step.
 MAX_GRADIENT, MAX_DECREMENT, MIN_MULTIPLIER = 1e-5, 1e-8, -1e-4
-#: Gradient that needs no improvement.
+#: Gradient below which no further step is taken.
 SMALL_GRADIENT = 1e-9
-#: Curvature (scaled to unit diagonal) down to which a direction counts as flat: the optimum is not unique.
+#: Curvature (scaled to unit diagonal) below which a direction is flat: the optimum is not unique.
 MIN_CURVATURE = 1e-6
-#: Residual variance, of a response with variance 1, that explains why a search did not end.
+#: Residual variance, of a response with variance 1, below which it explains why a search did not converge.
 VANISHING = 1e-6
-#: Newton steps before the coordinates take the units of the data anew.
+#: Newton steps before the coordinates are rescaled to the units of the data.
 LEG = 5
 
 
 def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation) -> _Reached | None:
-    """Optimize on the face next to theta; None where G is safely interior or the criterion objects.
+    """Optimize on the face next to theta; None if G is safely interior or the face is worse.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def on_face(objective: Objective, blocks: tuple[Block, ...], theta: Array, point
 def on_residual_face(
     objective: Objective, blocks: tuple[Block, ...], theta: Array, point: ThetaEvaluation
 ) -> _Reached | None:
-    """The same for Sigma, which may be singular if no row has all responses; returns as ``on_face``."""
+    """``on_face`` for Sigma, which may be singular if no row has all responses."""
     if objective.problem.cross is None:
         return None
     chart, part = objective.chart.on_face(objective.residual_root(theta), tol=SUSPECT)
@@ -86,19 +87,19 @@ def on_residual_face(
     start = np.concatenate([theta[: objective.n_factor], part, objective.free_part(theta)])
     try:
         return _kept(replace(objective, chart=chart), start, point)
-    except np.linalg.LinAlgError:  # rows have all the responses of the face: Sigma is small there, not singular
+    except np.linalg.LinAlgError:  # some rows have all these responses: Sigma is nearly singular, not singular
         return None
 
 
 def _kept(restricted: Objective, start: Array, point: ThetaEvaluation) -> _Reached | None:
-    """The optimum of a criterion that is restricted to a face; None where it is worse than ``point``."""
+    """The optimum of a criterion restricted to a face; None if it is worse than ``point``."""
     end, found, steps = newton(restricted, start, NewtonSettings(polish=False), abandon=restricted.is_lost)
     rounding = NewtonSettings().noise * point.size
     return None if found.value > point.value + AGREES + rounding else (restricted, end, found, steps)
 
 
 def residual_multiplier(chart: ResidualChart, theta: Array, at: Evaluation) -> tuple[float, Array]:
-    """The multiplier of Sigma, and the step that its slope suggests, in sigma2 (S,); as ``multiplier``."""
+    """The multiplier of Sigma and the step along it, in sigma2 (S,); as ``multiplier``."""
     structure = chart.structure
     if chart.rank is None or chart.base is None:
         return np.inf, np.zeros(structure.size)
@@ -112,10 +113,10 @@ def residual_multiplier(chart: ResidualChart, theta: Array, at: Evaluation) -> t
 
 
 def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: Evaluation) -> tuple[float, Array]:
-    """Smallest slope of -2l along a direction that G lacks (eq. 17), and the step (q, q) that it suggests.
+    """Smallest slope of -2l along a direction missing from G (eq. 17), and the step (q, q) along it.
 
-    A slope is counted in units of the curvature, tr(V^-1 ZDZ' V^-1 ZDZ') of its direction D: its square is twice the
-    drop of -2l that leaving promises. Infinite where G is interior.
+    A slope is scaled by the root of the curvature tr(V^-1 ZDZ' V^-1 ZDZ') of its direction D: its square is twice the
+    predicted drop of -2l off the face. Infinite if G is interior.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
     blocks : tuple of Block
         Covariance structures.
     factor : (q, q) array
-        Factor of G, with columns of zeros for what is missing.
+        Factor of G, with zero columns for missing directions.
     at : Evaluation
         Criterion and derivatives there.
     """
@@ -140,7 +141,7 @@ def multiplier(problem: Problem, blocks: tuple[Block, ...], factor: Array, at: E
     return lowest, step
 
 
-#: Where a search ended: criterion, its coordinates, the evaluation there, all evaluations.
+#: End of a search: criterion, coordinates, the evaluation there, all evaluations.
 _Reached = tuple[Objective, Array, ThetaEvaluation, tuple[Step, ...]]
 
 
@@ -153,11 +154,11 @@ class Searched:
     starts : int
         Starts that were tried.
     values : tuple of float
-        -2l of the distinct optima that searches ended in, the lowest first; empty if there was one search.
+        -2l of the distinct optima found, the lowest first; empty if there was one search.
     other : (L, sigma2) or None
-        The best optimum but the returned one, where there is any.
+        The second-best optimum, if there is any.
     clusters : int
-        Clusters of the sample in which starts were compared; 0 where all clusters were.
+        Clusters of the sample in which starts were compared; 0 if all clusters were used.
     """
 
     starts: int = 1
@@ -192,11 +193,11 @@ class Optimum:
     steps : tuple of Step
         Every evaluation of criterion and derivatives, the start first.
     size : int
-        Random effects that may vary: rank of G where it is not singular.
+        Rank of G if it is regular.
     residual_lost : int
-        Dimensions that Sigma lacks: not 0 where responses of which no row has all leave nothing of a combination.
+        Rank deficiency of Sigma, possible among responses that no row has all of.
     searched : Searched
-        The starts it is the best of.
+        The record of the starts.
     """
 
     G: Array
@@ -250,14 +251,14 @@ def minimize(objective: Objective, blocks: tuple[Block, ...], start: Array) -> O
     Parameters
     ----------
     objective : Objective
-        The criterion of a model, or one with more coordinates after those of (L, log sd).
+        The criterion of a model, possibly with further coordinates after those of (L, log sd).
     blocks : tuple of Block
         Covariance structure of every random effect.
     start : (n,) array
         Start values.
     """
     found = search_from(objective, blocks, start, NewtonSettings())
-    assert found is not None  # nothing is known that it could be left for
+    assert found is not None  # without ``known`` no search stops early
     return found
 
 
@@ -268,11 +269,11 @@ def search_from(
     settings: NewtonSettings,
     known: Known | None = None,
 ) -> Optimum | None:
-    """The same, or None where the search was left because its end is ``known``."""
+    """``minimize``, or None if the search stopped early because its end is ``known``."""
     problem = objective.problem
     record: tuple[Step, ...] = ()
 
-    for _ in range(4):  # more than once only if a face has to be left again
+    for _ in range(4):  # repeats only to leave a face again
         reached = _search(objective, blocks, start, settings, known)
         if reached is None:
             return None
@@ -311,12 +312,12 @@ def _search(
     settings: NewtonSettings,
     known: Known | None = None,
 ) -> _Reached | None:
-    """Newton in legs; between legs coordinates take the units of the data at the point that was reached (eq. 89b, 89c).
+    """Newton in legs; between legs coordinates are rescaled to the units of the data at the current point (eq. 89b, c).
 
     Rows of the factor are reordered by the size of their pivots: a triangular factor whose leading pivots shrink
     towards zero makes a curved valley of the criterion; in pivoted order the vanishing directions come last, and the
-    way to a singular optimum is short. Responses that hardly differ make such a valley in any units but the data's.
-    None where the search was left because its end is ``known``.
+    way to a singular optimum is short. Nearly equal responses make such a valley in any units but the data's.
+    None if the search stopped early because its end is ``known``.
     """
     record: tuple[Step, ...] = ()
     leg = replace(settings, max_steps=min(LEG, settings.max_steps), polish=False)
@@ -337,7 +338,7 @@ def _search(
         natural = point.natural
         record += steps[1:] if record else steps
         last = record[-1]
-        # a leg that ends with a step that was too long goes on with a shorter one
+        # after a rejected last step the next leg starts with a smaller radius
         radius = settings.radius if last.accepted else 0.25 * float(np.linalg.norm(last.theta - theta))
         leg = replace(leg, radius=min(max(radius, SHORTEST), settings.radius))
         stationary = last.accepted and last.decrement < settings.decrement
@@ -346,7 +347,7 @@ def _search(
 
 @dataclass(slots=True)
 class _Leave:
-    """``known`` in the coordinates of a criterion, and its last answer."""
+    """Adapter of ``known`` to the coordinates of a criterion; keeps its last answer."""
 
     objective: Objective
     known: Known
@@ -360,9 +361,7 @@ class _Leave:
 def _finish(
     blocks: tuple[Block, ...], chart: Objective, end: Array, point: ThetaEvaluation, settings: NewtonSettings
 ) -> tuple[Array, Array, ThetaEvaluation, tuple[Step, ...]]:
-    """The point that is returned, evaluated there: one more Newton step, then the factor in its natural order.
-
-    Should the step not help, it is not taken.
+    """Take one more Newton step if it helps, restore the natural order of the factor, evaluate there.
 
     Returns
     -------
@@ -397,9 +396,9 @@ def certify(point: ThetaEvaluation, lowest: float, *, residual: float = 1.0) -> 
     point : ThetaEvaluation
         Criterion and derivatives; the gradient is measured in standard errors (eq. 34a).
     lowest : float
-        Smallest multiplier, over the root of the curvature there; 0 at an optimum that is not singular.
+        Smallest multiplier, over the root of the curvature there; 0 at a regular optimum.
     residual : float
-        Smallest residual variance, where responses have variance 1: says why a check failed, where it goes to zero.
+        Smallest residual variance, for responses of variance 1: near zero it explains a failed check.
     """
     curvature = scaled_curvature(point.hessian, least=1.0)
     checks = (

@@ -1,12 +1,12 @@
-"""What single clusters add: cross-products of the fixed part, terms of the first derivatives, scores.
+"""Terms of single clusters: cross-products of the fixed part, first derivatives, scores.
 
-``Problem`` sums [X y]'[X y] over clusters because the criterion needs no more. What is asked of single
-clusters (scores, deletion) needs the terms of that sum; they are made on demand. Scores are the derivatives of
+``Problem`` sums [X y]'[X y] over clusters because the criterion needs no more. Scores and deletion need the terms
+of that sum, which are computed on demand. Scores are the derivatives of
 
     F(beta, tau, sigma2) = log|V| + (y - X beta)'V^-1(y - X beta) [+ log|X'V^-1 X|],
 
-in which beta keeps its own place, and which splits into one term per cluster. The bracket (REML) is a function of a sum
-over clusters; a cluster's part in its derivative is the change that comes from that cluster's V.
+with beta as a parameter of its own; F is a sum of one term per cluster. The bracket (REML) is a function of a sum over
+clusters; a cluster's part in its derivative is the change due to that cluster's V.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ClusterProducts:
     nobs : (R, J) int array
         Rows of every equation and cluster.
     cross : CrossProducts or None
-        Where residuals are correlated: the terms of ``Problem.cross``.
+        The terms of ``Problem.cross``, if residuals are correlated.
     """
 
     C: Array
@@ -47,7 +47,7 @@ class ClusterProducts:
     cross: CrossProducts | None = None
 
     def take(self, index: NDArray[np.intp]) -> ClusterProducts:
-        """Those of the listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         cross = None if self.cross is None else self.cross.take(index)
         return ClusterProducts(self.C.take(index, axis=3), self.nobs.take(index, axis=1), cross)
 
@@ -86,9 +86,9 @@ class ResidualTerms:
     moved : (S, p + 1, p + 1, n) array
         [X y]'V^-1 V_s V^-1 [X y].
     mixed : (S, q, q, n) array
-        Z'V^-1 V_s V^-1 Z; empty unless the information is asked for.
+        Z'V^-1 V_s V^-1 Z; empty without ``information``.
     pairs : (S, S, n) array
-        tr(V^-1 V_s V^-1 V_t); empty unless the information is asked for.
+        tr(V^-1 V_s V^-1 V_t); empty without ``information``.
     """
 
     cross: Array
@@ -101,7 +101,7 @@ class ResidualTerms:
 def diagonal_terms(
     problem: Problem, products: ClusterProducts, made: Inverse, sigma2: Array, part: slice, *, information: bool
 ) -> ResidualTerms:
-    """Terms where residuals are independent across equations."""
+    """Terms if residuals are independent across equations."""
     members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
     B, h, U, NA = made.B, made.h, made.V, made.NA
     C = products.C[..., part] / sigma2[:, None, None, None]
@@ -134,7 +134,7 @@ def rooted_terms(
     *,
     information: bool,
 ) -> ResidualTerms:
-    """Terms from roots; ``cross`` holds what Z leaves of [X y] and no more."""
+    """Terms from roots; ``cross`` holds only the part of [X y] orthogonal to Z."""
     scale = sigma2[:, None, None, None]
     members = [np.flatnonzero(problem.stratum == r) for r in range(problem.n_strata)]
     rest = np.einsum("nrki,nrkm->rimn", roots.rest[part], roots.rest[part]) / scale
@@ -156,7 +156,7 @@ def rooted_terms(
 def cross_terms(
     problem: Problem, products: CrossProducts, made: Inverse, sigma2: Array, part: slice, *, information: bool
 ) -> ResidualTerms:
-    """Terms where residuals are correlated (eq. 92 to 94)."""
+    """Terms if residuals are correlated across equations (eq. 92 to 94)."""
     weights = cross_weights(problem, sigma2)
     cross, stratum = weights.cross, problem.stratum
     rows, C_P, A_P = products.nobs[:, part], products.C[:, part], products.A[:, part]
@@ -204,7 +204,7 @@ def products_by_cluster(assembly: Assembly, products: Array) -> ClusterProducts:
 
 @dataclass(frozen=True, slots=True)
 class ClusterTerms:
-    """What each of n clusters adds to the sums of eq. 5, 9 and 11; k and l run over the K = n_tau + S parameters.
+    """Terms of n clusters in the sums of eq. 5, 9 and 11; k and l run over the K = n_tau + S parameters.
 
     Attributes
     ----------
@@ -215,7 +215,7 @@ class ClusterTerms:
     moved : (K, p + 1, p + 1, n) array
         [X y]'V^-1 V_k V^-1[X y].
     information : (K, K, n) array
-        tr(V^-1 V_k V^-1 V_l); empty unless it was asked for.
+        tr(V^-1 V_k V^-1 V_l); empty without ``information``.
     """
 
     cross: Array
@@ -241,7 +241,7 @@ def cluster_terms(
     problem : Problem
         Cross-products in working units.
     products : ClusterProducts
-        Those of the fixed part by cluster.
+        Cross-products of the fixed part by cluster.
     basis : (n_tau, q, q) array
         Matrices E_k with G = sum tau_k E_k.
     L : (q, q) array
@@ -285,7 +285,7 @@ def _rooted_terms(
 
 
 def _terms(basis: Array, Q: Array, V: Array, cross: Array, own: ResidualTerms, information: bool) -> ClusterTerms:
-    """Join what G and what the residual parameters add."""
+    """Join the terms of G and of the residual parameters."""
     along = np.einsum("aij,kamj->kimj", V, np.einsum("kab,bmj->kamj", basis, V))
     return ClusterTerms(
         cross=cross,

@@ -1,8 +1,8 @@
-"""What the engine works on, what one evaluation of its criterion returns, and its derivatives in other coordinates.
+"""Sufficient statistics of a model, one evaluation of its criterion, and its derivatives in other coordinates.
 
-With Sigma = B M B' the natural parameters of M are coordinates of Sigma (eq. 95b). Where B B' is close to Sigma, they
-are unit-free: all directions change the likelihood by about as much, and nothing cancels where responses hardly differ.
-In natural parameters derivatives are larger by 1 / (share of a variance that is left), squared.
+With Sigma = B M B' the natural parameters of M are coordinates of Sigma (eq. 95b). If B B' is close to Sigma, they are
+unit-free: all directions change the likelihood about equally, and nothing cancels with nearly equal responses. In
+natural parameters derivatives are larger by 1 / (unexplained share of a variance), squared.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Cross:
 
     @property
     def fold(self) -> Array:
-        """(p + R, p + 1): the responses of a row share the column y."""
+        """Matrix, (p + R, p + 1), that adds the columns of all responses into y."""
         R = self.observed.shape[1]
         p = len(self.owner) - R
         out = np.zeros((p + R, p + 1))
@@ -84,26 +84,26 @@ class CrossProducts:
         return Cross(self.observed, A, B, self.C.sum(axis=1), np.rint(self.nobs.sum(axis=1)), self.owner)
 
     def take(self, index: NDArray[np.intp]) -> CrossProducts:
-        """Those of the listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         A, B, C, nobs = (table.take(index, axis=1) for table in (self.A, self.B, self.C, self.nobs))
         return CrossProducts(self.observed, A, B, C, nobs, self.owner)
 
 
 @dataclass(frozen=True, slots=True)
 class Roots:
-    """The rows of every cluster in rotated bases, by equation: what A, B and C are the squares of (eq. 3b).
+    """The rows of every cluster in rotated bases, by equation, with cross-products A, B and C (eq. 3b).
 
     Attributes
     ----------
     Z : (J, q, q) array
-        Lower-triangular E_j with ``Z'Z = E_j E_j'``, block-diagonal over equations; zeros for columns that others of
-        the cluster make up.
+        Lower-triangular E_j with ``Z'Z = E_j E_j'``, block-diagonal over equations; zeros for columns collinear
+        within the cluster.
     reduced : (J, q, p + 1) array
         ``E_j^-1 Z'[X y]``.
     rest : (J, R, p + 1, p + 1) array
-        Upper-triangular roots of what Z leaves of [X y] in the rows of every equation.
+        Upper-triangular roots of the part of [X y] orthogonal to Z, by equation.
     total : (R, p + 1, p + 1) array
-        Those of all clusters together; made from ``rest``.
+        Roots of that part in all clusters together; computed from ``rest``.
     """
 
     Z: Array
@@ -119,7 +119,7 @@ class Roots:
 
     @property
     def squares(self) -> Array:
-        """Cross-products of what Z leaves of [X y], (R, p + 1, p + 1)."""
+        """Cross-products of the part of [X y] orthogonal to Z, (R, p + 1, p + 1)."""
         return self.total.transpose(0, 2, 1) @ self.total
 
     def rows(self, equation: int, effects: NDArray[np.intp]) -> Array:
@@ -132,15 +132,15 @@ class Roots:
         return out
 
     def take(self, index: NDArray[np.intp] | slice) -> Roots:
-        """Those of the listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         return Roots(self.Z[index], self.reduced[index], self.rest[index])
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Sufficient statistics of one mixed model (eq. 3), in whatever units the columns were given.
+    """Sufficient statistics of one mixed model (eq. 3), in the units of the given columns.
 
-    A and B are held in memory cluster after cluster, whatever the layout of the arrays that were given.
+    A and B are stored cluster by cluster, whatever the memory layout of the given arrays.
 
     Attributes
     ----------
@@ -155,11 +155,11 @@ class Problem:
     stratum : (q,) int array
         The equation that each random effect belongs to.
     cross : Cross or None
-        What correlated residuals need; None where Sigma is diagonal.
+        Statistics for correlated residuals; None if Sigma is diagonal.
     roots : Roots or None
-        The same rows without their squares, where these have lost digits; evaluations then use nothing else.
+        Roots of the rows, if cross-products have lost digits; evaluations then use only these.
     member : (R, q) array
-        1 where a random effect belongs to an equation, else 0; made from ``stratum``.
+        1 where a random effect belongs to an equation, else 0; computed from ``stratum``.
     """
 
     A: Array
@@ -172,7 +172,7 @@ class Problem:
     member: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Lay out memory for passes over clusters; note who belongs where."""
+        """Lay out memory for passes over clusters; compute ``member``."""
         for name in ("A", "B"):
             by_cluster = np.ascontiguousarray(getattr(self, name).transpose(2, 0, 1))
             object.__setattr__(self, name, by_cluster.transpose(1, 2, 0))
@@ -226,13 +226,13 @@ class Evaluation:
     beta_gradient : (p, q*q + S) array
         Derivative of beta with respect to (vec G, sigma2) (eq. 12); empty below order 2.
     size : float
-        Size of the terms that add up to the value, y'R^-1 y among them; rounding errors are proportional to it.
+        Size of the terms of the value, such as y'R^-1 y; rounding errors are proportional to it.
     spread : (q, q) array
-        Z'V^-1 Z summed over clusters: what the data know of the random effects; empty below order 1.
+        Z'V^-1 Z summed over clusters: information on the random effects; empty below order 1.
     base : (R, R) array or None
-        Where derivatives in Sigma were taken along B E_s B' with this B (eq. 95b), else None.
+        B, if derivatives in Sigma were taken along B E_s B' (eq. 95b), else None.
     along : Evaluation or None
-        The same with derivatives in the coordinates of ``base`` in the place of sigma2, as they were computed.
+        The same with derivatives in the coordinates of ``base`` instead of sigma2, as computed.
     """
 
     value: float
@@ -249,7 +249,7 @@ class Evaluation:
 
 
 def turned(at: Evaluation, structure: ResidualStructure, matrix: Array) -> Evaluation:
-    """An evaluation with derivatives along C D_s C' in the place of those along D_s; ``matrix`` is C, (R, R)."""
+    """An evaluation with derivatives along C D_s C' instead of D_s; ``matrix`` is C, (R, R)."""
     q2, S = at.spread.size, structure.size
     turn = np.eye(len(at.gradient))
     turn[q2 : q2 + S, q2 : q2 + S] = structure.congruence(matrix)

@@ -1,7 +1,7 @@
-"""The criterion with beta free, pulled towards a value of one function of the parameters (docs/math.md, eq. 39).
+"""The criterion with beta free and a penalty on one function of the parameters (docs/math.md, eq. 39).
 
-The minimum of ``F + rho (g - c)^2 / 2`` is also the minimum of F among all points with the value of g that it
-has, whatever rho and c: one unconstrained search gives one point of the profile of g, exactly.
+For any rho and c the minimum of ``F + rho (g - c)^2 / 2`` also minimizes F given its value of g: one unconstrained
+search gives one exact point of the profile of g.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Pull:
     target : callable
         g, with derivatives in psi.
     psi : PsiMap
-        Way from working coordinates to psi.
+        Map from working coordinates to psi.
     towards : float
         c.
     strength : float
@@ -81,7 +81,7 @@ class Pull:
     strength: float
 
     def added_to(self, at: Evaluation, structure: ResidualStructure, G: Array, sigma2: Array) -> Evaluation:
-        """An evaluation in (vec G, sigma2, beta) with this term and its derivatives."""
+        """Add this term and its derivatives to an evaluation in (vec G, sigma2, beta)."""
         value, gradient, hessian = self.target(self.psi(G, sigma2, at.beta))
         slope = self.psi.matrix.T @ gradient
         gap = value - self.towards
@@ -100,12 +100,12 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class PulledObjective(Objective):
-    """F with its pull as a function of theta = (l, log sd, b), ``beta = centre + spread @ b`` in working units.
+    """The pulled criterion as a function of theta = (l, log sd, b), ``beta = centre + spread @ b`` in working units.
 
     Attributes
     ----------
     pull : Pull
-        What is added to the criterion.
+        Term added to the criterion.
     centre, spread : (p,), (p, p) arrays
         Units of b.
     """
@@ -115,7 +115,7 @@ class PulledObjective(Objective):
     spread: Array
 
     def evaluation(self, theta: Array, L: Array, *, order: int = 2) -> Evaluation:
-        """Criterion with its pull and natural derivatives at theta; always of second order."""
+        """Pulled criterion and natural derivatives at theta; always of second order."""
         root, sigma2 = self.residual_root(theta), self.sigma2(theta)
         at = evaluate(
             self.problem,
@@ -130,7 +130,7 @@ class PulledObjective(Objective):
         return self._in_units(self.pull.added_to(at, self.problem.residual, L @ L.T, sigma2))
 
     def _in_units(self, at: Evaluation) -> Evaluation:
-        """Derivatives in b in the place of beta."""
+        """Take derivatives in b instead of beta."""
         if self.problem.roots is None:
             return at
         p, n = len(self.centre), len(at.gradient)
@@ -171,10 +171,10 @@ class PulledPoint:
 
 
 def _beta_units(working: Working, start: Optimum) -> tuple[Array, Array, Array]:
-    """Centre and spread of beta's coordinates and where they start.
+    """Centre and spread of beta's coordinates, and their start values.
 
-    With roots they are standard errors in uncorrelated directions: where slopes are huge the intercept follows from
-    them nearly exactly, and the criterion would look flat along beta itself.
+    With roots the units are standard errors along uncorrelated directions: huge slopes determine the intercept nearly
+    exactly, and in beta itself the criterion would look flat.
     """
     beta, p = start.evaluation.beta, working.problem.n_fixed
     if working.problem.roots is None:
@@ -188,7 +188,7 @@ def _beta_units(working: Working, start: Optimum) -> tuple[Array, Array, Array]:
 def pulled_optimum(
     working: Working, blocks: tuple[Block, ...], pull: Pull, start: Optimum, *, reml: bool
 ) -> PulledPoint:
-    """Minimize the pulled criterion from ``start``, with the search that fits models."""
+    """Minimize the pulled criterion from ``start``, with the search used for fits."""
     base = objective_for(working.problem, blocks, reml=reml)
     centre, spread, b = _beta_units(working, start)
     objective = PulledObjective(base.problem, base.basis, reml, base.chart, pull, centre, spread)

@@ -1,4 +1,4 @@
-"""The random effects of every cluster given the data: modes, covariances, and how they follow beta (eq. 22, 73)."""
+"""The random effects of every cluster given the data: modes, covariances, dependence on beta (eq. 22, 73)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ConditionalModes:
-    """What the data say about each cluster.
+    """Conditional means and covariances of the random effects.
 
     Attributes
     ----------
     modes : (q, J) array
         E(u_j | y) at the estimates.
     covariances : (q, q, J) array
-        Var(u_j | y), the estimates taken as known (lme4's ``condVar``).
+        Var(u_j | y) at the estimates, taken as known (lme4's ``condVar``).
     """
 
     modes: Array
@@ -57,7 +57,7 @@ def conditional_modes(problem: Problem, L: Array, sigma2: Array, beta: Array, Z_
 
 @dataclass(frozen=True, slots=True)
 class ModeLaw:
-    """Normal distribution of u_j given the data and beta; variances are known.
+    """Normal distribution of u_j given the data and beta, variances taken as known.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class ModeLaw:
         return self.root.transpose(0, 2, 1) @ self.root
 
     def draw(self, shift: Array, rng: np.random.Generator) -> Array:
-        """One u_j for every cluster and every draw of the fixed effects.
+        """Draw one u_j for every cluster and every draw of the fixed effects.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class ModeLaw:
         return np.ascontiguousarray(u.transpose(1, 0, 2)) + self.modes
 
     def independent(self) -> ModeLaw:
-        """The law that draws every effect by itself and does not look at beta (what ``mediation`` does)."""
+        """The law with independent effects that ignores beta (as in R's ``mediation``)."""
         sizes = np.sqrt(np.einsum("jaa->ja", self.covariances))
         return replace(self, root=sizes[:, :, None] * np.eye(sizes.shape[1]), slide=np.zeros_like(self.slide))
 
@@ -113,12 +113,12 @@ def mode_law(problem: Problem, L: Array, sigma2: Array, beta: Array, units: Unit
     L, sigma2, beta : (q, q), (S,), (p,) arrays
         Estimates in working units.
     units : Units
-        The way back.
+        Maps to the user's units.
     """
     J, q, p = problem.n_clusters, problem.n_random, problem.n_fixed
     law = ModeLaw(np.empty((J, q)), np.empty((J, q, q)), np.empty((J, q, p)))
     contrast = np.append(-beta, 1.0)
-    back = np.linalg.inv(units.X_map)  # of a step of beta to working units
+    back = np.linalg.inv(units.X_map)  # maps a step of beta to working units
     for part in chunks(problem):
         own, HB = given_effects(problem, L, sigma2, part)
         H = own @ units.Z_map.T  # K^-1 L' Z_map': N_j = H'H (eq. 22)

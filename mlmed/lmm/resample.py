@@ -1,4 +1,4 @@
-"""Clusters, and rows within clusters, drawn with replacement as Problems in the units of a fit; fits of replicates."""
+"""Case bootstrap of clusters, and of rows within them, as Problems in the units of a fit; fits of replicates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Clusters that a mixed model needs.
+#: Fewest clusters for a mixed model.
 FEWEST = 2
 FEW = Failure("few-clusters", f"fewer than {FEWEST} clusters are left")
 DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the replicate")
@@ -36,7 +36,7 @@ DEFICIENT = Failure("deficient", "the fixed effects cannot be told apart in the 
 
 @dataclass(frozen=True, slots=True)
 class CaseResampler:
-    """Whole clusters with replacement; a cluster that is drawn k times counts as k clusters.
+    """Draws whole clusters with replacement; a cluster drawn k times counts as k clusters.
 
     Attributes
     ----------
@@ -45,11 +45,11 @@ class CaseResampler:
     B : (q, p + 1, J) array
         Z'[X y] of every cluster.
     products : ClusterProducts
-        Those of the fixed part, and across equations, by cluster.
+        Cross-products of the fixed part, and across equations, by cluster.
     stratum : (q,) int array
         The equation that each random effect belongs to.
     roots : Roots or None
-        Of the rows of every cluster, where products have lost digits.
+        Roots of the rows of every cluster, if products have lost digits.
     """
 
     A: Array
@@ -63,12 +63,12 @@ class CaseResampler:
         return self.at(self.draw_index(rng))
 
     def draw_index(self, rng: np.random.Generator) -> Indices:
-        """Clusters of one replicate, (J,)."""
+        """Draw the clusters of one replicate, (J,)."""
         J = self.A.shape[2]
         return rng.integers(J, size=(J,))
 
     def at(self, index: Indices) -> Problem:
-        """The problem of the listed clusters, in this order; any number, with or without repetitions."""
+        """Build the problem of the listed clusters, in this order; any number, with or without repetitions."""
         counts = np.bincount(index, minlength=self.A.shape[2])
         own, cross = self.products, self.products.cross
         C = own.C.reshape(-1, len(counts)) @ counts.astype(np.float64)
@@ -83,18 +83,18 @@ class CaseResampler:
         )
 
     def reordered(self, index: Indices) -> CaseResampler:
-        """The listed clusters, in this order."""
+        """Select the listed clusters, in this order."""
         A, B = self.A.take(index, axis=2), self.B.take(index, axis=2)
         roots = None if self.roots is None else self.roots.take(index)
         return CaseResampler(A, B, self.products.take(index), self.stratum, roots)
 
     def without(self, cluster: int) -> Problem:
-        """All clusters but one (the jackknife)."""
+        """Leave out one cluster (jackknife)."""
         return self.at(np.delete(np.arange(self.A.shape[2]), cluster))
 
 
 def case_resampler(spec: System, grams: Grams) -> CaseResampler:
-    """Resampler of the clusters of some Grams."""
+    """Build a resampler of the clusters of Grams."""
     assembly = assembly_for(spec, grams)
     problem, products = (
         assemble(assembly, grams.sums, assembly.roots),
@@ -105,27 +105,27 @@ def case_resampler(spec: System, grams: Grams) -> CaseResampler:
 
 @dataclass(frozen=True, slots=True)
 class WithinCaseResampler:
-    """Clusters with replacement, then as many rows as each drawn cluster has, with replacement.
+    """Draws clusters with replacement, then as many rows as each drawn cluster has, with replacement.
 
-    A row stays what it was: it belongs to the same equations as before, so missing values are resampled with
-    the rest. A cluster that is drawn twice gets rows of its own each time.
+    A row keeps its equations, so missing values are resampled with the rest. A cluster drawn twice gets new rows each
+    time.
 
     Attributes
     ----------
     assembly : Assembly
         Maps to the working units of the fit.
     table : (N, P * K * (K + 1) / 2) array
-        Products of every row, rows ordered by cluster; 0 at the patterns it does not have.
+        Products of every row, rows ordered by cluster; 0 at other patterns than its own.
     first, size : (J,) int arrays
         First row and number of rows of every cluster.
     order : (N,) int array
         Position of each row of ``table`` in the Design.
     values : (K, N) array
-        Gram columns of every row, 0 where no equation of the row uses them; empty where the model needs no roots.
+        Gram columns of every row, 0 if no equation of the row uses them; empty if the model needs no roots.
     member : (R, N) bool array
         Equations of every row.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly
@@ -142,7 +142,7 @@ class WithinCaseResampler:
         return self.at(*self.draw_rows(rng))
 
     def draw_rows(self, rng: np.random.Generator) -> tuple[Indices, Indices]:
-        """Drawn clusters, (J,), and the rows of ``table`` that each of them gets, one after the other, (M,)."""
+        """Drawn clusters, (J,), and the concatenated rows of ``table`` of each of them, (M,)."""
         J = len(self.size)
         index = rng.integers(J, size=(J,))
         size = self.size[index]
@@ -150,7 +150,7 @@ class WithinCaseResampler:
         return index, np.repeat(self.first[index], size) + within
 
     def at(self, index: Indices, rows: Indices) -> Problem:
-        """The problem of the listed clusters made of the listed rows, ``size[index]`` rows each."""
+        """Build the problem of the listed clusters from the listed rows, ``size[index]`` rows each."""
         ends = np.append(0, np.cumsum(self.size[index]))
         pick = csr_array((np.ones(len(rows)), rows, ends), shape=(len(index), len(self.table)))
         sums = pick @ self.table
@@ -159,19 +159,19 @@ class WithinCaseResampler:
         return assemble(self.assembly, np.ascontiguousarray(sums.T).reshape(P, -1, len(index)), roots)
 
     def _roots(self, size: Indices, rows: Indices) -> Roots:
-        """Roots of clusters that are made of the listed rows, ``size`` each."""
+        """Roots of clusters that consist of the listed rows, ``size`` each."""
         codes, member = np.repeat(np.arange(len(size)), size), self.member[:, rows]
         columns = [list(self.values[:, rows[own]]) for own in member]
         return simulated_roots(self.assembly.equations, self.layout, columns, [codes[own] for own in member], len(size))
 
 
 def within_case_resampler(spec: System, grams: Grams, design: Design) -> WithinCaseResampler:
-    """Resampler of clusters and rows.
+    """Build a resampler of clusters and rows.
 
     Raises
     ------
     DataError
-        If the design is not the one that the Grams were made from.
+        If the Grams were made from another design.
     """
     rows = unit_rows(design, grams)
     by_cluster = np.argsort(rows.codes, kind="stable")
@@ -198,12 +198,12 @@ def within_case_resampler(spec: System, grams: Grams, design: Design) -> WithinC
 
 
 def not_certified(optimum: Optimum) -> Failure:
-    """The failure of a search whose end is no optimum."""
+    """The failure of a search without a certified optimum."""
     return Failure("not-certified", "not certified", optimum.certificate.complaint)
 
 
 class Resampler(Protocol):
-    """Anything that makes problems in the working units of a fit."""
+    """Draws problems in the working units of a fit."""
 
     def draw(self, rng: np.random.Generator) -> Problem:
         """One replicate."""
@@ -212,20 +212,20 @@ class Resampler(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """The model of a fit, to be fitted to other problems.
+    """The model of a fit, to fit to other problems.
 
     Attributes
     ----------
     units : Units
-        Those of the original fit.
+        Units of the original fit.
     blocks : tuple of Block
         Covariance structures.
     starts : tuple of ((q, q), (S,) arrays)
-        Where searches start: L and sigma2, in working units, at the optimum of the original fit and at its second best.
+        Start values (L, sigma2), in working units: the optimum of the original fit and the second best.
     reml : bool
         Criterion.
     squares : (R, p) array
-        Sum of squares of every column of the fixed part in the original fit; 0 where an equation does not use it.
+        Sum of squares of every column of the fixed part in the original fit; 0 if an equation does not use it.
     """
 
     units: Units
@@ -243,7 +243,7 @@ class Refit:
         return cls(working.units, working.blocks, starts, reml, squares)
 
     def fit(self, problem: Problem) -> Replicate | Failure:
-        """Estimates in the user's units, (beta, tau, sigma2)."""
+        """Fit; estimates (beta, tau, sigma2) in the user's units."""
         if problem.n_clusters < FEWEST:
             return FEW
         if not has_full_rank(problem, self.squares):
@@ -272,14 +272,14 @@ def redrawn(refit: Refit, resampler: Resampler, rng: np.random.Generator) -> Rep
 
 @dataclass(frozen=True, slots=True)
 class CaseRefit:
-    """An equation of several, to be fitted to listed clusters.
+    """One of several equations, to fit to listed clusters.
 
     Attributes
     ----------
     where : str
-        What failures begin with.
+        Prefix of failures.
     cases : CaseResampler
-        Its cross-products by cluster.
+        Cross-products by cluster.
     refit : Refit
         The model.
     """
@@ -299,9 +299,9 @@ class CaseRefit:
 
 
 def has_full_rank(problem: Problem, squares: Array) -> bool:
-    """Whether the fixed effects of every equation can be told apart, by the test that the fit itself passed.
+    """Whether the fixed effects of every equation are identified, by the test of the original fit.
 
-    ``squares`` are those of ``Refit``: a column that vanishes in the replicate counts as made up by others.
+    ``squares`` as in ``Refit``: a column that vanishes in the replicate counts as collinear.
     """
     for own, whole in zip(problem.C, squares, strict=True):
         used = np.flatnonzero(whole > 0.0)

@@ -1,9 +1,8 @@
-"""Roots of the clusters' rows where cross-products have lost digits: how they are made, and the criterion from them.
+"""Roots of the clusters' rows, for cross-products that have lost digits, and the criterion computed from them.
 
 With Z = P E' of a cluster, P orthonormal, the rows of [X y] are P times ``reduced`` and a rest orthogonal to Z. Divided
 by residual sds, V is 1 on the rest and ``W = 1 + E'G E`` in the basis P. W = K K' comes from the factor of the stacked
-rows [L'E; 1], so that W, whose entries are squares of ratios of sds, is never formed: all sums are of positive terms
-(eq. 3b to 10b).
+rows [L'E; 1]: W, with its squared ratios of sds, is never formed, and all sums are of positive terms (eq. 3b to 10b).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mlmed.lmm.sigma import LOWEST_OF_ROOTS
 
 Array = NDArray[np.float64]
 
-#: Smallest spread of an effect, given those before it, as a share of its own: less is the rounding error of none.
+#: Sd of an effect given those before it, as a share of its own sd, below which it is the rounding error of zero.
 ROUNDING = 1e-10
 
 
@@ -54,13 +53,13 @@ def simulated_roots(
     Parameters
     ----------
     maps : sequence of EquationMaps
-        Of the model.
+        Maps of the model.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     columns : R sequences of K (n_r,) arrays
         Gram columns on the rows of every equation.
     codes : R (n_r,) int arrays
-        Their clusters.
+        Cluster of each row.
     n_clusters : int
         J.
     """
@@ -72,9 +71,9 @@ def simulated_roots(
 
 
 def own_effects(roots: Roots, effects: NDArray[np.intp]) -> Array:
-    """Regression coefficients on Z of one equation in the half of the clusters that know them best, (n, k).
+    """Regression coefficients on Z of one equation in the half of the clusters with the smallest errors, (n, k).
 
-    Others, where columns hardly differ, say more of their residuals than of the spread between clusters.
+    In others, with nearly collinear columns, they reflect residuals more than the variation between clusters.
     """
     root = roots.Z[:, effects[:, None], effects].transpose(0, 2, 1)  # upper triangular
     whole = (np.einsum("nii->ni", root) > 0.0).all(axis=1)
@@ -90,9 +89,9 @@ def own_effects(roots: Roots, effects: NDArray[np.intp]) -> Array:
 def effect_units(maps: Sequence[EquationMaps], grams: Grams, blocks: Sequence[Block]) -> list[Array]:
     """Lower-triangular units (q_r, q_r) in which the effects of an equation vary between clusters by about 1.
 
-    Regressions of single clusters tell them. Where slopes are huge an intercept follows from them nearly exactly, at
-    any place of the predictors but one; in these units it does not, and derivatives do not cancel. Effects are mixed
-    in unstructured blocks only, and share one scale where they share one variance.
+    Estimated by regressions of single clusters. Huge slopes determine an intercept nearly exactly, unless predictors
+    are centred at one particular point; in these units they do not, and derivatives do not cancel. Effects are mixed
+    in unstructured blocks only, and effects that share one variance share one scale.
     """
     assert grams.roots is not None
     roots, q = assembled_roots(maps, grams.layout, grams.roots.tables), maps[-1].random.stop
@@ -112,7 +111,7 @@ def effect_units(maps: Sequence[EquationMaps], grams: Grams, blocks: Sequence[Bl
 
 
 def _lower_unit(values: Array) -> Array:
-    """Lower-triangular root of the covariance of the columns of values, (n, k), its pivots at least rounding errors."""
+    """Lower-triangular root of the covariance of the columns of values, (n, k), pivots floored at rounding errors."""
     n = len(values)
     upper = np.linalg.qr(values - values.mean(axis=0), mode="r") / np.sqrt(n - 1.0)
     lower = upper.T * np.copysign(1.0, upper.diagonal())
@@ -134,7 +133,7 @@ def _place(
 
 
 def with_columns(roots: Roots, T: Array, stratum: NDArray[np.int64], kept: NDArray[np.int64]) -> Roots:
-    """Roots with Z replaced by ``Z @ T``, (q, k); equations of the old and of the new columns."""
+    """Roots with Z replaced by ``Z @ T``, (q, k); ``stratum`` and ``kept``: equations of the old and new columns."""
     J, q, p = len(roots.Z), T.shape[1], roots.reduced.shape[2] - 1
     R = roots.rest.shape[1]
     out = np.zeros((J, q, q)), np.zeros((J, q, p + 1)), np.zeros((J, R, p + 1, p + 1))
@@ -150,14 +149,14 @@ def with_columns(roots: Roots, T: Array, stratum: NDArray[np.int64], kept: NDArr
 
 
 def spread_guess(problem: Problem, roots: Roots, level: Array, variance: Array) -> tuple[Array, Array]:
-    """Variances of the random effects (q,) and of the residuals (R,) as regressions of single clusters have them.
+    """Variances of the random effects (q,) and of the residuals (R,), from regressions of single clusters.
 
-    Where these say nothing, ``level`` and ``variance`` stay.
+    Where these are not informative, ``level`` and ``variance`` are kept.
 
     Raises
     ------
     NotIdentifiedError
-        They leave nothing of a response.
+        They fit a response exactly.
     """
     level, variance = level.copy(), variance.copy()
     for r in range(problem.n_strata):
@@ -213,17 +212,17 @@ class Rooted:
         return self.S @ self.half
 
     def turned(self, turn: Array) -> Rooted:
-        """The same with the columns ``[X y] @ turn``."""
+        """Replace the columns [X y] by ``[X y] @ turn``."""
         return replace(self, half=self.half @ turn, solved=_turned(self.inverse_root) @ (self.half @ turn))
 
     def tables(self, *, reml: bool) -> Array:
-        """Q and T = V W V' of eq. 8, (n, 2, q, q), of columns that make W the identity, or 1 at the last (ML)."""
+        """Q and T = V W V' of eq. 8, (n, 2, q, q), for columns in which W is the identity, or 1 at the last (ML)."""
         V = _weighted(self.V, reml)
         return np.stack([self.S @ _turned(self.S), V @ _turned(V)], axis=1)
 
 
 def _weighted(columns: Array, reml: bool) -> Array:
-    """The columns that W of eq. 8 does not leave out, once P = 1."""
+    """The columns with nonzero weight in W of eq. 8, once P = 1."""
     return columns if reml else columns[..., -1:]
 
 
@@ -232,7 +231,7 @@ def _turned(matrices: Array) -> Array:
 
 
 def _scaled(problem: Problem, sigma2: Array, part: slice) -> tuple[Array, Array]:
-    """E_j and the reduced rows over the residual sds."""
+    """E_j and the reduced rows, divided by the residual sds."""
     assert problem.roots is not None
     weight = (1.0 / np.sqrt(sigma2))[problem.stratum][:, None]
     return problem.roots.Z[part] * weight, problem.roots.reduced[part] * weight
@@ -255,7 +254,7 @@ def _forward(K: Array, right: Array) -> Array:
 
 
 def rooted(problem: Problem, L: Array, sigma2: Array, part: slice) -> Rooted:
-    """One chunk of clusters at G = L L'."""
+    """Factor one chunk of clusters at G = L L'."""
     E, reduced = _scaled(problem, sigma2, part)
     _, q, k = reduced.shape
     K = _lower_root(L.T @ E)
@@ -293,7 +292,7 @@ def first_of_roots(
 ) -> tuple[Array, float, float, Sequence[slice | Rooted]]:
     """Factor of S, log|V|, the size of rounding errors and the parts of the second pass (eq. 5b).
 
-    What is factored is never a sum of squares.
+    Only rows are factored, never sums of squares.
     """
     if not np.isfinite(L).all() or not np.isfinite(sigma2).all() or sigma2.min() <= 0.0:
         raise np.linalg.LinAlgError("a residual variance has gone to zero")
@@ -316,7 +315,7 @@ def first_of_roots(
     upper = _joined(roots, sigma2, halves)
     if not (np.isfinite(upper).all() and np.isfinite(logdet)) or upper.diagonal()[:-1].min(initial=1.0) <= 0.0:
         raise np.linalg.LinAlgError("X'V^-1 X is not positive definite")
-    # rounding errors of a half are those of the rows it comes from, and enter the value times its own length
+    # the rounding error of a half is that of its rows, and enters the value times its length
     return upper.T, logdet, max(length * float(np.abs(upper[-1, -1])), 1.0), kept or slices
 
 
@@ -329,7 +328,7 @@ class RootSums(Sums):
     own : (R, p + 1, p + 1) array
         Cross-products of the rows of V^-1 [X y] in the basis P, by equation.
     trace : (R,) array
-        Of W^-1 by equation.
+        Trace of W^-1 by equation.
     mixed : (2, R, q, q) array
         Z'V^-1 I_r V^-1 Z in the basis P, and the same with the second V^-1 replaced by that of eq. 9 to 10.
     pairs : (2, R, R) array
@@ -343,7 +342,7 @@ class RootSums(Sums):
 
 
 def root_sums(problem: Problem, at: Rooted, *, reml: bool, second: bool) -> RootSums:
-    """Sums of one chunk whose columns make W of eq. 8 the identity, or 1 at the last under ML (eq. 8b)."""
+    """Sums of one chunk for columns in which W of eq. 8 is the identity, or 1 at the last under ML (eq. 8b)."""
     member, D, E = problem.member, at.solved, at.inverse
     squares = np.matmul(D.transpose(1, 2, 0), D.transpose(1, 0, 2))
     k = D.shape[2]
@@ -364,7 +363,7 @@ def root_sums(problem: Problem, at: Rooted, *, reml: bool, second: bool) -> Root
 
 
 def root_tables(problem: Problem, sums: RootSums, turn: Array, sigma2: Array, *, reml: bool) -> ResidualTables:
-    """What gradient and Hessian are assembled from; ``turn`` as in ``Rooted.turned``."""
+    """Terms of gradient and Hessian; ``turn`` as in ``Rooted.turned``."""
     assert problem.roots is not None
     total, inverse = problem.roots.total @ turn, 1.0 / sigma2
     rest = (total.transpose(0, 2, 1) @ total) * inverse[:, None, None]

@@ -1,6 +1,6 @@
-"""Responses simulated row by row: reflated residuals, or normal draws where a model needs rows (docs/math.md).
+"""Responses simulated row by row: reflated residuals, or normal draws if a model needs rows (docs/math.md).
 
-Random effects come from a law of every cluster, residuals jointly for all responses of a row.
+Random effects are drawn cluster by cluster, residuals jointly for all responses of a row.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Share of the largest reliability of the conditional modes below which a direction is not spanned by them.
+#: Share of the conditional modes' largest reliability below which a direction is not spanned by them.
 SPANNED = 1e-10
 
 
 def row_noise(root: Array, members: Sequence[Indices], n_rows: int, rng: np.random.Generator) -> tuple[Array, ...]:
-    """Residuals of every equation on its own rows, from N(0, Sigma) of whole rows.
+    """Draw residuals of every equation on its own rows, from N(0, Sigma) of whole rows.
 
     Parameters
     ----------
     root : (R, R) array
-        A factor of Sigma, ``Sigma = root @ root.T``, in the units of the residuals that are wanted.
+        A factor of Sigma, ``Sigma = root @ root.T``, in the units of the residuals.
     members : sequence of R (n_r,) int arrays
         Rows of each equation, positions among all rows.
     n_rows : int
-        All rows; every row takes R numbers from ``rng``, whichever equations it belongs to.
+        Number of rows; every row takes R numbers from ``rng``, whichever equations it belongs to.
     rng : Generator
-        Where the numbers come from.
+        Source of the numbers.
 
     Returns
     -------
@@ -61,14 +61,14 @@ class ResidualPool:
     Attributes
     ----------
     equations : tuple of E ints
-        The equations they belong to.
+        Their equations.
     at : tuple of E (n,) int arrays
         Positions among the rows of each equation.
     values : (E, n) array
         Centred residuals, reflated to their covariance in the model.
     root : (E, E) array
-        A factor of that covariance; there are too few rows (at most 2 E) to resample where it has a size, and normal
-        draws take their place.
+        A factor of that covariance if there are too few rows to resample (at most 2 E): draws are then normal. Empty
+        otherwise.
     """
 
     equations: tuple[int, ...]
@@ -95,13 +95,13 @@ def residual_pools(
     Parameters
     ----------
     residuals : sequence of R (n_r,) arrays
-        Of every equation.
+        Residuals of every equation.
     members : sequence of R (n_r,) int arrays
         Rows of each equation, positions among all rows.
     Sigma : (R, R) array
         Residual covariance of a row in the same units.
     joint : bool
-        Whether residuals of a row are correlated.
+        Whether the residuals of a row are correlated.
     """
     alone = [((r,), (np.arange(len(own)),)) for r, own in enumerate(residuals)]
     groups = _by_pattern(members) if joint else alone
@@ -120,7 +120,7 @@ def residual_pools(
 
 
 def _by_pattern(members: Sequence[Indices]) -> list[tuple[tuple[int, ...], tuple[Indices, ...]]]:
-    """Equations and positions in each of them, of every set of rows that have the same responses."""
+    """Equations of every set of rows with the same responses, and positions in each equation."""
     n = 1 + max(int(own.max()) for own in members)
     used = np.zeros((n, len(members)), dtype=bool)
     place = np.zeros((n, len(members)), dtype=np.intp)
@@ -136,7 +136,7 @@ def _by_pattern(members: Sequence[Indices]) -> list[tuple[tuple[int, ...], tuple
 
 @dataclass(frozen=True, slots=True)
 class RowModel:
-    """A model that turns random effects and residuals into cross-products, row by row.
+    """Turns random effects and residuals into cross-products, row by row.
 
     Attributes
     ----------
@@ -145,17 +145,17 @@ class RowModel:
     rows : Rows
         The data.
     products : (P, K * (K + 1) / 2, J) array
-        Their sums.
+        Their cross-products.
     steps : tuple of R Steps
         The equations, in the order of simulation.
     members : tuple of R (n_r,) int arrays
         Rows of each equation.
     recodes : tuple of R Recodes or None
-        How the columns that are computed from earlier responses are rebuilt.
+        Rules that rebuild columns computed from earlier responses.
     changed : frozenset of int
-        Gram columns that are simulated or rebuilt.
+        Simulated or rebuilt Gram columns.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly
@@ -168,7 +168,7 @@ class RowModel:
     layout: Layout
 
     def problem(self, u: Array, noise: Sequence[Array]) -> Problem:
-        """The same as a Problem, with the roots of the rows where the model needs them."""
+        """Simulate a Problem, with the roots of the rows if the model needs them."""
         columns, roots = self.columns(u, noise), None
         if self.assembly.roots is not None:
             parts = [[column[own] for column in columns] for own in self.members]
@@ -177,13 +177,13 @@ class RowModel:
         return assemble(self.assembly, self.squared(columns), roots)
 
     def squared(self, columns: Sequence[Array]) -> Array:
-        """Products (P, K * (K + 1) / 2, J) of columns that ``columns`` gives."""
+        """Products (P, K * (K + 1) / 2, J) of the result of ``columns``."""
         return row_products(self.rows, columns, base=self.products, changed=self.changed)
 
     def columns(self, u: Array, noise: Sequence[Array]) -> list[Array]:
-        """K columns (N,) with simulated responses and what is computed from them.
+        """K columns (N,) with simulated responses and columns computed from them.
 
-        Given random effects u (q, J) and residuals (n_r,) of every equation, in working units.
+        From random effects u (q, J) and residuals (n_r,) of every equation, in working units.
         """
         values = list(self.rows.values)
         for r, step in enumerate(self.steps):
@@ -199,14 +199,14 @@ class RowModel:
         return values
 
     def residuals(self, u: Array) -> tuple[Array, ...]:
-        """Observed responses less X beta + Z u, (n_r,) for each equation, given u, (q, J)."""
+        """Observed responses minus (X beta + Z u), (n_r,) for each equation, given u, (q, J)."""
         return tuple(
             self.rows.values[step.response_at][own] - self._predictor(r, self.rows.values, u)
             for r, (step, own) in enumerate(zip(self.steps, self.members, strict=True))
         )
 
     def _predictor(self, equation: int, values: Sequence[Array], u: Array) -> Array:
-        """Everything but the residual on the rows of one equation, (n_r,), in the units of the Grams."""
+        """X beta + Z u on the rows of one equation, (n_r,), in the units of the Grams."""
         step, own = self.steps[equation], self.members[equation]
         whole = len(own) == len(self.rows.codes)
         codes = self.rows.codes if whole else self.rows.codes[own]
@@ -219,7 +219,7 @@ class RowModel:
 
 
 def row_model(spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None) -> RowModel:
-    """Rows of a fit with the parameters to simulate from; see ``residual_resampler``."""
+    """Build the row model of a fit at the parameters to simulate from; see ``residual_resampler``."""
     rows = unit_rows(design, grams)
     assembly = assembly_for(spec, grams)
     steps = chain(assembly, grams, point)
@@ -234,7 +234,7 @@ def row_model(spec: System, grams: Grams, point: WorkingPoint, design: Design, d
 
 @dataclass(frozen=True, slots=True)
 class _RowResampler(ABC):
-    """What makes replicates row by row; subclasses say how responses are drawn."""
+    """Draws replicates row by row; subclasses draw random effects and residuals."""
 
     model: RowModel
 
@@ -255,7 +255,7 @@ class _RowResampler(ABC):
 
 @dataclass(frozen=True, slots=True)
 class RowParametricResampler(_RowResampler):
-    """New responses for all rows from the model, drawn row by row; any model that can be encoded again.
+    """Parametric bootstrap: new responses drawn row by row, for any model that can be encoded again.
 
     For models without columns computed from a response, ``ParametricResampler`` has the same distribution and is
     faster.
@@ -283,14 +283,14 @@ class RowParametricResampler(_RowResampler):
 def row_parametric_resampler(
     spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
 ) -> RowParametricResampler:
-    """Parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
+    """Build a parametric resampler of rows; parameters and errors as in ``residual_resampler``."""
     model = row_model(spec, grams, point, design, data)
     return RowParametricResampler(model, point.L, model.assembly.residual.root(point.sigma2))
 
 
 @dataclass(frozen=True, slots=True)
 class ResidualResampler(_RowResampler):
-    """Reflated residuals of both levels, drawn with replacement (Carpenter, Goldstein and Rasbash, 2003).
+    """Residual bootstrap: reflated residuals of both levels (Carpenter, Goldstein and Rasbash, 2003).
 
     Attributes
     ----------
@@ -302,7 +302,7 @@ class ResidualResampler(_RowResampler):
         Factor of the part of G that the modes do not span (fewer clusters than random effects); normal draws
         fill it. Usually k = 0.
     pools : tuple of ResidualPool
-        Residuals that are drawn together.
+        Pools of residuals drawn together.
     """
 
     modes: Array
@@ -324,7 +324,7 @@ class ResidualResampler(_RowResampler):
 def residual_resampler(
     spec: System, grams: Grams, point: WorkingPoint, design: Design, data: Any = None
 ) -> ResidualResampler:
-    """Resampler of the residuals of a fit.
+    """Build a resampler of the residuals of a fit.
 
     Parameters
     ----------
@@ -355,11 +355,11 @@ def residual_resampler(
 
 
 def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple[Array, Array]:
-    """Centred modes with covariance G (divisor J), and a factor of what they cannot span.
+    """Centred modes with covariance G (divisor J), and a factor of the part of G that they do not span.
 
     With G = L L' the modes are L v_j, v_j = L'Z'V^-1 (y - X beta), which needs no inverse of G. The v_j are
-    made spherical by the symmetric root of their covariance S, so that L S^-1/2 v_j has covariance L L'. In
-    directions where S is zero the v_j say nothing; those that L maps to zero as well do not matter.
+    made spherical by the symmetric root of their covariance S, so that L S^-1/2 v_j has covariance L L'. Directions
+    in the null space of S cannot be spanned, unless L maps them to zero, too.
 
     Parameters
     ----------
@@ -395,14 +395,14 @@ def reflated_modes(problem: Problem, point: WorkingPoint, modes: Array) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class ResponseSampler:
-    """Draws the responses of all equations, one after the other.
+    """Draws the responses of all equations in turn.
 
     Attributes
     ----------
     model : RowModel
         The rows and the fixed effects.
     effects : ModeLaw
-        Where the random effects of every cluster come from, in working units.
+        Law of the random effects of every cluster, in working units.
     residual_root : (R, R) array
         A factor of Sigma in working units.
     shift, scale : (R,) arrays
@@ -419,7 +419,7 @@ class ResponseSampler:
     at: NDArray[np.intp]
 
     def draw(self, rng: np.random.Generator) -> Array:
-        """One set, (R, N) in the user's units and the order of the design; NaN on rows outside an equation.
+        """Draw one set, (R, N) in the user's units and the order of the design; NaN on rows outside an equation.
 
         Raises
         ------
@@ -433,7 +433,7 @@ class ResponseSampler:
 
     @property
     def observed(self) -> Array:
-        """The data themselves, as ``draw`` gives simulated ones."""
+        """The observed responses, in the form of ``draw``."""
         return self._shown(self.model.rows.values)
 
     @property
@@ -453,7 +453,7 @@ class ResponseSampler:
 
 
 def residual_root(Sigma: Array, y_scale: Array) -> Array:
-    """Factor in working units of the residual covariance of a row, (R, R), given in the user's units."""
+    """Factor, in working units, of the residual covariance of a row, (R, R), given in the user's units."""
     return psd_cholesky(Sigma / np.outer(y_scale, y_scale), tol=ROUNDING)
 
 

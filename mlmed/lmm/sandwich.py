@@ -1,12 +1,12 @@
-"""Cluster-robust covariance of psi = (beta, tau, sigma2), and what one cluster alone gives, of which it says nothing.
+"""Cluster-robust covariance of psi = (beta, tau, sigma2), and the directions that only one cluster informs.
 
 All kinds are ``sum_j c_j c_j'`` with c_j the first-order change of psi-hat that cluster j causes: a bread
 matrix times that cluster's score. They differ in bread and in the small-sample correction.
 
 Without cluster j the precision of beta is P - P_j. It is singular where the leverage of the cluster, an eigenvalue of
-P_j relative to P, is 1: moving beta along that eigenvector changes the expected response of cluster j only. What such a
-move changes can neither be estimated without the cluster (deletion, bootstrap) nor has it a robust standard error: the
-cluster fits itself, and its score is 0.
+P_j relative to P, is 1: moving beta along that eigenvector changes the expected response of cluster j only. Quantities
+that change with such a move cannot be estimated without the cluster (deletion, bootstrap) and have no robust standard
+error: the cluster fits itself, and its score is 0.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from mlmed.options import ROBUST_KINDS, one_of
 
 Array = NDArray[np.float64]
 
-#: A leverage this close to 1 is 1. Rounding leaves 1e-14 to 5e-9, the latter with columns that are collinear but for
-#: 1e-10 of their variance; and what rests on other clusters for a millionth rests on one.
+#: Distance from 1 below which a leverage counts as 1. Rounding leaves 1e-14 to 5e-9, the latter with columns collinear
+#: up to 1e-10 of their variance; and an estimate that owes a millionth to other clusters rests on one.
 FULL_LEVERAGE = 1e-6
 #: Entries of a move below this share of the standard errors of their coefficients are the rounding error of zero.
 NO_MOVE = 1e-6
@@ -40,14 +40,14 @@ DEPENDENT = 1e-14
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Moves of beta that single clusters (or rows) alone notice.
+    """Moves of beta that change the expected response of one cluster (or row) only.
 
     Attributes
     ----------
     moves : (p, k) array
-        One move a column, in the user's units; exact zeros for the coefficients that it leaves alone.
+        One move per column, in the user's units; exact zeros for coefficients that do not move.
     owners : (k,) int array
-        Position of the cluster that notices it.
+        Position of that cluster.
     """
 
     moves: Array
@@ -69,7 +69,7 @@ def leverages(own: Array, root: Array) -> tuple[Array, Array]:
 
 
 def moves_of_one(working: Working, optimum: Optimum, products: ClusterProducts) -> Alone:
-    """What the clusters of a mixed model alone notice, for all its fixed effects.
+    """Moves of the fixed effects of a mixed model that single clusters alone inform.
 
     Parameters
     ----------
@@ -97,14 +97,14 @@ def moves_of_one(working: Working, optimum: Optimum, products: ClusterProducts) 
 
 
 def gathered(found: Iterator[tuple[int, Array]], to_user: Array, errors: Array) -> Alone:
-    """Moves of several clusters side by side.
+    """Collect moves of several clusters side by side.
 
     Parameters
     ----------
     found : iterator of (int, (p, k) array)
-        Position of a cluster and what it alone notices, in units in which P^-1 = root root' and a move is ``root v``.
+        Position of a cluster and its moves, in units in which P^-1 = root root' and a move is ``root v``.
     to_user : (p, p) array
-        From these units to the user's.
+        Map from these units to the user's.
     errors : (p,) array
         Standard errors of the coefficients in the user's units.
     """
@@ -116,7 +116,7 @@ def gathered(found: Iterator[tuple[int, Array]], to_user: Array, errors: Array) 
 
 
 def without_rounding(moves: Array, errors: Array) -> Array:
-    """Moves (p, k) with zeros where they are below rounding; ``errors`` (p,) are the units of the coefficients."""
+    """Set entries of moves (p, k) below rounding to zero, in units ``errors`` (p,) of the coefficients."""
     return np.where(np.abs(moves) > NO_MOVE * errors[:, None], moves, 0.0)
 
 
@@ -145,8 +145,8 @@ def sandwich_vcov(working: Working, optimum: Optimum, products: ClusterProducts,
     Scores of (tau, sigma2) are centred. At an interior optimum they sum to zero anyway; at a singular one
     they do not, and their common part is no evidence of variation between clusters.
 
-    What one cluster alone gives (``Alone``) comes out with a variance that says nothing: its score is 0. The
-    caller removes it.
+    Directions that one cluster alone informs (``Alone``) come out with a meaningless variance, as its score is 0. The
+    caller removes them.
 
     Raises
     ------
@@ -186,12 +186,12 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
     """X_j'V_j^-1 A_j r_j of CR2 by cluster, (J, p), in working units.
 
     With V = D'D and B_j = V_j - X_j P^-1 X_j', the adjustment is A_j = D'(D B_j D')^{+1/2} D. It does not depend
-    on which D is taken, but on the units of the rows as soon as they differ between rows. Rows are divided by the
-    residual sd of their equation, so that no response has a unit; with one equation that changes nothing. Correlated
-    residuals of a row are made independent by a factor of Sigma, whichever: the result is the same.
+    on the choice of D, but it does on the units of rows where these differ. So rows are divided by the residual sd of
+    their equation, which makes responses unit-free; with one equation that changes nothing. Correlated residuals of a
+    row are made independent by any factor of Sigma: the result is the same.
 
-    Outside the span of the columns of [Z_j X_j y_j] V_j and A_j are then 1, so the rows of a cluster may be
-    replaced by pseudo-rows with the same cross-products, of which there are no more than columns.
+    Outside the span of the columns of [Z_j X_j y_j], V_j and A_j are then the identity, so the rows of a cluster may
+    be replaced by pseudo-rows with the same cross-products, no more than there are columns.
     """
     p, q, at = problem.n_fixed, problem.n_random, optimum.evaluation
     contrast = np.append(-at.beta, 1.0)
@@ -202,7 +202,7 @@ def adjusted_scores(problem: Problem, products: ClusterProducts, optimum: Optimu
         K = np.linalg.cholesky(np.eye(Z.shape[1]) + Z @ Z.transpose(0, 2, 1))
         white = np.linalg.solve(K, X)  # D = K', so that K^-1 X = D'^-1 X
         leverage, vectors = np.linalg.eigh(white @ at.P_inv @ white.transpose(0, 2, 1))
-        # D B D' = (K'K)(I - H)(K'K) = E E'; its rank is known from the leverages, before anything is squared
+        # D B D' = (K'K)(I - H)(K'K) = E E'; its rank follows from the leverages, before any squaring
         free = leverage < 1.0 - FULL_LEVERAGE
         root = np.sqrt(np.where(free, 1.0 - leverage, 0.0))
         left, values, _ = np.linalg.svd(K.transpose(0, 2, 1) @ K @ vectors * root[:, None, :])

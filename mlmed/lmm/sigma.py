@@ -1,4 +1,4 @@
-"""The residual covariance of a row: natural parameters, coordinates of the search (docs/math.md, section 20)."""
+"""The residual covariance of a row: natural parameters, search coordinates (docs/math.md, section 20)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Array = NDArray[np.float64]
 
 #: Log residual sd (response scaled to sd 1) below which the criterion is taken to be unbounded.
 LOWEST_LOG_SD = -14.0
-#: The same, 1e-9, where roots of the rows serve: these hold 1e-12 of a response in small clusters, so a residual
-#: variance of 1e-18 of its squares to six digits.
+#: The same, 1e-9, with roots of the rows: these resolve 1e-12 of a response in small clusters, so a residual variance
+#: of 1e-18 of its squares to six digits.
 LOWEST_OF_ROOTS = -20.7
 LOWEST_SD = float(np.exp(LOWEST_LOG_SD))
-#: Share of a residual variance that responses of the same row leave, below which they leave nothing. A tenth of
-#: ``checks.REPEATED``: what decides is seen in the data before any search, or is on its way to zero.
+#: Share of a residual variance unexplained by responses of the same row, below which it counts as zero. A tenth of
+#: ``checks.REPEATED``: such data are refused before any search, or the variance is on its way to zero.
 EXPLAINED = 1e-7
-#: Smallest pivot of Sigma at a start, as a share of the sd: logarithms are coordinates.
+#: Smallest pivot of Sigma's factor at a start, as a share of the sd: its logarithm is a coordinate.
 INSIDE = 1e-3
 
 
@@ -36,7 +36,7 @@ class ResidualStructure:
     R : int
         Equations.
     correlated : bool
-        Whether covariances are parameters or zero.
+        Whether covariances are parameters (otherwise zero).
     """
 
     R: int
@@ -44,7 +44,7 @@ class ResidualStructure:
 
     @property
     def at(self) -> NDArray[np.intp]:
-        """Row and column of Sigma that each parameter is, (S, 2)."""
+        """Row and column of each parameter in Sigma, (S, 2)."""
         return _entries(self.R, self.correlated)[0]
 
     @property
@@ -65,7 +65,7 @@ class ResidualStructure:
         return out
 
     def root(self, values: Array) -> Array:
-        """Lower-triangular factor of Sigma, (R, R), from natural parameters (S,); zero columns where it is singular."""
+        """Lower-triangular factor of Sigma, (R, R), from natural parameters (S,); zero columns if singular."""
         if not self.correlated and values.min() > 0.0:
             return np.asarray(np.diag(values / np.sqrt(values)))
         return psd_cholesky(self.matrix(values), tol=ROUNDING)
@@ -82,7 +82,7 @@ class ResidualStructure:
         return moved
 
     def lifted(self, root: Array) -> Array:
-        """A regular factor close to ``root``, (R, R), which is lower triangular."""
+        """Floor the pivots of lower-triangular ``root``, (R, R), so that it is regular."""
         if not self.correlated:
             return root
         size = np.sqrt(np.einsum("rk,rk->r", root, root))
@@ -92,7 +92,7 @@ class ResidualStructure:
 
     @property
     def lost(self) -> str:
-        """What a likelihood without a maximum means."""
+        """Explanation of a likelihood without a maximum, for messages."""
         if not self.correlated:
             return (
                 "a residual variance goes to zero and the likelihood grows without bound: the random effects fit a "
@@ -106,7 +106,7 @@ class ResidualStructure:
         )
 
     def inside(self, values: Array, floor: Array) -> Array:
-        """Parameters (S,) moved to variances of at least ``floor`` (R,) and a correlation matrix away from singular."""
+        """Move parameters (S,) to variances of at least ``floor`` (R,) and a well-conditioned correlation matrix."""
         variances = np.maximum(values[: self.R], floor)
         if not self.correlated:
             return variances
@@ -121,7 +121,7 @@ class ResidualStructure:
 
 @lru_cache
 def _entries(R: int, correlated: bool) -> tuple[NDArray[np.intp], Array]:
-    """``at`` and ``basis`` of ``ResidualStructure``, made once and handed to everyone."""
+    """``at`` and ``basis`` of ``ResidualStructure``, cached and shared."""
     pairs = [(r, r) for r in range(R)] + [(r, s) for s in range(R) for r in range(s + 1, R) if correlated]
     at = np.array(pairs, dtype=np.intp)
     basis, every, (rows, columns) = np.zeros((len(at), R, R)), np.arange(len(at)), at.T
@@ -135,19 +135,19 @@ class ResidualChart:
     """Coordinates of Sigma in the search.
 
     Sigma = B T T' B' with T a triangular factor. Its coordinates are log T_rr first (log sds where Sigma is diagonal),
-    then the entries of T below the diagonal (eq. 89, 89b). On a face of the cone T has fewer columns, and its entries
-    are the coordinates themselves, as those of L are.
+    then the entries of T below the diagonal (eq. 89, 89b). On a face of the cone T has fewer columns, and all its
+    entries are coordinates, as with L.
 
     Attributes
     ----------
     structure : ResidualStructure
-        Which parameters there are.
+        The natural parameters.
     base : (R, R) array or None
-        Regular B; None (the identity) where residuals are independent: log sds have no units.
+        Regular B; None (the identity) if residuals are independent: log sds have no units.
     rank : int or None
         Columns of T on a face; None inside the cone.
     order : tuple of int
-        On a face, the rows of T in the order in which it is triangular.
+        On a face, the order of rows in which T is triangular.
     """
 
     structure: ResidualStructure
@@ -157,7 +157,7 @@ class ResidualChart:
 
     @property
     def at(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Row and column of T that each coordinate is, (n,) each."""
+        """Row and column of each coordinate in T, (n,) each."""
         if self.rank is None:
             rows, columns = self.structure.at.T
             return rows, columns
@@ -172,7 +172,7 @@ class ResidualChart:
 
     @property
     def _logs(self) -> int:
-        """How many coordinates, the first ones, are logarithms."""
+        """Number of leading coordinates that are logarithms."""
         return self.structure.R if self.rank is None else 0
 
     def factor(self, theta: Array) -> Array:
@@ -193,7 +193,7 @@ class ResidualChart:
         return self.structure.squared(self.root(theta))
 
     def coordinates(self, root: Array) -> Array:
-        """Coordinates (n,) of the Sigma with this regular factor, (R, R); for a chart of the whole cone."""
+        """Coordinates (n,) of Sigma with the regular factor ``root``, (R, R); for a chart of the whole cone."""
         T = np.linalg.solve(self.base, root) if self.base is not None else root
         if np.triu(T, 1).any():  # any factor -> the lower-triangular one
             upper = np.asarray(np.linalg.qr(T.T, mode="r"))
@@ -225,7 +225,7 @@ class ResidualChart:
             return np.diag(4.0 * np.exp(2.0 * theta) * gradient)
         T, moves = self.factor(theta), self._moves(theta)
         weight = symmetric_slope(self.structure, gradient)
-        # d2 M/dk dl = M_k M_l' + M_l M_k', and M_k T' + T M_k' once more where k = l is a logarithm
+        # d2 M/dk dl = M_k M_l' + M_l M_k', plus M_k T' + T M_k' if k = l is a logarithm
         out = 2.0 * np.einsum("kab,ac,lcb->kl", moves, weight, moves, optimize=True)
         own = 2.0 * np.einsum("kab,ac,cb->k", moves, weight, T, optimize=True)
         logs = np.arange(self._logs)
@@ -235,7 +235,7 @@ class ResidualChart:
     def on_face(self, root: Array, *, tol: float) -> tuple[ResidualChart, Array]:
         """The chart of the face that ``root`` (R, R) lies on or close to, and the coordinates there.
 
-        Pivots below ``tol`` of a diagonal entry of M, whose units are those of the data, count as zero.
+        Pivots below ``tol`` of a diagonal entry of M, which is in the units of the data, count as zero.
         """
         own = root if self.base is None else np.linalg.solve(self.base, root)
         M = own @ own.T
@@ -246,7 +246,7 @@ class ResidualChart:
 
 
 def degenerate(root: Array) -> bool:
-    """Whether a residual variance, or what the others leave of it, has gone to zero; ``root`` (E, R) of E responses."""
+    """Whether a residual variance, or its share unexplained by the others, is zero; ``root`` (E, R) of E responses."""
     variances = np.einsum("rk,rk->r", root, root)
     if float(variances.min()) < LOWEST_SD**2:
         return True
@@ -257,5 +257,5 @@ def degenerate(root: Array) -> bool:
 
 
 def symmetric_slope(structure: ResidualStructure, gradient: Array) -> Array:
-    """The gradient in the natural parameters (S,) as a symmetric matrix, (R, R); its trace with D_s is entry s."""
+    """The gradient in the natural parameters (S,) as a symmetric matrix M, (R, R), with tr(M D_s) = entry s."""
     return 0.5 * (structure.matrix(gradient) + np.diag(gradient[: structure.R]))

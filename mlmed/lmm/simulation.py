@@ -1,8 +1,8 @@
-"""Parametric resampling from cross-products alone: exact, without a row (docs/math.md, Resampling).
+"""Exact parametric bootstrap from cross-products alone, without rows (docs/math.md, Resampling).
 
-Within a cluster the normal distribution is invariant under rotations of the rows. In a basis whose first r
-directions span the exogenous columns, every further column of residuals needs one new direction, and what is
-left of it there is a chi variable: a handful of pseudo-rows has the same cross-products as the n rows.
+Within a cluster the normal distribution is invariant under rotations of the rows. In a basis whose first r directions
+span the exogenous columns, every further column of residuals needs one new direction, in which its entry is a chi
+variable: a handful of pseudo-rows has the same cross-products as the n rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class WorkingPoint:
     L : (q, q) array
         Any factor of the covariance of the random effects, G = L L'.
     sigma2 : (S,) array
-        Residual parameters: R variances, then covariances where residuals are correlated.
+        Residual parameters: R variances, then covariances if residuals are correlated.
     """
 
     beta: Array
@@ -52,18 +52,18 @@ def at_optimum(optimum: Optimum) -> WorkingPoint:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one response follows from the columns: ``W[:, columns] @ (fixed + random @ u)`` and a residual.
+    """Equation of one response: ``W[:, columns] @ (fixed + random @ u)`` plus a residual.
 
     Attributes
     ----------
     response_at : int
-        The Gram column that is made.
+        Gram column of the response.
     columns : (c,) int array
-        Gram columns that it is made from.
+        Gram columns of its predictors.
     fixed : (c,) array
         Their coefficients at u = 0.
     random : (c, q) array
-        What u adds to them.
+        Derivatives of these coefficients in u.
     """
 
     response_at: int
@@ -77,18 +77,18 @@ class Step:
 
 
 def chain(assembly: Assembly, grams: Grams, point: WorkingPoint) -> tuple[Step, ...]:
-    """The equations as steps, all columns in the units of the Grams.
+    """Write the equations as steps, all columns in the units of the Grams.
 
     Raises
     ------
     DataError
-        If a predictor holds the cluster means of a response.
+        If a predictor is the cluster mean of a response.
     """
     refuse_cluster_means(grams)
     steps = []
     for maps, equation in zip(assembly.equations, grams.layout.equations, strict=True):
         fixed = maps.X @ point.beta[maps.fixed] - maps.response
-        fixed[equation.response_at] += 1.0  # what is left of the response map is its shift at the constant
+        fixed[equation.response_at] += 1.0  # leaves the shift of the response, at the constant
         random = np.zeros((len(fixed), len(assembly.stratum)))
         random[:, maps.random] = maps.Z
         columns = np.flatnonzero((maps.X != 0.0).any(axis=1) | (maps.Z != 0.0).any(axis=1) | (fixed != 0.0))
@@ -113,7 +113,7 @@ class PseudoRows:
     exists : (D, J) array
         1 where the cluster has enough rows for the direction, else 0.
     half_df : (E, J) array
-        Half the number of directions that are left when an equation is reached.
+        Half the number of directions left for each equation.
     mix : (E, E) array
         Lower-triangular factor of the residual covariance of these equations.
     """
@@ -127,10 +127,10 @@ class PseudoRows:
     mix: Array
 
     def fill(self, steps: tuple[Step, ...], u: Array, rng: np.random.Generator) -> Array:
-        """Pseudo-rows with simulated responses, (K, D, J)."""
+        """Simulate responses on the pseudo-rows, (K, D, J)."""
         T = self.rows.copy()
         E, K0 = len(self.equations), T.shape[1] - len(self.equations)
-        noise = np.zeros((E, *T.shape[1:]))  # independent columns of a normal matrix, rotated like the rows
+        noise = np.zeros((E, *T.shape[1:]))  # independent normal columns, rotated like the rows
         for e, r in enumerate(self.equations):
             step = steps[r]
             noise[e, : K0 + e] = rng.standard_normal((K0 + e, T.shape[2])) * self.exists[: K0 + e]
@@ -157,15 +157,15 @@ def _pseudo_rows(grams: Grams, pattern: int, Sigma: Array) -> PseudoRows:
 
 
 def _unpacked(packed: Array, columns: Indices) -> Array:
-    """Products of some columns as matrices, (J, k, k)."""
+    """Unpack products of columns to matrices, (J, k, k)."""
     high, low = np.maximum(columns[:, None], columns), np.minimum(columns[:, None], columns)
     return packed[high * (high + 1) // 2 + low].transpose(2, 0, 1)
 
 
 def _row_factor(cross: Array, nobs: Array) -> tuple[Array, NDArray[np.int64]]:
-    """Factors F with F'F = cross, (J, k, k), rows beyond the rank zero, and the rank, (J,), at most the rows.
+    """Factors F with F'F = cross, (J, k, k), zero rows beyond the rank, and the rank, (J,), at most ``nobs``.
 
-    Rows of the triangular root, which is unique: signs of eigenvectors would turn with the last digits of the sums.
+    The triangular root is unique; signs of eigenvectors would depend on the last digits of the sums.
     """
     roots = cross_roots(cross.transpose(1, 2, 0))
     real = np.diagonal(roots, axis1=1, axis2=2) > 0.0
@@ -176,11 +176,10 @@ def _row_factor(cross: Array, nobs: Array) -> tuple[Array, NDArray[np.int64]]:
 
 @dataclass(frozen=True, slots=True)
 class ParametricResampler:
-    """New responses for all rows from the model, drawn as cross-products.
+    """Draws new responses from the model, as cross-products.
 
-    The exogenous columns stay as they are. Rows whose pattern does not belong to the equation of a mediator
-    keep that mediator as observed: there it is exogenous. The random effects of a cluster are shared by its
-    patterns.
+    The exogenous columns are kept. Rows outside the equation of a mediator keep it as observed: there it is
+    exogenous. The patterns of a cluster share its random effects.
 
     Attributes
     ----------
@@ -195,7 +194,7 @@ class ParametricResampler:
     pseudo : tuple of PseudoRows
         One per pattern.
     layout : Layout
-        Of the Grams.
+        Layout of the Grams.
     """
 
     assembly: Assembly
@@ -206,18 +205,18 @@ class ParametricResampler:
     layout: Layout
 
     def draw(self, rng: np.random.Generator) -> Problem:
-        """One replicate, as its Problem, with roots where the model needs them."""
+        """Draw the Problem of one replicate, with roots if the model needs them."""
         filled = self.filled(rng)
         roots = None if self.assembly.roots is None else self._roots(filled)
         return assemble(self.assembly, self.squared(filled), roots)
 
     def filled(self, rng: np.random.Generator) -> list[Array]:
-        """Pseudo-rows of every pattern, (K, D, J)."""
+        """Simulated pseudo-rows of every pattern, (K, D, J)."""
         u = self.root @ rng.standard_normal((self.root.shape[1], self.products.shape[2]))
         return [pseudo.fill(self.steps, u, rng) for pseudo in self.pseudo]
 
     def _roots(self, filled: list[Array]) -> Roots:
-        """Roots of the pseudo-rows, which are those of the rows they stand for."""
+        """Roots of the pseudo-rows, equal to those of the rows they replace."""
         R, J = len(self.steps), self.products.shape[2]
         columns, codes = [], []
         for r in range(R):
@@ -227,7 +226,7 @@ class ParametricResampler:
         return simulated_roots(self.assembly.equations, self.layout, columns, codes, J)
 
     def squared(self, filled: list[Array]) -> Array:
-        """Products (P, K * (K + 1) / 2, J) of such pseudo-rows."""
+        """Products (P, K * (K + 1) / 2, J) of simulated pseudo-rows."""
         out = self.products.copy()
         for pseudo, T in zip(self.pseudo, filled, strict=True):
             used = T[pseudo.columns]
@@ -239,7 +238,7 @@ class ParametricResampler:
 
 
 def parametric_resampler(spec: System, grams: Grams, point: WorkingPoint) -> ParametricResampler:
-    """Resampler of the model at given parameters.
+    """Build a parametric resampler at given parameters.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from mlmed.lmm.sigma import ResidualChart, ResidualStructure
 
 Array = NDArray[np.float64]
 
-#: Smallest eigenvalue of the scaled information matrix that still identifies a direction.
+#: Eigenvalue of the scaled information matrix below which a direction is not identified.
 UNIDENTIFIED = 1e-9
 #: Residual variance (of a response scaled to variance 1) below which a regression fits exactly.
 EXACT_FIT = 1e-13
@@ -51,7 +51,7 @@ def regression_variances(problem: Problem) -> Array:
 
 
 def positive_variances(problem: Problem) -> Array:
-    """``regression_variances``, where none is zero."""
+    """``regression_variances``; refuse zeros."""
     variance = regression_variances(problem)
     if np.any(variance <= EXACT_FIT):
         raise NotIdentifiedError(
@@ -93,8 +93,8 @@ def start_theta(
 def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Array, *, reml: bool) -> Array:
     """Start values (n,) from the optimum of a similar problem in the same units, such as resampled clusters.
 
-    One Fisher-scoring step from there, in the place of the one from the neutral guess: of nine evaluations it saves
-    one. To start at the other optimum itself saves nothing.
+    One Fisher-scoring step from there instead of from the neutral guess saves one of nine evaluations. Starting at
+    that optimum itself saves none.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def warm_theta(problem: Problem, blocks: tuple[Block, ...], L: Array, sigma2: Ar
 
 
 def wide_theta(problem: Problem, blocks: tuple[Block, ...], rng: np.random.Generator, *, low_rank: bool) -> Array:
-    """Start values (n,) anywhere: sds of effects over three decades, residual variances over three, any correlations.
+    """Random start values (n,): sds of effects over three decades, residual variances over three, any correlations.
 
     Parameters
     ----------
     low_rank : bool
-        Random effects that share fewer dimensions than there are effects (but for a thousandth of their variances).
+        Whether G has low rank, up to a thousandth of the variances.
     """
     level, variance = neutral_guess(problem, blocks)
     level, structure, q = 2.0 * level, problem.residual, problem.n_random
@@ -142,7 +142,7 @@ def theta_of(structure: ResidualStructure, blocks: tuple[Block, ...], G: Array, 
 
 
 def moved_inside(blocks: tuple[Block, ...], G: Array, level: Array, floor: float) -> Array:
-    """The nearest G in the cone whose eigenvalues, each effect in units of ``level`` (q,), are at least ``floor``."""
+    """The nearest G in the cone with eigenvalues of at least ``floor``, effects in units of ``level`` (q,)."""
     unit = np.sqrt(np.outer(level, level))
     return unit * sum((inside_cone(block, G / unit, floor=floor) for block in blocks), np.zeros_like(G))
 
@@ -158,9 +158,9 @@ def scored_theta(
     reml: bool,
     names: tuple[str, ...] | None = None,
 ) -> Array:
-    """Theta after one Fisher-scoring step; eigenvalues of G, each effect in units of ``level``, at least ``floor``.
+    """Theta after one Fisher-scoring step; eigenvalues of G, effects in units of ``level``, at least ``floor``.
 
-    A point inside the cone: on its boundary columns of the factor are zero, and so are their slopes.
+    Start inside the cone: on its boundary columns of the factor are zero, and so are their slopes.
     """
     q, structure = problem.n_random, problem.residual
     at, units = _in_units(problem, L, sigma2, reml)
@@ -175,7 +175,7 @@ def scored_theta(
 
 
 def _in_units(problem: Problem, L: Array, sigma2: Array, reml: bool) -> tuple[Evaluation, Array | None]:
-    """The criterion, with derivatives in the units of the data where residuals are correlated; these units (R, R)."""
+    """The criterion, with derivatives in the units of the data if residuals are correlated, and these units (R, R)."""
     if problem.cross is None:
         return evaluate(problem, L, sigma2, reml=reml, order=2), None
     root = problem.residual.root(sigma2)
@@ -185,7 +185,7 @@ def _in_units(problem: Problem, L: Array, sigma2: Array, reml: bool) -> tuple[Ev
 
 
 def _moved_root(structure: ResidualStructure, sigma2: Array, units: Array | None, move: Array) -> Array:
-    """Factor of Sigma after a step, at least a tenth of the variances and correlations away from singular, (R, R)."""
+    """Factor of Sigma after a step, (R, R); keeps a tenth of the variances and well-conditioned correlations."""
     if units is None:
         return structure.root(structure.inside(sigma2 - move, 0.1 * sigma2))
     own = structure.squared(np.asarray(np.linalg.solve(units, structure.root(sigma2)), dtype=np.float64))
@@ -193,10 +193,10 @@ def _moved_root(structure: ResidualStructure, sigma2: Array, units: Array | None
 
 
 def neutral_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, Array]:
-    """Variances of the random effects (q,), and twice those of the residuals (R,), before the data are looked at.
+    """Guess of the variances of the random effects (q,), and twice those of the residuals (R,).
 
-    With roots they are what regressions of single clusters leave and vary by: there random effects explain nearly all
-    of a response, and half of the regression variance would be far too large.
+    With roots they come from regressions of single clusters: random effects then explain nearly all of a response, and
+    half of the regression variance would be far too large.
 
     Raises
     ------
@@ -211,13 +211,13 @@ def neutral_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, A
 
 
 def regression_guess(problem: Problem, blocks: tuple[Block, ...]) -> tuple[Array, Array]:
-    """Variances of the random effects (q,) that are half of the regression variance, and that of the residuals (R,)."""
+    """Split half of the regression variance over the random effects, (q,); with the regression variances, (R,)."""
     variance = positive_variances(problem)
     return _neutral_level(problem, blocks, variance), variance
 
 
 def _neutral_level(problem: Problem, blocks: tuple[Block, ...], variance: Array) -> Array:
-    """Variance of each random effect that gives them together half of the regression variance, (q,)."""
+    """Variances of the random effects, (q,), that explain half of the regression variance in equal parts."""
     spread = np.einsum("aaj->a", problem.A) / problem.nobs[problem.stratum]  # mean square of each Z column
     share = np.bincount(problem.stratum, minlength=problem.n_strata)[problem.stratum]
     level = 0.5 * variance[problem.stratum] / (share * spread)

@@ -1,4 +1,4 @@
-"""Covariance of all estimates psi = (beta, tau, sigma2), and what it does not know (docs/math.md, eq. 23, 24)."""
+"""Covariance of all estimates psi = (beta, tau, sigma2), and reasons for unknown parts (docs/math.md, eq. 23, 24)."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from mlmed.text import shorten
 
 Array = NDArray[np.float64]
 
-#: Smallest eigenvalue of the Hessian, scaled to unit diagonal, that still counts as positive.
+#: Eigenvalue of the Hessian, scaled to unit diagonal, above which it counts as positive.
 POSITIVE = 1e-10
 
 
-#: A derivative along a direction whose parts cancel to this share of their size is the rounding error of zero.
+#: Derivative along a direction, as a share of its terms' size, below which it is the rounding error of zero.
 CANCELLED = 1e-8
-#: Owners of directions that are named before they are counted.
+#: Most owners of directions named in a text; more are counted.
 NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Directions:
-    """Directions of the parameters, and what is to be said of everything that changes along one of them.
+    """Directions of the parameters, with a text on quantities that change along one of them.
 
     Attributes
     ----------
     matrix : (n, k) array
-        A direction a column; exact zeros for the parameters that do not move.
+        One direction per column; exact zeros for parameters that do not move.
     text : str
-        What is said; ``{owners}`` stands for the owners of the directions that are touched.
+        The text; ``{owners}`` stands for the owners of the directions concerned.
     owners : tuple of str, (k,)
-        What a direction belongs to, such as a cluster.
+        Owner of each direction, such as a cluster.
     """
 
     matrix: Array
@@ -46,23 +46,23 @@ class Directions:
     owners: tuple[str, ...]
 
     def owners_of(self, gradient: Array, hessian: Array | None = None) -> list[str]:
-        """Owners of the directions along which a quantity with these derivatives (n,), (n, n) changes."""
+        """Owners of the directions along which a quantity with derivatives (n,), (n, n) changes."""
         touched = self.changed(gradient)
         if hessian is not None:
             touched = touched | np.any(self.changed(hessian), axis=0)
         return [self.owners[k] for k in np.flatnonzero(touched)]
 
     def changed(self, derivatives: Array) -> NDArray[np.bool_]:
-        """Whether functions with derivatives (..., n) change along each direction by more than rounding, (..., k)."""
+        """Whether functions with derivatives (..., n) change along each direction, beyond rounding, (..., k)."""
         found = np.abs(derivatives @ self.matrix) > CANCELLED * (np.abs(derivatives) @ np.abs(self.matrix))
         return np.asarray(found, dtype=np.bool_)
 
     def through(self, derivatives: Array) -> Directions:
-        """The directions in which functions with derivatives (m, n) of the parameters move."""
+        """Map the directions to those of m functions with derivatives (m, n)."""
         return replace(self, matrix=np.where(self.changed(derivatives), derivatives @ self.matrix, 0.0))
 
     def below(self, n: int, before: int = 0) -> Directions:
-        """The same among n parameters, of which these are those after the first ``before``."""
+        """Embed the directions in n parameters, after the first ``before``."""
         matrix = np.zeros((n, self.matrix.shape[1]))
         matrix[before : before + len(self.matrix)] = self.matrix
         return replace(self, matrix=matrix)
@@ -70,20 +70,20 @@ class Directions:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is to be said of the covariance of some of the parameters.
+    """Reasons and notes on the covariance of a block of parameters.
 
     Attributes
     ----------
     part : slice
-        Which parameters.
+        The parameters.
     reason : str
-        Why entries are NaN; empty if none are, or if ``lost`` says it.
+        Why entries are NaN; empty if none are, or if ``lost`` explains it.
     note : str
-        What a reader should know of the others; usually empty.
+        Caveat on the other entries; usually empty.
     lost : tuple of Directions
-        Along which nothing is known: what changes along them has no standard error.
+        Directions without information: quantities that change along them have no standard error.
     edge : tuple of Directions
-        Of which a reader should know more.
+        Directions with a caveat.
     """
 
     part: slice
@@ -95,18 +95,18 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Vcov:
-    """Covariance of estimates that knows of what it says nothing, and why.
+    """Covariance of estimates, with the reasons for entries that are unknown.
 
     Attributes
     ----------
     matrix : (n, n) array
-        NaN where it does not exist, or where nothing is known of it.
+        NaN where it does not exist or is unknown.
     blocks : tuple of Block
-        What is said of it: of all parameters, or of those of several fits, one after the other.
+        Reasons and notes for all parameters, or for those of several fits in turn.
     whole : (n, n) array or None
-        The matrix before the parameters that ``lost`` touches became NaN, where there are any.
+        The matrix before parameters in ``lost`` directions became NaN; None if there are none.
     apart : str
-        Why the covariances between blocks are NaN where they are.
+        Why covariances between blocks are NaN, if they are.
     """
 
     matrix: Array
@@ -121,12 +121,12 @@ class Vcov:
 
     @property
     def entire(self) -> Array:
-        """The matrix with the entries of which nothing is known, for functions in which these cancel."""
+        """The matrix including unknown entries, for functions in which these cancel."""
         return self.matrix if self.whole is None else self.whole
 
     @property
     def lost(self) -> tuple[Directions, ...]:
-        """Directions of all parameters along which nothing is known."""
+        """Directions of all parameters without information."""
         return tuple(one for block in self.blocks for one in block.lost)
 
     @property
@@ -136,15 +136,15 @@ class Vcov:
 
     @property
     def note(self) -> str:
-        """What a reader should know of all of it."""
+        """Caveats on the whole matrix."""
         return joined(*(block.note for block in self.blocks))
 
     def saying(self, **said: Any) -> Vcov:
-        """The same matrix with other words of every block."""
+        """Replace fields of every block."""
         return replace(self, blocks=tuple(replace(block, **said) for block in self.blocks))
 
     def losing(self, lost: Sequence[Directions]) -> Vcov:
-        """The covariance of one fit without what changes along these directions, and no others."""
+        """Set to NaN the parameters of one fit that move along these directions, in place of earlier ones."""
         kept = tuple(one for one in lost if one.matrix.any())
         if not kept:
             return replace(self, matrix=self.entire, whole=None).saying(lost=())
@@ -154,13 +154,13 @@ class Vcov:
         return replace(self, matrix=matrix, whole=self.entire).saying(lost=kept)
 
     def of(self, gradient: Array, hessian: Array | None = None) -> Array:
-        """The matrix for a quantity with these derivatives; all NaN if nothing is known of it."""
+        """The matrix for a quantity with these derivatives; all NaN if it moves along a lost direction."""
         if said_along(self.lost, gradient, hessian):
             return np.full_like(self.matrix, np.nan)
         return self.entire
 
     def reason_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """Why a quantity that has no standard error has none."""
+        """Why a quantity has no standard error."""
         used, blocks = self._used(gradient, hessian)
         unknown = np.isnan(self.entire[np.ix_(used, used)])
         owner = np.searchsorted([block.part.stop for block in blocks], used, side="right")
@@ -169,34 +169,34 @@ class Vcov:
         found = []
         for k, block in enumerate(blocks):
             said = said_along(block.lost, gradient, hessian)
-            # what is without derivatives has its own reason
+            # entries that are NaN in ``entire`` have the block's reason
             is_unknown = not said or unknown[np.ix_(owner == k, owner == k)].any()
             found += [said, block.reason if is_unknown else ""]
         return joined(*found)
 
     def note_for(self, gradient: Array, hessian: Array | None = None) -> str:
-        """What a reader should know of the standard error of a quantity."""
+        """Caveats on the standard error of a quantity."""
         blocks = self._used(gradient, hessian)[1]
         return joined(*(t for block in blocks for t in (block.note, said_along(block.edge, gradient, hessian))))
 
     def _used(self, gradient: Array, hessian: Array | None) -> tuple[NDArray[np.intp], tuple[Block, ...]]:
-        """Parameters that a quantity depends on, and their blocks; the only block in any case."""
+        """Parameters that a quantity depends on, and their blocks; a single block is always included."""
         touched = gradient != 0.0 if hessian is None else (gradient != 0.0) | np.any(hessian != 0.0, axis=0)
         own = tuple(block for block in self.blocks if len(self.blocks) == 1 or touched[block.part].any())
         return np.flatnonzero(touched), own
 
 
 def stacked(parts: Sequence[Vcov], unknown: int | None, apart: str) -> Vcov:
-    """Covariances of fits, one after the other: independent, but for one of which that is not known, and why not.
+    """Stack the covariances of independent fits; covariances with one fit may be unknown.
 
     Parameters
     ----------
     parts : sequence of Vcov
-        Those of the fits.
+        Covariances of the fits.
     unknown : int or None
-        Number of the fit whose covariances with the others are NaN; None where all are independent.
+        Number of the fit whose covariances with the others are NaN; None if all are independent.
     apart : str
-        Why they are.
+        Why they are NaN.
     """
     ends = np.cumsum([0, *(len(part.matrix) for part in parts)])
     n, places = int(ends[-1]), [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
@@ -215,7 +215,7 @@ def stacked(parts: Sequence[Vcov], unknown: int | None, apart: str) -> Vcov:
 
 
 def said_along(many: Sequence[Directions], gradient: Array, hessian: Array | None = None) -> str:
-    """What is said of a quantity with these derivatives, each text once; empty if it moves along no direction."""
+    """Texts on a quantity with these derivatives, each once; empty if it moves along no direction."""
     found: dict[str, dict[str, None]] = {}
     for one in many:
         for owner in one.owners_of(gradient, hessian):
@@ -232,7 +232,7 @@ def leading(V: Vcov, n: int) -> Vcov:
 
 
 def check_vcov_kind(kind: str) -> None:
-    """Refuse anything but the two versions."""
+    """Refuse unknown kinds."""
     one_of(kind, VCOV_KINDS, "vcov")
 
 
@@ -251,8 +251,8 @@ def information_inverse(hessian: Array, what: str = "the Hessian") -> tuple[Arra
 def information_of(estimates: Estimates) -> tuple[Array, str]:
     """The inverse observed information in working (tau, sigma2), or NaN and the reason.
 
-    Taken in the units of the data where these are known: natural parameters of residuals that hardly differ make a
-    Hessian that cannot be told from an indefinite one.
+    Computed in the units of the data if available: with nearly equal residuals the Hessian in natural parameters
+    cannot be told from an indefinite one.
     """
     if estimates.local is None or estimates.turn is None:
         return information_inverse(estimates.hessian)
@@ -273,7 +273,7 @@ def parameter_vcov(estimates: Estimates, kind: str = "block") -> Vcov:
     Parameters
     ----------
     estimates : Estimates
-        Where to take it.
+        Estimates and their derivatives.
     kind : {"block", "joint"}
         ``block``: (X'V^-1 X)^-1 for beta, inverse observed information for (tau, sigma2), no covariance
         between them (what Stata, lme4, nlme and SAS print; eq. 23). ``joint``: beta moves with (tau, sigma2),

@@ -1,9 +1,9 @@
-"""Grams -> Problem in working units (unit scale, centred where the model allows it), and the way back.
+"""Grams -> Problem in working units (unit scale, centred if the model allows it), and the back-transformation.
 
 Forming cross-products squares the condition number; columns are therefore shifted and scaled first and the
 model is fitted to the new columns. Eq. 18 to 21 give the exact back-transformation: ``beta = offset + X_map
 beta_w``, ``G = Z_map G_w Z_map'``, ``sigma2 = y_scale^2 sigma2_w``, and -2l changes by a known constant.
-A fit needs the maps once, a resampled problem every time; both call ``assemble``.
+A fit and every resampled problem use the same maps; both call ``assemble``.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from mlmed.system.system import System
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
-#: Clusters up to which every start is tried on all of them, and that a sample has.
+#: Most clusters for which every start is tried on all of them; size of a sample otherwise.
 MOST = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """The way from products to a Problem; the same for every replicate of a model.
+    """Maps from products to a Problem, the same for every replicate of a model.
 
     Attributes
     ----------
@@ -59,15 +59,15 @@ class Assembly:
     AB : (q * q + q * (p + 1), P * K * (K + 1) / 2) sparse array
         A, then B, from the products of all P patterns.
     C : (R * (p + 1) ** 2, P * K * (K + 1) / 2) sparse array
-        C by equation from the same.
+        C by equation, from the same products.
     member : (R, P) array
         1 where the rows of a pattern belong to an equation, else 0.
     stratum : (q,) int array
         The equation that each random effect belongs to.
     cross : CrossMaps or None
-        Products across equations, from those of one pattern; None where residuals are independent.
+        Maps to products across equations, from those of one pattern; None if residuals are independent.
     roots : Roots or None
-        Those of the rows that the Grams were made from, where their products have lost digits.
+        Roots of the Grams' rows, if their products have lost digits.
     """
 
     equations: tuple[EquationMaps, ...]
@@ -92,7 +92,7 @@ class Assembly:
 def random_blocks(spec: System, layout: Layout, without: Collection[int] = ()) -> tuple[Block, ...]:
     """Positions in u (equation by equation, as typed) of every covariance block.
 
-    Effects ``without`` information are left out of unstructured blocks that have others, as their covariances are free.
+    Effects ``without`` information are left out of unstructured blocks with other effects, where covariances are free.
     """
     starts = np.cumsum([0, *(len(equation.random) for equation in layout.equations)])
     blocks = []
@@ -107,13 +107,13 @@ def random_blocks(spec: System, layout: Layout, without: Collection[int] = ()) -
 
 
 def assembly_for(spec: System, grams: Grams) -> Assembly:
-    """The maps of a model whose working units are those of ``grams``."""
+    """Build the maps of a model in the working units of ``grams``."""
     blocks = random_blocks(spec, grams.layout, empty_intercepts(grams))
     return build_assembly(blocks, grams, correlated=spec.correlated)
 
 
 def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool) -> Assembly:
-    """Maps of every column, and from them the sparse maps of the products.
+    """Build the maps of every column, and from them the sparse maps of the products.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def build_assembly(blocks: tuple[Block, ...], grams: Grams, *, correlated: bool)
 def _in_spread_units(
     maps: list[EquationMaps], blocks: tuple[Block, ...], grams: Grams
 ) -> tuple[list[EquationMaps], Roots]:
-    """Maps with random effects in the units of their spread between clusters, and the roots of the columns there."""
+    """Scale random effects to vary between clusters by about 1: the new maps, and the roots of the new columns."""
     assert grams.roots is not None
     units = effect_units(maps, grams, blocks)
     moved = [replace(own, Z=own.Z @ unit, Z_back=own.Z_back @ unit) for own, unit in zip(maps, units, strict=True)]
@@ -160,7 +160,7 @@ def _in_spread_units(
 
 
 def assemble(assembly: Assembly, products: Array | csr_array, roots: Roots | None = None) -> Problem:
-    """A, B, C of eq. 3 for all equations.
+    """Assemble A, B, C of eq. 3 for all equations.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def assemble(assembly: Assembly, products: Array | csr_array, roots: Roots | Non
     products : (P, K * (K + 1) / 2, J) array, or (P * K * (K + 1) / 2, J) sparse array
         As in ``Grams``, for any number of clusters.
     roots : Roots, optional
-        Of the same rows, where products have lost digits.
+        Roots of the same rows, if products have lost digits.
     """
     J, q, k = products.shape[-1], len(assembly.stratum), assembly.n_fixed + 1
     flat = products.reshape(-1, J) if isinstance(products, np.ndarray) else products
@@ -219,12 +219,12 @@ class Units:
     y_scale: Array
 
     def sigma_scale(self, at: NDArray[np.intp]) -> Array:
-        """What takes residual parameters from working units to the user's, (S,); ``at`` as in ``Estimates``."""
+        """Factors from working to user's units of residual parameters, (S,); ``at`` is ``Estimates.sigma_at``."""
         scale: Array = self.y_scale[at].prod(axis=1)
         return scale
 
     def criterion_shift(self, nobs: NDArray[np.int64], *, reml: bool) -> float:
-        """What to add to -2l in working units to get -2l of the data as given (eq. 21)."""
+        """-2l in the user's units minus -2l in working units (eq. 21)."""
         shift = 2.0 * float(nobs @ np.log(self.y_scale))
         return shift - 2.0 * float(np.linalg.slogdet(self.X_map)[1]) if reml else shift
 
@@ -240,12 +240,11 @@ class Working:
     blocks : tuple of Block
         Covariance structures by position in u.
     units : Units
-        The way back.
+        Maps to the user's units.
     between : tuple of str
         Random effects (not intercepts) of variables that do not vary within clusters.
     empty : tuple of str
-        Random intercepts that are left out of every block, because all columns of their equations are centred within
-        clusters.
+        Random intercepts left out of every block, because all columns of their equations are centred within clusters.
     """
 
     problem: Problem
@@ -261,9 +260,9 @@ def build_working(spec: System, layout: Layout, grams: Grams) -> Working:
     Raises
     ------
     NotIdentifiedError
-        Collinear fixed effects (refused, not dropped), or random effects that the fixed ones make up.
+        Collinear fixed effects (refused, not dropped), or random effects in the span of the fixed ones.
     DataError
-        Columns of unusual size, or cross-products that hold too few digits of what is left of a response.
+        Columns of extreme scale, or cross-products with too few digits of a response's residuals.
     """
     without = empty_intercepts(grams)
     p, q = (
@@ -306,7 +305,7 @@ def build_working(spec: System, layout: Layout, grams: Grams) -> Working:
 
 
 def _alone(blocks: tuple[Block, ...], absorbed: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Effects whose variance no effect that is not absorbed shares, (q,)."""
+    """Effects whose variance parameter is shared with absorbed effects only, (q,)."""
     out = np.ones(len(absorbed), dtype=bool)
     for block in blocks:
         index = list(block.index)
@@ -315,7 +314,7 @@ def _alone(blocks: tuple[Block, ...], absorbed: NDArray[np.bool_]) -> NDArray[np
 
 
 def _units(assembly: Assembly, grams: Grams) -> Units:
-    """Ways back of all equations side by side."""
+    """Join the back-transformations of all equations."""
     p, q = assembly.n_fixed, len(assembly.stratum)
     y_scale = grams.scale[[equation.response_at for equation in grams.layout.equations]]
     units = Units(np.zeros((p, p)), np.zeros(p), np.zeros((q, q)), y_scale)
@@ -329,7 +328,7 @@ def _units(assembly: Assembly, grams: Grams) -> Units:
 def spread_clusters(grams: Grams) -> NDArray[np.intp]:
     """Positions of ``MOST`` clusters, at equal steps in the order of their squared responses: one of every stratum.
 
-    What decides is what a cluster contains and not where it stands, so the order of the rows does not matter.
+    The choice depends on the data of the clusters, not on the order of rows.
     """
     J, responses = len(grams.clusters), dict.fromkeys(e.response_at for e in grams.layout.equations)
     diagonal = [k * (k + 1) // 2 + k for k in responses]
@@ -339,7 +338,7 @@ def spread_clusters(grams: Grams) -> NDArray[np.intp]:
 
 
 def sample_of(spec: System, grams: Grams) -> Problem | None:
-    """The problem of a sample of clusters in the units of the whole; None where there are not too many."""
+    """The problem of a sample of clusters in the units of the whole; None if there are at most ``MOST``."""
     if len(grams.clusters) <= MOST:
         return None
     assembly, chosen = assembly_for(spec, grams), spread_clusters(grams)
@@ -347,7 +346,7 @@ def sample_of(spec: System, grams: Grams) -> Problem | None:
 
 
 def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
-    """Keep only some random effects, in the columns that the user gave.
+    """Keep only some random effects, in the user's columns.
 
     The units of the fixed effects stay; ``Z_map`` becomes diagonal, because a slope without an intercept's random
     effect must not be centred (eq. 19).
@@ -357,10 +356,10 @@ def only_effects(working: Working, keep: NDArray[np.intp]) -> Working:
     working : Working
         The full model.
     keep : (k,) int array
-        Positions of the effects that stay, at least one.
+        Positions of the kept effects, at least one.
     """
     full, Z_map = working.problem, working.units.Z_map
-    # with roots the diagonal may be zero, as effects are mixed; alone in its row it is the row's length
+    # with roots effects are mixed and the diagonal may be zero, so the length of the row is the scale
     scale = np.diag(np.diag(Z_map) if full.roots is None else np.sqrt((Z_map**2).sum(axis=1)))
     T = np.asarray(np.linalg.solve(Z_map, scale), dtype=np.float64)[:, keep]
     A = np.einsum("ak,abj,bl->klj", T, full.A, T, optimize=True)

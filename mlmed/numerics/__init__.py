@@ -1,1 +1,1 @@
-"""Numerics that serve every model: no data, no names of parameters."""
+"""Numerical methods shared by all models: no data, no names of parameters."""

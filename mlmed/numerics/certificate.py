@@ -1,7 +1,6 @@
 """The evidence that a point is an optimum: named checks, each with its value and its bound.
 
-One certificate serves every search. What is checked differs: each search gives the checks it can make, and the
-explanations that its problem may have where one of them fails.
+All searches share one kind of certificate; each supplies its own checks and explanations of failures.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-#: Names of checks, as they stand in tables and JSON, and what messages call them.
+#: Names of checks in tables and JSON, and their names in messages.
 GRADIENT, DECREMENT = "gradient_norm", "newton_decrement"
 CURVATURE, MULTIPLIER = "smallest_curvature", "multiplier"
 NODE_CHANGE, OFF_CENTRE, STEP = "node_change", "off_centre", "largest_step"
@@ -27,22 +26,22 @@ WORDS = {
     OFF_CENTRE: "clusters off centre",
     STEP: "largest step",
 }
-#: Share of the largest curvature below which that of a coordinate is rounding.
+#: Share of the largest curvature below which a coordinate's curvature is rounding.
 FLAT = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One number that was recomputed at the returned point.
+    """One number recomputed at the returned point.
 
     Attributes
     ----------
     name : str
         One of the names above.
     value : float
-        What was found.
+        The number.
     low, high : float
-        It has to lie strictly between them.
+        Strict bounds.
     """
 
     name: str
@@ -57,35 +56,35 @@ class Check:
 
 
 def below(name: str, value: float, high: float) -> Check:
-    """A value that has to be less than ``high``."""
+    """Check that a value is less than ``high``."""
     return Check(name, float(value), -np.inf, high)
 
 
 def above(name: str, value: float, low: float) -> Check:
-    """A value that has to be more than ``low``."""
+    """Check that a value is more than ``low``."""
     return Check(name, float(value), low, np.inf)
 
 
 def within(name: str, value: float, bound: float) -> Check:
-    """A value whose size has to be less than ``bound``."""
+    """Check that the absolute value is less than ``bound``."""
     return Check(name, float(value), -bound, bound)
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What was recomputed at the returned point; certified where every check passed.
+    """Checks of the returned point; it is certified if all pass.
 
     Attributes
     ----------
     checks : tuple of Check
-        The evidence. ``gradient_norm`` is the largest entry of the gradient, ``newton_decrement`` g'H^-1 g, twice what
-        a Newton step still promises, ``smallest_curvature`` the smallest eigenvalue of the Hessian, scaled to unit
+        The evidence. ``gradient_norm`` is the largest entry of the gradient, ``newton_decrement`` g'H^-1 g, twice the
+        predicted gain of a Newton step, ``smallest_curvature`` the smallest eigenvalue of the Hessian, scaled to unit
         diagonal, on the face of the cone where the optimum lies, and ``multiplier`` the smallest slope into the
-        interior of the cone at a singular optimum (0 otherwise). docs/math.md says in which units.
+        interior of the cone at a singular optimum (0 otherwise). Units: docs/math.md.
     reason : str
-        Why a check failed, where that is known.
+        Why a check failed, if known.
     advice : str
-        What to do where it is not.
+        What to do if the reason is not known.
 
     Examples
     --------
@@ -102,19 +101,19 @@ class Certificate:
 
     @property
     def converged(self) -> bool:
-        """Whether there is evidence, and all of it is within its bounds."""
+        """Whether there are checks and all pass."""
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
     def complaint(self) -> str:
-        """What is wrong, in words; empty if the optimum is certified."""
+        """Description of the failed checks; empty if the optimum is certified."""
         if self.converged:
             return ""
         found = ", ".join(f"{WORDS[check.name]} {check.value:.1e}" for check in self.checks)
         return self.reason or f"{found}; {self.advice}"
 
     def value(self, name: str) -> float:
-        """What a check found; NaN where it was not made."""
+        """Value of a check; NaN if it was not made."""
         return next((check.value for check in self.checks if check.name == name), float("nan"))
 
     def failed(self, *names: str) -> bool:
@@ -128,7 +127,7 @@ class Certificate:
 
     @property
     def newton_decrement(self) -> float:
-        """Twice what a Newton step still promises."""
+        """Twice the predicted gain of a Newton step."""
         return self.value(DECREMENT)
 
     @property
@@ -145,7 +144,7 @@ class Certificate:
 def scaled_curvature(hessian: Array, *, least: float = 0.0) -> float:
     """Smallest eigenvalue of a Hessian, (n, n), scaled to unit diagonal.
 
-    Floor tiny diagonals, so that scaling does not amplify rounding; ``least`` is a curvature that counts as large.
+    Floor tiny diagonals, so that scaling does not amplify rounding; the largest counts as at least ``least``.
     """
     diagonal = np.abs(np.diag(hessian))
     size = np.sqrt(np.maximum(diagonal, FLAT * max(float(diagonal.max()), least)))
@@ -153,7 +152,7 @@ def scaled_curvature(hessian: Array, *, least: float = 0.0) -> float:
 
 
 def decrement_of(gradient: Array, hessian: Array) -> float:
-    """g'H^-1 g along the directions in which a Hessian bends upwards, (n,), (n, n)."""
+    """g'H^-1 g over the directions of positive curvature; gradient (n,), Hessian (n, n)."""
     values, vectors = np.linalg.eigh(hessian)
     along = vectors.T @ gradient
     bent = values > 1e-10 * max(float(np.abs(values).max()), 1.0)

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 #: Trust radius below which steps are rounding errors.
 SHORTEST = 1e-14
-#: Smallest squared Cholesky pivot, against the largest, of a Hessian that needs no eigenvalues.
+#: Ratio of the smallest to the largest squared Cholesky pivot above which a Hessian needs no eigenvalues.
 SAFE = 1e-6
 
 
@@ -28,11 +28,11 @@ class NewtonSettings:
     decrement : float
         Newton decrement g'H^-1 g below which the point counts as stationary.
     max_steps : int
-        Steps after which the search gives up (and says so).
+        Steps after which the search gives up.
     radius : float
         First trust radius, in units of theta.
     noise : float
-        Rounding error of the criterion relative to the terms it adds up: smaller changes are not evidence.
+        Rounding error of the criterion relative to the size of its terms: smaller changes are not evidence.
     polish : bool
         Take one more Newton step from a stationary point.
     """
@@ -55,7 +55,7 @@ class Step:
     value : float
         -2l there.
     gradient_norm : float
-        Largest entry of the gradient in theta, each over the root of its own second derivative.
+        Largest entry of the gradient in theta, each divided by the root of its own second derivative.
     decrement : float
         Newton decrement g'H^-1 g (infinite where H is not positive definite).
     accepted : bool
@@ -93,12 +93,12 @@ class Point(Quadratic, Protocol):
 
     @property
     def steepness(self) -> float:
-        """Largest entry of the gradient, each over the root of its own second derivative."""
+        """Largest entry of the gradient, each divided by the root of its own second derivative."""
         ...
 
     @property
     def size(self) -> float:
-        """Size of the terms that add up to the value."""
+        """Size of the terms of the value, to which its rounding error is proportional."""
         ...
 
 
@@ -107,7 +107,7 @@ P_co = TypeVar("P_co", bound=Point, covariant=True)
 
 
 class Differentiable(Protocol[P_co]):
-    """What is minimized."""
+    """A criterion to minimize."""
 
     def derivatives(self, theta: Array) -> P_co:
         """Value, gradient and Hessian."""
@@ -120,8 +120,8 @@ class _Model:
 
     gradient: Array
     hessian: Array
-    decrement: float  # g'H^-1 g over the directions that have curvature; infinite at a saddle
-    easy: Array | None  # the Newton step, where the Hessian is safely positive definite
+    decrement: float  # g'H^-1 g over the directions with curvature; infinite at a saddle
+    easy: Array | None  # the Newton step, if the Hessian is safely positive definite
     spectrum: _Spectrum | None
 
     @classmethod
@@ -189,7 +189,7 @@ class _Spectrum:
                 if abs(size - radius) < 1e-3 * radius:
                     break
                 low, high = (shift, high) if size > radius else (low, shift)
-        elif lowest < -self.floor:  # hard case: go to the edge along the direction of negative curvature
+        elif lowest < -self.floor:  # hard case: go to the boundary along the direction of negative curvature
             room = np.sqrt(max(radius**2 - float(step @ step), 0.0))
             step[0] += room if self.slope[0] <= 0 else -room
         return self.vectors @ step
@@ -204,10 +204,10 @@ def newton(
     leave: Callable[[Array, P, float], bool] | None = None,
     point: P | None = None,
 ) -> tuple[Array, P, tuple[Step, ...]]:
-    """Minimize ``objective`` from ``theta``; stop early where ``abandon(theta)`` says the search is lost.
+    """Minimize ``objective`` from ``theta``; stop early if ``abandon(theta)`` finds the search lost.
 
-    ``leave(theta, point, decrement)`` stops it after a step from which somebody else knows its end.
-    ``point`` saves the evaluation at ``theta`` where it is known.
+    ``leave(theta, point, decrement)`` stops it after a step from which its end is known to the caller.
+    ``point``, if known, saves the evaluation at ``theta``.
 
     Returns
     -------
@@ -240,7 +240,7 @@ def newton(
         gained = trial.value - point.value
         trial_model = _Model.of(trial)
         if decrement < settings.decrement or abs(predicted) < noise:
-            # the value can no longer judge, the gradient can
+            # changes of the value are rounding errors here; judge by the gradient
             better = trial.steepness <= point.steepness and gained <= noise
             steps.append(_record(trial_theta, trial, trial_model, better))
             if better:
@@ -273,12 +273,12 @@ def decrement_at(point: Quadratic) -> float:
 
 
 def last_step(point: Quadratic, radius: float) -> Array:
-    """The Newton step from a point that counts as stationary already."""
+    """The Newton step from a stationary point, for one more digit."""
     return _Model.of(point).step(radius)
 
 
 def _try(objective: Differentiable[P], theta: Array) -> P | None:
-    """The trial point, or None where the criterion cannot be computed."""
+    """The trial point, or None if the criterion cannot be computed."""
     try:
         point = objective.derivatives(theta)
     except np.linalg.LinAlgError:

@@ -1,4 +1,4 @@
-"""Newton's method on the quadrature sum, nodes moving along, to where it comes to rest, and off a saddle point."""
+"""Newton's method on the quadrature sum with moving nodes, to a stationary point, and off saddle points."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ Array = NDArray[np.float64]
 
 #: Step of central differences of the gradient, and the largest change of a coordinate in one Newton step.
 DIFFERENCE, LONGEST = 1e-4, 0.7
-#: Tolerance of the modes on the way and where the result is evaluated, in posterior sds.
+#: Tolerance of the modes during a search and at its result, in posterior sds.
 LOOSE, TIGHT = 0.002, 1e-7
-#: Relative change of the sum that loose centres make; a Newton step may cost as much.
+#: Relative change of the sum due to loose centres; a Newton step may lose as much.
 NOISE = 1e-10
-#: Lengths of steps, on both sides of a saddle.
+#: Signed lengths of steps off a saddle.
 STEPS = np.concatenate([sign * 0.4 ** np.arange(12.0) for sign in (1.0, -1.0)])
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a search is run.
+    """Settings of a search.
 
     Attributes
     ----------
     m : int
         Nodes per dimension.
     decrement : float
-        Where to stop.
+        Newton decrement at which to stop.
     most : int
         Most Newton steps.
     rise : float
-        A step that rises by less is the last one. With few nodes the gradient is not quite that of the sum whose nodes
-        move along, so that searches would creep near the optimum.
+        Rise of the log-likelihood below which a step is the last. With few nodes the gradient at fixed nodes is not
+        exactly that of the sum with moving nodes, so searches would creep near the optimum.
     """
 
     m: int
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Climb:
-    """Where a search ended.
+    """End of a search.
 
     Attributes
     ----------
@@ -63,9 +63,9 @@ class Climb:
     gradient : (n,) array
         Its gradient.
     centres : Centres
-        Of the nodes there.
+        Centres of the nodes there.
     hessian : (n, n) array
-        Of -l, at the point or one before it.
+        Hessian of -l, at the point or one before it.
     evaluations : int
         Evaluations of the gradient.
     """
@@ -86,12 +86,12 @@ def centred(problem: Problem, theta: Array, start: Centres, tolerance: float) ->
 def hessian_at(
     problem: Problem, theta: Array, nodes: Nodes, *, central: bool = True, free: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Hessian of -l, (n, n), by differences of the exact gradient at fixed nodes; 0 where a coordinate is not free.
+    """Hessian of -l, (n, n), by differences of the exact gradient at fixed nodes; 0 for coordinates that are not free.
 
     Raises
     ------
     NotIdentifiedError
-        If it cannot be computed there.
+        If the log-likelihood overflows near theta.
     """
     n = len(theta)
     base = None if central else scores(problem, theta, nodes)[1].sum(axis=0)
@@ -114,7 +114,7 @@ def hessian_at(
 
 
 def newton_step(gradient: Array, hessian: Array) -> tuple[Array, float]:
-    """Step that rises, and the decrement g'H^-1 g; negative curvature is turned round, no coordinate moves far."""
+    """Ascent step, and the decrement g'H^-1 g; takes absolute eigenvalues and limits the move of a coordinate."""
     size = np.sqrt(np.maximum(np.abs(np.diag(hessian)), 1e-8 * np.abs(np.diag(hessian)).max()))
     values, vectors = np.linalg.eigh(hessian / np.outer(size, size))
     along = vectors.T @ (gradient / size)
@@ -133,18 +133,18 @@ def climb(
     hessian: Array | None = None,
     free: NDArray[np.bool_] | None = None,
 ) -> Climb:
-    """Newton's method until the decrement is small.
+    """Maximize by Newton's method until the decrement is small.
 
     Parameters
     ----------
     theta : (n,) array
-        Where to start.
+        Start values.
     centres : Centres
-        Of nodes at parameters nearby.
+        Centres of the nodes at similar parameters.
     plan : Plan
-        Nodes, and where to stop.
+        Number of nodes and stopping rules.
     hessian : (n, n) array, optional
-        Of -l nearby; corrected from gradients (BFGS), computed again where that does not serve.
+        Hessian of -l nearby; updated from gradients (BFGS), recomputed if a step fails.
     free : (n,) bool array, optional
         Coordinates that may move; all by default.
     """
@@ -184,7 +184,7 @@ def climb(
 
 
 def free_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> tuple[Array, float]:
-    """``newton_step`` among the coordinates that may move."""
+    """``newton_step`` in the free coordinates."""
     step = np.zeros(len(gradient))
     step[free], left = newton_step(gradient[free], hessian[np.ix_(free, free)])
     return step, left
@@ -193,7 +193,7 @@ def free_step(gradient: Array, hessian: Array, free: NDArray[np.bool_]) -> tuple
 def _line(
     problem: Problem, theta: Array, step: Array, value: float, centres: Centres, m: int, *, slope: float
 ) -> tuple[float, float, Centres] | None:
-    """Share of the step that is taken, value and centres there; None if no share helps."""
+    """Share of the step taken, value and centres there; None if no share helps."""
     share = 1.0
     noise = NOISE * max(abs(value), 1.0)
     for _ in range(12):
@@ -216,10 +216,10 @@ def _bfgs(hessian: Array, step: Array, change: Array) -> Array:
 
 
 def step_off(problem: Problem, theta: Array, hessian: Array, m: int) -> Array | None:
-    """The highest point along paths that leave a saddle; None if none is higher than the saddle.
+    """The highest point along paths off a saddle; None if none is higher than the saddle.
 
-    At a point of rest the gradient says nothing of the direction in which the likelihood rises, and a search that
-    corrects its Hessian from gradients does not see the sign of the curvature, so points on both sides are compared.
+    At a stationary point the gradient does not show where the likelihood rises, and a Hessian updated from gradients
+    does not show the sign of the curvature, so points on both sides are compared.
 
     Parameters
     ----------
@@ -239,7 +239,7 @@ def step_off(problem: Problem, theta: Array, hessian: Array, m: int) -> Array | 
 def _along_curvature(theta: Array, hessian: Array) -> Iterator[Array]:
     """Points on the line of most negative curvature in working units.
 
-    Not in those in which the Hessian has a unit diagonal: an entry of L with a zero column has no curvature of its own.
+    The Hessian is not scaled to unit diagonal: an entry of L in a zero column has no curvature of its own.
     """
     direction = np.linalg.eigh(hessian)[1][:, 0]
     direction *= LONGEST / np.abs(direction).max()
@@ -247,10 +247,10 @@ def _along_curvature(theta: Array, hessian: Array) -> Iterator[Array]:
 
 
 def _sheared(problem: Problem, theta: Array) -> Iterator[Array]:
-    """Points where one random effect is moved by a multiple of another, b_k + c b_j: G becomes A G A'.
+    """Points where a multiple of one random effect is added to another, b_k + c b_j: G becomes A G A'.
 
-    Where the variance of b_k is next to 0, G does not depend on how the column of L that belongs to b_k is shared among
-    the other effects, so that lines in L bend away from the path along which a covariance with b_j grows.
+    If the variance of b_k is near 0, G hardly depends on the other effects' entries in b_k's column of L, so lines in
+    L bend away from the path along which a covariance with b_j grows.
     """
     structure, first = problem.structure, problem.p + problem.k
     L = structure.factor(theta[first:])
@@ -266,7 +266,7 @@ def _sheared(problem: Problem, theta: Array) -> Iterator[Array]:
 
 
 def _value(problem: Problem, theta: Array, centres: Centres, m: int) -> float:
-    """Log-likelihood with nodes of its own, sought from those of the saddle; minus infinity where there is none."""
+    """Log-likelihood with its own nodes, adapted from those of the saddle; minus infinity if it does not exist."""
     if not np.isfinite(conditional_loglik(problem, theta, centres.mode[:, None, :])).all():
         return -np.inf
     value = loglik(problem, theta, make_nodes(centred(problem, theta, centres, TIGHT), m))

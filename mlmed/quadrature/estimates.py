@@ -13,13 +13,13 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 
-#: Sd of random scale slopes, and the least sd of a random scale intercept, to start from.
+#: Start values: sd of random scale slopes, least sd of a random scale intercept.
 SLOPE_SD, LEAST_SD = 0.1, 0.1
-#: Pivots of the location's covariance are at least this sd, in working units: zero is a saddle of the factor.
+#: Least sd of the pivots of the location's covariance, in working units: zero is a saddle of the factor.
 LEAST_LOCATION_SD = 0.05
-#: The same where a singular covariance shall only be factored.
+#: The same for factoring a singular covariance.
 LEAST_PIVOT = 1e-6
-#: Why variances have no standard error on the boundary.
+#: Reason for variances without standard error on the boundary.
 BOUNDARY = (
     "boundary (singular) fit: the likelihood has its maximum where a variance is 0 or a correlation is 1, and a "
     "standard error says nothing there"
@@ -27,7 +27,7 @@ BOUNDARY = (
 
 
 def start_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float) -> Array:
-    """Theta of a homoscedastic fit, scale effects independent of the location's.
+    """Theta from a homoscedastic fit, scale effects independent of the location's.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def start_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: f
 
 
 def plain_theta(problem: Problem, units: Units, beta: Array, G: Array, sigma2: float) -> Array:
-    """Theta of a homoscedastic fit itself, without scale random effects: a point of every model that has them."""
+    """Theta of a homoscedastic fit itself, scale random effects 0: a special case of every model with them."""
     return _with_location(problem, units, beta, G, sigma2, LEAST_PIVOT)
 
 
@@ -58,13 +58,13 @@ def _with_location(problem: Problem, units: Units, beta: Array, G: Array, sigma2
 
 
 def _constant(problem: Problem, log_sd: float) -> Array:
-    """Tau whose log sds come closest to one value."""
+    """Tau with log sds closest to one value."""
     W = np.concatenate([c.W[np.arange(c.y.shape[1]) < c.size[:, None]] for c in problem.chunks])
     return np.linalg.lstsq(W, np.full(len(W), log_sd), rcond=None)[0]
 
 
 def _scale_sds(problem: Problem, beta: Array, log_sd: float) -> Array:
-    """Sds of the scale effects: of the clusters' log residual sds beyond sampling error, a small one for slopes."""
+    """Sds of the scale effects: that of the clusters' log residual sds beyond sampling error; small for slopes."""
     d = problem.structure.d
     found, error = [], []
     for chunk in problem.chunks:
@@ -89,7 +89,7 @@ def _is_constant(problem: Problem, k: int) -> bool:
 
 
 def random_start(problem: Problem, theta: Array, rng: np.random.Generator) -> Array:
-    """Another start: fixed effects moved by 0.3 sd of the response, sds by a factor, covariances drawn anew."""
+    """Random start: fixed effects moved by 0.3 sd of the response, sds by a factor, new covariances."""
     fixed = problem.p + problem.k
     out = theta.copy()
     out[:fixed] += rng.normal(scale=0.3, size=fixed)
@@ -111,7 +111,7 @@ class Estimates(Compact):
     G : (q + d, q + d) array
         Covariance of (u, t).
     cov_at : tuple of (int, int)
-        (i, j), i >= j: the entries of G that are estimated, by rows.
+        (i, j), i >= j: estimated entries of G, by rows.
     psi : (n,) array
         (beta, tau, entries of G).
     vcov : (n, n) array
@@ -138,7 +138,7 @@ class Estimates(Compact):
 
 
 def to_estimates(problem: Problem, units: Units, optimum: Optimum) -> Estimates:
-    """Everything linear in (beta, tau, G), the covariance by the exact Jacobian in theta."""
+    """Map the optimum to the user's units: estimates linearly, their covariance by the exact Jacobian in theta."""
     at, first = optimum.theta, problem.p + problem.k
     structure, order = problem.structure, effect_order(problem)
     L = structure.factor(at[first:])

@@ -2,8 +2,8 @@
 
 Given s (t = L_tt s) a cluster is Gaussian, y ~ N(X beta + Z L_ut s, R + Z L_uu L_uu' Z') with R = diag(exp(2 eta)), and
 u is integrated exactly. The scores are Fisher's identity by the same quadrature: the exact derivative of the sum at
-nodes that stay where they are. Nodes are the last axis of every array, so that small matrices are handled entry by
-entry for all nodes at once. See docs/location_scale.md.
+fixed nodes. Nodes are the last axis of every array, so that small matrices are handled entry by entry for all nodes
+at once. See docs/location_scale.md.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Array = NDArray[np.float64]
 
 #: Weighted sum of squares beyond which differences of such sums lose digits.
 CANCELS = 1e6
-#: Where the sum, or the share of the location effects' variance, is beyond these, a node counts for nothing.
+#: Sum, or share of the location effects' variance, beyond which a node gets weight 0.
 OVERFLOW, INVERTIBLE = 1e60, 1e14
-#: Pivots of I + B are at least 1: one below this is a rounding error of a much larger B.
+#: Pivots of I + B are at least 1; one below this is due to rounding of a much larger B.
 LOST_PIVOT = 0.5
 
 
@@ -60,7 +60,7 @@ class Conditional:
 
 
 def conditional(chunk: Chunk, at: Parameters, offset: float, s: Array) -> Conditional:
-    """The Gaussian part of one chunk; ``s`` is (J, Q, d)."""
+    """Gaussian part of one chunk given ``s``, (J, Q, d)."""
     q = chunk.Z.shape[2]
     base = chunk.W @ at.tau + offset * (np.arange(chunk.y.shape[1]) < chunk.size[:, None])
     s = s.transpose(0, 2, 1)
@@ -85,7 +85,7 @@ def conditional(chunk: Chunk, at: Parameters, offset: float, s: Array) -> Condit
         mean_w = np.einsum("jabk,jbk->jak", cov_w, Lc)
         square = sums[:, 0] - (shift * (sums[:, 1 : 1 + q] + c)).sum(axis=1) - (Lc * mean_w).sum(axis=1)
         if q and (sums[:, 0] > CANCELS).any():
-            # the same number as a sum of squares, which keeps its digits and errs, if at all, to a smaller likelihood
+            # the same as a sum of squares, which keeps its digits; errors can only lower the likelihood
             left = e0[:, :, None] - chunk.Z @ (shift + at.L_uu @ mean_w)
             square = np.einsum("jnk,jnk,jnk->jk", weights, left, left) + (mean_w**2).sum(axis=1)
         log_sds = base.sum(axis=1)[:, None] + (t * chunk.V.sum(axis=1)[:, :, None]).sum(axis=1)
@@ -103,16 +103,16 @@ def _square(q: int) -> NDArray[np.intp]:
 
 
 def symmetric_map(B: Array) -> Array:
-    """Matrix that takes the lower triangle of a symmetric A to that of B A B', both by rows."""
+    """Matrix that maps the lower triangle of a symmetric A to that of B A B', both by rows."""
     i, j = np.tril_indices(len(B))
     out: Array = B[np.ix_(i, i)] * B[np.ix_(j, j)] + np.where(i == j, 0.0, B[np.ix_(i, j)] * B[np.ix_(j, i)])
     return out
 
 
 def _inverse(lower: Array, q: int) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Inverse, (J, q, q, Q), and log determinant, (J, Q), of I + B, and where they exist; positive semidefinite B.
+    """Inverse, (J, q, q, Q), and log determinant, (J, Q), of I + B, B positive semidefinite, and where they exist.
 
-    Gauss-Jordan elimination without pivoting, which loses nothing as no eigenvalue is below 1.
+    Gauss-Jordan elimination needs no pivoting, as no eigenvalue is below 1.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def _inverse(lower: Array, q: int) -> tuple[Array, Array, NDArray[np.bool_]]:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What the data say of the random effects, in working units: given a node, t is known and u is normal.
+    """Posterior of the random effects, in working units: given a node, t is known and u is normal.
 
     Attributes
     ----------
@@ -196,7 +196,7 @@ def _posterior(given: Array, nodes: Nodes, at: NDArray[np.intp]) -> tuple[Array,
 
 
 def loglik(problem: Problem, theta: Array, nodes: Nodes) -> float:
-    """Log-likelihood in working units; minus infinity where it cannot be evaluated."""
+    """Log-likelihood in working units; minus infinity if it cannot be evaluated."""
     found = conditional_loglik(problem, theta, nodes.points)
     return float(_posterior(found, nodes, np.arange(problem.J))[0].sum())
 
@@ -226,7 +226,7 @@ def _chunk_scores(problem: Problem, chunk: Chunk, at: Parameters, given: Conditi
     spread = (at.L_uu @ second.reshape(J, q, q * share.shape[1])).reshape(second.shape)
     lower[:, d:, d:] = (share[:, None] * given.c) @ w.transpose(0, 2, 1)
     lower[:, d:, d:] -= np.einsum("jabk,jbck->jac", share[:, None, None] * given.A, spread)
-    # expected squared residuals are linear in (1, u, u u'); times 1 for tau, times s for L_tt
+    # expected squared residuals are linear in (1, u, u u'); weighted by 1 for tau, by s for L_tt
     coefficients = np.concatenate([np.ones((J, 1, share.shape[1])), u, uu], axis=1)
     by_s = np.concatenate([share[:, None], weighted_s], axis=1)
     nodes = (by_s[:, :, None] * coefficients[:, None]).reshape(J, -1, share.shape[1])

@@ -13,20 +13,20 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 
-#: Differences are taken over this share of the current posterior sd.
+#: Step of differences, in current posterior sds.
 STENCIL = 0.05
-#: Longest move of a centre in one step, in posterior sds or in prior sds, whichever is more. The first are tiny where a
-#: cluster's residuals are large for the present sd and log f falls like -exp(-2t).
+#: Longest move of a centre in one step, in posterior or prior sds, whichever is more. Posterior sds are tiny if a
+#: cluster's residuals are large for the current sd and log f falls like -exp(-2t).
 LONGEST = 3.0
-#: Relative loss that is no loss: sums of squares up to 1e6 cancel in log f, which leaves 1e-9 and more of its digits.
+#: Relative decrease that counts as rounding: sums of squares up to 1e6 cancel in log f, which leaves errors above 1e-9.
 ROUNDING = 1e-8
-#: Steps towards the modes; they are few because log f(y | s) is close to concave.
+#: Most steps towards the modes; few are needed because log f(y | s) is close to concave.
 MOST_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Centres(Compact):
-    """Where the nodes of every cluster lie.
+    """Centre and scale of the nodes of every cluster.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Centres(Compact):
     factor : (J, d, d) array
         Lower-triangular C with C C' = inverse curvature there.
     left : (J,) array
-        Newton step that is left, in posterior sds; infinite where no mode was looked for, or none found.
+        Length of the remaining Newton step, in posterior sds; infinite if no mode was sought or found.
     """
 
     mode: Array
@@ -45,7 +45,7 @@ class Centres(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Nodes(Compact):
-    """Points and weights.
+    """Quadrature points and weights.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Nodes(Compact):
 
 
 def centres_at_zero(J: int, d: int) -> Centres:
-    """Where nothing is known yet: the prior."""
+    """Centres before adaptation: the prior."""
     left = np.full(J, np.inf if d else 0.0)
     return Centres(np.zeros((J, d)), np.broadcast_to(np.eye(d), (J, d, d)).copy(), left)
 
@@ -86,15 +86,15 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
     conditional : callable
         (J, Q, d) points -> (J, Q) values of log f(y | s).
     start : Centres
-        For example those of nearly the same parameters.
+        For example centres at similar parameters.
     tolerance : float
-        Largest Newton step that is left, in posterior sds. The integral does not depend on the centres once there are
-        enough nodes, so that this needs to be small only where the same digits are wanted again.
+        Largest remaining Newton step, in posterior sds. With enough nodes the integral does not depend on the centres,
+        so this needs to be small only for reproducible digits.
 
     Returns
     -------
     Centres
-        ``left`` says which clusters did not get there.
+        ``left`` shows which clusters did not converge.
     """
     J, d = start.mode.shape
     if d == 0:
@@ -108,7 +108,7 @@ def adapt(conditional: Callable[[Array], Array], start: Centres, *, tolerance: f
         worse = ~(values[:, 0] >= last - ROUNDING * np.maximum(np.abs(last), 1.0)) & np.isfinite(last)
         usable = np.isfinite(values).all(axis=1) & ~worse
         step, length, root = _newton(values, C, usable)
-        # a step that made it worse, or left what can be evaluated, is taken back by half
+        # halve a step that made it worse or cannot be evaluated
         half = 0.5 * move
         mode = np.where(usable[:, None], mode, mode - half)
         moved = np.where(usable[:, None], step, 0.0)
@@ -128,7 +128,7 @@ def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, 
     Returns
     -------
     step, length, root
-        The steps, (J, d), no longer than ``LONGEST``; their whole lengths, (J,), in posterior sds; and lower-triangular
+        The steps, (J, d), no longer than ``LONGEST``; their full lengths, (J,), in posterior sds; and lower-triangular
         factors of the inverse curvatures, (J, d, d), in units of C.
     """
     gradient, curvature = _derivatives(np.where(usable[:, None], values, 0.0), C.shape[1])
@@ -137,14 +137,14 @@ def _newton(values: Array, C: Array, usable: NDArray[np.bool_]) -> tuple[Array, 
     step = np.einsum("jab,jb,jcb,jc->ja", axes, 1.0 / bend, axes, gradient)
     length, moved = np.sqrt((step**2).sum(axis=1)), (C @ step[..., None])[..., 0]
     far = np.minimum(length, np.sqrt((moved**2).sum(axis=1)))
-    # the factor from any root: their product may differ in size by more than a double has digits
+    # the factor by QR of a root: the entries of the squared matrix may span more digits than a double has
     upper = np.asarray(np.linalg.qr((axes / np.sqrt(bend)[:, None, :]).transpose(0, 2, 1), mode="r"))
     root = (upper * np.copysign(1.0, np.einsum("jaa->ja", upper))[:, :, None]).transpose(0, 2, 1)
     return moved * np.minimum(1.0, LONGEST / np.maximum(far, LONGEST))[:, None], length, root
 
 
 def better_of(conditional: Callable[[Array], Array], first: Centres, second: Centres) -> Centres:
-    """Cluster by cluster the centres where f(s | y) is larger; the first ones where it is the same."""
+    """Choose, for each cluster, the centre with the larger f(s | y); the first if equal."""
     if first.mode.shape[1] == 0:
         return first
 

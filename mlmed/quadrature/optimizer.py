@@ -42,31 +42,31 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 
-#: Doubling the nodes may move the log-likelihood by this much.
+#: Largest change of the log-likelihood when the nodes are doubled.
 NODES_TOLERANCE = 1e-4
 #: Bounds of the certificate, on the scale of -l in working units.
 MAX_GRADIENT, MAX_DECREMENT, MIN_CURVATURE, MIN_MULTIPLIER = 1e-4, 1e-8, 1e-6, -1e-4
-#: Largest Newton step, in posterior sds, that may be left from the centre of a cluster's nodes to its mode.
+#: Largest remaining Newton step, in posterior sds, from the centre of a cluster's nodes to its mode.
 MAX_OFF_CENTRE = 0.1
 #: Nodes per dimension to choose from, by the number of dimensions.
 LADDER = {0: (1,), 1: (5, 7, 9, 11, 15, 21, 31, 51, 81), 2: (5, 7, 9, 11, 15, 21, 31, 45, 61)}
-#: Nodes per dimension on the way to the neighbourhood of the optimum.
+#: Nodes per dimension in the coarse search.
 COARSE = {0: 1, 1: 5, 2: 3}
-#: Pivots of G that may be zero: below this share of the effect's sd, taken to be at least 0.1 in working units. All are
-#: tried in turn, the last one alone where the search came to rest.
+#: Shares of an effect's sd (at least 0.1 in working units) below which pivots of G may be zero. All are tried in turn,
+#: only the last if the search converged.
 NEARLY_SINGULAR = (0.3, 0.02)
-#: A singular optimum may have a log-likelihood this much below where the search ended: the precision of a point of
-#: rest, and the most that is allowed where a Newton step still promises something.
+#: How far the log-likelihood of a singular optimum may be below the end of the search: the precision of a stationary
+#: point, plus at most this where a Newton step still predicts a gain.
 FACE_TOLERANCE, FACE_MOST = 1e-6, 1e-5
-#: Sd of scale effects, in working units, where the search starts again next to the fit without them.
+#: Sd of scale effects, in working units, for a restart next to the fit without them.
 SMALL_SD = 0.02
-#: The coarse search ends where a step rises by less.
+#: Rise of the log-likelihood in a step below which the coarse search ends.
 COARSE_RISE = 0.01
-#: An optimum may be below the fit without scale random effects by this share: the rounding of large sums.
+#: Share by which an optimum may be below the fit without scale random effects: the rounding of large sums.
 BELOW = 1e-9
-#: Saddle points that are left, one after the other.
+#: Most saddle points left in turn.
 MOST_SADDLES = 5
-#: Newton steps with coarse and with all nodes.
+#: Most Newton steps with coarse and with all nodes.
 MOST_COARSE, MOST_FINE = 60, 30
 
 
@@ -80,14 +80,14 @@ def certify(
     gradient, hessian : (n,), (n, n) arrays
         Gradient of the log-likelihood and Hessian of its negative.
     gone : (n,) bool array
-        Coordinates that belong to zero columns of L.
+        Coordinates in zero columns of L.
     centres : Centres
-        Of the nodes.
+        Centres of the nodes.
     node_change : float
         Change of the log-likelihood when the nodes per dimension are doubled.
     """
     inside = hessian[np.ix_(~gone, ~gone)]
-    # where a column of L is zero, the curvature in it is twice the slope of -l into the interior of the cone
+    # the curvature in a zero column of L is twice the slope of -l into the interior of the cone
     multiplier = float(np.linalg.eigvalsh(hessian[np.ix_(gone, gone)])[0]) if gone.any() else 0.0
     off_centre = int((centres.left > MAX_OFF_CENTRE).sum())
     checks = (
@@ -103,7 +103,7 @@ def certify(
 
 
 def is_saddle(found: Certificate) -> bool:
-    """Whether -l bends downwards in some direction, by more than the rounding of its Hessian."""
+    """Whether -l has negative curvature beyond the rounding of its Hessian."""
     return found.smallest_curvature < -MIN_CURVATURE or found.failed(MULTIPLIER)
 
 
@@ -150,11 +150,11 @@ class Optimum(Compact):
     hessian : (n, n) array
         Observed information in theta.
     gone : (n,) bool array
-        Coordinates that belong to zero columns of L: the boundary.
+        Coordinates in zero columns of L: the boundary.
     nodes : Nodes
         The nodes at the optimum.
     nodes_per_dimension : int
-        Of the quadrature.
+        Nodes per dimension.
     certificate : Certificate
         Evidence that this is a maximum.
     evaluations : int
@@ -204,18 +204,18 @@ def optimize(problem: Problem, start: Array, *, m: int | None = None) -> Optimum
             enough = not found.certificate.failed(NODE_CHANGE)
             if last or found.certificate.converged or (enough and not retry):
                 return found
-            # more nodes may also give a gradient that is closer to that of the integral: tried once
+            # more nodes may also give a gradient closer to that of the integral: tried once
             retry, count = retry and not enough, found.evaluations
         chosen, hessian = chosen + 1, None if gone.any() else fine.hessian
 
 
 def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
-    """The optimum, or a better point if it is below ``plain``, which lies in the model.
+    """Return the optimum or, if it is below ``plain``, a better point; ``plain`` is a point of the model.
 
     Parameters
     ----------
     found : Optimum
-        Where the search ended.
+        End of the search.
     plain : (n,) array
         The fit with one residual sd and scale effects of 0, in working units.
     """
@@ -238,7 +238,7 @@ def not_below(problem: Problem, found: Optimum, plain: Array) -> Optimum:
 
 
 def _off_saddle(problem: Problem, found: Optimum) -> Array | None:
-    """A higher point next to a saddle; None where there is no saddle, or no such point."""
+    """A higher point next to a saddle; None without a saddle or such a point."""
     if not is_saddle(found.certificate):
         return None
     return step_off(problem, found.theta, found.hessian, found.nodes_per_dimension)
@@ -247,13 +247,13 @@ def _off_saddle(problem: Problem, found: Optimum) -> Array | None:
 def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray[np.bool_]]:
     """The end of a search, or the singular optimum next to it.
 
-    A pivot of G on its way to zero makes a curved, flat valley; where G is taken to be singular the optimum is an
-    ordinary one. It is accepted if the search found nothing better and the likelihood falls into the interior.
+    A pivot of G on its way to zero makes a curved, flat valley; with G restricted to be singular the optimum is a
+    regular one. It is accepted if the search found nothing better and the likelihood falls towards the interior.
 
     Returns
     -------
     climb, gone
-        The point, and which of its coordinates, (n,), belong to columns of L that are zero.
+        The point, and flags of its coordinates, (n,), in zero columns of L.
     """
     candidates = _candidates(problem, found)
     reached = _at_rest(problem, found, plan.m)[0] if candidates else found.value
@@ -273,13 +273,13 @@ def _on_face(problem: Problem, found: Climb, plan: Plan) -> tuple[Climb, NDArray
 
 
 def _at_rest(problem: Problem, found: Climb, m: int) -> tuple[float, Nodes]:
-    """Log-likelihood where a search ended, free of the noise of loose centres, and its nodes."""
+    """Log-likelihood at the end of a search with tight centres, and its nodes."""
     nodes = make_nodes(centred(problem, found.theta, found.centres, TIGHT), m)
     return loglik(problem, found.theta, nodes), nodes
 
 
 def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
-    """Columns of L, (d + q,), that may be zero: those with small pivots, together and alone; any if not at rest."""
+    """Columns of L, (d + q,), that may be zero: those with small pivots, together and alone; any if not converged."""
     L = problem.structure.factor(found.theta[problem.p + problem.k :])
     pivots, sds = np.abs(np.diag(L)), np.sqrt((L**2).sum(axis=1))
     resting = _is_resting(found)
@@ -291,7 +291,7 @@ def _candidates(problem: Problem, found: Climb) -> list[NDArray[np.bool_]]:
 
 
 def _is_resting(found: Climb) -> bool:
-    """A small gradient, or a Newton step that promises nothing where the likelihood is curved in every direction."""
+    """Whether the gradient is small, or the curvature positive and the decrement small."""
     if float(np.abs(found.gradient).max()) <= MAX_GRADIENT:
         return True
     curved = scaled_curvature(found.hessian) > MIN_CURVATURE
@@ -305,7 +305,7 @@ def _node_change(problem: Problem, theta: Array, centres: Centres, m: int) -> fl
 
 
 def _choose(problem: Problem, theta: Array, centres: Centres, ladder: tuple[int, ...]) -> int:
-    """Position of the smallest number of nodes that is enough."""
+    """Position in the ladder of the smallest sufficient number of nodes."""
     centres = centred(problem, theta, centres, LOOSE)
     for k, m in enumerate(ladder):
         if abs(_node_change(problem, theta, centres, m)) < NODES_TOLERANCE:
@@ -314,12 +314,12 @@ def _choose(problem: Problem, theta: Array, centres: Centres, ladder: tuple[int,
 
 
 def _canonical(problem: Problem, theta: Array, zero: NDArray[np.bool_]) -> tuple[Array, NDArray[np.bool_]]:
-    """The same covariance by a factor with positive pivots, the given ones, (d + q,), made zero with their columns.
+    """Refactor G with positive pivots, setting the columns ``zero``, (d + q,), to zero.
 
     Returns
     -------
     theta, gone
-        The point, and which of its coordinates, (n,), belong to columns that are zero.
+        The point, and flags of its coordinates, (n,), in zero columns.
     """
     first, structure = problem.p + problem.k, problem.structure
     L = structure.factor(theta[first:])
@@ -338,7 +338,7 @@ def _canonical(problem: Problem, theta: Array, zero: NDArray[np.bool_]) -> tuple
 
 
 def _certified(problem: Problem, found: Climb, gone: NDArray[np.bool_], m: int, count: int) -> Optimum:
-    """Evaluate the point once more, after Newton steps with the final Hessian as long as they help."""
+    """Take Newton steps with the final Hessian while they help, evaluate the point and certify it."""
     theta = found.theta
     cold = centred(problem, theta, centres_at_zero(problem.J, problem.structure.d), TIGHT)
     warm = centred(problem, theta, found.centres, TIGHT)

@@ -1,4 +1,4 @@
-"""What the data say of the clusters' random effects, and of new rows: means, residual sds, quantiles."""
+"""Posterior of the clusters' random effects, and predictions for new rows: means, residual sds, quantiles."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlmed.text import Compact
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Step of central differences of the posterior means in theta, which is in working units.
+#: Step of central differences of the posterior means in theta (working units).
 STEP = 1e-4
-#: Nodes per dimension for a cluster of which nothing is known.
+#: Nodes per dimension for a cluster without data.
 PRIOR_NODES = {0: 1, 1: 41, 2: 21}
-#: Rows whose quantiles are found together, and how exact they are, in sds of the response.
+#: Rows per chunk of quantiles, and their accuracy in sds of the response.
 TOGETHER, EXACT = 2000, 1e-9
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClusterEffects(Compact):
-    """Empirical Bayes estimates, in the order (u, t).
+    """Empirical Bayes estimates of random effects, in the order (u, t).
 
     Attributes
     ----------
@@ -48,18 +48,18 @@ class ClusterEffects(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EffectsLaw(Compact):
-    """Random effects, and how they and the fixed ones move with theta.
+    """Random effects, and derivatives of random and fixed effects in theta.
 
     Attributes
     ----------
     effects : ClusterEffects
-        At the estimates.
+        Posterior moments at the estimates.
     slopes : (J, r, n) array
         Derivatives of the posterior means in theta.
     beta_slopes, tau_slopes : (p, n), (k, n) arrays
         Derivatives of the fixed effects in theta.
     vcov : (n, n) array
-        Covariance of the estimates of theta; 0 where they lie on the boundary.
+        Covariance of the estimates of theta; 0 on the boundary.
     """
 
     effects: ClusterEffects
@@ -94,12 +94,12 @@ def effects_law(problem: Problem, units: Units, optimum: Optimum) -> EffectsLaw:
 
 
 def user_mixture(problem: Problem, units: Units, optimum: Optimum) -> Mixture:
-    """The posterior of every cluster, node by node."""
+    """The posterior of every cluster in the user's units."""
     return _in_user_units(problem, units, posterior(problem, optimum.theta, optimum.nodes))
 
 
 def prior_mixture(problem: Problem, units: Units, optimum: Optimum) -> Mixture:
-    """The same of one cluster without rows: J = 1."""
+    """The same for one cluster without rows: J = 1."""
     d = problem.structure.d
     at, nodes = problem.parameters(optimum.theta), make_nodes(centres_at_zero(1, d), PRIOR_NODES[d])
     s = nodes.points.transpose(0, 2, 1)
@@ -116,7 +116,7 @@ def _in_user_units(problem: Problem, units: Units, found: Mixture) -> Mixture:
 
 @dataclass(frozen=True, slots=True)
 class NewColumns:
-    """New rows in the columns of both formulas.
+    """Columns of both formulas for new rows.
 
     Attributes
     ----------
@@ -125,7 +125,7 @@ class NewColumns:
     W, V : (n, k), (n, d) arrays
         Fixed and random columns of the scale.
     at : (n,) int array or None
-        Cluster of each row, -1 where it is not one of the fit; None: rows of the population.
+        Cluster of each row, -1 if not in the fit; None for population predictions.
     """
 
     X: Array
@@ -144,7 +144,7 @@ class Predicted:
     mean, mean_se : (n,) arrays
         Expected response and its standard error.
     log_sd, log_sd_se : (n,) arrays
-        The same of the logarithm of the residual sd.
+        Log residual sd and its standard error.
     """
 
     mean: Array
@@ -154,11 +154,11 @@ class Predicted:
 
 
 def predict_rows(new: NewColumns, fixed: tuple[Array, Array], G: Array, law: EffectsLaw) -> Predicted:
-    """Fixed part, plus the posterior means of the row's cluster.
+    """Predict from the fixed part plus the posterior means of the row's cluster.
 
-    The variance of an effect is its posterior variance given the estimates plus that of its mean as the estimates move
-    (Kass and Steffey, 1989), so that fixed and random parts may err together. A cluster that is not one of the fit has
-    the population's value and the variance G.
+    The variance of an effect is its posterior variance given the estimates plus that of its mean due to estimation
+    (Kass and Steffey, 1989), so errors of fixed and random parts may be correlated. A cluster outside the fit has the
+    population's value and the variance G.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def predict_rows(new: NewColumns, fixed: tuple[Array, Array], G: Array, law: Eff
     G : (q + d, q + d) array
         Covariance of (u, t).
     law : EffectsLaw
-        Of the clusters of the fit.
+        Random effects of the clusters of the fit.
     """
     q = new.Z.shape[1]
     mean = _one(new.X @ fixed[0], new.X @ law.beta_slopes, new.Z, new.at, slice(0, q), (G, law))
@@ -201,13 +201,13 @@ def response_quantiles(
     """Quantiles of a new response, (n, len(p)).
 
     A new response is a mixture of normals over the nodes of the scale effects: skewed where location and scale are
-    correlated, with heavier tails than a normal distribution. The error of beta is added to every one of them, the
-    variances and tau are taken as known.
+    correlated, with heavier tails than a normal distribution. Every component includes the error of beta; variances
+    and tau are taken as known.
 
     Parameters
     ----------
     laws : Mixture, Mixture
-        Of the clusters of the fit, and of one of which nothing is known.
+        Posterior of the clusters of the fit, and of a cluster without data.
     p : tuple of float
         Probabilities.
     """
@@ -237,7 +237,7 @@ def _components(
 
 
 def _quantiles(share: Array, mean: Array, sd: Array, p: tuple[float, ...]) -> Array:
-    """By bisection: a quantile of a mixture lies between those of its parts."""
+    """Quantiles by bisection: that of a mixture lies between those of its components."""
     out = np.empty((len(mean), len(p)))
     for k, wanted in enumerate(p):
         ends = mean + ndtri(wanted) * sd

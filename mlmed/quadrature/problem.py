@@ -1,4 +1,4 @@
-"""Columns of a location-scale model in working units, in chunks of clusters of similar size, and the way back."""
+"""Columns of a location-scale model in working units, in chunks of clusters of similar size; back-transformation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlmed.text import Compact
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-#: Rows per chunk: the weights of a chunk at all nodes should stay in the cache.
+#: Rows per chunk, so that the weights of a chunk at all nodes stay in the cache.
 CHUNK_ROWS = 4096
 #: Clusters of one chunk are padded to its largest; sizes may differ by this factor.
 RAGGED = 1.25
@@ -32,7 +32,7 @@ class Chunk(Compact):
     at : (J,) int array
         Positions of the clusters in the model.
     size : (J,) array
-        Rows that are not padding.
+        Number of rows without padding.
     y : (J, n) array
         Response.
     X, Z, W, V : (J, n, p), (J, n, q), (J, n, k), (J, n, d) arrays
@@ -53,7 +53,7 @@ class Chunk(Compact):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Structure(Compact):
-    """Which entries of the factor of G are free.
+    """Free entries of the factor of G.
 
     The random effects stand in the order (t, u), scale before location: G = L L' with L lower triangular, so that
     ``t = L_tt s``, ``u = L_ut s + L_uu w`` with s and w standard normal.
@@ -73,7 +73,7 @@ class Structure(Compact):
 
     @classmethod
     def of_blocks(cls, d: int, q: int, blocks: list[int], diagonal: frozenset[int]) -> Structure:
-        """From the block of every effect, in the order (t, u), and the blocks without covariances."""
+        """Build from the block of every effect, in the order (t, u), and the blocks without covariances."""
         free = [
             (i, j)
             for i in range(d + q)
@@ -84,7 +84,7 @@ class Structure(Compact):
         return cls(d, q, at[:, 0], at[:, 1])
 
     def factor(self, entries: Array) -> Array:
-        """L, (d + q, d + q), of its free entries, (m,)."""
+        """L, (d + q, d + q), from its free entries, (m,)."""
         L = np.zeros((self.d + self.q, self.d + self.q))
         L[self.rows, self.columns] = entries
         return L
@@ -92,7 +92,7 @@ class Structure(Compact):
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Theta taken apart.
+    """Theta split into its parts.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Problem(Compact):
-    """Everything that the likelihood needs, in working units.
+    """Data and structure for the likelihood, in working units.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class Problem(Compact):
     structure : Structure
         Random effects.
     offset : float
-        What is added to every log sd: minus the logarithm of the response's unit.
+        Constant added to every log sd: minus the logarithm of the response's unit.
     """
 
     chunks: tuple[Chunk, ...]
@@ -143,7 +143,7 @@ class Problem(Compact):
         return self.p + self.k + len(self.structure.rows)
 
     def parameters(self, theta: Array) -> Parameters:
-        """Theta, (size,), taken apart."""
+        """Split theta, (size,), into its parts."""
         d = self.structure.d
         L = self.structure.factor(theta[self.p + self.k :])
         return Parameters(theta[: self.p], theta[self.p : self.p + self.k], L[:d, :d], L[d:, :d], L[d:, d:])
@@ -159,7 +159,7 @@ def build_chunks(y: Array, X: Array, Z: Array, W: Array, V: Array, codes: Indice
     X, Z, W, V : (N, .) arrays
         Columns.
     codes : (N,) int array
-        Cluster of each row, 0 to J - 1, each of them used.
+        Cluster of each row, 0 to J - 1, all used.
     """
     order = np.argsort(codes, kind="stable")
     sizes = np.bincount(codes)
@@ -203,7 +203,7 @@ def _chunk(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Units(Compact):
-    """From working to user's units.
+    """Maps from working to user's units.
 
     Attributes
     ----------
@@ -226,12 +226,12 @@ class Units(Compact):
 
 
 def build_problem(rows: Rows) -> tuple[Problem, Units]:
-    """Problem in working units.
+    """Build the problem in working units.
 
     Raises
     ------
     NotIdentifiedError
-        Fixed columns that are constant or make up one another.
+        Constant or collinear fixed columns.
     """
     name = rows.equations[0].name
     X, X_map = _fixed(rows.location, name)
@@ -257,7 +257,7 @@ def build_problem(rows: Rows) -> tuple[Problem, Units]:
 
 
 def _fixed(part: Part, where: str) -> tuple[Array, Array]:
-    """Columns centred beside an intercept and scaled, and the map of their coefficients back."""
+    """Scaled columns, centred if there is an intercept, and the map of their coefficients to user's units."""
     columns, names = part.fixed, part.fixed_names
     at = names.index(INTERCEPT) if INTERCEPT in names else None
     back = np.eye(len(names))
@@ -286,7 +286,7 @@ def _fixed(part: Part, where: str) -> tuple[Array, Array]:
 
 
 def _random(part: Part, blocks: list[str], diagonal: frozenset[str]) -> tuple[Array, Array]:
-    """Random columns, slopes centred where they may correlate with an intercept of their block; the map back.
+    """Random columns, slopes centred if free to correlate with an intercept, and the map to user's units.
 
     Parameters
     ----------
@@ -318,6 +318,6 @@ def _random(part: Part, blocks: list[str], diagonal: frozenset[str]) -> tuple[Ar
 
 
 def effect_order(problem: Problem) -> NDArray[np.intp]:
-    """Positions in (t, u) of (u, t)."""
+    """Permutation from the order (t, u) to (u, t)."""
     d, q = problem.structure.d, problem.structure.q
     return np.concatenate([np.arange(d, d + q), np.arange(d)]).astype(np.intp)

@@ -1,4 +1,4 @@
-"""Two formulas + table -> the columns of a location-scale model, and what they must allow before it is fitted."""
+"""Two formulas + table -> the columns of a location-scale model, and checks before it is fitted."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mlmed.text import Compact
 
 Array = NDArray[np.float64]
 
-#: What stands before the names of scale effects.
+#: Prefix of the names of scale effects.
 SCALE = "sigma"
-#: Scale random effects that quadrature is offered for.
+#: Most scale random effects supported by quadrature.
 MOST_DIMENSIONS = 2
 #: A residual below this share of the cluster's largest value is the rounding error of zero.
 EXACT = 1e-13
@@ -63,7 +63,7 @@ class Rows(Compact):
     Attributes
     ----------
     equations : (Equation, Equation)
-        Location and scale as they were asked for; the scale carries the location's response.
+        Location and scale as typed; the scale carries the location's response.
     y : (N,) array
         Response.
     location, scale : Part
@@ -81,7 +81,7 @@ class Rows(Compact):
     index : Index
         Labels of all rows of the data.
     kept : bool array
-        Which of them are complete.
+        Complete rows.
     """
 
     equations: tuple[Equation, Equation]
@@ -127,7 +127,7 @@ class Rows(Compact):
 
 
 class ScaleText(str):
-    """The scale's formula with the response of the location; messages show it as it was given."""
+    """The scale's formula with the response of the location added; messages show it as typed."""
 
     __slots__ = ()
 
@@ -168,12 +168,12 @@ def read_equations(location: str, scale: str, data: Any) -> tuple[Equation, Equa
 
 
 def read_rows(equations: tuple[Equation, Equation], data: Any) -> Rows:
-    """Encode both formulas on the rows that are complete for both.
+    """Encode both formulas on the rows complete for both.
 
     Raises
     ------
     DataError, FormulaError, NotIdentifiedError
-        What was found, what it means, what to do.
+        Invalid data or formulas, or a model that is not identified.
     """
     location, scale = equations
     group = next(term.group for equation in equations for term in equation.random)
@@ -206,14 +206,14 @@ def _part(equation: Equation, memory: Memory) -> Part:
 
 @dataclass(frozen=True, slots=True)
 class ExactFits:
-    """Clusters that their location effects fit without any residual, so that their residual sd may be 0.
+    """Clusters that their location effects fit exactly, so that their residual sd may be 0.
 
     Attributes
     ----------
     unbounded : (a,) int array
-        Those where this is so for all fixed effects.
+        Clusters fitted exactly whatever the fixed effects.
     bounded : (b,) int array
-        Those where fixed effects of predictors that vary within the cluster leave a residual, unless they are 0.
+        Clusters fitted exactly only if fixed effects of predictors that vary within them are 0.
     """
 
     unbounded: NDArray[np.intp]
@@ -221,16 +221,16 @@ class ExactFits:
 
 
 def refuse_unidentified(rows: Rows) -> None:
-    """Models without a finite maximum, or that cost too much, and terms that would be printed alike.
+    """Refuse models without a finite maximum or too costly, and terms with equal labels.
 
     Raises
     ------
     FormulaError
-        More scale random effects than quadrature is offered for.
+        More scale random effects than quadrature supports.
     NotIdentifiedError
-        A variance that the data say nothing of, or a likelihood without a maximum.
+        A variance without information in the data, or a likelihood without a maximum.
     DataError
-        Terms that would be printed alike.
+        Terms with equal labels.
     """
     _refuse_dimensions(rows.scale.random_names)
     sizes = np.bincount(rows.codes)
@@ -272,7 +272,7 @@ def _refuse_single_rows(rows: Rows, sizes: NDArray[np.intp]) -> None:
 
 
 def _refuse_exact(rows: Rows, sizes: NDArray[np.intp]) -> None:
-    """Clusters with a residual sd of zero: their likelihood has no maximum."""
+    """Refuse clusters with a residual sd of zero: their likelihood has no maximum."""
     if not rows.scale.random_names:
         return
     found, name, group = exact_fits(rows), rows.equations[0].name, ":".join(rows.group)
@@ -293,7 +293,7 @@ def _refuse_exact(rows: Rows, sizes: NDArray[np.intp]) -> None:
 
 
 def exact_fits(rows: Rows) -> ExactFits:
-    """Clusters of at least two rows that are constant, or that their location effects fit exactly."""
+    """Find clusters of at least two rows with a constant response or an exact fit by their location effects."""
     order = np.argsort(rows.codes, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(rows.codes))[:-1])
     kinds = np.array([_kind(rows.y[at], rows.location.random[at], rows.location.fixed[at]) for at in parts])
@@ -301,7 +301,7 @@ def exact_fits(rows: Rows) -> ExactFits:
 
 
 def _kind(y: Array, Z: Array, X: Array) -> str:
-    """Whether the location effects of one cluster, with columns Z, fit it exactly, and with which fixed effects."""
+    """``unbounded``, ``bounded`` (see ``ExactFits``) or empty, for one cluster with random columns Z."""
     n = len(y)
     constant = n > 1 and np.ptp(y) <= EXACT * np.abs(y).max()
     columns = np.column_stack([y, X])

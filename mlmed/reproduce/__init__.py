@@ -19,7 +19,7 @@ __all__ = ["Compared", "Reproduction", "describe", "names", "run"]
 
 @dataclass(frozen=True, slots=True)
 class _Example:
-    """What is listed of an example, and the function that runs it."""
+    """The listing of an example, and the function that runs it."""
 
     data: str
     published: str
@@ -61,7 +61,7 @@ def names() -> list[str]:
 
 
 def describe() -> pd.DataFrame:
-    """Return one row an example: name, data set, what was published, what of ours is put beside it.
+    """Return one row per example: name, data set, published numbers, our counterpart.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def run(name: str) -> Reproduction:
     Raises
     ------
     DatasetError
-        If no example has this name, or its data set cannot be had.
+        If no example has this name, or its data set is not available.
 
     Examples
     --------

@@ -38,7 +38,7 @@ OF_MEDIATION = {
     "Prop. Mediated (average)": "prop_mediated",
     "ACME(1) - ACME(0)": "acme_treated - acme_control",
 }
-#: Our draws; draws that Monte Carlo errors are estimated from; draws of the sensitivity analysis; seeds.
+#: Our draws; draws for estimating Monte Carlo errors; draws of the sensitivity analysis; seeds.
 DRAWS, ERROR_DRAWS, SENSITIVITY_DRAWS = 20_000, 5_000, 1_000
 FRAMING_SEED, YUAN_SEED = 20250828, 8675309
 At = Callable[[float, int], pd.DataFrame]
@@ -115,7 +115,7 @@ def _whole(report: StataReport, asked: dict[str, Any]) -> Iterator[Pair]:
 
 
 def _stata_effects(fit: Results, pieces: Results, asked: dict[str, Any]) -> Iterator[Pair]:
-    """Paths and effects as the page computes them: with 1.96, not the quantile of the normal distribution."""
+    """Paths and effects as computed on the page, with 1.96 instead of the normal quantile."""
     rows = by_term(fit.effects())
     for term in ("a", "b", "cprime", "cov_ab"):
         yield Pair(term, "", "Stata", asked[term], "ours", rows[term]["estimate"])
@@ -179,7 +179,7 @@ def framing() -> Reproduction:
 
 
 def _framing_effects(fit: Results, asked: dict[str, Any], name: str) -> Iterator[Compared]:
-    """R's 1,000 draws of the page, and the longer run."""
+    """The page's 1,000 draws of R, and a longer run."""
 
     def table_at(level: float, n: int) -> pd.DataFrame:
         return fit.effects("monte-carlo", n=n, seed=FRAMING_SEED, level=level)
@@ -231,14 +231,14 @@ def _sensitivity(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
 
 
 def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Terms that say the correlation, ``control, rho 0.3``."""
+    """The table with terms that include the correlation, ``control, rho 0.3``."""
     groups = {"acme_control": "control", "acme_treated": "treated", "acme": ""}
     pairs = zip(table["term"], table["rho"], strict=True)
     return table.assign(term=[f"{groups[term]}, rho {rho:g}" for term, rho in pairs])
 
 
 def _zero(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
-    """R prints the nearest point of its grid; the curve is zero elsewhere."""
+    """The zero of the curve; R prints the nearest point of its grid."""
     facts = asked["sensitivity"]
     step = float(facts["rho_by"])
     medsens = by_term(fit.sensitivity(step, n=SENSITIVITY_DRAWS, seed=FRAMING_SEED, formula="medsens").zero)
@@ -254,7 +254,7 @@ def _zero(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
 
 
 def _product() -> Pair:
-    """The product of the printed coefficients; the simulated data cannot be had."""
+    """The product of the printed coefficients; the simulated data are not available."""
     facts = published("product_method")["partial_mediation"]
     a = float(facts["mediator"]["coefficients"][1]["estimate"])
     b = float(facts["outcome"]["coefficients"][2]["estimate"])
@@ -282,7 +282,7 @@ def _framing_notes(plain: Results) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Fits:
-    """Everything of ours that is compared: the joint fits and the two separate ones."""
+    """Our fits: the joint ones and the two separate ones."""
 
     reml: Results
     ml: Results
@@ -362,7 +362,7 @@ def _stan(term: str, row: dict[str, str], own: dict[str, float]) -> Iterator[Pai
 
 
 def _covariances(fits: _Fits, asked: dict[str, Any]) -> Iterator[Pair]:
-    """The true matrix, Stan's, lme4's two, and ours: the joint one and the two of the separate fits."""
+    """Covariance matrices: the truth, Stan's, lme4's two, our joint one, and those of our two separate fits."""
     shown = asked["random_effect_covariances"]
     names = [own for *_, own in RANDOM]
     joint = fits.reml.G.loc[names, names].to_numpy()
@@ -412,7 +412,7 @@ def _yuan_effects(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
 
 
 def _mediation(fit: Results, asked: dict[str, Any]) -> Iterator[Pair]:
-    """R's two runs; random effects are drawn as R draws them."""
+    """R's two runs; we draw random effects as R does."""
 
     def table_at(level: float, n: int = ERROR_DRAWS) -> pd.DataFrame:
         return fit.effects("monte-carlo", n=n, seed=YUAN_SEED, level=level, ranef_draws="independent")
@@ -443,7 +443,7 @@ def _indirect(fits: _Fits, asked: dict[str, Any]) -> Iterator[Pair]:
 
 
 def _yuan_notes(fits: _Fits, asked: dict[str, Any]) -> tuple[str, ...]:
-    """Why the numbers that are not meant to agree do not."""
+    """Reasons for numbers that are not expected to agree."""
     stan = {row["term"]: row["mean"] for row in asked["stan"]["rows"]}
     reml, ml = (fit.effects().set_index("term")["estimate"] for fit in (fits.reml, fits.ml))
     product = reml["a"] * reml["b"]

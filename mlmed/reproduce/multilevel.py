@@ -40,7 +40,7 @@ WALD = (
 
 
 def gpa() -> Reproduction:
-    """Grade point averages: a line a student, by lme4 and by brms."""
+    """Grade point averages: a line per student, by lme4 and brms."""
     asked, data = published("gpa"), datasets.load("gpa")
     fit = mixed(asked["formula"], data, method=asked["method"])
     brms, theirs = asked["brms"], reference("gpa")
@@ -101,7 +101,7 @@ def _lme4_modes(fit: Results, rows: list[dict[str, str]]) -> Iterator[Pair]:
 
 
 def _farthest(fit: Results, rows: list[dict[str, str]]) -> str:
-    """Say how far ours are from lme4's, at most."""
+    """The largest distance of our numbers from lme4's, in words."""
     pairs = list(_lme4_modes(fit, rows))
     sd = {name: float(np.sqrt(fit.G.loc[name, name])) for name in fit.G.index}
     modes = max(abs(p.difference) / sd[row["effect"]] for row, p in zip(rows, pairs[::2], strict=True))
@@ -152,7 +152,7 @@ def _sleepstudy(fit: Results, asked: dict[str, list[dict[str, str]]]) -> Iterato
 
 
 def affect_m1() -> Reproduction:
-    """Negative affect on both lags: a line a person, against lme4 and the same equation of ``affect-m3``."""
+    """Negative affect on both lags: a line per person, against lme4 and the same equation of ``affect-m3``."""
     asked, theirs = published("williams"), reference("williams")["m1"]
     fit = mixed(asked["m1"]["formula"], datasets.load("williams"), method="reml")
     ours = sd_cor(fit)
@@ -204,7 +204,7 @@ def _two_responses(facts: Mapping[str, Any]) -> Results:
 def _multivariate(
     name: str, title: str, fit: Results, facts: Mapping[str, Any], more: list[Compared] | None = None
 ) -> Reproduction:
-    """The page's summary, what else it prints, and nlme."""
+    """The page's summary and other printed numbers, and nlme."""
     theirs, ours = reference("williams")[name.removeprefix("affect-")], sd_cor(fit)
     return Reproduction(
         name,

@@ -31,9 +31,9 @@ Errors = Mapping[str, Mapping[str, float]]
 
 
 def number(printed: str) -> float:
-    """What was printed as a number; NaN where nothing was.
+    """A printed text as a number; NaN if empty.
 
-    R prints ``<2e-16`` where no draw lay on the other side of zero, which is a p value of 0.
+    R prints ``<2e-16`` if no draw lies on the other side of zero, a p value of 0.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def number(printed: str) -> float:
 
 
 def decimals(printed: str) -> int | None:
-    """Decimals of what was printed; None where that is not a plain number.
+    """Decimals of a printed number; None if it is not a plain number.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def decimals(printed: str) -> int | None:
 
 
 def half_unit(printed: str) -> float:
-    """Half a unit of the last printed digit: what rounding alone can do; 0 where that is not a plain number.
+    """Half a unit of the last printed digit, the largest rounding error; 0 if it is not a plain number.
 
     Examples
     --------
@@ -76,19 +76,19 @@ class Pair:
     Attributes
     ----------
     term, quantity : str
-        Row of the table, and which number of it: "" for the estimate, "SE", "low", "high", "p", ...
+        Row of the table and quantity: "" for the estimate, "SE", "low", "high", "p", ...
     by, printed : str
-        Who published it, and the text that was printed; both "" where nobody did.
+        Publisher and printed text; both "" if unpublished.
     ours_by : str
-        Which fit of ours; "" where we have no such number.
+        Our fit; "" if we have no such number.
     ours : float
-        Our number, NaN where we have none.
+        Our number; NaN if we have none.
     mc_error : float
-        Monte Carlo standard error of the difference, NaN where neither side was drawn.
+        Monte Carlo standard error of the difference; NaN if neither side was drawn.
     posterior_sd : float
-        Of a posterior mean that is compared with a likelihood estimate; NaN where no such comparison is made.
+        Of a posterior mean compared with a likelihood estimate; otherwise NaN.
     note : str
-        What ours is, where the heading does not say it.
+        What our number is, if the heading does not say.
     """
 
     term: str
@@ -121,7 +121,7 @@ class Pair:
 
     @property
     def in_posterior_sds(self) -> float:
-        """The difference in posterior standard deviations; NaN where there is none, or where it was printed as 0.00."""
+        """The difference in posterior standard deviations; NaN without one, or if it was printed as 0.00."""
         return self.difference / self.posterior_sd if self.posterior_sd > 0.0 else NAN
 
 
@@ -176,7 +176,7 @@ def long_frame(tables: Iterable[tuple[str, Iterable[Pair]]]) -> pd.DataFrame:
 
 
 def is_share(term: str) -> bool:
-    """Whether an effect is a share of the total effect; R takes the median of its draws."""
+    """Whether an effect is a share of the total effect, estimated in R by the median of its draws."""
     return term in RATIOS
 
 
@@ -214,7 +214,7 @@ def drawn_errors(table_at: Callable[[float], pd.DataFrame], ours: pd.DataFrame) 
 
 
 def with_medians(ours: pd.DataFrame, table_at: Callable[[float], pd.DataFrame]) -> pd.DataFrame:
-    """The table with shares estimated by the median of their draws, as R does: an interval without coverage."""
+    """The table with shares estimated by the median of their draws, as in R: an interval of coverage 0."""
     middle = by_term(table_at(1e-9))
     estimates = [
         middle[term]["conf_low"] if is_share(term) else estimate
@@ -238,7 +238,7 @@ def drawn_pairs(
     Parameters
     ----------
     rows : list
-        What was printed.
+        Printed rows.
     ours : DataFrame
         Our table.
     errors : mapping
@@ -248,7 +248,7 @@ def drawn_pairs(
     by, ours_by : str
         Headings of the two columns.
     draws : (int, int)
-        Draws of theirs and of ours: the errors are those of the difference of two independent runs.
+        Their draws and ours; errors are of the difference of two independent runs.
     """
     scale = math.sqrt(BASE * sum(1.0 / n for n in draws))
     own = by_term(ours)

@@ -88,15 +88,15 @@ def brms_pairs(rows: list[dict[str, str]], ours: pd.DataFrame, *, ours_by: str =
 
 
 def our_term(term: str, responses: Mapping[str, str]) -> str:
-    """Our name of what brms calls ``term``.
+    """Our name of brms' ``term``.
 
     Parameters
     ----------
     term : str
         As printed.
     responses : mapping
-        brms' name of a response to ours, ``""`` where the model has only one. Empty for a location-scale model, in
-        which ``sigma_`` marks what belongs to the scale.
+        brms' name of a response to ours, ``""`` for a model with one. Empty for a location-scale model, in which
+        ``sigma_`` marks terms of the scale.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def posterior_pairs(rows: list[dict[str, str]], ours: pd.DataFrame) -> Iterator[
     Parameters
     ----------
     rows : list
-        What was printed, from `printed_rows`.
+        Printed rows, from `printed_rows`.
     ours : DataFrame
         Our table.
     """
@@ -154,7 +154,7 @@ def side_by_side(rows: list[dict[str, str]], ours: pd.DataFrame) -> Iterator[Pai
 
 
 def own_pairs(terms: Iterable[str], ours: pd.DataFrame) -> Iterator[Pair]:
-    """Ours alone, with more digits than were printed beside them."""
+    """Our numbers alone, to more digits than the printed ones."""
     own = by_term(ours)
     for term in terms:
         yield from (Pair(term, quantity, ours_by="ours", ours=own[term][OURS[key]]) for quantity, key in BRMS)
@@ -163,7 +163,7 @@ def own_pairs(terms: Iterable[str], ours: pd.DataFrame) -> Iterator[Pair]:
 def detailed_pairs(
     details: list[dict[str, str]], rows: list[dict[str, str]], ours: pd.DataFrame, responses: Mapping[str, str]
 ) -> Iterator[Pair]:
-    """Quantities that the page prints a second time, with more digits and without a posterior sd."""
+    """Quantities that the page prints again, to more digits and without a posterior sd."""
     own, errors = by_term(ours), {row["term"]: float(row["est_error"]) for row in rows}
     for row in details:
         term = our_term(row["term"], responses)

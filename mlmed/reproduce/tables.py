@@ -1,4 +1,4 @@
-"""Published and our numbers side by side, as a data frame and as text, and the files that published ones stand in."""
+"""Published numbers and ours side by side, as a data frame and as text; the files of published numbers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlmed.report.text import WIDTH, as_html, format_number, render_pairs, rende
 from mlmed.reproduce.pairs import Pair, decimals, long_frame
 
 NAN = float("nan")
-#: Room for a table; the blocks of columns of a wider one are printed below each other.
+#: Characters for a table; a wider one is split into blocks of columns below each other.
 TABLE_WIDTH = 110
 
 
 def published(name: str) -> dict[str, Any]:
-    """Numbers printed in a source document; text, so that the printed digits are known.
+    """Numbers printed in a source document, as text to keep the printed digits.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def published(name: str) -> dict[str, Any]:
 
 
 def reference(name: str) -> dict[str, Any]:
-    """Numbers of other software, with its version.
+    """Numbers of other software, with versions.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def _load(kind: str, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """One cell: its column and row, the value, and how it is shown."""
+    """One cell: column, row, value, and its text."""
 
     heading: str
     term: str
@@ -64,7 +64,7 @@ class Compared:
     Attributes
     ----------
     title : str
-        What it shows.
+        Heading.
     pairs : tuple of Pair
         Its numbers, row by row.
     """
@@ -74,7 +74,7 @@ class Compared:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a term: the published columns, ours, the differences; NaN where there is no number."""
+        """One row per term: published columns, ours, differences; NaN for missing numbers."""
         terms = list(dict.fromkeys(pair.term for pair in self.pairs))
         frame = pd.DataFrame({"term": terms})
         for block in self._blocks():
@@ -103,7 +103,7 @@ class Compared:
 
 
 def _cells(pairs: Sequence[Pair], quantity: str) -> Iterator[_Cell]:
-    """Published columns, our columns, then differences and what ours is."""
+    """Published columns, our columns, then differences and notes."""
     places: dict[str, int] = {}
     for pair in pairs:
         if (found := decimals(pair.printed)) is not None:
@@ -165,16 +165,16 @@ def _width(table: pd.DataFrame) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """An example of the source documents: what was published against what we get.
+    """An example of the source documents: published numbers against ours.
 
     Attributes
     ----------
     name, title, source : str
-        What `run` calls it, what it shows, where the published numbers stand.
+        Its name for `run`, its title, the source of the published numbers.
     compared : tuple of Compared
         The tables, number by number.
     notes : tuple of str
-        Why numbers differ that are not meant to agree.
+        Reasons for numbers that are not expected to agree.
 
     Examples
     --------
@@ -203,8 +203,8 @@ class Reproduction:
     def to_frame(self) -> pd.DataFrame:
         """One row per number: table, term, quantity, published_by, printed, published, ours_by, ours, difference, ...
 
-        ``mc_error`` is the Monte Carlo standard error of the difference, where one of the two was drawn, and
-        ``posterior_sd`` that of a posterior mean beside a likelihood estimate.
+        ``mc_error`` is the Monte Carlo standard error of the difference, if one of the two was drawn;
+        ``posterior_sd`` the posterior standard deviation of a mean compared with a likelihood estimate.
         """
         return long_frame((table.title, table.pairs) for table in self.compared)
 

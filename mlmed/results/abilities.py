@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Protocol, TypeVar
 
-from mlmed.errors import EffectError
+from mlmed.errors import UnavailableError
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ def _limited(has: Callable[[Held], bool], where: Callable[[], str]) -> Callable[
         def method(self: Held, *args: Any, **options: Any) -> Any:
             if not has(self):
                 remedy = _remedy(self.fit, function.__name__)
-                raise EffectError(f"{function.__name__} {where()}; this is {self.fit.kind}{remedy}")
+                raise UnavailableError(f"{function.__name__} {where()}; this is {self.fit.kind}{remedy}")
             return function(self, *args, **options)
 
         method.__dict__["has"] = has

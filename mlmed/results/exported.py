@@ -16,6 +16,7 @@ from mlmed.effects.scale import ScaleCatalogue
 from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
+from mlmed.intervals.values import spread
 from mlmed.options import STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
@@ -65,6 +66,7 @@ def sections(
     >>> list(fit.sections())
     ['fixef', 'varcorr', 'residual', 'sdcor']
     """
+    vcov, ddf, options = spread(vcov, ddf, options)
     found, of_rows = {"fixef": fixef(self, vcov=vcov, level=level, ddf=ddf)}, np.array(residual_rows(self.fit))
     if len(of_rows):
         variances = varcorr(self, vcov=vcov, level=level)
@@ -102,6 +104,7 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
     >>> [row["term"] for row in json.loads(fit.to_json())["fixef"]]
     ['Intercept', 'X']
     """
+    vcov, ddf, options = spread(vcov, ddf, options)
     tables = sections(self, vcov=vcov, level=level, ddf=ddf, **options)
     found = {
         **document_of(self.fit),
@@ -147,6 +150,7 @@ def to_table(
     >>> fit.to_table()["section"].value_counts(sort=False).to_dict()
     {'fixef': 2, 'varcorr': 1, 'residual': 1, 'sdcor': 2}
     """
+    vcov, ddf, options = spread(vcov, ddf, options)
     return flat_table(sections(self, vcov=vcov, level=level, ddf=ddf, **options))
 
 
@@ -185,6 +189,7 @@ def summary(
     >>> print(fit.summary("stata").splitlines()[0])
     Mixed-effects REML regression                     Number of obs     =      1000
     """
+    vcov, ddf, options = spread(vcov, ddf, options)
     own: dict[str, Any] = {"vcov": kind_of(self.fit, vcov), "ddf": "none" if ddf is None else ddf}
     if isinstance(self.catalogue, ScaleCatalogue):
         if one_of(style, STYLES, "style") == "stata":

@@ -14,7 +14,7 @@ from mlmed.effects.catalogue import EffectSet, FormSet
 from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.nlcom import known_name
 from mlmed.effects.quantity import Quantity
-from mlmed.errors import EffectError
+from mlmed.errors import EffectError, UnavailableError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
 from mlmed.fit.resampling import Plan, source_of
@@ -69,7 +69,7 @@ def effects_reason(self: Held) -> str:
 def asked_of(self: Held, what: str) -> Any:
     """Return the treatment or the contrast of a catalogue; refuse if it has none."""
     if not hasattr(self.catalogue, what):
-        raise EffectError(f"a fit of mlmed.{self.catalogue.school} has no {what}")
+        raise UnavailableError(f"a fit of mlmed.{self.catalogue.school} has no {what}")
     return getattr(self.catalogue, what)
 
 

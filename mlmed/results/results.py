@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.separate import SeparateCatalogue
-from mlmed.errors import EffectError
+from mlmed.errors import UnavailableError
 from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.system import SystemFit
@@ -126,7 +126,7 @@ class Results:
             For a REML fit, whose criterion is ``reml_criterion``.
         """
         if self.method == "reml":
-            raise EffectError("a REML fit has no deviance; use reml_criterion, or refit with method='ml'")
+            raise UnavailableError("a REML fit has no deviance; use reml_criterion, or refit with method='ml'")
         return -2.0 * self.llf
 
     @property
@@ -139,7 +139,7 @@ class Results:
             For an ML fit, whose criterion is ``deviance``.
         """
         if self.method != "reml":
-            raise EffectError("an ML fit has no REML criterion; use deviance, or refit with method='reml'")
+            raise UnavailableError("an ML fit has no REML criterion; use deviance, or refit with method='reml'")
         return -2.0 * self.llf
 
     @property

@@ -84,6 +84,7 @@ def fitted(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     return self.fit.fitted(of=of)
 
 
+@own_words
 @only(LmmFit)
 def resid(self: Held, *, of: str = "cluster") -> pd.Series | pd.DataFrame:
     """Residuals of a linear mixed model: responses minus ``fitted(of=of)``.
@@ -218,6 +219,7 @@ def conditional_effects(
     return conditional_table(self.fit, line_along(self.fit, variable, at=at, points=points), level=level)
 
 
+@own_words
 @only(LmmFit)
 def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "population") -> pd.DataFrame:
     """Simulate responses for the fitted rows from a linear mixed model at its estimates.
@@ -266,6 +268,7 @@ def simulate(self: Held, n: int = 1, *, seed: int | None = None, of: str = "popu
     return simulated(self.fit, n, seed=seed, of=of)
 
 
+@own_words
 @only(LmmFit)
 def predictive_check(
     self: Held, n: int = 200, *, seed: int | None = None, of: str = "population", level: float = 0.95

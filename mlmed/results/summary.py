@@ -127,8 +127,8 @@ def _(fit: SystemFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
     lines = headed(title or "Equations that are fitted apart", pairs)
     lines += [] if fit.levels is None else ["", "Levels", render_table(fit.levels)]
     for role, one in fit.components.items():
-        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})"]
-        lines.append(_coefficients(one, vcov=vcov, level=level, ddf=ddf))
+        table = _coefficients(one, vcov=vcov, level=level, ddf=ddf)  # refuses what it cannot use
+        lines += ["", f"{names[role]}: fixed effects ({intervals_named(vcov, level, ddf)})", table]
     return "\n".join(lines)
 
 
@@ -141,8 +141,9 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
         pairs.append(("Residual", text))
     pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
     own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
+    table = _coefficients(fit, vcov=vcov, level=level, ddf=ddf)
     heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
-    return "\n".join([*headed(title or own, pairs), "", heading, _coefficients(fit, vcov=vcov, level=level, ddf=ddf)])
+    return "\n".join([*headed(title or own, pairs), "", heading, table])
 
 
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:

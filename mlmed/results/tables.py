@@ -372,17 +372,8 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @singledispatch
 def root_table(fit: Any, *, vcov: str, level: float) -> pd.DataFrame:
-    """Standard deviations and correlations.
-
-    Raises
-    ------
-    EffectError
-        The fit has no random effects.
-    """
-    found = sdcor_of(fit)
-    if not found:
-        raise EffectError(f"{fit.kind} has no random effects")
-    table = delta_table(list(found.values()), fit.vcov(vcov), level=level)
+    """Standard deviations and correlations; no rows without random effects."""
+    table = delta_table(list(sdcor_of(fit).values()), fit.vcov(vcov), level=level)
     return table.assign(group=fit.group_name)[["group", "term", *NUMBERS]]
 
 
@@ -393,8 +384,6 @@ def _(fit: LmmFit, *, vcov: str, level: float) -> pd.DataFrame:
 
 @root_table.register
 def _(fit: SystemFit, *, vcov: str, level: float) -> pd.DataFrame:
-    if not residual_rows(fit):
-        raise EffectError("no equation has random effects, so there are no standard deviations of them")
     return system_sdcor_table(fit, vcov=vcov, level=level)
 
 

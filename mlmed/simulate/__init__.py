@@ -1,6 +1,6 @@
 """Simulated mediation data with their truth, the power of a planned design, and a study of estimators.
 
-``bpg`` draws a data set, ``power`` counts what a design would find, ``study`` shows why a*b is biased when slopes
+``bpg`` draws a data set, ``power`` estimates the power of a design, ``study`` shows why a*b is biased when slopes
 covary.
 """
 

@@ -1,4 +1,4 @@
-"""How well estimators do over simulated data sets, Monte Carlo errors (Morris, White & Crowther, 2019)."""
+"""Performance of estimators over simulated data sets, with Monte Carlo errors (Morris, White & Crowther, 2019)."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from mlmed.report.text import format_number
 Array = NDArray[np.float64]
 
 NAN = float("nan")
-#: Of text; of numbers in it, and the size above which they have none.
+#: Width of text; decimals of numbers, and the size above which they have none.
 WIDTH, DECIMALS, LARGE = 92, 3, 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """Performance of one estimator of one quantity; ``_mcse`` is the Monte Carlo standard error of what is before it.
+    """Performance of one estimator of one quantity; ``x_mcse`` is the Monte Carlo standard error of ``x``.
 
     Attributes
     ----------
     truth : float
-        What was estimated.
+        True value of the quantity.
     mean, bias, sd, rmse : float
-        Of the estimates; sd is their standard deviation, rmse the root of their mean squared error.
+        Mean, bias, standard deviation and root mean squared error of the estimates.
     mean_se : float
         Mean standard error, over the data sets that have one.
     power : float
-        Share of the intervals that exist that leave out 0. Where the truth is 0 this is the rate of false positives.
+        Share of the existing intervals that exclude 0; the rate of false positives if the truth is 0.
     power_of_all : float
-        Share of all data sets whose interval leaves out 0: those without an interval have not found anything.
+        Share of all data sets with an interval that excludes 0: a missing interval counts as not significant.
     coverage : float
-        Share of the intervals that exist that hold the truth.
+        Share of the existing intervals that cover the truth.
     n, n_failed, n_no_interval : int
-        Data sets; those without estimates; those with estimates, but without an interval.
+        Data sets; without estimates; with estimates but no interval.
     share_missing : float
-        Share of the data sets without an interval, for either reason.
+        Share of the data sets without an interval, for any reason.
     """
 
     truth: float
@@ -74,7 +74,7 @@ def performance(values: Array, truth: float) -> Performance:
     values : (n, 4) array
         Estimate (NaN where the fit failed), standard error, ends of the interval (NaN where they do not exist).
     truth : float
-        What is estimated.
+        True value of the quantity.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def plain(table: pd.DataFrame, name: str) -> list[str]:
 
 
 def _cell(value: float, error: float = NAN) -> str:
-    """Three decimals, where these show the error (without one the value); else three significant digits."""
+    """Three decimals, if these show the error (without one the value); else three significant digits."""
     known = not np.isnan(error)
     finest = error if known and error > 0.0 else abs(value)
     if finest == 0.0 or (finest >= 0.5 * 10.0**-DECIMALS and abs(value) < LARGE):
@@ -144,7 +144,7 @@ def _cell(value: float, error: float = NAN) -> str:
 
 
 def missing(table: pd.DataFrame) -> list[str]:
-    """How many data sets of each row have no interval, with their share in brackets; ``0`` where all have one."""
+    """Number of data sets without an interval by row, with their share in brackets; ``0`` if there are none."""
     counts = table["n_failed"] + table["n_no_interval"]
     return [
         f"{count} ({100 * share:.3g}%)" if count else "0"
@@ -153,7 +153,7 @@ def missing(table: pd.DataFrame) -> list[str]:
 
 
 def why_missing(table: pd.DataFrame) -> str:
-    """A line on the data sets without an estimate or an interval, from the row that has most; empty if none are."""
+    """A line on data sets without an estimate or interval, from the row with most of them; empty if there are none."""
     counts = table["n_failed"] + table["n_no_interval"]
     if not counts.any():
         return ""

@@ -1,4 +1,4 @@
-"""Population values of a mediation model, checked when they are made, and data drawn from them in three designs."""
+"""Validated population values of a mediation model, and data drawn from them in three designs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ COVARIANCE = (
     (0.0, 0.113, 0.0, 0.16, 0.0),
     (0.0, 0.0, 0.0, 0.0, 0.04),
 )
-#: Level of x, m and y: 1 varies over the rows of a cluster, 2 is constant there.
-#: Random effects, in the order of G; and those that cannot exist in a design, with the reason.
+#: Random effects, in the order of G; and, by design (level of x, m and y), those that cannot exist, with the reason.
 EFFECTS_OF_G = ("intercept of m", "a", "intercept of y", "b", "c'")
 ABSENT: dict[str, tuple[tuple[int, ...], str]] = {
     "1-1-1": ((), ""),
@@ -48,8 +47,8 @@ class BPGTruth:
         Average paths x to m, m to y, x to y.
     G : (5, 5) array
         Covariance (variance scale) of the random effects in the order intercept of m, a, intercept of y, b, c'.
-        Kept as a tuple of rows. Needed where a or b are not 0.6: cov(a_j, b_j) = 0.113 of the default belongs to those,
-        and it is part of the indirect effect.
+        Kept as a tuple of rows. Required if a or b are not 0.6: the default cov(a_j, b_j) = 0.113, part of the
+        indirect effect, belongs to those paths.
     sigma2 : (2,) array
         Residual variances of m and y.
     intercepts : (2,) array
@@ -58,8 +57,8 @@ class BPGTruth:
     Raises
     ------
     DataError
-        Values that no population can have: a wrong shape, no number, a negative variance, a negative eigenvalue of G;
-        or other paths without a G.
+        Invalid values: a wrong shape, no number, a negative variance, a negative eigenvalue of G; or other paths
+        without a G.
 
     Examples
     --------
@@ -77,7 +76,7 @@ class BPGTruth:
     intercepts: ArrayLike = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        """Check every value; keep arrays as tuples, so that nobody can change them."""
+        """Check every value; keep arrays as immutable tuples."""
         for name in ("a", "b", "cprime"):
             object.__setattr__(self, name, check_number(getattr(self, name), name, error=DataError))
         if self.G is None:
@@ -90,7 +89,7 @@ class BPGTruth:
         _check_covariance(np.asarray(self.G))
 
     def _default_covariance(self) -> tuple[tuple[float, ...], ...]:
-        """That of the default paths; refused beside others, whose slopes nobody said anything of."""
+        """Covariance of the default paths; refuse it for other paths, whose slopes it does not describe."""
         if (self.a, self.b) != PATHS:
             raise DataError(
                 f"a = {self.a:g} and b = {self.b:g} have no G, and the default one has cov(a_j, b_j) = "
@@ -116,7 +115,7 @@ class BPGTruth:
 
     @property
     def effects(self) -> dict[str, float]:
-        """Every row of an effects table: a, b, cprime, cov_ab, indirect, direct, total."""
+        """True values of an effects table: a, b, cprime, cov_ab, indirect, direct, total."""
         return {
             "a": self.a, "b": self.b, "cprime": self.cprime, "cov_ab": self.cov_ab, "indirect": self.indirect,
             "direct": self.cprime, "total": self.total,
@@ -161,7 +160,7 @@ def _check_covariance(G: Array) -> None:
 
 
 def whole(value: Any, name: str) -> int:
-    """A number of clusters or rows."""
+    """Check a number of clusters or rows."""
     if not is_whole(value) or not 1 <= value <= MOST:
         limits = "must be a whole number from 1" if not is_whole(value) or value < 1 else f"is at most {MOST:,}"
         raise DataError(f"{name} {limits}; found {shown(value)}")
@@ -177,9 +176,9 @@ class Simulated(Compact):
     data : DataFrame
         Columns id, x, m, y; one row per observation.
     truth : BPGTruth
-        Values it was made from.
+        Population values.
     ranef : (n_clusters, 5) array
-        Random effects that were drawn, in the order of G.
+        The drawn random effects, in the order of G.
     design : str
         Level of x, m and y.
     """
@@ -191,7 +190,7 @@ class Simulated(Compact):
 
 
 class Population(TypedDict, total=False):
-    """What data are drawn from: keyword arguments of ``bpg``, ``power`` and ``study``."""
+    """Keyword arguments of ``bpg``, ``power`` and ``study`` that describe the population."""
 
     truth: BPGTruth | None
     a: float | None
@@ -207,7 +206,7 @@ class Population(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A population that data sets of any size are drawn from.
+    """A population to draw data sets of any size from.
 
     Attributes
     ----------
@@ -218,7 +217,7 @@ class Source:
     x_between : float
         Standard deviation of the cluster part of x; its row part has 1.
     skewed : bool
-        Exponential instead of normal random effects.
+        Whether random effects come from exponential instead of normal variables.
     """
 
     truth: BPGTruth
@@ -237,12 +236,12 @@ class Source:
         cov_ab: float | None = None,
         **values: Any,
     ) -> Source:
-        """From the keyword arguments of ``bpg``; a value that is given replaces the one of ``truth``.
+        """Build from the keyword arguments of ``bpg``; given values replace those of ``truth``.
 
         Raises
         ------
         DataError
-            Values that no population can have, or paths without the covariance of their slopes.
+            Invalid values, or paths without the covariance of their slopes.
         """
         unknown = set(values) - {"a", "b", "cprime", "G", "sigma2", "intercepts"}
         if unknown:
@@ -261,7 +260,7 @@ class Source:
         return cls(made, design, check_number(x_between, "x_between", error=DataError), skewed)
 
     def __post_init__(self) -> None:
-        """Refuse random effects that the design cannot have, and an x that does not vary."""
+        """Refuse random effects that cannot exist in the design, and a constant x."""
         absent, why = ABSENT[self.design]
         for k in absent:
             if np.any(np.asarray(self.truth.G)[k]):
@@ -273,7 +272,7 @@ class Source:
             raise DataError(f"in design {self.design} x is x_between times a cluster value; with x_between=0 it is 0")
 
     def draw(self, n_clusters: int, cluster_size: int, rng: np.random.Generator) -> Simulated:
-        """One data set."""
+        """Draw one data set."""
         J, n, truth = whole(n_clusters, "n_clusters"), whole(cluster_size, "cluster_size"), self.truth
         u = self._random_effects(J, rng)
         codes = np.repeat(np.arange(J), n)
@@ -284,7 +283,7 @@ class Source:
         if self.design == "1-1-1":
             x = x + rng.normal(size=J * n)
         v, (d_m, d_y) = u[codes], np.asarray(truth.intercepts)
-        with np.errstate(over="ignore", invalid="ignore"):  # said below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             m = d_m + v[:, 0] + (truth.a + v[:, 1]) * x + e[:, 0]
             y = d_y + v[:, 2] + (truth.b + v[:, 3]) * m + (truth.cprime + v[:, 4]) * x + e[:, 1]
         if not np.isfinite(y).all():
@@ -304,7 +303,7 @@ class Source:
 
 
 def default_truth(design: str) -> BPGTruth:
-    """Population values of the 2006 paper's example, without the random effects that the design cannot have."""
+    """Population values of the 2006 paper's example, without random effects that cannot exist in the design."""
     G = np.array(BPGTruth().G)
     absent = list(ABSENT[design][0])
     G[absent], G[:, absent] = 0.0, 0.0
@@ -312,7 +311,7 @@ def default_truth(design: str) -> BPGTruth:
 
 
 def _refuse_silent_covariance(base: BPGTruth, given: dict[str, Any], cov_ab: float | None) -> None:
-    """Refuse paths of the user's own beside the covariance of the default population, which nobody asked for."""
+    """Refuse user-given paths with the default population's covariance of slopes."""
     paths = [name for name in ("a", "b") if name in given]
     if paths and cov_ab is None and "G" not in given and base.cov_ab:
         one = len(paths) == 1
@@ -324,7 +323,7 @@ def _refuse_silent_covariance(base: BPGTruth, given: dict[str, Any], cov_ab: flo
 
 
 def _with_cov_ab(truth: BPGTruth, value: float, design: str, given: dict[str, Any]) -> BPGTruth:
-    """The population with the covariance that was given."""
+    """Replace cov(a_j, b_j) by the given value."""
     cov_ab = check_number(value, "cov_ab", error=DataError)
     if "G" in given and truth.cov_ab != cov_ab:
         raise DataError(
@@ -362,32 +361,32 @@ def bpg(
     a, b, cprime : float, optional
         Average paths x to m, m to y, x to y; 0.6, 0.6 and 0.2 if not given.
     cov_ab : float, optional
-        cov(a_j, b_j), which is part of the indirect effect a b + cov(a_j, b_j). Needed in design 1-1-1 with ``a`` or
-        ``b``, unless ``G`` or ``truth`` says it: that of the default population belongs to the default paths.
+        cov(a_j, b_j), which is part of the indirect effect a b + cov(a_j, b_j). Required in design 1-1-1 with ``a`` or
+        ``b``, unless ``G`` or ``truth`` contains it: the default belongs to the default paths.
     G : (5, 5) array, optional
         Covariance of the random effects: intercept of m, a, intercept of y, b, c'. By default variances 0.6, 0.16,
-        0.4, 0.16, 0.04 and cov(a_j, b_j) = 0.113, without those that the design cannot have.
+        0.4, 0.16, 0.04 and cov(a_j, b_j) = 0.113, without effects that cannot exist in the design.
     sigma2 : (2,) array, optional
         Residual variances of m and y, by default 0.65 and 0.45.
     intercepts : (2,) array, optional
         Average intercepts of m and y, by default 0.
     truth : BPGTruth, optional
-        All of these at once; what is given beside it replaces its values.
+        All of these at once; other arguments replace its values.
     x_between : float
-        x is ``x_between`` times a normal cluster value plus a normal row value (none where x is at level 2).
+        x is ``x_between`` times a normal cluster value plus a normal row value (none if x is at level 2).
     skewed : bool
-        Random effects with the same covariance made of exponential instead of normal variables (skewness 2 and
-        kurtosis 9 of each before they are mixed).
+        Whether random effects come from exponential instead of normal variables, with the same covariance (skewness 2
+        and kurtosis 9 of each before they are mixed).
     design : {"1-1-1", "2-1-1", "2-2-1"}
         Level of x, m and y: 2 is constant within clusters.
     seed : int, SeedSequence or Generator
-        Of ``numpy.random.default_rng``; required.
+        Seed for ``numpy.random.default_rng``; required.
 
     Raises
     ------
     DataError
-        Values that no population can have, such as a G with a negative eigenvalue, or that the design cannot have;
-        a path without the covariance of the slopes.
+        Invalid values, such as a G with a negative eigenvalue, or random effects that cannot exist in the design; a
+        path without the covariance of the slopes.
     EffectError
         No seed.
 

@@ -1,4 +1,4 @@
-"""Power and coverage of a planned design: every data set is fitted as users will, and its intervals counted."""
+"""Power and coverage of a planned design: fit simulated data sets as users will and count their intervals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-#: The fitted model by design: every random effect that the population may have.
+#: The fitted model by design, with every random effect that the population may have.
 FORMULAS = {
     "1-1-1": ("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"),
     "2-1-1": ("m ~ x + (1 | id)", "y ~ m + x + (1 + m | id)"),
@@ -63,7 +63,7 @@ FOOT = (
 
 
 def interval_options(design: str, interval: str, vcov: str | None, draws: int | None, level: float) -> dict[str, Any]:
-    """Arguments of ``effects`` without the seed, checked; ``vcov`` is ``joint`` where one is used and none given."""
+    """Checked arguments of ``effects`` without the seed; ``vcov`` defaults to ``joint`` if the interval uses one."""
     level = check_level(level)
     known = paths.INTERVALS if design == "1-1-1" else separate.INTERVALS
     uses = known[one_of(interval, known, "interval")]
@@ -77,7 +77,7 @@ def interval_options(design: str, interval: str, vcov: str | None, draws: int | 
 
 
 def analysis_for(source: Source, formulas: tuple[str, str], method: Method, options: dict[str, Any]) -> Analysis:
-    """The analysis, tried on a data set of comfortable size so that what cannot work is said at once."""
+    """Build the analysis and try it on a data set of ample size, so that invalid requests fail at once."""
     data = source.draw(50, 10, np.random.default_rng(0)).data
     tried = {"vcov": options["vcov"]} if "vcov" in options else {}
     if source.design != "1-1-1":
@@ -89,13 +89,13 @@ def analysis_for(source: Source, formulas: tuple[str, str], method: Method, opti
 
 
 def _seed(options: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-    """A seed for intervals that draw."""
+    """Add a seed for intervals by simulation."""
     return {"seed": int(rng.integers(2**31))} if "n" in options else {}
 
 
 @dataclass(frozen=True, slots=True)
 class JointAnalysis:
-    """The joint fit of both equations, as ``mediate`` does it.
+    """Joint fit of both equations, as by ``mediate``.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class JointAnalysis:
 
 @dataclass(frozen=True, slots=True)
 class PiecewiseAnalysis:
-    """Separate fits, as ``piecewise`` does them, for designs with variables at level 2.
+    """Separate fits, as by ``piecewise``, for designs with variables at level 2.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class PiecewiseAnalysis:
     method : str
         Criterion.
     terms : tuple of str
-        Rows of its effects table that the truth has values of.
+        Rows of its effects table with a true value.
     options : dict
         Arguments of ``effects``.
     """
@@ -147,7 +147,7 @@ class PiecewiseAnalysis:
             fit = unwrap(piecewise)(*self.formulas, data, treatment="x", method=self.method)
         except (DataError, NotIdentifiedError) as error:
             return failed(len(self.terms), Failure.of(error))
-        mixed = [one for one in fit.fit.once if isinstance(one, LmmFit)]  # effects do not rest on path c
+        mixed = [one for one in fit.fit.once if isinstance(one, LmmFit)]  # effects do not depend on path c
         for one in mixed:
             if not one.converged:
                 return failed(len(self.terms), not_certified(one.optimum))
@@ -163,20 +163,20 @@ class PowerResults:
     ----------
     table : DataFrame
         One row per size and effect: n_clusters, cluster_size, term, truth; mean, bias, sd of the estimates; mean_se;
-        power, the share of existing intervals that leave out 0 (where the truth is 0 it is the rate of false
-        positives); power_of_all, the share of all data sets that have an interval which leaves out 0; coverage, the
-        share of existing intervals that hold the truth; n, n_failed, n_no_interval, share_missing (of n, without
-        estimate or interval), n_singular; note. Columns ``_mcse`` are Monte Carlo standard errors.
+        power, the share of existing intervals that exclude 0 (the rate of false positives if the truth is 0);
+        power_of_all, the share of all data sets with an interval that excludes 0; coverage, the share of existing
+        intervals that cover the truth; n, n_failed, n_no_interval, share_missing (of n, without estimate or interval),
+        n_singular; note. Columns ``_mcse`` are Monte Carlo standard errors.
     truth : BPGTruth
         The population.
     design : str
         Level of x, m and y.
     model : (str, str)
-        The equations that were fitted.
+        The fitted equations.
     asked : str
-        Interval, standard errors, coverage, criterion.
+        Settings of the analysis: interval, standard errors, coverage, criterion.
     seed : int
-        Of the simulation.
+        Seed of the simulation.
     """
 
     table: pd.DataFrame
@@ -194,7 +194,7 @@ class PowerResults:
     def plot(self, term: str = "indirect", *, value: str = "power", ax: Axes | None = None) -> Axes:
         """Power or coverage against clusters, one line per cluster size, with 95% Monte Carlo intervals (``plots``).
 
-        ``ax`` is where to draw.
+        ``ax``: axes to draw on.
 
         Raises
         ------
@@ -261,32 +261,33 @@ def power(
 ) -> PowerResults:
     """Power and coverage of the paths and effects in a planned design.
 
-    Data sets are drawn from a population with ``bpg``, fitted as ``mediate`` does (in designs with variables at level 2
-    as ``piecewise`` does), and their intervals counted.
+    Data sets are drawn with ``bpg``, fitted as by ``mediate`` (by ``piecewise`` in designs with variables at level 2),
+    and their intervals counted.
 
     Parameters
     ----------
     n_clusters, cluster_size : int or sequence of int
-        Planned sizes, all clusters alike; sequences give every combination.
+        Planned numbers of clusters and of rows in each; sequences give every combination.
     n : int
         Data sets of each size. A share near 0.8 then has the Monte Carlo error 0.4 / sqrt(n).
     interval : {"delta", "monte-carlo", "profile", "bootstrap", "product"}
-        As in ``effects`` of the fit (``profile`` of the joint one, ``product`` of separate ones); an effect is found if
-        its interval leaves out 0. A profile exists at singular fits, too, and takes some 20 times as long as the fit.
+        As in ``effects`` of the fit (``profile`` of the joint one, ``product`` of separate ones); an effect is
+        significant if its interval excludes 0. A profile exists at singular fits, too, and takes some 20 times as long
+        as the fit.
     vcov : str, optional
-        Standard errors, where the interval uses them; by default ``"joint"``.
+        Standard errors, if the interval uses them; by default ``"joint"``.
     level : float
-        Coverage of the intervals: 1 less the level of the test.
+        Coverage of the intervals: 1 minus the level of the test.
     method : {"reml", "ml"}
         Criterion.
     draws : int, optional
         Draws of each interval (``monte-carlo``) or replicates (``bootstrap``).
     mediator, outcome : str, optional
-        The model that will be fitted, by default with every random effect that the design can have.
+        The fitted model, by default with every random effect that can exist in the design.
     design : {"1-1-1", "2-1-1", "2-2-1"}
         Level of x, m and y: 2 is constant within clusters.
     seed : int
-        Of the simulation; required. A size has the same numbers alone and in a grid, and for any ``n_jobs``.
+        Seed of the simulation; required. A size has the same results alone and in a grid, and for any ``n_jobs``.
     n_jobs : int, optional
         Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
     progress : bool
@@ -298,7 +299,7 @@ def power(
     Raises
     ------
     DataError, EffectError, FormulaError
-        What was found, what it means, what to do.
+        Invalid arguments, population or formulas.
 
     Examples
     --------
@@ -337,6 +338,6 @@ def _sizes(value: int | Sequence[int], name: str) -> list[int]:
 def _rows(
     size: tuple[int, int], outcomes: Sequence[Outcome], terms: tuple[str, ...], truth: BPGTruth
 ) -> list[dict[str, Any]]:
-    """The rows of one size."""
+    """Table rows of one size."""
     common = {"n_clusters": size[0], "cluster_size": size[1], "n_singular": sum(one.singular for one in outcomes)}
     return [{**common, "term": term, **summarized(outcomes, k, truth.effects[term])} for k, term in enumerate(terms)]

@@ -1,4 +1,4 @@
-"""Why a*b is biased when slopes covary: four estimators of the indirect effect side by side, on the same data."""
+"""Bias of a*b when slopes covary: four estimators of the indirect effect on the same data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SHOWN = ("bias", "sd", "rmse", "coverage")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One data set for each covariance, given to all estimators; a task for ``replicate``.
+    """Task for ``replicate``: one data set for each covariance, all estimators on it.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Comparison:
 
     @classmethod
     def of(cls, sources: tuple[Source, ...], size: tuple[int, int], level: float) -> Comparison:
-        """With models read from a data set of comfortable size."""
+        """Build with models read from a data set of ample size."""
         data = Source.of().draw(50, 10, np.random.default_rng(0)).data
         first, second = parse_equation(MEDIATOR), parse_equation(OUTCOME)
         specs = (System(equations) for equations in ((first,), (second,), (first, second)))
@@ -82,7 +82,7 @@ class Comparison:
         return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))
 
     def __call__(self, rng: np.random.Generator) -> list[Outcome]:
-        """One outcome a covariance, whose terms are the estimators; alone and among others it has the same data."""
+        """One outcome per covariance, with the estimators as terms; its data do not depend on the other covariances."""
         entropy = int(rng.integers(2**63))
         found = []
         for source in self.sources:
@@ -107,7 +107,7 @@ class Comparison:
         )
 
     def _part(self, estimator: Callable[..., tuple[Quantity, Array, str]], *fits: Any) -> Outcome:
-        """The interval of an estimator, unless a fit that it takes failed."""
+        """The interval of an estimator, or the failure of a fit that it needs."""
         failure = next((one for one in fits if isinstance(one, Failure)), None)
         return self._interval(*estimator(*fits)) if failure is None else failed(1, failure)
 
@@ -120,7 +120,7 @@ class Comparison:
 
 
 def separate_product(mediator: LmmFit, outcome: LmmFit) -> tuple[Quantity, Array, str]:
-    """a*b of two fits, with the covariance (2, 2) of a and b, who are taken to be independent, as Sobel does."""
+    """a*b of two fits, with the covariance (2, 2) of a and b, taken as independent (Sobel)."""
     values, variances, reasons = [], [], []
     for fitted, name in ((mediator, "x"), (outcome, "m")):
         k = fitted.layout.equations[0].fixed.index(name)
@@ -133,7 +133,7 @@ def separate_product(mediator: LmmFit, outcome: LmmFit) -> tuple[Quantity, Array
 
 
 def joint_product(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
-    """a*b of the joint fit, its covariance left out."""
+    """a*b of the joint fit, without cov_ab."""
     found = effect_quantities(paths, fitted.estimates)
     V = covariance(fitted, "joint")
     return (found["a"] * found["b"]).named("a*b"), V.matrix, V.reason
@@ -153,19 +153,19 @@ class StudyResults:
     ----------
     table : DataFrame
         One row per covariance and estimator: cov_ab, estimator, truth; mean, bias, sd, rmse of the estimates;
-        mean_se; coverage of the intervals that exist; n, n_failed, n_no_interval, share_missing (of n, without estimate
+        mean_se; coverage of the existing intervals; n, n_failed, n_no_interval, share_missing (of n, without estimate
         or interval), note. Columns ``_mcse`` are Monte Carlo standard errors.
     draws : DataFrame
         One row per data set and estimator: cov_ab, replicate, estimator, estimate, std_error, conf_low, conf_high.
         All estimators see the same data.
     truth : BPGTruth
-        The population, but for cov_ab.
+        The population, except for cov_ab.
     size : (int, int)
         Clusters, and rows in each.
     level : float
-        Coverage that the intervals are made for.
+        Nominal coverage of the intervals.
     seed : int
-        Of the simulation.
+        Seed of the simulation.
     """
 
     table: pd.DataFrame
@@ -183,7 +183,7 @@ class StudyResults:
     def plot(self, value: str = "bias", *, ax: Axes | None = None) -> Axes:
         """Bias, sd, rmse or coverage against the covariance, with 95% Monte Carlo intervals (extra ``plots``).
 
-        ``ax`` is where to draw.
+        ``ax``: axes to draw on.
 
         Raises
         ------
@@ -244,7 +244,7 @@ def study(
     Parameters
     ----------
     covariances : sequence of float
-        Values of cov(a_j, b_j); they replace the one of the population.
+        Values of cov(a_j, b_j), in place of the population's.
     n_clusters, cluster_size : int
         Clusters, and rows in each.
     n : int
@@ -252,7 +252,7 @@ def study(
     level : float
         Coverage of the intervals.
     seed : int
-        Of the simulation; required. Results do not depend on ``n_jobs``.
+        Seed of the simulation; required. Results do not depend on ``n_jobs``.
     n_jobs : int, optional
         Workers; by default those of the surrounding ``joblib.parallel_config``, or one.
     progress : bool
@@ -264,7 +264,7 @@ def study(
     Raises
     ------
     DataError, EffectError
-        What was found, what it means, what to do.
+        Invalid arguments or population.
 
     Examples
     --------
@@ -292,12 +292,12 @@ def study(
 
 
 def _population(values: Population) -> Source:
-    """The population, but for the covariance of the slopes, which ``covariances`` says.
+    """The population, except for the covariance of the slopes, given by ``covariances``.
 
     Raises
     ------
     EffectError
-        A covariance is given here, too.
+        A covariance is given for the population, too.
     """
     if values.get("cov_ab") is not None:
         raise EffectError(

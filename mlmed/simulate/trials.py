@@ -1,4 +1,4 @@
-"""Data sets of every planned size, fits to one model whose formulas are read once, and what is kept of them."""
+"""Data sets of every planned size, fits of one model whose formulas are read once, and their outcomes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mlmed.simulate.population import Source
 Array = NDArray[np.float64]
 
 COLUMNS = ("x", "m", "y")
-#: What is kept of every term.
+#: Values kept for every term.
 VALUES = ("estimate", "std_error", "conf_low", "conf_high")
 #: Notes that differ only in their numbers are counted together.
 NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
@@ -37,7 +37,7 @@ NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """The model of one fit, for other data sets with the complete columns id, x, m and y.
+    """The model of one fit, to fit to other data sets with the complete columns id, x, m and y.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Template:
     Raises
     ------
     FormulaError
-        If the model has other columns than those and the constant, which would have to be encoded anew.
+        If the model has columns other than those and the constant, which would have to be encoded again.
     """
 
     example: LmmFit
@@ -63,9 +63,9 @@ class Template:
             )
 
     def fits(self, data: pd.DataFrame, methods: Sequence[Method]) -> list[LmmFit | Failure]:
-        """What ``mediate`` or ``mixed`` makes of a data set, by each method: a certified fit, or why there is none.
+        """Fit a data set as ``mediate`` or ``mixed`` would, by each method: a certified fit, or why there is none.
 
-        Nothing warns; ``LmmFit`` has no table.
+        No warnings; ``LmmFit`` has no table.
         """
         layout = self.example.layout
         codes, clusters = pd.factorize(data["id"])
@@ -79,7 +79,7 @@ class Template:
         return [self._optimized(working, grams, method) for method in methods]
 
     def fit(self, data: pd.DataFrame) -> LmmFit | Failure:
-        """The same by the method of the example."""
+        """Fit by the method of the example."""
         return self.fits(data, [self.example.spec.method])[0]
 
     def _optimized(self, working: Working, grams: Grams, method: Method) -> LmmFit | Failure:
@@ -98,14 +98,14 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one data set gave.
+    """Results of one data set.
 
     Attributes
     ----------
     values : (n_terms, 4) array
         Estimate, standard error, ends of the interval; NaN where they do not exist.
     failures : tuple of Failure or None
-        By term, why there is no estimate; None where there is one.
+        By term, why there is no estimate; None if there is one.
     notes : tuple of str
         By term, why there is an estimate but no interval; empty otherwise.
     singular : bool
@@ -119,12 +119,12 @@ class Outcome:
 
 
 def failed(n_terms: int, failure: Failure) -> Outcome:
-    """No estimates."""
+    """Outcome without estimates."""
     return Outcome(np.full((n_terms, len(VALUES)), np.nan), (failure,) * n_terms, ("",) * n_terms)
 
 
 def outcome_of(table: pd.DataFrame, terms: tuple[str, ...], *, singular: bool) -> Outcome:
-    """The rows of a tidy table."""
+    """Outcome from the rows of a tidy table."""
     rows = table.set_index("term").loc[list(terms)]
     values = rows[list(VALUES)].to_numpy(dtype=np.float64)
     missing = np.isnan(values[:, 2:]).any(axis=1)
@@ -133,7 +133,7 @@ def outcome_of(table: pd.DataFrame, terms: tuple[str, ...], *, singular: bool) -
 
 
 def summarized(outcomes: Sequence[Outcome], k: int, truth: float) -> dict[str, Any]:
-    """Performance of term k over data sets, and a note that counts what is missing with its most frequent reason."""
+    """Performance of term k over data sets, and a note on missing results with their most frequent reason."""
     values = np.array([one.values[k] for one in outcomes])
     n, pieces = len(outcomes), []
     failures = Counter(failure for one in outcomes if (failure := one.failures[k]) is not None)
@@ -157,7 +157,7 @@ def _share(k: int, n: int) -> str:
 
 
 class Analysis(Protocol):
-    """Anything that makes an outcome of a data set."""
+    """A function from a data set to its outcome."""
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -171,7 +171,7 @@ class Analysis(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One data set of every planned size.
+    """Task for ``replicate``: analyse one data set of every planned size.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ class Trial:
     sizes : tuple of (int, int)
         Clusters and rows in each.
     analysis : Analysis
-        What is done with a data set.
+        The analysis of a data set.
     """
 
     source: Source
@@ -188,7 +188,7 @@ class Trial:
     analysis: Analysis
 
     def __call__(self, rng: np.random.Generator) -> list[Outcome]:
-        """One outcome a size; a size has the same data alone and among others."""
+        """One outcome per size; its data do not depend on the other sizes."""
         entropy = int(rng.integers(2**63))
         found = []
         for size in self.sizes:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numdifftools as nd
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import poisson
 
+import mlmed
 from mlmed.api.causal import causal
 from mlmed.effects.potential import (
     expected_outcome,
@@ -116,3 +119,13 @@ def test_what_is_too_large_for_a_number():
     found = expected_outcome("poisson", "poisson", np.array([8.0]), np.zeros(1), np.array([2.0]), np.zeros(1))
     assert np.isinf(found[0])
     assert np.isnan(expected_outcome("poisson", "logit", np.array([800.0]), *np.zeros((3, 1)))[0])
+
+
+def test_the_equations_have_the_errors_that_the_fit_was_asked_for():
+    """A mixed and an ordinary part alike; also from a pickle."""
+    data = mlmed.datasets.load("yuan_mackinnon_sim").assign(high=lambda frame: (frame["y"] > 1.0).astype(int))
+    fit = mlmed.causal("Med ~ X + (1 + X | group)", "high ~ Med + X", data, family_y="logit", vcov="CR1")
+    for one in (fit, pickle.loads(pickle.dumps(fit))):
+        assert one.mediator.bse["X"] == pytest.approx(fit.bse["Med~X"], rel=SAME)
+        assert one.outcome.bse["Med"] == pytest.approx(fit.bse["high~Med"], rel=SAME)
+    assert fit.mediator.bse["X"] != fit.mediator.fixef(vcov="block").set_index("term").loc["X", "std_error"]

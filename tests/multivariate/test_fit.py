@@ -255,7 +255,7 @@ def test_command_line(data, tmp_path, capsys):
 
 
 def test_a_fit_shows_itself_in_one_line(fit):
-    assert repr(fit).startswith("<Results: y0 ~ x + (1 + x |c| id); y1")
+    assert repr(fit).startswith("<Results of mixed: y0 ~ x + (1 + x |c| id); y1")
     assert "certified" in repr(fit.fit)
     assert len(repr(fit)) < 300
 

@@ -130,7 +130,7 @@ def test_fitted_values_need_the_rows_that_were_fitted(one):
     with pytest.raises(EffectError, match="population, cluster"):
         one.fitted(of="rows")
     data = two_responses(5, holes=False)
-    for call in (one.fit, one.resid, partial(one.predict, data)):
+    for call in (one.fitted, one.resid, partial(one.predict, data)):
         with pytest.raises(EffectError, match="write of='cluster'"):
             call(level="cluster")
     changed = mlmed.mixed("y ~ x + (1 | id)", data)

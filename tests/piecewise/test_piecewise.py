@@ -20,8 +20,8 @@ from mlmed.errors import (
 )
 from mlmed.fit.separate import UNKNOWN_COVARIANCE
 from mlmed.fit.system import equation_of
+from tests.package.test_validation import _assert_all
 from tests.piecewise_models import LOWER, MEDIATOR, OUTCOME, REPEATED, UPPER, estimates, make
-from tests.test_validation import _assert_all
 from tests.tolerances import DERIVATIVE, OPTIMUM, SAME
 from validation import piecewise_checks as checks
 

@@ -50,7 +50,7 @@ def with_values(fit: Results, *, G: np.ndarray | None = None, Sigma: np.ndarray 
         root = np.linalg.cholesky(G) if np.any(G) else np.zeros_like(G)
         optimum = replace(optimum, L=np.linalg.solve(fitted.working.units.Z_map, root))
         estimates = replace(estimates, G=G)
-    return replace(fit, fitted=replace(fitted, optimum=optimum, estimates=estimates))
+    return replace(fit, fit=replace(fitted, optimum=optimum, estimates=estimates))
 
 
 def implied(fit: Results, rows: pd.DataFrame, Z: Sequence[np.ndarray], Var: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is computed from one data set: the fit, and each interval as (low, high, std_error) by effect."""
+"""The analysis of one data set: the fit, and each interval as (low, high, std_error) by effect."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mlmed.data.grams import accumulate
 from mlmed.data.layout import Design
 from mlmed.effects.delta import std_error
 from mlmed.effects.draws import draw_interval
+from mlmed.effects.paths import PathCatalogue
 from mlmed.errors import MlmedWarning
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.names import psi
@@ -41,7 +42,7 @@ Found = dict[str, np.ndarray]
 
 @lru_cache(maxsize=1)
 def _template() -> LmmFit:
-    """A fit whose specification and layout all others share (reading formulas costs more than fitting)."""
+    """A fit whose system and layout all others share (parsing formulas costs more than fitting)."""
     data = mlmed.simulate.bpg(50, 8, seed=1).data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", MlmedWarning)
@@ -49,7 +50,7 @@ def _template() -> LmmFit:
 
 
 def fit(data: pd.DataFrame) -> Results:
-    """What ``mlmed.mediate`` gives for these data."""
+    """The results of ``mlmed.mediate`` for these data."""
     made = _template()
     codes, clusters = pd.factorize(data["id"])
     columns = {name: data[name].to_numpy() for name in "xmy"}
@@ -60,7 +61,7 @@ def fit(data: pd.DataFrame) -> Results:
     working = build_working(made.spec, made.layout, grams)
     optimum = optimize(working.problem, working.blocks, reml=True)
     estimates = to_estimates(working, optimum, reml=True)
-    return Results(LmmFit(made.spec, made.layout, grams, working, optimum, estimates, data), "x")
+    return Results(LmmFit(made.spec, made.layout, grams, working, optimum, estimates, data), PathCatalogue("x"))
 
 
 def _delta(results: Results, rng: np.random.Generator) -> Found:

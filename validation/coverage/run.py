@@ -26,7 +26,7 @@ from methods import STUDIES, study_of  # noqa: E402
 from mlmed.atomic import replacing  # noqa: E402
 
 PIECES = HERE / "pieces"
-#: Where results of less than the whole study go (not committed).
+#: Folder for results of a partial study (not committed).
 PARTIAL = HERE / "partial"
 #: Replicates of a cell, and of a piece.
 REPLICATES = {"normal-theory": (1000, 250), "profile": (300, 50)}
@@ -42,7 +42,7 @@ def plan(study: str, limit: int | None) -> list[tuple[str, Cell, int, int]]:
         cells = tuple(cell for cell in CELLS if not cell.skewed or cell in REPRESENTATIVE)
     total, size = REPLICATES.get(study, COSTLY)
     total = total if limit is None else min(limit, total)
-    # round by round over the cells, so that what exists at any time is balanced
+    # round by round over the cells, so that partial results are balanced
     return [(study, cell, first, min(first + size, total)) for first in range(0, total, size) for cell in cells]
 
 
@@ -73,10 +73,10 @@ def run_piece(study: str, cell: Cell, first: int, last: int) -> None:
 
 
 def summarized(studies: Sequence[str], limit: int | None) -> tuple[list[Path], Path]:
-    """Pieces that the tables are made of, and the folder for them.
+    """Pieces for the tables, and the folder for them.
 
-    The committed results are those of every replicate of every study; anything less goes elsewhere, and replicates
-    that another run with another limit made do not count twice.
+    Committed results have every replicate of every study; partial ones go elsewhere. Replicates of runs with another
+    limit are not counted twice.
     """
     if limit is None:
         whole = [path_of(*piece) for study in STUDIES for piece in plan(study, None)]
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.summarize:
         pieces = [piece for study in options.study for piece in plan(study, options.replicates)]
-        # what exists at any time is balanced over studies, too
+        # partial results are balanced over studies, too
         pieces.sort(key=lambda piece: piece[2] / REPLICATES.get(piece[0], COSTLY)[0])
         missing = [piece for piece in pieces if not path_of(*piece).exists()]
         tasks = joblib.Parallel(n_jobs=options.jobs, return_as="generator_unordered")(

@@ -75,7 +75,7 @@ CASES = (
 
 
 def write_case(case: Case, folder: Path) -> None:
-    """Write the data as CSV (17 digits) and what they were made from as JSON."""
+    """Write the data as CSV (17 digits) and their true parameters as JSON."""
     truth = case.truth
     data = bpg(case.n_clusters, case.n_rows, truth=truth, seed=case.seed).data
     data.to_csv(folder / f"{case.name}.csv", index=False, float_format="%.17g")

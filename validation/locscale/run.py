@@ -2,8 +2,8 @@
 
 python validation/locscale/run.py [replicates]
 
-Two conditions at the same truth. Sds of maximum likelihood are too small by a share of order 1 / clusters, and the
-Monte Carlo error falls with the root of the number of clusters: a bias that is only this must vanish in it.
+Two conditions at the same truth. The downward bias of ML standard deviations is of order 1 / clusters, the Monte Carlo
+error of order 1 / sqrt(clusters): with more clusters this bias must vanish in the error.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ TRUTH = {
 #: Clusters, rows per cluster, seed. With one seed the first clusters of the second would be those of the first.
 CONDITIONS = ((200, 20, 20), (1000, 20, 21))
 
-#: What was asked: bias in Monte Carlo errors at most, coverage from and to.
+#: Requirements: largest bias in Monte Carlo errors, range of coverage.
 MOST_BIAS, LEAST_COVERAGE, MOST_COVERAGE = 2.0, 0.93, 0.97
 
-#: Estimates of these from the effects themselves, which nobody sees: what chance did to the draws.
+#: Parameters also estimated from the true random effects, which shows the chance deviation of the draws.
 RANDOM = ("sd(Intercept)", "sd(sigma~Intercept)", "cor(Intercept,sigma~Intercept)")
 
 
@@ -92,7 +92,7 @@ def study(replicates: int, J: int, n: int, seed: int) -> tuple[pd.DataFrame, dic
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """What was asked of a condition, and which parameters miss it."""
+    """The requirements of a condition, and the parameters that miss them."""
     far = table.loc[table["bias_in_mc_errors"].abs() > MOST_BIAS]
     outside = table.loc[~table["coverage"].round(4).between(LEAST_COVERAGE, MOST_COVERAGE)]
     bias = ", ".join(f"{row.term} ({row.bias_in_mc_errors:.2f})" for row in far.itertuples())
@@ -148,7 +148,7 @@ def main(replicates: int = REPLICATES) -> None:
     ]
     for J, n, seed in CONDITIONS:
         lines += section(replicates, J, n, seed)
-    name = "report.md" if replicates == REPLICATES else "partial.md"  # the committed report is that of all of them
+    name = "report.md" if replicates == REPLICATES else "partial.md"  # the committed report has all replicates
     write_text(Path(__file__).with_name(name), "\n".join(lines))
     print("\n".join(lines))
 

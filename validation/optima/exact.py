@@ -1,7 +1,7 @@
-"""The log-likelihood of a mediation model in decimal arithmetic with 50 digits, where two doubles do not agree.
+"""The log-likelihood of a mediation model in decimal arithmetic with 50 digits, to settle disagreements.
 
-The cross-products of the search lose digits where slopes are huge, so that it may believe to be better by what it has
-lost. Nothing of the package is used.
+With huge slopes the cross-products of the search lose digits, so its optimum may only seem better. Nothing of the
+package is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Twelve kinds of data sets on which a search for the optimum may go wrong; the kind and a number make the data."""
+"""Twelve kinds of data sets on which a search for the optimum may fail; kind and number determine the data."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Noise = Callable[[np.random.Generator, int], Array]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One data set and the model that is fitted to it.
+    """One data set and its model.
 
     Attributes
     ----------
     data : DataFrame
         Columns id, x, m, y.
     several : bool
-        Two responses m and y on x with correlated residuals, in the place of a mediation model.
+        Two responses m and y on x with correlated residuals instead of a mediation model.
     """
 
     data: pd.DataFrame

@@ -36,12 +36,12 @@ from kinds import KINDS, SEED, Asked, simulated  # noqa: E402
 from search import model_of, search  # noqa: E402
 
 PIECES = HERE / "pieces"
-#: Data sets of a kind, of a piece; starts of the independent search; what counts as beaten.
+#: Data sets of a kind, of a piece; starts of the independent search; log-likelihood gain that counts as beaten.
 SETS, PIECE, STARTS, BEATEN = 300, 25, 10, 1e-6
 
 
 def fitted(asked: Asked) -> mlmed.results.results.Results:
-    """The fit that a user gets."""
+    """The fit with default settings."""
     if asked.several:
         texts = ["m ~ x + (1 + x |i| id)", "y ~ x + (1 + x |i| id)"]
         return mlmed.mixed(texts, asked.data, residual="unstructured")
@@ -71,14 +71,14 @@ def judged(kind: str, k: int) -> dict[str, object]:
     found = search(model, np.random.default_rng([SEED, at, k, 1]), starts=STARTS)
     row |= {"search": found.loglik, "reached": found.reached, "search_seconds": round(time.process_time() - began, 4)}
     row |= {"exact_defeat": np.nan}
-    if row["certified"] and found.loglik - row["llf"] > BEATEN and not asked.several:  # by whose rounding?
+    if row["certified"] and found.loglik - row["llf"] > BEATEN and not asked.several:  # rounding of which side?
         ends = in_users_units(asked.data, *model.parts(found.theta)), (fit.G.to_numpy(), fit.sigma2.to_numpy())
         row["exact_defeat"] = float(np.subtract(*(exact_loglik(asked.data, *end) for end in ends)))
     return row
 
 
 def piece(kind: str, first: int, last: int) -> None:
-    """Data sets ``first`` to ``last - 1`` of a kind, unless they are there."""
+    """Compute data sets ``first`` to ``last - 1`` of a kind, unless they exist."""
     path = PIECES / f"{list(KINDS).index(kind):02d}-{first:04d}-{last:04d}.csv"
     if path.exists():
         return
@@ -152,7 +152,7 @@ def report(table: pd.DataFrame, sets: int) -> str:
 
 
 def main() -> None:
-    """Run what is missing; write the results when nothing is."""
+    """Run missing pieces; write the results when all exist."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", type=int, default=SETS, help="data sets of each kind")
     parser.add_argument("--jobs", type=int, default=2)

@@ -24,7 +24,7 @@ LOWEST, HIGHEST = -16.0, 12.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best end of a search: log-likelihood in the user's units, how many starts came within 1e-6 of it."""
+    """The best optimum of a search: log-likelihood in the user's units, number of starts within 1e-6 of it."""
 
     loglik: float
     reached: int
@@ -34,7 +34,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Cross-products of complete rows: every column of every equation beside the others, columns of unit scale.
+    """Cross-products of complete rows, all columns of all equations side by side, in unit scale.
 
     Attributes
     ----------
@@ -43,11 +43,11 @@ class Model:
     n : int
         Rows.
     z, xy : (q,), (p + R,) int arrays
-        The equation that each column belongs to.
+        Equation of each column.
     shift : float
-        -2l in the user's units less that in these.
+        -2l in the user's units minus -2l in these.
     reml, correlated : bool
-        Criterion, and whether Sigma has covariances.
+        Whether the criterion is REML; whether Sigma has covariances.
     """
 
     A: Array
@@ -172,7 +172,7 @@ def model_of(data: pd.DataFrame, *, several: bool, reml: bool = True) -> Model:
 
 
 def wide_start(model: Model, rng: np.random.Generator, *, low_rank: bool) -> Array:
-    """Sds of every effect and residual spread over decades; any correlations, or a G of lower rank."""
+    """A start with sds over decades and any correlations, or with G of lower rank."""
     q, R = model.q, model.R
     rank = int(rng.integers(1, q)) if low_rank else q
     root = rng.normal(size=(q, rank))
@@ -188,7 +188,7 @@ def wide_start(model: Model, rng: np.random.Generator, *, low_rank: bool) -> Arr
 
 
 def search(model: Model, rng: np.random.Generator, *, starts: int = 10) -> Found:
-    """The best end of searches from wide starts, every other one of lower rank."""
+    """The best optimum of searches from wide starts, every other one of lower rank."""
     ends, best, where = [], np.inf, np.zeros(0)
     for k in range(starts):
         found = _lowest(model, wide_start(model, rng, low_rank=k % 2 == 1))

@@ -2,8 +2,8 @@
 
     python validation/predictions/run.py [--sets 200]
 
-Writes report.md beside this file. Two responses of x, random intercept and slope of each (all correlated), residuals
-correlated; predictions for rows that were not fitted, of clusters that were and of a new one.
+Writes report.md beside this file. Two responses on x, each with random intercept and slope (all correlated), and
+correlated residuals; predictions for new rows of fitted clusters and of a new cluster.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMULAS = ["y0 ~ x + (1 + x |c| id)", "y1 ~ x + (1 + x |c| id)"]
 
 
 def drawn(J: int, n: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Rows of J + 1 clusters with their expected values; cluster J is not fitted, nor the last row of the others."""
+    """Rows of J + 1 clusters with their expected values; cluster J and the last row of the others are not fitted."""
     codes, x = np.repeat(np.arange(J + 1), n + 1), rng.standard_normal((J + 1) * (n + 1))
     u = rng.standard_normal((J + 1, 4)) @ np.linalg.cholesky(G).T
     e = rng.standard_normal((len(x), 2)) @ np.linalg.cholesky(SIGMA).T
@@ -42,10 +42,10 @@ def drawn(J: int, n: int, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def covered(J: int, n: int, seed: int) -> dict[str, float]:
-    """Shares of one set that the intervals cover."""
+    """Coverage of the intervals in one data set."""
     data = drawn(J, n, np.random.default_rng([J, n, seed]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a singular set now and then
+        warnings.simplefilter("ignore")  # some sets are singular
         fit = mlmed.mixed(FORMULAS, data[data["fitted"]], residual="unstructured")
     new = data[~data["fitted"]]
     old, unknown = new[new["id"] < J], new[new["id"] == J]
@@ -87,7 +87,7 @@ def main() -> None:
         "Variances are taken as known, so intervals for the expected value of a cluster that was fitted are too",
     ]
     lines += ["narrow where there are few clusters. Made by `make validate-predictions`."]
-    name = "report.md" if sets == SETS else "partial.md"  # the committed report is that of all sets
+    name = "report.md" if sets == SETS else "partial.md"  # the committed report has all sets
     write_text(HERE / name, "\n".join(lines) + "\n")
     print("\n".join(lines))
 

@@ -21,8 +21,8 @@ from mlmed.report.stata import (
     render,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
-PUBLISHED = Path(__file__).parents[1] / "mlmed" / "reproduce" / "published"
+GOLDEN = Path(__file__).parents[1] / "golden"
+PUBLISHED = Path(__file__).parents[2] / "mlmed" / "reproduce" / "published"
 FITS = ["stata_y_x_ml", "stata_m_x_ml", "stata_y_mx_ml", "stata_bpg_reml"]
 NAN = float("nan")
 Z95 = 1.959963984540054

@@ -10,7 +10,7 @@ import pytest
 
 import mlmed
 
-SCRIPTS = sorted((Path(__file__).resolve().parent.parent / "examples").glob("*.py"))
+SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -14,7 +14,7 @@ import pytest
 import mlmed
 from tests.tolerances import SAME
 
-FOLDER = Path(__file__).resolve().parents[1] / "validation" / "coverage"
+FOLDER = Path(__file__).resolve().parents[2] / "validation" / "coverage"
 NAMES = ("run", "methods", "design", "summary")
 
 

@@ -114,7 +114,7 @@ def tables_of(fit: Any) -> dict[str, pd.DataFrame]:
     """What has numbers and notes, by name."""
     if not isinstance(fit, mlmed.Results):
         return {"effects": fit.effects()}
-    found = {"tidy": fit.tidy(), "varcorr": fit.varcorr()}
+    found = {name: table for name, table in (("tidy", fit.tidy()), ("varcorr", fit.varcorr())) if len(table)}
     if fit.catalogue.school != "mixed":
         found["effects"] = fit.effects()
     if isinstance(fit.fit, LmmFit):
@@ -137,7 +137,7 @@ def decisions(
     found: dict[str, Any] = {"warned": [(w.category, without_numbers(str(w.message))) for w in caught]}
     if isinstance(fit, mlmed.Results):
         found |= {"certified": fit.converged, "singular": fit.is_singular}
-        found["rank"] = getattr(fit.fit.optimum, "rank", None)
+        found["rank"] = fit.fit.optimum.rank if isinstance(fit.fit, LmmFit) else None
     for name, table in tables.items():
         numbers = table.select_dtypes("number")
         found[f"{name}: missing"] = np.isnan(numbers.to_numpy()).tolist()

@@ -12,8 +12,8 @@ from mlmed.lmm.percluster import cluster_products
 from mlmed.lmm.resample import case_resampler
 from mlmed.lmm.start import natural_jacobian
 from mlmed.lmm.vcov import parameter_vcov
+from tests.lmm.test_sandwich import ONE, fitted, psi_of, singular_fit, to_user, unbalanced
 from tests.models import MEDIATOR, OUTCOME
-from tests.test_sandwich import ONE, fitted, psi_of, singular_fit, to_user, unbalanced
 from tests.tolerances import INVARIANT, SAME
 
 #: Two searches for the same optimum, from different starts and in different working units: in standard errors.

@@ -63,7 +63,8 @@ MORE = [
     "I(g == 'a')*q", "I(g != 'b')", "np.where(g == 'a', q, p)", "g.isin(['a', 'c'])", "I((q > 0) + (p > 1))",
     "I((q > 0)*(p > 1))", "I(-(q > 0))", "I((q > 0)*2)", "I((q > 0) & q)", "I(k == 1):g", "q:np.exp(k)", "I(2*p):k",
     "I(np.log(p) > 0)*q", "np.maximum(q, 0)", "np.minimum(0, q)", "q.clip(0, p)", "np.logical_and(q > 0, k)",
-    "q.between(0, 1)", "scale(q)*g", "np.digitize(q, bins=[-.5, 0], right=True)", "np.rint(k/2)",
+    "q.between(0, 1)", "scale(q)*g", "np.digitize(q, bins=[-.5, 0], right=True)", "np.digitize(q, [.5, 0, -.5])",
+    "np.digitize(q, [.5, 0, -.5], right=True)", "np.rint(k/2)",
     "center(q)*np.sin(p)", "I(np.pi*q**2)", "I(2**q)",
 ]  # fmt: skip
 ENGINES = {

@@ -141,7 +141,7 @@ def test_rows_in_another_order_have_the_same_monte_carlo_intervals() -> None:
 
 
 SCRIPT = """
-from tests.test_same_seed_same_draws import _decoupled, _ends
+from tests.lmm.test_same_seed_same_draws import _decoupled, _ends
 print(*_ends(_decoupled()).ravel())
 """
 
