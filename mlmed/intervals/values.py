@@ -324,7 +324,7 @@ def options_of(interval: Interval) -> dict[str, Any]:
 def spread(
     vcov: str | None, ddf: str | None, options: Mapping[str, Any]
 ) -> tuple[str | None, str | None, dict[str, Any]]:
-    """``vcov``, ``ddf`` and the other options of effects, an interval that is a value as its name and its options.
+    """Replace an interval value by its name and options, beside ``vcov``, ``ddf`` and the other options of effects.
 
     Raises
     ------
@@ -349,7 +349,7 @@ def _refuse_twice(interval: Interval, asked: Mapping[str, Any]) -> None:
 
 
 def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOptions) -> Interval:
-    """Make an interval from its name and options, or check the value that a user made.
+    """Make an interval from its name and options, or from a user's value.
 
     Parameters
     ----------

@@ -168,6 +168,15 @@ def compare(
     ------
     EffectError
         Nothing to compare, names that do not match, a term that no fit has, or a published value that is not a number.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> formulas = "Med ~ X + (1 | group)", "y ~ Med + X + (1 | group)"
+    >>> data = mlmed.datasets.load("yuan_mackinnon_sim")
+    >>> fits = mlmed.mediate(*formulas, data), mlmed.piecewise(*formulas, data)
+    >>> mlmed.compare(*fits, names=["joint", "apart"], terms=["indirect"]).table.round(3).values.tolist()
+    [[-0.041, -0.041]]
     """
     level = check_level(level)
     if not fits:

@@ -499,7 +499,7 @@ def influence(
         default the step. A singular fit has none: it is refitted if it has up to 2,000 clusters; with more, changes are
         NaN with that reason unless ``refit=True``.
     vcov : {"block", "joint", "cluster", "CR0", "CR1", "CR2"}, optional
-        Standard errors that scale the changes; by default ``block``.
+        Standard errors that scale the changes; by default the fit's own.
     n_jobs : int, optional
         Workers for refits; by default those of the surrounding ``joblib.parallel_config``, or one.
     at : mapping, optional
@@ -584,7 +584,8 @@ def check_starts(self: Held, n: int = 5, *, seed: int, n_jobs: int | None = None
     Raises
     ------
     EffectError
-        Equations that are fitted apart, and ordinary regressions: use the parts, as in ``fit.mediator.check_starts``.
+        Ordinary regressions, which have one optimum, and equations that are fitted apart: use a mixed part, as in
+        ``fit.outcome.check_starts(seed=1)``.
 
     Examples
     --------

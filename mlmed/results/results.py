@@ -208,13 +208,24 @@ class Results:
         ----------
         alpha : float
             1 - coverage.
+
+        Returns
+        -------
+        DataFrame
+
+        Examples
+        --------
+        >>> import mlmed
+        >>> fit = mlmed.mixed("Med ~ X + (1 + X | group)", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> fit.conf_int().loc["X"].round(2).tolist()
+        [-0.03, 0.41]
         """
         alpha = check_level(alpha, "alpha")
         table: pd.DataFrame = self.fixef(level=1.0 - alpha).set_index("term")[["conf_low", "conf_high"]]
         return table.set_axis([0, 1], axis=1).rename_axis(None)
 
     def cov_params(self) -> pd.DataFrame:
-        """Covariance matrix of the fixed effects (statsmodels' name)."""
+        """Covariance matrix of the fixed effects, ``vcov(which="fixed")`` (statsmodels' name)."""
         return self.vcov(which="fixed")
 
     @property

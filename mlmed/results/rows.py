@@ -291,6 +291,11 @@ def predictive_check(
         ``tail_share`` is the two-sided share of simulated values as far out as the observed one, at least
         2 / (n + 1).
 
+    Raises
+    ------
+    EffectError
+        No seed, an unknown ``of``, or a fit without rows.
+
     Notes
     -----
     For each response: mean, sd, skewness, min, max, sd of the cluster means, sd of the logarithms of the clusters'
