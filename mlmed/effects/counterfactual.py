@@ -299,7 +299,7 @@ class CounterfactualCatalogue(Catalogue):
     @property
     def entries(self) -> dict[str, Any]:
         """What a document says of the question."""
-        return {"treatment": self.treatment}
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def chain(self, fit: SameRowsFit) -> Chain:
         """Both fits, the treatment and the two values of it; kept, with the columns it has made, for the next time."""

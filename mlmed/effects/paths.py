@@ -277,7 +277,7 @@ class PathCatalogue(Catalogue):
     @property
     def entries(self) -> dict[str, Any]:
         """What a document says of the question."""
-        return {"treatment": self.treatment}
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators.
