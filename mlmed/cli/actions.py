@@ -12,11 +12,11 @@ import pandas as pd
 
 import mlmed
 from mlmed.cli.files import given_at, given_pair, read, save_picture, scan_progress
-from mlmed.errors import DataError
+from mlmed.errors import DataError, EffectError, MlmedWarning, warn
 from mlmed.options import Method, refuse_given
 from mlmed.report.text import render_table
 from mlmed.results.comparison import Comparable
-from mlmed.results.document import interval_entry, plain
+from mlmed.results.document import interval_entry, rows_of
 
 BOTH: tuple[Method, ...] = ("reml", "ml")
 #: Options with another name in methods of results.
@@ -80,6 +80,8 @@ def potential(options: argparse.Namespace) -> str:
         {name: value for name, value in idle.items() if name not in used},
     )
     result = found.sensitivity(**{name: value for name, value in idle.items() if name in used})
+    if options.format == "json":
+        return result.to_json()
     return str(result) if options.format == "text" else _rows(result.table, options.format)
 
 
@@ -118,7 +120,10 @@ def _shown(results: Any, options: argparse.Namespace) -> str:
     if form == "json":
         return str(results.to_json(**asked))
     if form == "csv":
-        return _rows(results.to_table(**asked), form)
+        found = results.to_table(**asked)
+        if results.catalogue.intervals and "effects" not in set(found["section"]):  # text and JSON say why
+            warn(f"no effects: {results.effects_reason}", MlmedWarning, stacklevel=1)
+        return _rows(found, form)
     return str(results.summary(*(["stata"] if form == "stata" else []), **asked))
 
 
@@ -129,6 +134,8 @@ def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any])
     if options.table not in tables:
         raise DataError(f"this fit has no {options.table}, as no equation has random terms; it has {', '.join(tables)}")
     table = tables[options.table]
+    if options.table == "effects" and not len(table):
+        raise EffectError(results.effects_reason)
     if options.format != "text":
         return _rows(table, options.format)
     level = asked.pop("level")
@@ -144,8 +151,7 @@ def _rows(table: pd.DataFrame, form: str) -> str:
     """A table as JSON or CSV."""
     if form == "csv":
         return table.to_csv(index=False).rstrip("\n")
-    rows = [{name: plain(value) for name, value in row.items()} for row in table.to_dict("records")]
-    return json.dumps(rows, indent=2, allow_nan=False)
+    return json.dumps(rows_of(table), indent=2, allow_nan=False)
 
 
 # -- several fits ----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -119,6 +119,30 @@ class Catalogue(ABC):
         return {}
 
 
+def schools_with(interval: str, option: str = "") -> list[str]:
+    """Schools whose effects have a kind of interval, or whose intervals (``interval=""``: of any kind) an option.
+
+    Examples
+    --------
+    >>> import mlmed
+    >>> schools_with("product"), schools_with("bootstrap", "within")
+    (['piecewise'], ['mediate'])
+    """
+    asked = {
+        one.school: [known for kind, known in one.intervals.items() if interval in ("", kind)]
+        for one in _below(Catalogue)
+        if one.__module__.startswith("mlmed.")  # a user's own school is no function of mlmed
+    }
+    return sorted(school for school, kinds in asked.items() if any(not option or option in known for known in kinds))
+
+
+def _below(kind: Any) -> Iterator[Any]:
+    """Every catalogue that has a school."""
+    for one in kind.__subclasses__():
+        yield one
+        yield from _below(one)
+
+
 @dataclass(frozen=True)
 class NoEffects(Catalogue):
     """The catalogue of models without a treatment and a mediator."""
@@ -138,6 +162,13 @@ class NoEffects(Catalogue):
     def title(self, fit: Any) -> str:
         """Empty: the fit has its own title."""
         return ""
+
+
+@dataclass(frozen=True)
+class PlainEquation(NoEffects):
+    """The same of an ordinary regression, which is a part of a fit: no function of mlmed makes one alone."""
+
+    school: ClassVar[str] = "regression"
 
 
 def parameter_quantities(fit: Fit) -> dict[str, Quantity]:

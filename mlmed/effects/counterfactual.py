@@ -299,7 +299,7 @@ class CounterfactualCatalogue(Catalogue):
     @property
     def entries(self) -> dict[str, Any]:
         """Entries of a document about the question."""
-        return {"treatment": self.treatment}
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def chain(self, fit: SameRowsFit) -> Chain:
         """Both fits, the treatment and its two values; cached with its columns."""

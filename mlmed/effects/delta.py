@@ -135,7 +135,7 @@ def delta_table(
     *,
     order: str = "second",
     level: float = 0.95,
-    df: float = np.inf,
+    df: float | Sequence[float] = np.inf,
     more: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Estimates, standard errors and intervals of several quantities (eq. 30).
@@ -151,8 +151,8 @@ def delta_table(
         correlations are first-order.
     level : float
         Coverage, a proportion.
-    df : float
-        Degrees of freedom of t tests; normal ones by default.
+    df : float or sequence of float
+        Degrees of freedom of t tests, of all or of each; normal ones by default.
     more : mapping, optional
         Further notes by term.
     """
@@ -164,5 +164,5 @@ def delta_table(
         notes.append(joined(q.note, said, (more or {}).get(q.term, "")))
     terms, kinds = [q.term for q in quantities], [q.kind for q in quantities]
     estimates = np.array([q.estimate for q in quantities], dtype=np.float64)
-    free = np.full(len(estimates), df)
+    free = np.broadcast_to(np.asarray(df, dtype=np.float64), estimates.shape).copy()
     return wald_table(terms, estimates, errors, level=level, notes=notes, kinds=kinds, df=free)

@@ -277,7 +277,7 @@ class PathCatalogue(Catalogue):
     @property
     def entries(self) -> dict[str, Any]:
         """Entries of a document about the question."""
-        return {"treatment": self.treatment}
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def effects(self, fit: LmmFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators.

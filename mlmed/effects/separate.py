@@ -191,7 +191,7 @@ class SeparateCatalogue(Catalogue):
     @property
     def entries(self) -> dict[str, Any]:
         """Entries of a document about the question."""
-        return {"treatment": self.treatment}
+        return {"treatment": self.treatment, "contrast": self.contrast}
 
     def effects(self, fit: SystemFit, at: Mapping[str, Any] | None = None) -> FormSet:
         """The effects at values of moderators; by default their mean or first level in the outcome equation.

@@ -50,6 +50,7 @@ def function_table(
     *,
     order: str = "second",
     level: float = 0.95,
+    df: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Tabulate functions of quantities by the delta method; a bare ``sd()`` or ``cor()`` as in ``sdcor()``.
 
@@ -63,11 +64,15 @@ def function_table(
         Covariance of psi.
     order, level
         As in ``delta_table``.
+    df : mapping, optional
+        Degrees of freedom by name, of t tests of an expression that is this name; all others are normal.
     """
     one_of(order, ORDERS, "order")
     asked = dict(expression) if isinstance(expression, Mapping) else {"": expression}
     found = [_bare(one, known) or combine(one, known) for one in asked.values()]
-    table = delta_table(found, V, order=order, level=level)
+    names = [known_name(one, known) if isinstance(one, str) else None for one in asked.values()]
+    free = [(df or {}).get(name or "", np.inf) for name in names]
+    table = delta_table(found, V, order=order, level=level, df=free)
     return table.assign(term=list(asked)) if isinstance(expression, Mapping) else table
 
 

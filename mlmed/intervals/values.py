@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.catalogue import EffectSet, FormSet, IntervalOptions
+from mlmed.effects.catalogue import EffectSet, FormSet, IntervalOptions, schools_with
 from mlmed.effects.delta import COLUMNS, delta_table
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
@@ -370,14 +370,24 @@ def interval_of(interval: Any, given: Mapping[str, Any], allowed: IntervalOption
         _refuse_twice(interval, asked)
         asked |= options_of(interval)
         interval = interval.name
+    if isinstance(interval, str) and interval in KINDS and interval not in allowed:
+        known = ", ".join(map(repr, allowed))
+        raise EffectError(f"interval={interval!r} is for effects of {_schools(interval)}; these have {known}")
     one_of(interval, allowed, "interval")
     idle = [name for name in asked if name not in allowed[interval]]
     if idle:
         users = [kind for kind, options in allowed.items() if idle[0] in options]
-        belongs = f"belongs to {' and '.join(f'interval={kind!r}' for kind in users)}" if users else "is unknown here"
+        named = " and ".join(f"interval={kind!r}" for kind in users)
+        belongs = f"belongs to {named}" if users else f"is for effects of {_schools('', idle[0])}"
         raise EffectError(f"interval={shown(interval)} does not use {', '.join(idle)}; {idle[0]} {belongs}")
     kind, options = KINDS[interval], {**allowed[interval], **asked}
     return kind(**{f.name: options[f.name] for f in fields(kind) if f.name in options})  # others ask for effects
+
+
+def _schools(interval: str, option: str = "") -> str:
+    """Functions whose effects have an interval, or an option."""
+    *others, last = [f"mlmed.{school}" for school in schools_with(interval, option)] or ["no kind of fit here"]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def sobel_table(indirect: Quantity, V: Vcov, *, level: float) -> pd.DataFrame:

@@ -26,16 +26,22 @@ WORKING = ("n_jobs", "progress")
 
 
 def plain(value: Any) -> Any:
-    """Convert to JSON values: no NumPy types, null for a number that is not finite."""
+    """Convert to JSON values: no NumPy types, lists for tuples, null for a number that is not finite."""
+    if isinstance(value, tuple):
+        return [plain(one) for one in value]
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Convert the rows of a table to JSON values."""
-    rows = table.reindex(columns=list(COLUMNS)).to_dict("records")
-    return [{str(key): plain(value) for key, value in row.items()} for row in rows]
+    """Convert the rows of a tidy table to JSON values."""
+    return rows_of(table.reindex(columns=list(COLUMNS)))
+
+
+def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Convert the rows of a table, with all its columns, to JSON values."""
+    return [{str(key): plain(value) for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def interval_entry(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +79,7 @@ def _(fitted: LmmFit) -> dict[str, Any]:
         "nobs": fitted.nobs,
         "n_clusters": len(fitted.clusters),
         "cluster": fitted.group_name,
-        "llf": fitted.estimates.loglik,
+        **_likelihood(fitted),
         "converged": fitted.converged,
         "is_singular": fitted.is_singular,
         "gradient_norm": certificate.gradient_norm,
@@ -113,7 +119,7 @@ def _(fit: SameRowsFit) -> dict[str, Any]:
     found: dict[str, Any] = document_of.dispatch(SystemFit)(fit)
     for one, own in zip(fit.components.values(), found["components"].values(), strict=True):
         own["family"] = family_of(one)
-    return {**found, "n_clusters": len(fit.clusters) if fit.group else None}
+    return found
 
 
 @document_of.register
@@ -121,13 +127,18 @@ def _(fit: PlainFit) -> dict[str, Any]:
     return {"schema": SCHEMA, "equations": [fit.equation.text], "family": fit.family, **_of_whole(fit)}
 
 
+def _likelihood(fit: Fit) -> dict[str, Any]:
+    found = about(fit)
+    return {name: plain(found[name]) for name in ("llf", "aic", "bic")}
+
+
 def _of_whole(fit: Fit) -> dict[str, Any]:
     return {
         "method": fit.method,
         "nobs": fit.nobs,
-        "n_clusters": len(fit.clusters),
+        "n_clusters": len(fit.clusters) if fit.group_name else None,
         "cluster": fit.group_name,
-        "llf": plain(fit.llf),
+        **_likelihood(fit),
         "converged": fit.converged,
         "is_singular": fit.is_singular,
         "dropped": [note.text for note in fit.notes if note.code == "rows-left-out"],

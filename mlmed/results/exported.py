@@ -17,11 +17,11 @@ from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.intervals.values import spread
-from mlmed.options import STYLES, check_level, one_of, refuse_given
+from mlmed.options import DDF_KINDS, STYLES, check_level, one_of, refuse_given
 from mlmed.report.stata import render
 from mlmed.report.text import format_number
 from mlmed.results.abilities import Held
-from mlmed.results.document import document_of, flat_table, interval_entry, records
+from mlmed.results.document import document_of, flat_table, interval_entry, plain, records
 from mlmed.results.inference import effects, effects_reason, kind_of
 from mlmed.results.separate import ml_mediation
 from mlmed.results.summary import counterfactual_facts, counterfactual_text, effects_text, native_summary, scale_summary
@@ -44,7 +44,8 @@ def sections(
     level : float
         Coverage of the intervals, a proportion.
     ddf : {"none", "satterthwaite", "kenward-roger", "residual"}, optional
-        As in ``tidy``, and as in ``effects`` for the effects.
+        Of the coefficients, as in ``tidy``. The effects of ``mediate`` take it, too; those of other fits do not, and
+        are shown without.
     **options
         Further options of ``effects()``, ``interval`` included.
 
@@ -76,7 +77,14 @@ def sections(
     if isinstance(self.catalogue, NoEffects):
         refuse_given("a model without effects has no intervals of them", options)
         return found
-    return {**found, "effects": effects_section(self, level=level, vcov=vcov, ddf=ddf, **options)}
+    own = {"vcov": vcov, "ddf": _ddf_of_effects(self, ddf), **options}
+    return {**found, "effects": effects_section(self, level=level, **own)}
+
+
+def _ddf_of_effects(self: Held, ddf: str | None) -> str | None:
+    """The degrees of freedom that effects are asked for: what their intervals take, unless normal tests are meant."""
+    taken = any("ddf" in known for known in self.catalogue.intervals.values())
+    return None if ddf is None or one_of(ddf, DDF_KINDS, "ddf") == "none" or not taken else ddf
 
 
 def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:
@@ -114,7 +122,8 @@ def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: st
         "ddf": "none" if ddf is None else ddf,
     }
     if not isinstance(self.catalogue, NoEffects):
-        found |= {**self.catalogue.entries, **interval_entry(options)}
+        entries = {name: plain(value) for name, value in self.catalogue.entries.items()}
+        found |= {**entries, **interval_entry(options)}
         if isinstance(self.catalogue, CounterfactualCatalogue):
             found |= counterfactual_facts(self.catalogue.effects(self.fit))
         reason = effects_reason(self)
@@ -194,7 +203,7 @@ def summary(
     if isinstance(self.catalogue, ScaleCatalogue):
         if one_of(style, STYLES, "style") == "stata":
             raise EffectError("style='stata' is the layout of xtmixed, which has no location-scale models")
-        table, title = effects_section(self, level=level, vcov=vcov, ddf=ddf, **options), self.catalogue.title(self.fit)
+        table, title = effects_section(self, level=level, vcov=vcov, **options), self.catalogue.title(self.fit)
         return scale_summary(self.fit, table, title=title, level=level, asked={"vcov": vcov, **options}, **own)
     if one_of(style, STYLES, "style") == "stata":
         if isinstance(self.catalogue, SeparateCatalogue):
@@ -212,9 +221,14 @@ def summary(
         refuse_given("a model without effects has no intervals of them", options)
         return native_summary(self.fit, level=level, **own)
     if isinstance(self.catalogue, CounterfactualCatalogue):
-        return counterfactual_text(self, level=level, vcov=vcov, ddf=ddf, **options)
+        if one_of(own["ddf"], DDF_KINDS, "ddf") != "none":
+            raise EffectError(
+                f"ddf={ddf!r} is for coefficients, which the summary of mlmed.causal does not show; ask an equation, "
+                "as in fit.mediator.fixef(ddf=...)"
+            )
+        return counterfactual_text(self, level=level, vcov=vcov, **options)
     head = native_summary(self.fit, level=level, title=self.catalogue.title(self.fit), correlations=False, **own)
-    asked = {"vcov": vcov, "ddf": ddf, **options}
+    asked = {"vcov": vcov, "ddf": _ddf_of_effects(self, ddf), **options}
     table = effects_section(self, level=level, **asked)
     if not len(table):
         return "\n".join([head, "", "No effects", textwrap.fill(effects_reason(self), 92)])

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from mlmed.effects.catalogue import EffectSet, FormSet
+from mlmed.effects.catalogue import EffectSet, FormSet, NoEffects
 from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.effects.nlcom import known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError, UnavailableError
+from mlmed.fit.glm import PlainFit
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.protocol import Fit
 from mlmed.fit.resampling import Plan, source_of
 from mlmed.fit.starts import from_random_start, table_of_starts
+from mlmed.fit.system import SystemFit
 from mlmed.intervals.bootstrap import BootstrapResults, run_bootstrap
 from mlmed.intervals.functions import Expression, QuantitiesAt, function_table, parameters_at, quantity_of
 from mlmed.intervals.profile import ProfileResults, profile_quantity
@@ -26,7 +28,7 @@ from mlmed.intervals.sdcor import entry_behind, fit_sdcor_quantities, sdcor_of
 from mlmed.intervals.values import Delta, Interval, interval_of
 from mlmed.lmm.estimates import loglik_at as loglik_at_
 from mlmed.options import Of, RanefDraws, check_level, check_mapping, one_of, own_words, shown
-from mlmed.results.abilities import Held, only
+from mlmed.results.abilities import Held, is_of, listed, only
 from mlmed.results.influence import InfluenceResults, influence_of
 from mlmed.results.likelihood import LRTest, compare_fits, test_equation
 
@@ -42,8 +44,7 @@ def effect_set(self: Held, at: Mapping[str, Any] | None = None, **question: Any)
     given = {name: value for name, value in question.items() if value is not None}
     if idle := [name for name in given if name not in self.catalogue.questions]:
         raise EffectError(
-            f"{', '.join(idle)}= is for effects of mlmed.causal, not for those of mlmed.{self.catalogue.school}; leave "
-            "it out"
+            f"{', '.join(idle)}= is for effects of mlmed.causal; this is {self.fit.kind}, so leave it out"
         )
     try:
         return self.catalogue.effects(self.fit, held, **given)
@@ -66,10 +67,20 @@ def effects_reason(self: Held) -> str:
     return ""
 
 
+def has_treatment(self: Held) -> bool:
+    """Whether a treatment was asked for."""
+    return hasattr(self.catalogue, "treatment")
+
+
+def has_effects(self: Held) -> bool:
+    """Whether fits of this kind can define effects."""
+    return not isinstance(self.catalogue, NoEffects)
+
+
 def asked_of(self: Held, what: str) -> Any:
     """Return the treatment or the contrast of a catalogue; refuse if it has none."""
     if not hasattr(self.catalogue, what):
-        raise UnavailableError(f"a fit of mlmed.{self.catalogue.school} has no {what}")
+        raise UnavailableError(f"{what} is of fits with treatment, mediator and outcome; this is {self.fit.kind}")
     return getattr(self.catalogue, what)
 
 
@@ -78,6 +89,23 @@ def quantities(self: Held, at: Mapping[str, Any] | None = None) -> dict[str, Qua
     defined = {term: q for term, q in effect_set(self, at).named.items() if np.isfinite(q.estimate)}
     of_psi = not isinstance(self.catalogue, CounterfactualCatalogue)  # a function of contrasts and coefficients
     return {**defined, **(sdcor_of(self.fit) if of_psi else {})}
+
+
+@singledispatch
+def coefficient_df(fit: Any) -> dict[str, float]:
+    """Degrees of freedom of the coefficients by name, where a fit has them as it is."""
+    return {}
+
+
+@coefficient_df.register
+def _(fit: PlainFit) -> dict[str, float]:
+    return {one.name: fit.df for one in fit.parameters}
+
+
+@coefficient_df.register
+def _(fit: SystemFit) -> dict[str, float]:
+    own = zip(fit.components.values(), fit.parts, strict=True)
+    return {one.name: part.df for part, at in own if isinstance(part, PlainFit) for one in fit.parameters[at]}
 
 
 def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:
@@ -91,6 +119,7 @@ def moving(self: Held, at: Mapping[str, Any] | None = None) -> QuantitiesAt:
     }
 
 
+@listed(has_effects)
 @own_words
 def effects(
     self: Held,
@@ -334,7 +363,7 @@ def nlcom(
         A mapping gives several expressions, by label. Names are the terms of ``effects()``, the parameters (``names``)
         and the terms of ``sdcor()``; of ``causal`` the effects, also as indirect and direct, and the coefficients.
         A bare ``sd()`` or ``cor()`` is shown as in ``sdcor()``: first-order error, interval on the log scale or by
-        Fisher's z.
+        Fisher's z. A bare coefficient of a linear regression is tested by t as in ``fixef()``; all else by z.
     vcov : str, optional
         Covariance of the estimates, one of ``vcov()``; by default the fit's own.
     order : {"second", "first", "unbiased"}, optional
@@ -366,7 +395,7 @@ def nlcom(
     """
     V = effect_set(self, at).vcov(kind_of(self.fit, vcov))
     chosen = self.catalogue.order if order is None else order
-    return function_table(expression, quantities(self, at), V, order=chosen, level=level)
+    return function_table(expression, quantities(self, at), V, order=chosen, level=level, df=coefficient_df(self.fit))
 
 
 @only(LmmFit)
@@ -559,6 +588,7 @@ def loglik_at(self: Held, G: ArrayLike, sigma2: ArrayLike) -> float:
     return loglik_at_(self.fit.working, G, sigma2, reml=self.fit.reml)
 
 
+@listed(lambda held: is_of(held, (from_random_start,)))
 def check_starts(self: Held, n: int = 5, *, seed: int, n_jobs: int | None = None) -> pd.DataFrame:
     """Refit from random starts, none of which should reach a better optimum (mixed and location-scale models).
 

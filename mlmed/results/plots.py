@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.catalogue import FormSet, NoEffects
+from mlmed.effects.catalogue import FormSet
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
@@ -33,7 +33,7 @@ from mlmed.report.plots.distributions import plot_densities, plot_residuals
 from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlations, plot_effects
 from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
 from mlmed.results import inference
-from mlmed.results.abilities import Held, can, only
+from mlmed.results.abilities import Held, can, listed, only
 from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
 from mlmed.results.curves import (
     choose_clusters,
@@ -86,6 +86,9 @@ class Plots:
     ['ranef', 'spaghetti']
     """
 
+    #: Where they stand among the names of results.
+    place: ClassVar[str] = "plot."
+
     results: Held
 
     @property
@@ -100,8 +103,8 @@ class Plots:
 
     def __dir__(self) -> list[str]:
         """List the pictures of this fit."""
-        names = [name for name in super().__dir__() if can(getattr(type(self), name, None), self)]
-        return [name for name in names if name != "effects" or not isinstance(self.catalogue, NoEffects)]
+        names = set(super().__dir__()) - {"fit", "catalogue", "results", "place"}
+        return [name for name in names if can(getattr(type(self), name, None), self)]
 
     def __call__(self, *, level: float = 0.95, ax: Sequence[Axes] | None = None) -> list[Axes]:
         """Draw a page of what the fit has: effects, clusters by rank, residuals, location against scale.
@@ -154,6 +157,7 @@ class Plots:
 
     # -- effects -------------------------------------------------------------------------------------------
 
+    @listed(inference.has_effects)
     def effects(
         self,
         interval: Any = None,

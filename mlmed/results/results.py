@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlmed.effects.catalogue import NoEffects
 from mlmed.effects.separate import SeparateCatalogue
 from mlmed.errors import UnavailableError
 from mlmed.fit.glm import PlainFit
@@ -19,9 +18,16 @@ from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
 from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
-from mlmed.results.abilities import can, never, only
+from mlmed.results.abilities import Held, Part, can, limited, listed, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
+
+#: Families whose rows have a residual variance of their own.
+LINEAR = "belongs to a linear mixed model or a linear regression (other families have no residual variance)"
+
+
+def _is_linear(held: Held) -> bool:
+    return isinstance(held.fit, LmmFit) or (isinstance(held.fit, PlainFit) and held.fit.family == "linear")
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,6 +123,7 @@ class Results:
         return self.fit.method
 
     @property
+    @listed(lambda held: held.fit.method == "ml")
     def deviance(self) -> float:
         """-2 log-likelihood of an ML fit.
 
@@ -130,6 +137,7 @@ class Results:
         return -2.0 * self.llf
 
     @property
+    @listed(lambda held: held.fit.method == "reml")
     def reml_criterion(self) -> float:
         """-2 restricted log-likelihood of a REML fit.
 
@@ -148,6 +156,7 @@ class Results:
         return self.catalogue.label(self.fit)
 
     @property
+    @listed(inference.has_treatment)
     def treatment(self) -> str:
         """The column that plays x.
 
@@ -159,6 +168,7 @@ class Results:
         return inference.asked_of(self, "treatment")
 
     @property
+    @listed(inference.has_treatment)
     def contrast(self) -> tuple[Any, Any] | None:
         """Values of the treatment that are compared, (from, to); None for a unit change.
 
@@ -235,13 +245,13 @@ class Results:
         return self.fit.G
 
     @property
-    @only(LmmFit, PlainFit)
+    @limited(_is_linear, lambda: LINEAR)
     def Sigma(self) -> pd.DataFrame:
         """Residual covariance matrix of a row (mixed models); diagonal unless ``residual="unstructured"``."""
         return self.fit.Sigma
 
     @property
-    @only(LmmFit, PlainFit)
+    @limited(_is_linear, lambda: LINEAR)
     def sigma2(self) -> pd.Series:
         """Residual variance of each equation (mixed models)."""
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
@@ -283,19 +293,23 @@ class Results:
     @only(SystemFit)
     def mediator(self) -> Results:
         """The mediator equation: a mixed model, or an ordinary regression."""
-        return Results(self.fit.components["mediator"], NoEffects())
+        return self._part("mediator")
 
     @cached_property
     @only(SystemFit)
     def outcome(self) -> Results:
         """The outcome equation."""
-        return Results(self.fit.components["outcome"], NoEffects())
+        return self._part("outcome")
 
     @cached_property
     @only(SeparateCatalogue)
     def reduced(self) -> Results:
         """The outcome equation without the mediator, on the same rows; its slope of the treatment is c."""
-        return Results(self.fit.components["reduced"], NoEffects())
+        return self._part("reduced")
+
+    def _part(self, role: str) -> Results:
+        part = Part(self.fit.components[role])
+        return Results(part.fit, part.catalogue)
 
     @only(SeparateCatalogue)
     @warns
@@ -339,6 +353,7 @@ class Results:
     predictive_check = rows.predictive_check
 
     @property
+    @listed(partial(can, rows.fitted))
     def fittedvalues(self) -> pd.Series | pd.DataFrame:
         """Fitted values with random effects (statsmodels' name for ``fitted()``)."""
         return self.fitted()

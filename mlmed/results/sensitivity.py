@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.effects.confounding import Curve
+from mlmed.effects.counterfactual import CounterfactualCatalogue
 from mlmed.errors import EffectError
 from mlmed.options import check_text, is_number, one_of
 from mlmed.report.plots.diagnostics import plot_over_r2, plot_over_rho
 from mlmed.report.text import render_pairs, render_table
+from mlmed.results.document import SCHEMA, interval_entry, plain, rows_of
 from mlmed.text import shown
 
 if TYPE_CHECKING:
@@ -203,6 +206,32 @@ class SensitivityResults:
             negative=sign == "negative",
             ax=ax,
         )
+
+    def to_json(self) -> str:
+        """Write everything as JSON: what was asked, then ``zero`` and ``table`` as lists of rows.
+
+        Examples
+        --------
+        >>> import json, mlmed
+        >>> fit = mlmed.causal("Med ~ X", "y ~ Med + X", mlmed.datasets.load("yuan_mackinnon_sim"))
+        >>> found = json.loads(fit.sensitivity(rho=[0.0]).to_json())
+        >>> found["schema"], found["school"], [row["term"] for row in found["sensitivity"]]
+        ('mlmed/1', 'causal', ['acme_control', 'acme_treated', 'acme'])
+        """
+        found = {
+            "schema": SCHEMA,
+            "school": CounterfactualCatalogue.school,
+            "level": self.level,
+            "effect": self.effect,
+            "formula": self.formula,
+            "families": list(self.families),
+            "unexplained": plain(self.unexplained),
+            "notes": list(self.notes),
+            **interval_entry({"interval": self.interval, "n": self.n, "seed": self.seed}),
+            "zero": rows_of(self.zero),
+            "sensitivity": rows_of(self.table),
+        }
+        return json.dumps(found, indent=2, allow_nan=False)
 
     def __str__(self) -> str:
         return _report(self)

@@ -139,8 +139,11 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
     if fit.family == "linear":
         text = f"variance {fit.sigma2:.6g}, {fit.df:g} df; log-likelihood {fit.llf:.5f}"
         pairs.append(("Residual", text))
+    else:
+        pairs += [("Family", fit.family), ("Method", f"ML; log-likelihood {fit.llf:.5f}")]
     pairs += [("Left out", note.text) for note in fit.notes if note.code == "rows-left-out"]
-    own = f"Least squares{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
+    called = regression_named(fit)
+    own = f"{called[0].upper()}{called[1:]}{' on one row per cluster' if fit.unit_name else ''}: {fit.equation.name}"
     table = _coefficients(fit, vcov=vcov, level=level, ddf=ddf)
     heading = f"Coefficients ({intervals_named(vcov, level, ddf)})"
     return "\n".join([*headed(title or own, pairs), "", heading, table])
@@ -149,7 +152,7 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
     table = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
     if isinstance(fit, PlainFit):
-        return render_table(table.drop(columns=["df", "note"]), statistic="t")
+        return render_table(table.drop(columns=["df", "note"]), statistic="t" if np.isfinite(fit.df) else "z")
     return render_table(table, statistic=letter(ddf))
 
 
@@ -167,7 +170,7 @@ def how_fitted(fit: LmmFit | PlainFit) -> str:
     """Describe one component: engine, criterion, size, and anything unusual."""
     if isinstance(fit, PlainFit):
         where = f"on one row per cluster, {fit.nobs} clusters" if fit.unit_name else f"on {fit.nobs} rows"
-        return f"least squares {where}"
+        return f"{regression_named(fit)} {where}"
     words = (
         f"mixed model, {fit.method.upper()}, {fit.nobs} rows in {len(fit.clusters)} clusters, log-likelihood "
         f"{fit.llf:.5f}"
@@ -175,6 +178,11 @@ def how_fitted(fit: LmmFit | PlainFit) -> str:
     if fit.is_singular:
         words += ", boundary (singular) fit"
     return words if fit.converged else f"{words}, NOT CERTIFIED (see docs/convergence.md)"
+
+
+def regression_named(fit: PlainFit) -> str:
+    """What an ordinary regression is called."""
+    return {"linear": "least squares", "poisson": "Poisson regression"}.get(fit.family, f"{fit.family} regression")
 
 
 def _correlations(fitted: LmmFit, *, vcov: str, level: float) -> list[str]:

@@ -38,7 +38,7 @@ from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison import missing_effects
-from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
+from mlmed.results.inference import coefficient_df, effect_set, effects, effects_reason, kind_of, quantities
 
 
 def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
@@ -299,8 +299,10 @@ def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFram
     [0.43]
     """
     known = quantities(self)
-    known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items() if old in known}
-    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
+    shared, df = shared_terms(self.fit), coefficient_df(self.fit)
+    known |= {new: known[old].named(new) for old, new in shared.items() if old in known}
+    df |= {new: df[old] for old, new in shared.items() if old in df}
+    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level, df=df)
 
 
 @singledispatch
@@ -449,12 +451,12 @@ def effects_section(self: Held, *, level: float, **options: Any) -> pd.DataFrame
 
 @singledispatch
 def about(fit: Any) -> dict[str, Any]:
-    """Facts of a fit as a whole, by column of ``glance``."""
+    """Facts of a fit as a whole, by column of ``glance``; ``n_clusters`` is None if no column names clusters."""
     n = fit.n_parameters
     return {
         "method": fit.method,
         "nobs": fit.nobs,
-        "n_clusters": len(fit.clusters),
+        "n_clusters": len(fit.clusters) if fit.group_name else None,
         "llf": fit.llf,
         "aic": -2.0 * fit.llf + 2.0 * n,
         "bic": -2.0 * fit.llf + float(np.log(fit.nobs)) * n,
@@ -465,11 +467,10 @@ def about(fit: Any) -> dict[str, Any]:
 
 @about.register
 def _(fit: SameRowsFit) -> dict[str, Any]:
-    """Add facts of each equation; ``n_clusters`` is None if no column names clusters."""
+    """Add facts of each equation."""
     parts = list(zip("my", fit.components.values(), strict=True))
     return {
         **about.dispatch(object)(fit),
-        "n_clusters": len(fit.clusters) if fit.group else None,
         **{f"family_{role}": family_of(one) for role, one in parts},
         **{f"llf_{role}": one.llf for role, one in parts},
         "vcov": fit.usual,

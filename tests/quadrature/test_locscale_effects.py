@@ -97,7 +97,7 @@ def test_it_stands_beside_a_mixed_model(fit: mlmed.Results) -> None:
         (lambda fit: fit.fixef(vcov="CR2"), r"vcov='CR2' is for linear mixed models and ordinary .* has vcov='joint'"),
         (lambda fit: fit.tidy(vcov="HC3"), r"vcov='HC3' is for rows that do not depend on each other"),
         (lambda fit: fit.effects(vcov="stata"), r"vcov must be one of joint; found 'stata'"),
-        (lambda fit: fit.effects("bootstrap", seed=1), r"interval must be one of delta, monte-carlo; found"),
+        (lambda fit: fit.effects("bootstrap", seed=1), r"interval='bootstrap' is for effects of mlmed\.causal, mlm"),
         (lambda fit: fit.effects(order="first"), r"does not use order"),
         (lambda fit: fit.effects("monte-carlo"), r"give a seed"),
         (lambda fit: fit.effects(at={"w": 1.0}), r"taken at no other place, so leave out at="),
