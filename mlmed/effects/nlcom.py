@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 #: Value, first and second derivatives of a function of k values, (k,) and (k, k), and which of these it depends on.
 Local = tuple[float, Array, Array, list[int]]
 CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
+#: How the code of a refusal begins that says which name is not known.
+UNKNOWN = "unknown "
 #: Relative step that shows whether a quantity plays a part; smaller than those of the derivatives.
 NEAR = 1e-3
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -154,7 +156,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
     for name in used.values():
         if name not in known:
             every = f"known are {', '.join(known)} (backticks around names with unusual characters)"
-            raise EffectError(f"{text!r} names {name!r}; {_meant(name, known) or every}")
+            raise EffectError(f"{text!r} names {name!r}; {_meant(name, known) or every}", code=f"{UNKNOWN}{name}")
     return _function(tree.body, used), list(dict.fromkeys(used.values()))
 
 

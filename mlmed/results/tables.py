@@ -38,7 +38,7 @@ from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison import missing_effects
-from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities
+from mlmed.results.inference import effect_set, effects, effects_reason, kind_of, quantities, reasons
 
 
 def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
@@ -300,7 +300,8 @@ def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFram
     """
     known = quantities(self)
     known |= {new: known[old].named(new) for old, new in shared_terms(self.fit).items() if old in known}
-    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
+    with reasons(self):
+        return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level)
 
 
 @singledispatch
