@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlmed.effects.paths import PathCatalogue
+from mlmed.errors import NotIdentifiedError
 from mlmed.fit.lmm import fit_model, known_columns
 from mlmed.formula import parse_equation
 from mlmed.notes import warns
@@ -14,6 +15,13 @@ from mlmed.results.remarks import joint_remarks
 from mlmed.results.results import Results
 from mlmed.system.roles import check_contrast, check_mediator, treatment_of
 from mlmed.system.system import System
+
+#: A mediator of level 2.
+OF_CLUSTERS = (
+    "the mediator {m} does not vary within clusters, so it is a variable of the clusters, and a joint model of rows in "
+    "clusters cannot be fitted; use mlmed.piecewise, which fits it to one row per cluster (2-2-1: treatment and "
+    "mediator of the clusters, outcome of the rows)"
+)
 
 
 @warns
@@ -91,5 +99,11 @@ def mediate(
     treatment = treatment_of(first, treatment)
     pair = check_contrast(contrast)
     spec = System((first, second), method, covariance)
-    fitted, catalogue = fit_model(spec, data), PathCatalogue(treatment, pair)
+    try:
+        fitted = fit_model(spec, data)
+    except NotIdentifiedError as error:
+        if error.code != f"between {first.name}":
+            raise
+        raise NotIdentifiedError(OF_CLUSTERS.format(m=first.name), code=error.code) from error
+    catalogue = PathCatalogue(treatment, pair)
     return Results(fitted, catalogue, joint_remarks(fitted, catalogue, data))

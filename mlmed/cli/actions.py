@@ -17,6 +17,7 @@ from mlmed.options import Method, refuse_given
 from mlmed.report.text import render_table
 from mlmed.results.comparison import Comparable
 from mlmed.results.document import interval_entry, rows_of
+from mlmed.text import assigned
 
 BOTH: tuple[Method, ...] = ("reml", "ml")
 #: Options with another name in methods of results.
@@ -29,6 +30,9 @@ ASKED: dict[str, tuple[str, ...]] = {
     "mixed": ("vcov", "ddf"),
     "location-scale": ("interval", "n", "seed"),
 }
+
+#: Options that a table uses which is not that of the effects; the others use the covariance only.
+USED_BY: dict[str, tuple[str, ...]] = {"fixef": ("vcov", "ddf")}
 
 
 # -- fits ------------------------------------------------------------------------------------------------------
@@ -138,13 +142,18 @@ def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any])
         raise EffectError(results.effects_reason)
     if options.format != "text":
         return _rows(table, options.format)
-    level = asked.pop("level")
-    interval, given = interval_entry(asked).values()
-    detail = ", ".join(f"{name} {value}" for name, value in given.items())
-    kind = f": {interval}" if options.table == "effects" and "interval" in options else ""
-    heading = f"{options.table}, {100 * level:g}% intervals{kind}{f' ({detail})' if detail else ''}"
-    tests = "t" if given.get("ddf", "none") != "none" else "z" if interval in ("delta", "profile") else "est/se"
-    return "\n".join([heading, render_table(table, statistic=tests)])
+    return "\n".join([_heading(options.table, options, asked), render_table(table)])
+
+
+def _heading(name: str, options: argparse.Namespace, asked: dict[str, Any]) -> str:
+    """What a table alone is, and what it depends on: most options are those of the effects."""
+    interval, given = interval_entry({key: value for key, value in asked.items() if key != "level"}).values()
+    if name != "effects":
+        given = {key: value for key, value in given.items() if key in USED_BY.get(name, ("vcov",))}
+    at = given.pop("at", {})
+    details = ", ".join([f"{key} {value}" for key, value in given.items()] + ([f"at {assigned(at)}"] if at else []))
+    kind = f": {interval}" if name == "effects" and "interval" in options else ""
+    return f"{name}, {100 * options.level:g}% intervals{kind}{f' ({details})' if details else ''}"
 
 
 def _rows(table: pd.DataFrame, form: str) -> str:

@@ -51,6 +51,8 @@ COMMANDS: dict[str, Command] = {
     "grams": Command("sums of products by cluster: store them, or print their SQL", "summed"),
     "datasets": Command("list the example data sets, or write one as CSV", "listed"),
 }
+#: Options that had another name.
+_RENAMED = {"--groups": "--of"}
 #: Other words for commands, for suggestions.
 _CALLED = {"fit": "mediate", "effects": "mediate", "effect": "mediate"}
 
@@ -93,7 +95,9 @@ class _Parser(argparse.ArgumentParser):
     def _meant(self, name: str) -> str | None:
         from mlmed.options import close_to
 
-        return close_to(name, [option for option in self._option_string_actions if option.startswith("--")])
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        other = _RENAMED.get(name)
+        return other if other in options else close_to(name, options)
 
 
 class _CommandParser(_Parser):

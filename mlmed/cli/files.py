@@ -171,6 +171,8 @@ def given_at(pieces: list[str] | None) -> dict[str, Any] | None:
         name, equals, value = piece.partition("=")
         if not equals or not name or not value:
             raise DataError(f"--at takes NAME=VALUE, as in --at w=1; found {piece!r}")
+        if name in found:
+            raise DataError(f"--at gives {name} more than one value; each call holds it at one")
         found[name] = _number_or_text(value)
     return found
 

@@ -169,7 +169,9 @@ def _add_contrast(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_at(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--at", nargs="+", metavar="NAME=VALUE", help="values of moderators or covariates")
+    parser.add_argument(
+        "--at", nargs="+", action="extend", metavar="NAME=VALUE", help="values of moderators or covariates"
+    )
 
 
 def _add_fitting(parser: argparse.ArgumentParser) -> None:

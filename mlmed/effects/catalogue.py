@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -297,6 +297,8 @@ class Effects:
         Notes inherited by every effect that uses it.
     lacking : frozenset of str
         Forms that do not exist.
+    held : tuple of k tuples of str
+        Where each is taken (``w = 1``); empty where none depends on a place.
     """
 
     make: Callable[..., dict[str, Any]]
@@ -305,6 +307,12 @@ class Effects:
     notes: tuple[str, ...]
     carried: tuple[tuple[str, ...], ...]
     lacking: frozenset[str] = frozenset()
+    held: tuple[tuple[str, ...], ...] = ()
+
+    def places(self, names: Collection[str]) -> list[str]:
+        """Where some forms are taken, each place once; those that the model fixes have none."""
+        rows = zip(self.names, self.weights, self.held, strict=True) if self.held else ()
+        return list(dict.fromkeys(place for name, w, held in rows if name in names and w.any() for place in held))
 
     def values(self, psi: Array) -> Array:
         """The forms of one parameter vector (n,), or of many (d, n): (k,) or (d, k)."""

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 #: Value, first (k,) and second (k, k) derivatives of a function of k values, and the values it depends on.
 Local = tuple[float, Array, Array, list[int]]
 CONSTANT = "fixed: it has this value whatever the parameters are, so there is nothing to estimate"
+#: Beginning of the code of a refusal that names an unknown name.
+UNKNOWN = "unknown "
 #: Relative step that tests whether the value depends on a quantity; smaller than the steps of derivatives.
 NEAR = 1e-3
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
@@ -154,7 +156,7 @@ def _compile(text: str, known: Mapping[str, Quantity]) -> tuple[Formula, list[st
     for name in used.values():
         if name not in known:
             every = f"known are {', '.join(known)} (backticks around names with unusual characters)"
-            raise EffectError(f"{text!r} names {name!r}; {_meant(name, known) or every}")
+            raise EffectError(f"{text!r} names {name!r}; {_meant(name, known) or every}", code=f"{UNKNOWN}{name}")
     return _function(tree.body, used), list(dict.fromkeys(used.values()))
 
 

@@ -177,7 +177,7 @@ def _other_slopes(equation: EquationLayout, claimed: Array) -> tuple[str, ...]:
 
 
 def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str) -> None:
-    """Refuse terms for which a*b + cov_ab is not the indirect effect."""
+    """Refuse terms that leave the mediator without a single slope b."""
     plain = mediator in second.typical
     variables = frozenset({mediator}) if plain else formula_variables(mediator)
     for encoding in second.encodings:
@@ -186,7 +186,7 @@ def _check_mediator_terms(mediator: str, second: EquationLayout, treatment: str)
             if treatment in names and names & variables:
                 raise EffectError(
                     f"the outcome equation has the term {shown}: the effect of {mediator} depends on {treatment}, so "
-                    "a*b + cov_ab is not the indirect effect; drop it, or combine coefficients with nlcom()"
+                    "there is no single b to make an indirect effect of; drop it, or combine coefficients with nlcom()"
                 )
             if not plain and names & variables and shown != mediator:
                 raise EffectError(
@@ -222,7 +222,9 @@ def effects_of(paths: Paths, estimates: Estimates) -> Effects:
     note, of_cov = _note_of_covariance(paths, bool(weights[3].any()))
     both = paths.a.is_present and paths.b.is_present
     at_a, at_b = (((path.note,) if both else ()) for path in (paths.a, paths.b))
-    return Effects(path_effects, LINEAR, weights, (*notes, note), (at_a, at_b, (paths.cprime.note,), of_cov))
+    carried = (at_a, at_b, (paths.cprime.note,), of_cov)
+    held = (paths.a.held, paths.b.held, paths.cprime.held, paths.a.random_held + paths.b.random_held)
+    return Effects(path_effects, LINEAR, weights, (*notes, note), carried, held=held)
 
 
 def effect_quantities(paths: Paths, estimates: Estimates) -> dict[str, Quantity]:

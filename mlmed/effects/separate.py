@@ -135,7 +135,7 @@ def _find_slopes(
     notes = tuple(slope_note(path, absent) for path, absent in zip(four, ("", "", NO_DIRECT, NO_C), strict=True))
     lacking = frozenset() if reduced.is_present else frozenset({"c"})
     taken = tuple((path.note,) for path in four)
-    effects = Effects(separate_effects, LINEAR, weights, notes, taken, lacking)
+    effects = Effects(separate_effects, LINEAR, weights, notes, taken, lacking, tuple(path.held for path in four))
     return _Slopes(effects, bool(paths.a.random.any() and paths.b.random.any()))
 
 

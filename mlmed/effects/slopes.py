@@ -42,6 +42,8 @@ class Path:
         Values of moderators at which ``fixed`` and ``random`` were taken.
     is_present : bool
         Whether a term of the fixed part has the variable.
+    held, random_held : tuple of str
+        What the notes are made of: ``w = 1``, ``g from b to c``.
     """
 
     fixed: Array
@@ -49,6 +51,8 @@ class Path:
     note: str = ""
     random_note: str = ""
     is_present: bool = True
+    held: tuple[str, ...] = ()
+    random_held: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +213,12 @@ def _differenced(equation: EquationLayout, question: Question) -> Path:
         raise EffectError(_not_a_slope(equation, question))
     width = values[-1] - values[0] if is_unit else 1.0
     steps = [(numbers[-1] - numbers[0]) / width for numbers in parts]
-    note, random_note = (_moderator_note(equation, question, which) for which in (slice(1), slice(1, None)))
+    held, random_held = (_held(equation, question, which) for which in (slice(1), slice(1, None)))
+    note, random_note = (f"at {', '.join(pieces)}" if pieces else "" for pieces in (held, random_held))
     unseen = is_unit and not (note or random_note) and not any(map(np.any, steps))
     if unseen and transforms(equation, question.variable):  # it changes between the values checked
         raise EffectError(_not_a_slope(equation, question))
-    return Path(steps[0], np.concatenate(steps[1:]), note, random_note)
+    return Path(steps[0], np.concatenate(steps[1:]), note, random_note, held=held, random_held=random_held)
 
 
 def _refuse_jumps(equation: EquationLayout, question: Question, table: pd.DataFrame) -> None:
@@ -279,7 +284,7 @@ def moderators_of(equation: EquationLayout, variable: str, which: slice = slice(
     return found - {variable}
 
 
-def _moderator_note(equation: EquationLayout, question: Question, which: slice) -> str:
+def _held(equation: EquationLayout, question: Question, which: slice) -> tuple[str, ...]:
     """Say where the fixed or the random part of a path was taken; empty if it is constant."""
     terms = [term for encoding in equation.encodings[which] for term in encoding.terms]
     pieces = []
@@ -295,7 +300,7 @@ def _moderator_note(equation: EquationLayout, question: Question, which: slice) 
     if question.values is not None and any(question.variable in term_variables(term) for term in terms):
         start, stop = (f"{value:g}" if isinstance(value, float) else value for value in question.values)
         pieces.append(f"{question.variable} from {start} to {stop}")
-    return f"at {', '.join(pieces)}" if pieces else ""
+    return tuple(pieces)
 
 
 def slope_note(path: Path, absent: str) -> str:

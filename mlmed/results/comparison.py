@@ -182,9 +182,10 @@ def compare(
     if not fits:
         raise EffectError("compare() needs at least one fit, as in compare(joint, piecewise)")
     for fit in fits:
-        if not hasattr(fit, "comparable"):
+        if isinstance(fit, type) or not hasattr(fit, "comparable"):
+            found = f"the class {fit.__name__}" if isinstance(fit, type) else type(fit).__name__
             raise EffectError(
-                f"compare() takes fits of mediate, mixed, piecewise or causal; found {type(fit).__name__}"
+                f"compare() takes fits of mediate, mixed, piecewise, causal or location_scale; found {found}"
             )
     if terms is not None and not isinstance(terms, Mapping):
         terms = [terms] if isinstance(terms, str) else check_list(terms, "terms", "names of terms")

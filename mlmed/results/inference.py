@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial, singledispatch
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from mlmed.effects.catalogue import EffectSet, FormSet, NoEffects
 from mlmed.effects.counterfactual import CounterfactualCatalogue
-from mlmed.effects.nlcom import known_name
+from mlmed.effects.nlcom import UNKNOWN, known_name
 from mlmed.effects.quantity import Quantity
 from mlmed.errors import EffectError, UnavailableError
 from mlmed.fit.glm import PlainFit
@@ -75,6 +76,18 @@ def has_treatment(self: Held) -> bool:
 def has_effects(self: Held) -> bool:
     """Whether fits of this kind can define effects."""
     return not isinstance(self.catalogue, NoEffects)
+
+
+@contextmanager
+def reasons(self: Held) -> Iterator[None]:
+    """Say of an effect that an expression names why the model does not define it."""
+    try:
+        yield
+    except EffectError as error:
+        name = error.code.removeprefix(UNKNOWN) if error.code.startswith(UNKNOWN) else ""
+        if name not in self.catalogue.terms or not (why := effects_reason(self)):
+            raise
+        raise EffectError(f"the model does not define {name}: {why}", code=error.code) from error
 
 
 def asked_of(self: Held, what: str) -> Any:
@@ -395,7 +408,9 @@ def nlcom(
     """
     V = effect_set(self, at).vcov(kind_of(self.fit, vcov))
     chosen = self.catalogue.order if order is None else order
-    return function_table(expression, quantities(self, at), V, order=chosen, level=level, df=coefficient_df(self.fit))
+    with reasons(self):
+        known, df = quantities(self, at), coefficient_df(self.fit)
+        return function_table(expression, known, V, order=chosen, level=level, df=df)
 
 
 @only(LmmFit)
@@ -437,7 +452,8 @@ def profile(
     """
     variances = entry_behind(self.fit, "sd")
     name = known_name(expression, variances) if isinstance(expression, str) else None
-    asked = quantity_of(expression if name is None else variances[name], moving(self, at), self.fit.estimates)
+    with reasons(self):
+        asked = quantity_of(expression if name is None else variances[name], moving(self, at), self.fit.estimates)
     found = profile_quantity(self.fit, asked, level=level, points=points)
     return found if name is None else found.root(expression.strip())
 
@@ -473,7 +489,8 @@ def test(self: Held, hypothesis: str, *, at: Mapping[str, Any] | None = None) ->
     >>> print(fit.test("X = 0"))
     LR test of X = 0: chi2(1) = 2.7061, p = 0.09996
     """
-    return test_equation(self.fit, hypothesis, moving(self, at))
+    with reasons(self):
+        return test_equation(self.fit, hypothesis, moving(self, at))
 
 
 @only(LmmFit)

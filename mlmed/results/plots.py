@@ -17,8 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlmed.data.layout import INTERCEPT
-from mlmed.effects.catalogue import FormSet
-from mlmed.effects.quantity import Quantity
+from mlmed.effects.catalogue import Effects, FormSet
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.quadrature import QuadratureFit
@@ -198,12 +197,13 @@ class Plots:
         lines = TWOFOLD if twofold else [(term, term, "") for term in _chosen(terms, there)]
         first = ", ".join(filter(None, [self._contrast(), intervals_of(level, *self._made_by(interval, options))]))
         at, drawn = options.get("at"), {term for line in lines for term in line[1:] if term}
-        known, forms = self._defined(at)
+        defined = self.catalogue.effects(self.fit, at)
+        known = defined.quantities
         label, null = "effect on the expected outcome" if twofold else "estimate", 0.0
         if {known[term].kind for term in drawn if term in known} & {"sd", "factor"}:
             label, null = "residual sd, or factor of it per unit (line: 1)", 1.0
-        held = _places(known, drawn if drawn <= {*forms} else {*forms} - {"cov_ab"})  # its note may differ
-        held = held or (f"at {assigned(at)}" if at else "")
+        places = self._places(defined.forms, drawn) if isinstance(defined, FormSet) and defined.forms else []
+        held = f"at {', '.join(places)}" if places else f"at {assigned(at)}" if at else ""
         return plot_effects(table, lines=lines, title=f"{first}\n{held}", label=label, null=null, ax=ax)
 
     def _contrast(self) -> str:
@@ -220,10 +220,13 @@ class Plots:
             yield name
             yield "" if n is None else f"{n:,} draws"
 
-    def _defined(self, at: Mapping[str, Any] | None) -> tuple[Mapping[str, Quantity], tuple[str, ...]]:
-        """Return the effects and the names of their linear forms, whose notes say where they are taken."""
-        found = self.catalogue.effects(self.fit, at)
-        return found.quantities, found.forms.names if isinstance(found, FormSet) and found.forms else ()
+    def _places(self, forms: Effects, drawn: set[str]) -> list[str]:
+        """List where effects are taken; the values that are compared only if the first line does not say them."""
+        own = {*forms.names}
+        found = forms.places(drawn if drawn <= own else own - {"cov_ab"})  # whose place may differ
+        return [
+            place for place in found if not (self._contrast() and place.startswith(f"{self.catalogue.treatment} from "))
+        ]
 
     @own_words
     @only(source_of)
@@ -648,12 +651,6 @@ def _chosen(terms: str | Sequence[str] | None, there: list[str]) -> list[str]:
         found = f"no effect {shown(unknown[0])}" if unknown else "no effect was named"
         raise EffectError(f"{found}; there are {', '.join(there)}")
     return list(dict.fromkeys(asked))
-
-
-def _places(known: Mapping[str, Quantity], terms: set[str]) -> str:
-    """Say where effects are taken, each place once; fixed effects have none."""
-    notes = {known[term].note for term in terms if term in known and not known[term].is_fixed} - {""}
-    return "; ".join(sorted(note for note in notes if not any(note in other for other in notes - {note})))
 
 
 def _by_response(found: pd.Series | pd.DataFrame) -> dict[str, Array]:

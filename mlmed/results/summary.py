@@ -25,11 +25,12 @@ from mlmed.intervals.sdcor import headline_correlations
 from mlmed.intervals.values import Bootstrap, Delta, Interval, MonteCarlo
 from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.options import ROBUST_KINDS
-from mlmed.report.text import format_number, render_pairs, render_table
+from mlmed.report.text import format_number, render_pairs, render_table, test_letter
 from mlmed.results.abilities import Held
 from mlmed.results.document import interval_entry, plain
 from mlmed.results.inference import effects, interval_and_effects, kind_of
 from mlmed.results.tables import about, fixed_table, root_table, variance_table
+from mlmed.text import assigned
 
 #: Name of the equation without the mediator.
 TITLES = {"reduced": "Path c"}
@@ -68,7 +69,7 @@ def _(fitted: LmmFit, *, vcov: str, level: float, title: str = "", ddf: str = "n
         *headed(title or "Linear mixed model", header(fitted)),
         "",
         f"Fixed effects ({intervals_named(vcov, level, ddf)})",
-        render_table(fixed, statistic=letter(ddf)),
+        render_table(fixed),
         "",
         f"Random effects by {fitted.group_name}: variances and covariances (sdcorr: sd or correlation)",
         render_table(_without_tests(variances.iloc[:n_tau])),
@@ -152,8 +153,8 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
     table = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
     if isinstance(fit, PlainFit):
-        return render_table(table.drop(columns=["df", "note"]), statistic="t" if np.isfinite(fit.df) else "z")
-    return render_table(table, statistic=letter(ddf))
+        return render_table(table.drop(columns=["df", "note"]), statistic=test_letter(table))
+    return render_table(table)
 
 
 def headed(title: str, pairs: Sequence[tuple[str, str]]) -> list[str]:
@@ -199,19 +200,14 @@ def errors_named(vcov: str, ddf: str) -> str:
     return f"{vcov}, adjusted by Kenward and Roger," if ddf == "kenward-roger" else vcov
 
 
-def letter(ddf: str) -> str:
-    """Letter of the test statistic, ``z`` or ``t``."""
-    return "z" if ddf == "none" else "t"
-
-
 def effects_text(table: pd.DataFrame, meaning: str, usual: Mapping[str, Any], *, level: float, **asked: Any) -> str:
     """Write the effects below a heading that describes their intervals.
 
     ``asked`` holds the options of ``effects``, ``usual`` the defaults of the delta method.
     """
     interval, given = interval_entry(asked).values()
-    where = "".join(f"; {name} = {value}" for name, value in given.pop("at", {}).items())
-    tests = letter(given.get("ddf", "none")) if interval in ("delta", "profile") else "est/se"
+    at = given.pop("at", {})
+    where = f"; {assigned(at)}" if at else ""
     if interval == "delta":
         order = given.get("order", usual["order"])
         errors = errors_named(given.get("vcov", usual["vcov"]), given.get("ddf", "none"))
@@ -219,7 +215,7 @@ def effects_text(table: pd.DataFrame, meaning: str, usual: Mapping[str, Any], *,
     else:
         options = "".join(f", {name} {value}" for name, value in given.items())
         how = f"{100 * level:g}% intervals: {interval}{options}"
-    return "\n".join([f"Effects ({meaning and f'{meaning}; '}{how}{where})", render_table(table, statistic=tests)])
+    return "\n".join([f"Effects ({meaning and f'{meaning}; '}{how}{where})", render_table(table)])
 
 
 def _without_tests(table: pd.DataFrame) -> pd.DataFrame:
@@ -336,7 +332,7 @@ def counterfactual_text(
             f"Control and treated have the same effects: no interaction of {chain.treatment} and {chain.mediator.name}."
         )
     pairs = _header(fit, found, kind_of(fit, options.get("vcov")))
-    pairs += [("At", ", ".join(f"{name} = {value}" for name, value in at.items()))] if at else []
+    pairs += [("At", assigned(at))] if at else []
     pairs += [("Effects", _averages(found)), ("Intervals", _interval(asked, found, level))]
     lines = [title, "=" * len(title), render_pairs(pairs), "", render_table(table)]
     return "\n".join([*lines, "", closing] if closing else lines)

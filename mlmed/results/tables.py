@@ -38,7 +38,15 @@ from mlmed.numerics.certificate import NODE_CHANGE
 from mlmed.options import DDF_KINDS, check_level, one_of
 from mlmed.results.abilities import Held, only
 from mlmed.results.comparison import missing_effects
-from mlmed.results.inference import coefficient_df, effect_set, effects, effects_reason, kind_of, quantities
+from mlmed.results.inference import (
+    coefficient_df,
+    effect_set,
+    effects,
+    effects_reason,
+    kind_of,
+    quantities,
+    reasons,
+)
 
 
 def fixef(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None) -> pd.DataFrame:
@@ -302,7 +310,9 @@ def combined(self: Held, expression: str, *, level: float = 0.95) -> pd.DataFram
     shared, df = shared_terms(self.fit), coefficient_df(self.fit)
     known |= {new: known[old].named(new) for old, new in shared.items() if old in known}
     df |= {new: df[old] for old, new in shared.items() if old in df}
-    return function_table(expression, known, effect_set(self).vcov(), order=self.catalogue.order, level=level, df=df)
+    V, order = effect_set(self).vcov(), self.catalogue.order
+    with reasons(self):
+        return function_table(expression, known, V, order=order, level=level, df=df)
 
 
 @singledispatch

@@ -210,3 +210,21 @@ def test_a_page_has_what_the_fit_has(fits: dict[str, Any]) -> None:
     assert len(scale) == 4
     assert "80% intervals" in scale[0].get_title()
     assert scale[0].get_xlabel() == "residual sd, or factor of it per unit (line: 1)"
+
+
+def test_captions_hold_places_and_values_once() -> None:
+    """No prose from the notes of the table, and the values that are compared once."""
+    data = mlmed.simulate.bpg(30, 6, seed=3).data
+    data["w"], data["g"] = np.arange(len(data)) % 4 - 1.5, np.array(list("abc"))[np.arange(len(data)) % 3]
+    a_factor = {"treatment": "g", "contrast": ("b", "c")}
+    factor = "m ~ g + (1 | id)", "y ~ m + g + (1 | id)"
+    apart = mlmed.piecewise("m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)", data)
+    assert "need not equal" in apart.effects().set_index("term").loc["c_minus_cprime", "note"]
+    for terms in (None, "c_minus_cprime", "indirect", "ratio"):
+        assert apart.plot.effects(terms=terms).get_title() == "95% intervals"
+    for one in (mlmed.piecewise(*factor, data, **a_factor), mlmed.mediate(*factor, data, **a_factor)):
+        assert one.plot.effects().get_title() == "g: b to c, 95% intervals"
+    moderated = "m ~ g * w + (1 | id)", factor[1]
+    for one in (mlmed.piecewise(*moderated, data, **a_factor), mlmed.mediate(*moderated, data, **a_factor)):
+        assert one.plot.effects(at={"w": 1.5}).get_title() == "g: b to c, 95% intervals\nat w = 1.5"
+        assert one.plot.effects(terms="b").get_title() == "g: b to c, 95% intervals"
