@@ -612,7 +612,7 @@ def test_effects_refuses_options_of_other_intervals(capsys):
         (["--interval", "profile", "--seed", "1"], "does not use seed"),
         (["--interval", "bootstrap", "--seed", "1", "--vcov", "block"], "does not use vcov"),
         (["--kind", "case"], "interval='delta' does not use kind"),
-        (["--interval", "monte-carlo", "--seed", "1", "--ddf", "none"], "does not use ddf"),
+        (["--interval", "monte-carlo", "--seed", "1", "--ddf", "satterthwaite"], "does not use ddf"),
     ):
         for more in ([], ["--format", "json"], ["--format", "csv"], ["--table", "fixef"]):
             assert main(["mediate", "yuan_mackinnon_sim", *MODEL, *options, *more]) == 2
