@@ -25,7 +25,7 @@ from mlmed.intervals.sdcor import headline_correlations
 from mlmed.intervals.values import Bootstrap, Delta, Interval, MonteCarlo
 from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.options import ROBUST_KINDS
-from mlmed.report.text import format_number, render_pairs, render_table, letter_of
+from mlmed.report.text import format_number, letter_of, render_pairs, render_table
 from mlmed.results.abilities import Held
 from mlmed.results.document import interval_entry, plain
 from mlmed.results.inference import effects, interval_and_effects, kind_of
