@@ -54,14 +54,14 @@ def _format_p(value: float) -> str:
     return "-" if math.isnan(value) else "<1e-4" if value < 1e-4 else f"{value:.4f}"
 
 
-def test_letter(table: pd.DataFrame) -> str:
+def letter_of(table: pd.DataFrame) -> str:
     """Letter of the tests of a table by its degrees of freedom: t, or z where they are infinite.
 
     Without any there is no test, and the statistic is the ratio ``est/se``.
 
     Examples
     --------
-    >>> [test_letter(pd.DataFrame({"df": [df]})) for df in (293.0, float("inf"), float("nan"))]
+    >>> [letter_of(pd.DataFrame({"df": [df]})) for df in (293.0, float("inf"), float("nan"))]
     ['t', 'z', 'est/se']
     """
     df = table["df"].to_numpy(dtype=np.float64)
@@ -71,7 +71,7 @@ def test_letter(table: pd.DataFrame) -> str:
 def render_table(table: pd.DataFrame, *, statistic: str | None = None) -> str:
     """Format a table: right-aligned columns, notes as numbered footnotes, ``df`` only if one is finite.
 
-    ``statistic`` is the letter of the test statistic, by default that of the column ``df`` (``test_letter``).
+    ``statistic`` is the letter of the test statistic, by default that of the column ``df`` (``letter_of``).
 
     Examples
     --------
@@ -83,7 +83,7 @@ def render_table(table: pd.DataFrame, *, statistic: str | None = None) -> str:
     numbered = {note: k + 1 for k, note in enumerate(dict.fromkeys(note for note in notes if note))}
     shown: dict[str, list[str]] = {}
     if statistic is None:
-        statistic = test_letter(table) if "df" in table.columns else "statistic"
+        statistic = letter_of(table) if "df" in table.columns else "statistic"
     for name in table.columns:
         if name == "note" or (name == "df" and not np.isfinite(table[name]).any()):
             continue

@@ -25,7 +25,7 @@ from mlmed.intervals.sdcor import headline_correlations
 from mlmed.intervals.values import Bootstrap, Delta, Interval, MonteCarlo
 from mlmed.numerics.certificate import NODE_CHANGE, Certificate
 from mlmed.options import ROBUST_KINDS
-from mlmed.report.text import format_number, render_pairs, render_table, test_letter
+from mlmed.report.text import format_number, letter_of, render_pairs, render_table
 from mlmed.results.abilities import Held
 from mlmed.results.document import interval_entry, plain
 from mlmed.results.inference import effects, interval_and_effects, kind_of
@@ -153,7 +153,7 @@ def _(fit: PlainFit, *, vcov: str, level: float, title: str = "", ddf: str = "no
 def _coefficients(fit: Any, *, vcov: str, level: float, ddf: str) -> str:
     table = fixed_table(fit, vcov=vcov, level=level, ddf=ddf)
     if isinstance(fit, PlainFit):
-        return render_table(table.drop(columns=["df", "note"]), statistic=test_letter(table))
+        return render_table(table.drop(columns=["df", "note"]), statistic=letter_of(table))
     return render_table(table)
 
 
