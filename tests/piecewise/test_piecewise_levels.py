@@ -162,7 +162,7 @@ def test_refused_data(data):
 
 
 BAD_OPTIONS = [
-    (
+    ({"interval": "profile"}, "is for effects of mlmed.mediate; these have .delta., .monte-carlo., .product."),
         {"interval": "profile"},
         "is for effects of mlmed.mediate; these have .delta., .monte-carlo., .product., .bootstrap.",
     ),
