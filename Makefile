@@ -1,4 +1,4 @@
-# make install | demo | test | test-kernels | test-engines | hostile | check | validate | lock | coverage | bench
+# make install | demo | test | test-kernels | test-engines | hostile | check | validate | coverage | bench
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test hostile test-kernels test-engines check lint types imports validate validate-locscale validate-predictions validate-optima lock coverage bench clean
+.PHONY: help install demo test hostile test-kernels test-engines check lint types imports validate validate-locscale validate-predictions validate-optima coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,6 @@ validate-predictions: install  ## coverage of predictions by number of clusters 
 validate-optima: install  ## are certified optima the best? 3,600 data sets against an independent search (40 minutes; goes on where it stopped)
 	$(BIN)/python validation/optima/run.py
 
-lock: install         ## our own output of before the rebuild against that of today (a lock; deleted at the end of the rebuild)
-	$(BIN)/python validation/lock/run.py compare
 
 coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
 	$(BIN)/python validation/coverage/run.py
