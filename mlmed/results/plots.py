@@ -31,7 +31,7 @@ from mlmed.report.plots.diagnostics import plot_scatter
 from mlmed.report.plots.distributions import plot_densities, plot_residuals
 from mlmed.report.plots.forests import Ranked, plot_caterpillars, plot_correlations, plot_effects
 from mlmed.report.plots.lines import plot_along, plot_curves, plot_lines
-from mlmed.results import inference
+from mlmed.results import criterion, inference
 from mlmed.results.abilities import Held, can, listed, only
 from mlmed.results.cluster_scales import chosen_effect, cluster_table, scale_line, scatter_data
 from mlmed.results.curves import (
@@ -295,7 +295,7 @@ class Plots:
         EffectError
             As ``profile``.
         """
-        return inference.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
+        return criterion.profile(self, expression, level=level, points=points, at=at).plot(ax=ax)
 
     @only(LmmFit)
     def influence(
@@ -331,7 +331,7 @@ class Plots:
         EffectError
             Unknown term.
         """
-        found = inference.influence(self, refit=refit, vcov=vcov, n_jobs=n_jobs, at=at)
+        found = criterion.influence(self, refit=refit, vcov=vcov, n_jobs=n_jobs, at=at)
         return found.plot(term, label=label, ax=ax)
 
     @only(LmmFit)

@@ -17,7 +17,7 @@ from mlmed.fit.system import SystemFit
 from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import counterfactual, exported, inference, rho, rows, separate, tables
+from mlmed.results import counterfactual, criterion, exported, inference, rho, rows, separate, tables
 from mlmed.results.abilities import Held, Part, can, limited, listed, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
@@ -257,8 +257,8 @@ class Results:
         return pd.Series(np.diag(self.Sigma), index=self.Sigma.index, name="sigma2")
 
     vcov = inference.vcov
-    loglik_at = inference.loglik_at
-    check_starts = inference.check_starts
+    loglik_at = criterion.loglik_at
+    check_starts = criterion.check_starts
     optimization = cached_property(only(LmmFit)(optimization))
 
     # -- tables --------------------------------------------------------------------------------------------
@@ -277,10 +277,10 @@ class Results:
     effects_reason = cached_property(inference.effects_reason)
     effects = inference.effects
     nlcom = inference.nlcom
-    profile = inference.profile
-    test = inference.test
-    compare = inference.compare
-    influence = inference.influence
+    profile = criterion.profile
+    test = criterion.test
+    compare = criterion.compare
+    influence = criterion.influence
     bootstrap = inference.bootstrap
 
     # -- equations that are fitted apart ---------------------------------------------------------------------
