@@ -82,9 +82,8 @@ def sections(
 
 
 def _ddf_of_effects(self: Held, ddf: str | None) -> str | None:
-    """The degrees of freedom that effects are asked for: what their intervals take, unless normal tests are meant."""
-    taken = any("ddf" in known for known in self.catalogue.intervals.values())
-    return None if ddf is None or one_of(ddf, DDF_KINDS, "ddf") == "none" or not taken else ddf
+    """The degrees of freedom that effects are asked for: none where no interval of theirs takes any."""
+    return ddf if any("ddf" in known for known in self.catalogue.intervals.values()) else None
 
 
 def to_json(self: Held, *, vcov: str | None = None, level: float = 0.95, ddf: str | None = None, **options: Any) -> str:

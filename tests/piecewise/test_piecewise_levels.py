@@ -162,7 +162,7 @@ def test_refused_data(data):
 
 
 BAD_OPTIONS = [
-    ({"interval": "profile"}, "is for effects of mlmed.mediate; these have .delta., .monte-carlo., .product."),
+    ({"interval": "profile"}, r"is for effects of mlmed\.mediate; these have 'delta', 'monte-carlo', 'product', 'boot"),
     ({"n": 10}, "interval='delta' does not use n; n belongs to interval='monte-carlo' and interval='bootstrap'"),
     ({"strata": "z"}, "does not use strata"),
     ({"interval": "product", "order": "first"}, "does not use order"),

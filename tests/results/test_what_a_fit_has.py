@@ -188,11 +188,6 @@ def test_normal_tests_can_be_asked_for(request, kind):
         fit.summary(ddf="nonsense")
 
 
-def test_normal_tests_beside_draws(joint):
-    asked = {"interval": "monte-carlo", "n": 50, "seed": 1}
-    assert joint.to_json(ddf="none", **asked) == joint.to_json(**asked)
-
-
 def test_degrees_of_freedom_are_of_coefficients(apart, joint):
     """Effects of mediate take them, those of piecewise are shown without."""
     found = apart.sections(ddf="satterthwaite")
