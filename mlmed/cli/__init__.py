@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from mlmed.cli.commands import function, make_parser
-from mlmed.cli.stopping import print_text, say, stoppable
+from mlmed.cli.stopping import print_text, say, settle_errors, stoppable
 from mlmed.errors import MlmedError, MlmedWarning
 
 __all__ = ["main"]
@@ -39,6 +39,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     except SystemExit as ended:
         if not ended.code and sys.stdout is not None:
             print_text("")  # flush help texts while a closed pipe can be told from an error
+        settle_errors()
         raise
 
 

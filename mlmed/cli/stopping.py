@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from mlmed.errors import DataError, abridged
 
@@ -94,6 +94,17 @@ def say(text: str) -> None:
     if sys.stderr is not None:
         with suppress(OSError):
             sys.stderr.write(f"mlmed: {readable(text)}\n")
+        settle_errors()
+
+
+def settle_errors() -> None:
+    """Flush standard error, or discard what it does not take."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _discard(sys.stderr)
 
 
 def readable(text: str) -> str:
@@ -137,7 +148,7 @@ def print_text(text: str) -> None:
         sys.stdout.write(_writable(text, sys.stdout.encoding))
         sys.stdout.flush()
     except OSError as error:
-        _discard()
+        _discard(sys.stdout)
         if isinstance(error, BrokenPipeError):
             raise
         raise DataError(f"cannot write to standard output: {error.strerror}; name a file with --out") from error
@@ -149,7 +160,7 @@ def _writable(text: str, encoding: str | None) -> str:
     return text.encode(chosen, errors="backslashreplace").decode(chosen)
 
 
-def _discard() -> None:
-    """Discard the buffer of standard output, about which Python would complain at exit."""
+def _discard(stream: TextIO) -> None:
+    """Discard the buffer of a stream that takes nothing; Python would end with status 120 for it."""
     with suppress(OSError), open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())

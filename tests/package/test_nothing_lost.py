@@ -247,7 +247,8 @@ def test_a_working_directory_that_was_removed(tmp_path: Path) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """That of a program that imports this package."""
-    return {**os.environ, "PYTHONPATH": str(Path(mlmed.__file__).parents[1]), **more}
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # which hides lost output
+    return {**own, "PYTHONPATH": str(Path(mlmed.__file__).parents[1]), **more}
 
 
 def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -273,6 +274,7 @@ def shell(line: str, **more: str) -> subprocess.CompletedProcess[str]:
         ("mlmed --help >&-", 0, None),
         ("mlmed datasets nothing 2>&-", 2, ""),
         ("mlmed datasets nothing 2> /dev/full", 2, ""),
+        ("mlmed nothing 2> /dev/full", 2, ""),
         ("mlmed nothing >&- 2>&-", 2, ""),
     ],
 )
