@@ -92,7 +92,9 @@ def parse_equation(text: str, columns: Iterable[str] = ()) -> Equation:
     ('x', '1 + x', 'i', ('id',))
     """
     if not isinstance(text, str):
-        raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {type(text).__name__}")
+        several = "; several mediators are fitted by mlmed.mediate" if isinstance(text, list | tuple) else ""
+        found = type(text).__name__
+        raise FormulaError(f"a formula must be text such as 'y ~ x + (1 + x | id)'; found {found}{several}")
     check_size(text)
     check_names(text)
     columns = list(columns)

@@ -35,6 +35,8 @@ MAX_INTEGER = 2**63 - 1
 MAX_NUMBER = 1e100
 #: The largest constant exponent.
 MAX_POWER = 1_000
+#: Routes from the treatment to the outcome; ten mediators that all depend on each other make 1,024.
+MAX_ROUTES = 2_000
 
 #: Memory that one table, or one fit, may take.
 LARGEST_BYTES = 2e9

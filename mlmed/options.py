@@ -89,6 +89,8 @@ SENSITIVITY_FORMULAS = ("exact", "medsens")
 #: Levels of the variables of a simulated population.
 Design = Literal["1-1-1", "2-1-1", "2-2-1"]
 DESIGNS: tuple[str, ...] = get_args(Design)
+#: Differences of the effects of routes.
+ROUTE_DIFFERENCES = ("pairwise",)
 #: Order of rows in the table of ``stack``.
 StackOrder = Literal["stata", "equations"]
 STACK_ORDERS: tuple[str, ...] = get_args(StackOrder)

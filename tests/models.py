@@ -15,6 +15,21 @@ from mlmed.system.system import System
 
 MEDIATOR, OUTCOME = "m ~ x + (1 + x | id)", "y ~ m + x + (1 + m + x | id)"
 
+#: Two mediators in a row, with random slopes of all that vary.
+SERIAL = ["m1 ~ x + (1 + x | id)", "m2 ~ m1 + x + (1 + m1 | id)"], "y ~ m1 + m2 + x + (1 + m1 + m2 | id)"
+
+
+def serial_data(J: int = 60, n: int = 10, seed: int = 1) -> pd.DataFrame:
+    """Two mediators in a row, J clusters of n rows; all slopes of m1 and m2, and that of x in m1, vary and covary."""
+    rng = np.random.default_rng(seed)
+    G = 0.1 * np.ones((7, 7)) + np.diag([0.3, 0.3, 0.2, 0.3, 0.3, 0.2, 0.3])
+    u = (rng.normal(size=(J, 7)) @ np.linalg.cholesky(G).T)[np.repeat(np.arange(J), n)]
+    x, *e = rng.normal(size=(4, J * n))
+    m1 = u[:, 0] + (0.5 + u[:, 1]) * x + e[0]
+    m2 = u[:, 2] + 0.3 * x + (0.4 + u[:, 3]) * m1 + e[1]
+    y = u[:, 4] + 0.2 * x + (0.3 + u[:, 5]) * m1 + (0.5 + u[:, 6]) * m2 + e[2]
+    return pd.DataFrame({"id": np.repeat(np.arange(J), n), "x": x, "m1": m1, "m2": m2, "y": y})
+
 
 def with_factors(data: pd.DataFrame, *, seed: int) -> pd.DataFrame:
     """The rows with a text factor, a small integer, a normal and a positive column."""

@@ -10,7 +10,8 @@ import pandas as pd
 
 import mlmed
 from mlmed.effects.delta import std_error
-from mlmed.effects.paths import effect_quantities, find_paths
+from mlmed.effects.paths import effect_quantities
+from mlmed.effects.routes import find_routes
 from mlmed.intervals.degrees import (
     DegreesOfFreedom,
     satterthwaite_effects,
@@ -40,8 +41,8 @@ LINEAR = ("a", "b", "cprime", "direct")
 
 def effects_of(fit):
     """Paths of a mediation as the function that ``satterthwaite_effects`` wants."""
-    paths = find_paths(fit.fit.layout, treatment=fit.treatment)
-    return lambda estimates: list(effect_quantities(paths, estimates).values())
+    routes = find_routes(fit.fit.layout, treatment=fit.treatment)
+    return lambda estimates: list(effect_quantities(routes, estimates).values())
 
 
 def terms_of(fit):

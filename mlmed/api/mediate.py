@@ -1,8 +1,8 @@
-"""Two equations, fitted jointly: the Bauer-Preacher-Gil model of 1-1-1 mediation."""
+"""Mediators and outcome, fitted jointly: the Bauer-Preacher-Gil model of 1-1-1 mediation, any number of mediators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlmed.effects.paths import PathCatalogue
@@ -10,10 +10,10 @@ from mlmed.errors import NotIdentifiedError
 from mlmed.fit.lmm import fit_model, known_columns
 from mlmed.formula import parse_equation
 from mlmed.notes import warns
-from mlmed.options import Method
+from mlmed.options import Method, check_formulas
 from mlmed.results.remarks import joint_remarks
 from mlmed.results.results import Results
-from mlmed.system.roles import check_contrast, check_mediator, treatment_of
+from mlmed.system.roles import check_contrast, check_mediators, treatment_of
 from mlmed.system.system import System
 
 #: A mediator of level 2.
@@ -26,7 +26,7 @@ OF_CLUSTERS = (
 
 @warns
 def mediate(
-    mediator: str,
+    mediator: str | Sequence[str],
     outcome: str,
     data: Any,
     *,
@@ -94,16 +94,18 @@ def mediate(
     {'indirect': -0.12762, 'total': 0.16824}
     """
     columns = known_columns(data)
-    first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
-    check_mediator(first, second)
-    treatment = treatment_of(first, treatment)
+    mediators = [parse_equation(text, columns) for text in check_formulas(mediator)]
+    last = parse_equation(outcome, columns)
+    check_mediators(mediators, last)
+    treatment = treatment_of(mediators, treatment)
     pair = check_contrast(contrast)
-    spec = System((first, second), method, covariance)
+    spec = System((*mediators, last), method, covariance)
     try:
         fitted = fit_model(spec, data)
     except NotIdentifiedError as error:
-        if error.code != f"between {first.name}":
+        between = next((m.name for m in mediators if error.code == f"between {m.name}"), None)
+        if between is None:
             raise
-        raise NotIdentifiedError(OF_CLUSTERS.format(m=first.name), code=error.code) from error
+        raise NotIdentifiedError(OF_CLUSTERS.format(m=between), code=error.code) from error
     catalogue = PathCatalogue(treatment, pair)
     return Results(fitted, catalogue, joint_remarks(fitted, catalogue, data))

@@ -14,7 +14,7 @@ from mlmed.notes import warns
 from mlmed.options import METHODS, Method, one_of
 from mlmed.results.remarks import separate_remarks
 from mlmed.results.results import Results
-from mlmed.system.roles import check_contrast, check_mediator, treatment_of
+from mlmed.system.roles import check_contrast, check_mediators, treatment_of
 
 
 @warns
@@ -91,7 +91,7 @@ def piecewise(
     columns = known_columns(data)
     first, second = parse_equation(mediator, columns), parse_equation(outcome, columns)
     third = None if total is None else parse_equation(total, columns)
-    check_mediator(first, second)
+    check_mediators((first,), second)
     x, pair = treatment_of(first, treatment), check_contrast(contrast)
     asked = ask(first, second, third, treatment=x, method=method, covariance=covariance)
     fitted = fit_separately(asked, data)

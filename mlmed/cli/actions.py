@@ -12,6 +12,7 @@ import pandas as pd
 
 import mlmed
 from mlmed.cli.files import given_at, given_pair, read, save_picture, scan_progress
+from mlmed.cli.options import ALONE
 from mlmed.errors import DataError, EffectError, MlmedWarning, warn
 from mlmed.options import Method, refuse_given
 from mlmed.report.text import render_table
@@ -31,6 +32,8 @@ ASKED: dict[str, tuple[str, ...]] = {
     "location-scale": ("interval", "n", "seed"),
 }
 
+#: Tables that use the options of effects.
+OF_EFFECTS = ("effects", "paths")
 #: Options that a table uses which is not that of the effects; the others use the covariance only.
 USED_BY: dict[str, tuple[str, ...]] = {"fixef": ("vcov", "ddf")}
 
@@ -134,7 +137,10 @@ def _shown(results: Any, options: argparse.Namespace) -> str:
 def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any]) -> str:
     if options.format == "stata":
         raise DataError("--format stata is a layout of all tables; leave out --table")
-    tables = results.sections(**asked)
+    if options.table in ALONE:
+        tables = {options.table: getattr(results, options.table)(**asked)}
+    else:
+        tables = results.sections(**asked)
     if options.table not in tables:
         raise DataError(f"this fit has no {options.table}, as no equation has random terms; it has {', '.join(tables)}")
     table = tables[options.table]
@@ -148,11 +154,11 @@ def _one_table(results: Any, options: argparse.Namespace, asked: dict[str, Any])
 def _heading(name: str, options: argparse.Namespace, asked: dict[str, Any]) -> str:
     """What a table alone is, and what it depends on: most options are those of the effects."""
     interval, given = interval_entry({key: value for key, value in asked.items() if key != "level"}).values()
-    if name != "effects":
+    if name not in OF_EFFECTS:
         given = {key: value for key, value in given.items() if key in USED_BY.get(name, ("vcov",))}
     at = given.pop("at", {})
     details = ", ".join([f"{key} {value}" for key, value in given.items()] + ([f"at {assigned(at)}"] if at else []))
-    kind = f": {interval}" if name == "effects" and "interval" in options else ""
+    kind = f": {interval}" if name in OF_EFFECTS and "interval" in options else ""
     return f"{name}, {100 * options.level:g}% intervals{kind}{f' ({details})' if details else ''}"
 
 

@@ -39,6 +39,7 @@ from mlmed.data.readers import (
 from mlmed.errors import DataError, LabelWarning, warn
 from mlmed.formula import Equation, parse_equation
 from mlmed.glm.family import BINARY
+from mlmed.options import check_formulas
 from mlmed.quadrature.rows import read_equations
 
 
@@ -113,7 +114,7 @@ def _asked_columns(table: Any, options: argparse.Namespace) -> _Asked:
         equations: tuple[Equation, ...] = (location, scale)
         numbers = location.response_columns
     else:
-        texts = options.formula if "formula" in options else (options.mediator, options.outcome)
+        texts = options.formula if "formula" in options else (*check_formulas(options.mediator), options.outcome)
         equations = tuple(parse_equation(text, column_names(table)) for text in texts)
         families = [getattr(options, name, "linear") for name in ("family_m", "family_y")]
         binary = [family in BINARY for family in families] if "mediator" in options else [False] * len(equations)

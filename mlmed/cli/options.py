@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlmed.options import (
     ALL_KINDS,
@@ -28,12 +29,14 @@ FORMATS = ("text", "stata", "json", "csv")
 FORMATS_BUT_STATA = ("text", "json", "csv")
 #: Names of ``--table`` by command.
 TABLES: dict[str, tuple[str, ...]] = {
-    "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects"),
+    "mediate": ("fixef", "varcorr", "residual", "sdcor", "effects", "paths"),
     "piecewise": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "causal": ("fixef", "varcorr", "residual", "sdcor", "effects"),
     "mixed": ("fixef", "varcorr", "residual", "sdcor"),
     "location-scale": ("fixef", "varcorr", "sdcor", "effects"),
 }
+#: Those that are no sections of all tables: each is shown alone.
+ALONE = ("paths",)
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -42,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def _add_mediate(parser: argparse.ArgumentParser) -> None:
-    _add_mediation(parser)
+    _add_mediation(parser, several=True)
     _add_contrast(parser)
     _add_fitting(parser)
     _add_errors(parser)
@@ -157,9 +160,25 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_mediation(parser: argparse.ArgumentParser) -> None:
+class _OneMediator(argparse.Action):
+    """Refuse a second mediator instead of forgetting the first."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        """Keep the formula."""
+        if getattr(namespace, self.dest, None) is not None:
+            raise argparse.ArgumentError(self, "takes one formula; several mediators are fitted by 'mlmed mediate'")
+        setattr(namespace, self.dest, values)
+
+
+def _add_mediation(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     _add_data(parser)
-    parser.add_argument("--mediator", required=True, metavar="FORMULA", help='e.g. "m ~ x + (1 + x | id)"')
+    parser.add_argument(
+        "--mediator",
+        required=True,
+        action="append" if several else _OneMediator,
+        metavar="FORMULA",
+        help=f'e.g. "m ~ x + (1 + x | id)"{"; once per mediator" if several else ""}',
+    )
     parser.add_argument("--outcome", required=True, metavar="FORMULA", help='e.g. "y ~ m + x + (1 + m + x | id)"')
     parser.add_argument("--treatment", metavar="COLUMN", help="which predictor of the mediator is x")
 

@@ -113,6 +113,14 @@ class Catalogue(ABC):
         """Title of a summary."""
         return f"{self.school.capitalize()}: {fit.label}"
 
+    def rows(self, fit: Any) -> tuple[str, ...]:
+        """Names of the effects, also of a fit that does not define them."""
+        return self.terms
+
+    def heading(self, fit: Any) -> str:
+        """Definition in the heading of a table of effects."""
+        return self.meaning
+
     @property
     def entries(self) -> dict[str, Any]:
         """Entries of a document about the question, such as the treatment."""

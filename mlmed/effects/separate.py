@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from mlmed.data.layout import EquationLayout, Layout
 from mlmed.effects.catalogue import Catalogue, Effects, FormSet, IntervalOptions
 from mlmed.effects.delta import std_error
-from mlmed.effects.paths import check_at, find_paths, path_moderators
 from mlmed.effects.quantity import Quantity
-from mlmed.effects.slopes import at_one_place, compared_values, slope_note
+from mlmed.effects.routes import check_at, find_routes, moderators_on
+from mlmed.effects.slopes import Question, at_one_place, compared_values, find_slope, refuse_unreached, slope_note
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.system import SystemFit, equation_of, layout_of
-from mlmed.formula import formula_variables
+from mlmed.formula import Equation, formula_variables
 from mlmed.lmm.vcov import Vcov
-from mlmed.names import safe_name
 from mlmed.notes import joined
 from mlmed.system.system import System
 
@@ -97,6 +96,7 @@ class _Slopes:
 def _find_slopes(
     layouts: tuple[EquationLayout, EquationLayout, EquationLayout],
     parts: tuple[slice, ...],
+    asked: tuple[Equation, ...],
     *,
     treatment: str,
     contrast: tuple[Any, Any] | None = None,
@@ -110,33 +110,40 @@ def _find_slopes(
         Mediator, outcome, outcome without the mediator.
     parts : tuple of 3 slices
         Slice of psi for each fit, fixed effects first.
+    asked : tuple of 2 Equation
+        Mediator and outcome as asked for.
     treatment, contrast, at
-        As in ``find_paths``; the default of a moderator is its mean or first level in the outcome equation.
+        As in ``find_routes``; the default of a moderator is its mean or first level in the outcome equation.
 
     Raises
     ------
     EffectError
-        As ``find_paths``.
+        As ``find_routes``.
     """
     third, first, second = at_one_place((layouts[2], layouts[0], layouts[1]))
-    apart = replace(first, name=safe_name(first.name))  # no predictor there, so any readable name will do
-    above, below = path_moderators(first, second, treatment), path_moderators(apart, third, treatment)
+    three = [(treatment, first.name), (first.name, second.name), (treatment, second.name)]
+    above = moderators_on(three, {one.name: one for one in (first, second)})
+    below = moderators_on([(treatment, third.name)], {third.name: third})
     held = check_at(at, (first, second), treatment, above | below)
     pair = compared_values((first, second, third), treatment, contrast, held)
-    question: dict[str, Any] = {"treatment": treatment, "contrast": pair}
     here, there = ({name: held[name] for name in held if name in known} for known in (above, below))
-    paths = find_paths(Layout((), (), (first, second), (), 0), at=here, **question)
-    reduced = find_paths(Layout((), (), (apart, third), (), 0), at=there, **question).cprime
+    routes = find_routes(Layout(asked, (), (first, second), (), 0), treatment=treatment, contrast=pair, at=here)
+    refuse_unreached(there, (third,))
+    reduced = find_slope(third, Question(treatment, pair, there, True))
     weights, p = np.zeros((4, parts[-1].stop)), len(first.fixed)
-    weights[0, parts[0].start : parts[0].start + p] = paths.a.fixed[:p]
-    for row, path, part in ((1, paths.b, parts[1]), (2, paths.cprime, parts[1]), (3, reduced, parts[2])):
-        weights[row, part.start : part.start + len(path.fixed) - p] = path.fixed[p:]
-    four = (paths.a, paths.b, paths.cprime, reduced)
+    weights[0, parts[0].start : parts[0].start + p] = routes["a"].fixed[:p]
+    for row, fixed, part in (
+        (1, routes["b"].fixed[p:], parts[1]),
+        (2, routes["cprime"].fixed[p:], parts[1]),
+        (3, reduced.fixed, parts[2]),
+    ):
+        weights[row, part.start : part.start + len(fixed)] = fixed
+    four = (*routes.slopes, reduced)
     notes = tuple(slope_note(path, absent) for path, absent in zip(four, ("", "", NO_DIRECT, NO_C), strict=True))
     lacking = frozenset() if reduced.is_present else frozenset({"c"})
     taken = tuple((path.note,) for path in four)
     effects = Effects(separate_effects, LINEAR, weights, notes, taken, lacking, tuple(path.held for path in four))
-    return _Slopes(effects, bool(paths.a.random.any() and paths.b.random.any()))
+    return _Slopes(effects, bool(routes["a"].random.any() and routes["b"].random.any()))
 
 
 def separate_effects(a: T, b: T, cprime: T, c: T) -> dict[str, T]:
@@ -199,11 +206,12 @@ class SeparateCatalogue(Catalogue):
         Raises
         ------
         EffectError
-            As ``find_paths``.
+            As ``find_routes``.
         """
         first, second, third = (layout_of(one) for one in fit.components.values())
+        asked = tuple(equation_of(one) for one in fit.components.values())[:2]
         slopes = _find_slopes(
-            (first, second, third), fit.parts, treatment=self.treatment, contrast=self.contrast, at=at
+            (first, second, third), fit.parts, asked, treatment=self.treatment, contrast=self.contrast, at=at
         )
         known = _quantities(slopes, fit.psi, _remarks(fit, self.treatment, slopes))
         unspread = dict.fromkeys(QUOTIENTS, NO_VARIANCE)

@@ -118,7 +118,7 @@ def compared_values(
     asked = Question(treatment, contrast, at or {}, True)
     values = values_seen(equations, treatment)
     if contrast is not None or len(values) < 2:
-        if contrast is not None and values and treatment not in equations[0].levels:
+        if contrast is not None and values and not coded:
             _check_reached(equations, treatment, contrast)
         return contrast
     bent = any(not _is_straight_path(equation, asked, values) for equation in equations)

@@ -234,7 +234,7 @@ def summary(
     lines = [
         head,
         "",
-        effects_text(table, self.catalogue.meaning, self.catalogue.intervals["delta"], level=level, **asked),
+        effects_text(table, self.catalogue.heading(self.fit), self.catalogue.intervals["delta"], level=level, **asked),
     ]
     if options.get("interval") in (None, "delta") and isinstance(self.catalogue, PathCatalogue):
         lines.append(_other_errors(self, "joint" if own["vcov"] == "block" else "block", options))
@@ -253,7 +253,8 @@ def _stata(self: Held, level: float) -> Any:
 def _other_errors(self: Held, kind: str, options: dict[str, Any]) -> str:
     """Say the standard errors under another covariance, and which terms have none."""
     table = effects(self, vcov=kind, order=options.get("order"), at=options.get("at"))
-    other = table.set_index("term")["std_error"].loc[list(SHOWN_ERRORS)]
+    errors = table.set_index("term")["std_error"]
+    other = errors[[term for term in errors.index if term in SHOWN_ERRORS or term.startswith("indirect[")]]
     known, without = other.dropna(), other.index[other.isna()]
     if not len(known):
         return f'vcov="{kind}" has no standard errors here; the notes of effects(vcov="{kind}") say why'

@@ -78,7 +78,7 @@ def reasons(self: Held) -> Iterator[None]:
         yield
     except EffectError as error:
         name = error.code.removeprefix(UNKNOWN) if error.code.startswith(UNKNOWN) else ""
-        if name not in self.catalogue.terms or not (why := effects_reason(self)):
+        if name not in self.catalogue.rows(self.fit) or not (why := effects_reason(self)):
             raise
         raise EffectError(f"the model does not define {name}: {why}", code=error.code) from error
 

@@ -223,7 +223,9 @@ class Plots:
     def _places(self, forms: Effects, drawn: set[str]) -> list[str]:
         """List where effects are taken; the values that are compared only if the first line does not say them."""
         own = {*forms.names}
-        found = forms.places(drawn if drawn <= own else own - {"cov_ab"})  # whose place may differ
+        found = forms.places(
+            drawn if drawn <= own else {name for name in own if not name.startswith("cov")}
+        )  # whose place may differ
         return [
             place for place in found if not (self._contrast() and place.startswith(f"{self.catalogue.treatment} from "))
         ]

@@ -13,7 +13,8 @@ from mlmed.data.grams import Grams, two_values
 from mlmed.data.ids import doubtful_ids
 from mlmed.data.layout import EquationLayout
 from mlmed.data.values import MARKS
-from mlmed.effects.paths import PathCatalogue, Paths, find_paths
+from mlmed.effects.paths import PathCatalogue
+from mlmed.effects.routes import Routes
 from mlmed.errors import EffectError
 from mlmed.fit.lmm import LmmFit
 from mlmed.fit.system import Component, SystemFit, equation_of, layout_of
@@ -28,11 +29,11 @@ from mlmed.text import display_level
 def joint_remarks(fitted: LmmFit, catalogue: PathCatalogue, data: Any) -> tuple[Note, ...]:
     """Remarks on a joint model of mediator and outcome, and on its table."""
     try:
-        paths = find_paths(fitted.layout, treatment=catalogue.treatment, contrast=catalogue.contrast)
+        routes = catalogue.routes(fitted)
     except EffectError:  # raised again by effects()
-        paths = None
+        routes = None
     seen = table_notes(data, fitted.spec.equations, fitted.layout.equations, fitted.clusters)
-    return *seen, *mediation_notes(fitted, catalogue.treatment, paths)
+    return *seen, *mediation_notes(fitted, catalogue.treatment, routes)
 
 
 def separate_remarks(fit: SystemFit, data: Any) -> tuple[Note, ...]:
@@ -52,36 +53,37 @@ def _values_of(fit: Component) -> tuple[float, float] | None:
     return (float(seen[0]), float(seen[1])) if len(seen) == 2 else None
 
 
-def mediation_notes(fitted: LmmFit, treatment: str, paths: Paths | None) -> list[Note]:
+def mediation_notes(fitted: LmmFit, treatment: str, routes: Routes | None) -> list[Note]:
     """Notes on a joint mediation model, from cross-products alone.
 
     Parameters
     ----------
     fitted : LmmFit
-        Mediator first.
+        Mediators first.
     treatment : str
         Column of the treatment x.
-    paths : Paths or None
+    routes : Routes or None
         None if the model defines no effects.
     """
-    first, second = fitted.layout.equations
-    found: list[Note] = []
-    if _is_between(fitted.grams, first, treatment):
-        found.append(Note("treatment-between", _between(treatment, first.name, fitted.group_name)))
-    for number, (equation, role) in enumerate(((first, "mediator"), (second, "outcome"))):
+    equations = fitted.layout.equations
+    moved = [one.name for n, one in enumerate(equations[:-1]) if _is_between(fitted.grams, n, one, treatment)]
+    found = [Note("treatment-between", _between(treatment, ", ".join(moved), fitted.group_name))] if moved else []
+    for number, equation in enumerate(equations):
+        role = "outcome" if equation is equations[-1] else "mediator"
         values = two_values(fitted.grams, number, equation.response_at)
         found += [] if values is None else [two_valued(role, equation.name, values)]
-    if paths is not None and _is_split(fitted, paths):
-        found.append(Note("slopes-apart", _split(fitted.spec, fitted.group_name)))
+    apart = [] if routes is None else _split_pairs(fitted, routes)
+    if routes is not None and apart:
+        found.append(Note("slopes-apart", _split(fitted.spec, routes, apart, fitted.group_name)))
     return found
 
 
-def _is_between(grams: Grams, equation: EquationLayout, treatment: str) -> bool:
+def _is_between(grams: Grams, number: int, equation: EquationLayout, treatment: str) -> bool:
     """Whether all columns of the treatment alone are constant within clusters."""
     own = frozenset({treatment})
     spans = [span for term, span in equation.encodings[0].term_slices.items() if term_variables(term) == own]
     columns = [k for span in spans for k in equation.fixed_at[span]]
-    return bool(columns) and all(within_share(grams, 0, k) <= COLLINEAR for k in columns)
+    return bool(columns) and all(within_share(grams, number, k) <= COLLINEAR for k in columns)
 
 
 def _between(treatment: str, mediator: str, group: str) -> str:
@@ -103,19 +105,23 @@ def two_valued(role: str, name: str, values: tuple[float, float]) -> Note:
     )
 
 
-def _is_split(fitted: LmmFit, paths: Paths) -> bool:
-    """Whether the slopes of a and b do not covary because unlabelled terms stand alone."""
+def _split_pairs(fitted: LmmFit, routes: Routes) -> list[tuple[int, int]]:
+    """Pairs of slopes of a route that vary and do not covary because unlabelled terms stand alone."""
     plain = [sum(t.label is None and t.correlated for t in equation.random) for equation in fitted.spec.equations]
-    if max(plain) < 2 or not (paths.a.random.any() and paths.b.random.any()):
-        return False
-    return not np.einsum("kab,a,b->k", fitted.estimates.tau_basis, paths.a.random, paths.b.random).any()
+    if max(plain) < 2:
+        return []
+    random, basis = [slope.random for slope in routes.slopes], fitted.estimates.tau_basis
+    varying = [(i, k) for i, k in routes.pairs if random[i].any() and random[k].any()]
+    return [(i, k) for i, k in varying if not np.einsum("kab,a,b->k", basis, random[i], random[k]).any()]
 
 
-def _split(spec: System, group: str) -> str:
+def _split(spec: System, routes: Routes, pairs: list[tuple[int, int]], group: str) -> str:
     split = next(e for e in spec.equations if sum(t.label is None and t.correlated for t in e.random) > 1)
     terms = " + ".join(f"({display_name(term.formula)} | {group})" for term in split.random)
+    told = "; ".join(f"{routes.names[i]} and {routes.names[k]}" for i, k in pairs)
+    held = "cov_ab is fixed" if routes.is_simple else "their covariances are fixed"
     return (
-        f"the random slopes of a and b cannot covary, so cov_ab is fixed at 0: {terms} in one equation makes every "
+        f"the random slopes of {told} cannot covary, so {held} at 0: {terms} in one equation makes every "
         "term without a label stand alone, across equations, too. Give terms whose effects may covary one label in "
         f"both equations, as in (1 |i| {group}) + (0 + x |s| {group})"
     )

@@ -17,7 +17,7 @@ from mlmed.fit.system import SystemFit
 from mlmed.notes import Note, warns
 from mlmed.options import check_level
 from mlmed.report.text import as_html
-from mlmed.results import counterfactual, criterion, exported, inference, rho, rows, separate, tables
+from mlmed.results import counterfactual, criterion, exported, inference, paths, rho, rows, separate, tables
 from mlmed.results.abilities import Held, Part, can, limited, listed, never, only
 from mlmed.results.plots import Plots
 from mlmed.results.record import optimization
@@ -276,6 +276,7 @@ class Results:
 
     effects_reason = cached_property(inference.effects_reason)
     effects = inference.effects
+    paths = paths.paths
     nlcom = inference.nlcom
     profile = criterion.profile
     test = criterion.test

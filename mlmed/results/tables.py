@@ -273,7 +273,7 @@ def comparable(self: Held, *, level: float = 0.95) -> pd.DataFrame:
     if isinstance(self.catalogue, NoEffects):
         return table
     reason = effects_reason(self)
-    shown = missing_effects(reason, self.catalogue.terms) if reason else effects(self, level=level)
+    shown = missing_effects(reason, self.catalogue.rows(self.fit)) if reason else effects(self, level=level)
     if isinstance(self.catalogue, CounterfactualCatalogue):
         shown = shown.set_index("term").loc[list(SHARED.values())].reset_index().assign(term=list(SHARED))
     return pd.concat([shown, table], ignore_index=True)

@@ -33,6 +33,12 @@ def stata_report(
         There are several responses that are not mediator and outcome.
     """
     stacked = len(fitted.layout.equations) > 1
+    if len(fitted.layout.equations) > 2 and mediation:
+        raise EffectError(
+            "xtmixed's stacked form (sm, sy) is that of one mediator and the outcome; this fit has the equations "
+            f"{', '.join(equation.name for equation in fitted.layout.equations)}. The native summary has them; "
+            "varcorr() has Stata's variance scale"
+        )
     if stacked and not mediation:
         names = ", ".join(equation.name for equation in fitted.layout.equations)
         raise EffectError(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from mlmed.effects.delta import Quantity, std_error
-from mlmed.effects.paths import Paths, effect_quantities, find_paths
+from mlmed.effects.paths import effect_quantities
+from mlmed.effects.routes import Routes, find_routes
 from mlmed.errors import DataError, EffectError
 from mlmed.fit.lmm import LmmFit, fit_model
 from mlmed.fit.vcov import covariance
@@ -60,8 +61,8 @@ class Comparison:
         Coverage of the intervals.
     mediator, outcome, joint : Template
         The models.
-    paths : Paths
-        The paths of the joint model.
+    routes : Routes
+        The routes of the joint model.
     """
 
     sources: tuple[Source, ...]
@@ -70,7 +71,7 @@ class Comparison:
     mediator: Template
     outcome: Template
     joint: Template
-    paths: Paths
+    routes: Routes
 
     @classmethod
     def of(cls, sources: tuple[Source, ...], size: tuple[int, int], level: float) -> Comparison:
@@ -79,7 +80,7 @@ class Comparison:
         first, second = parse_equation(MEDIATOR), parse_equation(OUTCOME)
         specs = (System(equations) for equations in ((first,), (second,), (first, second)))
         m, y, joint = (Template(fit_model(spec, data)) for spec in specs)
-        return cls(sources, size, level, m, y, joint, find_paths(joint.example.layout, treatment="x"))
+        return cls(sources, size, level, m, y, joint, find_routes(joint.example.layout, treatment="x"))
 
     def __call__(self, rng: np.random.Generator) -> list[Outcome]:
         """One outcome per covariance, with the estimators as terms; its data do not depend on the other covariances."""
@@ -96,9 +97,9 @@ class Comparison:
         reml, ml = self.joint.fits(data, ("reml", "ml"))
         parts = [
             self._part(separate_product, m, y),
-            self._part(joint_product, reml, self.paths),
-            self._part(joint_indirect, reml, self.paths),
-            self._part(joint_indirect, ml, self.paths),
+            self._part(joint_product, reml, self.routes),
+            self._part(joint_indirect, reml, self.routes),
+            self._part(joint_indirect, ml, self.routes),
         ]
         return Outcome(
             np.concatenate([part.values for part in parts]),
@@ -132,17 +133,17 @@ def separate_product(mediator: LmmFit, outcome: LmmFit) -> tuple[Quantity, Array
     return (a * b).named("a*b"), np.diag(variances), next(filter(None, reasons), "")
 
 
-def joint_product(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
+def joint_product(fitted: LmmFit, routes: Routes) -> tuple[Quantity, Array, str]:
     """a*b of the joint fit, without cov_ab."""
-    found = effect_quantities(paths, fitted.estimates)
+    found = effect_quantities(routes, fitted.estimates)
     V = covariance(fitted, "joint")
     return (found["a"] * found["b"]).named("a*b"), V.matrix, V.reason
 
 
-def joint_indirect(fitted: LmmFit, paths: Paths) -> tuple[Quantity, Array, str]:
+def joint_indirect(fitted: LmmFit, routes: Routes) -> tuple[Quantity, Array, str]:
     """a*b + cov_ab of the joint fit."""
     V = covariance(fitted, "joint")
-    return effect_quantities(paths, fitted.estimates)["indirect"], V.matrix, V.reason
+    return effect_quantities(routes, fitted.estimates)["indirect"], V.matrix, V.reason
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mlmed.errors import FormulaError
 from mlmed.formula import Equation
 from mlmed.options import METHODS, RESIDUALS, STRUCTURES, Method, Residual, Structure, one_of
+from mlmed.system.graph import refuse_cycles
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class System:
         names = [equation.name for equation in self.equations]
         if len(set(names)) < len(names):
             raise FormulaError(f"two equations have the same response ({names[0]}); each needs its own")
-        self._check_feedback()
+        refuse_cycles(self.equations)
         if not isinstance(self.covariance, str | Mapping):
             one_of(self.covariance, STRUCTURES, "covariance", error=FormulaError, also="a mapping of label to one")
         asked = [self.covariance] if isinstance(self.covariance, str) else list(self.covariance.values())
@@ -93,19 +94,6 @@ class System:
                     f"covariance names the block {', '.join(sorted(unknown))}, but the random terms have the labels "
                     f"{', '.join(block.label for block in self.blocks)}; write (1 + x |label| id)"
                 )
-
-    def _check_feedback(self) -> None:
-        """Refuse cycles: the joint density factorizes only if responses can be ordered (docs/math.md, section 1)."""
-        left = list(self.equations)
-        while left:
-            first = [e for e in left if not any(e.predictors & other.response_columns for other in left)]
-            if not first:
-                raise FormulaError(
-                    f"the equations {'; '.join(repr(e.text) for e in left)} feed back into each other: each has the "
-                    "response of another as a predictor, so they are not a model of one equation given the other. "
-                    "Remove a response from a right-hand side"
-                )
-            left = [e for e in left if e not in first]
 
     def _check_residual(self) -> None:
         one_of(self.residual, RESIDUALS, "residual", error=FormulaError)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
+import pandas as pd
 import pytest
 
+import mlmed
 from mlmed.cli import main
+from tests.models import SERIAL, serial_data
 
 PAIR = ("--mediator", "Med ~ X + (1 | group)", "--outcome", "y ~ Med + X + (1 | group)")
 PLAIN = ("--mediator", "Med ~ X", "--outcome", "y ~ Med + X")
@@ -66,6 +72,29 @@ def test_places_in_headings(capsys, moderated):
         assert "{" not in heading
     assert main(["mediate", moderated, *MODERATED, "--at", "w=1"]) == 0
     assert "; w = 1)" in capsys.readouterr().out
+
+
+SYSTEM = ("--mediator", SERIAL[0][0], "--mediator", SERIAL[0][1], "--outcome", SERIAL[1], "--treatment", "x")
+
+
+def test_every_mediator_has_its_formula(capsys, tmp_path):
+    """As in Python; other commands refuse a second one instead of forgetting the first."""
+    table = serial_data()
+    file = tmp_path / "serial.csv"
+    table.to_csv(file, index=False)
+    assert main(["mediate", str(file), *SYSTEM, "--table", "paths", "--format", "csv"]) == 0
+    found = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    fit = mlmed.mediate(*SERIAL, table, treatment="x")
+    np.testing.assert_allclose(found["estimate"], fit.paths()["estimate"], rtol=1e-6)
+    assert list(found["route"]) == ["x -> m1 -> y", "x -> m2 -> y", "x -> m1 -> m2 -> y", "x -> y"]
+    assert main(["mediate", str(file), *SYSTEM]) == 0
+    assert "Multilevel mediation: x -> m1, m2 -> y" in capsys.readouterr().out
+    assert main(["mediate", str(file), *SYSTEM, "--format", "stata"]) == 2
+    assert "that of one mediator" in capsys.readouterr().err
+    for other in ("piecewise", "causal", "compare"):
+        with pytest.raises(SystemExit):
+            main([other, str(file), *SYSTEM])
+        assert "several mediators are fitted by 'mlmed mediate'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("twice", [("--at", "w=1", "--at", "w=2"), ("--at", "w=1", "w=2"), ("--at", "w=1", "w=1")])

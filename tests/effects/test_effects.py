@@ -11,7 +11,8 @@ import pytest
 
 import mlmed
 from mlmed.effects.delta import Quantity, std_error
-from mlmed.effects.paths import effect_quantities, find_paths
+from mlmed.effects.paths import effect_quantities
+from mlmed.effects.routes import find_routes
 from mlmed.errors import EffectError
 from tests.models import MEDIATOR, OUTCOME
 from tests.tolerances import DERIVATIVE, SAME
@@ -50,7 +51,7 @@ def test_effects_are_the_paper_s_formulas(fit):
 
 
 def test_gradients_of_every_effect(fit):
-    paths = find_paths(fit.fit.layout, treatment="x")
+    routes = find_routes(fit.fit.layout, treatment="x")
     estimates = fit.fit.estimates
     at = np.concatenate([estimates.beta, estimates.tau, estimates.sigma2])
 
@@ -58,7 +59,7 @@ def test_gradients_of_every_effect(fit):
         from dataclasses import replace
 
         p, t = len(estimates.beta), len(estimates.tau)
-        return effect_quantities(paths, replace(estimates, beta=psi[:p], tau=psi[p : p + t], sigma2=psi[p + t :]))
+        return effect_quantities(routes, replace(estimates, beta=psi[:p], tau=psi[p : p + t], sigma2=psi[p + t :]))
 
     for term, quantity in moved(at).items():
         gradient = nd.Gradient(lambda psi, term=term: moved(psi)[term].estimate)(at)

@@ -14,7 +14,7 @@ from scipy import special
 from mlmed.effects.catalogue import Effects
 from mlmed.effects.delta import delta_table, std_error
 from mlmed.effects.nlcom import combine
-from mlmed.effects.paths import path_effects
+from mlmed.effects.paths import PathEffects
 from mlmed.effects.potential import contrast_effects
 from mlmed.effects.quantity import FUNCTIONS, Quantity, applied, mean_product
 from mlmed.effects.separate import separate_effects
@@ -103,9 +103,24 @@ def test_notes_that_are_carried_stand_once():
     assert (a * b + b).note == "at w = 1"
 
 
+#: One mediator, and a route of three slopes that all covary.
+ONE = PathEffects(("a", "b", "cprime"), ((0, 1),), ("cov_ab",), ("cov_ab",), ((0, 1), (2,)), ("indirect", "direct"))
+SERIAL = PathEffects(
+    ("a", "d", "b"), ((0, 1), (0, 2), (1, 2)), ("ad", "ab", "db"), (), ((0, 1, 2), (2,)), ("indirect[m]", "direct")
+)
+
+
+def of_one(a, b, cprime, cov_ab):
+    return ONE(a=a, b=b, cprime=cprime, cov_ab=cov_ab)
+
+
+def of_three(a, d, b, cov):
+    return SERIAL(a=a, d=d, b=b, ad=cov, ab=2.0 * cov, db=cov * -1.0)
+
+
 @pytest.mark.parametrize(
     ("make", "count"),
-    [(path_effects, 4), (separate_effects, 4), (lambda a, b, c, d: contrast_effects(a, b, c, d, a + d), 4)],
+    [(of_one, 4), (of_three, 4), (separate_effects, 4), (lambda a, b, c, d: contrast_effects(a, b, c, d, a + d), 4)],
 )
 def test_one_function_for_derivatives_and_for_draws(make, count):
     """The values of quantities are those of arrays of one draw; the derivatives those of differences of the draws."""

@@ -12,7 +12,8 @@ import pytest
 import mlmed
 from mlmed.effects.delta import Quantity
 from mlmed.effects.nlcom import combine
-from mlmed.effects.paths import effect_quantities, find_paths
+from mlmed.effects.paths import effect_quantities
+from mlmed.effects.routes import find_routes
 from mlmed.errors import BoundaryWarning, DroppedRowsWarning, EffectError
 from mlmed.intervals import degrees as smallsample
 from mlmed.intervals.degrees import (
@@ -213,10 +214,10 @@ def test_residual_df_is_that_of_the_equation():
 
 def test_functions_of_the_user(fit):
     """Derivatives by numdifftools inside, extrapolated differences outside."""
-    paths = find_paths(fit.fit.layout, treatment="x")
+    routes = find_routes(fit.fit.layout, treatment="x")
 
     def written(estimates):
-        return [combine("a*b + cov_ab", effect_quantities(paths, estimates))]
+        return [combine("a*b + cov_ab", effect_quantities(routes, estimates))]
 
     found = satterthwaite_effects(written, fit.fit.working, fit.fit.optimum, reml=True)
     assert found.values[0] == pytest.approx(by_effect(fit)["indirect"], rel=1e-4)
