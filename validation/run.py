@@ -23,6 +23,7 @@ from validation.interval_checks import interval_checks
 from validation.piecewise_checks import piecewise_checks
 from validation.published_checks import published_checks
 from validation.reference_checks import reference_checks
+from validation.systems_checks import systems_checks
 
 REPORT = Path(__file__).parent / "report.md"
 
@@ -96,6 +97,7 @@ def main() -> int:
         *causal_checks(),
         *affect_checks(),
         *centred_checks(),
+        *systems_checks(),
     ]
     text = report(checks)
     write_text(REPORT, text)
