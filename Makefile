@@ -12,7 +12,7 @@ export OPENBLAS_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test hostile test-kernels test-engines check lint types imports validate validate-locscale validate-predictions validate-optima coverage bench clean
+.PHONY: help install demo test hostile test-kernels test-engines check lint types imports validate validate-locscale validate-predictions validate-optima validate-recovery coverage bench clean
 
 help:                 ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,8 @@ validate-predictions: install  ## coverage of predictions by number of clusters 
 validate-optima: install  ## are certified optima the best? 3,600 data sets against an independent search (40 minutes; goes on where it stopped)
 	$(BIN)/python validation/optima/run.py
 
+validate-recovery: install  ## bias and coverage of effects of several mediators and moderators on simulated data (ten minutes)
+	$(BIN)/python validation/recovery/run.py
 
 coverage: install     ## simulate the coverage of every interval (hours; goes on where it stopped)
 	$(BIN)/python validation/coverage/run.py
