@@ -1,0 +1,1 @@
+"""Recovery of effects on simulated data with a stated truth."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +14,6 @@ import mlmed
 #: Variances of random intercepts and slopes, and their correlation.
 VARIANCE, CORRELATION = 0.25, 0.3
 J, N = 150, 10
-
-
-class Drawn(Protocol):
-    """A function from a generator to a data set."""
-
-    def __call__(self, rng: np.random.Generator) -> pd.DataFrame: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Kind:
         Values of moderators.
     """
 
-    draw: Drawn
+    draw: Callable[[np.random.Generator], pd.DataFrame]
     mediators: list[str]
     outcome: str
     truth: Mapping[str, float]

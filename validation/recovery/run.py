@@ -72,10 +72,8 @@ def report(found: pd.DataFrame, sets: int) -> str:
     for (kind, term), rows in found.groupby(["kind", "term"], sort=False):
         bias = rows["error"].mean()
         error = rows["error"].std() / np.sqrt(len(rows))
-        covered = (f"{100 * rows[column].mean():.1f}%" for column in ("delta", "profile"))
-        lines.append(
-            f"| {kind} | {term} | {rows['truth'].iloc[0]:.4f} | {bias:.4f} | {bias / error:.1f} | {' | '.join(covered)} |"
-        )
+        covered = " | ".join(f"{100 * rows[column].mean():.1f}%" for column in ("delta", "profile"))
+        lines.append(f"| {kind} | {term} | {rows['truth'].iloc[0]:.4f} | {bias:.4f} | {bias / error:.1f} | {covered} |")
     once = found.drop_duplicates(["kind", "seed"])
     counts = [
         f"{kind}: {int((~rows['certified']).sum())} not certified, {int(rows['singular'].sum())} singular"
